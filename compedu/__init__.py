@@ -1,0 +1,1 @@
+"""compedu: learn neural-network compression by turning knobs on real trained networks."""

@@ -1,0 +1,21 @@
+"""The errors that compedu raises for models, data and files; a bad knob raises a plain `ValueError`."""
+
+
+class CompressionError(ValueError):
+    """A model or data set that cannot be used as asked: says where, what is wrong, what is allowed, what to do."""
+
+
+class FileFormatError(CompressionError):
+    """A file that is not an intact compedu model file of a known version; nothing of it was loaded."""
+
+
+class MissingData(CompressionError):
+    """A data set that is not on this machine; the message says how to get it."""
+
+
+class Cancelled(Exception):
+    """The learner cancelled a running training; the input model is untouched."""
+
+
+class Skip(Exception):
+    """Raised by a method for one layer that it cannot handle; the reason goes into the report."""

@@ -1,0 +1,17 @@
+"""Compressed layers: each has a dense kernel, says what a file must hold, and trains inside its own space."""
+
+from compedu.forms.activation import ActivationQuantizer
+from compedu.forms.coded import Coded
+from compedu.forms.factored import Factored
+from compedu.forms.form import Form, Geometry, kernel_of
+from compedu.forms.masked import Masked
+from compedu.forms.parts import Codes, Floats, Positions
+from compedu.forms.structured import BlockCirculant
+from compedu.forms.transferred import CReLUFilters
+
+FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUFilters)
+
+__all__ = [
+    "FORMS", "ActivationQuantizer", "BlockCirculant", "CReLUFilters", "Coded", "Codes", "Factored", "Floats", "Form",
+    "Geometry", "Masked", "Positions", "kernel_of",
+]

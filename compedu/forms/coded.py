@@ -1,0 +1,90 @@
+"""Quantized weights: small whole numbers times a scale; the latent weights train through the rounding."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compedu.forms.activation import RoundOnGrid
+from compedu.forms.form import Form, Geometry
+from compedu.forms.masked import mask_from, positions
+from compedu.forms.parts import Codes, Floats, Part
+
+
+class Coded(Form):
+    """A dense layer with kernel scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
+
+    `scale` is float32, one number or one per output channel of shape (out, 1, ...). Weights outside an optional
+    `mask` are exactly zero. `weight` holds the latent weights that fine-tuning moves (Jacob et al. 2018, section 3,
+    arXiv:1712.05877).
+    """
+
+    def __init__(
+        self, geometry: Geometry, weight: Tensor, scale: Tensor, bits: int, bias: Tensor | None,
+        mask: Tensor | None = None,
+    ):
+        super().__init__(geometry, bias)
+        self.bits = bits
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.clone())
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return max(2 ** (self.bits - 1) - 1, 1)
+
+    def codes(self) -> Tensor:
+        """Return the codes, int8, of the kernel's shape."""
+        if self.bits == 1:
+            codes = torch.where(self.weight.detach() < 0, -1, 1)
+        else:
+            codes = torch.round(self.weight.detach() / self.scale).clamp(-self.top, self.top)
+        return (codes * self.mask).to(torch.int8)
+
+    def dense(self) -> Tensor:
+        """Return scale * code, differentiable with respect to the latent weights."""
+        if self.bits == 1:
+            rounded = SignTimesScale.apply(self.weight, self.scale)
+        else:
+            rounded = RoundOnGrid.apply(self.weight, self.scale, torch.zeros_like(self.scale), -self.top, self.top)
+        return rounded * self.mask
+
+    def stored_kernel(self) -> dict[str, Part]:
+        """Return the codes of the kept weights, their positions unless all are kept, and the scales."""
+        kept = self.codes()[self.mask]
+        codes = Codes((kept + 1) // 2, 1, signed=False) if self.bits == 1 else Codes(kept, self.bits, signed=True)
+        return {"codes": codes} | positions(self.mask) | {"scale": Floats(self.scale, "codebook")}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the bit width of the weights, and of the activations where these are quantized."""
+        return {"bits": self.bits}
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Coded":
+        """Rebuild the layer; the latent weights are the rounded ones."""
+        mask, scale, kept = mask_from(parts, geometry.shape), parts["scale"], parts["codes"].to(parts["scale"].dtype)
+        codes = scale.new_zeros(geometry.shape)
+        codes[mask] = 2 * kept - 1 if settings["bits"] == 1 else kept
+        return cls(geometry, codes * scale, scale, settings["bits"], parts.get("bias"), mask)
+
+    def extra_repr(self) -> str:
+        """Show shape and bit width in the printed model."""
+        return f"{super().extra_repr()}, bits={self.bits}"
+
+
+class SignTimesScale(torch.autograd.Function):
+    """Return scale * sign(weight) with sign(0) = +1; the gradient passes where |weight| <= 1.
+
+    Courbariaux, Bengio and David (2015, arXiv:1511.00363) with the scale of Rastegari et al. (2016, arXiv:1603.05279).
+    """
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(weight.abs() <= 1)
+        return torch.where(weight < 0, -scale, scale)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None

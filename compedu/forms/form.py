@@ -1,0 +1,120 @@
+"""The base of all compressed layers, and the shape of the dense layer each of them stands for."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compedu.errors import Skip
+from compedu.forms.parts import Floats, Part
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Kind and shape of a dense layer: `shape` is (out, in) or (out, in / groups, kernel height, kernel width)."""
+
+    kind: str
+    shape: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> "Geometry":
+        """Return the geometry of an `nn.Linear`, an `nn.Conv2d` or a form; raise `Skip` for layers with none."""
+        if isinstance(layer, Form):
+            return layer.geometry
+        if isinstance(layer, nn.Linear):
+            return cls("linear", tuple(layer.weight.shape))
+        if not isinstance(layer, nn.Conv2d):
+            raise Skip(f"{type(layer).__name__} is neither a linear nor a convolutional layer")
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise Skip(f"its padding ({layer.padding!r}, {layer.padding_mode}) is not a number of zeros")
+        return cls("conv2d", tuple(layer.weight.shape), layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Run the dense layer with `weight` of `shape` on `x`: (N, in) or (N, in, height, width)."""
+        if self.kind == "linear":
+            return F.linear(x, weight, bias)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
+        """Return the ordinary torch layer of this geometry that holds `weight` and `bias` (both are cloned)."""
+        out, inside = self.shape[0], self.shape[1]
+        options = {"bias": bias is not None, "dtype": weight.dtype}
+        if self.kind == "linear":
+            made = nn.utils.skip_init(nn.Linear, inside, out, **options)
+        else:
+            made = nn.utils.skip_init(
+                nn.Conv2d, inside * self.groups, out, self.shape[2:], self.stride, self.padding, self.dilation,
+                self.groups, **options,
+            )
+        made.weight = nn.Parameter(weight.detach().clone())
+        made.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        return made
+
+    @property
+    def per_output(self) -> tuple[int, ...]:
+        """The shape (out, 1, ...) of one number per output channel, to broadcast against the kernel."""
+        return (self.shape[0],) + (1,) * (len(self.shape) - 1)
+
+
+class Form(nn.Module, ABC):
+    """A compressed layer: `forward(x)` equals the dense layer with kernel `dense()` applied to `act(x)`.
+
+    `geometry` is that of the dense layer, `bias` its bias or None, `act` an identity or an activation quantizer.
+    """
+
+    def __init__(self, geometry: Geometry, bias: Tensor | None):
+        super().__init__()
+        self.geometry = geometry
+        self.act: nn.Module = nn.Identity()
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """Return the dense kernel that this layer means, of shape `geometry.shape`."""
+
+    def dense_bias(self) -> Tensor | None:
+        """Return the bias that goes with `dense()`, or None."""
+        return self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layer on `x`: (N, in) or (N, in, height, width)."""
+        return self.geometry.apply(self.act(x), self.dense(), self.bias)
+
+    def stored(self) -> dict[str, Part]:
+        """Return all that a file must hold to rebuild this layer bit by bit."""
+        parts = self.stored_kernel()
+        if self.bias is not None:
+            parts["bias"] = Floats(self.bias.detach(), "bias")
+        return parts
+
+    @abstractmethod
+    def stored_kernel(self) -> dict[str, Part]:
+        """Return what a file must hold of the kernel alone."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the small values beside the parts that are needed to rebuild this layer."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Form":
+        """Rebuild the layer from what `settings` and `stored` gave."""
+
+    def macs(self, positions: int) -> int:
+        """Return the multiply-accumulates that this layer needs for `positions` output positions as it runs itself."""
+        return positions * self.dense().numel()
+
+    def extra_repr(self) -> str:
+        """Show the shape of the dense layer in the printed model."""
+        return f"{self.geometry.kind} {tuple(self.geometry.shape)}"
+
+
+def kernel_of(layer: nn.Module) -> Tensor:
+    """Return the dense kernel of an ordinary layer or of a form."""
+    return layer.dense() if isinstance(layer, Form) else layer.weight

@@ -1,0 +1,53 @@
+"""Pruned weights: a mask that keeps some of them; the rest is zero and stays zero while training."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compedu.forms.form import Form, Geometry
+from compedu.forms.parts import Floats, Part, Positions
+
+
+class Masked(Form):
+    """A dense layer of which only the weights under a boolean `mask` of the kernel's shape are left.
+
+    A file holds the kept weights and their positions (Han et al. 2016, section 2, arXiv:1510.00149).
+    """
+
+    def __init__(self, geometry: Geometry, weight: Tensor, mask: Tensor, bias: Tensor | None):
+        super().__init__(geometry, bias)
+        self.register_buffer("mask", mask.clone())
+        self.weight = nn.Parameter(torch.where(mask, weight.detach(), torch.zeros_like(weight)))
+
+    def dense(self) -> Tensor:
+        """Return the kernel with zeros where the mask is false."""
+        return self.weight * self.mask
+
+    def stored_kernel(self) -> dict[str, Part]:
+        """Return the kept weights, and where they stand unless all are kept."""
+        return {"weight": Floats(self.weight.detach()[self.mask])} | positions(self.mask)
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Masked":
+        """Rebuild the layer; without positions all weights are kept."""
+        mask = mask_from(parts, geometry.shape)
+        weight = parts["weight"].new_zeros(geometry.shape)
+        weight[mask] = parts["weight"]
+        return cls(geometry, weight, mask, parts.get("bias"))
+
+
+def positions(mask: Tensor) -> dict[str, Part]:
+    """Return the part that tells which places of a kernel `mask` keeps; nothing when it keeps all."""
+    if bool(mask.all()):
+        return {}
+    return {"positions": Positions(mask.reshape(-1).nonzero().squeeze(1), mask.numel())}
+
+
+def mask_from(parts: dict[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Return the mask that `positions` stored, of `shape`."""
+    if "positions" not in parts:
+        return torch.ones(shape, dtype=torch.bool)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask.view(-1)[parts["positions"]] = True
+    return mask

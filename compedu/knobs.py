@@ -1,0 +1,159 @@
+"""Knobs: a method's fields, each with default, help, legal range and the range worth showing, written once."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+method = dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What is known about one knob; its type is the type of its default.
+
+    `low` and `high` bound what is legal (`open` says which ends are excluded: "low", "high" or "both"); outside, the
+    method refuses to be built. `tour` is the part of it that sliders and sweeps show. A `per_layer` knob also takes a
+    mapping from layer names or patterns to values, such as {"conv*": 0.3, "*": 0.9}; the first match counts.
+    """
+
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    open: str = ""
+    tour: tuple[float, float] | None = None
+    unit: str = ""
+    choices: tuple = ()
+    log: bool = False
+    per_layer: bool = False
+
+    @property
+    def type(self) -> type:
+        """The Python type of a value: bool, int, float or str."""
+        return type(self.default)
+
+    def allows(self, value: Any) -> bool:
+        """Tell whether `value` is legal: of the knob's type, inside its range, or a mapping of such values."""
+        if self.per_layer and isinstance(value, Mapping):
+            return len(value) > 0 and all(isinstance(key, str) and self._allows_one(v) for key, v in value.items())
+        return self._allows_one(value)
+
+    def _allows_one(self, value: Any) -> bool:
+        if self.choices:
+            return type(value) is self.type and value in self.choices
+        if self.type in (bool, str):
+            return type(value) is self.type
+        whole = type(value) is int
+        if not (whole or (self.type is float and type(value) is float and math.isfinite(value))):
+            return False
+        above = self.low is None or value > self.low or (value == self.low and self.open not in ("low", "both"))
+        below = self.high is None or value < self.high or (value == self.high and self.open not in ("high", "both"))
+        return above and below
+
+    def __str__(self) -> str:
+        """The allowed values in words: "in [0, 1)", "one of 'layer', 'global'", "a whole number in [1, 8]"."""
+        if self.choices:
+            return "one of " + ", ".join(repr(choice) for choice in self.choices)
+        if self.type is bool:
+            return "True or False"
+        if self.type is str:
+            return "a text"
+        kind = "a whole number in " if self.type is int else "in "
+        left = "(" if self.low is None or self.open in ("low", "both") else "["
+        right = ")" if self.high is None or self.open in ("high", "both") else "]"
+        low, high = ("-inf" if self.low is None else f"{self.low:g}"), ("inf" if self.high is None else f"{self.high:g}")
+        return f"{kind}{left}{low}, {high}{right}"
+
+    def parse(self, text: str) -> Any:
+        """Read a value as typed on a command line; "conv*=0.3,*=0.9" is a mapping. A text that is no value raises."""
+        if self.per_layer and "=" in text:
+            pairs = (item.split("=", 1) for item in text.split(","))
+            return {name.strip(): self._parse_one(value.strip()) for name, value in pairs}
+        return self._parse_one(text)
+
+    def _parse_one(self, text: str) -> Any:
+        if self.type is bool:
+            known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+            if text.lower() not in known:
+                raise ValueError(f"{text!r} is neither true nor false")
+            return known[text.lower()]
+        if self.type is int or (self.type is float and self.per_layer and text.lstrip("-").isdigit()):
+            return int(text)
+        return self.type(text)
+
+    def bad_values(self) -> list:
+        """Return values that are surely illegal, made from the declared range: tests try each of them."""
+        if self.choices:
+            return [object(), "no such choice"]
+        if self.type is bool:
+            return ["yes", 2]
+        if self.type is str:
+            return [3]
+        bad = ["text", None, True, math.nan]
+        if self.type is int:
+            bad.append(1.5)
+        for bound, side, step in ((self.low, "low", -1), (self.high, "high", 1)):
+            if bound is not None:
+                bad.append(bound + step)
+                if self.open in (side, "both"):
+                    bad.append(bound)
+        return bad
+
+    def points(self, count: int = 9) -> list:
+        """Return at most `count` values spread over `tour` (or all choices): the points of a sweep."""
+        if self.choices:
+            return list(self.choices)
+        if self.type is bool:
+            return [False, True]
+        if self.tour is None:
+            return [self.default]
+        low, high = self.tour
+        steps = [i / (count - 1) for i in range(count)] if count > 1 else [0.5]
+        spread = [low * (high / low) ** s if self.log else low + (high - low) * s for s in steps]
+        if self.type is int:
+            return sorted({round(value) for value in spread})
+        return [float(f"{value:.4g}") for value in spread]
+
+
+def knob(default: Any, help: str, **ranges: Any) -> Any:
+    """Declare a field of a method as a knob; `ranges` are the fields of `Knob`."""
+    declared = Knob(default, help, **ranges)
+    if not declared.allows(default):
+        raise ValueError(f"the default {default!r} is not {declared}")
+    return dataclasses.field(default=default, metadata={"knob": declared})
+
+
+def knobs(method: Any) -> dict[str, Knob]:
+    """Return the knobs of a method or method class by name: its own first, those common to all methods last."""
+    fields = [field for field in dataclasses.fields(method) if "knob" in field.metadata]
+    cls = method if isinstance(method, type) else type(method)
+    own = cls.__dict__.get("__annotations__", {})
+    fields.sort(key=lambda field: field.name not in own)
+    return {field.name: field.metadata["knob"] for field in fields}
+
+
+def check_knobs(method: Any) -> None:
+    """Refuse a method with an illegal value: `ValueError` with class, knob, allowed range, given value, meaning."""
+    for name, declared in knobs(method).items():
+        value = getattr(method, name)
+        if not declared.allows(value):
+            also = ", or a mapping of layer names to such values" if declared.per_layer else ""
+            raise ValueError(
+                f"{type(method).__name__}.{name} must be {declared}{also}, got {value!r} ({declared.help})"
+            )
+
+
+def changed_knobs(method: Any) -> dict[str, Any]:
+    """Return the knobs whose values differ from their defaults, in order."""
+    values = {name: getattr(method, name) for name in knobs(method)}
+    return {name: value for name, value in values.items() if value != knobs(method)[name].default}
+
+
+def value_for(value: Any, layer: str) -> Any:
+    """Return what a per-layer knob says for `layer`: the value itself, or of the first matching pattern; None if none."""
+    if not isinstance(value, Mapping):
+        return value
+    return next((given for pattern, given in value.items() if fnmatchcase(layer, pattern)), None)

@@ -1,0 +1,54 @@
+"""The survey's baseline networks, small enough for a CPU, built from a text such as "lenet5(width=0.5)"."""
+
+import ast
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from compedu.networks.lenet5 import lenet5
+from compedu.networks.lenet300 import lenet300
+from compedu.networks.resnet import resnet
+from compedu.networks.vgg import vgg
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {make.__name__: make for make in (lenet300, lenet5, vgg, resnet)}
+
+
+def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
+    """Return a freshly initialised network from its `spec`, "name" or "name(knob=value, ...)"; `seed` sets the weights.
+
+    `defaults` fill knobs that the spec leaves open. The network carries its complete spec as `model.spec`. Raises
+    `ValueError` for a name or knob that does not exist and for a value that is not positive.
+    """
+    name, given = parse(spec)
+    if name not in NETWORKS:
+        raise ValueError(f"no network is called {name!r}; there are: {', '.join(NETWORKS)}")
+    known = inspect.signature(NETWORKS[name]).parameters
+    for knob, value in given.items():
+        if knob not in known:
+            raise ValueError(f"{name} has no knob {knob!r}; it has: {', '.join(known)}")
+        whole = isinstance(known[knob].default, int)
+        if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < 1e5:
+            raise ValueError(f"{name}.{knob} must be a positive {'whole ' if whole else ''}number, got {value!r}")
+    values = {knob: parameter.default for knob, parameter in known.items()} | {
+        knob: value for knob, value in defaults.items() if knob in known
+    } | given
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NETWORKS[name](**values)
+    model.spec = name + "(" + ", ".join(f"{knob}={value!r}" for knob, value in values.items()) + ")"
+    return model.eval()
+
+
+def parse(spec: str) -> tuple[str, dict]:
+    """Split "name(knob=value, ...)" into name and values; raise `ValueError` for any other text."""
+    try:
+        tree = ast.parse(spec.strip(), mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+            return tree.func.id, {item.arg: ast.literal_eval(item.value) for item in tree.keywords if item.arg}
+    except (SyntaxError, ValueError):
+        pass
+    raise ValueError(f'{spec!r} is no network; write a name such as "lenet5" or "lenet5(width=0.5)"')
