@@ -1,0 +1,74 @@
+# make lab     JupyterLab on your own copy of the chapters (LAB_ARGS passes options on, e.g. LAB_ARGS=--no-browser)
+# make test    all tests (TEST_ARGS passes options on, e.g. TEST_ARGS="-k wheel")
+#
+# Both make the environment .venv first, if it is missing or older than what the project needs.
+
+VENV ?= .venv
+# The first Python between 3.11 and 3.13 on the PATH, the one called python3 preferred.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+# Options for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the small CPU build of torch.
+PIP_ARGS ?=
+LEARNER ?= learner
+LAB_ARGS ?=
+TEST_ARGS ?=
+# Test files run in this many processes; every test computes on one torch thread.
+TEST_WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --constraint requirements/constraints.txt
+# Programs that are started by name (jupyter, nbgrader's alembic) must be found in the environment.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: help lab test site bench release wheel doctor environment clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make lab       JupyterLab on your own copy of the chapters, in $(LEARNER)/"
+	@echo "make test      all tests"
+	@echo "make site      the chapters as web pages, in build/site/"
+	@echo "make bench     the benchmarks, one after another, into benchmarks/"
+	@echo "make release   the chapters without solutions, in build/released/"
+	@echo "make wheel     the package with chapters and data, in dist/"
+	@echo "make doctor    what is installed, what this machine can do, what is missing"
+	@echo "make clean     remove the environment and everything built (not $(LEARNER)/)"
+
+lab: $(VENV)/lab.stamp
+	$(BIN)/compedu lab $(LEARNER) $(LAB_ARGS)
+
+test: $(VENV)/all.stamp
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
+
+site: $(VENV)/all.stamp
+	$(BIN)/python docs/build.py build/site
+
+bench: $(VENV)/all.stamp
+	for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+release: $(VENV)/lab.stamp
+	$(BIN)/python -m compedu.release notebooks build/released
+
+wheel: $(VENV)/all.stamp
+	$(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+doctor: $(VENV)/lab.stamp
+	$(BIN)/compedu doctor
+
+environment: $(VENV)/all.stamp
+
+# What a learner needs. nbgrader is among it because the learner's chapters are made from the author's notebooks.
+$(VENV)/lab.stamp: pyproject.toml requirements/constraints.txt
+	@test -n "$(PYTHON)" || { echo "compedu needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): a few minutes the first time"
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable ".[course]"
+	@touch $@
+
+# What the tests and the site need on top.
+$(VENV)/all.stamp: $(VENV)/lab.stamp
+	$(PIP) --no-build-isolation --editable ".[course,docs,test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

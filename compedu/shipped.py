@@ -1,0 +1,16 @@
+"""Where the files that come with the package lie: in the wheel beside the code, in a checkout in the folders they are kept in."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_IN_WHEEL = _PACKAGE / "_shipped"
+
+
+def is_checkout() -> bool:
+    """True where the package runs from a checkout of the project, False where it was installed from a wheel."""
+    return not _IN_WHEEL.is_dir()
+
+
+def shipped(*parts: str) -> Path:
+    """Path of a file or folder that comes with the package, e.g. `shipped("data", "checkpoints")`; it may not exist."""
+    return (_PACKAGE.parent if is_checkout() else _IN_WHEEL).joinpath(*parts)
