@@ -1,0 +1,70 @@
+"""Drawn characters, as many as a question needs: seeded, labelled by construction, with every factor known."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .alphabet import ALPHABETS, FAMILIES, MORPHS
+from .dials import GlyphDials
+from .factors import HUES, SIDE, Draws, draw_factors, draw_labels, label_probabilities, morph_probability
+from .scene import draw_ink, palette
+from .streams import permutation
+
+__all__ = [
+    "ALPHABETS", "FAMILIES", "HUES", "MORPHS", "SPLITS", "GlyphDials", "Glyphs", "draw_glyphs", "morph_probability",
+    "pixel_order",
+]  # fmt: skip
+
+SPLITS = ("train", "validation", "test", "transfer")
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """A set of drawn characters.
+
+    images: uint8 of shape (N, 1 or 3, 32, 32), light on dark.   labels: int64 (N,), numbers of `classes`.
+    probabilities: float64 (N, classes), the true distribution that each label was drawn from.
+    factors: by name, one value per image: "character", "other", "morph" (0..1 from character to other), "writer", "angle"
+    (degrees, counter-clockwise), "sine" and "cosine" (regress on these, the angle jumps), "x" and "y" (pixels to the right
+    and downwards), "size" (half height, pixels), "shear", "pen" (width, pixels), "ink" (0..1), "clutter" (stray strokes),
+    "hue" (0..1; without meaning for grey images).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    factors: dict[str, np.ndarray]
+
+
+def pixel_order() -> np.ndarray:
+    """The fixed permutation of the 1,024 pixels that the dial `permute` applies: new pixel i is old pixel order[i]."""
+    return permutation(SIDE * SIDE, "pixels")
+
+
+def draw_glyphs(
+    count: int, *, seed: int = 0, split: str = "train", dials: GlyphDials | None = None, **changes: object
+) -> Glyphs:
+    """Draw `count` images of one split; `changes` are single dials that differ from `dials` (by default `GlyphDials()`).
+
+    The same arguments give the same images on every platform (float64 up to the last rounding); a longer set begins with
+    the shorter one; no two splits share an image or a writer. Raises ValueError for a count, split or dial out of range.
+    """
+    if count < 1:
+        raise ValueError(f"draw_glyphs: count={count!r}: must be at least 1")
+    if split not in SPLITS:
+        raise ValueError(f"draw_glyphs: split={split!r}: must be one of {', '.join(SPLITS)}")
+    dials = replace(dials or GlyphDials(), **changes)
+    draws = Draws(count, seed, split)
+    factors = draw_factors(draws, dials)
+    images = _developed(draw_ink(draws, dials, factors), factors, dials)
+    classes, probabilities = label_probabilities(dials, factors)
+    return Glyphs(images, draw_labels(draws, probabilities), classes, probabilities, factors)
+
+
+def _developed(picture: np.ndarray, factors: dict[str, np.ndarray], dials: GlyphDials) -> np.ndarray:
+    """Images of bytes, (N, channels, 32, 32), coloured and permuted as the dials say."""
+    if dials.permute:
+        picture = picture.reshape(len(picture), -1)[:, pixel_order()].reshape(picture.shape)
+    colours = np.ones((len(picture), 1)) if dials.colour == "grey" else palette(factors["hue"])
+    return np.rint(255.0 * picture[:, None] * colours[:, :, None, None]).astype(np.uint8)

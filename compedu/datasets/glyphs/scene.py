@@ -1,0 +1,84 @@
+"""From factors to pictures: the strokes of a character, bent, turned and placed, stray strokes, ink and colour."""
+
+import numpy as np
+
+from .alphabet import ALPHABETS, matched, segments
+from .dials import GlyphDials
+from .factors import SIDE, Draws
+from .hands import Hands
+from .pen import coverage
+
+_PIECES_PER_STRAY_STROKE = 2
+_OFF_THE_PAPER = 1000.0  # pixels
+
+
+def draw_ink(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
+    """Brightness 0..1 of every pixel, float64 (N, 32, 32); without borders the picture is rolled by x and y."""
+    hands = Hands.of(draws.seed, draws.split)
+    alphabet = ALPHABETS[dials.alphabet]
+    picture = np.empty((draws.count, SIDE, SIDE))
+    pairs = factors["character"] * len(dials.characters) + factors["other"]
+    for pair in np.unique(pairs):
+        rows = np.flatnonzero(pairs == pair)
+        first, second = divmod(int(pair), len(dials.characters))
+        ends = matched(alphabet[dials.characters[first]], alphabet[dials.characters[second]])
+        here = {name: values[rows] for name, values in factors.items()}
+        pieces = _placed(_mixed(*ends, here["morph"]), here, hands, dials)
+        metric, softness = hands.metric[here["writer"]], hands.softness[here["writer"]]
+        picture[rows] = here["ink"][:, None, None] * coverage(pieces, here["pen"], softness, metric, SIDE)
+    if dials.clutter:
+        np.maximum(picture, _stray_strokes(draws, dials, factors), out=picture)
+    if dials.wrap:
+        picture = _rolled(picture, factors["x"].astype(np.int64), factors["y"].astype(np.int64))
+    return picture
+
+
+def _mixed(first: tuple, second: tuple, t: np.ndarray) -> np.ndarray:
+    """Pieces (n, pieces, 2, 2) at t (n,) of the way from the first character to the second."""
+    t = t[:, None, None, None]
+    return (1.0 - t) * segments(first) + t * segments(second)
+
+
+def _placed(pieces: np.ndarray, factors: dict[str, np.ndarray], hands: Hands, dials: GlyphDials) -> np.ndarray:
+    """Pieces in pixels: bent by the writer, sheared, turned, scaled, moved."""
+    pieces = hands.bend(pieces, factors["writer"], dials.wobble)
+    each = (slice(None), None, None)
+    x, y = pieces[..., 0] + factors["shear"][each] * pieces[..., 1], pieces[..., 1]
+    sine, cosine, size = factors["sine"][each], factors["cosine"][each], factors["size"][each]
+    right, up = size * (cosine * x - sine * y), size * (sine * x + cosine * y)
+    if not dials.wrap:
+        right, up = right + factors["x"][each], up - factors["y"][each]
+    centre = 0.5 * (SIDE - 1)
+    return np.stack([centre + right, centre - up], axis=-1)
+
+
+def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
+    """The clutter alone: short bent strokes, thinner and paler than the character's, anywhere on the paper."""
+    strokes = dials.clutter
+    unit = {name: draws.unit(f"clutter {name}", max(strokes, 2))[:, :strokes] for name in ("x", "y", "angle", "bend", "length")}
+    angle, bend = 2.0 * np.pi * unit["angle"], 1.2 * (unit["bend"] - 0.5)
+    length = 2.5 + 3.0 * unit["length"]
+    middle = np.stack([unit["x"], unit["y"]], axis=-1) * (SIDE - 1)
+    middle[np.arange(strokes) >= factors["clutter"][:, None]] = _OFF_THE_PAPER
+    tips = [
+        middle + side * length[..., None] * np.stack([np.cos(angle + side * bend), np.sin(angle + side * bend)], axis=-1)
+        for side in (-1.0, 1.0)
+    ]
+    pieces = np.stack([np.stack([tips[0], middle], axis=2), np.stack([middle, tips[1]], axis=2)], axis=2)
+    pieces = pieces.reshape(draws.count, strokes * _PIECES_PER_STRAY_STROKE, 2, 2)
+    round_nib = np.broadcast_to(np.eye(2), (draws.count, 2, 2))
+    width, softness = draws.between("clutter pen", 0.8, 1.6), np.ones(draws.count)
+    paleness = factors["ink"] * draws.between("clutter ink", 0.45, 0.75)
+    return paleness[:, None, None] * coverage(pieces, width, softness, round_nib, SIDE)
+
+
+def _rolled(picture: np.ndarray, right: np.ndarray, down: np.ndarray) -> np.ndarray:
+    places = np.arange(SIDE)
+    rows, columns = (places - down[:, None]) % SIDE, (places - right[:, None]) % SIDE
+    return picture[np.arange(len(picture))[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def palette(hue: np.ndarray) -> np.ndarray:
+    """Red, green and blue 0..1 of fully saturated inks, (N, 3), for places 0..1 on the colour circle."""
+    distance = np.abs((hue[:, None] - np.array([0.0, 1.0, 2.0]) / 3.0 + 0.5) % 1.0 - 0.5)
+    return np.clip(2.0 - 6.0 * distance, 0.15, 1.0)
