@@ -1,0 +1,106 @@
+"""A data set in memory: three splits of images and labels, fixed once and for all."""
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compedu import hashing
+from compedu.errors import CompressionError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images as float32 (N, channels, height, width), normalised, and labels as int64 (N,) for each split.
+
+    Methods learn from `train`, explorers and choices look at `validation`, and `test` is read once, for a claim.
+    `mean` and `spread` undo the normalisation: grey value in 0..1 = image * spread + mean. `version` says how the
+    images were made where that matters, such as "JPEG".
+    """
+
+    name: str
+    x_train: Tensor
+    y_train: Tensor
+    x_validation: Tensor
+    y_validation: Tensor
+    x_test: Tensor
+    y_test: Tensor
+    classes: tuple[str, ...]
+    mean: float = 0.0
+    spread: float = 1.0
+    version: str = ""
+
+    def __post_init__(self):
+        for split in SPLITS:
+            x, y = self.split(split)
+            where = f"data set {self.name!r}, split {split!r}"
+            if len(x) == 0:
+                raise CompressionError(f"{where} is empty: at least one image is needed")
+            if x.ndim != 4 or len(x) != len(y):
+                raise CompressionError(
+                    f"{where} has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
+                    "needed are (N, channels, height, width) and (N,)"
+                )
+            if not bool(torch.isfinite(x).all()):
+                raise CompressionError(f"{where} holds values that are not finite")
+            if int(y.min()) < 0 or int(y.max()) >= len(self.classes):
+                raise CompressionError(f"{where} has labels outside 0..{len(self.classes) - 1}")
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return images and labels of "train", "validation" or "test"."""
+        if name not in SPLITS:
+            raise CompressionError(f"data set {self.name!r} has no split {name!r}; there are: {', '.join(SPLITS)}")
+        return getattr(self, f"x_{name}"), getattr(self, f"y_{name}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return tuple(self.x_train.shape[1:])
+
+    @property
+    def example(self) -> Tensor:
+        """One image as a batch, for tracing a network."""
+        return self.x_train[:1]
+
+    @cached_property
+    def digest(self) -> str:
+        """The identity of the data: a digest of all images and labels."""
+        return hashing.tensors_digest({f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"})
+
+    def shortened(self, train: int | None = None, validation: int | None = None, test: int | None = None) -> "Dataset":
+        """Return the set with only the first images of each split: quick runs; the name says so."""
+        sizes = {"train": train, "validation": validation, "test": test}
+        parts = {f"{kind}_{s}": getattr(self, f"{kind}_{s}")[:n] for s, n in sizes.items() for kind in "xy"}
+        kept = [str(len(parts[f"x_{s}"])) for s in SPLITS]
+        return replace(self, name=f"{self.name.split('[')[0]}[{'/'.join(kept)}]", **parts)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(self.split(s)[0])} {s}" for s in SPLITS)
+        return f"Dataset({self.name!r}: {sizes}; images {self.shape}, {len(self.classes)} classes)"
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for drawn data and sweeps; the environment variable COMPEDU_CACHE overrides it."""
+    base = os.environ.get("COMPEDU_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compedu"
+    return Path(base)
+
+
+def data_folders() -> list[Path]:
+    """Return where real data sets are looked for: COMPEDU_DATA, if set, then the cache folder's "data"."""
+    given = os.environ.get("COMPEDU_DATA")
+    return ([Path(given)] if given else []) + [cache_folder() / "data"]
+
+
+def normalised(images: Tensor, mean: float, spread: float) -> Tensor:
+    """Return uint8 images (N, channels, height, width) as float32 with grey 0..1 shifted by `mean`, divided by `spread`."""
+    return (images.float() / 255 - mean) / spread
+
+
+def fixed_order(count: int, seed: int) -> Tensor:
+    """Return a permutation of 0..count-1 that depends on `seed` alone, on every machine and library version."""
+    return torch.argsort(hashing.mix(torch.arange(count) * 2654435761 + seed), stable=True)

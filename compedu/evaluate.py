@@ -1,0 +1,81 @@
+"""Loss and predictions of a network on a split, whole or batch after batch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError
+
+BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a network says about the first `seen` of `of` images of a split: predictions, and the mean loss in nats."""
+
+    predictions: Tensor
+    labels: Tensor
+    loss: float
+    of: int
+
+    @property
+    def seen(self) -> int:
+        """The number of images evaluated so far."""
+        return len(self.predictions)
+
+    @property
+    def right(self) -> Tensor:
+        """For each seen image whether the prediction is right."""
+        return self.predictions == self.labels[: self.seen]
+
+    @property
+    def correct(self) -> int:
+        """The number of right predictions."""
+        return int(self.right.sum())
+
+
+def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch: int = BATCH) -> Iterator[Evaluation]:
+    """Yield the evaluation of `model` on `split` after 1, 4, 16, ... batches and at the end.
+
+    The model is put into evaluation mode. Raises `CompressionError` when the network does not fit the images.
+    """
+    x, y = data.split(split)
+    model.eval()
+    predictions, losses, publish_at = [], 0.0, 1
+    for index, start in enumerate(range(0, len(x), batch), start=1):
+        scores = scores_of(model, x[start : start + batch], data)
+        losses += F.cross_entropy(scores, y[start : start + batch], reduction="sum").item()
+        predictions.append(scores.argmax(1))
+        done = start + batch >= len(x)
+        if done or index == publish_at:
+            publish_at *= 4
+            seen = torch.cat(predictions)
+            yield Evaluation(seen, y, losses / len(seen), len(x))
+
+
+def evaluate(model: nn.Module, data: Dataset, split: str = "validation", batch: int = BATCH) -> Evaluation:
+    """Return the evaluation of `model` on all images of `split`."""
+    *_, last = evaluating(model, data, split, batch)
+    return last
+
+
+@torch.inference_mode()
+def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
+    """Return the class scores (N, classes) of images x; a misfit of network and images is one clear error."""
+    try:
+        scores = model(x)
+    except RuntimeError as error:
+        raise CompressionError(
+            f"the network {getattr(model, 'spec', type(model).__name__)} cannot take images of {data.name!r}, shape "
+            f"{tuple(x.shape[1:])}: {str(error).splitlines()[0]}; build it with this size and these channels"
+        ) from error
+    if scores.ndim != 2 or scores.shape[1] < len(data.classes):
+        raise CompressionError(
+            f"the network gives scores of shape {tuple(scores.shape[1:])}, but {data.name!r} has "
+            f"{len(data.classes)} classes; build it with classes={len(data.classes)}"
+        )
+    return scores

@@ -1,0 +1,51 @@
+"""Methods that choose among the layers of a network, and those that see one layer alone."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import nn
+
+from compedu.errors import Skip
+from compedu.forms import Form
+from compedu.knobs import knob, method
+from compedu.methods.layers import replace_layer
+from compedu.methods.method import Method, Task
+
+
+@method
+class SelectiveMethod(Method):
+    """A method that is applied to chosen layers."""
+
+    layers: str = knob(
+        "all", "which layers: names, patterns, all, conv, linear, first, last, early, late; a minus sign excludes"
+    )
+
+
+@method
+class LayerMethod(SelectiveMethod):
+    """A method that sees one layer alone: subclasses turn an ordinary layer (or a form they accept) into a form."""
+
+    accepts: ClassVar[tuple[type[Form], ...]] = ()  # forms that may be compressed further
+
+    def compress(self, task: Task) -> nn.Module:
+        """Replace every selected layer that can be handled; the reasons of the others are noted."""
+        done = 0
+        self.prepare(task)
+        for name, layer in task.selected_layers().items():
+            if isinstance(layer, Form) and not isinstance(layer, self.accepts):
+                task.skip(name, f"is already compressed ({type(layer).__name__}); put {type(self).__name__} before that step")
+                continue
+            try:
+                task.model = replace_layer(task.model, name, self.compress_layer(name, layer))
+                done += 1
+            except Skip as reason:
+                task.skip(name, str(reason))
+        task.refuse_if_nothing_done(done)
+        return task.model
+
+    def prepare(self, task: Task) -> None:
+        """Change the whole network before its layers are visited; most methods need nothing."""
+
+    @abstractmethod
+    def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
+        """Return the compressed form of `layer`, or raise `Skip` with the reason why it stays."""

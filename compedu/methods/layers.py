@@ -1,0 +1,93 @@
+"""Which layers of a network can be compressed, which of them are meant, and how one is replaced."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from compedu.errors import CompressionError, Skip
+from compedu.forms import Factored, Form, Geometry
+
+_UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few numbers a channel: no method compresses them
+WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
+
+
+def compressible(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Return the ordinary layers and forms of `model` by name, in order, and what else holds weights, with the reason."""
+    layers: dict[str, nn.Module] = {}
+    others: dict[str, str] = {}
+    _visit(model, "", layers, others, set())
+    return layers, others
+
+
+def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) -> None:
+    if id(module) in seen or isinstance(module, _UNTOUCHED):
+        return
+    seen.add(id(module))
+    if isinstance(module, Form) and not isinstance(module, Factored):
+        layers[name] = module
+    elif type(module) in (nn.Linear, nn.Conv2d):
+        try:
+            Geometry.of(module)
+            layers[name] = module
+        except Skip as reason:
+            others[name] = str(reason)
+    else:
+        if any(True for _ in module.parameters(recurse=False)) and not isinstance(module, Form):
+            others[name or "(network)"] = f"{type(module).__name__} is not an ordinary linear or convolutional layer"
+        for child, inner in module.named_children():
+            _visit(inner, f"{name}.{child}" if name else child, layers, others, seen)
+
+
+def selected(layers: Mapping[str, nn.Module], selection: str) -> dict[str, nn.Module]:
+    """Return the layers that `selection` names, in order.
+
+    A selection is a list of terms separated by commas or spaces: a layer's name, a pattern such as "conv*", or one of
+    the words all, conv, linear, first, last, early (first half), late (second half); a term with a minus sign excludes.
+    A selection that begins with an exclusion starts from all layers. Raises `CompressionError` for a term that fits
+    no layer.
+    """
+    terms = selection.replace(",", " ").split()
+    chosen = set(layers) if not terms or terms[0].startswith("-") else set()
+    for term in terms:
+        fitting = _fitting(layers, term.removeprefix("-"))
+        chosen = chosen - fitting if term.startswith("-") else chosen | fitting
+    return {name: layer for name, layer in layers.items() if name in chosen}
+
+
+def _fitting(layers: Mapping[str, nn.Module], term: str) -> set[str]:
+    names = list(layers)
+    half = (len(names) + 1) // 2
+    kinds = {"conv": "conv2d", "linear": "linear"}
+    if term in kinds:
+        return {name for name in names if Geometry.of(layers[name]).kind == kinds[term]}
+    words = {"all": names, "first": names[:1], "last": names[-1:], "early": names[:half], "late": names[half:]}
+    fitting = set(words.get(term, [name for name in names if fnmatchcase(name, term)]))
+    if not fitting and names and term not in words:
+        raise CompressionError(
+            f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too"
+        )
+    return fitting
+
+
+def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str) -> None:
+    """Raise `CompressionError` when a per-layer mapping names a layer that does not exist."""
+    if isinstance(value, Mapping):
+        for pattern in value:
+            if not any(fnmatchcase(name, pattern) for name in layers):
+                raise CompressionError(f"{where}: no layer fits {pattern!r}; the layers are {', '.join(layers)}")
+
+
+def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
+    """Put `layer` in the place of the one called `name` and return the model; the activation quantizer moves along."""
+    if not name:
+        return layer
+    parent = model.get_submodule(name.rpartition(".")[0])
+    before = model.get_submodule(name)
+    if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
+        layer.act = before.act
+    # `train()` state and the registration in the parent follow; set by name so that Sequential keeps its order
+    setattr(parent, name.rpartition(".")[2], layer.train(model.training))
+    return model

@@ -1,0 +1,147 @@
+"""The one protocol: a method is a frozen value whose fields are its knobs; calling it maps a model to a new model."""
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from compedu import hashing
+from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError
+from compedu.knobs import changed_knobs, check_knobs, knobs, method
+from compedu.methods.layers import check_patterns, compressible, selected
+
+TOPICS = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
+    "pruning": "Parameter pruning and sharing: pruning and sharing",
+    "quantization": "Parameter pruning and sharing: quantization and binarization",
+    "structural_matrix": "Parameter pruning and sharing: structural matrix",
+    "low_rank": "Low-rank factorization",
+    "compact_filters": "Transferred and compact convolutional filters",
+    "distillation": "Knowledge distillation",
+    "training": "Steps and controls",
+}
+NEEDS = ("weights", "calibration", "training")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A layer that a step left as it was, and why."""
+
+    step: str
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Compression:
+    """How a model came to be: the `repr` of each step, and the layers that steps could not handle."""
+
+    steps: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def compression_of(model: nn.Module) -> Compression:
+    """Return how `model` came to be; empty for a network that no method has touched."""
+    return getattr(model, "compression", Compression())
+
+
+@method
+class Method(ABC):
+    """Maps a trained model to a compressed copy. Subclasses declare knobs, `topic`, `neutral` and `compress`."""
+
+    topic: ClassVar[str]
+    version: ClassVar[int] = 1  # raised when the same knobs give another model: cached points become invalid
+    neutral: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, or None where there are none
+
+    def __post_init__(self):
+        check_knobs(self)
+
+    @property
+    def needs(self) -> str:
+        """What a call needs beside the model: "weights" (nothing), "calibration" or "training" (data)."""
+        return "weights"
+
+    def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:
+        """Return a compressed copy of `model`, in evaluation mode; `model` itself is untouched.
+
+        Raises `CompressionError` for weights that are not finite, for missing data, and when no layer could be
+        compressed, naming each layer and the reason.
+        """
+        if self.needs != "weights" and data is None:
+            raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
+        check_finite(model)
+        task = Task(self, copied(model).eval(), data)
+        result = self.compress(task)
+        before = compression_of(model)
+        result.compression = Compression(before.steps + (repr(self),), before.skipped + tuple(task.skipped))
+        return result.eval()
+
+    @abstractmethod
+    def compress(self, task: "Task") -> nn.Module:
+        """Return the compressed network; `task.model` is a private copy that may be changed."""
+
+    def __or__(self, other: "Method") -> "Method":
+        """Return the pipeline that runs this method, then `other`."""
+        from compedu.methods.pipeline import Pipeline
+
+        return Pipeline.of(self, other)
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in changed_knobs(self).items())
+        return f"{type(self).__name__}({given})"
+
+    def key(self, model: nn.Module, data: Dataset | None) -> str:
+        """Return the identity of the result: all knobs, the version, and the hashes of weights and data."""
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in knobs(self))
+        digest = "" if data is None else data.digest
+        return f"{type(self).__name__}/{self.version}({values})|{hashing.model_digest(model)}|{digest}"
+
+
+class Task:
+    """One call of a method: the private copy, the data, and the layers that were skipped."""
+
+    def __init__(self, method: Method, model: nn.Module, data: Dataset | None):
+        self.method, self.model, self.data = method, model, data
+        self.skipped: list[Skipped] = []
+
+    def skip(self, layer: str, reason: str) -> None:
+        """Note that `layer` stays as it was."""
+        self.skipped.append(Skipped(repr(self.method), layer, reason))
+
+    def selected_layers(self) -> dict[str, nn.Module]:
+        """Return the layers that the method's `layers` knob selects, by name; others that hold weights are noted."""
+        layers, others = compressible(self.model)
+        for name, reason in others.items():
+            self.skip(name, reason)
+        chosen = selected(layers, self.method.layers)
+        for name in layers.keys() - chosen.keys():
+            self.skip(name, f"not selected by layers={self.method.layers!r}")
+        for knob_name, declared in knobs(self.method).items():
+            if declared.per_layer:
+                check_patterns(getattr(self.method, knob_name), layers, f"{type(self.method).__name__}.{knob_name}")
+        return chosen
+
+    def refuse_if_nothing_done(self, done: int) -> None:
+        """Raise `CompressionError` with every reason when no layer was compressed."""
+        if done == 0:
+            reasons = "; ".join(f"{s.layer}: {s.reason}" for s in self.skipped) or "the network has no layer with weights"
+            raise CompressionError(f"{self.method!r} found nothing to compress: {reasons}")
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return an independent copy of `model`, its parameters detached from any graph."""
+    return copy.deepcopy(model)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise CompressionError(
+                f"{name} holds {count} value(s) that are not finite (NaN or infinity); such a network cannot be "
+                "compressed: load intact weights or train again with a lower learning rate"
+            )

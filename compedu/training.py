@@ -1,0 +1,250 @@
+"""The one training loop: resumable bit by bit, interruptible at any step, with hooks for every method that trains."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+from tqdm.std import tqdm
+
+from compedu import hashing
+from compedu.datasets.dataset import Dataset
+from compedu.errors import Cancelled, CompressionError
+
+SAVE_EVERY_S = 20.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: passes over the data, peak learning rate, batch size, decoupled weight decay, seed of the order.
+
+    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine (Loshchilov
+    and Hutter 2017, arXiv:1608.03983); the optimizer is AdamW (arXiv:1711.05101). `shift` moves each training image by
+    up to that many pixels, at random.
+    """
+
+    epochs: int
+    lr: float = 1e-3
+    batch: int = 64
+    weight_decay: float = 1e-4
+    warm_up: float = 0.1
+    seed: int = 0
+    shift: int = 0
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate at `step` of `steps`."""
+        rise = max(1, int(self.warm_up * steps))
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished step of training: its number, the number of all steps, and the loss of its batch."""
+
+    done: int
+    steps: int
+    loss: float
+
+
+_listener: ContextVar[Callable[[Step], None] | None] = ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[Step], None]) -> Iterator[None]:
+    """Call `listener` after every training step inside the block; it cancels the training by raising `Cancelled`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross entropy of the model's scores for images x and labels y, in nats."""
+    return F.cross_entropy(model(x), y)
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    loss: Loss = cross_entropy,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
+    before_step: Callable[[nn.Module, int], None] | None = None,
+    after_step: Callable[[nn.Module, int], None] | None = None,
+    resume: Path | None = None,
+) -> list[float]:
+    """Train `model` in place on `data`'s training split and return the mean loss of each epoch.
+
+    `penalty(model)` is added to the loss; `before_step` runs between the gradient and the update, `after_step` after
+    the update, both with the step's number. With `resume`, the state is kept in that file and taken up from it, so
+    that an interrupted run ends with the same bits as an uninterrupted one. The model ends in evaluation mode.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise CompressionError("the network has no parameter that can be trained")
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    run = _Run(model, optimizer, recipe, data, resume)
+    run.load()
+    model.train()
+    try:
+        with interrupt_between_steps() as interrupted, tqdm(
+            total=run.steps, initial=run.done, disable=None, unit="step", leave=False
+        ) as bar:
+            for step in range(run.done, run.steps):
+                x, y = run.batch(step)
+                optimizer.zero_grad(set_to_none=True)
+                value = loss(model, x, y)
+                (value if penalty is None else value + penalty(model)).backward()
+                if before_step:
+                    before_step(model, step)
+                run.update(step)
+                if after_step:
+                    after_step(model, step)
+                run.finished(value.item())
+                bar.update()
+                interrupted()
+    except (Cancelled, KeyboardInterrupt):
+        run.save()
+        raise
+    finally:
+        model.eval()
+    run.save()
+    return run.epoch_losses()
+
+
+@contextlib.contextmanager
+def interrupt_between_steps() -> Iterator[Callable[[], None]]:
+    """Hold back Ctrl-C (SIGINT) inside the block; the yielded function raises it, where the state is whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # signals reach the main thread only
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+
+    def raise_if_received() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    try:
+        yield raise_if_received
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Run:
+    """The state of one training: what a file must hold so that it goes on as if nothing had happened."""
+
+    def __init__(self, model: nn.Module, optimizer, recipe: Recipe, data: Dataset, path: Path | None):
+        self.model, self.optimizer, self.recipe, self.data, self.path = model, optimizer, recipe, data, path
+        self.per_epoch = math.ceil(len(data.x_train) / recipe.batch)
+        self.steps = recipe.epochs * self.per_epoch
+        self.losses: list[float] = []
+        self.saved_at = time.monotonic()
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def done(self) -> int:
+        return len(self.losses)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of `step`; the order of each epoch depends on seed and epoch alone."""
+        epoch, index = divmod(step, self.per_epoch)
+        if self.order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
+            self.order = (epoch, torch.randperm(len(self.data.x_train), generator=generator))
+        chosen = self.order[1][index * self.recipe.batch : (index + 1) * self.recipe.batch]
+        x = self.data.x_train[chosen]
+        if self.recipe.shift:
+            x = shifted(x, self.recipe.shift, self.recipe.seed * 7_919 + step)
+        return x, self.data.y_train[chosen]
+
+    def update(self, step: int) -> None:
+        """Move the weights along the gradient, at the learning rate of `step`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(step, self.steps)
+        self.optimizer.step()
+
+    def finished(self, loss: float) -> None:
+        """Note a finished step: the state is whole here and may be saved, shown, cancelled."""
+        self.losses.append(loss)
+        if not math.isfinite(loss):
+            raise CompressionError(f"training diverged at step {self.done}: the loss is {loss}; choose a lower lr")
+        if self.path is not None and time.monotonic() - self.saved_at > SAVE_EVERY_S:
+            self.save()
+        if (listener := _listener.get()) is not None:
+            listener(Step(self.done, self.steps, loss))
+
+    def epoch_losses(self) -> list[float]:
+        chunks = [self.losses[i : i + self.per_epoch] for i in range(0, self.done, self.per_epoch)]
+        return [sum(chunk) / len(chunk) for chunk in chunks]
+
+    def identity(self) -> str:
+        return hashing.tensors_digest({"order": self.data.x_train[:64], "labels": self.data.y_train}) + json.dumps(
+            asdict(self.recipe), sort_keys=True
+        )
+
+    def save(self) -> None:
+        """Write the state beside its place and move it there in one step, so that the file is always whole."""
+        if self.path is None or self.done == 0:
+            return
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        contiguous = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+        beside = self.path.with_name(self.path.name + ".part")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(safetensors_bytes(contiguous, {"identity": self.identity()}))
+        os.replace(beside, self.path)
+        self.saved_at = time.monotonic()
+
+    def load(self) -> None:
+        """Take up the saved state if there is one."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            with safe_open(self.path, "pt") as file:
+                identity, tensors = file.metadata().get("identity"), {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, AttributeError) as error:
+            raise CompressionError(f"{self.path} is not a saved training: {error}; delete it to start anew") from error
+        if identity != self.identity():
+            raise CompressionError(f"{self.path} belongs to another recipe or data set; delete it to start anew")
+        self.losses = tensors.pop("losses").tolist()
+        self.model.load_state_dict(
+            {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+        )
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def shifted(x: Tensor, by: int, seed: int) -> Tensor:
+    """Return images (N, channels, height, width), each moved by -by..by pixels down and right; edges are repeated."""
+    generator = torch.Generator().manual_seed(seed)
+    moves = torch.randint(0, 2 * by + 1, (len(x), 2), generator=generator)
+    wide = F.pad(x, (by, by, by, by), mode="replicate")
+    rows = moves[:, :1] + torch.arange(x.shape[2])
+    columns = moves[:, 1:] + torch.arange(x.shape[3])
+    return wide[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,110 @@
+"""The training loop: reproducible by seed, resumable bit by bit, interruptible at any second, honest when it diverges."""
+
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from compedu.datasets.digits import digits
+from compedu.errors import Cancelled, CompressionError
+from compedu.networks import build
+from compedu.training import Recipe, fit, listening, shifted
+
+DATA = digits().shortened(train=200, validation=50, test=50)
+RECIPE = Recipe(epochs=2, batch=32, shift=1)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def trained(**options):
+    model = build("lenet300(width=0.2)")
+    fit(model, DATA, RECIPE, **options)
+    return weights(model)
+
+
+def stop_at(step, how):
+    def listener(progress):
+        if progress.done == step:
+            how()
+    return listener
+
+
+def cancel():
+    raise Cancelled
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    first = trained()
+    assert same(first, trained())
+    model = build("lenet300(width=0.2)")
+    fit(model, DATA, Recipe(epochs=2, batch=32, shift=1, seed=1))
+    assert not same(first, weights(model))
+
+
+@pytest.mark.parametrize("how", [cancel, lambda: os.kill(os.getpid(), signal.SIGINT)], ids=["cancel", "ctrl-c"])
+@pytest.mark.parametrize("step", [1, 6, 9])
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, how, step):
+    path = tmp_path / "run.safetensors"
+    model = build("lenet300(width=0.2)")
+    with pytest.raises((Cancelled, KeyboardInterrupt)), listening(stop_at(step, how)):
+        fit(model, DATA, RECIPE, resume=path)
+    again = build("lenet300(width=0.2)", seed=5)  # its weights are replaced by the saved ones
+    losses = fit(again, DATA, RECIPE, resume=path)
+    assert same(weights(again), trained()) and len(losses) == 2
+
+
+def test_batch_norm_statistics_resume_too(tmp_path):
+    small = digits(size=16).shortened(train=96, validation=20, test=20)
+    recipe = Recipe(epochs=2, batch=32)
+    straight = build("vgg(size=16, width=0.1)")
+    fit(straight, small, recipe)
+    stopped = build("vgg(size=16, width=0.1)")
+    with pytest.raises(Cancelled), listening(stop_at(4, cancel)):
+        fit(stopped, small, recipe, resume=tmp_path / "run")
+    fit(stopped, small, recipe, resume=tmp_path / "run")
+    assert same(weights(straight), weights(stopped))
+
+
+def test_a_state_of_another_recipe_or_a_broken_one_is_refused(tmp_path):
+    path = tmp_path / "run"
+    fit(build("lenet300(width=0.1)"), DATA, RECIPE, resume=path)
+    with pytest.raises(CompressionError, match="another recipe"):
+        fit(build("lenet300(width=0.1)"), DATA, Recipe(epochs=3), resume=path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(CompressionError, match="not a saved training"):
+        fit(build("lenet300(width=0.1)"), DATA, RECIPE, resume=path)
+
+
+def test_training_learns_and_hooks_run_in_order():
+    model, calls = build("lenet300(width=0.2)"), []
+    losses = fit(
+        model, DATA, Recipe(epochs=8, batch=32),
+        penalty=lambda m: 1e-6 * sum(p.abs().sum() for p in m.parameters()),
+        before_step=lambda m, step: calls.append(("before", step)),
+        after_step=lambda m, step: calls.append(("after", step)),
+    )
+    assert losses[-1] < 0.7 * losses[0]
+    assert calls[:3] == [("before", 0), ("after", 0), ("before", 1)] and not model.training
+
+
+def test_divergence_and_a_network_without_parameters_are_errors():
+    with pytest.raises(CompressionError, match="diverged at step"):
+        fit(build("lenet300(width=0.1)"), DATA, Recipe(epochs=3, lr=1e30))
+    with pytest.raises(CompressionError, match="no parameter"):
+        fit(nn.Flatten(), DATA, RECIPE)
+
+
+def test_shifted_images_are_moved_copies():
+    x = torch.arange(2 * 36).float().reshape(2, 1, 6, 6)
+    moved = shifted(x, 1, seed=0)
+    wide = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    windows = [wide[:, :, i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
+    assert all(any(torch.equal(moved[n], w[n]) for w in windows) for n in range(2))
