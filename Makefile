@@ -1,13 +1,16 @@
-# make lab     JupyterLab on your own copy of the chapters (LAB_ARGS passes options on, e.g. LAB_ARGS=--no-browser)
-# make test    all tests (TEST_ARGS passes options on, e.g. TEST_ARGS="-k wheel")
+# make lab     JupyterLab on your own copy of the chapters (LAB_ARGS passes options on: LAB_ARGS=--no-browser)
+# make test    all tests (TEST_ARGS passes options on: TEST_ARGS="-k wheel")
 #
 # Both make the environment .venv first, if it is missing or older than what the project needs.
 
 VENV ?= .venv
-# The first Python between 3.11 and 3.13 on the PATH, the one called python3 preferred.
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
-	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
-# Options for pip, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the small CPU build of torch.
+# The first Python from 3.11 to 3.13 on the PATH, by its full path; the one called python3 is preferred.
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+ifndef PYTHON
+PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
+	$$name -c '$(SUITS)' 2>/dev/null && command -v $$name && break; done)
+endif
+# Options for pip. The small CPU build of torch: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 LEARNER ?= learner
 LAB_ARGS ?=
@@ -16,7 +19,8 @@ TEST_ARGS ?=
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --constraint requirements/constraints.txt
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --constraint requirements/constraints.txt $(PIP_ARGS)
 # Programs that are started by name (jupyter, nbgrader's alembic) must be found in the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -49,7 +53,7 @@ release: $(VENV)/lab.stamp
 	$(BIN)/python -m compedu.release notebooks build/released
 
 wheel: $(VENV)/all.stamp
-	$(BIN)/python -m pip wheel --disable-pip-version-check --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 doctor: $(VENV)/lab.stamp
 	$(BIN)/compedu doctor
@@ -58,16 +62,16 @@ environment: $(VENV)/all.stamp
 
 # What a learner needs. nbgrader is among it because the learner's chapters are made from the author's notebooks.
 $(VENV)/lab.stamp: pyproject.toml requirements/constraints.txt
-	@test -n "$(PYTHON)" || { echo "compedu needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/path/to/python"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 on the PATH: install one or say PYTHON=/path/to/it"; exit 1; }
+	"$(PYTHON)" -m venv "$(VENV)"
 	@echo "Installing into $(VENV): a few minutes the first time"
-	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation --editable ".[course]"
+	$(INSTALL) hatchling editables
+	$(INSTALL) --no-build-isolation --editable ".[course]"
 	@touch $@
 
 # What the tests and the site need on top.
 $(VENV)/all.stamp: $(VENV)/lab.stamp
-	$(PIP) --no-build-isolation --editable ".[course,docs,test]"
+	$(INSTALL) --no-build-isolation --editable ".[course,docs,test]"
 	@touch $@
 
 clean:

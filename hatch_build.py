@@ -1,9 +1,12 @@
-"""What hatchling does besides packing the code: it puts the released chapters, the data and the tested versions into the wheel."""
+"""Puts the released chapters, the data and the tested versions into the wheel while hatchling builds it."""
 
 import importlib.util
+import tempfile
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SHIPPED = "compedu/_shipped"
 
 
 class ShippedFiles(BuildHookInterface):
@@ -13,13 +16,17 @@ class ShippedFiles(BuildHookInterface):
         if version == "editable":
             return
         root = Path(self.root)
-        chapters = Path(self.directory).resolve().parent / "build" / "chapters-for-wheel"
-        _release_module(root).release(root / "notebooks", chapters)
+        self.chapters = tempfile.TemporaryDirectory()
+        _release_module(root).release(root / "notebooks", self.chapters.name)
         included = build_data["force_include"]
-        included[str(root / "requirements" / "constraints.txt")] = "compedu/_shipped/requirements/constraints.txt"
-        for folder, name in ((chapters, "chapters"), (root / "data", "data")):
-            if folder.is_dir():
-                included[str(folder)] = f"compedu/_shipped/{name}"
+        included[self.chapters.name] = f"{SHIPPED}/chapters"
+        included[str(root / "requirements")] = f"{SHIPPED}/requirements"
+        if (root / "data").is_dir():
+            included[str(root / "data")] = f"{SHIPPED}/data"
+
+    def finalize(self, version, build_data, artifact_path):
+        if version != "editable":
+            self.chapters.cleanup()
 
 
 def _release_module(root):

@@ -1,40 +1,51 @@
-"""The learner's chapters, made from the author's notebooks: solutions, hidden tests and outputs taken out by nbgrader.
+"""The learner's chapters, made from the author's notebooks by nbgrader: no solutions, hidden tests or outputs in them.
 
-Needs nbgrader, but neither its database nor a network. Imports nothing of the package, so that a build can load it alone.
+Needs nbgrader, but neither its database nor a network. Imports nothing of the package: a build can load it alone.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
-_LEFTOVERS = ("BEGIN SOLUTION", "END SOLUTION", "BEGIN HIDDEN TESTS", "END HIDDEN TESTS", "BEGIN MARK SCHEME", "END MARK SCHEME")
+_MARKS = [f"{edge} {region}" for edge in ("BEGIN", "END") for region in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")]
+
+# The order of nbgrader's own generate_assignment without its database: checksums come last, once hidden tests are gone.
+_STEPS = (
+    "LockCells",
+    "ClearSolutions",
+    "ClearOutput",
+    "CheckCellMetadata",
+    "ClearHiddenTests",
+    "ClearMarkScheme",
+    "ComputeChecksums",
+    "CheckCellMetadata",
+)
 
 
 def chapters(folder) -> list[Path]:
-    """The notebooks below a folder, as paths relative to it, in the order of their names."""
-    folder = Path(folder)
-    found = (path.relative_to(folder) for path in folder.rglob("*.ipynb"))
+    """The notebooks below a folder, as relative paths in the order of their names; hidden folders are left out."""
+    found = (path.relative_to(folder) for path in Path(folder).rglob("*.ipynb"))
     return sorted(path for path in found if not any(part.startswith(".") for part in path.parts))
 
 
 def release(source, destination) -> list[Path]:
-    """Writes the released version of every notebook below `source` to the same place below `destination`, which is emptied first.
+    """Write the released version of each notebook below `source` to its place below `destination`.
 
-    Returns the relative paths. Raises `ValueError` naming the notebook where a solution or test region is not closed or
-    lies in a cell that is not marked for it.
+    Returns the relative paths; other notebooks below `destination`, of an earlier release, are removed. Raises
+    `ValueError` that names the notebook where a region is not closed or lies in a cell that is not marked for it, and
+    where `destination` would touch the author's notebooks.
     """
     source, destination = Path(source), Path(destination)
-    if destination.resolve() in (source.resolve(), *source.resolve().parents):
-        raise ValueError(f"{destination} holds the author's notebooks: release them into another folder")
-    if destination.exists():
-        shutil.rmtree(destination)
-    destination.mkdir(parents=True)
-    released = chapters(source)
-    for name in released:
-        target = destination / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(released_text(source / name), encoding="utf-8")
-    return released
+    here, there = source.resolve(), destination.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise ValueError(f"{destination} and the author's notebooks in {source} overlap: name another folder")
+    texts = {name: released_text(source / name) for name in chapters(source)}
+    destination.mkdir(parents=True, exist_ok=True)
+    for name in chapters(destination):
+        (destination / name).unlink()
+    for name, text in texts.items():
+        (destination / name).parent.mkdir(parents=True, exist_ok=True)
+        (destination / name).write_text(text, encoding="utf-8")
+    return list(texts)
 
 
 def released_text(path) -> str:
@@ -42,44 +53,38 @@ def released_text(path) -> str:
     import nbformat
 
     notebook = nbformat.read(path, as_version=4)
-    for name in ("widgets", "papermill"):
-        notebook.metadata.pop(name, None)
     return nbformat.writes(without_solutions(notebook, path), version=4) + "\n"
 
 
 def without_solutions(notebook, name, keep_outputs=False):
-    """The notebook after nbgrader's release steps: stubs for solutions, no hidden tests, no outputs, test cells locked.
+    """The notebook with stubs for solutions, without hidden tests and outputs, its test cells locked.
 
-    `keep_outputs` keeps what ordinary cells printed, for pages made from executed chapters; outputs of solution and test
-    cells go in any case. Raises `ValueError` that names the notebook.
+    `keep_outputs` keeps what ordinary cells printed, for pages of executed chapters; outputs of solution and test cells
+    go in any case. Raises `ValueError` that begins with `name`, the notebook's own.
     """
-    resources = {"nbgrader": {"assignment": "", "notebook": Path(name).stem, "student": ""}}
+    resources = {}
     try:
         for step in _steps(keep_outputs):
             notebook, resources = step.preprocess(notebook, resources)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name} cannot be released: {error}") from error
     for number, cell in enumerate(notebook.cells):
-        if keep_outputs and cell.metadata.get("nbgrader", {}) and cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-        for mark in _LEFTOVERS:
+        for mark in _MARKS:
             if mark in cell.source:
-                raise ValueError(f"{name}, cell {number}: '{mark}' is left after release: each region needs its begin and its end")
+                raise ValueError(f"{name}, cell {number}: '{mark}' is left: a region needs its BEGIN and its END line")
+        if cell.cell_type == "code" and cell.metadata.get("nbgrader"):
+            cell.outputs, cell.execution_count = [], None
     return notebook
 
 
 def _steps(keep_outputs):
-    from nbgrader import preprocessors as nbgrader
-    from traitlets.config import Config
-
-    config = Config()
-    config.NbGraderPreprocessor.enabled = True
-    # The order of nbgrader's own generate_assignment, without its database; checksums once more after hidden tests went.
-    names = ["LockCells", "ClearSolutions", "ClearOutput", "CheckCellMetadata", "ClearHiddenTests", "ClearMarkScheme"]
-    names += ["ComputeChecksums", "CheckCellMetadata"]
-    return [getattr(nbgrader, name)(config=config) for name in names if not (keep_outputs and name == "ClearOutput")]
+    try:
+        from nbgrader import preprocessors
+    except ImportError as error:
+        raise ImportError("releasing chapters needs nbgrader: pip install 'compedu[course]'") from error
+    return [getattr(preprocessors, step)() for step in _STEPS if not (keep_outputs and step == "ClearOutput")]
 
 
 if __name__ == "__main__":
-    for name in release(*sys.argv[1:]):
-        print(name)
+    for chapter in release(*sys.argv[1:]):
+        print(chapter)

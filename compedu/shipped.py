@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: in the wheel beside the code, in a checkout in the folders they are kept in."""
+"""Where the files that come with the package lie: beside the code in a wheel, in the project folder in a checkout."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ def is_checkout() -> bool:
 
 
 def shipped(*parts: str) -> Path:
-    """Path of a file or folder that comes with the package, e.g. `shipped("data", "checkpoints")`; it may not exist."""
+    """Path of something that comes with the package, such as `shipped("data", "checkpoints")`; it may not exist."""
     return (_PACKAGE.parent if is_checkout() else _IN_WHEEL).joinpath(*parts)

@@ -1,0 +1,57 @@
+"""Chapters executed from top to bottom by papermill, with their defaults or in their fast profile.
+
+A chapter says its fast profile in its own metadata, {"compedu": {"fast": {"IMAGES": 300}}}: other values for settings
+of its cell tagged `parameters`. So the fast profile changes sizes, and every cell still runs.
+"""
+
+import os
+from pathlib import Path
+
+CELL_SECONDS = 600  # a cell that takes longer hangs
+
+
+def fast_profile(path) -> dict:
+    """The settings that make a chapter quick, from its metadata.
+
+    Raises `ValueError` that names the chapter where a setting is not assigned in its cell tagged `parameters`.
+    """
+    import nbformat
+    import papermill
+
+    profile = dict(nbformat.read(path, as_version=4).metadata.get("compedu", {}).get("fast", {}))
+    known = papermill.inspect_notebook(str(path)) if profile else {}
+    for name in profile:
+        if name not in known:
+            raise ValueError(f"{path}: the fast profile sets {name}; the cell tagged 'parameters' has {sorted(known)}")
+    return profile
+
+
+def execute(source, destination, fast=False, folder=None, sync=True):
+    """Run the notebook `source`, write the executed copy to `destination` and return it.
+
+    `folder` is where the chapter runs and leaves its files, by default the destination's. `sync` makes explorers
+    compute before a cell ends (COMPEDU_SYNC=1). States of widgets are not stored: a figure would be 5 MB. A cell that
+    fails raises papermill's `PapermillExecutionError`, and the copy shows where.
+    """
+    import papermill
+
+    destination = Path(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    before = os.environ.pop("COMPEDU_SYNC", None)
+    if sync:
+        os.environ["COMPEDU_SYNC"] = "1"  # the kernel inherits it
+    try:
+        return papermill.execute_notebook(
+            str(source),
+            str(destination),
+            parameters=fast_profile(source) if fast else {},
+            kernel_name="python3",
+            cwd=str(folder or destination.parent),
+            execution_timeout=CELL_SECONDS,
+            store_widget_state=False,
+            progress_bar=False,
+        )
+    finally:
+        os.environ.pop("COMPEDU_SYNC", None)
+        if before is not None:
+            os.environ["COMPEDU_SYNC"] = before

@@ -1,0 +1,156 @@
+"""The learner's own copy of the chapters, which no update overwrites, and JupyterLab opened on it."""
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from compedu.release import chapters, release
+from compedu.shipped import is_checkout, shipped
+
+FOLDER = "compedu-chapters"
+PRIVATE = ".compedu"  # below the learner's folder: what we wrote there, and Jupyter's own settings
+
+# Files of Jupyter's configuration folder: this machine only, no news or updates fetched, callbacks of widgets on one
+# thread, and neither nbgrader's menus, which are the instructor's, nor a search for language servers.
+_SETTINGS = {
+    "jupyter_server_config.json": {
+        "ServerApp": {
+            "ip": "127.0.0.1",
+            "allow_root": True,  # a container's only user; the server listens on this machine alone
+            "jpserver_extensions": {
+                f"nbgrader.server_extensions.{name}": False
+                for name in ("assignment_list", "course_list", "formgrader", "validate_assignment")
+            },
+        },
+        "LanguageServerManager": {"autodetect": False},
+    },
+    "jupyter_lab_config.json": {
+        "LabApp": {"extension_manager": "readonly", "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"},
+    },
+    "labconfig/default_setting_overrides.json": {
+        "@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    },
+    "labconfig/page_config.json": {"disabledExtensions": {"@jupyter/nbgrader": True}},
+}
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What became of one chapter: "new", "updated", "same" or "kept"; `beside` is the new version of a kept one."""
+
+    name: Path
+    state: str
+    beside: Path | None = None
+
+
+@contextmanager
+def released_chapters():
+    """The folder of the released chapters: the shipped one; in a checkout, one made now from the author's notebooks."""
+    if not is_checkout():
+        yield shipped("chapters")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        release(shipped("notebooks"), folder)
+        yield Path(folder)
+
+
+def copy_chapters(source, folder) -> list[Copied]:
+    """Bring the learner's `folder` up to the released chapters in `source`; what the learner changed stays as it is.
+
+    A changed chapter whose release is newer gets the new version beside it, as `name.new.ipynb`. A record of what was
+    written lies in the folder itself; nothing is written elsewhere. Raises `ValueError` where the folder cannot be one.
+    """
+    source, folder = Path(source), Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder for your copy of the chapters")
+    if folder.resolve().is_relative_to(shipped("notebooks").resolve()):
+        raise ValueError(f"{folder} holds the author's notebooks: name another folder for your copy of the chapters")
+    record_file = folder / PRIVATE / "written.json"
+    record = _read_record(record_file)
+    try:
+        return [_place(folder, name, (source / name).read_bytes(), record) for name in chapters(source)]
+    finally:
+        _write(record_file, json.dumps(record, indent=1, sort_keys=True).encode())
+
+
+def _place(folder, name, content, record) -> Copied:
+    target, wanted = folder / name, _digest(content)
+    if not target.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{target.parent} leads out of {folder}, where nothing may be written: remove that link")
+    present = _digest(target.read_bytes()) if target.exists() else None
+    written = record.get(name.as_posix())
+    if present is not None and present not in (wanted, written):
+        # The learner's own. A version not offered yet goes beside it, by the same rules.
+        record[name.as_posix()] = wanted
+        if written == wanted:
+            return Copied(name, "kept")
+        return Copied(name, "kept", _place(folder, name.with_suffix(".new.ipynb"), content, record).name)
+    record[name.as_posix()] = wanted
+    if present == wanted:
+        return Copied(name, "same")
+    _write(target, content)
+    return Copied(name, "new" if present is None else "updated")
+
+
+def _read_record(path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}  # without a record every file counts as the learner's, so none is lost
+
+
+def _write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
+
+
+def _digest(content) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def summary(folder, copies) -> str:
+    """What `copy_chapters` did, in a few lines for the learner."""
+    lines = [f"{len(copies)} chapters in {Path(folder).resolve()}"]
+    for state, words in (("new", "written"), ("updated", "brought up to date (you had not changed them)")):
+        count = sum(copy.state == state for copy in copies)
+        if count:
+            lines.append(f"  {count} {words}")
+    for copy in copies:
+        if copy.state == "kept":
+            beside = f"; the new version is {copy.beside}" if copy.beside else ""
+            lines.append(f"  {copy.name}: you changed it, so it stays as it is{beside}")
+    return "\n".join(lines)
+
+
+def open_lab(folder=FOLDER, arguments=()):
+    """Copy the chapters into `folder`, then run JupyterLab there until it is stopped; `arguments` go to JupyterLab."""
+    folder = Path(folder)
+    with released_chapters() as source:
+        print(summary(folder, copy_chapters(source, folder)), flush=True)
+    os.environ.update(jupyter_environment(folder))
+    from jupyterlab.labapp import LabApp
+
+    LabApp.launch_instance(argv=[f"--ServerApp.root_dir={folder.resolve()}", *arguments])
+
+
+def jupyter_environment(folder) -> dict[str, str]:
+    """Environment variables that keep Jupyter's own files inside `folder`; writes the settings that they point to.
+
+    The learner's own choices in JupyterLab, and options on its command line, come before these settings.
+    """
+    private = Path(folder).resolve() / PRIVATE / "jupyter"
+    for name, settings in _SETTINGS.items():
+        _write(private / "config" / name, json.dumps(settings, indent=1).encode())
+    return {
+        "JUPYTER_CONFIG_DIR": str(private / "config"),
+        "JUPYTER_DATA_DIR": str(private / "data"),
+        "JUPYTER_RUNTIME_DIR": str(private / "runtime"),
+        "IPYTHONDIR": str(private / "ipython"),
+    }

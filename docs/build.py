@@ -1,0 +1,74 @@
+"""Builds the site without a network: executes the chapters, takes their solutions out, and runs Sphinx.
+
+    python docs/build.py SITE [--notebooks FOLDER] [--fast]
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+from sphinx.cmd.build import main as sphinx
+
+from compedu.execution import execute
+from compedu.release import chapters, without_solutions
+
+DOCS = Path(__file__).resolve().parent
+CONTENTS = {  # captions of the table of contents, with the pages that stand below them where there are any
+    "Chapters": ("chapters/*.ipynb",),
+    "Galleries": ("chapters/gallery/*.ipynb",),
+    "For teachers and developers": ("instructor*.md", "architecture*.md"),
+}
+
+
+def build_site(notebooks, site, fast=False) -> int:
+    """Build the site of the author's `notebooks` into `site`, emptied first; returns Sphinx's exit code (warnings fail).
+
+    Beside it, in a folder with "-work" to its name, lie the executed chapters and the sources of the pages.
+    """
+    site = Path(site).resolve()
+    work = site.with_name(site.name + "-work")
+    pages = work / "pages"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(site, ignore_errors=True)
+    shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("__pycache__", "build.py"))
+    for name in chapters(notebooks):
+        print(f"executing {name}", flush=True)
+        scratch = work / "learner" / name.parent
+        scratch.mkdir(parents=True, exist_ok=True)
+        execute(Path(notebooks) / name, work / "executed" / name, fast=fast, folder=scratch)
+        write_page(work / "executed" / name, pages / "chapters" / name)
+    write_contents(pages)
+    return sphinx(["-q", "-W", "--keep-going", "-b", "html", "-d", str(work / "doctrees"), str(pages), str(site)])
+
+
+def write_page(executed, page):
+    """Write an executed chapter as the site shows it: without solutions and without the cell of a fast profile."""
+    notebook = without_solutions(nbformat.read(executed, as_version=4), executed, keep_outputs=True)
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata.tags.append("remove-cell")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, page)
+
+
+def write_contents(pages):
+    """Add the table of contents to the first page; Sphinx's own patterns warn where no page matches."""
+    lines = []
+    for caption, patterns in CONTENTS.items():
+        found = [path.relative_to(pages) for pattern in patterns for path in sorted(pages.glob(pattern))]
+        if found:
+            entries = [path.with_suffix("").as_posix() for path in found]
+            lines += ["", "```{toctree}", f":caption: {caption}", ":maxdepth: 1", "", *entries, "```"]
+    with open(pages / "index.md", "a", encoding="utf-8") as index:
+        index.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build the site of the chapters.")
+    parser.add_argument("site")
+    parser.add_argument("--notebooks", default=DOCS.parent / "notebooks")
+    parser.add_argument("--fast", action="store_true", help="run the chapters in their fast profile")
+    arguments = parser.parse_args()
+    sys.exit(build_site(arguments.notebooks, arguments.site, arguments.fast))

@@ -1,0 +1,53 @@
+"""Sphinx settings of the site: executed chapters as pages that need neither a kernel nor a network."""
+
+import shutil
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import plotly
+
+project = "compedu"
+author = "The compedu authors"
+copyright = "2026, The compedu authors"
+version = release = installed("compedu")
+
+extensions = ["myst_nb"]
+exclude_patterns = ["build.py", "_static"]
+
+# build.py has executed the chapters. What a page shows of an explorer is its HTML form: a plot with a slider.
+nb_execution_mode = "off"
+nb_mime_priority_overrides = [("html", "text/html", 1), ("html", "application/vnd.jupyter.widget-view+json", None)]
+nb_ipywidgets_js = {}
+nb_output_stderr = "remove"
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+
+# Formulas by a file of our own. The menu is off because its entries load further files.
+mathjax_path = "vendor/mathjax/tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+myst_update_mathjax = True
+
+html_theme = "sphinx_book_theme"
+html_title = "compedu"
+html_static_path = ["_static"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {"use_download_button": False, "show_navbar_depth": 1, "home_page_in_toc": True}
+
+
+def load_plotly_where_needed(app, pagename, templatename, context, doctree):
+    """Only pages with a plot load plotly.js, which is 5 MB; not deferred, because the plot's own script needs it."""
+    if "plotly-graph-div" in context.get("body", ""):
+        app.add_js_file("plotly.min.js", priority=100)
+
+
+def copy_plotly(app, exception):
+    """One copy of plotly's own browser library for the whole site."""
+    if exception is None:
+        source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+        shutil.copyfile(source, Path(app.outdir) / "_static" / source.name)
+
+
+def setup(app):
+    app.connect("html-page-context", load_plotly_where_needed)
+    app.connect("build-finished", copy_plotly)

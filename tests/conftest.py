@@ -1,0 +1,51 @@
+"""What every test starts from: one torch thread, a cache folder of its own, live explorers; and the browser."""
+
+import os
+import shutil
+import tempfile
+
+_cache = tempfile.TemporaryDirectory(prefix="compedu-cache-")
+os.environ["COMPEDU_CACHE"] = _cache.name
+os.environ.pop("COMPEDU_SYNC", None)
+for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_threads] = "1"  # for processes that tests start
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+# A closed network must look like one: without these, Chromium asks its maker's hosts at every start.
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
+
+
+def pytest_unconfigure():
+    _cache.cleanup()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium of this machine, driven by Playwright, for the tests of one file."""
+    program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        reason = "no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM"
+        if os.environ.get("COMPEDU_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    # For one file only: while Playwright runs, this thread has a running event loop, which nbclient cannot work beside.
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=list(QUIET))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page, 1280x900 pixels, in a profile of its own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
