@@ -1,6 +1,5 @@
 """The survey's baseline networks, small enough for a CPU, built from a text such as "lenet5(width=0.5)"."""
 
-import ast
 import inspect
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from compedu.networks.lenet5 import lenet5
 from compedu.networks.lenet300 import lenet300
 from compedu.networks.resnet import resnet
 from compedu.networks.vgg import vgg
+from compedu.specs import parse
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {make.__name__: make for make in (lenet300, lenet5, vgg, resnet)}
 
@@ -39,16 +39,3 @@ def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
         model = NETWORKS[name](**values)
     model.spec = name + "(" + ", ".join(f"{knob}={value!r}" for knob, value in values.items()) + ")"
     return model.eval()
-
-
-def parse(spec: str) -> tuple[str, dict]:
-    """Split "name(knob=value, ...)" into name and values; raise `ValueError` for any other text."""
-    try:
-        tree = ast.parse(spec.strip(), mode="eval").body
-        if isinstance(tree, ast.Name):
-            return tree.id, {}
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
-            return tree.func.id, {item.arg: ast.literal_eval(item.value) for item in tree.keywords if item.arg}
-    except (SyntaxError, ValueError):
-        pass
-    raise ValueError(f'{spec!r} is no network; write a name such as "lenet5" or "lenet5(width=0.5)"')

@@ -10,8 +10,9 @@ from safetensors.torch import load as load_tensors
 from torch import nn
 
 from compedu.errors import MissingData
-from compedu.networks import build, parse
+from compedu.networks import build
 from compedu.shipped import shipped
+from compedu.specs import parse
 
 
 def checkpoint_path(spec: str, data: str) -> Path:

@@ -1,0 +1,24 @@
+"""A validation split for data that come with a training and a test split only."""
+
+from torch import Tensor
+
+from compedu.datasets.dataset import Dataset, fixed_order, normalised
+
+VALIDATION = 5000
+
+
+def with_validation(
+    name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: tuple[str, ...], mean: float,
+    spread: float, version: str = "",
+) -> Dataset:
+    """Return a data set from uint8 images and labels, with a validation split drawn from the training images.
+
+    It has 5,000 images, or a fifth of the training images where these are fewer than 25,000; always the same ones.
+    """
+    order = fixed_order(len(train[1]), seed=0)
+    held_out = min(VALIDATION, len(order) // 5)
+    x, y = normalised(train[0], mean, spread), train[1]
+    return Dataset(
+        name, x[order[held_out:]], y[order[held_out:]], x[order[:held_out]], y[order[:held_out]],
+        normalised(test[0], mean, spread), test[1], classes, mean, spread, version,
+    )  # fmt: skip
