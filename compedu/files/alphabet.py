@@ -1,0 +1,81 @@
+"""Which symbols a stream uses, how often, and how few bits a symbol can take: what both entropy coders begin with."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compedu.files import bits, gaps
+from compedu.files.buffers import Reader, varint
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """The symbols that occur in a stream, ascending, and the count of each (both int64, all counts > 0)."""
+
+    symbols: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of_counts(cls, occurrences: np.ndarray) -> "Alphabet":
+        """Return the alphabet of a stream in which symbol i occurs `occurrences[i]` times."""
+        used = np.flatnonzero(occurrences)
+        return cls(used, occurrences[used])
+
+    @property
+    def total(self) -> int:
+        """The number of symbols in the stream."""
+        return int(self.counts.sum())
+
+    def table(self, values: np.ndarray) -> np.ndarray:
+        """Return `values`, one for each of `symbols`, as a table to look up by symbol; 0 for those between."""
+        looked_up = np.zeros(int(self.symbols[-1]) + 1, values.dtype)
+        looked_up[self.symbols] = values
+        return looked_up
+
+
+def entropy(counts: np.ndarray) -> float:
+    """Return the entropy in bits per symbol of `counts`, -sum p log2 p (Shannon, 1948); 0 for an empty stream."""
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        return 0.0
+    total = counts.sum()
+    return float(np.log2(total) - counts @ np.log2(counts) / total)
+
+
+def write_symbols(symbols: np.ndarray) -> bytes:
+    """Write ascending `symbols`: how many, the first, the bits of a gap, then the gaps between them."""
+    width = gap_width(symbols)
+    start = varint(len(symbols)) + varint(int(symbols[0])) + bytes([width])
+    if width == 0:
+        return start
+    codes = gaps.to_gaps(symbols[1:] - symbols[0] - 1, width)
+    return start + (varint(len(codes)) if width == 1 else b"") + bits.pack(codes, width)
+
+
+def gap_width(symbols: np.ndarray) -> int:
+    """Return the bits of a gap between ascending `symbols`: 0 if contiguous, enough for the longest, or 1, a bitmap."""
+    longest = int(np.diff(symbols).max(initial=1))
+    if longest == 1:
+        return 0
+    return longest.bit_length() if longest.bit_length() * (len(symbols) - 1) < symbols[-1] - symbols[0] else 1
+
+
+def symbols_bits(symbols: np.ndarray) -> int:
+    """Return the length in bits of `write_symbols(symbols)`, give or take two bytes, without writing."""
+    width = gap_width(symbols)
+    return 32 + (int(symbols[-1] - symbols[0]) if width == 1 else width * (len(symbols) - 1))
+
+
+def read_symbols(reader: Reader) -> np.ndarray:
+    """Return the symbols (int64) that `write_symbols` wrote; raise `ValueError` where they contradict themselves."""
+    number, first, width = reader.varint(), reader.varint(), reader.byte()
+    if not 1 <= number <= 2**bits.MAX_BITS or first >= 2**bits.MAX_BITS or width > bits.MAX_BITS:
+        raise ValueError(f"an alphabet of {number} symbols from {first} on with gaps of {width} bits")
+    if width == 0:
+        return np.arange(first, first + number)
+    count = reader.varint() if width == 1 else number - 1
+    codes = bits.unpack(reader.take(bits.packed_bytes(width, count)), width, count)
+    symbols = np.concatenate([[0], gaps.from_gaps(codes, width) + 1]) + first
+    if len(symbols) != number:
+        raise ValueError(f"an alphabet of {number} symbols lists {len(symbols)}")
+    return symbols

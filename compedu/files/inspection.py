@@ -1,0 +1,133 @@
+"""What each byte of a model file is for."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compedu.files import contents
+from compedu.files.alphabet import entropy
+from compedu.files.contents import Layer
+from compedu.files.sections import CODES, DTYPES, FLOATS, Record, Section
+from compedu.files.streams import Written
+from compedu.forms.parts import ROLES
+
+HEADER = "header"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stretch of the file: whose it is, what it is for, how it is written.
+
+    `numbers` counts weights, codes, positions; `bits_per_number` is what each takes in the file, tables included, and
+    `entropy` what an ideal coder of single symbols would need, the same alphabet known; both absent for the header.
+    `table_bytes` are those of the `bytes` that hold code words or frequencies.
+    """
+
+    layer: str
+    part: str
+    role: str
+    encoding: str
+    numbers: int
+    bytes: int
+    table_bytes: int = 0
+    bits_per_number: float | None = None
+    entropy: float | None = None
+
+
+@dataclass(frozen=True)
+class FileMap:
+    """The rows of a file in the order of its bytes; their bytes add up to the file's length."""
+
+    spec: str
+    coding: str
+    rows: tuple[Row, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The length of the file."""
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The bytes of each role that occurs, the header first."""
+        sums = {role: sum(row.bytes for row in self.rows if row.role == role) for role in (HEADER, *ROLES)}
+        return {role: total for role, total in sums.items() if any(row.role == role for row in self.rows)}
+
+
+def inspect(path: str | os.PathLike) -> FileMap:
+    """Return what each byte of the file `path` is for; raise `FileFormatError` unless it is an intact model file."""
+    return map_of(Path(path).read_bytes(), str(path))
+
+
+def map_of(data: bytes, where: str = "the model file") -> FileMap:
+    """Do what `inspect` does with bytes in memory."""
+    found = contents.read(data, where)
+    rows = [Row("", HEADER, HEADER, "deflate", 0, found.header_bytes)]
+    for layer, sections in zip(found.layers, found.found, strict=True):
+        for record, section in zip(layer.records, sections, strict=True):
+            rows.append(_tied(layer, record) if section is None else _row(layer, record, section))
+    return FileMap(found.spec, found.coding, tuple(rows))
+
+
+def describe(path: str | os.PathLike) -> str:
+    """Return the map of the file `path` as a plain-text table, with the bytes of each role below it."""
+    found = inspect(path)
+    title = f"{path}: {found.bytes:,} bytes, {found.coding}, {found.spec or 'network not named'}"
+    lines = [("layer", "part", "role", "encoding", "numbers", "bits each", "entropy", "bytes", "of these table")]
+    for row in found.rows:
+        figures = (_whole(row.numbers), _decimals(row.bits_per_number), _decimals(row.entropy))
+        sizes = (f"{row.bytes:,}", _whole(row.table_bytes))
+        lines.append((row.layer, row.part, row.role, row.encoding, *figures, *sizes))
+    totals = [("role", "bytes", "share")] + [
+        (role, f"{total:,}", f"{total / found.bytes:.1%}") for role, total in found.totals.items()
+    ]
+    return "\n\n".join([title, _table(lines, texts=4), _table(totals, texts=1)])
+
+
+def _table(lines: list[tuple[str, ...]], texts: int) -> str:
+    """Set `lines` in columns, the first `texts` of them to the left, the others, numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        [cell.ljust(width) if place < texts else cell.rjust(width)
+         for place, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in rows)
+
+
+def _whole(value: int) -> str:
+    return f"{value:,}" if value else ""
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _row(layer: Layer, record: Record, section: Section) -> Row:
+    numbers, size = section.tensor.numel(), sum(stream.bytes for stream in section.written)
+    information = sum(entropy(np.bincount(stream.symbols)) * len(stream.symbols) for stream, *_ in section.written)
+    return Row(
+        layer.path, record.name, ROLES[record.role], _encoding(record, section.written), numbers, size,
+        sum(stream.table_bytes for stream in section.written),
+        8 * size / numbers if numbers else None, information / numbers if numbers else None,
+    )
+
+
+def _tied(layer: Layer, record: Record) -> Row:
+    path, name = record.details
+    return Row(layer.path, record.name, ROLES[record.role], f"the same as {path}.{name}", 0, 0)
+
+
+def _encoding(record: Record, written: list[Written]) -> str:
+    """Return in words what the numbers are and how they are coded; of floats, which of their bytes are."""
+    codings = [stream.coding for stream in written]
+    if record.kind == CODES:
+        return f"{record.details[0]}-bit codes, {codings[0]}"
+    if record.kind != FLOATS:
+        width = record.details[1]
+        return f"{'bitmap' if width == 1 else f'{width}-bit gaps'}, {codings[0]}"
+    coded = [str(place) for place, coding in enumerate(codings, start=1) if coding != "packed"]
+    how = f"byte {'+'.join(coded)} of {len(codings)} {max(codings, key='packed'.__ne__)}" if coded else "packed"
+    return f"{str(DTYPES[record.details[0]]).removeprefix('torch.')}, {how}"

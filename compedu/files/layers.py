@@ -1,0 +1,131 @@
+"""Layers as a file knows them: a kind, settings and parts; how each is taken apart and put together again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compedu.forms import FORMS, ActivationQuantizer, Codes, Floats, Form, Geometry
+from compedu.forms.parts import Part
+
+FORM_KINDS: dict[str, type[Form]] = {form.__name__: form for form in FORMS}
+KEPT = "="  # before the class name of a layer whose tensors are filled in where it stands
+COUNTER = "num_batches_tracked"  # of no use after training: not stored, 0 after loading
+
+
+def _linear(tensors: dict[str, Tensor], settings: dict[str, Any]) -> nn.Module:
+    out, inside = tensors["weight"].shape
+    return nn.Linear(inside, out, bias="bias" in tensors, device="meta")
+
+
+def _convolution(tensors: dict[str, Tensor], settings: dict[str, Any]) -> nn.Module:
+    out, inside, *window = tensors["weight"].shape
+    inside *= settings.get("groups", 1)
+    return nn.Conv2d(inside, out, tuple(window), bias="bias" in tensors, device="meta", **settings)
+
+
+def _batch_norm(make: type[nn.Module]) -> Callable[[dict[str, Tensor], dict[str, Any]], nn.Module]:
+    def rebuild(tensors: dict[str, Tensor], settings: dict[str, Any]) -> nn.Module:
+        features = len(next(iter(tensors.values())))
+        affine, tracking = "weight" in tensors, "running_mean" in tensors
+        return make(features, affine=affine, track_running_stats=tracking, device="meta", **settings)
+
+    return rebuild
+
+
+# Layers that are made anew, as channels may have been removed or a bias added: how, and the settings that matter.
+_MADE: dict[type[nn.Module], tuple[Callable, tuple[str, ...]]] = {
+    nn.Linear: (_linear, ()),
+    nn.Conv2d: (_convolution, ("stride", "padding", "dilation", "groups", "padding_mode")),
+    nn.BatchNorm1d: (_batch_norm(nn.BatchNorm1d), ("eps", "momentum")),
+    nn.BatchNorm2d: (_batch_norm(nn.BatchNorm2d), ("eps", "momentum")),
+}
+_USUAL = {
+    "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros",
+    "eps": 1e-5, "momentum": 0.1,
+}
+_NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def kind_of(layer: nn.Module) -> str:
+    """Return the name under which a file knows `layer`."""
+    name = type(layer).__name__
+    known = type(layer) in _MADE or type(layer) is ActivationQuantizer or FORM_KINDS.get(name) is type(layer)
+    return name if known else KEPT + name
+
+
+def settings_of(layer: nn.Module) -> dict[str, Any]:
+    """Return the small values that are needed to make `layer` anew; what torch takes by default is left out."""
+    if isinstance(layer, Form):
+        return layer.settings()
+    if isinstance(layer, ActivationQuantizer):
+        return {"bits": layer.bits}
+    names = _MADE[type(layer)][1] if type(layer) in _MADE else ()
+    return {name: getattr(layer, name) for name in names if getattr(layer, name) != _USUAL[name]}
+
+
+def geometry_of(layer: nn.Module) -> tuple:
+    """Return the fields of a form's geometry, without those at the end that are as usual; empty for other layers."""
+    if not isinstance(layer, Form):
+        return ()
+    g = layer.geometry
+    fields = [g.kind, tuple(g.shape), tuple(g.stride), tuple(g.padding), tuple(g.dilation), g.groups]
+    usual = Geometry(g.kind, g.shape)
+    for name in ("groups", "dilation", "padding", "stride"):
+        if fields[-1] != getattr(usual, name):
+            break
+        fields.pop()
+    return tuple(fields)
+
+
+def parts_of(layer: nn.Module) -> dict[str, Part]:
+    """Return what a file must hold of `layer` itself, not of the layers inside it; empty if it holds no numbers."""
+    if isinstance(layer, (Form, ActivationQuantizer)):
+        return layer.stored()
+    return {name: Floats(tensor, _role(layer, name)) for name, tensor in own_tensors(layer).items()}
+
+
+def own_tensors(layer: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and lasting buffers of `layer` itself."""
+    lasting = {name: buffer for name, buffer in layer._buffers.items() if name not in layer._non_persistent_buffers_set}
+    both = layer._parameters | lasting
+    return {name: tensor for name, tensor in both.items() if tensor is not None and name != COUNTER}
+
+
+def _role(layer: nn.Module, name: str) -> str:
+    if isinstance(layer, _NORMALIZATION):
+        return "normalization"
+    return "bias" if name.endswith("bias") else "values"
+
+
+def make(kind: str, geometry: tuple, settings: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """Return the layer of `kind`; raise `KeyError` for an unknown kind."""
+    if kind in FORM_KINDS:
+        return FORM_KINDS[kind].restore(Geometry(*geometry), settings, tensors)
+    if kind == ActivationQuantizer.__name__:
+        return ActivationQuantizer(tensors["act.scale"], tensors["act.zero_point"], settings["bits"])
+    rebuild = {made.__name__: rebuild for made, (rebuild, _) in _MADE.items()}[kind]
+    return fill(rebuild(tensors, settings), tensors)
+
+
+def fill(layer: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """Give `layer` these tensors, of whatever shape, as its own, take away those that `tensors` lacks, and return it.
+
+    Raise `KeyError` for a tensor that `layer` has no place for.
+    """
+    for name in own_tensors(layer):
+        if name not in tensors:
+            (layer._parameters if name in layer._parameters else layer._buffers)[name] = None
+    for name, tensor in tensors.items():
+        if name in layer._buffers:
+            layer._buffers[name] = tensor
+        elif name in layer._parameters:
+            if not isinstance(tensor, nn.Parameter):  # one that is tied to another layer's
+                tensor = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+            layer._parameters[name] = tensor
+        else:
+            raise KeyError(name)
+    if layer._buffers.get(COUNTER) is not None:
+        layer._buffers[COUNTER] = torch.zeros((), dtype=torch.int64)
+    return layer

@@ -1,0 +1,137 @@
+"""Saving and loading a compressed model: one file, whose length is the size we report."""
+
+import copy
+import os
+from pathlib import Path
+
+from torch import nn
+
+from compedu import networks
+from compedu.errors import CompressionError, FileFormatError
+from compedu.files import contents, layers
+from compedu.files.contents import TIED, Contents, Layer
+from compedu.files.streams import CODINGS
+
+
+def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
+    """Return the bytes that `save` writes. `coding` is "packed", "huffman" or "ans".
+
+    Raises `CompressionError`, naming layer and part, for numbers of a type that no file can hold.
+    """
+    return contents.write(model, coding)[0]
+
+
+def file_sizes(model: nn.Module, *codings: str) -> dict[str, int]:
+    """Return for each of the `codings`, all if none is given, how many bytes `save` writes."""
+    codings = codings or CODINGS
+    return dict(zip(codings, map(len, contents.write(model, *codings)), strict=True))
+
+
+def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> int:
+    """Write `model` to the file `path`, replacing it whole or not at all; return the number of bytes written.
+
+    The file holds weights, structure and `model.spec`, not `model.compression`. `coding`: "packed" writes every number
+    with its own bits, "huffman" and "ans" entropy-code each stream that gets shorter by it.
+    """
+    data, path = model_bytes(model, coding), Path(path)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.write_bytes(data)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return len(data)
+
+
+def load(path: str | os.PathLike, into: nn.Module | None = None) -> nn.Module:
+    """Return the model that the file `path` holds, in evaluation mode; its logits are bit-identical to the saved ones.
+
+    Networks of compedu are built from the spec in the file. For any other, `into` is a network of the same structure;
+    a filled copy of it is returned. Raises `FileFormatError` for a file that is damaged, foreign or of a newer version,
+    `CompressionError` where file and network do not fit; nothing is loaded then.
+    """
+    return from_bytes(Path(path).read_bytes(), into, str(path))
+
+
+def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the model file") -> nn.Module:
+    """Do what `load` does with bytes in memory; `where` names them in error messages."""
+    found = contents.read(data, where)
+    if into is None and not found.spec:
+        raise CompressionError(
+            f"{where} names no network; give one of the structure that was saved: load(path, into=network)"
+        )
+    try:
+        network = networks.build(found.spec) if into is None else copy.deepcopy(into)
+    except ValueError as error:
+        raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
+    return _fill(network, found, where).eval()
+
+
+def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
+    """Put every layer of the file in its place; identities and empty places too, as methods may have put them there."""
+    filled = set()
+    for path in found.identities:
+        if type(_at(network, path, where)) is not nn.Identity:
+            network = _placed(network, path, nn.Identity(), where)
+    for path in found.absent:
+        network = _placed(network, path, None, where)
+    for index, layer in enumerate(found.layers):
+        made = _made(network, layer, found.tensors(index), where)
+        network = _placed(network, layer.path, made, where)
+        filled.add(id(made))
+    for path, earlier in found.aliases:
+        network = _placed(network, path, _at(network, earlier, where), where)
+    missing = [path or "(network)" for path, module in network.named_modules()
+               if layers.own_tensors(module) and id(module) not in filled]
+    if missing:
+        raise CompressionError(
+            f"{where} holds nothing for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; "
+            "load into a network of the structure that was saved"
+        )
+    return network
+
+
+def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Module:
+    for record in layer.records:
+        if record.kind == TIED:
+            path, name = record.details
+            tensors[record.name] = getattr(_at(network, path, where), name)
+    if not layer.kind.startswith(layers.KEPT):
+        try:
+            return layers.make(layer.kind, layer.geometry, dict(layer.settings), tensors)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise FileFormatError(
+                f"{where}: layer {layer.path!r} of kind {layer.kind} cannot be rebuilt ({error!r}); "
+                "update compedu if a newer one wrote the file"
+            ) from error
+    there = _at(network, layer.path, where)
+    if layers.kind_of(there) != layer.kind:
+        raise CompressionError(
+            f"{where}: layer {layer.path!r} is of class {layer.kind.removeprefix(layers.KEPT)}, the network has "
+            f"{type(there).__name__} there; load into a network of the structure that was saved"
+        )
+    try:
+        return layers.fill(there, tensors)
+    except KeyError as error:
+        raise CompressionError(f"{where}: {type(there).__name__} at {layer.path!r} has no tensor {error}") from error
+
+
+def _at(network: nn.Module, path: str, where: str) -> nn.Module:
+    try:
+        return network.get_submodule(path)
+    except AttributeError as error:
+        raise CompressionError(
+            f"{where} holds a layer {path!r} that the network lacks; load into one of the structure that was saved"
+        ) from error
+
+
+def _placed(network: nn.Module, path: str, module: nn.Module | None, where: str) -> nn.Module:
+    """Put `module` at `path`; return the network, which is `module` itself for the empty path."""
+    if not path:
+        return module
+    parent, _, name = path.rpartition(".")
+    holder = _at(network, parent, where)
+    if name not in holder._modules:
+        _at(network, path, where)
+    holder._modules[name] = module
+    return network
