@@ -1,0 +1,176 @@
+"""nbgrader's whole cycle on the exercises of a chapter: release, autograde, feedback, without a network or widgets."""
+
+import csv
+import io
+import re
+
+import nbformat
+import pytest
+from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
+from papermill.parameterize import parameterize_notebook
+from processes import ROOT, closed_network, network_uses, run
+
+from compedu.execution import fast_profile
+from compedu.release import chapters, release, without_solutions
+
+CHAPTER = ROOT / "notebooks" / "00_start_here.ipynb"
+CONFIGURATION = """
+c = get_config()
+c.CourseDirectory.course_id = "compedu"
+c.Execute.timeout = 600
+c.Execute.store_widget_state = False
+"""
+
+
+def author_version():
+    """The first chapter in its fast profile; the small chapter of the tests where there is none."""
+    if not CHAPTER.exists():
+        return exercise_notebook()
+    return parameterize_notebook(nbformat.read(CHAPTER, as_version=4), fast_profile(CHAPTER))
+
+
+def regions(notebook, name):
+    """The lines inside all `### BEGIN name` regions."""
+    pattern = rf"^[^\n]*### BEGIN {name}[^\n]*\n(.*?)^[^\n]*### END {name}"
+    found = [match for cell in notebook.cells for match in re.findall(pattern, cell.source, re.DOTALL | re.MULTILINE)]
+    return [line.strip() for region in found for line in region.splitlines() if line.strip()]
+
+
+def outside_regions(notebook):
+    """The lines of a notebook that every learner may see."""
+    pattern = r"### BEGIN (SOLUTION|HIDDEN TESTS).*?### END \1"
+    sources = [re.sub(pattern, "", cell.source, flags=re.DOTALL) for cell in notebook.cells]
+    return {line.strip() for source in sources for line in source.splitlines()}
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course folder after the whole cycle, with one learner who solved everything and one who did nothing."""
+    folder = tmp_path_factory.mktemp("course")
+    environment = closed_network(folder) | {"COMPEDU_SYNC": "1"}
+    (folder / "nbgrader_config.py").write_text(CONFIGURATION)
+    author = author_version()
+
+    def nbgrader(*arguments):
+        return run(["nbgrader", *arguments], folder, environment)
+
+    def put(notebook, place):
+        (folder / place).mkdir(parents=True)
+        nbformat.write(notebook, folder / place / "chapter.ipynb")
+
+    put(author, "source/start")
+    nbgrader("generate_assignment", "start")
+    put(author, "submitted/solved/start")
+    put(nbformat.read(folder / "release" / "start" / "chapter.ipynb", 4), "submitted/untouched/start")
+    nbgrader("autograde", "start")
+    nbgrader("generate_feedback", "start")
+    nbgrader("export", "--to", "grades.csv")
+    assert network_uses(folder) == []
+    return folder
+
+
+def grades(course):
+    rows = csv.DictReader(io.StringIO((course / "grades.csv").read_text()))
+    return {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in rows}
+
+
+@pytest.mark.slow
+def test_the_solved_chapter_has_full_marks_and_the_untouched_one_less(course):
+    marks = grades(course)
+    score, most = marks["solved"]
+    assert score == most > 0
+    assert marks["untouched"][0] < most and marks["untouched"][1] == most
+
+
+@pytest.mark.slow
+def test_feedback_is_a_page_for_each_learner(course):
+    for learner in ("solved", "untouched"):
+        page = (course / "feedback" / learner / "start" / "chapter.html").read_text(encoding="utf-8")
+        assert "Score" in page
+
+
+@pytest.mark.slow
+def test_grading_stores_no_widgets(course):
+    for learner in ("solved", "untouched"):
+        graded = nbformat.read(course / "autograded" / learner / "start" / "chapter.ipynb", 4)
+        assert "widgets" not in graded.metadata
+
+
+@pytest.mark.slow
+def test_our_release_is_the_one_that_nbgrader_makes(course):
+    theirs = nbformat.read(course / "release" / "start" / "chapter.ipynb", 4)
+    ours = without_solutions(author_version(), "chapter")
+    assert [cell.source for cell in ours.cells] == [cell.source for cell in theirs.cells]
+    checksums = [[cell.metadata.get("nbgrader", {}).get("checksum") for cell in book.cells] for book in (ours, theirs)]
+    assert checksums[0] == checksums[1] and any(checksums[0])
+
+
+def test_no_released_chapter_holds_a_solution_or_a_hidden_test(tmp_path):
+    source, destination = tmp_path / "source", tmp_path / "released"
+    source.mkdir()
+    nbformat.write(exercise_notebook(), source / "fixture.ipynb")
+    for folder in (source, ROOT / "notebooks"):
+        for name in release(folder, destination):
+            author, released = nbformat.read(folder / name, 4), nbformat.read(destination / name, 4)
+            shown = {line.strip() for cell in released.cells for line in cell.source.splitlines()}
+            secret = {*regions(author, "SOLUTION"), *regions(author, "HIDDEN TESTS")} - outside_regions(author)
+            assert shown & secret == set(), name
+            assert "### BEGIN" not in (destination / name).read_text(encoding="utf-8")
+            assert all(not cell.get("outputs") for cell in released.cells), name
+
+
+def test_the_fixture_has_something_to_hide():
+    author = exercise_notebook()
+    assert regions(author, "SOLUTION") == [SOLUTION] and regions(author, "HIDDEN TESTS") == [HIDDEN_TEST]
+
+
+def test_test_cells_are_locked_and_solution_cells_are_not():
+    cells = without_solutions(exercise_notebook(), "fixture").cells
+    kinds = {cell.metadata.nbgrader.grade_id: cell.metadata for cell in cells if "nbgrader" in cell.metadata}
+    assert kinds["whole-bytes"]["editable"] is False and kinds["whole-bytes"]["deletable"] is False
+    assert kinds["packed-bytes"].get("editable", True) is True
+
+
+@pytest.mark.parametrize(
+    ("cell", "source", "message"),
+    [
+        (5, "### BEGIN SOLUTION\nx = 1", "no end solution"),
+        (5, "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "nested"),
+        (7, "### BEGIN HIDDEN TESTS\nassert x", "No end hidden tests"),
+        (7, "### BEGIN MARK SCHEME\nassert x", "mark scheme"),
+    ],
+)
+def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, source, message):
+    author = exercise_notebook()
+    author.cells[cell].source = source
+    with pytest.raises(ValueError, match=f"chapter seven.*{message}"):
+        without_solutions(author, "chapter seven")
+
+
+def test_a_solution_in_a_cell_that_is_not_marked_is_refused():
+    author = exercise_notebook()
+    del author.cells[5].metadata["nbgrader"]
+    with pytest.raises(ValueError, match="chapter seven.*non-solution cell"):
+        without_solutions(author, "chapter seven")
+
+
+def test_a_release_never_touches_the_authors_notebooks(tmp_path):
+    source = tmp_path / "notebooks"
+    source.mkdir()
+    nbformat.write(exercise_notebook(), source / "fixture.ipynb")
+    before = (source / "fixture.ipynb").read_bytes()
+    for destination in (source, tmp_path, source / "released"):
+        with pytest.raises(ValueError, match="overlap"):
+            release(source, destination)
+    assert (source / "fixture.ipynb").read_bytes() == before
+
+
+def test_a_release_removes_the_chapters_of_an_earlier_one(tmp_path):
+    source, destination = tmp_path / "notebooks", tmp_path / "released"
+    source.mkdir()
+    nbformat.write(exercise_notebook(), source / "old.ipynb")
+    release(source, destination)
+    (source / "old.ipynb").rename(source / "new.ipynb")
+    (destination / "notes.txt").write_text("mine")
+    assert [path.name for path in release(source, destination)] == ["new.ipynb"]
+    assert [path.name for path in chapters(destination)] == ["new.ipynb"] and (destination / "notes.txt").exists()

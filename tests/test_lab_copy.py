@@ -1,0 +1,156 @@
+"""The learner's copy of the chapters: what the learner changed is never lost, and nothing is written elsewhere."""
+
+import sys
+
+import pytest
+from processes import ROOT, closed_network, network_uses, running_lab
+
+from compedu.lab import copy_chapters, summary
+from compedu.release import chapters
+
+
+@pytest.fixture
+def released(tmp_path):
+    folder = tmp_path / "released"
+    (folder / "gallery").mkdir(parents=True)
+    (folder / "00_start.ipynb").write_text("first")
+    (folder / "gallery" / "02_more.ipynb").write_text("more")
+    return folder
+
+
+def states(copies):
+    return {copy.name.as_posix(): copy.state for copy in copies}
+
+
+def files(folder):
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name for name in found if not name.startswith(".compedu")}
+
+
+def test_an_empty_folder_gets_every_chapter(released, tmp_path):
+    copies = copy_chapters(released, tmp_path / "mine")
+    assert states(copies) == {"00_start.ipynb": "new", "gallery/02_more.ipynb": "new"}
+    assert (tmp_path / "mine" / "gallery" / "02_more.ipynb").read_text() == "more"
+    assert "2 written" in summary(tmp_path / "mine", copies)
+
+
+def test_a_second_start_changes_nothing(released, tmp_path):
+    copy_chapters(released, tmp_path / "mine")
+    before = (tmp_path / "mine" / "00_start.ipynb").stat().st_mtime_ns
+    assert set(states(copy_chapters(released, tmp_path / "mine")).values()) == {"same"}
+    assert (tmp_path / "mine" / "00_start.ipynb").stat().st_mtime_ns == before
+
+
+def test_an_unchanged_file_is_brought_up_to_date(released, tmp_path):
+    copy_chapters(released, tmp_path / "mine")
+    (released / "00_start.ipynb").write_text("second")
+    assert states(copy_chapters(released, tmp_path / "mine"))["00_start.ipynb"] == "updated"
+    assert (tmp_path / "mine" / "00_start.ipynb").read_text() == "second"
+
+
+def test_a_changed_file_is_kept_and_the_new_version_lies_beside_it(released, tmp_path):
+    mine = tmp_path / "mine"
+    copy_chapters(released, mine)
+    (mine / "00_start.ipynb").write_text("my work")
+    assert states(copy_chapters(released, mine))["00_start.ipynb"] == "kept"
+    assert files(mine) == {"00_start.ipynb", "gallery/02_more.ipynb"}, "nothing new to offer, so nothing beside it"
+
+    (released / "00_start.ipynb").write_text("second")
+    copies = copy_chapters(released, mine)
+    assert (mine / "00_start.ipynb").read_text() == "my work"
+    assert (mine / "00_start.new.ipynb").read_text() == "second"
+    assert "00_start.new.ipynb" in summary(mine, copies)
+
+
+def test_the_version_beside_a_changed_file_is_itself_never_overwritten(released, tmp_path):
+    mine = tmp_path / "mine"
+    copy_chapters(released, mine)
+    (mine / "00_start.ipynb").write_text("my work")
+    (released / "00_start.ipynb").write_text("second")
+    copy_chapters(released, mine)
+    (mine / "00_start.new.ipynb").write_text("my second work")
+    (released / "00_start.ipynb").write_text("third")
+    copy_chapters(released, mine)
+    assert (mine / "00_start.ipynb").read_text() == "my work"
+    assert (mine / "00_start.new.ipynb").read_text() == "my second work"
+    assert (mine / "00_start.new.new.ipynb").read_text() == "third"
+
+
+def test_a_version_that_was_offered_and_removed_is_not_offered_again(released, tmp_path):
+    mine = tmp_path / "mine"
+    copy_chapters(released, mine)
+    (mine / "00_start.ipynb").write_text("my work")
+    (released / "00_start.ipynb").write_text("second")
+    copy_chapters(released, mine)
+    (mine / "00_start.new.ipynb").unlink()
+    copy_chapters(released, mine)
+    assert not (mine / "00_start.new.ipynb").exists()
+
+
+def test_a_file_of_the_learners_own_with_a_chapters_name_is_kept(released, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "00_start.ipynb").write_text("something of mine")
+    assert states(copy_chapters(released, mine))["00_start.ipynb"] == "kept"
+    assert (mine / "00_start.ipynb").read_text() == "something of mine"
+
+
+@pytest.mark.parametrize("record", ["", "[1, 2]", "{", "\0"])
+def test_a_damaged_record_loses_no_file(released, tmp_path, record):
+    mine = tmp_path / "mine"
+    copy_chapters(released, mine)
+    (mine / "00_start.ipynb").write_text("my work")
+    (mine / ".compedu" / "written.json").write_text(record)
+    (released / "00_start.ipynb").write_text("second")
+    copy_chapters(released, mine)
+    assert (mine / "00_start.ipynb").read_text() == "my work"
+    assert (mine / "00_start.new.ipynb").read_text() == "second"
+
+
+def test_a_deleted_chapter_comes_back(released, tmp_path):
+    mine = tmp_path / "mine"
+    copy_chapters(released, mine)
+    (mine / "00_start.ipynb").unlink()
+    assert states(copy_chapters(released, mine))["00_start.ipynb"] == "new"
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(released, tmp_path):
+    mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    mine.mkdir()
+    elsewhere.mkdir()
+    (mine / "gallery").symlink_to(elsewhere)
+    with pytest.raises(ValueError, match="leads out of"):
+        copy_chapters(released, mine)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_linked_chapter_is_the_learners_own(released, tmp_path):
+    mine, other = tmp_path / "mine", tmp_path / "other.ipynb"
+    mine.mkdir()
+    other.write_text("elsewhere")
+    (mine / "00_start.ipynb").symlink_to(other)
+    copy_chapters(released, mine)
+    assert other.read_text() == "elsewhere"
+
+
+def test_a_file_is_no_folder_and_the_authors_folder_is_not_the_learners(released, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        copy_chapters(released, tmp_path / "file")
+    with pytest.raises(ValueError, match="author's notebooks"):
+        copy_chapters(released, ROOT / "notebooks")
+
+
+@pytest.mark.slow
+def test_jupyterlab_opens_on_the_copy_and_keeps_to_this_folder_and_this_machine(tmp_path):
+    command = [sys.executable, "-c", "import sys, compedu.lab; compedu.lab.open_lab('mine', sys.argv[1:])"]
+    environment = closed_network(tmp_path)
+    with running_lab(command, tmp_path, environment, "mine") as get:
+        listed = {entry["name"] for entry in get("api/contents/")["content"]}
+        kernels = get("lab/api/settings/@jupyterlab/apputils-extension:kernels-settings")
+        news = get("lab/api/settings/@jupyterlab/apputils-extension:notification")
+    assert listed == {name.parts[0] for name in chapters(ROOT / "notebooks")}
+    assert kernels["schema"]["properties"]["commsOverSubshells"]["default"] == "disabled"
+    assert news["schema"]["properties"]["fetchNews"]["default"] == "false"
+    assert network_uses(tmp_path) == []
+    assert list((tmp_path / "home").rglob("*")) == [], "JupyterLab wrote outside the learner's folder"

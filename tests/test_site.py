@@ -1,0 +1,146 @@
+"""The site of the chapters: built without a network, read without one, its sliders moving without a kernel."""
+
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
+from processes import ROOT, closed_network, network_uses, run
+
+from compedu.release import chapters
+
+pytestmark = pytest.mark.slow
+FIXTURE = "99_fixture"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site of all chapters in their fast profile, and of a small one with everything that a page can hold."""
+    folder = tmp_path_factory.mktemp("site")
+    if (ROOT / "notebooks").is_dir():
+        shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    (folder / "notebooks").mkdir(exist_ok=True)
+    nbformat.write(exercise_notebook(), folder / "notebooks" / f"{FIXTURE}.ipynb")
+    command = [sys.executable, ROOT / "docs" / "build.py", "site", "--notebooks", "notebooks", "--fast"]
+    run(command, folder, closed_network(folder))
+    assert network_uses(folder) == []
+    return folder / "site"
+
+
+def pages(site):
+    return sorted(site.rglob("*.html"))
+
+
+class Loaded(HTMLParser):
+    """Collects the addresses that a browser fetches by itself while it shows a page, and the text of the page."""
+
+    KINDS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "modulepreload", "manifest"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses, self.text = [], ""
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "link" and self.KINDS & set(given.get("rel", "").split()):
+            self.addresses.append(given.get("href", ""))
+        self.addresses += [given[name] or "" for name in ("src", "srcset", "data", "poster") if name in given]
+        self.addresses += re.findall(r"url\(([^)]*)\)", given.get("style") or "")
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def leads_outside(address):
+    return re.match(r"""\s*['"]?(https?:)?//""", address) is not None
+
+
+def test_every_chapter_has_a_page(site):
+    wanted = {name.with_suffix(".html").as_posix() for name in chapters(ROOT / "notebooks")} | {f"{FIXTURE}.html"}
+    assert wanted <= {page.relative_to(site / "chapters").as_posix() for page in pages(site / "chapters")}
+    contents = Loaded(site / "index.html").text
+    assert "A small chapter" in contents
+
+
+def test_no_page_loads_anything_from_another_machine(site):
+    for page in pages(site):
+        assert [address for address in Loaded(page).addresses if leads_outside(address)] == [], page
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        addresses = re.findall(r"url\(([^)]*)\)", text) + re.findall(r"@import\s+([^;]*)", text)
+        assert [address for address in addresses if leads_outside(address)] == [], sheet
+
+
+def test_no_page_and_no_other_file_of_the_site_holds_a_solution(site):
+    text = Loaded(site / "chapters" / f"{FIXTURE}.html").text
+    assert "def packed_bytes" in text and "YOUR CODE HERE" in text
+    for file in site.rglob("*"):
+        if file.suffix in (".html", ".ipynb", ".txt") or file.name == "searchindex.js":
+            text = Loaded(file).text if file.suffix == ".html" else file.read_text(encoding="utf-8")
+            for secret in (SOLUTION, HIDDEN_TEST, "BEGIN SOLUTION", "BEGIN HIDDEN TESTS"):
+                assert secret not in text, file
+
+
+def test_the_fast_profile_ran_and_its_cell_is_not_shown(site):
+    text = Loaded(site / "chapters" / f"{FIXTURE}.html").text
+    assert "images: 100" in text
+    assert "# Parameters" not in text and "IMAGES = 2000" in text
+
+
+def test_a_page_without_a_plot_does_not_load_plotly(site):
+    assert "plotly.min.js" not in (site / "index.html").read_text(encoding="utf-8")
+    assert "plotly.min.js" in (site / "chapters" / f"{FIXTURE}.html").read_text(encoding="utf-8")
+
+
+def open_page(page, path):
+    """Show a page of the site from its file; returns the addresses that it asked of other machines, all refused."""
+    asked, errors = [], []
+    page.context.set_offline(True)
+    page.on("request", lambda request: asked.append(request.url) if request.url.startswith(("http", "ws")) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_function("window.MathJax === undefined || window.MathJax.startup?.promise !== undefined")
+    page.evaluate("async () => { await window.MathJax?.startup?.promise }")
+    assert errors == []
+    return asked
+
+
+@pytest.mark.browser
+def test_every_slider_moves_its_plot_without_a_kernel_or_a_network(site, page):
+    moved = 0
+    for path in pages(site / "chapters"):
+        assert open_page(page, path) == [], path
+        for grip in page.locator(".js-plotly-plot .slider-grip-rect").all():
+            drag(page, grip)
+            moved += 1
+    assert moved >= 1
+
+
+def drag(page, grip):
+    """Take the grip to the other half of its slider with the mouse, and wait until the curves are drawn anew."""
+    curves = "[...document.querySelectorAll('.js-plotly-plot .cartesianlayer')].map(plot => plot.innerHTML).join()"
+    grip.scroll_into_view_if_needed()
+    before = page.evaluate(curves)
+    box, rail = grip.bounding_box(), grip.locator("xpath=..").bounding_box()
+    start = box["x"] + box["width"] / 2
+    target = rail["x"] + rail["width"] * (0.9 if start < rail["x"] + rail["width"] / 2 else 0.1)
+    height = box["y"] + box["height"] / 2
+    page.mouse.move(start, height)
+    page.mouse.down()
+    page.mouse.move(target, height, steps=10)
+    page.mouse.up()
+    page.wait_for_function(f"before => before !== {curves}", arg=before)
+
+
+@pytest.mark.browser
+def test_formulas_are_drawn_from_the_vendored_file(site, page):
+    assert open_page(page, site / "chapters" / f"{FIXTURE}.html") == []
+    page.wait_for_selector("mjx-container svg")
+    assert page.locator("mjx-container svg").count() == 2
+    for path in pages(site):
+        assert open_page(page, path) == [], path
+        assert page.locator("mjx-merror, [data-mml-node='merror']").count() == 0, path
