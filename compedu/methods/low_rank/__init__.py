@@ -1,0 +1,1 @@
+"""Low-rank factorization: one kernel becomes two smaller ones in sequence."""

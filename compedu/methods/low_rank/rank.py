@@ -1,0 +1,52 @@
+"""The rank of a factorization: as a fraction or as a number, and the rank from which on nothing is saved."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from compedu.knobs import Knob
+
+
+@dataclass(frozen=True)
+class RankKnob(Knob):
+    """A knob whose float values are fractions of the full rank and whose whole numbers are ranks: 1.0 is all, 1 is one."""
+
+    def _allows_one(self, value: Any) -> bool:
+        return value >= 1 if type(value) is int else super()._allows_one(value)
+
+    def __str__(self) -> str:
+        """Both kinds of allowed values in words."""
+        return f"a fraction of the full rank {super().__str__()}, 1.0 for all of it, or the rank, a whole number from 1 on"
+
+
+def rank_knob(default: float, help: str, **ranges: Any) -> Any:
+    """Declare a field of a method as a rank, for all layers or per layer; `ranges` are the fields of `Knob`."""
+    declared = RankKnob(default, help, low=0.0, high=1.0, open="low", per_layer=True, **ranges)
+    return dataclasses.field(default=default, metadata={"knob": declared})
+
+
+def rank_from(value: float | int, full: int) -> int:
+    """Return the rank that `value` means where the full rank is `full`: a fraction is rounded to a rank of at least 1.
+
+    >>> rank_from(0.25, 10), rank_from(0.001, 10), rank_from(1.0, 10), rank_from(1, 10)
+    (2, 1, 10, 1)
+    """
+    return value if type(value) is int else max(1, round(value * full))
+
+
+def break_even(rows: int, columns: int) -> float:
+    """Return the rank at which two factors hold as many numbers as the matrix: rows * columns / (rows + columns).
+
+    >>> break_even(500, 800)
+    307.6923076923077
+    """
+    return rows * columns / (rows + columns)
+
+
+def largest_saving_rank(rows: int, columns: int) -> int:
+    """Return the largest rank whose two factors hold fewer numbers than the matrix; 0 where none does.
+
+    >>> largest_saving_rank(64 * 3, 64 * 3), largest_saving_rank(1, 50)
+    (95, 0)
+    """
+    return (rows * columns - 1) // (rows + columns)

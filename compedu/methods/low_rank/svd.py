@@ -1,0 +1,54 @@
+"""The singular value decomposition, cut at a rank; kept between calls, because a moving rank only moves the cut."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from compedu.hashing import tensors_digest
+
+
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U (m, k), the singular values (k,) in descending order and V^T (k, n) of `matrix` (m, n), k = min(m, n).
+
+    At least in single precision. The last decompositions are kept by content; the results must not be changed.
+    """
+    return _decomposed(_ByContent(tensors_digest({"matrix": matrix}), matrix.detach()))
+
+
+@dataclass(frozen=True)
+class _ByContent:
+    digest: str
+    matrix: Tensor = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _decomposed(kept: _ByContent) -> tuple[Tensor, Tensor, Tensor]:
+    precision = torch.promote_types(kept.matrix.dtype, torch.float32)
+    return tuple(torch.linalg.svd(kept.matrix.to(precision), full_matrices=False))
+
+
+def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return L (m, rank) and R (rank, n) whose product is the matrix of that rank nearest to `matrix` (m, n).
+
+    L = U sqrt(S) and R = sqrt(S) V^T, so that both have equal norms (Eckart and Young 1936).
+
+    >>> left, right = factors(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), 1)
+    >>> (left @ right).abs().round(decimals=4).tolist()
+    [[3.0, 0.0], [0.0, 0.0]]
+    """
+    u, s, vt = svd(matrix)
+    root = s[:rank].sqrt()
+    return (u[:, :rank] * root).to(matrix.dtype), (root[:, None] * vt[:rank]).to(matrix.dtype)
+
+
+def energy(values: Tensor, rank: int) -> float:
+    """Return the fraction of the energy, the sum of squared singular `values`, that the first `rank` of them hold.
+
+    >>> energy(torch.tensor([2.0, 1.0, 1.0]), 1)
+    0.6666666666666666
+    """
+    squares = values.double().square()
+    total = squares.sum().item()
+    return squares[:rank].sum().item() / total if total > 0 else 1.0

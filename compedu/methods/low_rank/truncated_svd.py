@@ -1,0 +1,86 @@
+"""Truncated singular value decomposition: each kernel becomes two in sequence, through a bottleneck of few channels."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError, Skip
+from compedu.forms import Factored, Geometry
+from compedu.knobs import knob, knobs, method, value_for
+from compedu.methods.layer_method import LayerMethod, SelectiveMethod
+from compedu.methods.low_rank.rank import break_even, largest_saving_rank, rank_from, rank_knob
+from compedu.methods.low_rank.svd import factors
+from compedu.methods.low_rank.vertical_horizontal import in_sequence, unfolded, vertical_horizontal
+
+
+def as_matrix(kernel: Tensor) -> Tensor:
+    """Return the matrix whose rank is cut: a linear kernel (out, in) itself, a convolution's one unfolded."""
+    return kernel if kernel.ndim == 2 else unfolded(kernel)
+
+
+def factored(geometry: Geometry, kernel: Tensor, bias: Tensor | None, rank: int) -> Factored:
+    """Return the two layers of that `rank` in sequence whose kernel is nearest to `kernel` in the least squares.
+
+    A linear layer gives first (rank, in) and second (out, rank), a convolution a vertical and a horizontal one.
+    """
+    if geometry.kind == "linear":
+        second, first = factors(kernel, rank)
+        pair = Geometry("linear", tuple(first.shape)), Geometry("linear", tuple(second.shape))
+    else:
+        first, second = vertical_horizontal(kernel, rank)
+        pair = in_sequence(geometry, rank)
+    return Factored(geometry, pair[0].layer(first, None), pair[1].layer(second, bias))
+
+
+@method
+class TruncatedSVD(LayerMethod):
+    r"""Replace every kernel by the nearest one of low rank, kept as two layers in sequence.
+
+    $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values; the first layer is $\sqrt{S_r} V_r^\top$, the
+    second $U_r \sqrt{S_r}$. For a convolution, $W$ is its kernel as a matrix (in * height, out * width), and the layers
+    are a vertical and a horizontal convolution. Fewer numbers only if $r (m + n) < m n$ for an $m \times n$ matrix.
+    Stored: the two factors at full precision.
+    Skips: layers in which the fraction of the rank is not below break-even, unless `allow_larger`; grouped
+    convolutions; layers that are already compressed. A whole-number rank that saves nothing raises `CompressionError`.
+    Paper: Denton, Zaremba, Bruna, LeCun, Fergus 2014, Exploiting linear structure within convolutional networks,
+    arXiv:1404.0736, section 3; convolutions Tai, Xiao, Zhang, Wang, E 2016, arXiv:1511.06067, section 3.
+    """
+
+    topic: ClassVar[str] = "low_rank"
+    neutral: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
+
+    rank: float = rank_knob(0.25, "rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True)
+    allow_larger: bool = knob(False, "also factor layers that hold more numbers afterwards")
+    # The last layer has one row a class: of lower rank it cannot tell all classes apart, and that would hide the rest.
+    layers: str = knob("-last", knobs(SelectiveMethod)["layers"].help)
+
+    def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
+        """Return the layer as two layers in sequence."""
+        geometry, value = Geometry.of(layer), value_for(self.rank, name)
+        if value is None:
+            raise Skip("no pattern of the per-layer values fits it")
+        if geometry.groups > 1:
+            raise Skip(f"is a convolution in {geometry.groups} groups; two layers in sequence would mix them")
+        rows, columns = as_matrix(layer.weight).shape
+        return factored(geometry, layer.weight.detach(), layer.bias, self.checked_rank(name, value, rows, columns))
+
+    def checked_rank(self, name: str, value: float | int, rows: int, columns: int) -> int:
+        """Return the rank that `value` means for layer `name`; refuse one that saves nothing.
+
+        Raises `Skip` for a fraction, and `CompressionError` for a whole number, which was meant for this very layer.
+        """
+        full = min(rows, columns)
+        rank = rank_from(value, full)
+        if rank > full:
+            raise CompressionError(f"{self!r}: {name} has full rank {full}; rank {rank} is above it, choose at most {full}")
+        largest = largest_saving_rank(rows, columns)
+        if self.allow_larger or rank <= largest:
+            return rank
+        reason = (
+            f"rank {rank} is not below its break-even rank {break_even(rows, columns):.1f}: two layers of "
+            f"{rank * (rows + columns)} numbers for {rows * columns} weights; "
+            f"{f'choose at most rank {largest}' if largest else 'no rank saves anything here'}, or set allow_larger=True"
+        )
+        if type(value) is int:
+            raise CompressionError(f"{self!r}: {name}: {reason}")
+        raise Skip(f"{reason} ({value!r} of its full rank {full})")
