@@ -8,6 +8,7 @@ from compedu.datasets.digits import digits
 from compedu.datasets.drawn import glyphs
 from compedu.datasets.files import from_folder, from_npz
 from compedu.datasets.real import cifar10, fashion_mnist, mnist
+from compedu.errors import MissingData
 from compedu.specs import parse
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -37,4 +38,4 @@ def load(name: str, *, download: bool = False) -> Dataset:
         raise ValueError(f"{name!r}: {error}") from error
 
 
-__all__ = ["DATASETS", "SPLITS", "Dataset", "load"]
+__all__ = ["DATASETS", "SPLITS", "Dataset", "MissingData", "load"]

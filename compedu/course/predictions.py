@@ -1,0 +1,53 @@
+"""Predict before you see: an answer stays hidden until a prediction stands in the lab book."""
+
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+from compedu.course.lab_book import LabBook
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a learner expects of a named quantity; `value` is None until a number is committed."""
+
+    name: str
+    question: str
+    unit: str
+    value: float | None
+    book: LabBook | None
+
+    @property
+    def committed(self) -> bool:
+        """Whether a number stands in the lab book."""
+        return self.value is not None
+
+    def reveal(self, measured: float, reason: str = "") -> str:
+        """Return prediction and measurement in one sentence, and keep both in the lab book; hidden until committed."""
+        if self.value is None:
+            return f"Hidden: commit a prediction first. {self.question}"
+        if self.book is not None:
+            self.book.write("measurement", self.name, predicted=self.value, measured=measured, unit=self.unit, reason=reason)
+        gap = measured - self.value
+        side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {self.unit} {'above' if gap > 0 else 'below'} it"
+        return f"You predicted {self.value:.3g} {self.unit}; measured: {measured:.3g} {self.unit}, {side}."
+
+    def __repr__(self) -> str:
+        said = "not committed yet: replace ... by a number" if self.value is None else f"{self.value:.3g} {self.unit}"
+        return f"{self.question} Your prediction: {said}"
+
+
+def predict(name: str, question: str, value: Any, unit: str, book: LabBook | None = None) -> Prediction:
+    """Commit `value` as the prediction for `name`; the place holder ... commits nothing. Returns the prediction.
+
+    The first committed number stands: a later one is written down too, but the prediction keeps the first.
+    """
+    if isinstance(value, EllipsisType):
+        return Prediction(name, question, unit, None, book)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"a prediction is a number of {unit}, got {value!r}")
+    before = book.newest("prediction", name) if book is not None else None
+    if book is not None and (before is None or before["value"] != value):
+        book.write("prediction", name, question=question, value=value, unit=unit)
+    first = next((e["value"] for e in book.entries if (e["kind"], e["name"]) == ("prediction", name)), value) if book else value
+    return Prediction(name, question, unit, float(first), book)

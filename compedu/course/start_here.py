@@ -1,0 +1,76 @@
+"""Checks of chapter 00: intervals, paired comparison, three sizes, the survey's criteria."""
+
+import math
+from collections.abc import Callable
+from math import comb
+
+from compedu import files
+from compedu.networks import build
+
+Z = 1.959964  # the normal distribution's 97.5 % point
+
+
+def _called(function: Callable, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise AssertionError(f"your function failed on {arguments}: {type(error).__name__}: {error}") from error
+
+
+def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
+    """Check a function (correct, total) -> (low, high): the Wilson 95 % interval (Wilson 1927)."""
+    for correct, total in ((0, 50), (45, 50), (3480, 4000), (397, 397), (1, 7)):
+        low, high = _called(function, correct, total)
+        assert 0 <= low <= correct / total <= high <= 1 + 1e-12, (
+            f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {correct / total:.4f} and "
+            "stay inside 0..1. Does yours leave it where all answers are right?"
+        )
+        for end in (low, high):
+            spread = math.sqrt(end * (1 - end) / total)
+            assert abs(abs(correct / total - end) - Z * spread) < 2e-4, (
+                f"for {correct} of {total}, the end {end:.4f} is {abs(correct / total - end):.4f} away from the observed "
+                f"share, but {Z:.2f} standard errors AT THAT END are {Z * spread:.4f}. Which share stands under the root?"
+            )
+    return "each end is the share from which the observation is just 1.96 standard errors away"
+
+
+def paired(function: Callable[[int, int], float]) -> str:
+    """Check a function (broke, fixed) -> p: the exact two-sided McNemar test (McNemar 1947)."""
+    for broke, fixed in ((20, 10), (10, 20), (0, 6), (41, 17), (3, 3), (0, 0)):
+        n, k = broke + fixed, min(broke, fixed)
+        tail = sum(comb(n, i) for i in range(k + 1)) / 2**n
+        p = _called(function, broke, fixed)
+        assert 0 <= p <= 1, f"for {broke} broken and {fixed} fixed you give {p}: a probability lies in 0..1"
+        assert abs(p - _called(function, fixed, broke)) < 1e-12, "swapping broken and fixed must not change a two-sided test"
+        assert abs(p - min(1.0, 2 * tail)) < 1e-9, (
+            f"for {broke} broken and {fixed} fixed you give {p:.4f}. If the change were pure noise, each of the {n} images "
+            "that changed sides would be a fair coin: how likely is a split at least this uneven, counting both sides?"
+        )
+    return "only the images on which the two networks differ count, each a fair coin under pure noise"
+
+
+def dense_bytes(function: Callable[[int], float]) -> str:
+    """Check a function (parameters) -> bytes of a dense file in 32-bit floats, header left out."""
+    for spec in ("lenet300(width=0.1)", "lenet5(width=0.3)"):
+        model = build(spec)
+        count = sum(p.numel() for p in model.parameters())
+        written, told = len(files.model_bytes(model, "packed")), _called(function, count)
+        assert written - 400 <= told <= written, (
+            f"{spec} has {count:,} parameters and its file {written:,} bytes; you say {told:,.0f}. "
+            "How many bits has a parameter, and how many bits a byte?"
+        )
+    return "the file is the parameters and a short header"
+
+
+def criteria(function: Callable[[float, float, float, float], tuple[float, float, float, float]]) -> str:
+    """Check a function (a, a_small, s, s_small) -> (alpha, beta as printed, saving as usual, delta)."""
+    for a, small, s, fast in ((1000.0, 250.0, 8.0, 4.0), (61e6, 12.3e6, 1.0, 1.2), (5.0, 5.0, 2.0, 2.0)):
+        alpha, printed, usual, delta = _called(function, a, small, s, fast)
+        assert abs(alpha * small - a) < 1e-6 * a, f"alpha says how many times larger the original is; {alpha} times {small} is not {a}"
+        assert abs(printed * small - (a - small)) < 1e-6 * a, "beta as the survey prints it has the small network below the line"
+        assert abs(usual * a - (a - small)) < 1e-6 * a, "the usual space saving is a share of the original: never above 1"
+        assert abs(delta * fast - s) < 1e-9 * s, f"delta says how many times faster; {delta} times {fast} s is not {s} s"
+    return "alpha, both readings of beta, and delta"
+
+
+CHECKS = (interval, paired, dense_bytes, criteria)

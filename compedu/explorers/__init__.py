@@ -1,0 +1,15 @@
+"""Sliders and live figures: the only part of compedu that needs Jupyter."""
+
+from torch import nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.explorers.explorer import Explorer
+from compedu.methods import Method
+
+
+def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **options) -> Explorer:
+    """Return the explorer of `method` on a trained `model` and `data`; show it as the last line of a cell."""
+    return Explorer(method, model, data, **options)
+
+
+__all__ = ["Explorer", "explore"]

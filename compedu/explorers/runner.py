@@ -1,0 +1,89 @@
+"""One worker thread: the newest request wins, older ones stop at their next look, `settle` waits for the last."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Work = Callable[[Any, Callable[[], bool]], None]
+
+
+class Runner:
+    """Runs `work(request, stale)` for the newest request only; `failed(request, error)` gets what it raises.
+
+    `stale()` turns true when a newer request came or the runner was cancelled: the work then stops by itself and
+    publishes nothing more. With the environment variable COMPEDU_SYNC=1 a request is worked off before `request`
+    returns, without a thread.
+    """
+
+    def __init__(self, work: Work, failed: Callable[[Any, BaseException], None]):
+        self._work, self._failed = work, failed
+        self._lock = threading.Condition()
+        self._number = 0  # of the newest request; a worker whose number differs is stale
+        self._waiting: tuple[int, Any] | None = None
+        self._busy = False
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def request(self, request: Any) -> None:
+        """Ask for `request`; whatever is waiting or running is superseded."""
+        with self._lock:
+            if self._closed:
+                return
+            self._number += 1
+            self._waiting = (self._number, request)
+            self._lock.notify_all()
+        if os.environ.get("COMPEDU_SYNC") == "1":
+            self._take()
+        elif self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="compedu explorer", daemon=True)
+            self._thread.start()
+
+    def cancel(self) -> None:
+        """Make whatever waits or runs stale."""
+        with self._lock:
+            self._number += 1
+            self._waiting = None
+            self._lock.notify_all()
+
+    def settle(self, timeout: float = 60.0) -> bool:
+        """Wait until nothing waits or runs; return False when that did not happen within `timeout` seconds."""
+        with self._lock:
+            return self._lock.wait_for(lambda: self._waiting is None and not self._busy, timeout)
+
+    def close(self) -> None:
+        """Stop the worker for good."""
+        with self._lock:
+            self._closed = True
+        self.cancel()
+
+    @property
+    def pending(self) -> int:
+        """How many requests wait or run: never more than two."""
+        with self._lock:
+            return (self._waiting is not None) + self._busy
+
+    def _loop(self) -> None:
+        while True:
+            with self._lock:
+                self._lock.wait_for(lambda: self._waiting is not None or self._closed)
+                if self._closed:
+                    return
+            self._take()
+
+    def _take(self) -> None:
+        """Work off the waiting request, if there still is one."""
+        with self._lock:
+            if self._waiting is None:
+                return
+            (number, request), self._waiting, self._busy = self._waiting, None, True
+        stale = lambda: number != self._number  # noqa: E731
+        try:
+            self._work(request, stale)
+        except Exception as error:
+            if not stale():
+                self._failed(request, error)
+        finally:
+            with self._lock:
+                self._busy = False
+                self._lock.notify_all()

@@ -1,0 +1,120 @@
+"""The course's parts: checks fail for known mistakes and pass for different right answers; the lab book loses nothing."""
+
+import json
+import math
+from math import comb
+
+import pytest
+
+from compedu.course import LabBook, check, predict, show
+from compedu.errors import CompressionError
+from compedu.methods.pruning.magnitude import MagnitudePruning, keep_largest
+
+
+def wilson(correct, total, z=1.959964):
+    share, square = correct / total, z * z / total
+    middle, half = share + square / 2, z * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
+
+
+def wilson_by_search(correct, total):
+    def end(low, high):
+        for _ in range(80):
+            middle = (low + high) / 2
+            inside = abs(correct / total - middle) <= 1.959964 * math.sqrt(middle * (1 - middle) / total)
+            low, high = (low, middle) if inside == (low_side) else (middle, high)
+        return (low + high) / 2
+
+    share = correct / total
+    low_side = True
+    low = 0.0 if correct == 0 else end(0.0, share)
+    low_side = False
+    high = 1.0 if correct == total else end(share, 1.0)
+    return low, high
+
+
+def wald(correct, total):
+    share = correct / total
+    half = 1.96 * math.sqrt(share * (1 - share) / total)
+    return max(0.0, share - half), min(1.0, share + half)
+
+
+def exact(broke, fixed):
+    n = broke + fixed
+    return min(1.0, 2 * sum(comb(n, i) for i in range(min(broke, fixed) + 1)) / 2**n)
+
+
+def scipy_exact(broke, fixed):
+    from scipy.stats import binomtest
+
+    return float(binomtest(broke, broke + fixed).pvalue) if broke + fixed else 1.0
+
+
+RIGHT = {
+    "interval": [wilson, wilson_by_search],
+    "paired": [exact, scipy_exact],
+    "dense_bytes": [lambda n: 4 * n, lambda n: n * 32 / 8],
+    "criteria": [lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, s / t), lambda a, b, s, t: (a / b, (a - b) / b, (a - b) / a, s / t)],
+}
+WRONG = {
+    "interval": [wald, lambda c, n: wilson(c, n, 1.645), lambda c, n: (0.0, 1.0)],
+    "paired": [lambda b, f: exact(b, f) / 2, lambda b, f: 1.0 if abs(b - f) < 5 else 0.0, lambda b, f: 1 / 0],
+    "dense_bytes": [lambda n: 32 * n, lambda n: n, lambda n: 2 * n],
+    "criteria": [
+        lambda a, b, s, t: (a / b, 1 - b / a, 1 - b / a, s / t), lambda a, b, s, t: (b / a, a / b - 1, 1 - b / a, s / t),
+        lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, t / s),
+    ],
+}
+
+
+@pytest.mark.parametrize("name, answer", [(name, answer) for name, answers in RIGHT.items() for answer in answers])
+def test_different_right_answers_pass(name, answer):
+    assert check(name, answer).startswith("right: ")
+
+
+@pytest.mark.parametrize("name, answer", [(name, answer) for name, answers in WRONG.items() for answer in answers])
+def test_known_mistakes_fail_with_a_hint(name, answer):
+    with pytest.raises(AssertionError) as error:
+        check(name, answer)
+    assert len(str(error.value)) > 40
+
+
+def test_an_unknown_exercise_lists_the_known_ones():
+    with pytest.raises(ValueError, match="interval, paired, dense_bytes, criteria"):
+        check("essay", None)
+
+
+def test_the_lab_book_keeps_every_entry_and_is_never_overwritten(tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    book.write("answer", "one", text="because <b>")
+    again = LabBook(tmp_path / "book.json")
+    again.write("prediction", "two", value=3)
+    assert [entry["name"] for entry in book.entries] == ["one", "two"]
+    page = book.export(tmp_path / "book.html").read_text()
+    assert "because &lt;b&gt;" in page and "<script" not in page
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    with pytest.raises(CompressionError, match="not a lab book"):
+        LabBook(broken)
+    assert broken.read_text() == "{}"
+    with pytest.raises(ValueError, match="kinds prediction"):
+        book.write("gossip", "x")
+
+
+def test_an_answer_stays_hidden_until_a_prediction_is_committed(tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    open_question = predict("zeros", "Accuracy?", ..., "%", book)
+    assert not open_question.committed and open_question.reveal(91.0).startswith("Hidden")
+    assert "91" not in open_question.reveal(91.0) and book.entries == []
+    first = predict("zeros", "Accuracy?", 80, "%", book)
+    assert first.reveal(91.0) == "You predicted 80 %; measured: 91 %, 11 % above it."
+    assert predict("zeros", "Accuracy?", 91, "%", book).value == 80  # the first committed number stands
+    assert json.loads((tmp_path / "book.json").read_text())["entries"][0]["value"] == 80
+    with pytest.raises(ValueError, match="a number of %"):
+        predict("zeros", "Accuracy?", "many", "%", book)
+
+
+def test_source_is_shown_without_its_docstring():
+    assert "kthvalue" in repr(show(keep_largest)) and ">>>" not in repr(show(keep_largest))
+    assert repr(show(MagnitudePruning)).startswith("@method\nclass MagnitudePruning") and "Paper:" not in repr(show(MagnitudePruning))
+    compile(repr(show(keep_largest)), "shown", "exec")
