@@ -1,4 +1,4 @@
-"""Block-circulant projection: the nearest kernel of its kind, by independent least squares, and what it leaves alone."""
+"""Block-circulant projection: the nearest kernel by independent least squares, and the layers it leaves alone."""
 
 import numpy as np
 import pytest

@@ -9,14 +9,14 @@ from compedu.knobs import Knob
 
 @dataclass(frozen=True)
 class RankKnob(Knob):
-    """A knob whose float values are fractions of the full rank and whose whole numbers are ranks: 1.0 is all, 1 is one."""
+    """A knob whose floats are fractions of the full rank and whose whole numbers are ranks: 1.0 is all, 1 is one."""
 
     def _allows_one(self, value: Any) -> bool:
         return value >= 1 if type(value) is int else super()._allows_one(value)
 
     def __str__(self) -> str:
         """Both kinds of allowed values in words."""
-        return f"a fraction of the full rank {super().__str__()}, 1.0 for all of it, or the rank, a whole number from 1 on"
+        return f"a fraction of the full rank {super().__str__()}, 1.0 for all of it, or a rank, a whole number from 1 on"
 
 
 def rank_knob(default: float, help: str, **ranges: Any) -> Any:

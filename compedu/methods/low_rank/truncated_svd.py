@@ -49,7 +49,9 @@ class TruncatedSVD(LayerMethod):
     topic: ClassVar[str] = "low_rank"
     neutral: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
 
-    rank: float = rank_knob(0.25, "rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True)
+    rank: float = rank_knob(
+        0.25, "rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True
+    )
     allow_larger: bool = knob(False, "also factor layers that hold more numbers afterwards")
     # The last layer has one row a class: of lower rank it cannot tell all classes apart, and that would hide the rest.
     layers: str = knob("-last", knobs(SelectiveMethod)["layers"].help)
@@ -72,14 +74,15 @@ class TruncatedSVD(LayerMethod):
         full = min(rows, columns)
         rank = rank_from(value, full)
         if rank > full:
-            raise CompressionError(f"{self!r}: {name} has full rank {full}; rank {rank} is above it, choose at most {full}")
+            raise CompressionError(f"{self!r}: {name}: rank {rank} is above its full rank; choose at most {full}")
         largest = largest_saving_rank(rows, columns)
         if self.allow_larger or rank <= largest:
             return rank
         reason = (
             f"rank {rank} is not below its break-even rank {break_even(rows, columns):.1f}: two layers of "
             f"{rank * (rows + columns)} numbers for {rows * columns} weights; "
-            f"{f'choose at most rank {largest}' if largest else 'no rank saves anything here'}, or set allow_larger=True"
+            + (f"choose at most rank {largest}" if largest else "no rank saves anything here")
+            + ", or set allow_larger=True"
         )
         if type(value) is int:
             raise CompressionError(f"{self!r}: {name}: {reason}")
