@@ -129,9 +129,12 @@ def summary(folder, copies) -> str:
     return "\n".join(lines)
 
 
-def open_lab(folder=FOLDER, arguments=()):
-    """Copy the chapters into `folder`, then run JupyterLab there until it is stopped; `arguments` go to JupyterLab."""
-    folder = Path(folder)
+def open_lab(folder=None, arguments=()):
+    """Copy the chapters into `folder`, then run JupyterLab there until it is stopped; `arguments` go to JupyterLab.
+
+    Without a folder it is `compedu-chapters` in the current one.
+    """
+    folder = Path(folder or FOLDER)
     with released_chapters() as source:
         print(summary(folder, copy_chapters(source, folder)), flush=True)
     os.environ.update(jupyter_environment(folder))

@@ -64,9 +64,11 @@ def installed(wheel, tmp_path_factory):
     environment = closed_network(folder)
     run([sys.executable, "-m", "venv", "--without-pip", "venv"], folder, environment)
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / Path(sys.executable).name
-    run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel], folder, environment)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
+    run([*pip, wheel], folder, environment)
     # A path in a .pth file does not execute the .pth files that lie there, so the editable install stays out of sight.
-    site = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder, environment).strip())
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run([python, "-c", code], folder, environment).strip())
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     jupyter = Path(sys.prefix) / "share" / "jupyter"
     shared = {"JUPYTERLAB_DIR": str(jupyter / "lab"), "JUPYTER_PATH": str(jupyter)}
@@ -82,7 +84,7 @@ def test_the_installed_package_is_the_wheels_own(installed):
 
 def test_compedu_lab_opens_the_chapters_in_an_empty_folder_without_a_network(installed, tmp_path):
     programs, folder, environment = installed
-    with running_lab([programs / "compedu", "lab", "mine"], tmp_path, environment, "mine") as get:
+    with running_lab([programs / "compedu", "lab", "--folder", "mine", "--"], tmp_path, environment, "mine") as get:
         listed = {entry["name"] for entry in get("api/contents/")["content"]}
     assert listed == {name.parts[0] for name in chapters(ROOT / "notebooks")}
     assert network_uses(folder) == []

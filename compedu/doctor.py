@@ -1,0 +1,189 @@
+"""What is installed, what this machine can do, what is missing, and what to do about it."""
+
+import importlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from compedu.errors import MissingData
+from compedu.shipped import is_checkout, shipped
+
+PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that the tests ran on
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CPU_FLAGS = {"AVX2": "avx2", "AVX-512": "avx512_f", "AVX-512 VNNI": "avx512_vnni", "AVX VNNI": "avx_vnni"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `state` is "ok", "note" (works, but worth knowing) or "missing"; `cure` is what to do."""
+
+    topic: str
+    state: str
+    text: str
+    cure: str = ""
+
+
+def report() -> str:
+    """All findings as text, one a line by topic, what is missing with its cure below it, and a count at the end."""
+    lines, topic = [], None
+    findings = list(examine())
+    for found in findings:
+        if found.topic != topic:
+            topic = found.topic
+            lines.append(topic)
+        lines.append(f"  {found.state:8}{found.text}")
+        if found.cure:
+            lines.append(f"{'':10}-> {found.cure}")
+    missing = sum(found.state == "missing" for found in findings)
+    lines.append(f"{missing} missing" if missing else "Nothing is missing.")
+    return "\n".join(lines)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, one finding after another; never raises because of what it finds."""
+    for look in (python, packages, processor, kernels, jupyter, shipped_files, data_sets, browser):
+        topic = look.__name__.replace("_", " ").capitalize()
+        try:
+            for state, text, *cure in look():
+                yield Finding(topic, state, text, *cure)
+        except Exception as error:  # a broken installation is what this command is for
+            yield Finding(topic, "missing", f"{type(error).__name__}: {error}", "install compedu again")
+
+
+def python():
+    """This Python, and whether the tests ran on its version."""
+    text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}: {sys.executable}"
+    low, high = (".".join(map(str, version)) for version in PYTHONS)
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        yield "ok", text
+    else:
+        yield "note", text, f"the tests ran on Python {low} to {high}: use one of them if something fails"
+
+
+def tested_versions() -> dict[str, str]:
+    """The versions that the tests passed with, by package."""
+    lines = shipped("requirements", "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def packages():
+    """What compedu depends on, against the versions that the tests ran with."""
+    tested = {_canonical(name): version for name, version in tested_versions().items()}
+    optional = set()
+    for requirement in metadata.requires("compedu") or []:
+        name = _canonical(re.match(r"[\w.-]+", requirement).group())
+        extra = re.search(r"extra == ['\"]([\w-]+)", requirement)
+        version = _installed(name)
+        if version is None and extra:
+            optional.add(extra.group(1))
+        elif version is None:
+            yield "missing", name, f"pip install {name}=={tested[name]}"
+        elif version.split("+")[0] != tested[name]:
+            cure = f"if it fails: pip install {name}=={tested[name]}"
+            yield "note", f"{name} {version}; the tests ran with {tested[name]}", cure
+        elif not extra:
+            yield "ok", f"{name} {version}"
+    for extra in sorted(optional):
+        yield "note", f"the extra '{extra}' is not complete", f"only if you need it: pip install 'compedu[{extra}]'"
+
+
+def processor():
+    """What torch computes with."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    flags = [name for name, flag in CPU_FLAGS.items() if able.get(flag)]
+    cores = f"{torch.get_num_threads()} threads on {os.cpu_count()} logical cores"
+    yield "ok", f"torch {torch.__version__}: {cores}; {', '.join(flags) or 'none of the vector instructions'}"
+    if torch.cuda.is_available():
+        yield "note", f"{torch.cuda.get_device_name(0)} is there; compedu computes and measures on the processor"
+
+
+def kernels():
+    """Which arithmetic a deployed network really runs here."""
+    from compedu.deployment import available
+
+    int8 = available()
+    simulated = int8.name == "simulated"
+    cure = ("quantized networks run in float here: sizes and accuracy hold, speed-ups do not show",) if simulated else ()
+    yield "note" if simulated else "ok", f"8-bit integers: {int8.name} ({int8.reason})", *cure
+
+
+def jupyter():
+    """JupyterLab, and whether its widgets are those of the kernel's Python."""
+    program = shutil.which("jupyter-lab")
+    ours = Path(sys.executable).parent
+    if program and Path(program).parent.resolve() != ours.resolve():
+        yield "note", f"jupyter-lab on the PATH is {program}", f"start it by `compedu lab`, which uses {ours}"
+    for extension in ("anywidget", "jupyterlab-plotly", "@jupyter-widgets/jupyterlab-manager"):
+        yield _extension(extension)
+
+
+def _extension(name):
+    from jupyter_core.paths import jupyter_path
+
+    packages = {"jupyterlab-plotly": "plotly", "@jupyter-widgets/jupyterlab-manager": "jupyterlab_widgets"}
+    package = packages.get(name, name)
+    found = (Path(path) / name / "package.json" for path in jupyter_path("labextensions"))
+    file = next((path for path in found if path.exists()), None)
+    version = metadata.version(package)
+    if file is None:
+        return "missing", f"{package} in JupyterLab", f"pip install --force-reinstall {package}=={version}"
+    front = json.loads(file.read_text(encoding="utf-8"))["version"]
+    # plotly's and the manager's front ends are numbered on their own; anywidget's must be the kernel's.
+    if name == "anywidget" and front.split(".")[:2] != version.split(".")[:2]:
+        return "missing", f"anywidget {version}, but JupyterLab has {front}", f"pip install anywidget=={version}"
+    return "ok", f"{package} {version}; in JupyterLab {front}"
+
+
+def shipped_files():
+    """Chapters, trained networks and sweeps that come with compedu."""
+    yield "ok", f"a checkout in {shipped()}" if is_checkout() else f"installed in {shipped().parent}"
+    kinds = {
+        "chapters": shipped("notebooks" if is_checkout() else "chapters").rglob("*.ipynb"),
+        "networks with trained weights": shipped("data", "checkpoints").glob("*.safetensors"),
+        "sweeps": shipped("data", "sweeps").glob("*.json*"),
+    }
+    for kind, files in kinds.items():
+        count = len(list(files))
+        yield ("ok", f"{count} {kind}") if count else ("missing", f"0 {kind} in {shipped()}", "install compedu again")
+
+
+def data_sets():
+    """Data sets that are made here, and real ones found on this machine."""
+    datasets = importlib.import_module("compedu.datasets")
+    for name in datasets.DATASETS:
+        if name in ("digits", "glyphs"):
+            yield "ok", f"{name}: comes with compedu"
+            continue
+        try:
+            yield "ok", repr(datasets.load(name))
+        except MissingData as error:
+            yield "note", f"{name}: not on this machine (optional)", str(error).split(". ")[-1]
+
+
+def browser():
+    """A browser for the tests of explorers and pages; learners use their own."""
+    program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program:
+        yield "ok", f"for tests: {program}"
+    else:
+        yield "note", "no Chromium: browser tests are skipped", "install it, or name its program in COMPEDU_CHROMIUM"
+
+
+def _canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
