@@ -1,0 +1,162 @@
+"""The channels of a network that can be taken out, found once, and their removal under the removal law."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compedu.errors import CompressionError
+from compedu.graph.coupling import OUTPUT, read_coupling
+from compedu.graph.grouping import ChannelGroup, collect_groups
+from compedu.graph.removal import shrink_layer, silence_layer
+from compedu.graph.trace import first_line, layer_calls, trace
+
+Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
+
+# Rounding alone stays far below this in float64; one wrong channel is far above it.
+TOLERANCE = 1e-9
+
+
+class Channels:
+    """The coupled channels of one network: `groups` that can be removed from, and `left_out` layers with the reason.
+
+    `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
+    of the same structure can be given to `remove` and `zero`, so that one search serves many removals. Raises
+    `CompressionError` when the network cannot be traced or its channels cannot be followed.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor):
+        traced = trace(model)
+        coupling = read_coupling(model, traced, example)
+        self.groups, self.left_out = collect_groups(coupling, model, layer_calls(traced))
+        self.example = example
+        self._structure = structure_of(model)
+
+    def remove(self, model: nn.Module, removal: Removal, verify: bool = True) -> nn.Module:
+        """Return a copy of `model` without the channels named by `removal`; all of them are removed at once.
+
+        Channel numbers are those of the groups as found, whatever else is removed. With `verify`, the outputs on the
+        example must equal those of `zero(model, removal)` in float64 (Li et al. 2017, arXiv:1608.08710, section 3.1).
+        Raises `CompressionError` for an unknown group or channel, for a group that would become empty, for a network
+        of another structure, and when the removal law fails.
+        """
+        removed = self._masks(model, removal)
+        smaller = copy.deepcopy(model)
+        for name, sides in removed.items():
+            shrink_layer(smaller.get_submodule(name), sides)
+        if verify:
+            self._verify(model, smaller, removal)
+        return smaller
+
+    def zero(self, model: nn.Module, removal: Removal) -> nn.Module:
+        """Return a copy of `model` whose channels named by `removal` are silent: same shapes, exact zeros.
+
+        Zeroed are the filters and biases that make the channels, and the scales, shifts and running means of their
+        batch norms. Raises `CompressionError` as `remove` does.
+        """
+        silent = copy.deepcopy(model)
+        for name, sides in self._masks(model, removal).items():
+            if OUTPUT in sides:
+                silence_layer(silent.get_submodule(name), sides[OUTPUT])
+        return silent
+
+    def _masks(self, model: nn.Module, removal: Removal) -> dict[str, dict[str, Tensor]]:
+        if structure_of(model) != self._structure:
+            raise CompressionError(
+                f"these channels were found in a network of another structure than the given {type(model).__name__}; "
+                "find them anew after layers were replaced or channels removed"
+            )
+        groups = {group.name: group for group in self.groups}
+        masks: dict[str, dict[str, Tensor]] = {}
+        for name, numbers in removal.items():
+            if name not in groups:
+                raise CompressionError(f"there is no channel group {name!r}; {self._known(name)}")
+            chosen = _chosen(groups[name], numbers)
+            for member in groups[name].members:
+                mask = chosen[member.channels]  # -1 reads the last, false entry
+                sides = masks.setdefault(member.layer, {})
+                sides[member.side] = mask | sides[member.side] if member.side in sides else mask
+        return masks
+
+    def _known(self, name: str) -> str:
+        reasons = dict(self.left_out)
+        if name in reasons:
+            return f"{name!r} keeps its channels because {reasons[name]}"
+        return f"the groups are {', '.join(group.name for group in self.groups) or 'none at all'}"
+
+    def _verify(self, model: nn.Module, smaller: nn.Module, removal: Removal) -> None:
+        problem = self._difference(model, smaller, removal)
+        if problem is None:
+            return
+        guilty = [name for name, numbers in removal.items() if self._breaks(model, {name: numbers})]
+        raise CompressionError(
+            f"removing channels changes what {type(model).__name__} computes: {problem}. Groups that break the removal "
+            f"law on their own: {', '.join(guilty) or 'none, only together'}. An operation behind them turns silent "
+            "channels into something else or moves channels in a way that cannot be followed; exclude these layers."
+        )
+
+    def _breaks(self, model: nn.Module, removal: Removal) -> bool:
+        return self._difference(model, self.remove(model, removal, verify=False), removal) is not None
+
+    def _difference(self, model: nn.Module, smaller: nn.Module, removal: Removal) -> str | None:
+        expected = _float64_outputs(self.zero(model, removal), self.example)
+        try:
+            found = _float64_outputs(copy.deepcopy(smaller), self.example)
+        except RuntimeError as error:
+            return f"the smaller network does not run ({first_line(error)})"
+        if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+            return "its outputs have another shape"
+        if not all(tensor.isfinite().all() for tensor in expected):
+            return "outputs on the example are not finite, so that nothing can be compared"
+        worst = max(float((a - b).abs().max()) for a, b in zip(found, expected))
+        scale = max(float(tensor.abs().max()) for tensor in expected)
+        if worst <= TOLERANCE * (scale or 1.0):
+            return None
+        return f"outputs differ by {worst:.3g} from the network with silent channels, at a scale of {scale:.3g}"
+
+
+def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
+    """Return a boolean mask over the channels of `group`, with one more entry that is always false."""
+    distinct = sorted({int(number) for number in numbers})
+    if distinct and not (0 <= distinct[0] and distinct[-1] < group.size):
+        raise CompressionError(
+            f"channel group {group.name!r} has channels 0 to {group.size - 1}; asked to remove {distinct[0]} to "
+            f"{distinct[-1]}"
+        )
+    if len(distinct) == group.size:
+        raise CompressionError(
+            f"all {group.size} channels of group {group.name!r} would be removed; a network needs at least one: keep one"
+        )
+    mask = torch.zeros(group.size + 1, dtype=torch.bool)
+    mask[distinct] = True
+    return mask
+
+
+def _float64_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        outputs = model.double().eval()(example.double())
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def structure_of(model: nn.Module) -> tuple:
+    """Return what decides how the channels of a network hang together: the kinds of its modules and all shapes."""
+    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    return modules, tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+
+
+_found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Channels]] = WeakKeyDictionary()
+
+
+def find_channels(model: nn.Module, example: Tensor) -> Channels:
+    """Return the channels of `model`, from memory when its structure and the example's shape were seen before.
+
+    Raises `CompressionError` as `Channels` does.
+    """
+    known = _found.setdefault(model, {})
+    shape = tuple(example.shape)
+    if shape not in known or known[shape]._structure != structure_of(model):
+        known[shape] = Channels(model, example)
+    return known[shape]

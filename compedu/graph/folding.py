@@ -1,0 +1,66 @@
+"""Batch-norm folding: the affine map of a batch normalization goes into the layer in front of it."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from compedu.graph.trace import is_plain, layer_calls, only_consumer, replace_module, trace
+
+_FOLLOWS = {nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm1d: nn.Linear}
+
+
+def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
+    """Return the names (layer, batch norm) that can be folded, in the order in which they run.
+
+    A pair is a plain Conv2d or Linear, used once, and a batch norm with running statistics, used once, that is the only
+    reader of the layer's output. Linear outputs are taken as (batch, features). Raises `CompressionError` when `model`
+    cannot be traced.
+    """
+    traced = trace(model)
+    modules, calls = dict(traced.named_modules()), layer_calls(traced)
+    pairs = []
+    for name, nodes in calls.items():
+        reader = only_consumer(nodes[0])
+        if len(nodes) > 1 or not is_plain(modules[name]) or reader is None or reader.op != "call_module":
+            continue
+        norm = modules[reader.target]
+        fits = _FOLLOWS.get(type(norm)) is type(modules[name]) and norm.num_features == modules[name].weight.shape[0]
+        if fits and norm.running_mean is not None and len(calls[reader.target]) == 1:
+            pairs.append((name, reader.target))
+    return pairs
+
+
+def folded_kernel(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return in float64 the weight and bias of one layer that does what `weight`, `bias` and then `norm` do.
+
+    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta (Jacob et al. 2018,
+    arXiv:1712.05877, section 3.2). `weight` has shape (out, ...), one entry of `norm` per output.
+    """
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    offset = -norm.running_mean.double() if bias is None else bias.double() - norm.running_mean.double()
+    offset = offset * scale
+    if norm.bias is not None:
+        offset = offset + norm.bias.double()
+    return weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1)), offset
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` whose batch norms are folded into the layers in front of them where that is possible.
+
+    Computed in float64 and kept in the layer's own type; a layer without a bias gets one; a folded batch norm becomes
+    `nn.Identity`. Holds for evaluation mode. Raises `CompressionError` when `model` cannot be traced.
+    """
+    pairs = batch_norm_pairs(model)
+    folded = copy.deepcopy(model)
+    for layer_name, norm_name in pairs:
+        layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
+        with torch.no_grad():
+            weight, bias = folded_kernel(layer.weight, layer.bias, norm)
+        old = layer.weight
+        layer.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
+        layer.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
+        replace_module(folded, norm, nn.Identity())
+    return folded

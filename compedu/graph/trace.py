@@ -1,0 +1,117 @@
+"""Tracing: a network as a graph whose leaves are forms and torch's own layers."""
+
+import copy
+from itertools import chain
+
+import torch.nn.functional as F
+from torch import Tensor, fx, nn, relu, relu_
+
+from compedu.errors import CompressionError
+from compedu.forms.form import Form
+
+_RELU_FUNCTIONS = (F.relu, F.relu_, relu, relu_)
+_RELU_METHODS = ("relu", "relu_")
+
+
+class _LayerTracer(fx.Tracer):
+    """The tracer of torch.fx that stops at forms and remembers which module it was in when something failed."""
+
+    inside = ""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Form) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m, forward, args, kwargs):
+        outside, self.inside = self.inside, self.path_of_module(m)
+        output = super().call_module(m, forward, args, kwargs)
+        self.inside = outside  # not in a `finally`: after an exception the innermost module is the answer
+        return output
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """Return the inference graph of `model`: one node per layer call, function or method, with forms as leaves.
+
+    The result shares its tensors with `model`; node targets are the names of `model.named_modules()`. Raises
+    `CompressionError` that names the module and the reason when the network cannot be traced (Reed et al. 2022,
+    arXiv:2112.08429, section 5).
+    """
+    tracer = _LayerTracer()
+    try:
+        root = inference_copy(model)
+        return fx.GraphModule(root, tracer.trace(root))
+    except Exception as error:  # a forward may raise anything at all
+        place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
+        raise CompressionError(
+            f"{type(model).__name__} cannot be traced: {place} failed with {type(error).__name__}: {first_line(error)}. "
+            "A graph needs a forward without decisions that depend on the data; methods that work layer by layer "
+            "still apply to this network."
+        ) from error
+
+
+def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
+    """Return a copy of `model` in evaluation mode with its own modules but the same tensors.
+
+    `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy.
+    """
+    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return copy.deepcopy(model, shared | (tensors or {})).eval()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in the place of `old` inside `model`, under every name that `old` is registered by."""
+    for parent in model.modules():
+        for name in [name for name, child in parent._modules.items() if child is old]:
+            setattr(parent, name, new)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Return whether `layer` is torch's own Conv2d or Linear with an ordinary weight (no subclass, no hook on it)."""
+    return type(layer) in (nn.Conv2d, nn.Linear) and layer._parameters.get("weight") is not None
+
+
+def layer_calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
+    """Return for each module that the graph calls, in order of the first call, the nodes that call it."""
+    calls: dict[str, list[fx.Node]] = {}
+    for node in traced.graph.nodes:
+        if node.op == "call_module":
+            calls.setdefault(node.target, []).append(node)
+    return calls
+
+
+def only_consumer(node: fx.Node) -> fx.Node | None:
+    """Return the one node that reads `node`, or None where there are several or none."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Return whether `node` is a rectified linear unit, as a module, a function or a method."""
+    if node.op == "call_module":
+        return type(modules[node.target]) is nn.ReLU
+    return (node.op == "call_function" and node.target in _RELU_FUNCTIONS) or (
+        node.op == "call_method" and node.target in _RELU_METHODS
+    )
+
+
+def followed_by_relu(model: nn.Module) -> set[str]:
+    """Return the names of the Conv2d and Linear layers, used once, whose output only a ReLU reads.
+
+    A batch normalization between layer and ReLU is looked through. Raises `CompressionError` when `model` cannot be
+    traced.
+    """
+    traced = trace(model)
+    modules, calls = dict(traced.named_modules()), layer_calls(traced)
+    found = set()
+    for name, nodes in calls.items():
+        reader = only_consumer(nodes[0])
+        if len(nodes) > 1 or not is_plain(modules[name]) or reader is None:
+            continue
+        if reader.op == "call_module" and isinstance(modules[reader.target], (nn.BatchNorm1d, nn.BatchNorm2d)):
+            reader = only_consumer(reader)
+        if reader is not None and is_relu(reader, modules):
+            found.add(name)
+    return found
