@@ -101,7 +101,7 @@ def processor():
     able = torch.cpu.get_capabilities()
     flags = [name for name, flag in CPU_FLAGS.items() if able.get(flag)]
     cores = f"{torch.get_num_threads()} threads on {os.cpu_count()} logical cores"
-    yield "ok", f"torch {torch.__version__}: {cores}; {', '.join(flags) or 'none of the vector instructions'}"
+    yield "ok", f"torch {torch.__version__}: {cores}; {', '.join(flags) or 'no AVX instructions'}"
     if torch.cuda.is_available():
         yield "note", f"{torch.cuda.get_device_name(0)} is there; compedu computes and measures on the processor"
 
