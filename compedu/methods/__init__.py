@@ -1,11 +1,28 @@
 """All methods, in the order of the chapters: this tuple is the table of contents of the course."""
 
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
+from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import TOPICS, Method, Skipped, compression_of
 from compedu.methods.pipeline import Pipeline
+from compedu.methods.pruning.filters import FilterPruning
 from compedu.methods.pruning.magnitude import MagnitudePruning
+from compedu.methods.pruning.random_weights import RandomPruning
+from compedu.methods.quantization.linear import LinearQuantization
+from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
+from compedu.methods.training.fine_tune import FineTune
+from compedu.methods.training.small_dense import SmallDense
+from compedu.methods.training_method import TrainingMethod
 
-METHODS: tuple[type[Method], ...] = (MagnitudePruning,)
+METHODS: tuple[type[Method], ...] = (
+    MagnitudePruning,
+    RandomPruning,
+    FilterPruning,
+    LinearQuantization,
+    BlockCirculantProjection,
+    TruncatedSVD,
+    FineTune,
+    SmallDense,
+)
 
 
 def find(name: str) -> type[Method]:
@@ -16,4 +33,7 @@ def find(name: str) -> type[Method]:
     raise ValueError(f"no method is called {name!r}; there are: {', '.join(method.__name__ for method in METHODS)}")
 
 
-__all__ = ["METHODS", "TOPICS", "LayerMethod", "Method", "Pipeline", "SelectiveMethod", "Skipped", "compression_of", "find"]
+__all__ = [
+    "METHODS", "TOPICS", "LayerMethod", "Method", "Pipeline", "SelectiveMethod", "Skipped", "TrainingMethod", "compression_of",
+    "find",
+] + [method.__name__ for method in METHODS]

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
+from compedu.graph.trace import replace_module
 
 _UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few numbers a channel: no method compresses them
 WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
@@ -81,13 +82,14 @@ def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str) -> N
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """Put `layer` in the place of the one called `name` and return the model; the activation quantizer moves along."""
+    """Put `layer` in the place of the one called `name`, under every name that this one has; return the model.
+
+    The activation quantizer moves along.
+    """
     if not name:
         return layer
-    parent = model.get_submodule(name.rpartition(".")[0])
     before = model.get_submodule(name)
     if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
         layer.act = before.act
-    # `train()` state and the registration in the parent follow; set by name so that Sequential keeps its order
-    setattr(parent, name.rpartition(".")[2], layer.train(model.training))
+    replace_module(model, before, layer.train(model.training))
     return model

@@ -73,7 +73,7 @@ class Method(ABC):
         if self.needs != "weights" and data is None:
             raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
         check_finite(model)
-        task = Task(self, copied(model).eval(), data)
+        task = Task(self, copied(model).eval(), data, source=model)
         result = self.compress(task)
         before = compression_of(model)
         result.compression = Compression(before.steps + (repr(self),), before.skipped + tuple(task.skipped))
@@ -101,10 +101,13 @@ class Method(ABC):
 
 
 class Task:
-    """One call of a method: the private copy, the data, and the layers that were skipped."""
+    """One call of a method: the private copy, the data, the layers that were skipped.
 
-    def __init__(self, method: Method, model: nn.Module, data: Dataset | None):
-        self.method, self.model, self.data = method, model, data
+    `source` is the network that was given; it may be looked at, never changed.
+    """
+
+    def __init__(self, method: Method, model: nn.Module, data: Dataset | None, source: nn.Module):
+        self.method, self.model, self.data, self.source = method, model, data, source
         self.skipped: list[Skipped] = []
 
     def skip(self, layer: str, reason: str) -> None:

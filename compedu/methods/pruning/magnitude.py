@@ -11,7 +11,7 @@ from compedu.forms import Form, Geometry, Masked, kernel_of
 from compedu.knobs import knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import replace_layer
-from compedu.methods.method import Task
+from compedu.methods.method import Method, Task
 
 
 def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
@@ -51,8 +51,7 @@ class MagnitudePruning(SelectiveMethod):
 
     def __post_init__(self):
         SelectiveMethod.__post_init__(self)
-        if self.scope == "global" and not isinstance(self.sparsity, (int, float)):
-            raise ValueError("MagnitudePruning.sparsity must be one number when scope is 'global', got a mapping")
+        refuse_mapping_when_global(self)
 
     def compress(self, task: Task) -> nn.Module:
         """Mask every selected layer."""
@@ -64,6 +63,14 @@ class MagnitudePruning(SelectiveMethod):
             sparsities = {name: value_for(self.sparsity, name) for name in kernels}
             masks = {name: keep_largest(kernels[name].abs(), s) for name, s in sparsities.items() if s is not None}
         return with_masks(task, layers, masks)
+
+
+def refuse_mapping_when_global(method: Method) -> None:
+    """Raise `ValueError` when the knob `sparsity` differs by layer although all layers are ranked together."""
+    if method.scope == "global" and not isinstance(method.sparsity, (int, float)):
+        raise ValueError(
+            f"{type(method).__name__}.sparsity must be one number when scope is 'global', got {method.sparsity!r}"
+        )
 
 
 def prunable(task: Task) -> dict[str, nn.Module]:

@@ -1,0 +1,151 @@
+"""Filter pruning: whole filters of small norm are taken out, and the layers really become smaller."""
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.graph import ChannelGroup, find_channels
+from compedu.knobs import knob, method, value_for
+from compedu.methods.layer_method import SelectiveMethod
+from compedu.methods.method import Task
+from compedu.methods.pruning.magnitude import refuse_mapping_when_global
+from compedu.networks import parse
+
+
+def filter_norms(kernel: Tensor, norm: str) -> Tensor:
+    """Return for each filter of `kernel` (out, ...) the sum of |w| for "l1" or of w^2 for "l2", (out,).
+
+    >>> filter_norms(torch.tensor([[1.0, -2.0], [3.0, 0.0]]), "l2").tolist()
+    [5.0, 9.0]
+    """
+    rows = kernel.reshape(len(kernel), -1)
+    return (rows.abs() if norm == "l1" else rows.square()).sum(1)
+
+
+def channel_scores(model: nn.Module, group: ChannelGroup, norm: str) -> Tensor:
+    """Return for each channel of `group` the mean of |w| or w^2 over the filters that make it, (size,).
+
+    Within a layer this is the order of the filters' norms; the mean makes layers of different fan-in comparable.
+    """
+    kernels = {name: model.get_submodule(name).weight.detach() for name in group.producers}
+    totals = sum(group.totals(name, filter_norms(kernel, norm)) for name, kernel in kernels.items())
+    counts = sum(group.totals(name, filter_norms(torch.ones_like(kernel), "l1")) for name, kernel in kernels.items())
+    return totals / counts
+
+
+def smallest(scores: Tensor, count: int) -> list[int]:
+    """Return the places of the `count` smallest scores; ties give the earlier.
+
+    >>> smallest(torch.tensor([3.0, 1.0, 2.0, 1.0]), 2)
+    [1, 3]
+    """
+    return scores.argsort(stable=True)[:count].tolist()
+
+
+def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
+    """Return how many of each group's channels are among the floor(sparsity * n) smallest of all n.
+
+    The best channel of every group stays. Raises `ValueError` when that leaves too few to remove.
+
+    >>> counts_over_all([torch.tensor([0.1, 0.2]), torch.tensor([0.3, 5.0, 6.0])], 0.4)
+    [1, 1]
+    """
+    total = sum(map(len, scores))
+    count, possible = math.floor(Fraction(str(sparsity)) * total), total - len(scores)
+    if count > possible:
+        raise ValueError(f"would remove {count} of {total} channels, but only {possible} can go, so that every layer keeps one")
+    guarded = torch.cat([score.index_fill(0, score.argmax(), math.inf) for score in scores])
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[smallest(guarded, count)] = True
+    return [int(part.sum()) for part in chosen.split([len(score) for score in scores])]
+
+
+@method
+class FilterPruning(SelectiveMethod):
+    r"""Take out the filters of smallest norm, and with them the matching inputs of the layers that read them.
+
+    $s_c = \sum_{ij} |W_{cij}|$ for filter $c$; a fraction `sparsity` of the filters with the smallest $s_c$ goes. Filters
+    whose outputs are added or joined go together, with the mean of their weights as the score.
+    Stored: the smaller layers, dense, at full precision.
+    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind.
+    Paper: Li, Kadav, Durdanovic, Samet, Graf 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710, section 3.
+    """
+
+    topic: ClassVar[str] = "pruning"
+    neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+
+    sparsity: float = knob(
+        0.5, "fraction of the filters taken out", low=0, high=1, open="high", tour=(0.0, 0.9), per_layer=True
+    )
+    scope: str = knob("layer", "where the ranking happens", choices=("layer", "global"))
+    norm: str = knob("l1", "sum of absolute values or of squares", choices=("l1", "l2"))
+    round_to: int = knob(1, "keep a multiple of this many filters", low=1, tour=(1, 16))
+
+    def __post_init__(self):
+        SelectiveMethod.__post_init__(self)
+        refuse_mapping_when_global(self)
+
+    def compress(self, task: Task) -> nn.Module:
+        """Remove channels from every group of coupled layers that is selected."""
+        channels = find_channels(task.source, example_input(task))
+        chosen = task.selected_layers()
+        for name, reason in channels.left_out:
+            if name in chosen:
+                task.skip(name, reason)
+        groups = [group for group in channels.groups if self.wants(task, group, chosen)]
+        task.refuse_if_nothing_done(len(groups))
+        scores = [channel_scores(task.model, group, self.norm) for group in groups]
+        removal = {
+            group.name: smallest(score, group.removable(fraction, self.round_to))
+            for group, score, fraction in zip(groups, scores, self.fractions(groups, scores))
+        }
+        return channels.remove(task.model, removal)
+
+    def wants(self, task: Task, group: ChannelGroup, chosen: Mapping[str, nn.Module]) -> bool:
+        """Tell whether all layers that make the channels are meant; note why, if only some are."""
+        reason = ""
+        if missing := [name for name in group.producers if name not in chosen]:
+            reason = f"its channels go with those of {', '.join(missing)}, which may not change"
+        elif self.value(group) is None:
+            reason = "no pattern of the per-layer values fits it"
+        for name in {m.layer for m in group.members if m.role in ("producer", "depthwise")} & chosen.keys():
+            if reason:
+                task.skip(name, reason)
+        return not reason
+
+    def value(self, group: ChannelGroup) -> float | None:
+        """Return the sparsity of a group: that of the first of its layers for which one is given."""
+        return next((v for name in group.producers if (v := value_for(self.sparsity, name)) is not None), None)
+
+    def fractions(self, groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> list[float | Fraction]:
+        """Return the fraction of channels that each group loses."""
+        if self.scope == "layer":
+            return [self.value(group) for group in groups]
+        try:
+            counts = counts_over_all(scores, self.sparsity)
+        except ValueError as error:
+            raise CompressionError(f"{self!r} {error}; lower the sparsity") from error
+        return [Fraction(count, group.size) for count, group in zip(counts, groups)]
+
+
+def example_input(task: Task) -> Tensor:
+    """Return one image for the task's network: of its data, or made from the network's spec.
+
+    Raises `CompressionError` where there is neither.
+    """
+    if task.data is not None:
+        return task.data.example
+    spec = getattr(task.model, "spec", None)
+    if spec is None:
+        raise CompressionError(
+            f"{task.method!r} has to see an image to follow the channels of {type(task.model).__name__}, which does not "
+            "say the size of its images: call it as method(model, data)"
+        )
+    values = parse(spec)[1]
+    shape = (1, values["channels"], values["size"], values["size"])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

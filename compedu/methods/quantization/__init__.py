@@ -1,0 +1,1 @@
+"""Quantization and binarization: weights and activations on a few levels."""

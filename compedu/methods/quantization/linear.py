@@ -1,0 +1,159 @@
+"""Linear quantization: weights, and activations if asked, become whole numbers times a scale."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compedu.errors import CompressionError, Skip
+from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of
+from compedu.graph import fold_batch_norm
+from compedu.knobs import knob, method, value_for
+from compedu.methods.layer_method import LayerMethod
+from compedu.methods.layers import compressible
+from compedu.methods.method import Task
+from compedu.methods.quantization.calibration import input_ranges
+
+# Fractions of the largest weight that the search tries: evenly down to a half, then, for far outliers, in equal ratios.
+CLIPPINGS = tuple(1 - step / 40 for step in range(1, 20)) + tuple(0.5 * 0.85**step for step in range(20))
+
+
+def sign_scale(rows: Tensor, kept: Tensor) -> Tensor:
+    """Return for each row (rows, weights) the mean absolute value of its `kept` weights, (rows, 1); 0 where none is kept.
+
+    It minimises ||w - alpha sign(w)|| (Rastegari et al. 2016, section 3.1, arXiv:1603.05279).
+
+    >>> sign_scale(torch.tensor([[1.0, -3.0]]), torch.tensor([[True, True]])).tolist()
+    [[2.0]]
+    """
+    return (rows.abs() * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True).clamp(min=1)
+
+
+def largest_scale(rows: Tensor, top: int) -> Tensor:
+    """Return for each row (rows, weights) the scale that gives its largest absolute weight the code `top`, (rows, 1).
+
+    >>> largest_scale(torch.tensor([[0.5, -1.27]]), 127).tolist()
+    [[0.009999999776482582]]
+    """
+    scale = rows.abs().amax(1, keepdim=True) / top
+    return torch.where(scale > 0, scale, torch.ones_like(scale))  # a row of zeros needs no step
+
+
+def best_scale(rows: Tensor, top: int) -> Tensor:
+    """Return for each row (rows, weights) a scale of small squared error ||w - scale * code||^2, (rows, 1).
+
+    The best of several clippings is refined by turns: codes by rounding, then the scale <w, code> / <code, code> that
+    fits these codes best; no turn makes the error larger.
+
+    >>> best_scale(torch.tensor([[1.0, 1.0, -1.0, 1.0, 1.5]]), 1).tolist()
+    [[1.100000023841858]]
+    """
+    largest = largest_scale(rows, top)
+    scale, least = largest, squared_error(rows, largest, top)
+    for clipping in CLIPPINGS:
+        error = squared_error(rows, largest * clipping, top)
+        scale, least = torch.where(error < least, largest * clipping, scale), torch.minimum(error, least)
+    for _ in range(4):
+        codes = rounded(rows, scale, top)
+        power = (codes * codes).sum(1, keepdim=True)
+        scale = torch.where(power > 0, (rows * codes).sum(1, keepdim=True) / power.clamp(min=1), scale)
+    return scale
+
+
+def rounded(rows: Tensor, scale: Tensor, top: int) -> Tensor:
+    """Return the nearest codes in -top..top, as floats."""
+    return torch.round(rows / scale).clamp_(-top, top)
+
+
+def squared_error(rows: Tensor, scale: Tensor, top: int) -> Tensor:
+    """Return ||w - scale * code||^2 for each row, (rows, 1)."""
+    return (rows - scale * rounded(rows, scale, top)).square_().sum(1, keepdim=True)
+
+
+@method
+class LinearQuantization(LayerMethod):
+    r"""Round weights, and activations if asked, to evenly spaced levels.
+
+    $\hat w = s\,q$ with $q = \mathrm{clip}(\mathrm{round}(w / s), -q_{\max}, q_{\max})$ and $q_{\max} = 2^{b-1} - 1$; with one
+    bit $\hat w = s\,\mathrm{sign}(w)$ and $s = \mathrm{mean}\,|w|$. Activations: $\hat x = s\,(q - z)$ with
+    $q = \mathrm{clip}(\mathrm{round}(x / s) + z, 0, 2^b - 1)$. Batch normalization is folded into the layer in front of it first.
+    Stored: the codes, $b$ bits each; the scales; of pruned layers the positions of the kept weights.
+    Skips: layers that are not linear or convolutional; forms other than masked ones.
+    Paper: Jacob et al. 2018, Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference, arXiv:1712.05877, sections 2 and 3; Vanhoucke, Senior, Mao 2011, Improving the speed of neural networks on CPUs;
+    one bit: Rastegari et al. 2016, arXiv:1603.05279, section 3.1.
+    """
+
+    topic: ClassVar[str] = "quantization"
+    accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
+
+    bits: int = knob(8, "bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
+    scales: str = knob("channel", "one scale per output channel or one per layer", choices=("channel", "tensor"))
+    clipping: str = knob(
+        "max", "with two bits or more, the largest code is the largest weight, or where the mean squared error is least",
+        choices=("max", "mse"),
+    )
+    activation_bits: int = knob(
+        0, "bits of an activation; 0 leaves activations in floating point", choices=(0, 2, 3, 4, 5, 6, 7, 8)
+    )
+    coverage: float = knob(
+        1.0, "fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
+        low=0.5, high=1, tour=(0.99, 1),
+    )
+    calibration_images: int = knob(
+        128, "training images that show the range of the activations, at most", low=1, tour=(16, 1024), log=True
+    )
+
+    @property
+    def needs(self) -> str:
+        """Weights alone, or training images to calibrate the activations."""
+        return "weights" if self.activation_bits == 0 else "calibration"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Fold batch norm, look at the activations of the float network, then round the weights layer by layer."""
+        fold(task)
+        layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_coded(layer)}
+        calibrate = self.activation_bits > 0
+        ranges = input_ranges(task.model, layers, task.data, self.calibration_images, self.coverage) if calibrate else {}
+        model = LayerMethod.compress(self, task)
+        for name in layers if calibrate else ():
+            layer = model.get_submodule(name)
+            if is_coded(layer) and name in ranges:
+                layer.act = ActivationQuantizer.for_range(*ranges[name], self.activation_bits)
+            elif is_coded(layer):
+                task.skip(name, "its activations stay in floating point: no calibration image reaches it")
+        return model
+
+    def compress_layer(self, name: str, layer: nn.Module) -> Coded:
+        """Return the layer with rounded weights; a mask stays."""
+        bits = value_for(self.bits, name)
+        if bits is None:
+            raise Skip("no pattern of the per-layer values fits it")
+        geometry, kernel = Geometry.of(layer), kernel_of(layer).detach()
+        mask = layer.mask if isinstance(layer, Masked) else torch.ones_like(kernel, dtype=torch.bool)
+        rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
+        scale = self.scale_of(rows, mask.reshape(rows.shape), bits)
+        shape = () if self.scales == "tensor" else geometry.per_output
+        return Coded(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
+
+    def scale_of(self, rows: Tensor, kept: Tensor, bits: int) -> Tensor:
+        """Return the scale of each row (rows, weights), (rows, 1)."""
+        if bits == 1:
+            return sign_scale(rows, kept)
+        return (largest_scale if self.clipping == "max" else best_scale)(rows, 2 ** (bits - 1) - 1)
+
+
+def is_coded(layer: nn.Module) -> bool:
+    """Tell whether the weights of `layer` are quantized."""
+    return isinstance(layer, Coded)
+
+
+def fold(task: Task) -> None:
+    """Fold the batch norms of the task's network, or note why they stay."""
+    if not any(isinstance(module, _BatchNorm) for module in task.model.modules()):
+        return
+    try:
+        task.model = fold_batch_norm(task.model)
+    except CompressionError as reason:
+        task.skip("(network)", f"batch normalization is not folded into the layers: {reason}")

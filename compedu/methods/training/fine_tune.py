@@ -1,0 +1,31 @@
+"""Fine-tuning: a compressed network learns on, inside its compressed layers."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from compedu.knobs import knob, method
+from compedu.methods.method import Task
+from compedu.methods.training_method import TrainingMethod
+
+
+@method
+class FineTune(TrainingMethod):
+    r"""Train the network on: masks stay, codes stay on their grid, factors stay factors.
+
+    $\min_\theta \frac{1}{n} \sum_i -\log p_\theta(y_i \mid x_i)$ over the parameters $\theta$ of the compressed layers; what
+    is rounded passes its gradient straight through.
+    Stored: what the layers stored before; no byte is added.
+    Skips: nothing; scales of codes, masks and ranges of activations are no parameters and stay as they are.
+    Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3; through
+    rounding: Bengio, Leonard, Courville 2013, arXiv:1308.3432.
+    """
+
+    topic: ClassVar[str] = "training"
+    neutral: ClassVar[dict[str, Any]] = {"epochs": 0}
+
+    epochs: int = knob(2, "passes over the training images", low=0, tour=(0, 10))
+
+    def compress(self, task: Task) -> nn.Module:
+        """Train the private copy."""
+        return self.train(task.model, task.data)

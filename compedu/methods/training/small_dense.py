@@ -1,0 +1,53 @@
+"""The small dense network: the control arm that every compressed network must beat at equal bytes."""
+
+from typing import ClassVar
+
+from torch import nn
+
+from compedu.errors import CompressionError
+from compedu.knobs import knob, method
+from compedu.methods.method import Task
+from compedu.methods.training_method import TrainingMethod
+from compedu.networks import build, parse
+
+
+def narrower(spec: str, width: float) -> str:
+    """Return `spec` with its width multiplied by `width`.
+
+    >>> narrower("lenet5(size=28, width=0.5)", 0.5)
+    'lenet5(size=28, width=0.25)'
+    """
+    name, values = parse(spec)
+    values = values | {"width": values["width"] * width}
+    return f"{name}({', '.join(f'{knob}={value!r}' for knob, value in values.items())})"
+
+
+@method
+class SmallDense(TrainingMethod):
+    r"""Train a narrower network of the same family from scratch: what could be had without compression.
+
+    A layer of $n$ maps gets $\mathrm{round}(w\,n)$ of them, at least one; between two such layers about $w^2$ of the
+    weights are left.
+    Stored: the layers of the small network, dense, at full precision.
+    Skips: nothing; of the given network only its kind and sizes count, not its weights.
+    Paper: Liu, Sun, Zhou, Huang, Darrell 2019, Rethinking the value of network pruning, arXiv:1810.05270, section 3.
+    """
+
+    topic: ClassVar[str] = "training"
+
+    width: float = knob(
+        0.25, "width of all layers as a fraction of the given network's", low=0, high=1, open="low", tour=(0.05, 1), log=True
+    )
+    epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
+    lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
+    shift: int = knob(1, "training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels")
+
+    def compress(self, task: Task) -> nn.Module:
+        """Build the small network and train it."""
+        spec = getattr(task.model, "spec", None)
+        if spec is None:
+            raise CompressionError(
+                f"{self!r} needs a network of compedu, whose width can be changed (model.spec); "
+                f"{type(task.model).__name__} does not say how it is built"
+            )
+        return self.train(build(narrower(spec, self.width), seed=self.seed), task.data)

@@ -1,0 +1,44 @@
+"""Methods that train: the knobs of a recipe, and the way into the one training loop."""
+
+from typing import Any
+
+from torch import nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError
+from compedu.evaluate import scores_of
+from compedu.knobs import knob, method
+from compedu.methods.method import Method
+from compedu.training import Recipe, fit
+
+
+@method
+class TrainingMethod(Method):
+    """A method that trains; a subclass declares a knob anew where it needs another default."""
+
+    epochs: int = knob(5, "passes over the training images", low=1, tour=(1, 20))
+    lr: float = knob(1e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
+    batch: int = knob(64, "images of one training step", low=1, tour=(16, 256), log=True, unit="images")
+    shift: int = knob(0, "training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels")
+    seed: int = knob(0, "the order of the images, and whatever else is drawn", low=0, high=2**31 - 1, tour=(0, 9))
+
+    @property
+    def needs(self) -> str:
+        """Training images."""
+        return "training"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The knobs as the training loop takes them."""
+        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, shift=self.shift, seed=self.seed)
+
+    def train(self, model: nn.Module, data: Dataset, **hooks: Any) -> nn.Module:
+        """Train `model` in place and return it; `hooks` are those of `compedu.training.fit`.
+
+        Raises `CompressionError` for a network without parameters and for images that do not fit it.
+        """
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise CompressionError(f"{self!r} found nothing to train: {type(model).__name__} has no trainable parameters")
+        scores_of(model.eval(), data.example, data)
+        fit(model, data, self.recipe, **hooks)
+        return model
