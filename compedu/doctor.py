@@ -111,9 +111,11 @@ def kernels():
     from compedu.deployment import available
 
     int8 = available()
-    simulated = int8.name == "simulated"
-    cure = ("quantized networks run in float here: sizes and accuracy hold, speed-ups do not show",) if simulated else ()
-    yield "note" if simulated else "ok", f"8-bit integers: {int8.name} ({int8.reason})", *cure
+    text = f"8-bit integers: {int8.name} ({int8.reason})"
+    if int8.name == "simulated":
+        yield "note", text, "quantized networks run in float here: sizes and accuracy hold, speed-ups do not show"
+    else:
+        yield "ok", text
 
 
 def jupyter():

@@ -7,8 +7,7 @@ import tempfile
 _cache = tempfile.TemporaryDirectory(prefix="compedu-cache-")
 os.environ["COMPEDU_CACHE"] = _cache.name
 os.environ.pop("COMPEDU_SYNC", None)
-for _threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ[_threads] = "1"  # for processes that tests start
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -25,15 +24,23 @@ def pytest_unconfigure():
     _cache.cleanup()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where a browser is required, a browser test that skips has failed."""
+    report = yield
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and "browser" in item.keywords and os.environ.get("COMPEDU_REQUIRE_BROWSER") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"COMPEDU_REQUIRE_BROWSER=1, yet this browser test was skipped: {call.excinfo.value}"
+    return report
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium of this machine, driven by Playwright, for the tests of one file."""
     program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
-        reason = "no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM"
-        if os.environ.get("COMPEDU_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        pytest.skip("no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     # For one file only: while Playwright runs, this thread has a running event loop, which nbclient cannot work beside.
