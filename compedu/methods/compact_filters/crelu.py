@@ -1,0 +1,138 @@
+"""CReLU: a convolution learns half of its filters, the other half are their negatives."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.forms import CReLUFilters, Form, Geometry
+from compedu.graph import find_channels, followed_by_relu
+from compedu.knobs import knob, knobs, method
+from compedu.methods.compact_filters.pairing import can_be_reordered, pairing_order, reorder_channels
+from compedu.methods.layer_method import SelectiveMethod
+from compedu.methods.layers import replace_layer
+from compedu.methods.method import Task
+from compedu.methods.training_method import TrainingMethod
+
+
+def half_difference(filters: Tensor) -> Tensor:
+    """Return the base whose stack [base, -base] is nearest to `filters` (n, ...) in the least squares, n even.
+
+    >>> half_difference(torch.tensor([1.0, 4.0, -3.0, 0.0])).tolist()
+    [2.0, 2.0]
+    """
+    first, second = filters.chunk(2)
+    return (first - second) / 2
+
+
+@method
+class CReLU(TrainingMethod, SelectiveMethod):
+    r"""Learn half of the filters of convolutions before a ReLU and take their negatives for the other half.
+
+    $y = [\mathrm{ReLU}(W x + b), \mathrm{ReLU}(-(W x + b))]$: as many maps from half of the filters; a batch
+    normalization in between keeps its scale and shift for each map. The whole network is trained.
+    Stored: the base filters and their biases, at full precision.
+    Skips: linear layers; convolutions in groups, with an odd number of filters, or whose output is not read by a ReLU
+    alone, directly or through batch normalization; layers that are already compressed.
+    Paper: Shang, Sohn, Almeida, Lee 2016, Understanding and improving convolutional neural networks via concatenated
+    rectified linear units, arXiv:1603.05201, section 2. Starting from paired trained filters is not in the paper.
+    """
+
+    topic: ClassVar[str] = "compact_filters"
+
+    start: str = knob(
+        "paired",
+        "where training starts: paired keeps the trained weights, joins each filter with the most opposite one and takes "
+        "half of their difference as base; scratch draws the whole network anew",
+        choices=("paired", "scratch"),
+    )
+    epochs: int = knob(5, "passes over the training images; 0 shows what pairing alone does", low=0, tour=(0, 20))
+    layers: str = knob("early", knobs(SelectiveMethod)["layers"].help)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.start == "scratch" and self.epochs == 0:
+            raise ValueError("CReLU.epochs must be at least 1 when start is 'scratch', got 0: nothing would be learned")
+
+    @property
+    def needs(self) -> str:
+        """Training images; without training one image, to follow the channels."""
+        return "training" if self.epochs else "calibration"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Tie the filters of every layer that can be tied, then train the network."""
+        layers = tieable(task)
+        task.refuse_if_nothing_done(len(layers))
+        if self.start == "scratch":
+            draw_anew(task.model, self.seed)
+        else:
+            pair_filters(task, layers)
+        for name, layer in layers.items():
+            weight, bias = layer.weight.detach(), layer.bias
+            half = half_difference if self.start == "paired" else first_half
+            form = CReLUFilters(Geometry.of(layer), half(weight), None if bias is None else half(bias.detach()))
+            task.model = replace_layer(task.model, name, form)
+        return self.train(task.model, task.data) if self.epochs else task.model
+
+
+def first_half(filters: Tensor) -> Tensor:
+    """Return the first half of freshly drawn `filters`: the mean of two would have less variance than they were given."""
+    return filters.chunk(2)[0]
+
+
+def tieable(task: Task) -> dict[str, nn.Module]:
+    """Return the selected layers that can be tied; the others are skipped by name, with the reason."""
+    before_relu = followed_by_relu(task.model)
+    layers = {}
+    for name, layer in task.selected_layers().items():
+        reason = why_not(layer, name in before_relu)
+        if reason:
+            task.skip(name, reason)
+        else:
+            layers[name] = layer
+    return layers
+
+
+def why_not(layer: nn.Module, before_relu: bool) -> str:
+    """Return why `layer` cannot be tied, or an empty text."""
+    if isinstance(layer, Form):
+        return f"is already compressed ({type(layer).__name__}); put CReLU before that step"
+    geometry = Geometry.of(layer)
+    if geometry.kind != "conv2d":
+        return "is not a convolution"
+    if geometry.groups > 1:
+        return f"is a convolution in {geometry.groups} groups"
+    if geometry.shape[0] % 2:
+        return f"has an odd number of filters ({geometry.shape[0]}), so that one would have no partner"
+    return "" if before_relu else "its output is not read by a ReLU alone: the negatives would not be cut apart again"
+
+
+def pair_filters(task: Task, layers: dict[str, nn.Module]) -> None:
+    """Reorder the channels of the task's network so that filter i and i + n / 2 of each layer are opposites.
+
+    Where channels cannot be reordered, or another of the layers has done so, their order stays.
+    """
+    channels = find_channels(task.source, task.data.example)
+    for group in channels.groups:
+        for name, layer in layers.items():
+            if can_be_reordered(group, name, len(layer.weight)):
+                reorder_channels(task.model, group, pairing_order(layer.weight))
+                break
+
+
+def draw_anew(model: nn.Module, seed: int) -> None:
+    """Initialise every layer of `model` in place as torch does, from `seed`.
+
+    Raises `CompressionError` naming a module that does not say how it is initialised.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, module in model.named_modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise CompressionError(
+                    f"{name or 'the network'} ({type(module).__name__}) cannot be drawn anew, as start='scratch' asks; "
+                    "use start='paired', or put CReLU before the step that made it"
+                )

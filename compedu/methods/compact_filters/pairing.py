@@ -1,0 +1,80 @@
+"""Pairs of opposite filters: found by their angle, and brought to the places where a form expects them."""
+
+import torch
+from torch import Tensor, nn
+
+from compedu.graph import ChannelGroup
+
+
+def opposite_cosines(kernel: Tensor) -> Tensor:
+    """Return for each filter of `kernel` (out, ...) the cosine to the filter most opposite to it, (out,).
+
+    Near -1 where filters come in pairs of opposite phase (Shang et al. 2016, arXiv:1603.05201, section 2.1).
+    """
+    return _cosines(kernel).amin(1)
+
+
+def pairing_order(kernel: Tensor) -> Tensor:
+    """Return an order of the n filters of `kernel` in which filter i and filter i + n / 2 are opposites, n even.
+
+    The most opposite pair is taken first, then the most opposite of the filters that are left.
+
+    >>> pairing_order(torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, -1.0], [-3.0, 0.1]])).tolist()
+    [1, 0, 2, 3]
+    """
+    cosines = _cosines(kernel)
+    firsts, seconds = [], []
+    for _ in range(len(kernel) // 2):
+        first, second = divmod(int(cosines.argmin()), len(kernel))
+        firsts.append(first)
+        seconds.append(second)
+        cosines[[first, second]] = cosines[:, [first, second]] = 2.0  # taken: above every cosine
+    return torch.tensor(firsts + seconds)
+
+
+def _cosines(kernel: Tensor) -> Tensor:
+    """Return the cosines of all pairs of filters, 2 in place of each filter's cosine to itself."""
+    rows = nn.functional.normalize(kernel.detach().flatten(1), dim=1)
+    return (rows @ rows.T).fill_diagonal_(2.0)
+
+
+def can_be_reordered(group: ChannelGroup, layer: str, filters: int) -> bool:
+    """Tell whether all filters of `layer` are the channels of `group`, in their order, so that any order can be made."""
+    for member in group.members:
+        if (member.layer, member.role) == (layer, "producer"):
+            return torch.equal(member.channels, torch.arange(filters)) and group.size == filters
+    return False
+
+
+def reorder_channels(model: nn.Module, group: ChannelGroup, order: Tensor) -> None:
+    """Put the channels of `group` into `order` in place, in every layer that makes or reads them.
+
+    The network computes the same, but for the order in which sums are taken.
+    """
+    for member in group.members:
+        layer = model.get_submodule(member.layer)
+        places = moved_places(member.channels, order)
+        with torch.no_grad():
+            if member.role == "consumer":
+                layer.weight.copy_(layer.weight[:, places])
+                continue
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                tensor = getattr(layer, name, None)
+                if tensor is not None:
+                    tensor.copy_(tensor[places])
+
+
+def moved_places(channels: Tensor, order: Tensor) -> Tensor:
+    """Return from where each place of a layer's side is filled when channel c gives way to channel order[c].
+
+    `channels[i]` is the channel at place i, or -1 where no channel of the group stands; a channel may have several
+    places, as many as each other one (the pixels of a flattened map).
+
+    >>> moved_places(torch.tensor([0, 0, -1, 1, 1]), torch.tensor([1, 0])).tolist()
+    [3, 4, 2, 0, 1]
+    """
+    places = torch.arange(len(channels))
+    inside = places[channels >= 0]
+    by_channel = inside[channels[inside].argsort(stable=True)].view(len(order), -1)
+    places[by_channel.flatten()] = by_channel[order].flatten()
+    return places
