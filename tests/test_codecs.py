@@ -323,8 +323,9 @@ def test_streams_at_the_edges_come_back(coder):
     rng = np.random.default_rng(0)
     every = rng.permutation(2**16).astype(np.uint16)
     edges = [
-        np.zeros(0, np.uint16), np.array([7]), np.array([65535]), np.array([0, 65535]), np.zeros(10**6, np.uint8), every,
-        np.concatenate([every, np.zeros(10**6, np.uint16)]), np.repeat([0, 1], [10**6, 1]), np.repeat([1, 0], [10**6, 1]),
+        np.zeros(0, np.uint16), np.array([7]), np.array([65535]), np.array([0, 65535]), np.zeros(10**6, np.uint8),
+        every, np.concatenate([every, np.zeros(10**6, np.uint16)]), np.repeat([0, 1], [10**6, 1]),
+        np.repeat([1, 0], [10**6, 1]),
     ]
     for stream in edges:
         assert np.array_equal(coder.decode(coder.encode(stream), len(stream)), stream)
@@ -418,4 +419,5 @@ def test_a_mask_costs_no_more_than_its_entropy():
     ideal = entropy(np.array([len(kept), 100_000 - len(kept)])) * 100_000 / 8
     sizes = {coding: len(sections.write("mask", Positions(kept, 100_000), coding)[1]) for coding in streams.CODINGS}
     assert share == pytest.approx(0.1, abs=0.01)
-    assert ideal <= sizes["ans"] <= 1.01 * ideal + 16 and sizes["ans"] < sizes["huffman"] < sizes["packed"] < 1.1 * ideal
+    assert ideal <= sizes["ans"] <= 1.01 * ideal + 16
+    assert sizes["ans"] < sizes["huffman"] < sizes["packed"] < 1.1 * ideal

@@ -22,17 +22,23 @@ def pack(codes: np.ndarray, bits: int) -> bytes:
 
 
 def unpack(data: bytes, bits: int, count: int) -> np.ndarray:
-    """Read `count` numbers of `bits` bits from `data`; returns uint16. Raise `ValueError` if `data` is too short."""
+    """Read `count` numbers of `bits` bits from `data`; returns uint8 or, above 8 bits, uint16.
+
+    Raise `ValueError` if `data` is too short.
+    """
     if len(data) < packed_bytes(bits, count):
         raise ValueError(f"{count} numbers of {bits} bits need {packed_bytes(bits, count)} bytes, got {len(data)}")
     if bits == 0:
-        return np.zeros(count, np.uint16)
-    if bits in (8, 16):
-        return np.frombuffer(data, ">u2" if bits == 16 else np.uint8, count).astype(np.uint16)
+        return np.zeros(count, np.uint8)
+    if bits == 8:
+        return np.frombuffer(data, np.uint8, count)
+    if bits == 16:
+        return np.frombuffer(data, ">u2", count).astype(np.uint16)
     width = 8 if bits < 8 else 16
     rows = np.zeros((count, width), np.uint8)
     rows[:, width - bits:] = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(count, bits)
-    return np.packbits(rows, axis=1).view(np.uint8 if width == 8 else ">u2").reshape(-1).astype(np.uint16)
+    numbers = np.packbits(rows, axis=1).reshape(-1)
+    return numbers if width == 8 else numbers.view(">u2").astype(np.uint16)
 
 
 def pack_words(words: np.ndarray, lengths: np.ndarray) -> bytes:

@@ -58,9 +58,10 @@ def write(model: nn.Module, *codings: str) -> list[bytes]:
     for coding in codings:
         if coding not in CODINGS:
             raise ValueError(f"coding must be one of {', '.join(CODINGS)}, got {coding!r}")
+    spec = getattr(model, "spec", None)
     places = _places(model)
     parts = _parts(places.holders)
-    return [_write(getattr(model, "spec", ""), places, parts, coding) for coding in codings]
+    return [_write(spec if isinstance(spec, str) else "", places, parts, coding) for coding in codings]
 
 
 def _write(spec: str, places: "_Places", parts: list[dict[str, Part | tuple[str, str]]], coding: str) -> bytes:
@@ -83,7 +84,7 @@ def read(data: bytes, where: str) -> Contents:
         return _read(data, where)
     except FileFormatError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, struct.error, RecursionError, zlib.error) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error, zlib.error) as error:
         raise FileFormatError(f"{where} contradicts itself ({error}); {header.ADVICE}") from error
 
 

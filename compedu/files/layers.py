@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compedu.forms import FORMS, ActivationQuantizer, Codes, Floats, Form, Geometry
+from compedu.forms import FORMS, ActivationQuantizer, Floats, Form, Geometry
 from compedu.forms.parts import Part
 
 FORM_KINDS: dict[str, type[Form]] = {form.__name__: form for form in FORMS}

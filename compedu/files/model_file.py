@@ -12,6 +12,8 @@ from compedu.files import contents, layers
 from compedu.files.contents import TIED, Contents, Layer
 from compedu.files.streams import CODINGS
 
+FITTING = "load into a network of the structure that was saved"
+
 
 def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
     """Return the bytes that `save` writes. `coding` is "packed", "huffman" or "ans".
@@ -57,9 +59,7 @@ def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the mod
     """Do what `load` does with bytes in memory; `where` names them in error messages."""
     found = contents.read(data, where)
     if into is None and not found.spec:
-        raise CompressionError(
-            f"{where} names no network; give one of the structure that was saved: load(path, into=network)"
-        )
+        raise CompressionError(f"{where} does not name its network: load(path, into=network); {FITTING}")
     try:
         network = networks.build(found.spec) if into is None else copy.deepcopy(into)
     except ValueError as error:
@@ -69,7 +69,7 @@ def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the mod
 
 def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
     """Put every layer of the file in its place; identities and empty places too, as methods may have put them there."""
-    filled = set()
+    filled: dict[str, nn.Module] = {}
     for path in found.identities:
         if type(_at(network, path, where)) is not nn.Identity:
             network = _placed(network, path, nn.Identity(), where)
@@ -78,17 +78,25 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
     for index, layer in enumerate(found.layers):
         made = _made(network, layer, found.tensors(index), where)
         network = _placed(network, layer.path, made, where)
-        filled.add(id(made))
+        filled[layer.path] = made
     for path, earlier in found.aliases:
         network = _placed(network, path, _at(network, earlier, where), where)
+    _check_complete(network, filled, where)
+    return network
+
+
+def _check_complete(network: nn.Module, filled: dict[str, nn.Module], where: str) -> None:
+    """Raise `CompressionError` unless every layer with numbers is one of the file's, and each of these is in its place."""
+    known = {id(module) for module in filled.values()}
     missing = [path or "(network)" for path, module in network.named_modules()
-               if layers.own_tensors(module) and id(module) not in filled]
+               if layers.own_tensors(module) and id(module) not in known]
     if missing:
         raise CompressionError(
-            f"{where} holds nothing for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; "
-            "load into a network of the structure that was saved"
+            f"{where} holds nothing for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; {FITTING}"
         )
-    return network
+    displaced = [path for path, module in filled.items() if _at(network, path, where) is not module]
+    if displaced or len(known) < len(filled):
+        raise CompressionError(f"{where} keeps layers apart that the network shares; {FITTING}")
 
 
 def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Module:
@@ -108,7 +116,7 @@ def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Mod
     if layers.kind_of(there) != layer.kind:
         raise CompressionError(
             f"{where}: layer {layer.path!r} is of class {layer.kind.removeprefix(layers.KEPT)}, the network has "
-            f"{type(there).__name__} there; load into a network of the structure that was saved"
+            f"{type(there).__name__} there; {FITTING}"
         )
     try:
         return layers.fill(there, tensors)
@@ -120,9 +128,7 @@ def _at(network: nn.Module, path: str, where: str) -> nn.Module:
     try:
         return network.get_submodule(path)
     except AttributeError as error:
-        raise CompressionError(
-            f"{where} holds a layer {path!r} that the network lacks; load into one of the structure that was saved"
-        ) from error
+        raise CompressionError(f"{where} holds a layer {path!r} that the network lacks; {FITTING}") from error
 
 
 def _placed(network: nn.Module, path: str, module: nn.Module | None, where: str) -> nn.Module:

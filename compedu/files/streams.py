@@ -48,6 +48,8 @@ class Written(NamedTuple):
 
 def read(reader: Reader, count: int, width: int, length: int, coding: str) -> Written:
     """Read `count` numbers that `write` wrote with the result `length`; raise `ValueError` on a contradiction."""
+    if not 1 <= width <= bits.MAX_BITS:
+        raise ValueError(f"a stream of {width} bits a number")
     if length == 0:
         data = reader.take(bits.packed_bytes(width, count))
         return Written(Stream(bits.unpack(data, width, count), width), "packed", len(data), 0)
