@@ -127,11 +127,11 @@ def knob(default: Any, help: str, **ranges: Any) -> Any:
 
 
 def knobs(method: Any) -> dict[str, Knob]:
-    """Return the knobs of a method or method class by name: its own first, those common to all methods last."""
+    """Return the knobs of a method or method class by name: as its own class declares them, then the inherited ones."""
     fields = [field for field in dataclasses.fields(method) if "knob" in field.metadata]
     cls = method if isinstance(method, type) else type(method)
-    own = cls.__dict__.get("__annotations__", {})
-    fields.sort(key=lambda field: field.name not in own)
+    own = list(cls.__dict__.get("__annotations__", {}))
+    fields.sort(key=lambda field: own.index(field.name) if field.name in own else len(own))
     return {field.name: field.metadata["knob"] for field in fields}
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,7 +43,10 @@ class Geometry:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
-        """Return the ordinary torch layer of this geometry that holds `weight` and `bias` (both are cloned)."""
+        """Return the ordinary torch layer of this geometry that holds `weight` and `bias` (both are cloned).
+
+        The clones are contiguous: kernels compute other last bits from a transposed or sliced weight, and no file keeps strides.
+        """
         out, inside = self.shape[0], self.shape[1]
         options = {"bias": bias is not None, "dtype": weight.dtype}
         if self.kind == "linear":
@@ -52,7 +56,7 @@ class Geometry:
                 nn.Conv2d, inside * self.groups, out, self.shape[2:], self.stride, self.padding, self.dilation,
                 self.groups, **options,
             )
-        made.weight = nn.Parameter(weight.detach().clone())
+        made.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
         made.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         return made
 

@@ -1,0 +1,146 @@
+"""Every method obeys every law; and each law is broken by a method that is made to break it."""
+
+import importlib
+import inspect
+import pkgutil
+from typing import ClassVar
+
+import laws
+import pytest
+import torch
+from torch import nn
+
+import compedu
+from compedu.forms import Form, Geometry, Masked
+from compedu.knobs import knob, method
+from compedu.methods import METHODS, TOPICS, LayerMethod, Method, Pipeline
+
+
+def name_of(value):
+    return value.__name__
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=name_of)
+@pytest.mark.parametrize("cls", METHODS, ids=name_of)
+def test_every_method_obeys(cls, law):
+    law(cls)
+
+
+def all_methods() -> set[type[Method]]:
+    for module in pkgutil.walk_packages(compedu.__path__, "compedu."):
+        if module.name.startswith("compedu.methods"):
+            importlib.import_module(module.name)
+    found, open_ends = set(), [Method]
+    while open_ends:
+        below = open_ends.pop().__subclasses__()
+        open_ends += below
+        found |= {cls for cls in below if cls.__module__.startswith("compedu.") and not inspect.isabstract(cls)}
+    return found
+
+
+def test_every_method_of_the_package_is_listed_once():
+    assert all_methods() == {*METHODS, Pipeline}
+    assert len({cls.__name__ for cls in METHODS}) == len(METHODS)
+
+
+def test_methods_stand_in_the_folder_of_their_topic_and_in_the_order_of_the_chapters():
+    for cls in METHODS:
+        assert cls.__module__.startswith(f"compedu.methods.{cls.topic}.")
+    order = [list(TOPICS).index(cls.topic) for cls in METHODS]
+    assert order == sorted(order)
+
+
+@method
+class Shrinking(LayerMethod):
+    r"""Multiply all weights by a factor: a toy that is one class and no line elsewhere.
+
+    $\hat w = (1 - s)\,w$.
+    Stored: the weights at full precision.
+    Skips: layers that are not linear or convolutional.
+    Paper: none; written for this test.
+    """
+
+    topic: ClassVar[str] = "pruning"
+    neutral: ClassVar[dict] = {"shrinkage": 0.0}
+
+    shrinkage: float = knob(0.1, "what every weight loses, as a fraction of it", low=0, high=1, open="high", tour=(0, 0.5))
+
+    def compress_layer(self, name: str, layer: nn.Module) -> Form:
+        weight = layer.weight.detach() * (1 - self.shrinkage)
+        return Masked(Geometry.of(layer), weight, torch.ones_like(weight, dtype=torch.bool), layer.bias)
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=name_of)
+def test_a_new_method_is_tested_by_existing(law):
+    law(Shrinking)
+
+
+class Clamps(Shrinking):
+    """Accepts every value silently."""
+
+    def __post_init__(self):
+        pass
+
+
+class Vain(Shrinking):
+    def __repr__(self):
+        return "the best method"
+
+
+class Careless(Shrinking):
+    def prepare(self, task):
+        task.source.eval().conv2.weight.data.mul_(0.5) if hasattr(task.source, "conv2") else task.source.eval()
+
+
+class Moody(Shrinking):
+    def compress_layer(self, name, layer):
+        layer.weight.data += 0.01 * torch.randn_like(layer.weight)
+        return super().compress_layer(name, layer)
+
+
+class Forgetful(Shrinking):
+    """Leaves a layer as it is and does not say so."""
+
+    def compress_layer(self, name, layer):
+        return layer if layer.weight.shape[0] in (8, 12) else super().compress_layer(name, layer)
+
+
+class Wrong(Shrinking):
+    neutral: ClassVar[dict] = {"shrinkage": 0.1}
+
+
+class Lying(Masked):
+    def dense(self):
+        return self.weight * 1.001 if self.geometry.kind == "linear" else self.weight
+
+    def forward(self, x):
+        return self.geometry.apply(x, self.weight, self.bias)
+
+
+class Dishonest(Shrinking):
+    def compress_layer(self, name, layer):
+        form = super().compress_layer(name, layer)
+        return Lying(form.geometry, form.weight, form.mask, form.bias)
+
+
+class Satisfied(Shrinking):
+    """Finds something to do in every network."""
+
+    def compress(self, task):
+        return task.model
+
+
+@pytest.mark.parametrize("law, broken", [
+    (laws.values_outside_the_range_are_refused_by_name, Clamps),
+    (laws.the_repr_is_the_method, Vain),
+    (laws.the_input_is_untouched, Careless),
+    (laws.the_same_seed_gives_the_same_result, Moody),
+    (laws.the_neutral_setting_reproduces_the_model, Wrong),
+    (laws.forward_equals_dense, Dishonest),
+    (laws.layers_that_stay_are_named_with_the_reason, Forgetful),
+    (laws.a_network_with_nothing_to_compress_is_refused_by_name, Satisfied),
+    (laws.the_docstring_is_complete, Clamps),
+], ids=name_of)  # fmt: skip
+def test_the_law_finds_a_method_that_breaks_it(law, broken):
+    with pytest.raises((AssertionError, pytest.fail.Exception, SyntaxError)):
+        law(broken)
