@@ -1,10 +1,10 @@
 """torchvision beside a torch that its compiled operators were not built for.
 
-torchvision's wheels on the package index are built for CUDA. Beside a CPU-only torch their compiled extension cannot be
-loaded, so the operators `torchvision::nms` and `torchvision::qnms` do not exist, and `import torchvision` fails where
-it describes their output shapes to torch. Declaring the two schemas (without any kernel) is enough for that description:
-data sets, transforms and classification networks, which never call these operators, then work. Box suppression itself
-stays unavailable and says so when called. Where the operators exist, nothing is declared.
+torchvision's wheels on the package index are built for CUDA. Beside a CPU-only torch their compiled extension cannot
+be loaded, so the operators `torchvision::nms` and `torchvision::qnms` do not exist, and `import torchvision` fails
+where it describes their output shapes to torch. Declaring the two schemas (without any kernel) is enough for that
+description: data sets, transforms and classification networks, which never call these operators, then work. Box
+suppression itself stays unavailable and says so when called. Where the operators exist, nothing is declared.
 """
 
 import importlib
@@ -16,7 +16,7 @@ import torch
 MISSING_OPERATOR = "operator torchvision::nms does not exist"
 SCHEMA = "{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
-# torch forgets a declared operator when its library object is collected, so the object must live as long as the process.
+# torch forgets a declared operator when its library object is collected, so the object lives as long as the process.
 _declared: list[torch.library.Library] = []
 
 

@@ -128,7 +128,7 @@ def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
         )
     if len(distinct) == group.size:
         raise CompressionError(
-            f"all {group.size} channels of group {group.name!r} would be removed; a network needs at least one: keep one"
+            f"all {group.size} channels of group {group.name!r} would be removed; keep at least one, its layers need it"
         )
     mask = torch.zeros(group.size + 1, dtype=torch.bool)
     mask[distinct] = True

@@ -26,6 +26,8 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _TRANSPARENT = {
     OPTYPE.CONCAT, OPTYPE.SPLIT, OPTYPE.ELEMENTWISE, OPTYPE.RESHAPE, OPTYPE.UNBIND, OPTYPE.EXPAND, OPTYPE.SLICE,
 }
+# Behind these, several channels of one layer can meet in one place.
+_DIVIDING = {OPTYPE.SPLIT, OPTYPE.UNBIND, OPTYPE.SLICE}
 # torch-pruning would take these for element-wise, or lose itself in them for minutes.
 _MIXING = {
     "addmm", "baddbmm", "bilinear", "bmm", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "einsum", "fold", "linear",
@@ -39,12 +41,12 @@ _KNOWN_HOMES = ("torch.", "_operator.", "builtins.", "math.", "torchvision.ops."
 class Coupling:
     """What was read: every channel has an id; equal ids and tied ids are removed together, pinned ids never.
 
-    `ids[layer, side]` holds one id per channel of that side, or -1 where none was found. `origin[id]` numbers
-    torch-pruning's group, `ties` are arrays of shape (n, 2), `pins` pair ids with a reason.
+    `ids[layer, side]` holds one id below `count` per channel of that side, or -1 where none was found. `ties` are
+    arrays of ids of shape (n, 2), `pins` pair ids with a reason.
     """
 
     ids: dict[Side, np.ndarray] = field(default_factory=dict)
-    origin: list[int] = field(default_factory=list)
+    count: int = 0
     ties: list[np.ndarray] = field(default_factory=list)
     pins: list[tuple[np.ndarray, str]] = field(default_factory=list)
 
@@ -73,7 +75,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     _refuse_mixing(model, traced)
     # Layers outside the inference graph, such as auxiliary heads, read channels in training: then follow that forward.
     called = layer_calls(traced)
-    training = any(name not in called and is_plain(layer) for name, layer in leaves(model))
+    training = any(name not in called and is_plain(layer) for name, layer in modules_outside_forms(model))
     dtype, device = _kind(model)
     skeleton = _skeleton(model).to(device, dtype)
     source = nn.Parameter(torch.zeros(2 if training else 1, *example.shape[1:], dtype=dtype, device=device))
@@ -84,7 +86,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
                 skeleton, (), lambda network, _: _outputs(network.train(training), source),
                 unwrapped_parameters=[(source, 1)], verbose=False,
             )
-            groups = list(graph.get_all_groups())
+            groups = [list(_exact_groups(graph, group)) for group in graph.get_all_groups()]
         return _couple(model, skeleton, source, groups, called)
     except Exception as error:  # torch-pruning lets divisions by zero, failed assertions and more escape
         raise CompressionError(_refusal(model, _failure(example, training, error))) from error
@@ -93,8 +95,11 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
 def _couple(model: nn.Module, skeleton: nn.Module, source: nn.Parameter, groups, called) -> Coupling:
     coupling = Coupling()
     names = {module: name for name, module in skeleton.named_modules()}
-    for number, group in enumerate(groups):
-        _read_group(coupling, number, group, names, source)
+    for parts in groups:
+        base = coupling.count
+        coupling.count += 1 + max(root for part in parts for root in part[0].root_idxs)
+        for part in parts:
+            _read_group(coupling, base, part, names, source)
     _pin_special_layers(coupling, model, called)
     _tie_grouped_convolutions(coupling, model)
     return coupling
@@ -126,12 +131,12 @@ def _failure(example: Tensor, training: bool, error: Exception) -> str:
     return f"torch-pruning failed{mode} on an input of shape {shape} with {type(error).__name__}: {first_line(error)}"
 
 
-def leaves(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def modules_outside_forms(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules of `model` with their names, without those inside forms."""
     for name, child in model.named_children():
         yield prefix + name, child
         if not isinstance(child, Form):
-            yield from leaves(child, f"{prefix}{name}.")
+            yield from modules_outside_forms(child, f"{prefix}{name}.")
 
 
 def is_depthwise(layer: nn.Module) -> bool:
@@ -144,7 +149,7 @@ def _skeleton(model: nn.Module) -> nn.Module:
     tensors: dict[int, Tensor] = {id(p): nn.Parameter(p.detach()) for p in model.parameters()}
     tensors |= {id(b): b.detach().clone() for b in model.buffers()}
     skeleton = inference_copy(model, tensors)
-    for name, layer in list(leaves(skeleton)):
+    for name, layer in list(modules_outside_forms(skeleton)):
         if isinstance(layer, Form):
             stand_in = layer.geometry.layer(torch.zeros(layer.geometry.shape), None)
         elif isinstance(layer, nn.Conv2d) and layer.groups == layer.out_channels != layer.in_channels:
@@ -168,9 +173,17 @@ def _outputs(network: nn.Module, source: nn.Parameter) -> list[Tensor]:
     return [out * 1 for out in torch_pruning.utils.flatten_as_list(network(source * 1)) if out.requires_grad]
 
 
-def _read_group(coupling: Coupling, number: int, group, names: dict[nn.Module, str], source: nn.Parameter) -> None:
-    base, size = len(coupling.origin), 1 + max(group[0].root_idxs)
-    coupling.origin += [number] * size
+def _exact_groups(graph: torch_pruning.DependencyGraph, group) -> Iterator:
+    """Yield `group`, or one group per channel where torch-pruning would keep only the first of several that meet."""
+    if not any(item.dep.target.type in _DIVIDING for item in group.items):
+        yield group
+        return
+    root = group[0].dep
+    for channel in group[0].idxs:
+        yield graph.get_pruning_group(root.target.module, root.handler, [channel])
+
+
+def _read_group(coupling: Coupling, base: int, group, names: dict[nn.Module, str], source: nn.Parameter) -> None:
     for item in group.items:
         node, new = item.dep.target, base + np.asarray(item.root_idxs)
         layer, channels = node.module, np.asarray(item.idxs)

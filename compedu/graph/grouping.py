@@ -1,8 +1,8 @@
-"""Groups of coupled channels: the connected parts of a coupling, without what is pinned."""
+"""Groups of coupled channels: what a coupling leaves free, put together where the same layers are concerned."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from compedu.forms.form import Form
-from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Side, is_depthwise, leaves
+from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Side, is_depthwise, modules_outside_forms
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,11 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels 0..size-1 that can be removed one by one, each from all `members` at once; named by its first producer.
+    """Channels 0..size-1 that can be removed one by one, each from all `members` at once.
 
-    In a group without grouped convolutions or fixed channels, channel i is filter i of the layer `name`.
+    Named by its first producer, or "layer/2" where that layer's channels go different ways and make several groups.
+    Channels are in the order of that producer's filters: those of equal number where all its filters belong to the
+    group and no grouped convolution couples them.
     """
 
     name: str
@@ -81,66 +83,62 @@ def collect_groups(
     sides = sorted(coupling.ids, key=lambda side: (side[1] == INPUT, rank.get(side[0], len(rank))))
     labels = _labels(coupling)
     reasons = {int(label): reason for ids, reason in reversed(coupling.pins) for label in labels[ids]}
-    free = np.ones(len(labels) + 1, dtype=bool)
-    free[list(reasons)] = False
-    groups = []
-    for component in _components(coupling, labels, sides):
-        group = _group(component, coupling, labels, free, model)
-        if group is not None:
-            groups.append(group)
+    # Channels with the same members make a group: as long as each group keeps one, no layer becomes empty.
+    where: dict[int, list[Side]] = {}
+    for side in sides:
+        for label in set(labels[_found(coupling, side)].tolist()) - reasons.keys():
+            where.setdefault(label, []).append(side)
+    alike: dict[tuple[Side, ...], list[int]] = {}
+    for label, members in where.items():
+        alike.setdefault(tuple(members), []).append(label)
+    groups = [_group(of, members, coupling, labels, model) for members, of in alike.items() if len(of) > 1]
     groups.sort(key=lambda group: rank.get(group.name, len(rank)))
     makes = {member.layer for group in groups for member in group.members if member.side == OUTPUT}
-    left_out = []
-    for name, layer in leaves(model):
-        if isinstance(layer, (nn.Conv2d, nn.Linear, Form)) and name not in makes:
-            left_out.append((name, _reason(name, coupling, labels, reasons)))
-    return tuple(groups), tuple(left_out)
+    left_out = tuple(
+        (name, _reason(name, coupling, labels, reasons))
+        for name, layer in modules_outside_forms(model)
+        if isinstance(layer, (nn.Conv2d, nn.Linear, Form)) and name not in makes
+    )
+    return _with_distinct_names(groups), left_out
 
 
 def _labels(coupling: Coupling) -> np.ndarray:
     """Return for each id the number of the channel that it means: tied ids have equal numbers."""
-    count = len(coupling.origin)
     ties = np.concatenate([np.empty((0, 2), dtype=int), *coupling.ties])
-    edges = coo_array((np.ones(len(ties)), (ties[:, 0], ties[:, 1])), shape=(count, count))
-    return connected_components(edges, directed=False)[1]
+    shape = (coupling.count, coupling.count)
+    return connected_components(coo_array((np.ones(len(ties)), (ties[:, 0], ties[:, 1])), shape), directed=False)[1]
 
 
-def _components(coupling: Coupling, labels: np.ndarray, sides: list[Side]) -> list[tuple[set[int], list[Side]]]:
-    """Return the labels and the sides of each connected part: torch-pruning's groups, joined where a tie joins them."""
-    origin = np.asarray(coupling.origin, dtype=int)
-    count = origin.max(initial=-1) + 1
-    size = count + len(labels)
-    edges = coo_array((np.ones(len(origin)), (origin, count + labels)), shape=(size, size))
-    part = connected_components(edges, directed=False)[1]
-    found: dict[int, tuple[set[int], list[Side]]] = {int(part[i]): (set(), []) for i in origin}
-    for label in set(labels.tolist()):
-        found[int(part[count + label])][0].add(label)
-    for side in sides:
-        ids = coupling.ids[side]
-        for number in set(part[origin[ids[ids >= 0]]].tolist()):
-            found[number][1].append(side)
-    return list(found.values())
+def _found(coupling: Coupling, side: Side) -> np.ndarray:
+    ids = coupling.ids[side]
+    return ids[ids >= 0]
 
 
-def _group(component, coupling: Coupling, labels: np.ndarray, free: np.ndarray, model: nn.Module) -> ChannelGroup | None:
-    inside, sides = component
-    allowed = np.zeros(len(labels) + 1, dtype=bool)
-    allowed[list(inside)] = True
-    allowed &= free
-    # Label -1 stands for a channel with no id; it indexes the last, never allowed entry.
-    of_side = {side: np.where(coupling.ids[side] >= 0, labels[coupling.ids[side]], -1) for side in sides}
-    seen = np.concatenate([found[allowed[found]] for found in of_side.values()])
-    kinds, first = np.unique(seen, return_index=True)
-    if len(kinds) < 2:  # a single channel cannot be removed
-        return None
+def _group(
+    of: list[int], sides: tuple[Side, ...], coupling: Coupling, labels: np.ndarray, model: nn.Module
+) -> ChannelGroup:
+    # In the order in which the first member has them; a channel without an id has label -1, which is never numbered.
+    inside = set(of)
+    order = dict.fromkeys(label for label in labels[_found(coupling, sides[0])].tolist() if label in inside)
     number = np.full(len(labels) + 1, -1)
-    number[kinds[np.argsort(first)]] = np.arange(len(kinds))
-    members = [
-        Member(side[0], _role(model.get_submodule(side[0]), side[1]), torch.from_numpy(number[found]))
-        for side, found in of_side.items()
-        if (number[found] >= 0).any()
-    ]
-    return ChannelGroup(next(m.layer for m in members if m.role == "producer"), len(kinds), tuple(members))
+    number[list(order)] = np.arange(len(order))
+    members = []
+    for name, side in sides:
+        ids = coupling.ids[name, side]
+        channels = torch.from_numpy(number[np.where(ids >= 0, labels[ids], -1)])
+        members.append(Member(name, _role(model.get_submodule(name), side), channels))
+    lead = next((member.layer for member in members if member.role == "producer"), members[0].layer)
+    return ChannelGroup(lead, len(order), tuple(members))
+
+
+def _with_distinct_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+    seen: dict[str, int] = {}
+    named = []
+    for group in groups:
+        seen[group.name] = seen.get(group.name, 0) + 1
+        count = seen[group.name]
+        named.append(group if count == 1 else replace(group, name=f"{group.name}/{count}"))
+    return tuple(named)
 
 
 def _role(layer: nn.Module, side: str) -> str:
@@ -154,8 +152,7 @@ def _role(layer: nn.Module, side: str) -> str:
 
 
 def _reason(name: str, coupling: Coupling, labels: np.ndarray, reasons: dict[int, str]) -> str:
-    ids = coupling.ids.get((name, OUTPUT))
-    if ids is None:
+    if (name, OUTPUT) not in coupling.ids:
         return "the network does not call it as a layer of its own"
-    pinned = [reasons[label] for label in labels[ids[ids >= 0]].tolist() if label in reasons]
+    pinned = [reasons[label] for label in labels[_found(coupling, (name, OUTPUT))].tolist() if label in reasons]
     return pinned[0] if pinned else "its channels are coupled into a single one, which cannot be removed"

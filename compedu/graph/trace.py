@@ -42,9 +42,9 @@ def trace(model: nn.Module) -> fx.GraphModule:
     except Exception as error:  # a forward may raise anything at all
         place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
         raise CompressionError(
-            f"{type(model).__name__} cannot be traced: {place} failed with {type(error).__name__}: {first_line(error)}. "
-            "A graph needs a forward without decisions that depend on the data; methods that work layer by layer "
-            "still apply to this network."
+            f"{type(model).__name__} cannot be traced: {place} failed with {type(error).__name__}: "
+            f"{first_line(error)}. A graph needs a forward without decisions that depend on the data; methods that "
+            "work layer by layer still apply to this network."
         ) from error
 
 

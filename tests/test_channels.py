@@ -1,0 +1,257 @@
+"""Channel groups on small networks: what hangs together, what stays and why, what a removal refuses."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from structures import STRUCTURES, Network, conv, images, masked, plain
+from torch import nn
+
+from compedu.errors import CompressionError
+from compedu.graph import ChannelGroup, Channels, find_channels
+
+
+def sizes(channels: Channels) -> dict[str, int]:
+    return {group.name: group.size for group in channels.groups}
+
+
+def reason(channels: Channels, layer: str) -> str:
+    return dict(channels.left_out)[layer]
+
+
+# Channel groups: what hangs together
+
+
+def test_members_and_roles_of_a_plain_chain():
+    channels = Channels(plain(), images())
+    assert sizes(channels) == {"first": 8, "second": 6}
+    assert [(m.layer, m.role, m.side) for m in channels.groups[1].members] == [
+        ("second", "producer", "output"), ("norm", "normalization", "output"), ("fc", "consumer", "input"),
+    ]
+    assert channels.left_out == (("fc", "its channels are the network's output"),)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_removal_law_holds_on(name):
+    forward, layers = STRUCTURES[name]
+    model, example = Network(forward, **copy.deepcopy(layers)).double(), images().double()
+    channels = Channels(model, example)
+    assert channels.groups
+    for single in [*({g.name: [g.size - 1, 0][: g.size - 1]} for g in channels.groups),
+                   {g.name: range(g.removable(0.5)) for g in channels.groups}]:
+        smaller = channels.remove(model, single, verify=False)
+        silent = channels.zero(model, single)(example)
+        assert torch.allclose(smaller(example), silent, rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(model(example), silent, rtol=1e-3, atol=1e-3)
+
+
+def test_groups_of_a_grouped_convolution_stay_equally_wide():
+    forward, layers = STRUCTURES["grouped"]
+    model = Network(forward, **copy.deepcopy(layers))
+    channels = Channels(model, images())
+    assert sizes(channels) == {"a": 2, "b": 3}
+    smaller = channels.remove(model, {"a": [0], "b": [2]})
+    assert (smaller.b.in_channels, smaller.b.out_channels, smaller.b.groups) == (4, 8, 4)
+    assert torch.equal(smaller.b.weight, model.b.weight[[0, 1, 3, 4, 6, 7, 9, 10], 1:])
+
+
+def test_a_join_before_a_grouped_convolution_couples_its_parts():
+    forward, layers = STRUCTURES["grouped behind a join"]
+    assert sizes(Channels(Network(forward, **copy.deepcopy(layers)), images())) == {"a": 6, "g": 4}
+
+
+def test_channels_that_go_different_ways_make_groups_of_their_own_and_no_layer_becomes_empty():
+    forward, layers = STRUCTURES["joined, then added"]
+    model = Network(forward, **copy.deepcopy(layers))
+    channels = Channels(model, images())
+    assert sizes(channels) == {"a": 4, "b": 5}
+    smaller = channels.remove(model, {"a": [0, 1, 2], "b": [0, 1, 2, 3]})
+    assert (smaller.a.out_channels, smaller.b.out_channels, smaller.c.out_channels) == (1, 1, 2)
+
+
+def test_second_group_of_one_layer_has_a_name_of_its_own():
+    forward, layers = STRUCTURES["grouped behind an uneven join"]
+    channels = Channels(Network(forward, **copy.deepcopy(layers)), images())
+    assert sizes(channels) == {"a": 2, "a/2": 4, "g": 4}
+    assert [group.producers for group in channels.groups] == [("a",), ("a", "b"), ("g",)]
+
+
+def test_depthwise_channels_follow_their_producer():
+    forward, layers = STRUCTURES["depthwise"]
+    model = Network(forward, **copy.deepcopy(layers))
+    channels = Channels(model, images())
+    assert sizes(channels) == {"a": 6} and channels.groups[0].producers == ("a",)
+    smaller = channels.remove(model, {"a": [1, 4]})
+    assert (smaller.b.in_channels, smaller.b.out_channels, smaller.b.groups) == (4, 4, 4)
+
+
+# Channel groups: what stays, and why
+
+
+@pytest.mark.parametrize("forward, layers, why", [
+    (lambda net, x: net.b(net.a(x) + x), {"a": conv(3, 3), "b": conv(3, 4)}, "joined with a network's input"),
+    (lambda net, x: net.a(x), {"a": conv(3, 4)}, "the network's output"),
+    (lambda net, x: _both(net.a(x), net.b), {"a": conv(3, 4), "b": conv(4, 4)}, "the network's output"),
+    (lambda net, x: net.c(net.a(net.a(net.b(x)))), {"a": conv(4, 4), "b": conv(3, 4), "c": conv(4, 4)},
+     "'a' is used 2 times"),
+    (lambda net, x: net.b(net.norm(net.a(x))), {"a": conv(3, 4), "norm": nn.GroupNorm(2, 4), "b": conv(4, 4)},
+     "go through 'norm', a GroupNorm"),
+    (lambda net, x: net.b(net.a(x) * net.scale), {"a": conv(3, 4), "b": conv(4, 4),
+     "scale": nn.Parameter(torch.ones(4, 1, 1))}, "a free parameter"),
+    (lambda net, x: net.c(net.b(net.a(x))), {"a": conv(3, 4), "b": nn.ConvTranspose2d(4, 4, 1), "c": conv(4, 4)},
+     "'b' is a ConvTranspose2d"),
+])
+def test_channels_that_must_stay_are_left_out_with_the_reason(forward, layers, why):
+    model = Network(forward, **copy.deepcopy(layers))
+    channels = Channels(model, images())
+    assert "a" not in sizes(channels) and why in reason(channels, "a")
+    with pytest.raises(CompressionError, match="'a' keeps its channels because"):
+        channels.remove(model, {"a": [0]})
+
+
+def _both(y, layer):
+    return y, layer(y)
+
+
+def test_layer_that_the_network_never_calls_is_left_out_and_the_rest_is_free():
+    model = Network(lambda net, x: net.b(net.a(x)), a=conv(3, 4), b=conv(4, 4), spare=conv(4, 4))
+    channels = Channels(model, images())
+    assert sizes(channels) == {"a": 4}
+    assert reason(channels, "spare") == "the network does not call it as a layer of its own"
+
+
+def test_join_with_the_input_leaves_the_other_channels_free():
+    model = Network(lambda net, x: net.b(torch.cat([x, net.a(x)], 1)), a=conv(3, 5), b=conv(8, 4)).double()
+    channels = Channels(model, images().double())
+    assert sizes(channels) == {"a": 5}
+    assert torch.equal(channels.remove(model, {"a": [1, 3]}).b.weight, model.b.weight[:, [0, 1, 2, 3, 5, 7]])
+
+
+def test_layers_with_a_shared_weight_stay():
+    model = Network(lambda net, x: net.c(net.b(net.a(x).relu())), a=conv(3, 3), b=conv(3, 3), c=conv(3, 4))
+    model.b.weight = model.a.weight
+    assert "shares a parameter" in reason(Channels(model, images()), "a")
+
+
+def test_compressed_layers_stay_and_the_rest_is_free():
+    model = plain()
+    model.first = masked(model.first)
+    channels = Channels(model, images())
+    assert sizes(channels) == {"second": 6}
+    assert reason(channels, "first") == "'first' is already compressed (Masked): remove channels first"
+
+
+def test_unknown_operation_is_refused_by_name():
+    mix = torch.eye(4)
+    model = Network(lambda net, x: net.b(torch.einsum("nchw,ck->nkhw", net.a(x), mix)), a=conv(3, 4), b=conv(4, 4))
+    with pytest.raises(CompressionError, match="its own forward calls 'einsum', whose effect on channels is not known"):
+        Channels(model, images())
+
+
+# Removal: what is refused
+
+
+def test_channel_that_speaks_when_silenced_is_caught_unless_verification_is_off():
+    model = Network(lambda net, x: net.b(torch.sigmoid(net.a(x))), a=conv(3, 4), b=conv(4, 4))
+    channels = Channels(model, images())
+    with pytest.raises(CompressionError, match="outputs differ by .*law on their own: a\\. "):
+        channels.remove(model, {"a": [0]})
+    assert channels.remove(model, {"a": [0]}, verify=False).a.out_channels == 3
+
+
+def test_weights_that_are_not_numbers_are_refused():
+    model = plain()
+    model.first.weight.data[0] = torch.nan
+    with pytest.raises(CompressionError, match="not finite"):
+        Channels(model, images()).remove(model, {"first": [1]})
+
+
+@pytest.mark.parametrize("removal, message", [
+    ({"first": range(8)}, "all 8 channels of group 'first' would be removed"),
+    ({"first": [8]}, "'first' has channels 0 to 7; asked to remove 8 to 8"),
+    ({"first": [-1]}, "'first' has channels 0 to 7"),
+    ({"third": [0]}, "no channel group 'third'; the groups are first, second"),
+    ({"fc": [0]}, "no channel group 'fc'; 'fc' keeps its channels because its channels are the network's output"),
+])
+@pytest.mark.parametrize("action", ["remove", "zero"])
+def test_bad_removals_are_refused_by_name(action, removal, message):
+    model = plain()
+    with pytest.raises(CompressionError, match=message):
+        getattr(Channels(model, images()), action)(model, removal)
+
+
+def test_network_of_another_structure_is_refused():
+    model = plain()
+    channels = Channels(model, images())
+    smaller = channels.remove(model, {"first": [0]})
+    with pytest.raises(CompressionError, match="another structure"):
+        channels.remove(smaller, {"first": [0]})
+
+
+def test_removing_nothing_gives_an_equal_copy():
+    model, x = plain(), images()
+    same = Channels(model, x).remove(model, {"first": []})
+    assert same is not model and torch.equal(same(x), model(x))
+
+
+def test_input_model_is_untouched_in_weights_mode_gradients_and_random_state():
+    model = plain().train()
+    model.first.weight.requires_grad_(False)
+    model(images()).sum().backward()
+    before, gradient = copy.deepcopy(model.state_dict()), model.second.weight.grad.clone()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        smaller = Channels(model, images()).remove(model, {"first": [0], "second": [1, 2]})
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert model.training and smaller.training and torch.equal(model.second.weight.grad, gradient)
+    assert not model.first.weight.requires_grad and not smaller.first.weight.requires_grad
+    assert smaller.second.weight.requires_grad and torch.equal(torch.get_rng_state(), state)
+
+
+# Choosing and remembering
+
+
+@pytest.mark.parametrize("size, fraction, round_to, removed", [
+    (100, 0.29, 1, 29), (10, 0.0, 1, 0), (10, 0.99, 1, 9), (64, 0.5, 8, 32), (64, 0.55, 8, 32), (20, 0.5, 8, 4),
+    (6, 0.5, 8, 0), (3, 0.5, 1, 1),
+])
+def test_count_to_remove_keeps_a_multiple_and_never_everything(size, fraction, round_to, removed):
+    assert ChannelGroup("a", size, ()).removable(fraction, round_to) == removed
+
+
+@pytest.mark.parametrize("fraction, round_to", [(1.0, 1), (-0.1, 1), (0.5, 0)])
+def test_impossible_counts_are_refused(fraction, round_to):
+    with pytest.raises(ValueError, match="must be at least"):
+        ChannelGroup("a", 4, ()).removable(fraction, round_to)
+
+
+def test_totals_add_up_the_filters_that_one_channel_owns():
+    forward, layers = STRUCTURES["grouped"]
+    group = Channels(Network(forward, **copy.deepcopy(layers)), images()).groups[1]
+    assert group.totals("b", torch.arange(12.0)).tolist() == [0 + 3 + 6 + 9, 1 + 4 + 7 + 10, 2 + 5 + 8 + 11]
+
+
+def test_groups_are_remembered_until_the_structure_changes():
+    model = plain()
+    first = find_channels(model, images())
+    assert find_channels(model, images()) is first
+    model.second = conv(8, 6, groups=2)
+    assert find_channels(model, images()) is not first
+
+
+def test_memory_does_not_keep_a_network_alive():
+    model = plain()
+    find_channels(model, images())
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_groups_found_once_serve_networks_with_other_weights():
+    model, other = plain(), plain()
+    other.first.weight.data.neg_()
+    channels = Channels(model, images())
+    assert torch.equal(channels.remove(other, {"first": [0]}).first.weight, other.first.weight[1:])

@@ -1,0 +1,122 @@
+"""Graph: tracing with forms as leaves, layers in front of a ReLU, batch-norm folding."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from structures import Network, conv, images, masked, plain
+from torch import nn
+
+from compedu.errors import CompressionError
+from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, trace
+
+
+# Tracing
+
+
+def test_forms_are_leaves_of_the_graph():
+    model = plain()
+    model.first = masked(model.first)
+    assert list(layer_calls(trace(model))) == ["first", "second", "norm", "relu", "fc"]
+
+
+def test_untraceable_module_is_named_with_the_reason():
+    class Fickle(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    message = "module '1.inner' failed with TraceError: .*control flow.*layer by layer"
+    with pytest.raises(CompressionError, match=message):
+        trace(nn.Sequential(nn.Linear(2, 2), Network(lambda net, x: net.inner(x), inner=Fickle())))
+
+
+def test_network_in_training_mode_is_traced_as_it_runs_at_inference_and_stays_in_training_mode():
+    model = Network(
+        lambda net, x: (net.main(x), net.spare(x)) if net.training else net.main(x),
+        main=nn.Linear(2, 2), spare=nn.Linear(2, 2),
+    ).train()
+    assert list(layer_calls(trace(model))) == ["main"]
+    assert model.training and model.main.training
+
+
+def test_graph_shares_the_tensors_of_the_network():
+    model = plain()
+    assert trace(model).get_submodule("first").weight is model.first.weight
+
+
+# ReLU and folding
+
+
+def test_relu_is_found_as_module_function_and_method_and_through_batch_norm():
+    model = Network(
+        lambda net, x: net.d(F.relu6(net.c(F.relu(net.b(net.norm(net.a(x)).relu()))))),
+        a=conv(3, 4), norm=nn.BatchNorm2d(4), b=conv(4, 4), c=conv(4, 4), d=conv(4, 4),
+    )
+    assert followed_by_relu(model) == {"a", "b"}
+    assert followed_by_relu(plain()) == {"first", "second"}
+
+
+def test_layer_whose_output_is_also_read_before_the_relu_does_not_count():
+    model = Network(lambda net, x: _plus_its_relu(net.a(x)), a=conv(3, 4))
+    assert followed_by_relu(model) == set()
+
+
+def _plus_its_relu(y):
+    return y + y.relu()
+
+
+@pytest.mark.parametrize("layer, norm, shape", [
+    (conv(3, 6, bias=False), nn.BatchNorm2d(6), (2, 3, 6, 6)),
+    (conv(4, 6, groups=2), nn.BatchNorm2d(6), (2, 4, 6, 6)),
+    (conv(3, 6), nn.BatchNorm2d(6, affine=False), (2, 3, 6, 6)),
+    (nn.Linear(5, 6), nn.BatchNorm1d(6), (2, 5)),
+    (nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6, eps=0.1), (2, 5)),
+])
+def test_folded_layer_equals_layer_and_batch_norm(layer, norm, shape):
+    model = Network(lambda net, x: net.norm(net.layer(x)), layer=layer, norm=norm).double()
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    folded = fold_batch_norm(model)
+    assert type(folded.norm) is nn.Identity and folded.layer.bias is not None
+    assert torch.allclose(folded(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+def test_folding_computes_in_float64_and_keeps_type_gradient_flag_and_input():
+    model = plain()
+    model.second.weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    folded = fold_batch_norm(model)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    exact = fold_batch_norm(copy.deepcopy(model).double())
+    assert torch.equal(folded.second.weight, exact.second.weight.float())
+    assert not folded.second.weight.requires_grad and folded.second.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("forward", [
+    lambda net, x: _add_both(net.norm, net.layer(x)),
+    lambda net, x: net.norm(net.layer(net.layer(x))),
+    lambda net, x: net.norm(net.layer(net.norm(x))),
+    lambda net, x: net.layer(net.norm(x)),
+    lambda net, x: net.norm(net.layer(x).relu()),
+], ids=["second reader", "layer twice", "batch norm twice", "batch norm first", "relu between"])
+def test_what_cannot_be_folded_is_left_alone(forward):
+    model = Network(forward, layer=conv(4, 4), norm=nn.BatchNorm2d(4))
+    assert batch_norm_pairs(model) == []
+    assert torch.equal(fold_batch_norm(model)(images(4)), model(images(4)))
+
+
+def _add_both(norm, y):
+    return norm(y) + y
+
+
+def test_batch_norm_without_running_statistics_is_left_alone():
+    model = Network(lambda net, x: net.norm(net.layer(x)), layer=conv(3, 4),
+                    norm=nn.BatchNorm2d(4, track_running_stats=False))
+    assert batch_norm_pairs(model) == []
+
+
+def test_batch_norm_registered_under_two_names_is_folded_under_both():
+    norm = nn.BatchNorm2d(4)
+    model = Network(lambda net, x: net.alias(net.layer(x)), layer=conv(3, 4), norm=norm, alias=norm).double()
+    x = images().double()
+    assert torch.allclose(fold_batch_norm(model)(x), model(x), rtol=1e-12, atol=1e-12)
