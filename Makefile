@@ -38,7 +38,7 @@ help:
 	@echo "make clean     remove the environment and everything built (not $(LEARNER)/)"
 
 lab: $(VENV)/lab.stamp
-	$(BIN)/compedu lab --folder $(LEARNER) -- $(LAB_ARGS)
+	$(BIN)/compedu lab --folder "$(LEARNER)" -- $(LAB_ARGS)
 
 test: $(VENV)/all.stamp
 	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)

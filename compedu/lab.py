@@ -136,11 +136,20 @@ def open_lab(folder=None, arguments=()):
     """
     folder = Path(folder or FOLDER)
     with released_chapters() as source:
-        print(summary(folder, copy_chapters(source, folder)), flush=True)
+        copies = copy_chapters(source, folder)
+    print(summary(folder, copies), flush=True)
     os.environ.update(jupyter_environment(folder))
     from jupyterlab.labapp import LabApp
 
-    LabApp.launch_instance(argv=[f"--ServerApp.root_dir={folder.resolve()}", *arguments])
+    LabApp.launch_instance(argv=[*lab_options(folder, copies), *arguments])
+
+
+def lab_options(folder, copies) -> list[str]:
+    """JupyterLab's options for the learner's folder: it opens on the first chapter."""
+    options = [f"--ServerApp.root_dir={Path(folder).resolve()}"]
+    if copies:
+        options.append(f"--LabApp.default_url=/lab/tree/{copies[0].name.as_posix()}")
+    return options
 
 
 def jupyter_environment(folder) -> dict[str, str]:

@@ -5,7 +5,7 @@ import sys
 import pytest
 from processes import ROOT, closed_network, network_uses, running_lab
 
-from compedu.lab import copy_chapters, summary
+from compedu.lab import copy_chapters, lab_options, summary
 from compedu.release import chapters
 
 
@@ -139,6 +139,12 @@ def test_a_file_is_no_folder_and_the_authors_folder_is_not_the_learners(released
         copy_chapters(released, tmp_path / "file")
     with pytest.raises(ValueError, match="author's notebooks"):
         copy_chapters(released, ROOT / "notebooks")
+
+
+def test_jupyterlab_starts_on_the_first_chapter_where_there_is_one(released, tmp_path):
+    copies = copy_chapters(released, tmp_path / "mine")
+    assert lab_options(tmp_path / "mine", copies)[-1] == "--LabApp.default_url=/lab/tree/00_start.ipynb"
+    assert len(lab_options(tmp_path / "mine", [])) == 1
 
 
 @pytest.mark.slow
