@@ -68,7 +68,10 @@ def with_batch_norm_used(model):
     return model.double()
 
 
-@pytest.mark.parametrize("spec", ["lenet5(size=16, width=0.4)", "vgg(size=16, width=0.2)", "resnet(size=16, width=0.5)"])
+SPECS = ["lenet5(size=16, width=0.4)", "vgg(size=16, width=0.2)", "resnet(size=16, width=0.5)"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_reordering_channels_leaves_the_function_as_it_is(spec):
     model = with_batch_norm_used(build(spec))
     x = random(3, 1, 16, 16).double()

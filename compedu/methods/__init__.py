@@ -1,6 +1,7 @@
 """All methods, in the order of the chapters: this tuple is the table of contents of the course."""
 
 from compedu.methods.compact_filters.crelu import CReLU
+from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import TOPICS, Method, Skipped, compression_of
@@ -22,6 +23,7 @@ METHODS: tuple[type[Method], ...] = (
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,
+    SoftTargetDistillation,
     FineTune,
     SmallDense,
 )

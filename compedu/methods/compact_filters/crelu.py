@@ -43,8 +43,8 @@ class CReLU(TrainingMethod, SelectiveMethod):
 
     start: str = knob(
         "paired",
-        "where training starts: paired keeps the trained weights, joins each filter with the most opposite one and takes "
-        "half of their difference as base; scratch draws the whole network anew",
+        "where training starts: paired keeps the trained weights and joins each filter with the most opposite one (the "
+        "base is half of their difference), scratch draws the whole network anew",
         choices=("paired", "scratch"),
     )
     epochs: int = knob(5, "passes over the training images; 0 shows what pairing alone does", low=0, tour=(0, 20))
@@ -77,7 +77,7 @@ class CReLU(TrainingMethod, SelectiveMethod):
 
 
 def first_half(filters: Tensor) -> Tensor:
-    """Return the first half of freshly drawn `filters`: the mean of two would have less variance than they were given."""
+    """Return the first half of freshly drawn `filters`; a half difference would have less variance than was drawn."""
     return filters.chunk(2)[0]
 
 

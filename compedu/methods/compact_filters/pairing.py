@@ -39,7 +39,7 @@ def _cosines(kernel: Tensor) -> Tensor:
 
 
 def can_be_reordered(group: ChannelGroup, layer: str, filters: int) -> bool:
-    """Tell whether all filters of `layer` are the channels of `group`, in their order, so that any order can be made."""
+    """Tell whether the filters of `layer` are the channels of `group`, one by one, so that any order can be made."""
     for member in group.members:
         if (member.layer, member.role) == (layer, "producer"):
             return torch.equal(member.channels, torch.arange(filters)) and group.size == filters

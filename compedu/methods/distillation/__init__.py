@@ -1,0 +1,1 @@
+"""Knowledge distillation: a small student learns from what a trained teacher says."""
