@@ -9,6 +9,8 @@ import pytest
 from compedu.course import LabBook, check, predict, show
 from compedu.errors import CompressionError
 from compedu.methods.pruning.magnitude import MagnitudePruning, keep_largest
+from compedu.methods.quantization.linear import LinearQuantization
+from compedu.methods.training.fine_tune import FineTune
 
 
 def wilson(correct, total, z=1.959964):
@@ -55,6 +57,11 @@ RIGHT = {
     "paired": [exact, scipy_exact],
     "dense_bytes": [lambda n: 4 * n, lambda n: n * 32 / 8],
     "criteria": [lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, s / t), lambda a, b, s, t: (a / b, (a - b) / b, (a - b) / a, s / t)],
+    "largest_rank": [lambda m, n: (m * n - 1) // (m + n), lambda m, n: max(r for r in range(m * n) if r * (m + n) < m * n)],
+    "quantized_bytes": [lambda w, o, b: w * b / 8 + 4 * o, lambda w, o, b: (w * b + 32 * o) // 8],
+    "budget": [
+        MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=6), MagnitudePruning(sparsity=0.3) | LinearQuantization(bits=4),
+    ],
 }
 WRONG = {
     "interval": [wald, lambda c, n: wilson(c, n, 1.645), lambda c, n: (0.0, 1.0)],
@@ -64,6 +71,9 @@ WRONG = {
         lambda a, b, s, t: (a / b, 1 - b / a, 1 - b / a, s / t), lambda a, b, s, t: (b / a, a / b - 1, 1 - b / a, s / t),
         lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, t / s),
     ],
+    "largest_rank": [lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n)],
+    "quantized_bytes": [lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8],
+    "budget": [MagnitudePruning(sparsity=0.95), LinearQuantization(bits=4), "half of it", FineTune()],
 }
 
 
@@ -80,7 +90,7 @@ def test_known_mistakes_fail_with_a_hint(name, answer):
 
 
 def test_an_unknown_exercise_lists_the_known_ones():
-    with pytest.raises(ValueError, match="interval, paired, dense_bytes, criteria"):
+    with pytest.raises(ValueError, match="interval, paired, dense_bytes, criteria, largest_rank"):
         check("essay", None)
 
 
