@@ -1,11 +1,12 @@
 """What every test starts from: one torch thread, a cache folder of its own, live explorers; and the browser."""
 
+import atexit
 import os
 import shutil
 import tempfile
 
-_cache = tempfile.TemporaryDirectory(prefix="compedu-cache-")
-os.environ["COMPEDU_CACHE"] = _cache.name
+os.environ["COMPEDU_CACHE"] = tempfile.mkdtemp(prefix="compedu-cache-")
+atexit.register(shutil.rmtree, os.environ["COMPEDU_CACHE"], ignore_errors=True)
 os.environ.pop("COMPEDU_SYNC", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 
@@ -18,10 +19,6 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 # A closed network must look like one: without these, Chromium asks its maker's hosts at every start.
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
-
-
-def pytest_unconfigure():
-    _cache.cleanup()
 
 
 @pytest.hookimpl(wrapper=True)
