@@ -1,0 +1,99 @@
+"""Layers that run in float32: what each compressed form becomes at inference, and what to call it."""
+
+from collections import OrderedDict
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from compedu.deployment.kernels import csr
+from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
+from compedu.graph.trace import replace_module
+
+DENSE = "float32 dense"
+
+
+class BaseAndNegative(nn.Module):
+    """A layer whose output is joined with its negative: base filters y to [y, -y]."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [y, -y] along the channels."""
+        y = self.base(x)
+        return torch.cat([y, -y], dim=1)
+
+
+def float_layers(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+    """Return `model` with its forms replaced by what runs, and the kernel of each layer that holds weights, by name.
+
+    Changes `model`, which must be a private copy. Two kinds of forms stay until the network is traced: coded layers
+    with quantized inputs, which run on integers, and pruned linear layers that will run sparse.
+    """
+    kernels: dict[str, str] = {}
+    return _replaced(model, "", kernels, {}), kernels
+
+
+def _replaced(module: nn.Module, name: str, kernels: dict[str, str], made: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in made:  # registered twice: stays one layer
+        return made[module]
+    new, kernel = running(module)
+    if kernel is not None:
+        kernels[name] = kernel
+    made[module] = new
+    if kernel is None or isinstance(module, Factored):
+        for child, inner in list(new.named_children()):
+            setattr(new, child, _replaced(inner, f"{name}.{child}" if name else child, kernels, made))
+    return new
+
+
+def with_sparse_rows(model: nn.Module, kernels: dict[str, str]) -> nn.Module:
+    """Return `model` with the layers whose kernel is sparse replaced; changes `model`, which may be a traced one."""
+    for name in [name for name, kernel in kernels.items() if kernel == csr.NAME]:
+        layer = model.get_submodule(name)
+        replace_module(model, layer, csr.SparseLinear(layer.dense(), layer.bias))
+    return model
+
+
+def running(layer: nn.Module) -> tuple[nn.Module, str | None]:
+    """Return the module that runs in place of `layer`, and its kernel's name; None for modules without own weights."""
+    if isinstance(layer, Form):
+        return _running_form(layer)
+    if isinstance(layer, _NormBase):
+        return layer, "float32 normalization, not folded"
+    if type(layer) in (nn.Linear, nn.Conv2d):
+        return layer, DENSE
+    return layer, f"float32 {type(layer).__name__}" if any(True for _ in layer.parameters(recurse=False)) else None
+
+
+def _running_form(form: Form) -> tuple[nn.Module, str]:
+    quantized = isinstance(form.act, ActivationQuantizer)
+    rounded = ", inputs rounded in float32" if quantized else ""
+    match form:
+        case Coded() if quantized:
+            return form, "int8"  # the engine is named when the chain is built
+        case Factored():
+            parts = OrderedDict(act=form.act) if quantized else OrderedDict()
+            parts |= OrderedDict(first=form.first, second=form.second)
+            return nn.Sequential(parts), "two layers in sequence" + rounded
+        case BlockCirculant():
+            return form, "float32 FFT" + rounded
+        case Masked() if not quantized and form.geometry.kind == "linear" and csr.pays(form.dense()):
+            return form, csr.NAME
+        case Masked() | Coded() | CReLUFilters() if not quantized:
+            return _plain(form)
+    return form, f"{DENSE}, as {type(form).__name__}" + rounded
+
+
+def _plain(form: Masked | Coded | CReLUFilters) -> tuple[nn.Module, str]:
+    kernel, bias = form.dense().detach(), form.dense_bias()
+    match form:
+        case Masked():
+            return form.geometry.layer(kernel, bias), f"{DENSE}, zeros multiplied as well"
+        case Coded():
+            return form.geometry.layer(kernel, bias), f"{DENSE}, {form.bits}-bit weights decoded to float32"
+    base = replace(form.geometry, shape=tuple(form.base.shape)).layer(form.base, form.base_bias)
+    return BaseAndNegative(base), f"{DENSE}, base filters once"

@@ -1,0 +1,238 @@
+"""A network whose tensors stay whole numbers from layer to layer: the plan as data, and the module that runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compedu.deployment.kernels.product import Grid, Product, Window
+
+
+@dataclass(frozen=True)
+class Register:
+    """The place of one tensor while a plan runs."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: reads the registers `sources`, writes the register `target`; `name` is the layer or graph node."""
+
+    name: str
+    sources: tuple[int, ...]
+    target: int
+
+
+@dataclass(frozen=True)
+class Quantize(Step):
+    """Values to codes."""
+
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Dequantize(Step):
+    """Codes to values."""
+
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class Multiply(Step):
+    """A layer on codes. `bits` is the width of its weights; `keep_addend`: the addend is read again later."""
+
+    product: Product
+    bits: int
+    keep_addend: bool = False
+
+
+@dataclass(frozen=True)
+class MaxPool(Step):
+    """The largest code in each window: the grid stays."""
+
+    window: Window
+
+
+@dataclass(frozen=True)
+class AveragePool(Step):
+    """The average of each window (None: of the whole image), from codes to codes or values."""
+
+    window: Window | None
+    before: Grid
+    after: Grid | None
+
+
+@dataclass(frozen=True)
+class Clip(Step):
+    """Codes clipped to low..high: ReLU on codes."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Call(Step):
+    """Any other function; in `arguments` (positional, by name) registers stand for tensors.
+
+    `on` is "codes", "values" or "neither".
+    """
+
+    function: Callable
+    arguments: tuple[tuple, dict[str, Any]]
+    on: str = "values"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a network, the registers of its inputs, and its output, in which registers stand for tensors."""
+
+    inputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    output: Any
+    registers: int
+
+    @property
+    def breaks(self) -> tuple[str, ...]:
+        """The layers and functions that run in float32: each breaks the chain of integers."""
+        return tuple(step.name for step in self.steps if isinstance(step, Call) and step.on == "values")
+
+    def __str__(self) -> str:
+        return "\n".join(f"{step.name}: {description(step)}" for step in self.steps)
+
+
+def description(step: Step) -> str:
+    """Return in words what a step does."""
+    match step:
+        case Quantize(grid=grid):
+            return f"values to codes 0..{grid.top}, scale {grid.scale:.4g}, zero point {grid.zero_point}"
+        case Dequantize():
+            return "codes to values"
+        case Multiply(product=p, bits=bits):
+            added = "" if not p.adds else " + shortcut"
+            clipped = "" if p.low is None else " + ReLU" if p.high is None else f" + clip to {p.low:g}..{p.high:g}"
+            end = "values" if p.target is None else f"codes 0..{p.target.top}, scale {p.target.scale:.4g}"
+            return f"{p.geometry.kind} with {bits}-bit weights{added}{clipped} to {end}"
+        case MaxPool(window=w):
+            return f"largest code of {w.kernel[0]}x{w.kernel[1]}"
+        case AveragePool(window=w):
+            return "average of " + ("the image" if w is None else f"{w.kernel[0]}x{w.kernel[1]}") + " in integers"
+        case Clip():
+            return "ReLU on codes"
+        case Call(on=on):
+            return {"values": "in float32", "codes": "on codes", "neither": "a shape or a constant"}[on]
+    raise TypeError(f"{type(step).__name__} is not a step of a plan")
+
+
+class IntegerChain(nn.Module):
+    """Runs a plan with the products of one engine: `OneDNN` or `Simulated`."""
+
+    def __init__(self, plan: Plan, engine: Any):
+        super().__init__()
+        self.plan, self.engine = plan, engine
+        last = {register: step for step in plan.steps for register in (*step.sources, step.target)}
+        kept = registers_in(plan.output)
+        self.program = []
+        for step in plan.steps:
+            dead = tuple({r for r in (*step.sources, step.target) if last[r] is step and r not in kept})
+            self.program.append((runner(step, engine), step.sources, step.target, dead))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return what the network returns for its inputs, in float32."""
+        registers: list[Any] = [None] * self.plan.registers
+        for index, x in zip(self.plan.inputs, inputs, strict=True):
+            registers[index] = x
+        for run, sources, target, dead in self.program:
+            registers[target] = run(*[registers[source] for source in sources])
+            for register in dead:
+                registers[register] = None
+        return filled(self.plan.output, registers)
+
+
+def runner(step: Step, engine: Any) -> Callable:
+    """Return the function from the tensors of a step's sources to the tensor of its target."""
+    match step:
+        case Quantize(grid=grid):
+            return grid.codes
+        case Dequantize(grid=grid):
+            return grid.values
+        case Multiply(product=product):
+            return adding(step, engine) if product.adds else engine.product(product)
+        case MaxPool(window=window):
+            return engine.max_pool(window)
+        case AveragePool(window=None):
+            return partial(image_average, source=step.before, target=step.after)
+        case AveragePool():
+            return window_average(step, engine)
+        case Clip(low=low, high=high):
+            return lambda codes: codes.clamp(low, high)
+        case Call():
+            return calling(step)
+    raise TypeError(f"{type(step).__name__} is not a step of a plan")
+
+
+def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the fused product and sum; two tensors whose sum would be broadcast are added afterwards in float32."""
+    p = step.product
+    fused, alone = engine.product(p), engine.product(replace(p, target=None, low=None, adds=False, addend=None))
+    shapes: dict[torch.Size, torch.Size] = {}
+
+    def run(x: Tensor, other: Tensor) -> Tensor:
+        if x.shape not in shapes:
+            shapes[x.shape] = p.output_shape(x.shape)
+        if other.shape == shapes[x.shape]:
+            return fused(x, other.clone() if step.keep_addend else other)
+        y = alone(x) + (other if p.addend is None else p.addend.values(other))
+        y = y if p.low is None else y.relu_()
+        return y if p.target is None else p.target.codes(y)
+
+    return run
+
+
+def window_average(step: AveragePool, engine: Any) -> Callable[[Tensor], Tensor]:
+    """Return the average pooling of a window, prepared for each number of channels that it meets."""
+    prepared: dict[int, Callable] = {}
+
+    def run(codes: Tensor) -> Tensor:
+        channels = codes.shape[1]
+        if channels not in prepared:
+            prepared[channels] = engine.product(step.window.average(channels, step.before, step.after))
+        return prepared[channels](codes)
+
+    return run
+
+
+def image_average(codes: Tensor, source: Grid, target: Grid | None) -> Tensor:
+    """Return the average over the image of codes (N, C, height, width), as (N, C, 1, 1): exact sums, one rounding."""
+    size = codes.shape[2] * codes.shape[3]
+    sums = codes.sum((2, 3), dtype=torch.int32, keepdim=True) - size * source.zero_point
+    y = sums.to(torch.float32) * source.scale * (torch.ones(()) / size)
+    return y if target is None else target.rounded(y)
+
+
+def calling(step: Call) -> Callable:
+    """Return a step's function with its registers as the only arguments."""
+    places, keywords = step.arguments
+    if not keywords and all(isinstance(place, Register) for place in places) and len(places) == len(step.sources):
+        return step.function
+
+    def run(*tensors: Any) -> Any:
+        registers = dict(zip(step.sources, tensors, strict=True))
+        return step.function(*filled(places, registers), **filled(keywords, registers))
+
+    return run
+
+
+def filled(structure: Any, registers: Any) -> Any:
+    """Return `structure` with every register replaced by its content."""
+    return fx.node.map_aggregate(structure, lambda leaf: registers[leaf.index] if isinstance(leaf, Register) else leaf)
+
+
+def registers_in(structure: Any) -> list[int]:
+    """Return the registers that `structure` holds, each once, in order."""
+    found: dict[int, None] = {}
+    fx.node.map_aggregate(structure, lambda leaf: found.setdefault(leaf.index) if isinstance(leaf, Register) else leaf)
+    return list(found)

@@ -1,0 +1,159 @@
+"""The int8 engine: oneDNN's quantized operators on plain uint8 and int8 tensors. The only file that names them."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, reduce
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compedu.deployment.kernels.product import Grid, Product, Window
+from compedu.forms import Geometry
+
+NAME = "int8 onednn"
+SIMULATED = "simulated"
+_FLAGS = {"avx512_vnni", "avx_vnni"}  # instructions that sum products of 8-bit numbers in 32 bits
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Which engine runs integer layers on this machine, and why."""
+
+    name: str
+    reason: str
+
+
+@cache
+def available() -> Capability:
+    """Return whether this machine runs int8 products natively; otherwise "simulated", with the reason.
+
+    Without VNNI the sum of two products saturates at 16 bits: wrong numbers, not only slow ones. Hence the check.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return Capability(SIMULATED, "this build of torch has no oneDNN")
+    if not has_vnni():
+        return Capability(SIMULATED, f"this {platform.machine()} processor has no VNNI instructions for 8-bit products")
+    if not sums_exactly():
+        return Capability(SIMULATED, "oneDNN's 8-bit products saturate here: the check with the largest codes failed")
+    return Capability(NAME, "VNNI instructions found, and the largest products are exact")
+
+
+def has_vnni() -> bool:
+    """Return whether the processor has instructions for sums of 8-bit products in 32 bits."""
+    if torch.cpu._is_vnni_supported():
+        return True
+    listing = Path("/proc/cpuinfo")
+    return listing.exists() and not _FLAGS.isdisjoint(listing.read_text().split())
+
+
+def sums_exactly() -> bool:
+    """Return whether the largest codes multiply and add without saturation."""
+    geometry, size = Geometry("linear", (16, 64)), 64
+    weights = torch.full(geometry.shape, 127, dtype=torch.int8)
+    run = OneDNN().product(Product(geometry, weights, torch.ones(1), None, Grid(1.0, 0)))
+    return bool((run(torch.full((4, size), 255, dtype=torch.uint8)) == 255 * 127 * size).all())
+
+
+class OneDNN:
+    """Integer products and pooling by oneDNN; activations in channels-last order."""
+
+    name = NAME
+
+    def product(self, p: Product) -> Callable[..., Tensor]:
+        """Return the function that runs `p` on uint8 codes; with `p.adds` its second argument is overwritten."""
+        if p.geometry.kind == "linear":
+            return _linear(p)
+        return _adding_convolution(p) if p.adds else _convolution(p)
+
+    def max_pool(self, w: Window) -> Callable[[Tensor], Tensor]:
+        """Return the function that takes the largest code in each window."""
+        pool = torch.ops.quantized.max_pool2d.default
+        options = (list(w.kernel), list(w.stride), list(w.padding), list(w.dilation), w.ceil_mode)
+        plain = w.padding == (0, 0) and w.dilation == (1, 1) and not w.ceil_mode
+
+        def run(codes: Tensor) -> Tensor:
+            # torch's kernel is slow where the channels do not fill its vectors, and on large tensors (up to 8 times).
+            sliced = plain and (codes.shape[1] % 32 or codes.numel() >= 2**20)
+            return _max_of_slices(codes, w) if sliced else pool(codes, *options)
+
+        return run
+
+
+def _max_of_slices(codes: Tensor, w: Window) -> Tensor:
+    """Return the largest code in each window without padding: over the rows of each window, then over its columns."""
+    for side in (0, 1):
+        count = (codes.shape[side + 2] - w.kernel[side]) // w.stride[side] + 1
+        span = (count - 1) * w.stride[side] + 1
+        slices = [
+            codes[:, :, i : i + span : w.stride[0]] if side == 0 else codes[:, :, :, i : i + span : w.stride[1]]
+            for i in range(w.kernel[side])
+        ]
+        codes = reduce(torch.maximum, slices)
+    return codes
+
+
+def _linear(p: Product) -> Callable[[Tensor], Tensor]:
+    multiply, weights = torch.ops.onednn.qlinear_pointwise.default, torch.ops.onednn.qlinear_prepack(p.codes, None)
+    zeros, output, after = _zeros(p), _output(p), _after(p)
+
+    def run(x: Tensor) -> Tensor:
+        return multiply(x, p.source.scale, p.source.zero_point, weights, p.scales, zeros, p.bias, *output, *after, "")
+
+    return run
+
+
+def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
+    convolve, weights, place = torch.ops.onednn.qconv2d_pointwise.default, _packed(p), _place(p.geometry)
+    zeros, output, after = _zeros(p), _output(p), _after(p)
+
+    def run(x: Tensor) -> Tensor:
+        source = (x, p.source.scale, p.source.zero_point)
+        return convolve(*source, weights, p.scales, zeros, p.bias, *place, *output, *after, "")
+
+    return run
+
+
+def _adding_convolution(p: Product) -> Callable[[Tensor, Tensor], Tensor]:
+    convolve, weights, place = torch.ops.onednn.qconv2d_pointwise.binary, _packed(p), _place(p.geometry)
+    zeros, output, (after, bounds) = _zeros(p), _output(p), _after(p)
+    addend = (1.0, 0) if p.addend is None else (p.addend.scale, p.addend.zero_point)
+    top = 255 if p.target is None else p.target.top
+
+    def run(x: Tensor, other: Tensor) -> Tensor:
+        other = other.contiguous(memory_format=torch.channels_last)
+        source = (x, p.source.scale, p.source.zero_point)
+        y = convolve(
+            *source, weights, p.scales, zeros, other, p.bias, *place, *output, *addend, "sum", 1.0, after, bounds, ""
+        )
+        return y if top == 255 else y.clamp_(max=top)
+
+    return run
+
+
+def _packed(p: Product) -> Tensor:
+    """Return the weights in the order that the kernel reads. The order does not depend on the input's size."""
+    grid = (p.source.scale, p.source.zero_point)
+    return torch.ops.onednn.qconv_prepack(p.codes, p.scales, *grid, *_place(p.geometry), None)
+
+
+def _place(g: Geometry) -> tuple[list[int], list[int], list[int], int]:
+    return list(g.stride), list(g.padding), list(g.dilation), g.groups
+
+
+def _zeros(p: Product) -> Tensor:
+    """Return the zero points of the weights: all zero, for the codes are symmetric."""
+    return torch.zeros(len(p.scales), dtype=torch.int32)
+
+
+def _output(p: Product) -> tuple[float, int, torch.dtype]:
+    return (1.0, 0, torch.float32) if p.target is None else (p.target.scale, p.target.zero_point, torch.uint8)
+
+
+def _after(p: Product) -> tuple[str, list[float]]:
+    """Return the name and arguments of the operation fused behind the product."""
+    low, high = p.bounds()
+    if high is not None:
+        return "hardtanh", [low, high]
+    return ("none", []) if low is None else ("relu", [])

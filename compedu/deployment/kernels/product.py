@@ -1,0 +1,108 @@
+"""What an integer product is: codes in, whole-number sums, codes out; every engine computes exactly this."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compedu.forms import ActivationQuantizer, Coded, Geometry
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values scale * (code - zero_point) of unsigned codes 0..top, kept as uint8."""
+
+    scale: float
+    zero_point: int
+    top: int = 255
+
+    @classmethod
+    def of(cls, act: ActivationQuantizer) -> "Grid":
+        """Return the grid of an activation quantizer of at most 8 bits."""
+        return cls(act.scale.item(), int(act.zero_point), 2**act.bits - 1)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the codes of values x, the same as `ActivationQuantizer.codes`."""
+        codes = torch.div(x, self.scale).round_()
+        if self.zero_point:
+            codes.add_(self.zero_point)
+        return codes.clamp_(0, self.top).to(torch.uint8)
+
+    def values(self, codes: Tensor) -> Tensor:
+        """Return the float32 values of codes."""
+        values = codes.to(torch.float32)
+        return (values.sub_(self.zero_point) if self.zero_point else values).mul_(self.scale)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Return the codes of float32 values in the engines' order: times 1 / scale, plus zero point, half to even."""
+        codes = x * (torch.ones(()) / self.scale) + self.zero_point
+        return codes.round_().clamp_(0, self.top).to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A linear layer or convolution on codes: clip(scales * source.scale * sum + bias + addend), rounded to `target`.
+
+    sum = codes * (input - source.zero_point), with `codes` int8 of `geometry.shape`; `scales` float32 of shape (1,) or
+    (out,); `bias` float32 (out,) or None. Without `target` the result stays float32. `adds`: a second input of the
+    output's shape is added, codes of the grid `addend` or, where that is None, float32 values; it takes its kind from
+    the result, so `addend` and `target` are both grids or both None (Jacob et al. 2018, section 2.2,
+    arXiv:1712.05877).
+    """
+
+    geometry: Geometry
+    codes: Tensor
+    scales: Tensor
+    bias: Tensor | None
+    source: Grid
+    target: Grid | None = None
+    low: float | None = None
+    high: float | None = None
+    adds: bool = False
+    addend: Grid | None = None
+
+    @classmethod
+    def of(cls, layer: Coded, source: Grid, **options) -> "Product":
+        """Return the product that a coded layer means on inputs of grid `source`."""
+        bias = None if layer.bias is None else layer.bias.detach().float().clone()
+        scales = layer.scale.detach().float().reshape(-1).clone()
+        return cls(layer.geometry, layer.codes().contiguous(), scales, bias, source, **options)
+
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Return what to clip the float32 result to before rounding: as asked for and, below 8 bits, to the grid.
+
+        Eight-bit grids end where uint8 ends. A sum is clipped to its grid after rounding: engines fuse only ReLU there.
+        """
+        if self.target is None or self.target.top == 255 or self.adds:
+            return self.low, self.high
+        scale, zero_point, top = self.target.scale, self.target.zero_point, self.target.top
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return max(low, -zero_point * scale), min(high, (top - zero_point) * scale)
+
+    def output_shape(self, shape: torch.Size) -> torch.Size:
+        """Return the shape of a convolution's output for an input of `shape` (N, in, height, width)."""
+        g = self.geometry
+        sides = (
+            (shape[i + 2] + 2 * g.padding[i] - g.dilation[i] * (g.shape[i + 2] - 1) - 1) // g.stride[i] + 1
+            for i in (0, 1)
+        )
+        return torch.Size((shape[0], g.shape[0], *sides))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A pooling window."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+    ceil_mode: bool = False
+
+    def average(self, channels: int, source: Grid, target: Grid | None) -> Product:
+        """Return the product that averages each window: a depthwise convolution with ones, scaled by 1 / size."""
+        geometry = Geometry("conv2d", (channels, 1, *self.kernel), self.stride, self.padding, groups=channels)
+        ones = torch.ones(geometry.shape, dtype=torch.int8)
+        return Product(geometry, ones, torch.ones(1) / math.prod(self.kernel), None, source, target)

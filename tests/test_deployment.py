@@ -1,0 +1,550 @@
+"""What `deploy` makes: the same network, folded, chained in integers where its layers are coded, each kernel named."""
+
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from compedu.deployment import deploy
+from compedu.deployment.integer_chain import (
+    AveragePool, Clip, Dequantize, IntegerChain, MaxPool, Multiply, Quantize, runner,
+)
+from compedu.deployment.kernels import csr, int8
+from compedu.deployment.kernels.simulated import Simulated
+from compedu.forms import (
+    ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Geometry, Masked,
+)
+from compedu.graph import fold_batch_norm
+from compedu.networks.lenet5 import lenet5
+from compedu.networks.lenet300 import lenet300
+from compedu.networks.resnet import resnet
+from compedu.networks.vgg import vgg
+
+NATIVE = int8.available().name == int8.NAME
+ENGINE = (int8.OneDNN if NATIVE else Simulated).name
+NETWORKS = {
+    "lenet300": lambda: lenet300(size=16),
+    "lenet5": lambda: lenet5(size=16),
+    "vgg": lambda: vgg(size=16, width=0.25),
+    "resnet": lambda: resnet(size=16, width=0.5, blocks=2),
+}
+
+
+def images(count: int = 6, channels: int = 1, size: int = 16, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def lively(model: nn.Module, seed: int = 1) -> nn.Module:
+    """Return the network in evaluation mode with weights and batch norms that do something, from one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in model.modules():
+            if type(layer) in (nn.Conv2d, nn.Linear):
+                fan_in = layer.weight[0].numel()
+                layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
+                if layer.bias is not None:
+                    layer.bias.copy_(torch.randn(len(layer.bias), generator=generator) * 0.1)
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.copy_(torch.randn(layer.num_features, generator=generator) * 0.2)
+                layer.running_var.copy_(torch.rand(layer.num_features, generator=generator) + 0.5)
+                layer.weight.copy_(torch.rand(layer.num_features, generator=generator) + 0.5)
+    return model.eval()
+
+
+def quantized(model: nn.Module, *inputs: torch.Tensor, bits: int = 8, act_bits: int = 8, keep: tuple = ()) -> nn.Module:
+    """Return a copy with coded layers, calibrated on `inputs`; the layers named in `keep` stay as they are."""
+    model, ranges = copy.deepcopy(model).eval(), {}
+    try:
+        model = fold_batch_norm(model)
+    except ValueError:
+        pass  # a network that cannot be traced keeps its batch norms
+    plain = {name: layer for name, layer in model.named_modules() if type(layer) in (nn.Conv2d, nn.Linear)}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: ranges.update({name: args[0].aminmax()}))
+        for name, layer in plain.items()
+    ]
+    with torch.no_grad():
+        model(*inputs)
+    for hook in hooks:
+        hook.remove()
+    for name in ranges.keys() - set(keep):
+        geometry, top = Geometry.of(plain[name]), max(2 ** (bits - 1) - 1, 1)
+        scale = plain[name].weight.detach().flatten(1).abs().amax(1).view(geometry.per_output) / top
+        coded = Coded(geometry, plain[name].weight, scale, bits, plain[name].bias)
+        coded.act = ActivationQuantizer.for_range(*map(float, ranges[name]), act_bits)
+        model.set_submodule(name, coded)
+    return model.eval()
+
+
+def plain_output(model: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(*inputs)
+
+
+def relative_error(y: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((y - wanted).norm() / wanted.norm()).item()
+
+
+def assert_chain_equals_twin(chain: IntegerChain, *inputs: torch.Tensor) -> None:
+    """Assert for every step that native and exact arithmetic turn the same input into the same output."""
+    twin, plan = Simulated(torch.float64), chain.plan
+    registers = dict(zip(plan.inputs, inputs, strict=True))
+    with torch.no_grad():
+        for step in plan.steps:
+            tensors = [registers[source] for source in step.sources]
+            wanted = runner(step, twin)(*[t.clone() if isinstance(t, torch.Tensor) else t for t in tensors])
+            registers[step.target] = runner(step, chain.engine)(*tensors)
+            if isinstance(wanted, torch.Tensor) and wanted.dtype == torch.uint8:
+                distance = (registers[step.target].int() - wanted.int()).abs()
+                assert distance.max() <= 1 and distance.sum() <= 1e-4 * wanted.numel(), step.name
+            elif isinstance(wanted, torch.Tensor):
+                torch.testing.assert_close(registers[step.target], wanted, rtol=1e-5, atol=1e-5)
+
+
+def net(forward, **layers: nn.Module) -> nn.Module:
+    """Return a network of the given layers and forward."""
+    model = type("Net", (nn.Module,), {"forward": forward})()
+    for name, layer in layers.items():
+        model.add_module(name, layer)
+    return model
+
+
+def conv(inside: int = 8, out: int = 8, size: int = 3, **options) -> nn.Conv2d:
+    return nn.Conv2d(inside, out, size, padding=size // 2, **options)
+
+
+def check_chain(model: nn.Module, *inputs: torch.Tensor, tolerance: float = 0.03, **options):
+    """Deploy the quantized network; compare with its twin step by step and with the float network; return it."""
+    model = lively(model)
+    wanted = plain_output(model, *inputs)
+    deployed = deploy(quantized(model, *inputs, **options))
+    assert_chain_equals_twin(deployed.body, *[deployed.prepared(x) for x in inputs])
+    assert relative_error(deployed(*inputs), wanted) < tolerance
+    return deployed
+
+
+def kinds(deployed) -> list[type]:
+    return [type(step) for step in deployed.plan.steps]
+
+
+# --- networks in float32 ---
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_deployed_network_computes_what_the_network_computes(name):
+    model, x = lively(NETWORKS[name]()), images()
+    torch.testing.assert_close(deploy(model)(x), plain_output(model, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_model_is_untouched(name):
+    model = NETWORKS[name]().train()
+    before, modules = copy.deepcopy(model.state_dict()), list(model.modules())
+    deploy(model, images())
+    assert model.training and list(model.modules()) == modules
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_batch_normalization_is_folded_away():
+    deployed = deploy(lively(vgg(size=16, width=0.25)))
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in deployed.modules())
+    assert set(deployed.kernels.values()) == {"float32 dense"} and "features.norm1_1" not in deployed.kernels
+
+
+def test_batch_normalization_that_cannot_be_folded_is_named():
+    model = lively(net(lambda self, x: self.conv(self.norm(x)), norm=nn.BatchNorm2d(1), conv=conv(1, 4)))
+    deployed, x = deploy(model), images()
+    assert deployed.kernels == {"norm": "float32 normalization, not folded", "conv": "float32 dense"}
+    torch.testing.assert_close(deployed(x), plain_output(model, x), rtol=1e-5, atol=1e-5)
+
+
+def test_networks_with_convolutions_run_channels_last():
+    assert deploy(lenet5(size=16)).channels_last
+    assert not deploy(lenet300(size=16)).channels_last
+    deployed = deploy(vgg(size=16, width=0.25))
+    weight = deployed.body.get_submodule("features.conv1_2").weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+def test_a_view_that_channels_last_tensors_do_not_allow_still_works():
+    layers = {"conv": conv(1, 4), "fc": nn.Linear(1024, 5)}
+    model = lively(net(lambda self, x: self.fc(self.conv(x).view(x.size(0), -1)), **layers))
+    torch.testing.assert_close(deploy(model)(images()), plain_output(model, images()), rtol=1e-4, atol=1e-4)
+
+
+def test_no_gradient_and_no_training():
+    deployed = deploy(lenet5(size=16))
+    assert not deployed(images()).requires_grad and not deployed.training
+    assert not any(parameter.requires_grad for parameter in deployed.parameters())
+    with pytest.raises(ValueError, match="does not train"):
+        deployed.train()
+    assert deployed.eval() is deployed
+
+
+def test_the_input_is_not_written_to():
+    layers = {"relu": nn.ReLU(inplace=True), "fc": nn.Linear(256, 3)}
+    model = net(lambda self, x: self.fc(F.relu_(self.relu(x + 0)).flatten(1)), **layers)
+    x = images()
+    before = x.clone()
+    deploy(model)(x)
+    deploy(quantized(model, x))(x)
+    assert torch.equal(x, before)
+
+
+def test_an_example_that_does_not_fit_shows_at_once():
+    with pytest.raises(RuntimeError):
+        deploy(lenet5(size=16), images(size=28))
+    with pytest.raises(RuntimeError):
+        deploy(quantized(lively(lenet5(size=16)), images()), images(channels=3))
+
+
+def test_a_network_in_double_precision_is_deployed_in_single_precision():
+    model, x = lively(lenet5(size=16)).double(), images().double()
+    deployed = deploy(model)
+    assert deployed(x).dtype == torch.float32
+    torch.testing.assert_close(deployed(x).double(), plain_output(model, x), rtol=1e-4, atol=1e-4)
+
+
+# --- forms in float32 ---
+
+
+def random(*shape: int, seed: int = 2) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def masked(out: int, inside: int, density: float) -> Masked:
+    weight = random(out, inside)
+    keep = torch.rand(out, inside, generator=torch.Generator().manual_seed(3)) < density
+    return Masked(Geometry("linear", (out, inside)), weight, keep, random(out))
+
+
+def float_forms() -> dict[str, tuple[Form, str]]:
+    convolution = Geometry("conv2d", (8, 4, 3, 3), padding=(1, 1))
+    factored = Factored(Geometry("linear", (12, 20)), nn.Linear(20, 3, bias=False), nn.Linear(3, 12))
+    return {
+        "sparse": (masked(512, 1024, 0.04), csr.NAME),
+        "too dense": (masked(512, 1024, 0.08), "float32 dense, zeros multiplied as well"),
+        "too small": (masked(10, 64, 0.01), "float32 dense, zeros multiplied as well"),
+        "masked conv": (
+            Masked(convolution, random(8, 4, 3, 3), random(8, 4, 3, 3, seed=4) > 0, None),
+            "float32 dense, zeros multiplied as well",
+        ),
+        "decoded": (
+            Coded(convolution, random(8, 4, 3, 3), torch.tensor(0.4), 4, random(8)),
+            "float32 dense, 4-bit weights decoded to float32",
+        ),
+        "circulant": (BlockCirculant(convolution, random(2, 9, 4), random(8), flips=3), "float32 FFT"),
+        "factored": (factored, "two layers in sequence"),
+        "crelu": (CReLUFilters(convolution, random(4, 4, 3, 3), random(4)), "float32 dense, base filters once"),
+    }
+
+
+@pytest.mark.parametrize("name", float_forms())
+def test_a_form_computes_the_same_and_its_kernel_is_named(name):
+    form, kernel = float_forms()[name]
+    inside = form.geometry.shape[1]
+    x = random(5, inside) if form.geometry.kind == "linear" else random(5, inside, 9, 9)
+    deployed = deploy(nn.Sequential(OrderedDict(layer=form, relu=nn.ReLU())))
+    assert deployed.kernels["layer"] == kernel and deployed.notes == ()
+    torch.testing.assert_close(deployed(x), plain_output(form, x).relu(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_layer_can_be_deployed():
+    form, kernel = float_forms()["factored"]
+    deployed, x = deploy(form), random(4, 20)
+    assert deployed.kernels == {"0": kernel, "0.first": "float32 dense", "0.second": "float32 dense"}
+    torch.testing.assert_close(deployed(x), plain_output(form, x))
+
+
+def test_sparse_rows_hold_only_the_weights_that_are_left():
+    form = masked(512, 1024, 0.04)
+    layer = deploy(nn.Sequential(form)).body.get_submodule("0")
+    assert layer.rows.values().numel() == int(form.mask.sum()) and layer.rows.layout == torch.sparse_csr
+
+
+def test_crelu_multiplies_only_the_base_filters():
+    form, _ = float_forms()["crelu"]
+    layers = [layer for layer in deploy(nn.Sequential(form)).modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in layers] == [4]
+
+
+def test_forms_with_rounded_inputs_that_have_no_integer_kernel_say_so():
+    form, _ = float_forms()["circulant"]
+    form.act = ActivationQuantizer.for_range(-2.0, 2.0, 4)
+    deployed, x = deploy(nn.Sequential(form)), random(2, 4, 9, 9)
+    assert deployed.kernels == {"0": "float32 FFT, inputs rounded in float32"}
+    torch.testing.assert_close(deployed(x), plain_output(form, x), rtol=1e-4, atol=1e-4)
+
+
+# --- chains of integers ---
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_codes_of_a_chain_equal_exact_arithmetic(name, bits):
+    model, x = quantized(lively(NETWORKS[name]()), images(), bits=bits, act_bits=bits), images()
+    deployed = deploy(model)
+    assert_chain_equals_twin(deployed.body, deployed.prepared(x))
+    assert relative_error(deployed(x), IntegerChain(deployed.plan, Simulated(torch.float64))(x)) < 0.01
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_chain_computes_what_its_forms_compute(name):
+    model, x = lively(NETWORKS[name]()), images()
+    small = quantized(model, x)
+    deployed = deploy(small)
+    assert relative_error(deployed(x), plain_output(small, x)) < 0.02
+    assert relative_error(deployed(x), plain_output(model, x)) < 0.05
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_bit_width_runs_on_integers_and_is_named(bits):
+    model, x = quantized(lively(lenet5(size=16)), images(), bits=bits, act_bits=max(bits, 2)), images()
+    deployed = deploy(model)
+    held = f", {bits}-bit weights and {max(bits, 2)}-bit inputs held in 8 bits"
+    assert set(deployed.kernels.values()) == {ENGINE + (held if bits < 8 else "")}
+    assert_chain_equals_twin(deployed.body, deployed.prepared(x))
+    assert relative_error(deployed(x), plain_output(model, x)) < 0.25  # a tie at few bits is a large step
+
+
+def test_no_float_stands_between_the_layers_of_lenet5():
+    deployed = deploy(quantized(lively(lenet5(size=16)), images()))
+    assert deployed.plan.breaks == ()
+    assert kinds(deployed).count(Quantize) == 1 and Dequantize not in kinds(deployed)
+    assert isinstance(deployed.plan.steps[0], Quantize)
+
+
+def test_shortcuts_are_added_inside_the_second_convolution():
+    deployed = deploy(quantized(lively(resnet(size=16, width=0.5, blocks=2)), images()))
+    assert deployed.plan.breaks == ("pool", "flatten")
+    sums = {step.name: step for step in deployed.plan.steps if isinstance(step, Multiply) and step.product.adds}
+    assert len(sums) == 6
+    assert sums["stage1.0.conv2"].product.addend is not None and sums["stage1.0.conv2"].product.low == 0.0
+    assert "stage1.0.conv2: conv2d with 8-bit weights + shortcut + ReLU to codes 0..255" in str(deployed.plan)
+
+
+def test_an_addend_that_is_read_later_is_not_overwritten():
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(torch.cat([(self.second(x) + x).relu(), x], 1))
+
+    deployed = check_chain(net(forward, first=conv(1), second=conv(), last=conv(16, 4)), images())
+    sums = [step for step in deployed.plan.steps if isinstance(step, Multiply) and step.product.adds]
+    assert [step.keep_addend for step in sums] == [True]
+
+
+def test_a_sum_that_is_broadcast_is_added_in_float():
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last((x + self.gate(F.adaptive_avg_pool2d(x, 1))).relu())
+
+    deployed = check_chain(net(forward, first=conv(1), gate=conv(8, 8, 1), last=conv(8, 4)), images())
+    assert any(isinstance(step, Multiply) and step.product.adds for step in deployed.plan.steps)
+
+
+def test_a_sum_behind_a_linear_layer_is_added_in_float():
+    def forward(self, x):
+        return self.last((self.first(x) + x).relu())
+
+    deployed = check_chain(net(forward, first=nn.Linear(16, 16), last=nn.Linear(16, 4)), images())
+    assert "add" in deployed.plan.breaks
+
+
+def test_concatenated_codes_stay_codes():
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(torch.cat([self.left(x).relu(), self.right(x).relu()], dim=1))
+
+    deployed = check_chain(net(forward, first=conv(1), left=conv(), right=conv(size=1), last=conv(16, 4)), images())
+    assert deployed.plan.breaks == () and kinds(deployed).count(Quantize) == 1
+
+
+def test_average_pooling_between_codes_runs_in_integers():
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(torch.cat([self.left(x), self.right(self.pool(x))], 1).relu())
+
+    layers = {"first": conv(1), "left": conv(), "pool": nn.AvgPool2d(3, 1, 1), "right": conv(), "last": conv(16, 4)}
+    deployed = check_chain(net(forward, **layers), images())
+    assert AveragePool in kinds(deployed) and deployed.plan.breaks == ()
+
+
+def test_a_global_average_of_codes_runs_in_integers():
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.fc(F.adaptive_avg_pool2d(x, (1, 1)).flatten(1)) + self.second(x).mean((2, 3))
+
+    deployed = check_chain(net(forward, first=conv(1), second=conv(8, 5), fc=nn.Linear(8, 5)), images())
+    assert AveragePool in kinds(deployed)
+
+
+MAX_POOLS = [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1, ceil_mode=True), lambda x: F.max_pool2d(x, 2, stride=1)]
+
+
+@pytest.mark.parametrize("pool", MAX_POOLS, ids=["2x2", "3x3", "function"])
+def test_max_pooling_stays_on_codes(pool):
+    layers = {"pool": pool} if isinstance(pool, nn.Module) else {}
+    act = (lambda self, x: self.pool(x)) if layers else (lambda self, x: pool(x))
+    layers |= {"first": conv(1), "second": conv(8, 4)}
+    model = net(lambda self, x: self.second(act(self, self.first(x)).relu()), **layers)
+    deployed = check_chain(model, images())
+    assert kinds(deployed) == [Quantize, Multiply, MaxPool, Clip, Multiply]
+
+
+RELUS = [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), F.relu, F.relu6, torch.relu]
+
+
+@pytest.mark.parametrize("relu", RELUS, ids=lambda relu: getattr(relu, "__name__", str(relu)))
+def test_a_relu_is_fused_with_the_layer_in_front(relu):
+    layers = {"act": relu} if isinstance(relu, nn.Module) else {}
+    act = (lambda self, x: self.act(x)) if layers else (lambda self, x: relu(x))
+    model = net(lambda self, x: self.second(act(self, self.first(x))), first=conv(1), second=conv(8, 4), **layers)
+    assert kinds(check_chain(model, images())) == [Quantize, Multiply, Multiply]
+
+
+def test_values_below_zero_survive_where_only_one_reader_is_behind_a_relu():
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x.relu()) + self.third(torch.sigmoid(x))
+
+    deployed = check_chain(net(forward, first=conv(1), second=conv(8, 4), third=conv(8, 4)), images())
+    assert "sigmoid" in deployed.plan.breaks
+
+
+def test_two_readers_of_one_tensor_share_its_codes_unless_their_widths_differ():
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.second(x) + self.third(x)
+
+    model = quantized(lively(net(forward, first=conv(1), second=conv(8, 4), third=conv(8, 4))), images())
+    assert kinds(deploy(model)).count(Quantize) == 1
+    model.third.act = ActivationQuantizer.for_range(0.0, 4.0, 3)
+    deployed, x = deploy(model), images()
+    assert kinds(deployed).count(Quantize) == 2
+    assert relative_error(deployed(x), plain_output(model, x)) < 0.06
+
+
+def test_layers_left_out_break_the_chain_and_are_named():
+    model, x = lively(vgg(size=16, width=0.25)), images()
+    deployed = deploy(quantized(model, x, keep=("features.conv1_1", "features.conv3_1", "fc")))
+    assert deployed.plan.breaks == (
+        "features.conv1_1", "features.relu1_1", "features.pool2", "features.conv3_1", "features.relu3_1", "pool",
+        "flatten", "fc",
+    )
+    assert deployed.kernels["features.conv3_1"] == "float32 dense"
+    assert deployed.kernels["features.conv3_2"] == ENGINE
+    assert_chain_equals_twin(deployed.body, deployed.prepared(x))
+    assert relative_error(deployed(x), plain_output(model, x)) < 0.03
+
+
+def test_functions_without_meaning_on_codes_run_in_float():
+    def forward(self, x):
+        x = torch.sigmoid(self.first(x)) * 2
+        x, rest = self.second(x).chunk(2, 1)
+        return self.third(x - rest).reshape(x.shape[0], -1)
+
+    deployed = check_chain(net(forward, first=conv(1), second=conv(), third=conv(4, 4)), images())
+    assert {"sigmoid", "mul", "chunk", "sub"} <= set(deployed.plan.breaks)
+    assert "getattr_1" not in deployed.plan.breaks
+
+
+def test_an_input_that_was_overwritten_is_seen_overwritten():
+    def forward(self, x):
+        x = self.first(x)
+        y = self.silu(x)  # overwrites x
+        return self.second(y) + self.third(x)
+
+    layers = {"first": conv(1), "silu": nn.SiLU(inplace=True), "second": conv(8, 4), "third": conv(8, 4)}
+    check_chain(net(forward, **layers), images())
+
+
+def test_several_inputs_and_outputs_and_a_default():
+    def forward(self, x, y, extra=None):
+        return {"sum": self.first(x) + self.second(y), "parts": (self.first(x), x)}
+
+    model, x, y = lively(net(forward, first=conv(1, 4), second=conv(1, 4))), images(), images(seed=5)
+    deployed, wanted = deploy(quantized(model, x, y)), plain_output(model, x, y)
+    got = deployed(x, y)
+    assert relative_error(got["sum"], wanted["sum"]) < 0.03
+    assert relative_error(got["parts"][0], wanted["parts"][0]) < 0.03 and torch.equal(got["parts"][1], x)
+
+
+def test_constants_of_the_network_are_part_of_the_chain():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv(1, 4)
+            self.register_buffer("shift", torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.conv(x - self.shift)
+
+    check_chain(Shifted(), images())
+
+
+def test_a_batch_of_one_gives_the_same_codes():
+    deployed, x = deploy(quantized(lively(lenet5(size=16)), images())), images()
+    torch.testing.assert_close(torch.cat([deployed(image[None]) for image in x]), deployed(x), rtol=1e-5, atol=1e-5)
+
+
+def test_low_rank_layers_with_quantized_factors_are_chained():
+    model = nn.Sequential(OrderedDict(flatten=nn.Flatten(), fc=nn.Linear(256, 30)))
+    layer = Factored(Geometry("linear", (30, 256)), nn.Linear(256, 12, bias=False), nn.Linear(12, 30))
+    model.fc = layer
+    x = images()
+    deployed = deploy(quantized(lively(model), x))
+    assert deployed.kernels == {"fc": "two layers in sequence", "fc.first": ENGINE, "fc.second": ENGINE}
+    assert relative_error(deployed(x), plain_output(model, x)) < 0.03
+
+
+class Untraceable(nn.Module):
+    """A network whose forward depends on the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = conv(1), nn.BatchNorm2d(8), conv(8, 4)
+        self.again = self.second
+
+    def forward(self, x):
+        x = self.norm(self.first(x)).relu()
+        return self.second(x) if x.sum() > 0 else self.again(-x)
+
+
+def test_a_network_that_cannot_be_traced_runs_layer_by_layer_and_says_so():
+    model, x = lively(Untraceable()), images()
+    float_only = deploy(model)
+    assert torch.equal(float_only(x), plain_output(model, x)) and "cannot be traced" in float_only.notes[-1]
+    small = quantized(model, x)
+    small.again = small.second
+    deployed = deploy(small)
+    assert deployed.kernels == {
+        "first": f"{ENGINE}, not chained",
+        "norm": "float32 normalization, not folded",
+        "second": f"{ENGINE}, not chained",
+    }
+    assert deployed.plan is None and isinstance(deployed.body.again, IntegerChain)
+    assert relative_error(deployed(x), plain_output(model, x)) < 0.03
+
+
+def test_a_layer_that_never_runs_is_named_so():
+    model = net(lambda self, x: self.used(x), used=conv(1, 4), spare=conv(1, 4))
+    assert deploy(model).kernels == {"used": "float32 dense", "spare": "never runs at inference"}
+
+
+def test_a_machine_without_the_instructions_simulates_and_says_so(monkeypatch):
+    model, x = quantized(lively(lenet5(size=16)), images()), images()
+    native = deploy(model)(x)
+    monkeypatch.setattr(int8, "available", lambda: int8.Capability("simulated", "no VNNI here"))
+    deployed = deploy(model)
+    assert set(deployed.kernels.values()) == {"simulated int8, float32 arithmetic"}
+    assert deployed.notes == ("integer layers are simulated: no VNNI here",)
+    assert relative_error(deployed(x), native) < 0.01
+
+
+def test_a_copy_of_a_deployed_network_computes_the_same():
+    deployed, x = deploy(quantized(lively(lenet5(size=16)), images())), images()
+    assert torch.equal(copy.deepcopy(deployed)(x), deployed(x))
