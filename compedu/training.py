@@ -98,11 +98,7 @@ def fit(
     the update, both with the step's number. With `resume`, the state is kept in that file and taken up from it, so
     that an interrupted run ends with the same bits as an uninterrupted one. The model ends in evaluation mode.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise CompressionError("the network has no parameter that can be trained")
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    run = _Run(model, optimizer, recipe, data, resume)
+    run = _Run(model, optimizer_of(model, recipe), recipe, data, resume)
     run.load()
     model.train()
     try:
@@ -111,7 +107,7 @@ def fit(
         ) as bar:
             for step in range(run.done, run.steps):
                 x, y = run.batch(step)
-                optimizer.zero_grad(set_to_none=True)
+                run.optimizer.zero_grad(set_to_none=True)
                 value = loss(model, x, y)
                 (value if penalty is None else value + penalty(model)).backward()
                 if before_step:
@@ -129,6 +125,14 @@ def fit(
         model.eval()
     run.save()
     return run.epoch_losses()
+
+
+def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return AdamW over the parameters of `model` that can be trained; `CompressionError` where there are none."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise CompressionError("the network has no parameter that can be trained")
+    return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
 @contextlib.contextmanager
@@ -153,7 +157,9 @@ def interrupt_between_steps() -> Iterator[Callable[[], None]]:
 class _Run:
     """The state of one training: what a file must hold so that it goes on as if nothing had happened."""
 
-    def __init__(self, model: nn.Module, optimizer, recipe: Recipe, data: Dataset, path: Path | None):
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, data: Dataset, path: Path | None
+    ):
         self.model, self.optimizer, self.recipe, self.data, self.path = model, optimizer, recipe, data, path
         self.per_epoch = math.ceil(len(data.x_train) / recipe.batch)
         self.steps = recipe.epochs * self.per_epoch

@@ -3,7 +3,9 @@
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.explorers.comparison import trade_off
 from compedu.explorers.explorer import Explorer
+from compedu.explorers.noise import criteria, gallery, noise_dots
 from compedu.methods import Method
 
 
@@ -12,4 +14,4 @@ def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **op
     return Explorer(method, model, data, **options)
 
 
-__all__ = ["Explorer", "explore"]
+__all__ = ["Explorer", "criteria", "explore", "gallery", "noise_dots", "trade_off"]
