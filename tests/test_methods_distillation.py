@@ -160,7 +160,7 @@ def test_a_student_that_is_no_network_is_refused_when_the_method_is_built(studen
 def test_images_that_do_not_fit_are_refused_by_name():
     wide = replace(DATA, **{f"x_{split}": DATA.split(split)[0][..., :12] for split in ("train", "validation", "test")})
     teacher = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 10)).eval()
-    with pytest.raises(CompressionError, match="16 x 12; students are built for square images"):
+    with pytest.raises(CompressionError, match="is built for square images; .* are 16 x 12"):
         SoftTargetDistillation(**FAST)(teacher, wide)
     with pytest.raises(CompressionError, match="cannot take images of 'digits"):
         SoftTargetDistillation(**FAST)(build("lenet5(size=28)"), DATA)
@@ -168,5 +168,7 @@ def test_images_that_do_not_fit_are_refused_by_name():
         SoftTargetDistillation(student="lenet5(size=28)", epochs=1)(teacher, DATA)
     with pytest.raises(CompressionError, match="student.*lenet5.size must be at least 16"):
         SoftTargetDistillation(student="lenet5")(teacher, digits(size=12).shortened(50, 10, 10))
+    with pytest.raises(CompressionError, match="has no teacher: Flatten has no weights"):
+        SoftTargetDistillation(**FAST)(nn.Flatten(), DATA)
     with pytest.raises(CompressionError, match="needs data for training"):
         SoftTargetDistillation()(teacher)

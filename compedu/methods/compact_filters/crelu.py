@@ -133,6 +133,6 @@ def draw_anew(model: nn.Module, seed: int) -> None:
                 module.reset_parameters()
             elif any(True for _ in module.parameters(recurse=False)):
                 raise CompressionError(
-                    f"{name or 'the network'} ({type(module).__name__}) cannot be drawn anew, as start='scratch' asks; "
+                    f"CReLU(start='scratch'): {name or 'the network'} ({type(module).__name__}) cannot be drawn anew; "
                     "use start='paired', or put CReLU before the step that made it"
                 )

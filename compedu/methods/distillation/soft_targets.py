@@ -66,6 +66,8 @@ class SoftTargetDistillation(TrainingMethod):
     def compress(self, task: Task) -> nn.Module:
         """Build the student and train it on the teacher's scores and the labels."""
         teacher, data = task.model, task.data
+        if not any(True for _ in teacher.parameters()):
+            raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
         scores = scores_of_all(teacher, data.x_train, data)
         student = student_for(self.student, data, scores.shape[1], self.seed)
         scores_of(student, data.example, data)
@@ -95,11 +97,16 @@ def student_for(spec: str, data: Dataset, classes: int, seed: int) -> nn.Module:
     """Return a new network `spec` for the images of `data` and the teacher's number of classes."""
     channels, height, width = data.shape
     if height != width:
-        raise CompressionError(f"images of {data.name!r} are {height} x {width}; students are built for square images")
+        raise CompressionError(
+            f"SoftTargetDistillation.student {spec!r} is built for square images; those of {data.name!r} are "
+            f"{height} x {width}"
+        )
     try:
         return build(spec, seed=seed, size=height, channels=channels, classes=classes)
     except ValueError as error:
-        raise CompressionError(f"the student {spec!r} cannot be built for images of {data.name!r}: {error}") from error
+        raise CompressionError(
+            f"SoftTargetDistillation.student {spec!r} cannot be built for images of {data.name!r}: {error}"
+        ) from error
 
 
 def scores_of_all(teacher: nn.Module, x: Tensor, data: Dataset) -> Tensor:
