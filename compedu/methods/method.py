@@ -120,18 +120,24 @@ class Task:
         for name, reason in others.items():
             self.skip(name, reason)
         chosen = selected(layers, self.method.layers)
-        for name in layers.keys() - chosen.keys():
-            self.skip(name, f"not selected by layers={self.method.layers!r}")
+        for name in layers:
+            if name not in chosen:
+                self.skip(name, f"not selected by layers={self.method.layers!r}")
         for knob_name, declared in knobs(self.method).items():
             if declared.per_layer:
                 check_patterns(getattr(self.method, knob_name), layers, f"{type(self.method).__name__}.{knob_name}")
         return chosen
 
     def refuse_if_nothing_done(self, done: int) -> None:
-        """Raise `CompressionError` with every reason when no layer was compressed."""
+        """Raise `CompressionError` with every reason, and the layers that it holds for, when no layer was compressed."""
         if done == 0:
-            reasons = "; ".join(f"{s.layer}: {s.reason}" for s in self.skipped) or "the network has no layer with weights"
-            raise CompressionError(f"{self.method!r} found nothing to compress: {reasons}")
+            layers: dict[str, list[str]] = {}
+            for s in self.skipped:
+                layers.setdefault(s.reason, []).append(s.layer)
+            reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
+            raise CompressionError(
+                f"{self.method!r} found nothing to compress: {reasons or 'the network has no layer with weights'}"
+            )
 
 
 def copied(model: nn.Module) -> nn.Module:

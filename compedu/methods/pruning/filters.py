@@ -113,9 +113,9 @@ class FilterPruning(SelectiveMethod):
             reason = f"its channels go with those of {', '.join(missing)}, which may not change"
         elif self.value(group) is None:
             reason = "no pattern of the per-layer values fits it"
-        for name in {m.layer for m in group.members if m.role in ("producer", "depthwise")} & chosen.keys():
-            if reason:
-                task.skip(name, reason)
+        for member in group.members if reason else ():
+            if member.role in ("producer", "depthwise") and member.layer in chosen:
+                task.skip(member.layer, reason)
         return not reason
 
     def value(self, group: ChannelGroup) -> float | None:

@@ -1,0 +1,66 @@
+"""Every method that chooses layers works on torchvision's networks, and names what it leaves as it is."""
+
+import laws
+import pytest
+import torch
+from torch import nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.files import load, model_bytes, save
+from compedu.knobs import knobs
+from compedu.methods import METHODS, LinearQuantization, SelectiveMethod
+from compedu.torchvision_import import import_torchvision
+
+LAYERWISE = [cls for cls in METHODS if issubclass(cls, SelectiveMethod)]
+QUICKLY = ("squeezenet1_0", "mobilenet_v2")
+SLOWLY = ("resnet18", "vgg11_bn", "googlenet", "densenet121", "efficientnet_b0")
+OPTIONS = {"googlenet": {"init_weights": False}, "vgg11_bn": {"init_weights": False}}
+NETWORKS = [*QUICKLY, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWLY)]
+
+
+def network(name: str) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(import_torchvision().models, name)(num_classes=10, **OPTIONS.get(name, {}))
+        if name == "vgg11_bn":  # its own head has 120 million weights, which teach a test nothing
+            model.avgpool = nn.AdaptiveAvgPool2d(1)
+            model.classifier = nn.Sequential(nn.Linear(512, 32), nn.ReLU(), nn.Linear(32, 10))
+    return laws.lively(model)
+
+
+def pictures() -> Dataset:
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(2)
+    return Dataset("pictures", x, y, x, y, x, y, tuple("0123456789"))
+
+
+def shortest(cls):
+    """The method without training where it allows that: these networks have seen nothing anyway."""
+    return laws.quick(cls, **{"epochs": int(knobs(cls)["epochs"].low)} if "epochs" in knobs(cls) else {})
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def given(request):
+    return network(request.param)
+
+
+@pytest.mark.parametrize("cls", LAYERWISE, ids=lambda cls: cls.__name__)
+def test_layerwise_methods_compress_it_or_name_why_not(given, cls):
+    small = laws.every_layer_is_done_or_named(shortest(cls), given, pictures())
+    if small is not None:
+        laws.compare_with_dense(small, pictures())
+        assert small(pictures().x_validation).shape == (2, 10)
+
+
+@pytest.mark.parametrize("cls", LAYERWISE, ids=lambda cls: cls.__name__)
+def test_what_they_make_of_it_is_loaded_into_a_fresh_network(cls, tmp_path):
+    small = shortest(cls)(network("squeezenet1_0"), pictures())
+    assert save(small, tmp_path / "model.ce") == len(model_bytes(small))
+    loaded = load(tmp_path / "model.ce", into=network("squeezenet1_0"))
+    with torch.inference_mode():
+        assert torch.equal(loaded(pictures().x_validation), small(pictures().x_validation))
+
+
+def test_activations_of_a_torchvision_network_are_calibrated():
+    small = LinearQuantization(activation_bits=8)(network("mobilenet_v2"), pictures())
+    assert laws.compare_with_dense(small, pictures()) == 53 and small.compression.skipped == ()
