@@ -226,8 +226,8 @@ def float_forms() -> dict[str, tuple[Form, str]]:
     convolution = Geometry("conv2d", (8, 4, 3, 3), padding=(1, 1))
     factored = Factored(Geometry("linear", (12, 20)), nn.Linear(20, 3, bias=False), nn.Linear(3, 12))
     return {
-        "sparse": (masked(512, 1024, 0.04), csr.NAME),
-        "too dense": (masked(512, 1024, 0.08), "float32 dense, zeros multiplied as well"),
+        "sparse": (masked(512, 1024, 0.08), csr.NAME),
+        "too dense": (masked(512, 1024, 0.12), "float32 dense, zeros multiplied as well"),
         "too small": (masked(10, 64, 0.01), "float32 dense, zeros multiplied as well"),
         "masked conv": (
             Masked(convolution, random(8, 4, 3, 3), random(8, 4, 3, 3, seed=4) > 0, None),

@@ -60,7 +60,7 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     integers, chained from layer to layer (8-bit products; fewer bits are held in 8). Networks with convolutions keep
     their tensors in channels-last order: up to twice as fast at batch 64, hardly slower at batch 1. Pruned linear
     layers run as sparse rows under the rule of `kernels.csr`. A network that cannot be traced runs layer by layer, and
-    `notes` says so. `example`, an input, is run once, so that an input that does not fit shows here and the kernels are warm.
+    `notes` says so. `example`, an input, is run once: an input that does not fit shows here, and the kernels are warm.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False).float()
     if isinstance(copied, Form) or not any(True for _ in copied.children()):
