@@ -31,15 +31,15 @@ class GlyphDials:
 
     alphabet: str = "standard"
     classes: tuple[str, ...] | None = None
-    shift: float = 4.0
-    rotation: float = 20.0
+    shift: float = 3.0
+    rotation: float = 21.0
     quarter_turns: bool = False
-    size: tuple[float, float] = (7.5, 12.0)
-    shear: float = 0.3
-    pen: tuple[float, float] = (1.6, 3.2)
-    ink: tuple[float, float] = (0.6, 1.0)
+    size: tuple[float, float] = (7.8, 11.7)
+    shear: float = 0.15
+    pen: tuple[float, float] = (1.7, 3.0)
+    ink: tuple[float, float] = (0.2, 0.9)
     wobble: float = 0.08
-    clutter: int = 2
+    clutter: int = 8
     wrap: bool = False
     permute: bool = False
     colour: str = "grey"
