@@ -240,6 +240,21 @@ def test_layers_that_were_shared_and_are_no_longer_come_back_apart():
     assert same(loaded(random(2, 4)), model(random(2, 4))) and loaded[0] is not loaded[2]
 
 
+def test_forms_that_share_a_tensor_keep_their_own_masks():
+    first, second = masked(nn.Linear(6, 6)), masked(nn.Linear(6, 6))
+    second.weight = first.weight
+    model = nn.Sequential(first, second).eval()
+    loaded = files.from_bytes(files.model_bytes(model), into=copy.deepcopy(model))
+    assert same(loaded(random(2, 6)), model(random(2, 6)))
+
+
+def test_forms_keep_every_part_of_their_geometry():
+    for options in ({"stride": 2}, {"padding": (1, 0)}, {"dilation": 2}, {"groups": 2}, {"stride": 2, "groups": 2}):
+        model = nn.Sequential(masked(nn.Conv2d(4, 4, 3, **options)))
+        loaded = files.from_bytes(files.model_bytes(model), into=nn.Sequential(nn.Conv2d(4, 4, 3)))
+        assert loaded[0].geometry == model[0].geometry
+
+
 def test_layers_kept_apart_do_not_go_into_a_network_that_shares_them():
     norm, pair = nn.LayerNorm(4), nn.Sequential(nn.Linear(4, 4))
     for target, model in (
@@ -432,6 +447,14 @@ def test_a_header_of_another_form_is_refused():
             files.from_bytes(sealed(top))
 
 
+def test_bytes_behind_the_header_are_refused():
+    deflated = header.seal(("lenet5", 0, (), (), (), ()), [])[header.FIXED + 1:]
+    content = bytes([len(deflated) + 3]) + deflated + b"abc"
+    data = header.MAGIC + bytes([1]) + zlib.crc32(content, zlib.crc32(b"\1")).to_bytes(4, "little") + content
+    with pytest.raises(FileFormatError, match="does not end where it should"):
+        files.from_bytes(data)
+
+
 def test_a_header_nested_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(header, "write_value", lambda value: value)
     with pytest.raises(FileFormatError, match="contradicts itself"):
@@ -494,6 +517,14 @@ def test_what_cannot_be_stored_is_refused_by_name_and_the_old_file_stays(tmp_pat
     with pytest.raises(CompressionError, match="layer '0', part 'weight': torch.complex64 cannot be stored"):
         files.save(model, tmp_path / "model")
     assert (tmp_path / "model").read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_that_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "something").touch()
+    with pytest.raises(OSError):
+        files.save(nn.Linear(3, 2), tmp_path / "folder")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_form_that_no_file_knows_is_refused():

@@ -86,7 +86,7 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
 
 
 def _check_complete(network: nn.Module, filled: dict[str, nn.Module], where: str) -> None:
-    """Raise `CompressionError` unless every layer with numbers is one of the file's, and each of these is in its place."""
+    """Raise `CompressionError` unless all layers with numbers are the file's, and each of these is in its place."""
     known = {id(module) for module in filled.values()}
     missing = [path or "(network)" for path, module in network.named_modules()
                if layers.own_tensors(module) and id(module) not in known]

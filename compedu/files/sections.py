@@ -60,7 +60,7 @@ def read(record: Record, reader: Reader, coding: str) -> Section:
     streams_of, tensor_of = _READERS[record.kind]
     shapes = streams_of(record.details)
     lengths = record.lengths or (0,) * len(shapes)
-    if len(lengths) != len(shapes) or any(not 0 <= count <= MAX_NUMBERS for count, _ in shapes):
+    if any(not 0 <= count <= MAX_NUMBERS for count, _ in shapes):
         raise ValueError(f"part {record.name!r} has an impossible size")
     written = [streams.read(reader, *shape, length, coding) for shape, length in zip(shapes, lengths, strict=True)]
     return Section(tensor_of(record.details, [stream.stream.symbols for stream in written]), written)
