@@ -19,7 +19,7 @@ _HOMES = {
     "Report": "compedu.metrics",
     "build": "compedu.networks",
     "deploy": "compedu.deployment",
-    "evaluate": "compedu.evaluate",
+    "evaluate": "compedu.evaluation",
     "explore": "compedu.explorers",
     "fit": "compedu.training",
     "inspect": "compedu.files",

@@ -15,7 +15,7 @@ STOREYS = (  # from the ground up; a module may import from its own storey and t
     {"errors", "hashing", "shipped", "specs", "knobs", "torchvision_import", "release"},
     {"forms"},
     {"graph"},
-    {"evaluate", "training", "datasets", "networks"},
+    {"evaluation", "training", "datasets", "networks"},
     {"methods"},
     {"files"},
     {"deployment"},

@@ -9,7 +9,7 @@ from torch import nn
 
 from compedu.datasets.digits import digits
 from compedu.errors import CompressionError
-from compedu.evaluate import evaluate
+from compedu.evaluation import evaluate
 from compedu.forms import CReLUFilters
 from compedu.graph import find_channels
 from compedu.hashing import model_digest

@@ -8,7 +8,7 @@ from torch.nn.utils import prune
 from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluate import evaluate
+from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.graph import find_channels
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, RandomPruning

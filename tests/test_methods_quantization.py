@@ -8,7 +8,7 @@ from torch import nn
 from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluate import evaluate
+from compedu.evaluation import evaluate
 from compedu.forms import ActivationQuantizer, Coded, Factored, Geometry, Masked
 from compedu.methods import LinearQuantization, MagnitudePruning
 from compedu.methods.quantization.calibration import covering_range, input_ranges

@@ -6,7 +6,7 @@ from torch import nn
 
 from compedu.datasets import DATASETS
 from compedu.errors import CompressionError
-from compedu.evaluate import evaluate
+from compedu.evaluation import evaluate
 from compedu.forms import ActivationQuantizer, Factored, Geometry
 from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, SmallDense
 from compedu.networks import build

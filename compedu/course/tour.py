@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from compedu import files
 from compedu.course.start_here import called
-from compedu.evaluate import evaluate
+from compedu.evaluation import evaluate
 from compedu.methods import Method
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.networks import build

@@ -6,7 +6,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluate import scores_of
+from compedu.evaluation import scores_of
 from compedu.knobs import knob, method
 from compedu.methods.method import Method
 from compedu.training import Recipe, fit

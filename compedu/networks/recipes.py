@@ -11,7 +11,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.evaluate import evaluate
+from compedu.evaluation import evaluate
 from compedu.networks import build
 from compedu.networks.shipped import checkpoint_path
 from compedu.training import Recipe, fit

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluate import BATCH, scores_of
+from compedu.evaluation import BATCH, scores_of
 from compedu.knobs import knob, method
 from compedu.methods.method import Task
 from compedu.methods.training_method import TrainingMethod

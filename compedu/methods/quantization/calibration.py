@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.evaluate import scores_of
+from compedu.evaluation import scores_of
 
 BATCH = 64
 BINS = 2048  # of the histogram of each layer's inputs: a step of 8-bit codes is eight bins wide
