@@ -1,0 +1,96 @@
+"""What a network costs before any clock runs: numbers to store, multiply-accumulates, layer by layer."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.deployment.kernels import csr
+from compedu.evaluation import scores_of
+from compedu.forms import Factored, Form, kernel_of
+from compedu.graph.trace import inference_copy
+
+PARAMETER_ROLES = ("values", "bias")
+
+
+def holders(model: nn.Module) -> dict[str, nn.Module]:
+    """Return by name, in order, the outermost forms of `model` and every other module with tensors of its own."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if (isinstance(module, Form) or own) and holder_of(name, found) is None:
+            found[name] = module
+    return found
+
+
+def holder_of(name: str, holders: Mapping[str, nn.Module]) -> str | None:
+    """Return which of `holders` the module called `name` is or is a part of, or None."""
+    if name in holders:
+        return name
+    forms = (path for path, layer in holders.items() if isinstance(layer, Form))
+    return next((path for path in forms if not path or name.startswith(f"{path}.")), None)
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Return how many numbers each layer learned, by its name: what a file must hold but for indices and code books.
+
+    A masked layer has its kept weights, a block-circulant one its columns, CReLU its base filters, a factored one both
+    factors; a weight of one bit counts as much as one of 32. Running statistics of batch norm are not learned, scales
+    of quantized weights and activations belong to the code book. A tensor that two layers share counts for the first.
+    """
+    counts, seen = {}, set()
+    for name, holder in holders(model).items():
+        counts[name] = 0
+        for module in holder.modules() if isinstance(holder, Form) else (holder,):
+            if isinstance(module, Form):
+                counts[name] += sum(p.tensor.numel() for p in module.stored().values() if p.role in PARAMETER_ROLES)
+            else:
+                new = {id(p): p.numel() for p in module.parameters(recurse=False) if id(p) not in seen}
+                seen |= new.keys()
+                counts[name] += sum(new.values())
+    return counts
+
+
+def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Return the multiply-accumulates of each linear layer, convolution and form for one image, by the layer's name.
+
+    One image of `data` runs through a copy to see how many output positions each layer has; a form says itself what it
+    needs for them, the two layers of a factored one are added up. `running` names the kernels of the deployed network:
+    one that skips zeros needs no more than the weights that are left. Other modules, such as pooling, are not counted.
+    """
+    copy, counts = inference_copy(model), {}
+    for name, layer in holders(copy).items():
+        sparse = (running or {}).get(name) == csr.NAME
+        for part in (layer.first, layer.second) if isinstance(layer, Factored) else (layer,):
+            if isinstance(part, (Form, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                part.register_forward_hook(_counter(counts, name, sparse))
+    scores_of(copy, data.example, data)
+    return counts
+
+
+def _counter(counts: dict[str, int], name: str, sparse: bool) -> Callable[..., None]:
+    """Return a forward hook that adds the multiply-accumulates of a layer's call to `counts[name]`."""
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs = layer.geometry.shape[0] if isinstance(layer, Form) else layer.weight.shape[0]
+        positions = output.numel() // (len(output) * outputs)
+        if sparse:
+            needed = positions * int(kernel_of(layer).count_nonzero())
+        else:
+            needed = layer.macs(positions) if isinstance(layer, Form) else positions * layer.weight.numel()
+        counts[name] = counts.get(name, 0) + needed
+
+    return count
+
+
+def kernels(model: nn.Module) -> dict[str, Tensor]:
+    """Return the dense kernels of all linear layers, convolutions and forms by name, detached."""
+    layers = (nn.Linear, nn.Conv2d, Form)
+    return {name: kernel_of(layer).detach() for name, layer in holders(model).items() if isinstance(layer, layers)}
+
+
+def relative_error(kernel: Tensor, reference: Tensor) -> float | None:
+    """Return ||kernel - reference|| / ||reference|| (Frobenius norm); None where shapes differ or it is undefined."""
+    if kernel.shape != reference.shape or not bool(reference.any()):
+        return None
+    return float((kernel - reference).norm() / reference.norm())

@@ -1,0 +1,161 @@
+"""Timing as an experiment: baseline, candidate and the baseline once more, in random order, round after round."""
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compedu.metrics.accuracy import Interval
+
+MIN_ROUNDS = 9  # the fewest whose 95 % interval of the median is not the whole range
+WARM_UP = 2  # untimed calls of each arm: memory is allocated, kernels are compiled, caches are filled
+
+CANDIDATE, BASELINE, BASELINE_AGAIN = "candidate", "baseline", "baseline again"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How to time: images of a batch, torch threads, seconds to spend (`MIN_ROUNDS` at least), seed of the order."""
+
+    batch_size: int = 32
+    threads: int = 1
+    budget_s: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, low in (("batch_size", 1), ("threads", 1), ("budget_s", 0)):
+            if not getattr(self, name) >= low:
+                raise ValueError(f"Timing.{name} must be at least {low}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of one batch in milliseconds, and the ratio to the baseline as the median over interleaved pairs.
+
+    `spread_ms` are the quartiles. `speed_up` is baseline / candidate, `a_a` the baseline against a copy of itself; both
+    with a 95 % interval of the median. What needs a baseline is None without one.
+    """
+
+    latency_ms: float
+    spread_ms: Interval
+    batch_size: int
+    threads: int
+    rounds: int
+    baseline_ms: float | None = None
+    speed_up: float | None = None
+    speed_up_interval: Interval | None = None
+    a_a: float | None = None
+    a_a_interval: Interval | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the two can be told apart; withheld where the baseline differs from itself; None without a baseline.
+
+        The interval of the speed-up must clear that of the A/A arm: where two equal networks lie in memory alone can
+        make a small, steady difference between them, which no number of rounds takes away.
+        """
+        if self.speed_up_interval is None or self.a_a_interval is None:
+            return None
+        (low, high), (same_low, same_high) = self.speed_up_interval, self.a_a_interval
+        if not same_low <= 1 <= same_high:
+            return "withheld: A/A arm failed"
+        return "faster" if low > same_high else "slower" if high < same_low else "not distinguishable"
+
+    @classmethod
+    def of(cls, seconds: Mapping[str, list[float]], batch_size: int, threads: int) -> "Latency":
+        """Return the evaluation of the seconds that `time_rounds` took; equal indices belong to one round."""
+        taken = [1000 * value for value in seconds[CANDIDATE]]
+        quartiles = statistics.quantiles(taken, n=4, method="inclusive")
+        alone = {
+            "latency_ms": statistics.median(taken), "spread_ms": (quartiles[0], quartiles[2]),
+            "batch_size": batch_size, "threads": threads, "rounds": len(taken),
+        }
+        if BASELINE not in seconds:
+            return cls(**alone)
+        speed_ups = ratios(seconds[BASELINE], seconds[CANDIDATE])
+        same = ratios(seconds[BASELINE], seconds[BASELINE_AGAIN])
+        return cls(
+            **alone, baseline_ms=1000 * statistics.median(seconds[BASELINE]),
+            speed_up=statistics.median(speed_ups), speed_up_interval=median_interval(speed_ups),
+            a_a=statistics.median(same), a_a_interval=median_interval(same),
+        )
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    """Return above / below, pair by pair."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def median_interval(values: list[float]) -> Interval:
+    """Return an interval that holds the true median with at least 95 % probability, whatever the distribution.
+
+    Its ends are order statistics: the k-th smallest and the k-th largest, k as large as the binomial distribution
+    allows (Thompson 1936, Annals of Mathematical Statistics 7, p. 122). Raises `ValueError` for less than six values.
+    """
+    count, ordered = len(values), sorted(values)
+    k, below = 0, 0.0
+    while (below := below + math.comb(count, k) / 2**count) <= 0.025:
+        k += 1
+    if k == 0:
+        raise ValueError(f"a 95 % interval of a median needs at least 6 values, got {count}")
+    return ordered[k - 1], ordered[count - k]
+
+
+def time_rounds(
+    arms: Mapping[str, Callable[[], object]],
+    budget_s: float,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Return the seconds that each arm took in each round, after a warm-up.
+
+    Every round calls every arm once, in an order drawn anew from `seed`, so that a slow spell of the machine and what
+    the arm before left in the caches meet all arms alike. Rounds start until `budget_s` has passed since the call, and
+    at least `MIN_ROUNDS` times. `between` runs after each round, untimed, and may raise to end the experiment.
+    """
+    start, order = clock(), torch.Generator().manual_seed(seed)
+    for _ in range(WARM_UP):
+        for call in arms.values():
+            call()
+    names, seconds = list(arms), {name: [] for name in arms}
+    while len(seconds[names[0]]) < MIN_ROUNDS or clock() - start < budget_s:
+        for index in torch.randperm(len(names), generator=order).tolist():
+            before = clock()
+            arms[names[index]]()
+            seconds[names[index]].append(clock() - before)
+        between()
+    return seconds
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute on `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def time_networks(
+    candidate: nn.Module, x: Tensor, pair: tuple[nn.Module, nn.Module] | None, timing: Timing,
+    between: Callable[[], None] = lambda: None,
+) -> Latency:
+    """Time `candidate` on the first images of `x`, against a `pair` of equal baselines, each with its own memory."""
+    x = x[: timing.batch_size]
+    networks = {CANDIDATE: candidate} | (dict(zip((BASELINE, BASELINE_AGAIN), pair, strict=True)) if pair else {})
+    arms = {name: _call(network, x) for name, network in networks.items()}
+    with torch_threads(timing.threads), torch.inference_mode():
+        seconds = time_rounds(arms, timing.budget_s, timing.seed, between=between)
+    return Latency.of(seconds, len(x), timing.threads)
+
+
+def _call(network: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    return lambda: network(x)

@@ -1,0 +1,70 @@
+"""The table of a report: one row for each layer that holds numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.files import FileMap
+from compedu.files.inspection import HEADER
+from compedu.forms import Form
+from compedu.graph import batch_norm_pairs, fold_batch_norm
+from compedu.metrics import costs
+from compedu.metrics.report import LayerRow
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """The kernels of a baseline by layer, as they are and with batch norm folded in; `norms` says which was folded."""
+
+    kernels: dict[str, Tensor]
+    folded: dict[str, Tensor]
+    norms: dict[str, str]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "References":
+        """Return the kernels of `model`; those of a network that cannot be traced are not folded."""
+        try:
+            norms, folded = dict(batch_norm_pairs(model)), costs.kernels(fold_batch_norm(model))
+        except CompressionError:
+            norms, folded = {}, {}
+        return cls(costs.kernels(model), folded, norms)
+
+    def kernel(self, name: str, model: nn.Module) -> Tensor | None:
+        """Return what to compare the kernel of layer `name` of `model` with: the folded one where `model` is folded."""
+        norm = self.norms.get(name)
+        if norm is not None and isinstance(dict(model.named_modules()).get(norm), nn.Identity):
+            return self.folded[name]
+        return self.kernels.get(name)
+
+
+def layer_rows(
+    model: nn.Module, written: FileMap, macs: Mapping[str, int], running: Mapping[str, str],
+    references: References | None,
+) -> tuple[LayerRow, ...]:
+    """Return a row for each layer of `model`; their bytes and the header's add up to the file `written`."""
+    holders, parameters, kernels = costs.holders(model), costs.parameters(model), costs.kernels(model)
+    sizes = dict.fromkeys(holders, 0)
+    for row in written.rows:
+        if row.role != HEADER:
+            sizes[costs.holder_of(row.layer, holders)] += row.bytes
+    rows = []
+    for name, layer in holders.items():
+        kernel = kernels.get(name)
+        reference = None if references is None else references.kernel(name, model)
+        rows.append(LayerRow(
+            name, type(layer).__name__, _shape(layer), sizes[name], parameters[name],
+            bits_per_weight=None if kernel is None else 8 * sizes[name] / kernel.numel(),
+            macs=macs.get(name),
+            error=None if kernel is None or reference is None else costs.relative_error(kernel, reference),
+            kernel=running.get(name or "0"),  # a network that is one layer is deployed as a sequence of it
+        ))
+    return tuple(rows)
+
+
+def _shape(layer: nn.Module) -> tuple[int, ...]:
+    """Return the shape of the dense kernel, or of the first tensor of any other module."""
+    if isinstance(layer, Form):
+        return tuple(layer.geometry.shape)
+    return tuple(next(iter([*layer.parameters(recurse=False), *layer.buffers(recurse=False)])).shape)

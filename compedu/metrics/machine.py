@@ -1,0 +1,28 @@
+"""The machine that a figure was taken on: times mean nothing without it."""
+
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+def machine() -> dict[str, str | int]:
+    """Return the processor's name, the number of threads that torch computes on, and torch's version."""
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+@cache
+def cpu_name() -> str:
+    """Return the processor's name as its maker writes it, or its architecture where the system does not tell."""
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        for line in described.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        if asked.stdout.strip():
+            return asked.stdout.strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,40 @@
+"""Compressed models that wait to be timed, as files."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from torch import nn
+
+from compedu import files
+
+
+class KeptModels:
+    """A folder with one model file for each key; it is made with the first and goes with the last."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """Return where the model of `key` is kept."""
+        return self.folder / f"{sha256(key.encode()).hexdigest()[:20]}.cedu"
+
+    def keep(self, key: str, written: bytes) -> None:
+        """Write the bytes of a model file, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path(key).with_suffix(".part")
+        unfinished.write_bytes(written)
+        os.replace(unfinished, self.path(key))
+
+    def load(self, key: str, structure: nn.Module) -> nn.Module | None:
+        """Return the model of `key`, or None; `structure` is a network like it, for those that have no spec."""
+        path = self.path(key)
+        if not path.exists():
+            return None
+        return files.load(path, None if files.inspect(path).spec else structure)
+
+    def drop(self, key: str) -> None:
+        """Forget the model of `key`."""
+        self.path(key).unlink(missing_ok=True)
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()

@@ -1,0 +1,90 @@
+"""Points of a sweep: settings spread over a knob's range, and the measured one that is nearest to a setting."""
+
+import ast
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from compedu.knobs import Knob, knobs
+from compedu.methods import METHODS, Pipeline
+from compedu.methods.method import Method
+from compedu.metrics import Report
+
+ADVICE = "write it as its repr, such as MagnitudePruning(sparsity=0.9)"
+
+
+def grid(method: Method | type[Method], knob: str, count: int = 9) -> list[Method]:
+    """Return `method` at, at most, `count` values of `knob`, spread over the range worth showing.
+
+    The other knobs are those of `method`, the defaults if it is a class. Raises `ValueError` for an unknown knob.
+    """
+    start = method() if isinstance(method, type) else method
+    known = knobs(start)
+    if knob not in known:
+        raise ValueError(f"{type(start).__name__} has no knob {knob!r}; it has: {', '.join(known)}")
+    return [replace(start, **{knob: value}) for value in known[knob].points(count)]
+
+
+def method_of(text: str, known: Iterable[type[Method]] = METHODS) -> Method:
+    """Return the method whose `repr` is `text`, such as "A(x=0.5) | B()", of the classes `known`; nothing is executed.
+
+    Raises `ValueError` for any other text, for a class that is not known and for a value that the knob does not allow.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError as error:
+        raise ValueError(f"{text!r} is no method: {error.msg}; {ADVICE}") from error
+    return _built(tree, {cls.__name__: cls for cls in known}, text)
+
+
+def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.BitOr):
+        return _built(tree.left, known, text) | _built(tree.right, known, text)
+    if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args):
+        raise ValueError(f"{text!r} is no method; {ADVICE}")
+    if tree.func.id not in known:
+        raise ValueError(f"no method is called {tree.func.id!r}; there are: {', '.join(known)}")
+    cls, values = known[tree.func.id], {item.arg: ast.literal_eval(item.value) for item in tree.keywords}
+    if unknown := values.keys() - knobs(cls).keys():
+        raise ValueError(f"{cls.__name__} has no knob {unknown.pop()!r}; it has: {', '.join(knobs(cls))}")
+    return cls(**values)
+
+
+def nearest(reports: Iterable[Report], method: Method) -> Report | None:
+    """Return of `reports` the one whose method is nearest to `method`: a preview; None where none has the same steps.
+
+    Each knob counts with the difference of its values as a share of the range worth showing, or with 1 where values
+    that are no numbers differ.
+    """
+    wanted, best = _steps(method), (math.inf, None)
+    classes = {type(step) for step in wanted}
+    for report in reports:
+        try:
+            given = _steps(method_of(report.method, classes))
+        except ValueError:  # made by other methods, or by an earlier version with other knobs
+            continue
+        if [type(step) for step in given] == [type(step) for step in wanted]:
+            far = sum(map(_distance, given, wanted))
+            best = (far, report) if far < best[0] else best
+    return best[1]
+
+
+def _steps(method: Method) -> tuple[Method, ...]:
+    return method.steps if isinstance(method, Pipeline) else (method,)
+
+
+def _distance(one: Method, other: Method) -> float:
+    return sum(_apart(declared, getattr(one, name), getattr(other, name)) for name, declared in knobs(other).items())
+
+
+def _apart(knob: Knob, one: Any, other: Any) -> float:
+    if one == other:
+        return 0.0
+    span = knob.tour or (knob.low, knob.high)
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other, *span))
+    if not numbers or knob.choices:
+        return 1.0
+    if knob.log:
+        one, other, span = math.log(one), math.log(other), [math.log(end) for end in span]
+    return abs(one - other) / (span[1] - span[0])

@@ -1,0 +1,149 @@
+"""Running a sweep: every point once, on one torch thread, on as many processes as there are; time afterwards, alone."""
+
+import contextlib
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+from torch import nn
+from tqdm.std import tqdm
+
+from compedu.datasets.dataset import Dataset
+from compedu.deployment import deploy
+from compedu.methods.method import Method
+from compedu.metrics import Report, Timing, machine
+from compedu.metrics.latency import time_networks, torch_threads
+from compedu.sweeps.keys import point_key
+from compedu.sweeps.models import KeptModels
+from compedu.sweeps.store import Failure, Store
+from compedu.sweeps.work import Ground, Outcome, Point, compute
+
+
+def sweep(
+    methods: Iterable[Method], model: nn.Module, data: Dataset, *, split: str = "validation",
+    workers: int | None = None, speed: bool | Timing = False, store: str | Path | None = None,
+) -> "Sweep":
+    """Return an iterator over the reports of all `methods` on `model`, which is also the baseline of each.
+
+    Points that the file `store` holds come first and are not computed again; the others come as they are done, and are
+    in the file before they are yielded. Without `store` nothing is kept. `workers` are processes on this machine; None
+    means one, or what `joblib.parallel_config` around the loop says, a Dask cluster included. The results do not depend
+    on it, as every point runs on one thread. With `speed` the points are timed when all are computed, one after the
+    other, and yielded then. A point that raises is noted in `failures` and in the file, and the sweep goes on. The
+    reports hold no lists of images.
+    """
+    timing = (speed if isinstance(speed, Timing) else Timing()) if speed else None
+    points = {point_key(method, model, data, split): method for method in methods}
+    return Sweep(_Run(points, Ground(model, data, split), workers, timing, None if store is None else Store(store)))
+
+
+class Sweep(Iterator[Report]):
+    """A sweep under way: iterate over it; `failures` grows meanwhile, with what earlier runs could not compute."""
+
+    def __init__(self, run: "_Run"):
+        self.failures = run.failures
+        self._reports = run.reports()
+
+    def __next__(self) -> Report:
+        return next(self._reports)
+
+
+class _Run:
+    """The work of a sweep. It does not know the `Sweep` that a caller holds: dropping that one ends the work."""
+
+    def __init__(
+        self, points: dict[str, Method], ground: Ground, workers: int | None, timing: Timing | None, store: Store | None
+    ):
+        self.points, self.ground, self.workers, self.timing, self.store = points, ground, workers, timing, store
+        self.failures: list[Failure] = []
+
+    def reports(self) -> Iterator[Report]:
+        """Yield the report of each point as soon as it is complete."""
+        reports = {} if self.store is None else dict(self.store.stored.reports)
+        complete = [key for key in self.points if key in reports and self._is_complete(reports[key])]
+        yield from (reports[key] for key in complete)
+        with _models_folder(self.store) as folder:
+            models = KeptModels(folder)
+            todo = self._todo(reports)
+            for outcome in _shown(self._outcomes(todo), "accuracy and size", len(todo)):
+                if self._noted(outcome, models):
+                    reports[outcome.key] = outcome.report
+                    if self.timing is None:
+                        yield outcome.report
+            untimed = [key for key in self.points if key in reports and not self._is_complete(reports[key])]
+            yield from (self._timed(key, reports[key], models) for key in _shown(untimed, "speed", len(untimed)))
+
+    def _is_complete(self, report: Report) -> bool:
+        """Tell whether nothing is left to measure: with `speed`, the time as asked for and on this machine."""
+        wanted, latency = self.timing, report.latency
+        return wanted is None or (
+            latency is not None and (latency.batch_size, latency.threads) == (wanted.batch_size, wanted.threads)
+            and report.machine["cpu"] == machine()["cpu"]
+        )
+
+    def _todo(self, reports: dict[str, Report]) -> list[Point]:
+        """Return the points without a report; one that cannot succeed is not tried again, but stays a failure."""
+        failed = {} if self.store is None else self.store.stored.failures
+        final = {key: failure for key, failure in failed.items() if key in self.points and failure.final}
+        self.failures.extend(final.values())
+        return [Point(key, method) for key, method in self.points.items() if key not in reports and key not in final]
+
+    def _outcomes(self, points: list[Point]) -> Iterator[Outcome]:
+        """Compute `points`, each as soon as a process is free."""
+        if not points:
+            return
+        parallel = joblib.Parallel(n_jobs=self.workers, return_as="generator_unordered", mmap_mode="c")
+        wanted = self.timing is not None
+        outcomes = parallel(joblib.delayed(compute)(self.ground, point, wanted) for point in points)
+        try:
+            for outcome in outcomes:
+                yield outcome
+        finally:
+            with warnings.catch_warnings():  # whoever stops early knows that results are not used
+                warnings.filterwarnings("ignore", message=".*adjusting the input task iterator", category=UserWarning)
+                outcomes.close()
+
+    def _noted(self, outcome: Outcome, models: KeptModels) -> bool:
+        """Write down what became of a point; tell whether it has a report."""
+        if outcome.model is not None:
+            models.keep(outcome.key, outcome.model)
+        if outcome.failure is not None:
+            self.failures.append(outcome.failure)
+        self._append(outcome.key, outcome.report or outcome.failure)
+        return outcome.report is not None
+
+    def _timed(self, key: str, report: Report, models: KeptModels) -> Report:
+        """Return the report with the time of its model, which no other process disturbs."""
+        ground = self.ground
+        with torch_threads(1):
+            model = models.load(key, ground.model) or self.points[key](ground.model, ground.data)
+            pair = ground.baseline.deployed, ground.baseline.again
+            latency = time_networks(deploy(model), ground.data.split(ground.split)[0], pair, self.timing)
+            report = replace(report, latency=latency, machine=machine())
+        self._append(key, report)
+        models.drop(key)
+        return report
+
+    def _append(self, key: str, result: Report | Failure) -> None:
+        if self.store is not None:
+            made = {"failure": asdict(result)} if isinstance(result, Failure) else {"report": result.as_dict()}
+            self.store.append({"key": key} | made)
+
+
+def _shown(items: Iterable[Any], what: str, count: int) -> Iterator[Any]:
+    """Yield `items` under a progress bar on a terminal."""
+    yield from tqdm(items, desc=what, total=count, unit="point", disable=None, leave=False)
+
+
+@contextlib.contextmanager
+def _models_folder(store: Store | None) -> Iterator[Path]:
+    """Give a folder for models that wait to be timed: beside the store, so that none is lost, or a passing one."""
+    if store is not None:
+        yield store.path.with_name(f"{store.path.name}.models")
+        return
+    with tempfile.TemporaryDirectory(prefix="compedu-sweep-") as folder:
+        yield Path(folder)

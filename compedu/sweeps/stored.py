@@ -1,0 +1,58 @@
+"""Points that were computed before: what an explorer draws before it has measured anything."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.knobs import knobs
+from compedu.methods import SmallDense
+from compedu.methods.method import Method
+from compedu.metrics import Report
+from compedu.shipped import shipped
+from compedu.sweeps.keys import point_key
+from compedu.sweeps.points import method_of
+from compedu.sweeps.store import read_sweep
+
+
+class StoredPoints(NamedTuple):
+    """Reports of one method in the order of its knobs, and of its control, small networks trained from scratch."""
+
+    points: tuple[Report, ...]
+    controls: tuple[Report, ...]
+
+
+def stored_points(
+    method: type[Method], model: nn.Module, data: Dataset, split: str = "validation",
+    paths: Iterable[Path] | None = None,
+) -> StoredPoints:
+    """Return what the files `paths`, by default the shipped sweeps, hold of `method` on these very weights and images.
+
+    Points of an earlier version of the method or of the measurement do not count. Raises `CompressionError` for a file
+    that is no sweep.
+    """
+    paths = sorted(shipped("data", "sweeps").glob("*.jsonl")) if paths is None else paths
+    found = {key: report for path in paths for key, report in read_sweep(path).reports.items()}
+    return StoredPoints(*(_of(cls, found, model, data, split) for cls in (method, SmallDense)))
+
+
+def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:
+    """Return the reports of `cls` whose key is still that of their method."""
+    kept = []
+    for key, report in found.items():
+        if report.method.startswith(f"{cls.__name__}(") and (report.data, report.split) == (data.name, split):
+            try:
+                method = method_of(report.method, (cls,))
+            except ValueError:  # a pipeline, or knobs of an earlier version
+                continue
+            if point_key(method, model, data, split) == key:
+                kept.append((_order(method), report))
+    return tuple(report for _, report in sorted(kept, key=lambda pair: pair[0]))
+
+
+def _order(method: Method) -> tuple[tuple[bool, float, str], ...]:
+    """Return what sorts methods by their knobs: numbers by value, the others after them by their text."""
+    values = (getattr(method, name) for name in knobs(method))
+    return tuple((False, v, "") if isinstance(v, (int, float)) else (True, 0.0, repr(v)) for v in values)

@@ -1,0 +1,89 @@
+"""One point of a sweep, in whatever process it is computed, and what all points share."""
+
+from dataclasses import fields, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compedu import files
+from compedu.datasets.dataset import Dataset
+from compedu.errors import Cancelled
+from compedu.hashing import model_digest
+from compedu.methods.method import Method
+from compedu.metrics import Baseline, Report, measure
+from compedu.metrics.latency import torch_threads
+from compedu.sweeps.store import Failure
+
+
+class Point(NamedTuple):
+    """A method to try, and the identity of its result."""
+
+    key: str
+    method: Method
+
+
+class Outcome(NamedTuple):
+    """What became of a point: a report, and the model's file if it is to be timed, or a failure."""
+
+    key: str
+    report: Report | None = None
+    failure: Failure | None = None
+    model: bytes | None = None
+
+
+class Ground:
+    """What all points of a sweep share. A process that gets it many times builds it, and its baseline, once."""
+
+    def __init__(self, model: nn.Module, data: Dataset, split: str):
+        self.model, self.data, self.split = model, data, split
+        self.origin = (model_digest(model), data.digest, split)
+
+    @cached_property
+    def baseline(self) -> Baseline:
+        """The model as the baseline of all points."""
+        with torch_threads(1):
+            return Baseline.of(self.model, self.data, self.split)
+
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """The data set's fields with NumPy arrays for tensors: joblib maps those into the memory of its processes."""
+        values = {field.name: getattr(self.data, field.name) for field in fields(self.data)}
+        return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    def __reduce__(self) -> tuple:
+        return received, (self.origin, self.model, self.arrays)
+
+    def __sizeof__(self) -> int:
+        return sum(value.nbytes for value in self.arrays.values() if isinstance(value, np.ndarray))  # asked by Dask
+
+
+_received: dict[tuple, Ground] = {}
+
+
+def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
+    """Return the ground that another process sent, the same object as long as no other one comes."""
+    if origin not in _received:
+        tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
+        _received.clear()
+        _received[origin] = Ground(model, Dataset(**arrays | tensors), origin[-1])
+    return _received[origin]
+
+
+def compute(ground: Ground, point: Point, keep: bool) -> Outcome:
+    """Compress and measure on one thread; return with the model's file if it is to be kept. Errors become failures."""
+    baseline = ground.baseline
+    try:
+        with torch_threads(1):
+            model = point.method(ground.model, ground.data)
+            report = measure(model, ground.data, baseline=baseline, split=ground.split, speed=False)
+            written = files.model_bytes(model) if keep else None
+    except Cancelled:
+        raise
+    except Exception as error:  # whatever a method may raise: the other points are not lost
+        # A value that is refused will be refused again; memory that ran out may be free the next time.
+        final = isinstance(error, ValueError)
+        return Outcome(point.key, failure=Failure(repr(point.method), type(error).__name__, str(error), final))
+    return Outcome(point.key, replace(report, newly_wrong=None, newly_right=None), None, written)
