@@ -64,7 +64,8 @@ class Knob:
         kind = "a whole number in " if self.type is int else "in "
         left = "(" if self.low is None or self.open in ("low", "both") else "["
         right = ")" if self.high is None or self.open in ("high", "both") else "]"
-        low, high = ("-inf" if self.low is None else f"{self.low:g}"), ("inf" if self.high is None else f"{self.high:g}")
+        low = "-inf" if self.low is None else f"{self.low:g}"
+        high = "inf" if self.high is None else f"{self.high:g}"
         return f"{kind}{left}{low}, {high}{right}"
 
     def parse(self, text: str) -> Any:
@@ -153,7 +154,7 @@ def changed_knobs(method: Any) -> dict[str, Any]:
 
 
 def value_for(value: Any, layer: str) -> Any:
-    """Return what a per-layer knob says for `layer`: the value itself, or of the first matching pattern; None if none."""
+    """Return what a per-layer knob says for `layer`: the value itself, or of the first pattern that fits; else None."""
     if not isinstance(value, Mapping):
         return value
     return next((given for pattern, given in value.items() if fnmatchcase(layer, pattern)), None)

@@ -1,7 +1,7 @@
 """The laws of every method, as functions of a method class: what METHODS lists is tested by being listed.
 
-Each law finds what it needs from the class's own declarations (knobs, `neutral`, `needs`), so that it knows no method by
-name. `LAWS` holds them all.
+Each law finds what it needs from the class's own declarations (knobs, `neutral`, `needs`), so that it knows no method
+by name. `LAWS` holds them all.
 """
 
 import copy
@@ -26,6 +26,7 @@ from compedu.knobs import Knob, knobs
 from compedu.methods import METHODS, TOPICS, LayerMethod, Method, Pipeline, SelectiveMethod
 from compedu.methods.layers import compressible
 from compedu.methods.method import NEEDS
+from compedu.metrics import measure
 from compedu.networks import build
 
 QUICK = {"epochs": 1, "calibration_images": 16}  # knobs that decide how long a call takes
@@ -202,7 +203,8 @@ def another_seed_gives_another_result(cls):
 def the_neutral_setting_reproduces_the_model(cls):
     if cls.neutral is not None:
         for make in (plain, normalised):
-            torch.testing.assert_close(logits(compressed(cls(**cls.neutral), make)), logits(make()), rtol=1e-4, atol=1e-5)
+            same = compressed(cls(**cls.neutral), make)
+            torch.testing.assert_close(logits(same), logits(make()), rtol=1e-4, atol=1e-5)
 
 
 def the_result_gives_scores(cls):
@@ -255,6 +257,15 @@ def _save_and_load(model: nn.Module, coding: str) -> None:
         assert torch.equal(logits(load(path)), logits(model))
 
 
+def reported_bytes_are_bytes_written(cls):
+    for make in (plain, normalised):
+        model = compressed(quick(cls), make)
+        report = measure(model, data(), speed=False)
+        assert report.file_bytes == len(model_bytes(model)) == sum(report.size_by_role.values())
+        assert report.coded_bytes == len(model_bytes(model, "ans"))
+        assert report.method == repr(quick(cls)) and report.skipped == model.compression.skipped
+
+
 def layers_that_stay_are_named_with_the_reason(cls):
     if not issubclass(cls, SelectiveMethod):
         return
@@ -266,7 +277,7 @@ def layers_that_stay_are_named_with_the_reason(cls):
 
 
 def every_layer_is_done_or_named(method: Method, model: nn.Module, images: Dataset) -> nn.Module | None:
-    """Assert that `method` changes each layer of `model` or names it with a reason; return what it makes, if anything."""
+    """Assert that `method` changes each layer of `model` or names it with a reason; return its result, if any."""
     layers, others = compressible(model)
     try:
         result = method(model, images)
@@ -276,7 +287,8 @@ def every_layer_is_done_or_named(method: Method, model: nn.Module, images: Datas
     named = {s.layer for s in result.compression.skipped}
     assert named >= others.keys()
     for name in layers.keys() - named:
-        assert not _unchanged(layers[name], result.get_submodule(name), method.needs == "training"), f"{name} was left out"
+        after = result.get_submodule(name)
+        assert not _unchanged(layers[name], after, method.needs == "training"), f"{name} was left out"
     assert all(s.step == repr(method) and s.reason for s in result.compression.skipped)
     return result
 
@@ -359,7 +371,7 @@ LAWS = (
     the_key_tells_every_setting_apart, the_input_is_untouched, the_same_seed_gives_the_same_result,
     another_seed_gives_another_result, the_neutral_setting_reproduces_the_model, the_result_gives_scores,
     forward_equals_dense, a_file_gives_back_the_same_model_and_its_length_is_the_size,
-    layers_that_stay_are_named_with_the_reason, unknown_layers_are_refused_by_name,
+    reported_bytes_are_bytes_written, layers_that_stay_are_named_with_the_reason, unknown_layers_are_refused_by_name,
     forms_of_other_methods_are_named_or_handled, weights_that_are_not_finite_are_refused,
     a_network_with_nothing_to_compress_is_refused_by_name, missing_data_and_images_that_do_not_fit_are_refused,
     training_can_be_watched_and_cancelled, the_docstring_is_complete,

@@ -63,7 +63,7 @@ class Shrinking(LayerMethod):
     topic: ClassVar[str] = "pruning"
     neutral: ClassVar[dict] = {"shrinkage": 0.0}
 
-    shrinkage: float = knob(0.1, "what every weight loses, as a fraction of it", low=0, high=1, open="high", tour=(0, 0.5))
+    shrinkage: float = knob(0.1, "fraction that every weight loses", low=0, high=1, open="high", tour=(0, 0.5))
 
     def compress_layer(self, name: str, layer: nn.Module) -> Form:
         weight = layer.weight.detach() * (1 - self.shrinkage)

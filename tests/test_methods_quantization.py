@@ -1,4 +1,4 @@
-"""Linear quantization: its codes against torch's own, its scales against brute force, its calibration against hand values."""
+"""Linear quantization: codes against torch's own, scales against brute force, calibration against hand values."""
 
 import pytest
 import torch
@@ -40,7 +40,8 @@ def test_codes_and_kernels_agree_with_torch_fake_quantization(bits, scales, clip
         kernel = model.get_submodule(name).weight.detach()
         if scales == "tensor":
             assert form.scale.shape == ()
-            expected = torch.fake_quantize_per_tensor_affine(kernel, form.scale, torch.tensor(0, dtype=torch.int32), -top, top)
+            zero = torch.tensor(0, dtype=torch.int32)
+            expected = torch.fake_quantize_per_tensor_affine(kernel, form.scale, zero, -top, top)
         else:
             assert form.scale.shape == Geometry.of(form).per_output
             scale, zeros = form.scale.reshape(-1), torch.zeros(len(kernel), dtype=torch.int32)
@@ -131,7 +132,8 @@ def test_both_layers_of_a_factored_one_are_quantized():
 def test_bits_per_layer_count_and_layers_without_a_pattern_are_named():
     small = LinearQuantization(bits={"conv*": 4, "fc2": 8})(build("lenet5"))
     assert {name: form.bits for name, form in forms(small).items()} == {"conv1": 4, "conv2": 4, "fc2": 8}
-    assert [(s.layer, s.reason) for s in small.compression.skipped] == [("fc1", "no pattern of the per-layer values fits it")]
+    (skipped,) = small.compression.skipped
+    assert (skipped.layer, skipped.reason) == ("fc1", "no pattern of the per-layer values fits it")
 
 
 def test_batch_norm_is_folded_before_weights_are_rounded():

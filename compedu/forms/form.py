@@ -45,7 +45,7 @@ class Geometry:
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
         """Return the ordinary torch layer of this geometry that holds `weight` and `bias` (both are cloned).
 
-        The clones are contiguous: kernels compute other last bits from a transposed or sliced weight, and no file keeps strides.
+        The clones are contiguous: a transposed or sliced weight gives other last bits, and no file keeps strides.
         """
         out, inside = self.shape[0], self.shape[1]
         options = {"bias": bias is not None, "dtype": weight.dtype}

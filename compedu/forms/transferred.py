@@ -12,8 +12,8 @@ from compedu.forms.parts import Floats, Part
 class CReLUFilters(Form):
     """A convolution whose second half of filters is the negative of the first: followed by ReLU it is CReLU.
 
-    `base` has shape (out / 2, in, height, width), without groups; the output is [y, -y] with y = base * x + bias (Shang et
-    al. 2016, section 2, arXiv:1603.05201).
+    `base` has shape (out / 2, in, height, width), without groups; the output is [y, -y] with y = base * x + bias
+    (Shang et al. 2016, section 2, arXiv:1603.05201).
     """
 
     def __init__(self, geometry: Geometry, base: Tensor, base_bias: Tensor | None):

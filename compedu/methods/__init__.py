@@ -38,6 +38,6 @@ def find(name: str) -> type[Method]:
 
 
 __all__ = [
-    "METHODS", "TOPICS", "LayerMethod", "Method", "Pipeline", "SelectiveMethod", "Skipped", "TrainingMethod", "compression_of",
-    "find",
+    "METHODS", "TOPICS", "LayerMethod", "Method", "Pipeline", "SelectiveMethod", "Skipped", "TrainingMethod",
+    "compression_of", "find",
 ] + [method.__name__ for method in METHODS]

@@ -33,7 +33,8 @@ class LayerMethod(SelectiveMethod):
         self.prepare(task)
         for name, layer in task.selected_layers().items():
             if isinstance(layer, Form) and not isinstance(layer, self.accepts):
-                task.skip(name, f"is already compressed ({type(layer).__name__}); put {type(self).__name__} before that step")
+                kind, own = type(layer).__name__, type(self).__name__
+                task.skip(name, f"is already compressed ({kind}); put {own} before that step")
                 continue
             try:
                 task.model = replace_layer(task.model, name, self.compress_layer(name, layer))

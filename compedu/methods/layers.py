@@ -10,13 +10,15 @@ from torch.nn.modules.batchnorm import _NormBase
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
 from compedu.graph.trace import replace_module
+from compedu.knobs import value_for
 
 _UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few numbers a channel: no method compresses them
+NO_VALUE = "no pattern of the per-layer values fits it"
 WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
 
 
 def compressible(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return the ordinary layers and forms of `model` by name, in order, and what else holds weights, with the reason."""
+    """Return the ordinary layers and forms of `model` by name, in order, and why what else holds weights is neither."""
     layers: dict[str, nn.Module] = {}
     others: dict[str, str] = {}
     _visit(model, "", layers, others, set())
@@ -79,6 +81,14 @@ def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str) -> N
         for pattern in value:
             if not any(fnmatchcase(name, pattern) for name in layers):
                 raise CompressionError(f"{where}: no layer fits {pattern!r}; the layers are {', '.join(layers)}")
+
+
+def given_value(value: Any, layer: str) -> Any:
+    """Return what a per-layer knob says for `layer`; raise `Skip` when none of its patterns fits."""
+    given = value_for(value, layer)
+    if given is None:
+        raise Skip(NO_VALUE)
+    return given
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:

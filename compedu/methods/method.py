@@ -129,7 +129,7 @@ class Task:
         return chosen
 
     def refuse_if_nothing_done(self, done: int) -> None:
-        """Raise `CompressionError` with every reason, and the layers that it holds for, when no layer was compressed."""
+        """Raise `CompressionError` with every reason and the layers that it holds for when no layer was compressed."""
         if done == 0:
             layers: dict[str, list[str]] = {}
             for s in self.skipped:

@@ -15,7 +15,7 @@ class Pipeline(Method):
 
     @classmethod
     def of(cls, *methods: Method) -> "Pipeline":
-        """Return the pipeline of `methods`; pipelines among them are taken apart, so that a | (b | c) == (a | b) | c."""
+        """Return the pipeline of `methods`; pipelines among them are taken apart: a | (b | c) == (a | b) | c."""
         return cls(steps=tuple(step for m in methods for step in (m.steps if isinstance(m, Pipeline) else (m,))))
 
     @property

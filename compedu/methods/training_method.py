@@ -38,7 +38,7 @@ class TrainingMethod(Method):
         Raises `CompressionError` for a network without parameters and for images that do not fit it.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise CompressionError(f"{self!r} found nothing to train: {type(model).__name__} has no trainable parameters")
+            raise CompressionError(f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable")
         scores_of(model.eval(), data.example, data)
         fit(model, data, self.recipe, **hooks)
         return model

@@ -12,6 +12,7 @@ from compedu.errors import CompressionError
 from compedu.graph import ChannelGroup, find_channels
 from compedu.knobs import knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
+from compedu.methods.layers import NO_VALUE
 from compedu.methods.method import Task
 from compedu.methods.pruning.magnitude import refuse_mapping_when_global
 from compedu.networks import parse
@@ -58,7 +59,7 @@ def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
     total = sum(map(len, scores))
     count, possible = math.floor(Fraction(str(sparsity)) * total), total - len(scores)
     if count > possible:
-        raise ValueError(f"would remove {count} of {total} channels, but only {possible} can go, so that every layer keeps one")
+        raise ValueError(f"would remove {count} of {total} channels; only {possible} can go, so that every layer keeps one")
     guarded = torch.cat([score.index_fill(0, score.argmax(), math.inf) for score in scores])
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[smallest(guarded, count)] = True
@@ -69,8 +70,8 @@ def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
 class FilterPruning(SelectiveMethod):
     r"""Take out the filters of smallest norm, and with them the matching inputs of the layers that read them.
 
-    $s_c = \sum_{ij} |W_{cij}|$ for filter $c$; a fraction `sparsity` of the filters with the smallest $s_c$ goes. Filters
-    whose outputs are added or joined go together, with the mean of their weights as the score.
+    $s_c = \sum_{ij} |W_{cij}|$ for filter $c$; a fraction `sparsity` of the filters, those of smallest $s_c$, goes.
+    Filters whose outputs are added or joined go together, with the mean over all their weights as the score.
     Stored: the smaller layers, dense, at full precision.
     Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind.
     Paper: Li, Kadav, Durdanovic, Samet, Graf 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710, section 3.
@@ -112,7 +113,7 @@ class FilterPruning(SelectiveMethod):
         if missing := [name for name in group.producers if name not in chosen]:
             reason = f"its channels go with those of {', '.join(missing)}, which may not change"
         elif self.value(group) is None:
-            reason = "no pattern of the per-layer values fits it"
+            reason = NO_VALUE
         for member in group.members if reason else ():
             if member.role in ("producer", "depthwise") and member.layer in chosen:
                 task.skip(member.layer, reason)
@@ -143,8 +144,8 @@ def example_input(task: Task) -> Tensor:
     spec = getattr(task.model, "spec", None)
     if spec is None:
         raise CompressionError(
-            f"{task.method!r} has to see an image to follow the channels of {type(task.model).__name__}, which does not "
-            "say the size of its images: call it as method(model, data)"
+            f"{task.method!r} has to see an image to follow the channels of {type(task.model).__name__}, which does "
+            "not say the size of its images: call it as method(model, data)"
         )
     values = parse(spec)[1]
     shape = (1, values["channels"], values["size"], values["size"])

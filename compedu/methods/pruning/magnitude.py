@@ -10,12 +10,12 @@ from compedu.errors import CompressionError
 from compedu.forms import Form, Geometry, Masked, kernel_of
 from compedu.knobs import knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.layers import replace_layer
+from compedu.methods.layers import NO_VALUE, replace_layer
 from compedu.methods.method import Method, Task
 
 
 def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
-    """Return a boolean mask of the shape of `scores` that drops the round(sparsity * n) smallest; ties drop the earlier.
+    """Return a boolean mask of the shape of `scores` without the round(sparsity * n) smallest; ties drop the earlier.
 
     >>> keep_largest(torch.tensor([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
     [True, False, False, True]
@@ -96,7 +96,7 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
     """Return the network with `masks` on its layers; a mask that is already there stays in force."""
     for name, layer in layers.items():
         if name not in masks:
-            task.skip(name, "no pattern of the per-layer values fits it")
+            task.skip(name, NO_VALUE)
             continue
         mask = masks[name] & layer.mask if isinstance(layer, Masked) else masks[name]
         if not bool(mask.any()) and math.prod(mask.shape) > 0:

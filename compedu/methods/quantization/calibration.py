@@ -32,8 +32,8 @@ def input_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Return for each of `layers` the range of its inputs on at most `images` training images, evenly spaced.
 
-    With `coverage` 1 it goes from the smallest to the largest input; below 1 it is `covering_range` of a histogram. Layers that
-    the images do not reach are left out. Raises `CompressionError` when images and network do not fit.
+    With `coverage` 1 it goes from the smallest to the largest input; below 1 it is `covering_range` of a histogram.
+    Layers that the images do not reach are left out. Raises `CompressionError` when images and network do not fit.
     """
     chosen = torch.linspace(0, len(data.x_train) - 1, min(images, len(data.x_train))).round().long()
     batches = data.x_train[chosen].split(BATCH)

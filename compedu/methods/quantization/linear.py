@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compedu.errors import CompressionError, Skip
+from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of
 from compedu.graph import fold_batch_norm
-from compedu.knobs import knob, method, value_for
+from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
-from compedu.methods.layers import compressible
+from compedu.methods.layers import compressible, given_value
 from compedu.methods.method import Task
 from compedu.methods.quantization.calibration import input_ranges
 
@@ -20,7 +20,7 @@ CLIPPINGS = tuple(1 - step / 40 for step in range(1, 20)) + tuple(0.5 * 0.85**st
 
 
 def sign_scale(rows: Tensor, kept: Tensor) -> Tensor:
-    """Return for each row (rows, weights) the mean absolute value of its `kept` weights, (rows, 1); 0 where none is kept.
+    """Return for each row (rows, weights) the mean absolute value of its `kept` weights, (rows, 1); 0 if none is kept.
 
     It minimises ||w - alpha sign(w)|| (Rastegari et al. 2016, section 3.1, arXiv:1603.05279).
 
@@ -75,14 +75,14 @@ def squared_error(rows: Tensor, scale: Tensor, top: int) -> Tensor:
 class LinearQuantization(LayerMethod):
     r"""Round weights, and activations if asked, to evenly spaced levels.
 
-    $\hat w = s\,q$ with $q = \mathrm{clip}(\mathrm{round}(w / s), -q_{\max}, q_{\max})$ and $q_{\max} = 2^{b-1} - 1$; with one
-    bit $\hat w = s\,\mathrm{sign}(w)$ and $s = \mathrm{mean}\,|w|$. Activations: $\hat x = s\,(q - z)$ with
-    $q = \mathrm{clip}(\mathrm{round}(x / s) + z, 0, 2^b - 1)$. Batch normalization is folded into the layer in front of it first.
+    $\hat w = s\,q$ with $q = \mathrm{clip}(\mathrm{round}(w / s), -q_{\max}, q_{\max})$, $q_{\max} = 2^{b-1} - 1$; with
+    one bit $\hat w = s\,\mathrm{sign}(w)$ and $s = \mathrm{mean}\,|w|$. Activations: $\hat x = s\,(q - z)$ with
+    $q = \mathrm{clip}(\mathrm{round}(x / s) + z, 0, 2^b - 1)$. Batch normalization is folded into its layer first.
     Stored: the codes, $b$ bits each; the scales; of pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Jacob et al. 2018, Quantization and training of neural networks for efficient integer-arithmetic-only
-    inference, arXiv:1712.05877, sections 2 and 3; Vanhoucke, Senior, Mao 2011, Improving the speed of neural networks on CPUs;
-    one bit: Rastegari et al. 2016, arXiv:1603.05279, section 3.1.
+    inference, arXiv:1712.05877, sections 2 and 3; Vanhoucke, Senior, Mao 2011, Improving the speed of neural networks
+    on CPUs; one bit: Rastegari et al. 2016, arXiv:1603.05279, section 3.1.
     """
 
     topic: ClassVar[str] = "quantization"
@@ -91,7 +91,7 @@ class LinearQuantization(LayerMethod):
     bits: int = knob(8, "bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
     scales: str = knob("channel", "one scale per output channel or one per layer", choices=("channel", "tensor"))
     clipping: str = knob(
-        "max", "with two bits or more, the largest code is the largest weight, or where the mean squared error is least",
+        "max", "from two bits on: the largest code is the largest weight, or where the mean squared error is least",
         choices=("max", "mse"),
     )
     activation_bits: int = knob(
@@ -113,11 +113,12 @@ class LinearQuantization(LayerMethod):
     def compress(self, task: Task) -> nn.Module:
         """Fold batch norm, look at the activations of the float network, then round the weights layer by layer."""
         fold(task)
+        if self.activation_bits == 0:
+            return LayerMethod.compress(self, task)
         layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_coded(layer)}
-        calibrate = self.activation_bits > 0
-        ranges = input_ranges(task.model, layers, task.data, self.calibration_images, self.coverage) if calibrate else {}
+        ranges = input_ranges(task.model, layers, task.data, self.calibration_images, self.coverage)
         model = LayerMethod.compress(self, task)
-        for name in layers if calibrate else ():
+        for name in layers:
             layer = model.get_submodule(name)
             if is_coded(layer) and name in ranges:
                 layer.act = ActivationQuantizer.for_range(*ranges[name], self.activation_bits)
@@ -127,10 +128,7 @@ class LinearQuantization(LayerMethod):
 
     def compress_layer(self, name: str, layer: nn.Module) -> Coded:
         """Return the layer with rounded weights; a mask stays."""
-        bits = value_for(self.bits, name)
-        if bits is None:
-            raise Skip("no pattern of the per-layer values fits it")
-        geometry, kernel = Geometry.of(layer), kernel_of(layer).detach()
+        bits, geometry, kernel = given_value(self.bits, name), Geometry.of(layer), kernel_of(layer).detach()
         mask = layer.mask if isinstance(layer, Masked) else torch.ones_like(kernel, dtype=torch.bool)
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
         scale = self.scale_of(rows, mask.reshape(rows.shape), bits)

@@ -13,8 +13,8 @@ from compedu.methods.training_method import TrainingMethod
 class FineTune(TrainingMethod):
     r"""Train the network on: masks stay, codes stay on their grid, factors stay factors.
 
-    $\min_\theta \frac{1}{n} \sum_i -\log p_\theta(y_i \mid x_i)$ over the parameters $\theta$ of the compressed layers; what
-    is rounded passes its gradient straight through.
+    $\min_\theta \frac{1}{n} \sum_i -\log p_\theta(y_i \mid x_i)$ over the parameters $\theta$ of the compressed layers;
+    what is rounded passes its gradient straight through.
     Stored: what the layers stored before; no byte is added.
     Skips: nothing; scales of codes, masks and ranges of activations are no parameters and stay as they are.
     Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3; through

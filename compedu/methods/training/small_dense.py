@@ -36,7 +36,8 @@ class SmallDense(TrainingMethod):
     topic: ClassVar[str] = "training"
 
     width: float = knob(
-        0.25, "width of all layers as a fraction of the given network's", low=0, high=1, open="low", tour=(0.05, 1), log=True
+        0.25, "width of all layers as a fraction of the given network's", low=0, high=1, open="low", tour=(0.05, 1),
+        log=True,
     )
     epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
     lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
