@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import nbformat
+import plotly.io
 from sphinx.cmd.build import main as sphinx
 
 from compedu.execution import execute
 from compedu.release import chapters, without_solutions
 
 DOCS = Path(__file__).resolve().parent
+FIGURE = "application/vnd.plotly.v1+json"  # what a plain plotly figure leaves in a notebook; a page needs HTML
 CONTENTS = {  # captions of the table of contents, with the pages that stand below them where there are any
     "Chapters": ("chapters/*.ipynb",),
     "Galleries": ("chapters/gallery/*.ipynb",),
@@ -23,7 +25,7 @@ CONTENTS = {  # captions of the table of contents, with the pages that stand bel
 
 
 def build_site(notebooks, site, fast=False) -> int:
-    """Build the site of the author's `notebooks` into `site`, emptied first; returns Sphinx's exit code (warnings fail).
+    """Build the site of the `notebooks` into `site`, emptied first; returns Sphinx's exit code, warnings failing.
 
     Beside it, in a folder with "-work" to its name, lie the executed chapters and the sources of the pages.
     """
@@ -44,11 +46,16 @@ def build_site(notebooks, site, fast=False) -> int:
 
 
 def write_page(executed, page):
-    """Write an executed chapter as the site shows it: without solutions and without the cell of a fast profile."""
+    """Write an executed chapter as the site shows it: no solutions, no cell of a fast profile, figures as HTML."""
     notebook = without_solutions(nbformat.read(executed, as_version=4), executed, keep_outputs=True)
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).pop(FIGURE, None)
+            if figure is not None:
+                page_form = plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, auto_play=False)
+                output.data.setdefault("text/html", page_form)
     page.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, page)
 

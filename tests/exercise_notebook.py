@@ -31,6 +31,7 @@ def exercise_notebook():
         v4.new_code_cell("IMAGES = 2000", metadata={"tags": ["parameters"]}),
         v4.new_code_cell("print('images:', IMAGES)"),
         v4.new_code_cell(PLOT),
+        v4.new_code_cell("go.Figure(lines[3])"),
         v4.new_markdown_cell("## Exercise\n\nCount the bytes of packed weights."),
         graded(v4.new_code_cell(solution), "packed-bytes", solution=True),
         graded(v4.new_code_cell("assert packed_bytes(8, 1) == 1"), "whole-bytes", points=1),

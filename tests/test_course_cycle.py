@@ -7,6 +7,7 @@ import re
 import nbformat
 import pytest
 from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from processes import ROOT, closed_network, network_uses, run
 
@@ -26,7 +27,7 @@ def author_version():
     """The first chapter in its fast profile; the small chapter of the tests where there is none."""
     if not CHAPTER.exists():
         return exercise_notebook()
-    return parameterize_notebook(nbformat.read(CHAPTER, as_version=4), fast_profile(CHAPTER))
+    return parameterize_notebook(load_notebook_node(str(CHAPTER)), fast_profile(CHAPTER))
 
 
 def regions(notebook, name):
@@ -134,10 +135,10 @@ def test_test_cells_are_locked_and_solution_cells_are_not():
 @pytest.mark.parametrize(
     ("cell", "source", "message"),
     [
-        (5, "### BEGIN SOLUTION\nx = 1", "no end solution"),
-        (5, "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "nested"),
-        (7, "### BEGIN HIDDEN TESTS\nassert x", "No end hidden tests"),
-        (7, "### BEGIN MARK SCHEME\nassert x", "mark scheme"),
+        (6, "### BEGIN SOLUTION\nx = 1", "no end solution"),
+        (6, "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "nested"),
+        (8, "### BEGIN HIDDEN TESTS\nassert x", "No end hidden tests"),
+        (8, "### BEGIN MARK SCHEME\nassert x", "mark scheme"),
     ],
 )
 def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, source, message):
@@ -149,7 +150,7 @@ def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, sou
 
 def test_a_solution_in_a_cell_that_is_not_marked_is_refused():
     author = exercise_notebook()
-    del author.cells[5].metadata["nbgrader"]
+    del author.cells[6].metadata["nbgrader"]
     with pytest.raises(ValueError, match="chapter seven.*non-solution cell"):
         without_solutions(author, "chapter seven")
 

@@ -137,6 +137,13 @@ def drag(page, grip):
 
 
 @pytest.mark.browser
+def test_a_plain_figure_is_drawn_as_well(site, page):
+    open_page(page, site / "chapters" / f"{FIXTURE}.html")
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot .cartesianlayer .trace').length === 2")
+    assert page.locator(".js-plotly-plot").count() == 2
+
+
+@pytest.mark.browser
 def test_formulas_are_drawn_from_the_vendored_file(site, page):
     assert open_page(page, site / "chapters" / f"{FIXTURE}.html") == []
     page.wait_for_selector("mjx-container svg")
