@@ -150,6 +150,19 @@ def test_batch_norm_is_folded_before_weights_are_rounded():
     assert (small(x) - model(x)).norm() < 0.1 * model(x).norm()
 
 
+def test_batch_norm_is_folded_into_pruned_layers_too():
+    model = build("vgg(width=0.25)")
+    for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.running_mean, -0.5, 0.5)
+    pruned, x = MagnitudePruning(sparsity=0.5)(model), torch.randn(2, 1, 32, 32)
+    small = LinearQuantization(bits=8)(pruned)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in small.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in pruned.modules())
+    assert all(torch.equal(form.mask, pruned.get_submodule(name).mask) for name, form in forms(small).items())
+    assert (small(x) - pruned(x)).norm() < 0.1 * pruned(x).norm()
+
+
 class Decides(nn.Module):
     """A network that cannot be traced: it looks at its data."""
 

@@ -11,8 +11,8 @@ from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, ke
 from compedu.graph import fold_batch_norm
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
-from compedu.methods.layers import compressible, given_value
-from compedu.methods.method import Task
+from compedu.methods.layers import compressible, given_value, replace_layer
+from compedu.methods.method import Task, copied
 from compedu.methods.quantization.calibration import input_ranges
 
 # Fractions of the largest weight that the search tries: evenly down to a half, then, for far outliers, in equal ratios.
@@ -148,10 +148,25 @@ def is_coded(layer: nn.Module) -> bool:
 
 
 def fold(task: Task) -> None:
-    """Fold the batch norms of the task's network, or note why they stay."""
+    """Fold the batch norms of the task's network into ordinary and masked layers, or note why they stay."""
     if not any(isinstance(module, _BatchNorm) for module in task.model.modules()):
         return
+    model = copied(task.model)
+    masks = {name: layer.mask for name, layer in model.named_modules() if type(layer) is Masked and not quantizes(layer)}
+    for name in masks:
+        layer = model.get_submodule(name)
+        model = replace_layer(model, name, layer.geometry.layer(layer.dense(), layer.bias))
     try:
-        task.model = fold_batch_norm(task.model)
+        model = fold_batch_norm(model)
     except CompressionError as reason:
         task.skip("(network)", f"batch normalization is not folded into the layers: {reason}")
+        return
+    for name, mask in masks.items():  # folding multiplies whole filters, so that zeros stay zero
+        layer = model.get_submodule(name)
+        model = replace_layer(model, name, Masked(Geometry.of(layer), layer.weight, mask, layer.bias))
+    task.model = model
+
+
+def quantizes(layer: Form) -> bool:
+    """Tell whether `layer` rounds its input."""
+    return isinstance(layer.act, ActivationQuantizer)
