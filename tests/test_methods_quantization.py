@@ -266,3 +266,14 @@ def test_a_far_outlier_is_clipped_where_the_error_is_least():
     widest, best = (LinearQuantization(bits=4, clipping=c)(nn.Sequential(layer))[0] for c in ("max", "mse"))
     assert int((widest.codes() != 0).sum()) == 1
     assert int((best.codes() != 0).sum()) > 3000 and best.dense().max() < 4
+
+
+def test_two_bits_that_reach_to_the_largest_weight_are_worse_than_one_bit_and_better_when_clipped():
+    """Three levels, of which the outer two are where hardly a weight is: most weights become zero."""
+    model, data = trained("lenet5", "digits"), DATASETS["digits"]()
+
+    def correct(**knobs):
+        return evaluate(LinearQuantization(**knobs)(model), data).correct
+
+    assert correct(bits=2) < correct(bits=1) - 50
+    assert correct(bits=2, clipping="mse") >= correct(bits=1)
