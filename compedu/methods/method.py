@@ -36,11 +36,21 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """Channels that a step took out of a group of coupled ones, numbered as in the network that the step was given."""
+
+    step: str
+    group: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Compression:
-    """How a model came to be: the `repr` of each step, and the layers that steps could not handle."""
+    """How a model came to be: the `repr` of each step, the layers that steps could not handle, the channels taken out."""
 
     steps: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    removed: tuple[Removed, ...] = ()
 
 
 def compression_of(model: nn.Module) -> Compression:
@@ -76,7 +86,9 @@ class Method(ABC):
         task = Task(self, copied(model).eval(), data, source=model)
         result = self.compress(task)
         before = compression_of(model)
-        result.compression = Compression(before.steps + (repr(self),), before.skipped + tuple(task.skipped))
+        result.compression = Compression(
+            before.steps + (repr(self),), before.skipped + tuple(task.skipped), before.removed + tuple(task.removed)
+        )
         return result.eval()
 
     @abstractmethod
@@ -101,7 +113,7 @@ class Method(ABC):
 
 
 class Task:
-    """One call of a method: the private copy, the data, the layers that were skipped.
+    """One call of a method: the private copy, the data, the layers that were skipped, the channels taken out.
 
     `source` is the network that was given; it may be looked at, never changed.
     """
@@ -109,6 +121,7 @@ class Task:
     def __init__(self, method: Method, model: nn.Module, data: Dataset | None, source: nn.Module):
         self.method, self.model, self.data, self.source = method, model, data, source
         self.skipped: list[Skipped] = []
+        self.removed: list[Removed] = []
 
     def skip(self, layer: str, reason: str) -> None:
         """Note that `layer` stays as it was."""

@@ -13,7 +13,7 @@ from compedu.graph import ChannelGroup, find_channels
 from compedu.knobs import knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import NO_VALUE
-from compedu.methods.method import Task
+from compedu.methods.method import Removed, Task
 from compedu.methods.pruning.magnitude import refuse_mapping_when_global
 from compedu.networks import parse
 
@@ -105,6 +105,7 @@ class FilterPruning(SelectiveMethod):
             group.name: smallest(score, group.removable(fraction, self.round_to))
             for group, score, fraction in zip(groups, scores, self.fractions(groups, scores))
         }
+        task.removed += [Removed(repr(self), name, tuple(sorted(gone))) for name, gone in removal.items() if gone]
         return channels.remove(task.model, removal)
 
     def wants(self, task: Task, group: ChannelGroup, chosen: Mapping[str, nn.Module]) -> bool:
