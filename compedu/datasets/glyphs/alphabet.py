@@ -53,12 +53,12 @@ def _hatching(*directions: float) -> Strokes:
 
 def _round_family() -> dict[str, Strokes]:
     ring = _arc(0, 0, 0.84, 1, 90, 450)
-    open_ring = _arc(0, 0, 0.84, 1, 48, 312)
+    open_ring = _arc(0, 0, 0.84, 1, 36, 324)
     return {
         "O": (ring,),
-        "Q": (ring, _line((0.12, -0.32), (0.84, -1.08))),
+        "Q": (ring, _line((0.3, -0.5), (0.8, -1.1))),
         "C": (open_ring,),
-        "G": (open_ring, _line((0.56, -0.74), (0.62, -0.06), (0.08, -0.06))),
+        "G": (open_ring, _line((0.68, -0.59), (0.68, -0.1), (0.3, -0.1))),
     }
 
 
@@ -68,7 +68,7 @@ def _bowl_family() -> dict[str, Strokes]:
     belly = _chain(_line((-0.6, -0.04)), _arc(0.08, -0.52, 0.6, 0.48, 90, -90), _line((-0.6, -1)))
     return {
         "P": (stem, bowl),
-        "R": (stem, bowl, _line((-0.05, -0.04), (0.66, -1))),
+        "R": (stem, bowl, _line((0.05, -0.04), (0.6, -1))),
         "B": (stem, bowl, belly),
         "D": (stem, _chain(_line((-0.6, 1)), _arc(-0.15, 0, 0.85, 1, 90, -90), _line((-0.6, -1)))),
     }
@@ -76,15 +76,15 @@ def _bowl_family() -> dict[str, Strokes]:
 
 def _bar_family() -> dict[str, Strokes]:
     stem = _line((-0.58, -1), (-0.58, 1))
-    top, middle, foot = (_line((-0.58, y), (x, y)) for x, y in ((0.66, 1), (0.46, 0.04), (0.66, -1)))
+    top, middle, foot = (_line((-0.58, y), (x, y)) for x, y in ((0.6, 1), (0.4, 0.04), (0.34, -1)))
     return {"F": (stem, top, middle), "E": (stem, top, middle, foot), "L": (stem, foot)}
 
 
 def _valley_family() -> dict[str, Strokes]:
     return {
-        "U": (_chain(_line((-0.68, 1)), _arc(0, -0.32, 0.68, 0.68, 180, 360), _line((0.68, 1))),),
-        "V": (_line((-0.76, 1), (0, -1), (0.76, 1)),),
-        "Y": (_line((-0.76, 1), (0, 0), (0.76, 1)), _line((0, 0), (0, -1))),
+        "U": (_chain(_line((-0.7, 1)), _arc(0, -0.4, 0.66, 0.6, 180, 360), _line((0.7, 1))),),
+        "V": (_line((-0.74, 1), (-0.14, -0.92), (0, -1), (0.14, -0.92), (0.74, 1)),),
+        "Y": (_line((-0.74, 1), (0, -0.2), (0.74, 1)), _line((0, -0.2), (0, -1))),
         "T": (_line((-0.76, 1), (0.76, 1)), _line((0, 1), (0, -1))),
     }
 
@@ -94,8 +94,8 @@ def _post_family() -> dict[str, Strokes]:
     return {
         "H": (left, right, _line((-0.68, 0), (0.68, 0))),
         "N": (left, right, _line((-0.68, 1), (0.68, -1))),
-        "M": (left, right, _line((-0.68, 1), (0, -0.3), (0.68, 1))),
-        "A": (_line((-0.78, -1), (0, 1)), _line((0, 1), (0.78, -1)), _line((-0.48, -0.24), (0.48, -0.24))),
+        "M": (left, right, _line((-0.68, 1), (0, -0.1), (0.68, 1))),
+        "A": (_line((-0.74, -1), (-0.24, 1)), _line((-0.24, 1), (0.24, 1), (0.74, -1)), _line((-0.5, -0.1), (0.5, -0.1))),
     }
 
 

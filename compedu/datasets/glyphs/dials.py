@@ -35,10 +35,10 @@ class GlyphDials:
     rotation: float = 21.0
     quarter_turns: bool = False
     size: tuple[float, float] = (7.8, 11.7)
-    shear: float = 0.15
+    shear: float = 0.2
     pen: tuple[float, float] = (1.7, 3.0)
-    ink: tuple[float, float] = (0.2, 0.9)
-    wobble: float = 0.08
+    ink: tuple[float, float] = (0.4, 0.9)
+    wobble: float = 0.1
     clutter: int = 8
     wrap: bool = False
     permute: bool = False

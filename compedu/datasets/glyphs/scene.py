@@ -10,13 +10,14 @@ from .pen import coverage
 
 _PIECES_PER_STRAY_STROKE = 2
 _OFF_THE_PAPER = 1000.0  # pixels
+_GAP = 0.9  # pixels: stray strokes stop this far from the character, so that they crowd it but never redraw it
 
 
 def draw_ink(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
     """Brightness 0..1 of every pixel, float64 (N, 32, 32); without borders the picture is rolled by x and y."""
     hands = Hands.of(draws.seed, draws.split)
     alphabet = ALPHABETS[dials.alphabet]
-    picture = np.empty((draws.count, SIDE, SIDE))
+    picture, near = np.empty((2, draws.count, SIDE, SIDE))
     pairs = factors["character"] * len(dials.characters) + factors["other"]
     for pair in np.unique(pairs):
         rows = np.flatnonzero(pairs == pair)
@@ -26,8 +27,10 @@ def draw_ink(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) ->
         pieces = _placed(_mixed(*ends, here["morph"]), here, hands, dials)
         metric, softness = hands.metric[here["writer"]], hands.softness[here["writer"]]
         picture[rows] = here["ink"][:, None, None] * coverage(pieces, here["pen"], softness, metric, SIDE)
+        if dials.clutter:
+            near[rows] = coverage(pieces, here["pen"] + 2 * _GAP, softness, metric, SIDE)
     if dials.clutter:
-        np.maximum(picture, _stray_strokes(draws, dials, factors), out=picture)
+        np.maximum(picture, (1 - near) * _stray_strokes(draws, dials, factors), out=picture)
     if dials.wrap:
         picture = _rolled(picture, factors["x"].astype(np.int64), factors["y"].astype(np.int64))
     return picture
@@ -53,11 +56,11 @@ def _placed(pieces: np.ndarray, factors: dict[str, np.ndarray], hands: Hands, di
 
 
 def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
-    """The clutter alone: short bent strokes, thinner and paler than the character's, anywhere on the paper."""
+    """The clutter alone: bent strokes of about the character's width and brightness, anywhere on the paper."""
     strokes = dials.clutter
     unit = {name: draws.unit(f"clutter {name}", max(strokes, 2))[:, :strokes] for name in ("x", "y", "angle", "bend", "length")}
     angle, bend = 2.0 * np.pi * unit["angle"], 1.2 * (unit["bend"] - 0.5)
-    length = 2.5 + 3.0 * unit["length"]
+    length = 4.8 + 3.6 * unit["length"]
     middle = np.stack([unit["x"], unit["y"]], axis=-1) * (SIDE - 1)
     middle[np.arange(strokes) >= factors["clutter"][:, None]] = _OFF_THE_PAPER
     tips = [
@@ -67,8 +70,8 @@ def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarra
     pieces = np.stack([np.stack([tips[0], middle], axis=2), np.stack([middle, tips[1]], axis=2)], axis=2)
     pieces = pieces.reshape(draws.count, strokes * _PIECES_PER_STRAY_STROKE, 2, 2)
     round_nib = np.broadcast_to(np.eye(2), (draws.count, 2, 2))
-    width, softness = draws.between("clutter pen", 0.8, 1.6), np.ones(draws.count)
-    paleness = factors["ink"] * draws.between("clutter ink", 0.45, 0.75)
+    width, softness = draws.between("clutter pen", 1.4, 2.7), np.ones(draws.count)
+    paleness = factors["ink"] * draws.between("clutter ink", 0.85, 1.15)
     return paleness[:, None, None] * coverage(pieces, width, softness, round_nib, SIDE)
 
 

@@ -1,0 +1,135 @@
+"""The surprises that chapters stage, asserted on the shipped networks: a change that kills a lesson fails here."""
+
+import json
+from functools import cache
+
+import pytest
+
+import compedu as ce
+from compedu.files import file_sizes, model_bytes
+from compedu.networks.shipped import available, checkpoint_path, recipe_of
+from compedu.shipped import shipped
+
+LADDER = {"lenet300": (0.68, 0.82), "lenet5": (0.85, 0.97), "vgg": (0.96, 1.0), "resnet": (0.96, 1.0)}
+OFFLINE = [pair for pair in available() if pair[1] in ("digits", "glyphs")]
+
+
+@cache
+def pair(network, data):
+    return ce.load(network, data)
+
+
+@cache
+def accuracy(network, data, method=None):
+    model, images = pair(network, data)
+    evaluation = ce.evaluate(model if method is None else method(model, images), images)
+    return evaluation.correct / evaluation.seen
+
+
+def test_the_promised_weights_are_shipped():
+    promised = {("lenet300", "digits"), ("lenet5", "digits"), ("lenet300", "mnist"), ("lenet5", "mnist")}
+    assert promised | {(network, "glyphs") for network in LADDER} <= set(available())
+
+
+@pytest.mark.parametrize("network, data", available(), ids="-".join)
+def test_weights_are_small_and_say_how_they_were_made(network, data):
+    path, recipe = checkpoint_path(network, data), recipe_of(network, data)
+    assert path.stat().st_size < 2.1e6 and recipe["bytes"] == path.stat().st_size
+    assert {"recipe", "accuracy", "sha256", "data_digest", "made_with"} <= recipe.keys()
+
+
+@pytest.mark.parametrize("network, data", OFFLINE, ids="-".join)
+def test_shipped_weights_have_the_accuracy_that_their_recipe_says(network, data):
+    model, images = pair(network, data)
+    said_right, said_of = map(int, recipe_of(network, data)["accuracy"]["validation"].split("/"))
+    evaluation = ce.evaluate(model, images)
+    assert recipe_of(network, data)["data_digest"] == images.digest, "the data set changed since the weights were made"
+    assert evaluation.seen == said_of and abs(evaluation.correct - said_right) <= 2  # other processors round otherwise
+
+
+@pytest.mark.parametrize("network, most", [("lenet300", 0.018), ("lenet5", 0.009)])
+def test_mnist_weights_keep_their_promise(network, most):
+    right, of = map(int, recipe_of(network, "mnist")["accuracy"]["test"].split("/"))
+    assert of == 10_000 and 1 - right / of <= most
+
+
+@pytest.mark.parametrize("network, rung", LADDER.items(), ids=str)
+def test_the_ladder_of_difficulties_stands(network, rung):
+    assert rung[0] <= accuracy(network, "glyphs") <= rung[1]
+
+
+@pytest.mark.parametrize("network, data", OFFLINE, ids="-".join)
+def test_pruning_hurts_every_shipped_pair_somewhere_between_half_and_97_percent(network, data):
+    dense = accuracy(network, data)
+    assert accuracy(network, data, ce.MagnitudePruning(sparsity=0.5)) > dense - 0.06
+    assert accuracy(network, data, ce.MagnitudePruning(sparsity=0.97)) < dense - 0.10
+
+
+def test_half_of_the_weights_go_and_nothing_happens():
+    half = accuracy("lenet5", "glyphs", ce.MagnitudePruning(sparsity=0.5))
+    assert abs(half - accuracy("lenet5", "glyphs")) < 0.01
+
+
+def test_small_weights_are_not_just_any_weights():
+    chosen = accuracy("lenet5", "glyphs", ce.MagnitudePruning(sparsity=0.6))
+    drawn = accuracy("lenet5", "glyphs", ce.RandomPruning(sparsity=0.6))
+    assert chosen > drawn + 0.2
+
+
+def test_zeros_save_nothing_until_they_are_stored_as_zeros():
+    model, _ = pair("lenet5", "glyphs")
+    small = ce.MagnitudePruning(sparsity=0.9)(model)
+    ordinary = ce.build(model.spec)
+    for name in ("conv1", "conv2", "fc1", "fc2"):
+        ordinary.get_submodule(name).weight.data = small.get_submodule(name).dense().detach()
+    dense = len(model_bytes(model))
+    assert abs(len(model_bytes(ordinary)) - dense) < 100
+    assert 5 < dense / len(model_bytes(small)) < 10  # ten times fewer weights, but the indices cost bits
+
+
+def test_a_rank_beyond_break_even_makes_the_file_larger():
+    model, _ = pair("lenet5", "glyphs")
+    with pytest.raises(ce.CompressionError, match="break-even"):
+        ce.TruncatedSVD(rank={"fc1": 450}, layers="fc1")(model)
+    larger = ce.TruncatedSVD(rank={"fc1": 450}, layers="fc1", allow_larger=True)(model)
+    assert len(model_bytes(larger)) > 1.1 * len(model_bytes(model))
+
+
+def test_eight_bits_are_a_quarter_and_lose_nothing_that_can_be_seen():
+    model, _ = pair("lenet5", "glyphs")
+    eight = ce.LinearQuantization(bits=8)
+    assert 3.8 < len(model_bytes(model)) / len(model_bytes(eight(model))) < 4.1
+    assert abs(accuracy("lenet5", "glyphs", eight) - accuracy("lenet5", "glyphs")) < 0.005
+
+
+def test_a_trained_matrix_is_not_circulant():
+    assert accuracy("lenet5", "glyphs", ce.BlockCirculantProjection(block=2)) < accuracy("lenet5", "glyphs") - 0.1
+
+
+def test_entropy_coding_never_makes_a_file_much_larger():
+    model, _ = pair("lenet300", "glyphs")
+    for method in (ce.MagnitudePruning(sparsity=0.9), ce.LinearQuantization(bits=3)):
+        sizes = file_sizes(method(model), "packed", "ans")
+        assert sizes["ans"] < 1.01 * sizes["packed"]
+
+
+def stored(method, data):
+    lines = shipped("data", "sweeps", f"{method}-lenet5-{data}.jsonl").read_text().splitlines()
+    return [json.loads(line)["report"] for line in lines if '"report"' in line]
+
+
+def test_the_shipped_sweeps_tell_with_what_and_when_they_were_made():
+    paths = sorted(shipped("data", "sweeps").glob("*.jsonl"))
+    assert len(paths) >= 18
+    for path in paths:
+        run = json.loads(path.read_text().splitlines()[0])["run"]
+        assert {"versions", "machine", "date"} <= run.keys()
+
+
+@pytest.mark.parametrize("method", ["MagnitudePruning", "FilterPruning", "LinearQuantization", "TruncatedSVD"])
+def test_random_points_of_the_shipped_sweeps_are_computed_again(method):
+    model, images = pair("lenet5", "glyphs")
+    reports = stored(method, "glyphs")
+    for report in reports[1 :: len(reports) // 2]:
+        again = ce.measure(ce.sweeps.method_of(report["method"])(model, images), images, speed=False)
+        assert again.file_bytes == report["file_bytes"] and abs(again.correct - report["correct"]) <= 4
