@@ -222,6 +222,13 @@ def test_what_joblib_is_told_around_the_call_counts(model, data, store, monkeypa
         next(sweep(POINTS, model, data))  # left early: the rest is neither waited for nor complained about
 
 
+def test_threads_of_one_process_do_not_disturb_each_other(model, data, store):
+    expected = figures(sweep(COUNTED, model, data))
+    with joblib.parallel_config(backend="threading", n_jobs=3):
+        shared = sweep(COUNTED, model, data)
+        assert figures(shared) == expected and shared.failures == []
+
+
 # Time
 
 

@@ -1,5 +1,6 @@
 """One point of a sweep, in whatever process it is computed, and what all points share."""
 
+import threading
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -72,8 +73,19 @@ def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
     return _received[origin]
 
 
+_alone = threading.Lock()  # torch's number of threads, and torch.fx while it traces, are one for the whole process
+
+
 def compute(ground: Ground, point: Point, keep: bool) -> Outcome:
-    """Compress and measure on one thread; return with the model's file if it is to be kept. Errors become failures."""
+    """Compress and measure on one thread; return with the model's file if it is to be kept. Errors become failures.
+
+    Threads of one process wait for each other: only processes compute side by side.
+    """
+    with _alone:
+        return _computed(ground, point, keep)
+
+
+def _computed(ground: Ground, point: Point, keep: bool) -> Outcome:
     baseline = ground.baseline
     try:
         with torch_threads(1):
