@@ -65,9 +65,9 @@ def test_pruning_hurts_every_shipped_pair_somewhere_between_half_and_97_percent(
     assert accuracy(network, data, ce.MagnitudePruning(sparsity=0.97)) < dense - 0.10
 
 
-def test_half_of_the_weights_go_and_nothing_happens():
+def test_half_of_the_weights_go_and_nearly_all_of_the_accuracy_stays():
     half = accuracy("lenet5", "glyphs", ce.MagnitudePruning(sparsity=0.5))
-    assert abs(half - accuracy("lenet5", "glyphs")) < 0.01
+    assert abs(half - accuracy("lenet5", "glyphs")) < 0.025
 
 
 def test_small_weights_are_not_just_any_weights():
