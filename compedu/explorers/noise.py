@@ -1,0 +1,64 @@
+"""Two small figures of the first chapter: images of a data set, and the noise of a measured accuracy as dots."""
+
+import html
+
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from compedu.datasets.dataset import Dataset
+from compedu.explorers.colours import GREY, LIVE
+from compedu.explorers.strip import image_bytes
+from compedu.explorers.tables import criteria_table
+from compedu.metrics import Report
+
+
+class Page:
+    """A piece of HTML that a notebook shows."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def gallery(data: Dataset, count: int = 20, split: str = "validation") -> Page:
+    """Show the first `count` images of a split with their classes."""
+    labels = data.split(split)[1][:count].tolist()
+    cells = "".join(
+        f"<figure style='margin:0;text-align:center'><img alt='a drawn {html.escape(data.classes[label])}' "
+        f"src='{image_bytes(data, split, index)}' style='image-rendering:pixelated'>"
+        f"<figcaption>{html.escape(data.classes[label])}</figcaption></figure>"
+        for index, label in enumerate(labels)
+    )
+    return Page(f"<div style='display:flex;flex-wrap:wrap;gap:6px;max-width:900px'>{cells}</div>")
+
+
+def criteria(report: Report) -> Page:
+    """Show the survey's criteria of a measured network as a table."""
+    return Page(criteria_table(report))
+
+
+def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
+    """Return a figure of the accuracies of imagined test sets: `repeats` draws of each size from `right`, with replacement.
+
+    `right` tells for each image whether the answer is right, boolean of shape (N,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    figure = go.Figure()
+    for row, size in enumerate(sizes):
+        draws = torch.randint(len(right), (repeats, size), generator=generator)
+        accuracy = 100 * right.float()[draws].mean(1)
+        heights = row + 0.6 * (torch.rand(repeats, generator=generator) - 0.5)
+        figure.add_scatter(
+            x=accuracy.tolist(), y=heights.tolist(), mode="markers", showlegend=False,
+            marker={"size": 5, "color": LIVE, "opacity": 0.5}, hovertemplate=f"{size} images: %{{x:.1f}} %<extra></extra>",
+        )  # fmt: skip
+    figure.add_vline(x=100 * right.float().mean().item(), line={"color": GREY, "dash": "dot"})
+    figure.update_layout(
+        width=640, height=80 + 60 * len(sizes), margin={"l": 90, "r": 10, "t": 10, "b": 40},
+        xaxis={"title": "accuracy, %"}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GREY},
+        yaxis={"tickvals": list(range(len(sizes))), "ticktext": [f"{size} images" for size in sizes], "showgrid": False},
+    )  # fmt: skip
+    return figure
