@@ -51,5 +51,6 @@ def browser():
 def page(browser):
     """A fresh page, 1280x900 pixels, in a profile of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(240_000)  # milliseconds; a machine at work on other things is no failure
     yield context.new_page()
     context.close()
