@@ -1,16 +1,21 @@
 """Sliders and live figures: the only part of compedu that needs Jupyter."""
 
+from typing import Any
+
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.explorers.comparison import trade_off
 from compedu.explorers.explorer import Explorer
 from compedu.explorers.noise import criteria, gallery, noise_dots
+from compedu.explorers.tradeoff import trade_off
 from compedu.methods import Method
 
 
-def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **options) -> Explorer:
-    """Return the explorer of `method` on a trained `model` and `data`; show it as the last line of a cell."""
+def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **options: Any) -> Explorer:
+    """Return the explorer of `method` on a trained `model` and `data`; show it as the last line of a cell.
+
+    `options` are those of `Explorer`: `split` ("validation"), `predict` (True, or the name of a knob) and `book`.
+    """
     return Explorer(method, model, data, **options)
 
 

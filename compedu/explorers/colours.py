@@ -3,17 +3,17 @@
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-GREY, PALE = "#8C8C8C", "rgba(140, 140, 140, 0.28)"
+BLACK, WHITE, GREY, PALE = "#000000", "#FFFFFF", "#8C8C8C", "rgba(140, 140, 140, 0.28)"
+TEXT = "#767676"  # legible on white and on black: 4.5 to 1 on either; a live explorer takes JupyterLab's own colour
 
 LIVE, PREVIEW, DENSE, CONTROL, PREDICTION = BLUE, SKY, GREY, GREY, PURPLE
 PINS = (ORANGE, GREEN, VERMILLION)
-ROLES = {  # what the bytes of a file are for
-    "values": BLUE,
-    "indices": ORANGE,
-    "codebook": GREEN,
-    "bias": PURPLE,
-    "normalization": YELLOW,
-    "header": GREY,
+ROLES = {  # what the bytes of a file are for: colour, and the words for it
+    "values": (BLUE, "values"),
+    "indices": (ORANGE, "indices"),
+    "codebook": (GREEN, "code book, scales"),
+    "bias": (PURPLE, "bias"),
+    "normalization": (YELLOW, "normalization"),
+    "header": (GREY, "header"),
 }
-SIGNED = [[0.0, VERMILLION], [0.5, "#FFFFFF"], [1.0, BLUE]]  # negative, zero, positive weights
-GONE = "#000000"
+SIGNED = [[0.0, VERMILLION], [0.5, WHITE], [1.0, BLUE]]  # negative, zero, positive weights

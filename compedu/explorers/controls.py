@@ -1,5 +1,7 @@
-"""Controls made from knobs: a slider with a number field, a list, a tick box or a text, with the knob's own help."""
+"""Controls made from knobs: a slider with a field beside it, a list, a tick box or a text, with the knob's own help."""
 
+import html
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,100 +10,121 @@ import ipywidgets as widgets
 from compedu.knobs import Knob, knobs
 from compedu.methods import Method
 
-STEPS = 100  # positions of a slider over the tour of a fraction
+STEPS = 100  # positions of a slider over the tour, at least
 
 
 class Control:
-    """One knob on the screen: `widget` to show, `value` to read and set, `changed` called when the learner moves it."""
+    """One knob on the screen: `widget` to show, `value` to read and set, `changed` called when the learner moves it.
 
-    def __init__(self, name: str, knob: Knob, changed: Callable[[], None]):
+    The slider covers the range worth showing; the field beside it takes every value, so that what is illegal is refused
+    by the method itself, in its own words, and never clamped. Where a knob takes values per layer, so does the field.
+    """
+
+    def __init__(self, name: str, knob: Knob, value: Any, changed: Callable[[], None]):
         self.name, self.knob = name, knob
-        self._changed, self._quiet = changed, False
-        self.fields = _fields(knob, name)
-        for field in self.fields:
+        self._changed, self._quiet, self._value = changed, False, value
+        self.slider, self.field = _slider(knob, name), _field(knob, name)
+        fields = [field for field in (self.slider, self.field) if field is not None]
+        for field in fields:
             field.observe(self._moved, "value")
-        label = widgets.HTML(f"<label title='{_escaped(knob.help)}'>{name.replace('_', ' ')}{_unit(knob)}</label>")
-        row = widgets.HBox(list(self.fields), layout=widgets.Layout(width="auto"))
-        self.widget = widgets.VBox([label, row], layout=widgets.Layout(margin="0 0 4px 0"))
+        unit = f" ({knob.unit})" if knob.unit else ""
+        help = html.escape(f"{knob.help}; {knob}", quote=True)
+        self.label = widgets.HTML(f"<label title='{help}'>{html.escape(name.replace('_', ' '))}{unit}</label>")
+        self.widget = widgets.VBox([self.label, widgets.HBox(fields)])
+        self.widget.add_class("compedu-knob")
+        self.value = value
 
     @property
     def value(self) -> Any:
-        """The value as the method takes it."""
-        return self.knob.type(self.fields[0].value)
+        """The value as the method takes it; raises `ValueError` for a text that is none."""
+        if isinstance(self._value, ValueError):
+            raise self._value
+        return self._value
 
     @value.setter
     def value(self, value: Any) -> None:
+        self._value = value
+        self._show(value, (self.slider, self.field))
+
+    def _show(self, value: Any, fields: tuple[widgets.Widget | None, ...]) -> None:
         self._quiet = True
         try:
-            for field in self.fields:
-                field.value = _inside(field, value)
+            for field in fields:
+                if isinstance(field, widgets.Text) and self.knob.per_layer:
+                    field.value = as_text(value)
+                elif field is self.slider and (isinstance(value, Mapping) or type(value) is not self.knob.type):
+                    continue  # values per layer, or a rank instead of a fraction: no place on the slider
+                elif field is not None:
+                    field.value = value
         finally:
             self._quiet = False
 
     def _moved(self, change: dict) -> None:
         if self._quiet:
             return
-        self.value = change["new"]  # the slider and its number field follow each other
+        source = change["owner"]
+        try:
+            self._value = self._read(source, change["new"])
+        except ValueError:
+            self._value = ValueError(f"{self.name} must be {self.knob}, got {change['new']!r} ({self.knob.help})")
+        else:
+            self._show(self._value, tuple(field for field in (self.slider, self.field) if field is not source))
         self._changed()
 
-
-def controls_of(method: Method | type[Method], changed: Callable[[], None]) -> dict[str, Control]:
-    """Return one control for each knob of `method`, in order, set to its values (or defaults, for a class)."""
-    made = {name: Control(name, knob, changed) for name, knob in knobs(method).items()}
-    for name, control in made.items():
-        value = control.knob.default if isinstance(method, type) else getattr(method, name)
-        if not isinstance(value, Mapping):  # per-layer values have no slider; the method keeps them until it is moved
-            control.value = value
-    return made
+    def _read(self, source: widgets.Widget, shown: Any) -> Any:
+        if isinstance(source, widgets.Text) and self.knob.per_layer:
+            return self.knob.parse(shown)
+        if source is self.slider and self.knob.type is float:
+            return float(f"{shown:.3g}") if self.knob.log else round(shown, 9)  # 0.1 * 3 is not 0.3
+        return shown
 
 
-def _fields(knob: Knob, name: str) -> tuple[widgets.Widget, ...]:
-    wide = widgets.Layout(width="100%")
-    tip = {"tooltip": f"{name}: {knob.help} ({knob})"}
-    if knob.choices:
-        return (widgets.Dropdown(options=list(knob.choices), value=knob.default, layout=wide, **tip),)
-    if knob.type is bool:
-        return (widgets.Checkbox(value=knob.default, indent=False, layout=wide, description="yes", **tip),)
-    if knob.type is str:
-        return (widgets.Text(value=knob.default, continuous_update=False, layout=wide, **tip),)
-    whole = knob.type is int
-    low, high = _ends(knob.low, knob.high)
-    number = (widgets.BoundedIntText if whole else widgets.BoundedFloatText)(
-        min=low, max=high, value=knob.default, step=_step(knob), layout=widgets.Layout(width="76px"), **tip
-    )
-    if knob.tour is None:
-        return (number,)
-    slider = (widgets.IntSlider if whole else widgets.FloatSlider)(
-        min=knob.tour[0], max=knob.tour[1], value=knob.default, step=_step(knob), readout=False,
-        layout=widgets.Layout(flex="1 1 auto", width="120px"), **tip,
-    )
-    return slider, number
+def controls_of(method: Method, changed: Callable[[], None]) -> dict[str, Control]:
+    """Return one control for each knob of `method`, in order, set to its values."""
+    return {name: Control(name, knob, getattr(method, name), changed) for name, knob in knobs(method).items()}
 
 
-def _ends(low: float | None, high: float | None) -> tuple[float, float]:
-    """Return ends for a number field, which needs some even where the knob has none."""
-    return (-1e9 if low is None else low), (1e9 if high is None else high)
+def as_text(value: Any) -> str:
+    """Return a value as `Knob.parse` reads it: "0.5", "conv*=0.3,*=0.9"."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{layer}={one}" for layer, one in value.items())
+    return str(value)
 
 
-def _step(knob: Knob) -> float:
-    """Return a round step that divides the tour into at most `STEPS` parts."""
+def _slider(knob: Knob, name: str) -> widgets.Widget | None:
+    """Return the slider over the range worth showing, where there is one."""
+    if knob.tour is None or knob.choices or knob.type not in (int, float):
+        return None
+    low, high = knob.tour
+    looks = {"readout": False, "layout": widgets.Layout(flex="1 1 auto", width="110px"), "tooltip": f"{name}: {knob.help}"}
     if knob.type is int:
-        return 1
-    low, high = knob.tour or (0, 1)
-    rounds = (0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-    return next((step for step in rounds if (high - low) / step <= STEPS), 1.0)
+        return widgets.IntSlider(min=low, max=high, **looks)
+    if knob.log:
+        ends = {"min": math.log10(low), "max": math.log10(high)}
+        return widgets.FloatLogSlider(**ends, step=(ends["max"] - ends["min"]) / STEPS, value=low, **looks)
+    return widgets.FloatSlider(min=low, max=high, value=low, step=step_of(low, high), **looks)
 
 
-def _inside(field: widgets.Widget, value: Any) -> Any:
-    """Widen the ends of a field that cannot show a legal value of the method, so that nothing is clamped silently."""
-    if hasattr(field, "max") and isinstance(value, (int, float)):
-        field.max, field.min = max(field.max, value), min(field.min, value)
-    return value
+def _field(knob: Knob, name: str) -> widgets.Widget:
+    """Return the field that takes any value of the knob."""
+    wide, tip = {"layout": widgets.Layout(width="100%")}, {"tooltip": f"{name}: {knob.help} ({knob})"}
+    if knob.choices:
+        return widgets.Dropdown(options=list(knob.choices), **wide, **tip)
+    if knob.type is bool:
+        return widgets.Checkbox(indent=False, description="yes", **wide, **tip)
+    if knob.type is str:
+        return widgets.Text(continuous_update=False, **wide, **tip)
+    narrow = {"layout": widgets.Layout(width="78px", flex="0 0 78px" if knob.tour else "1 1 78px")}
+    if knob.per_layer:
+        return widgets.Text(continuous_update=False, **narrow, **tip)
+    return (widgets.IntText if knob.type is int else widgets.FloatText)(**narrow, **tip)
 
 
-def _unit(knob: Knob) -> str:
-    return f" ({knob.unit})" if knob.unit else ""
+def step_of(low: float, high: float) -> float:
+    """Return the largest round step that divides low..high into at least `STEPS` parts, or nearly so.
 
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("'", "&#39;").replace("<", "&lt;")
+    >>> step_of(0.0, 0.97), step_of(0.99, 1)
+    (0.01, 0.0001)
+    """
+    power = 10 ** math.floor(math.log10((high - low) / STEPS * 1.05))
+    return next(float(f"{digit * power:.3g}") for digit in (5, 2, 1) if digit * power <= (high - low) / STEPS * 1.05)

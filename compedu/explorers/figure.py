@@ -4,92 +4,189 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.basedatatypes import Undefined
+from plotly.serializers import custom_serializers
+from traitlets import observe
 
 from compedu.explorers import gauges, tradeoff
-from compedu.explorers.colours import GREY
+from compedu.explorers.colours import BLACK, GREY, TEXT
 from compedu.explorers.pictures import Picture
+from compedu.explorers.places import BESIDE, CURVE, GAUGES, HEIGHT, LEFT, LOWER, RIGHT, UPPER, WIDTH, across, down
 from compedu.explorers.view import View
 
-WIDTH, HEIGHT = 640, 400
-FONT = 12
-LINES = "rgba(140, 140, 140, 0.35)"
+LINES = "rgba(140, 140, 140, 0.5)"
 
 
 def traces(view: View, picture: Picture, layer: str) -> list[dict]:
     """Return all traces of the figure, always in the same order and number."""
-    return gauges.traces(view) + tradeoff.traces(view) + picture.traces(view, layer)
+    return moving(view) + drawn(view, picture, layer)
+
+
+def moving(view: View) -> list[dict]:
+    """Return the traces that follow every move of a knob: gauges and trade-off curve."""
+    return gauges.traces(view) + tradeoff.traces(view)
+
+
+def drawn(view: View, picture: Picture, layer: str) -> list[dict]:
+    """Return the traces of the picture, with its caption; they follow the network."""
+    caption = {
+        "type": "scatter", "mode": "text", "xaxis": "x9", "yaxis": "y9", "x": [0], "y": [0], "hoverinfo": "skip",
+        "text": [picture.say(view, layer)], "textposition": "middle right", "textfont": {"size": 12},
+        "showlegend": False, "cliponaxis": False,
+    }  # fmt: skip
+    return [caption, *picture.traces(view, layer)]
 
 
 def layout(view: View, picture: Picture) -> dict[str, Any]:
     """Return the layout: it depends on the dense network and the picture, never on the knob."""
-    dense_bytes = view.baseline.file_bytes or 1
-    floor = 100 * max(0.0, min(0.5, view.baseline.accuracy - 0.5))
-    rows = [(0.885, 0.925), (0.755, 0.795), (0.625, 0.665)]
-    axes: dict[str, Any] = {
-        "xaxis": _axis([0, 1], "y", range=[0, 100], ticksuffix=" %", nticks=6),
-        "xaxis2": _axis([0, 1], "y2", range=[0, 1.05 * dense_bytes], nticks=6, ticksuffix="B", tickformat="~s"),
-        "xaxis3": _axis(
-            [0, 1], "y3", range=[-1, 1], tickvals=[-1, -0.602, -0.301, 0, 0.301, 0.602, 1],
-            ticktext=["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"],
-        ),
-        "xaxis6": _axis([0, 1], "y6", range=[0, 1], visible=False),
-        "yaxis6": _axis([0.6, 1.0], "x6", range=[0, 3], visible=False),
-        "xaxis4": _axis([0, 0.43], "y4"), "yaxis4": _axis([0.24, 0.5], "x4"),
-        "xaxis7": _axis([0, 0.43], "y7"), "yaxis7": _axis([0.0, 0.12], "x7"),
-        "xaxis5": _axis([0.53, 1], "y5", type="log", title={"text": "file, bytes (log)"}, tickformat="~s"),
-        "yaxis5": _axis([0.0, 0.43], "x5", title={"text": "accuracy, %"}, range=[floor, 101]),
+    shown = tradeoff.reports_shown(view)
+    axes = gauge_axes(view) | picture_axes() | {
+        "xaxis5": axis("y5", across(*RIGHT), fixedrange=False) | tradeoff.size_axis(shown),
+        "yaxis5": axis("x5", down(*CURVE), fixedrange=False, ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
     }  # fmt: skip
-    for number, domain in zip(("", "2", "3"), rows):
-        axes[f"yaxis{number}"] = _axis(list(domain), f"x{number}", range=[-1, 1], visible=False)
     for name, settings in picture.axes.items():
         axes[name] = axes[name] | settings
-    return axes | {
-        "width": WIDTH, "height": HEIGHT, "margin": {"l": 46, "r": 10, "t": 6, "b": 34}, "barmode": "overlay",
-        "font": {"size": FONT, "color": GREY}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "hovermode": "closest", "uirevision": "keep", "showlegend": True,
-        "legend": {"x": 0.53, "y": 0.5, "xanchor": "left", "yanchor": "bottom", "orientation": "v", "font": {"size": 11}},
-        "annotations": [_title(0, 0.5, picture.titles[0]), _title(0, 0.125, picture.titles[1])],
-        "shapes": [_one_line()],
+    heads = [
+        heading(0, UPPER[0] - 18, picture.headings[0], 11), heading(0, LOWER[0] - 18, picture.headings[1], 11),
+        heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE, 12),
+    ]  # fmt: skip
+    legend = {"x": RIGHT[1] / WIDTH, "y": 1 - CURVE[1] / HEIGHT, "xanchor": "right", "yanchor": "bottom", "font": {"size": 11}}
+    return base(WIDTH, HEIGHT) | axes | {
+        "showlegend": True, "legend": legend | {"bgcolor": "rgba(0,0,0,0)", "tracegroupgap": 0, "itemsizing": "constant"},
+        "annotations": [head for head in heads if head["text"]], "shapes": [one_line(), *([BLACK_GROUND] if picture.black else [])],
+        "images": picture.images(view),
     }  # fmt: skip
 
 
-def _axis(domain: list[float], anchor: str, **settings: Any) -> dict[str, Any]:
+def base(width: int, height: int) -> dict[str, Any]:
+    """Return what all layouts share: no margins, so that places are pixels, and no colour of their own."""
+    return {
+        "template": go.layout.Template(), "width": width, "height": height, "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
+        "font": {"size": 11, "color": TEXT}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "barmode": "overlay", "bargap": 0.1, "hovermode": "closest", "dragmode": False, "uirevision": "keep",
+    }  # fmt: skip
+
+
+def gauge_axes(view: View) -> dict[str, Any]:
+    """Return the axes of the three gauges and of their captions."""
+    bars, ghost = down(64, 78), 1.02 * (view.baseline.file_bytes or 1)
+    speeds = {"tickvals": [-1, -0.602, -0.301, 0, 0.301, 0.602, 1], "ticktext": ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"]}
+    made = {
+        "xaxis": axis("y", across(*GAUGES[0]), range=[0, 100], ticksuffix=" %", tickvals=[0, 25, 50, 75, 100]),
+        "xaxis2": axis("y2", across(*GAUGES[1]), range=[0, ghost], nticks=5, ticksuffix="B", tickformat="~s"),
+        "xaxis3": axis("y3", across(*GAUGES[2]), range=[-1, 1], **speeds),
+        # captions: 0, 1, 2 are where the gauges begin
+        "xaxis6": axis("y6", across(GAUGES[0][0], GAUGES[2][0]), range=[0, 2], visible=False),
+        "yaxis6": axis("x6", down(0, 60), range=[0, 60], visible=False),
+    }
+    for number in ("", "2", "3"):
+        made[f"yaxis{number}"] = axis(f"x{number}", bars, range=[-1, 1], visible=False)
+    return made
+
+
+def picture_axes() -> dict[str, Any]:
+    """Return the axes of the picture's places and of its caption."""
+    return {
+        "xaxis4": axis("y4", across(*LEFT)), "yaxis4": axis("x4", down(*UPPER)),
+        "xaxis7": axis("y7", across(*LEFT)), "yaxis7": axis("x7", down(*LOWER)),
+        "xaxis8": axis("y8", across(*BESIDE), visible=False), "yaxis8": axis("x8", down(*LOWER), visible=False),
+        "xaxis9": axis("y9", across(0, LEFT[1]), range=[0, 1], visible=False),
+        "yaxis9": axis("x9", down(UPPER[0] - 34, UPPER[0] - 18), range=[-1, 1], visible=False),
+    }  # fmt: skip
+
+
+def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
+    """Return an axis with the looks that all of them share."""
     return {
         "domain": domain, "anchor": anchor, "showgrid": False, "zeroline": False, "linecolor": LINES, "showline": True,
-        "ticks": "outside", "tickcolor": LINES, "title": {"text": "", "standoff": 4}, "tickfont": {"size": 11},
+        "ticks": "outside", "ticklen": 3, "tickcolor": LINES, "title": {"text": "", "standoff": 2, "font": {"size": 11}},
+        "tickfont": {"size": 10}, "fixedrange": True, "automargin": False,
     } | settings  # fmt: skip
 
 
-def _title(x: float, y: float, text: str) -> dict[str, Any]:
+def heading(x: float, top: float, text: str, size: int) -> dict[str, Any]:
+    """Return a line of text whose upper left corner is at that pixel."""
     return {
-        "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "showarrow": False,
-        "text": text, "font": {"size": 11},
+        "x": x / WIDTH, "y": 1 - top / HEIGHT, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top",
+        "showarrow": False, "text": text, "font": {"size": size}, "align": "left",
     }  # fmt: skip
 
 
-def _one_line() -> dict[str, Any]:
-    """A line at speed ratio 1."""
-    return {"type": "line", "xref": "x3", "yref": "y3", "x0": 0, "x1": 0, "y0": -1, "y1": 1, "line": {"color": GREY}}
+def one_line() -> dict[str, Any]:
+    """Return the line at speed ratio 1."""
+    return {"type": "line", "xref": "x3", "yref": "y3", "x0": 0, "x1": 0, "y0": -1, "y1": 1, "line": {"color": GREY, "width": 2}}
+
+
+BLACK_GROUND = {  # shows through a picture where something is gone
+    "type": "rect", "xref": "x4 domain", "yref": "y4 domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "fillcolor": BLACK,
+    "line": {"width": 0}, "layer": "below",
+}  # fmt: skip
+
+
+class Drawing(go.FigureWidget):
+    """A `FigureWidget` whose state, asked for when a page is loaded again, is that of now, not that of its construction."""
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict:
+        """Return the state, or that of one `key`."""
+        state = super().get_state(key, drop_defaults)
+        if key is None and hasattr(self, "_layout_obj"):  # not while it is being made
+            as_sent = custom_serializers["to_json"]
+            state |= {"_widget_data": as_sent(self._data, self), "_widget_layout": as_sent(self._layout_obj._props, self)}
+        return state
+
+    def refresh(self) -> None:
+        """Send everything anew: a page that has just drawn the figure may have missed what changed meanwhile."""
+        names = sorted({name for trace in self._data for name in trace} - {"type", "uid"})
+        style = {name: [trace.get(name, Undefined) for trace in self._data] for name in names}
+        ends = {name: self._layout_obj._props[name] for name in ("xaxis5", "yaxis5")}
+        self._send_update_msg(style, ends, list(range(len(self._data))))
+
+    @observe("_js2py_traceDeltas")
+    def _handler_js2py_traceDeltas(self, change: dict) -> None:
+        """Ignore what the page says after each update: its defaults of all traces, which nobody here asks for."""
 
 
 class LiveFigure:
-    """A `FigureWidget` that is brought to a new view by changing only what differs."""
+    """The figure on the screen, brought to a new view by sending only what differs."""
 
     def __init__(self, view: View, picture: Picture, layer: str):
+        self._picture = picture
         self._shown = traces(view, picture, layer)
-        self.widget = go.FigureWidget({"data": self._shown, "layout": layout(view, picture)})
-        self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False}
+        self._ends = _ends(view)
+        self.widget = Drawing({"data": self._shown, "layout": layout(view, picture)})
+        self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False, "doubleClick": "reset"}
 
-    def show(self, made: list[dict]) -> None:
-        """Draw `made`, as `traces` returned it."""
+    def show(self, view: View, layer: str | None = None) -> None:
+        """Draw the view; the picture only where a `layer` is given."""
+        made = moving(view)
+        if layer is not None:
+            made += drawn(view, self._picture, layer)
         with self.widget.batch_update():
-            for trace, old, new in zip(self.widget.data, self._shown, made, strict=True):
+            for index, new in enumerate(made):
+                old = self._shown[index]
                 if changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)}:
-                    trace.update(changed, overwrite=True)
-        self._shown = made
+                    self.widget.data[index].update(changed, overwrite=True)
+            self._widen(view)
+        self._shown[: len(made)] = made
+
+    def _widen(self, view: View) -> None:
+        """Let the axes of the trade-off curve grow where a point lies outside; they never shrink."""
+        low, floor = _ends(view)
+        if low < self._ends[0] or floor < self._ends[1]:
+            self._ends = min(low, self._ends[0]), min(floor, self._ends[1])
+            shown = tradeoff.reports_shown(view)
+            self.widget.layout.xaxis5.update(tradeoff.size_axis(shown))
+            self.widget.layout.yaxis5.update({"range": [self._ends[1], 101.0]})
+
+
+def _ends(view: View) -> tuple[float, float]:
+    """Return the lower ends of both axes of the trade-off curve."""
+    shown = tradeoff.reports_shown(view)
+    return tradeoff.size_axis(shown)["range"][0], tradeoff.accuracy_axis(shown)["range"][0]
 
 
 def _equal(old: Any, new: Any) -> bool:
     if isinstance(old, np.ndarray) or isinstance(new, np.ndarray):
-        return isinstance(old, np.ndarray) and isinstance(new, np.ndarray) and np.array_equal(old, new, equal_nan=True)
+        same = isinstance(old, np.ndarray) and isinstance(new, np.ndarray) and old.shape == new.shape
+        return same and np.array_equal(old, new, equal_nan=old.dtype.kind == "f")
     return old == new

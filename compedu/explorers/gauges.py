@@ -2,93 +2,117 @@
 
 import math
 
-from compedu.explorers.colours import DENSE, LIVE, PALE, PREVIEW, ROLES
+from compedu.explorers.colours import DENSE, GREY, LIVE, PALE, PREVIEW, ROLES
 from compedu.explorers.view import View
-from compedu.explorers.words import accuracy_text, size_text, speed_text
+from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
 
-HEIGHT = 3  # rows
-NEVER_BELOW = 0.5  # the accuracy axis starts at this share of the lower of the two accuracies
+NAMES = ("accuracy", "size", "speed")
+SPEEDS = (0.1, 10.0)  # ends of the speed axis; what lies beyond is drawn at the end, with an arrow
 
 
 def traces(view: View) -> list[dict]:
     """Return the traces of the three gauges; their number and kinds never change."""
-    return [_captions(view), *_accuracy(view), *_size(view), *_speed(view)]
+    return [*_captions(view), *_accuracy(view), *_size(view), *_speed(view)]
+
+
+def captions(view: View) -> tuple[tuple[str, ...], ...]:
+    """Return the lines below each gauge's name: the figure first, then what is to be known about it."""
+    report = view.report
+    if report is None:
+        return (("…",),) * 3
+    return accuracy_lines(report), size_lines(report, view.baseline), speed_lines(report, view.measured)
+
+
+def _captions(view: View) -> list[dict]:
+    lines = captions(view)
+    large = [f"{said[0]} <span style='font-size:11px'>{name}</span>" for name, said in zip(NAMES, lines)]
+    small = ["<br>".join(said[1:]) for said in lines]
+    return [_text(large, 52, 19), _text(small, 28, 11)]
+
+
+def _text(texts: list[str], y: float, size: int) -> dict:
+    return {
+        "type": "scatter", "mode": "text", "xaxis": "x6", "yaxis": "y6", "x": [0, 1, 2], "y": [y] * 3, "text": texts,
+        "textposition": "bottom right", "textfont": {"size": size}, "hoverinfo": "skip", "showlegend": False,
+        "cliponaxis": False,
+    }  # fmt: skip
 
 
 def _colour(view: View) -> str:
     return LIVE if view.measured else PREVIEW
 
 
-def _captions(view: View) -> dict:
-    report = view.report
-    texts = ["", "", ""]
-    if report is not None:
-        texts = [accuracy_text(report), size_text(report, view.baseline), speed_text(report)]
-    names = ("Accuracy", "Size", "Speed")
-    return {
-        "type": "scatter", "mode": "text", "xaxis": "x6", "yaxis": "y6", "x": [0, 0, 0], "y": [2.38, 1.38, 0.38],
-        "text": [f"<b>{name}</b> {text}" for name, text in zip(names, texts)], "textposition": "middle right",
-        "textfont": {"size": 12}, "hoverinfo": "skip", "showlegend": False,
-    }  # fmt: skip
-
-
 def _accuracy(view: View) -> list[dict]:
     dense, report = view.baseline, view.report
     low, high = (100 * end for end in dense.accuracy_interval)
-    band = _bar("x", "y", [high - low], [low], PALE, "dense network, 95 % interval")
+    band = _bar("1", [high - low], [low], PALE, "dense network: 95 % interval")
+    line = _tick("1", [100 * dense.accuracy], DENSE, "dense network: %{x:.1f} %", 2)
     if report is None:
-        return [band, _dot("x", "y", [], [], [], _colour(view), "this network")]
+        return [band, line, _dot("1", [], [], [], _colour(view), "")]
     value = 100 * report.accuracy
     below, above = (100 * end for end in report.accuracy_interval)
-    dot = _dot("x", "y", [value], [above - value], [value - below], _colour(view), "this network, 95 % interval")
-    return [band, dot]
+    return [band, line, _dot("1", [value], [above - value], [value - below], _colour(view), "this network: %{x:.1f} %")]
 
 
 def _size(view: View) -> list[dict]:
     dense, report = view.baseline, view.report
-    ghost = _bar("x2", "y2", [dense.file_bytes or 0], [0], PALE, "dense network", width=1.5)
+    ghost = _bar("2", [dense.file_bytes or 0], [0], PALE, "dense network: %{x:,} bytes", width=1.9)
     roles = (report.size_by_role if report is not None else None) or {}
     made, start = [], 0
-    for role, colour in ROLES.items():
+    for role, (colour, name) in ROLES.items():
         count = roles.get(role, 0)
-        made.append(_bar("x2", "y2", [count], [start], colour, role, width=0.9))
+        bar = _bar("2", [count], [start], colour, f"{name}: %{{x:,}} bytes", width=1.1)
+        made.append(bar | {"marker": {"color": colour, "line": {"width": 0.5, "color": GREY}}, "opacity": 1 if view.measured else 0.6})
         start += count
     coded = [report.coded_bytes] if report is not None and report.coded_bytes is not None else []
-    tick = {
-        "type": "scatter", "mode": "markers", "xaxis": "x2", "yaxis": "y2", "x": coded, "y": [0] * len(coded),
-        "marker": {"symbol": "line-ns", "size": 22, "line": {"width": 3, "color": DENSE}}, "showlegend": False,
-        "hovertemplate": "entropy-coded: %{x:,} bytes<extra></extra>",
-    }  # fmt: skip
-    return [ghost, *made, tick]
+    return [ghost, *made, _tick("2", coded, DENSE, "entropy-coded: %{x:,} bytes", 3)]
 
 
 def _speed(view: View) -> list[dict]:
-    timing = view.report.latency if view.report is not None else None
-    if timing is None:
-        return [_bar("x3", "y3", [], [], PALE, "A/A"), _dot("x3", "y3", [], [], [], LIVE, "speed")]
-    low, high = timing.a_a_interval
-    band = _bar("x3", "y3", [math.log10(high) - math.log10(low)], [math.log10(low)], PALE, "the dense network against itself")
-    value, (below, above) = timing.speed_up, timing.interval
-    at = math.log10(value)
-    dot = _dot("x3", "y3", [at], [math.log10(above) - at], [at - math.log10(below)], LIVE, "speed ratio, 95 % interval")
-    return [band, dot]
+    timing = view.report.latency if view.measured else None
+    if timing is None or timing.speed_up_interval is None:
+        return [_bar("3", [], [], PALE, ""), _dot("3", [], [], [], LIVE, "")]
+    low, high = map(_exponent, timing.a_a_interval)
+    band = _bar("3", [high - low], [low], PALE, f"the dense network against itself: {timing.a_a:.2f}×")
+    at, below, above = map(_exponent, (timing.speed_up, *timing.speed_up_interval))
+    dot = _dot("3", [at], [above - at], [at - below], LIVE, f"dense time / this time: {timing.speed_up:.2f}×")
+    beyond = not SPEEDS[0] <= timing.speed_up <= SPEEDS[1]
+    symbol = "diamond" if not beyond else "triangle-right" if timing.speed_up > 1 else "triangle-left"
+    return [band, dot | {"marker": dot["marker"] | {"symbol": symbol}}]
 
 
-def _bar(x: str, y: str, length: list, base: list, colour: str, name: str, width: float = 1.6) -> dict:
-    return {
-        "type": "bar", "orientation": "h", "xaxis": x, "yaxis": y, "x": length, "y": [0] * len(length), "base": base,
-        "width": width, "marker": {"color": colour, "line": {"width": 0}}, "showlegend": False,
-        "hovertemplate": name + ": %{x:.5~s}<extra></extra>",
-    }  # fmt: skip
+def _exponent(ratio: float) -> float:
+    return math.log10(min(max(ratio, SPEEDS[0]), SPEEDS[1]))
 
 
-def _dot(x: str, y: str, value: list, above: list, below: list, colour: str, name: str) -> dict:
-    return {
-        "type": "scatter", "mode": "markers", "xaxis": x, "yaxis": y, "x": value, "y": [0] * len(value),
-        "marker": {"size": 12, "color": colour, "symbol": "diamond"}, "showlegend": False,
-        "error_x": {
-            "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 6,
-            "color": colour,
-        },
+def _bar(axis: str, length: list, base: list, colour: str, name: str, width: float = 1.6) -> dict:
+    return _at(axis) | {
+        "type": "bar", "orientation": "h", "x": length, "y": [0] * len(length), "base": base, "width": width,
+        "marker": {"color": colour, "line": {"width": 0, "color": GREY}}, "showlegend": False,
         "hovertemplate": name + "<extra></extra>",
     }  # fmt: skip
+
+
+def _tick(axis: str, at: list, colour: str, name: str, thickness: int) -> dict:
+    return _at(axis) | {
+        "type": "scatter", "mode": "markers", "x": at, "y": [0] * len(at), "showlegend": False,
+        "marker": {"symbol": "line-ns", "size": 18, "line": {"width": thickness, "color": colour}},
+        "hovertemplate": name + "<extra></extra>",
+    }  # fmt: skip
+
+
+def _dot(axis: str, value: list, above: list, below: list, colour: str, name: str) -> dict:
+    return _at(axis) | {
+        "type": "scatter", "mode": "markers", "x": value, "y": [0] * len(value),
+        "marker": {"size": 11, "color": colour, "symbol": "diamond", "line": {"width": 1, "color": "#FFFFFF"}},
+        "showlegend": False, "cliponaxis": False, "hovertemplate": name + "<extra></extra>",
+        "error_x": {
+            "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 5,
+            "color": colour,
+        },
+    }  # fmt: skip
+
+
+def _at(axis: str) -> dict:
+    number = "" if axis == "1" else axis
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}

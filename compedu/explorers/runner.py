@@ -33,11 +33,12 @@ class Runner:
             self._number += 1
             self._waiting = (self._number, request)
             self._lock.notify_all()
-        if os.environ.get("COMPEDU_SYNC") == "1":
+            at_once = os.environ.get("COMPEDU_SYNC") == "1"
+            if not at_once and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._loop, name="compedu explorer", daemon=True)
+                self._thread.start()
+        if at_once:
             self._take()
-        elif self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="compedu explorer", daemon=True)
-            self._thread.start()
 
     def cancel(self) -> None:
         """Make whatever waits or runs stale."""

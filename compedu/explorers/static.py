@@ -1,51 +1,109 @@
-"""The explorer's form for a page without a kernel: a Plotly figure with a slider over the stored sweep."""
+"""The explorer's form for a page without a kernel: a Plotly figure with a slider over measured points."""
 
 import html
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import plotly.graph_objects as go
 
 from compedu.explorers import gauges, tradeoff
-from compedu.explorers.figure import layout
-from compedu.explorers.pictures.picture import Picture
+from compedu.explorers.figure import axis, base, gauge_axes, heading, one_line
+from compedu.explorers.places import CURVE, HEIGHT, WIDTH, across, down
+from compedu.explorers.toured import in_order, main_knob
 from compedu.explorers.view import View
 from compedu.explorers.words import sentence
 from compedu.metrics import Report
+from compedu.sweeps import method_of
 
-HEIGHT = 430
+SLIDER = 70  # pixels below the plot
 
 
-def page_figure(view: View) -> str:
-    """Return HTML that draws gauges and trade-off curve with a slider over `view.points`, without any script address.
+def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> str:
+    """Return HTML that draws gauges and trade-off curve, with a slider over the `known` points, without any script address.
 
-    The page must load plotly.js itself. Without stored points the sentence of the shown report stands alone.
+    The page must load plotly.js itself. Where the answers are `hidden`, they are not in the page either.
     """
-    points = list(view.points)
-    if not points:
-        said = "no point was measured yet" if view.report is None else sentence(view.report, view.baseline)
-        return f"<p>{html.escape(repr(view.method))}: {html.escape(said)}</p>"
-    frames = [go.Frame(data=_traces(view, report), name=str(index)) for index, report in enumerate(points)]
-    shape = layout(view, Picture(lambda view, layer: [], ("", ""), lambda view, layer: ""))
-    steps = [
-        {
-            "args": [[str(index)], {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}],
-            "label": report.method, "method": "animate",
-        }
-        for index, report in enumerate(points)
-    ]  # fmt: skip
-    for axis in ("xaxis4", "yaxis4", "xaxis7", "yaxis7"):
-        shape.pop(axis)
-    shape |= {
-        "annotations": [], "xaxis5": shape["xaxis5"] | {"domain": [0, 1]}, "height": HEIGHT,
-        "yaxis5": shape["yaxis5"] | {"domain": [0.18, 0.5]}, "legend": {"x": 0, "y": 0.53, "orientation": "h"},
-        "sliders": [{"steps": steps, "active": 0, "y": 0.08, "currentvalue": {"prefix": "", "font": {"size": 13}}, "len": 1.0}],
-    }  # fmt: skip
-    figure = go.Figure(data=_traces(view, points[0]), layout=shape, frames=frames)
-    return figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, config={"displayModeBar": False})
+    name = html.escape(repr(view.method))
+    if hidden:
+        return f"<p>{name}: the answers wait for a prediction.</p>"
+    points = in_order(known, type(view.method))
+    if not points and view.report is None:
+        return f"<p>{name}: nothing is measured yet.</p>"
+    shown = view.report or points[0]
+    start = next((index for index, point in enumerate(points) if point.method == shown.method), 0)
+    figure = go.Figure(data=_traces(view, shown), layout=_layout(view))
+    if len(points) > 1:
+        figure.frames = [_frame(view, point, str(index)) for index, point in enumerate(points)]
+        figure.layout.sliders = [_slider(view, points, start)]
+        figure.layout.height = HEIGHT + SLIDER
+        _lift(figure)
+    plot = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, config={"displayModeBar": False})
+    return f"{plot}<p>{html.escape(shown.method)}: {html.escape(sentence(shown, view.baseline, _is_own(view, shown)))}</p>"
+
+
+def _is_own(view: View, report: Report) -> bool:
+    """Tell whether a report was measured by this explorer, its time included, not looked up."""
+    return report is view.report and view.state == "FINAL"
 
 
 def _traces(view: View, report: Report) -> list[dict]:
-    shown = View(
-        data=view.data, baseline=view.baseline, before=view.before, method=view.method, state="PREVIEW", report=report,
-        points=view.points, controls=view.controls,
-    )  # fmt: skip
-    return gauges.traces(shown) + tradeoff.traces(shown)
+    state = "FINAL" if _is_own(view, report) else "PREVIEW"
+    seen = replace(view, state=state, report=report, pins=[], kept={})
+    return gauges.traces(seen) + tradeoff.traces(seen)
+
+
+def _frame(view: View, report: Report, name: str) -> go.Frame:
+    """Return what a position of the slider changes: the gauges, and the last trace, which is the live point."""
+    made = _traces(view, report)
+    moving = [*range(len(gauges.traces(view))), len(made) - 1]
+    return go.Frame(name=name, traces=moving, data=[_changing(made[index]) for index in moving])
+
+
+def _changing(trace: dict) -> dict:
+    return {name: value for name, value in trace.items() if name in ("type", "x", "y", "base", "text", "error_x", "orientation")}
+
+
+def _slider(view: View, points: tuple[Report, ...], start: int) -> dict[str, Any]:
+    knob = main_knob(type(view.method))
+    same = all(_others(view, point, knob) for point in points)
+    labels = [_value(view, point, knob) if same else point.method for point in points]
+    move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"args": [[str(index)], move], "label": label, "method": "animate"} for index, label in enumerate(labels)]
+    looks = {} if same else {"font": {"color": "rgba(0,0,0,0)", "size": 1}, "minorticklen": 0, "ticklen": 0}
+    return {
+        "steps": steps, "active": start, "x": 0.01, "len": 0.98, "y": SLIDER / (HEIGHT + SLIDER), "yanchor": "top",
+        "pad": {"t": 0, "b": 0, "l": 0, "r": 0}, "transition": {"duration": 0},
+        "currentvalue": {"prefix": f"{knob} = " if same else "", "font": {"size": 13, "color": base(0, 0)["font"]["color"]}},
+    } | looks  # fmt: skip
+
+
+def _others(view: View, point: Report, knob: str | None) -> bool:
+    """Tell whether a point differs from the explorer's method in the main knob alone."""
+    made = method_of(point.method, (type(view.method),))
+    return knob is not None and replace(made, **{knob: getattr(view.method, knob)}) == view.method
+
+
+def _value(view: View, point: Report, knob: str) -> str:
+    value = getattr(method_of(point.method, (type(view.method),)), knob)
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _layout(view: View) -> dict[str, Any]:
+    shown = tradeoff.reports_shown(view)
+    return base(WIDTH, HEIGHT) | gauge_axes(view) | {
+        "xaxis5": axis("y5", across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
+        "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
+        "showlegend": True, "shapes": [one_line()], "annotations": [heading(8, 108, tradeoff.TITLE, 12)],
+        "legend": {"x": (WIDTH - 12) / WIDTH, "y": 1 - CURVE[1] / HEIGHT, "xanchor": "right", "yanchor": "bottom", "font": {"size": 11}},
+    }  # fmt: skip
+
+
+def _lift(figure: go.Figure) -> None:
+    """Move everything up, to make room for the slider at the bottom."""
+    share, foot = HEIGHT / (HEIGHT + SLIDER), SLIDER / (HEIGHT + SLIDER)
+    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis5", "yaxis6"):
+        figure.layout[name].domain = [foot + share * end for end in figure.layout[name].domain]
+    for note in figure.layout.annotations:
+        note.y = foot + share * note.y
+    figure.layout.legend.y = foot + share * figure.layout.legend.y

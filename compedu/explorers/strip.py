@@ -1,14 +1,15 @@
-"""Small pictures of the images that a network newly gets wrong, with what it was, what was said before and after."""
+"""Small pictures of the images whose answer changed: what each is, what was said before and after."""
 
 import base64
 import html
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from compedu.datasets.dataset import Dataset
-from compedu.metrics import Report
+from compedu.metrics import Flip
 
 MOST = 12
 
@@ -23,18 +24,23 @@ def image_bytes(data: Dataset, split: str, index: int, side: int = 40) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def strip(report: Report | None, data: Dataset) -> str:
-    """Return HTML with at most twelve newly wrong images of `report`."""
-    if report is None or report.newly_wrong is None:
-        return "<span class='compedu-quiet'>newly wrong images appear after the first measurement</span>"
-    if not report.newly_wrong:
-        return "<span class='compedu-quiet'>no image is newly wrong</span>"
-    cells = []
-    for wrong in report.newly_wrong[:MOST]:
-        true, before, after = (html.escape(data.classes[label]) for label in (wrong.true, wrong.before, wrong.after))
-        words = f"image {wrong.index}: is {true}, the dense network said {before}, this one says {after}"
-        cells.append(
-            f"<figure title='{words}'><img alt='{words}' src='{image_bytes(data, report.split, wrong.index)}'>"
-            f"<figcaption>{true}→{after}</figcaption></figure>"
-        )
-    return "".join(cells)
+def strip(flips: Sequence[Flip] | None, data: Dataset, split: str, kind: str) -> str:
+    """Return HTML with at most twelve images that are `kind`, "newly wrong" or "newly right"."""
+    if flips is None:
+        return f"<p class='compedu-quiet'>images that are {kind} appear when all are measured</p>"
+    if not flips:
+        return f"<p class='compedu-quiet'>no image is {kind}</p>"
+    return f"<div class='compedu-strip'>{''.join(_figure(flip, data, split) for flip in flips[:MOST])}{_rest(len(flips))}</div>"
+
+
+def _figure(flip: Flip, data: Dataset, split: str) -> str:
+    true, before, after = (html.escape(data.classes[label], quote=True) for label in (flip.true, flip.before, flip.after))
+    words = f"image {flip.image} is {true}: the dense network says {before}, this one {after}"
+    return (
+        f"<figure title='{words}'><img alt='{words}' width='40' height='40' src='{image_bytes(data, split, flip.image)}'>"
+        f"<figcaption>{true}: {before}→{after}</figcaption></figure>"
+    )
+
+
+def _rest(count: int) -> str:
+    return f"<span class='compedu-quiet'>and {count - MOST} more</span>" if count > MOST else ""

@@ -3,34 +3,44 @@
 import csv
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from compedu.explorers.words import bytes_text
+from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
+
+WAIT = "<p class='compedu-quiet'>the table appears when all is measured</p>"
+
+
+def html_table(head: Iterable[str], rows: Iterable[Iterable], caption: str) -> str:
+    """Return an HTML table with a caption and column heads."""
+    top = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table class='compedu-table'><caption>{html.escape(caption)}</caption><tr>{top}</tr>{body}</table>"
 
 
 def layers_table(report: Report | None) -> str:
     """Return an HTML table of what each layer became, what it costs and which kernel runs it; and what was skipped."""
     if report is None or not report.layers:
-        return "<span class='compedu-quiet'>the table appears after the first measurement</span>"
+        return WAIT
     head = ("layer", "form", "shape", "file", "bits a weight", "MACs", "error", "runs on")
     rows = [
         (
-            row.name, row.form, "×".join(map(str, row.shape)), bytes_text(row.bytes), f"{row.bits_per_weight:.2f}",
-            f"{row.macs:,}", "" if row.error is None else f"{row.error:.1%}", row.kernel,
+            row.name, row.form, "×".join(map(str, row.shape)), bytes_text(row.bytes), _text(row.bits_per_weight, ".2f"),
+            _text(row.macs, ","), _text(row.error, ".1%"), row.kernel or "",
         )
         for row in report.layers
     ]  # fmt: skip
-    text = html_table(head, rows, "Layers of the compressed network")
+    text = html_table(head, rows, "Layers of the compressed network; MACs are multiply-accumulates for one image")
     if report.skipped:
-        text += html_table(("skipped layer", "reason"), [(s.layer, s.reason) for s in report.skipped], "Skipped layers")
+        skipped = [(skip.layer, skip.reason, skip.step) for skip in report.skipped]
+        text += html_table(("layer", "left as it was, because", "by"), skipped, "Skipped layers")
     return text
 
 
 def criteria_table(report: Report | None) -> str:
     """Return an HTML table of the survey's criteria for this network (Cheng et al. 2018, evaluation section)."""
     if report is None:
-        return ""
+        return WAIT
     rows = [
         ("compression rate α, by parameters", _number(report.compression_rate)),
         ("compression rate α, by bytes of the file", _number(report.compression_rate_bytes)),
@@ -41,15 +51,27 @@ def criteria_table(report: Report | None) -> str:
     return html_table(("criterion", "value"), rows, "The survey's criteria")
 
 
+def points_table(groups: Iterable[tuple[str, Sequence[Report]]]) -> str:
+    """Return an HTML table of the points of the trade-off curve, each group under its name."""
+    rows = [
+        (name, report.method or "dense", percent(report.accuracy), bytes_text(report.file_bytes), _coded(report))
+        for name, reports in groups
+        for report in reports
+        if report.file_bytes is not None
+    ]
+    return html_table(("shown as", "method", "accuracy", "file", "entropy-coded"), rows, "Points of the trade-off curve")
+
+
+def _coded(report: Report) -> str:
+    return "" if report.coded_bytes is None else bytes_text(report.coded_bytes)
+
+
+def _text(value: float | None, style: str) -> str:
+    return "" if value is None else format(value, style)
+
+
 def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
-
-
-def html_table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str) -> str:
-    """Return an HTML table with a caption and column heads."""
-    top = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table class='compedu-table'><caption>{html.escape(caption)}</caption><tr>{top}</tr>{body}</table>"
 
 
 def csv_text(reports: Iterable[Report]) -> str:
@@ -61,8 +83,13 @@ def csv_text(reports: Iterable[Report]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*columns, "speed_up", "speed_low", "speed_high", "speed_verdict"])
     for report in reports:
-        timing = report.latency
-        speed = ("", "", "", "") if timing is None else (timing.speed_up, *timing.interval, timing.verdict)
-        values = [getattr(report, column) for column in columns]
-        writer.writerow(["" if value is None else value for value in values] + list(speed))
+        values = [getattr(report, column) for column in columns] + _speed(report)
+        writer.writerow(["" if value is None else value for value in values])
     return buffer.getvalue()
+
+
+def _speed(report: Report) -> list:
+    timing = report.latency
+    if timing is None or timing.speed_up_interval is None:
+        return [None] * 4
+    return [timing.speed_up, *timing.speed_up_interval, timing.verdict]

@@ -1,57 +1,114 @@
 """Accuracy against bytes: this method's sweep, the small dense network at equal bytes, the live point, pins."""
 
-from compedu.explorers.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
+import math
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from compedu.explorers.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW, TEXT
 from compedu.explorers.view import View
-from compedu.explorers.words import bytes_text
+from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
+
+TITLE = "accuracy against size of the file"
+KINDS = tuple(zip((LIVE, *PINS, PREDICTION, PREVIEW), ("circle", "diamond", "triangle-up", "cross", "star", "x")))
 
 
 def traces(view: View) -> list[dict]:
     """Return the traces of the trade-off curve; their number and kinds never change."""
     live = [view.report] if view.report is not None else []
     return [
-        _line(_sized(view.controls), CONTROL, "dot", "small dense networks, trained from scratch"),
-        _line(_sized(view.points), PREVIEW, "dash", "this method (stored sweep)"),
-        _prediction(view.prediction),
-        _marks([view.baseline], "square", CONTROL, "the dense network"),
+        _line(view.controls, CONTROL, "dot", "small dense network"),
+        _line(view.points, PREVIEW, "dash", "this method, stored"),
+        _prediction(view),
+        _line(view.asked, LIVE, "solid", "as measured"),
+        _marks([view.baseline], "square", CONTROL, "dense network"),
         *[_marks(view.pins[i : i + 1], "star", colour, f"pin {'ABC'[i]}") for i, colour in enumerate(PINS)],
         _marks(live, "diamond", LIVE if view.measured else PREVIEW, "now"),
     ]
 
 
-def _sized(reports: list[Report] | tuple[Report, ...]) -> list[Report]:
-    """Keep the reports that know their size, in the order of the sweep: the order of the knob."""
+def reports_shown(view: View) -> list[Report]:
+    """Return all reports that stand in the plot."""
+    live = [view.report] if view.report is not None else []
+    return _sized([view.baseline, *view.controls, *view.points, *view.asked, *view.pins, *live])
+
+
+def size_axis(reports: Sequence[Report]) -> dict:
+    """Return a logarithmic axis of bytes with round ends that holds `reports`, and at least a twentieth of the largest."""
+    sizes = [report.file_bytes for report in _sized(reports)]
+    low, high = min(*sizes, max(sizes) / 20), max(sizes)
+    ticks = [digit * 10**power for power in range(10) for digit in (1, 2, 5)]
+    first = max(tick for tick in ticks if tick <= max(low, 1))
+    last = min(tick for tick in ticks if tick >= high)
+    inside = [tick for tick in ticks if first <= tick <= last]
+    if len(inside) > 6:
+        inside = [tick for tick in inside if str(tick)[0] == "1"]
+    return {
+        "type": "log", "range": [math.log10(first), math.log10(last) + 0.04], "tickvals": inside,
+        "ticktext": [bytes_text(tick).replace(".0 ", " ").replace(".00 ", " ") for tick in inside],
+    }  # fmt: skip
+
+
+def accuracy_axis(reports: Sequence[Report]) -> dict:
+    """Return a linear axis in percent with a round lower end that holds `reports`, and at least the upper fifth."""
+    lowest = min(100 * report.accuracy for report in reports)
+    return {"range": [max(0.0, min(80.0, 10 * math.floor((lowest - 1) / 10))), 101.0]}
+
+
+def _sized(reports: Sequence[Report]) -> list[Report]:
     return [report for report in reports if report.file_bytes is not None]
 
 
-def _coordinates(reports: list[Report]) -> dict:
+def _coordinates(reports: Sequence[Report]) -> dict:
     return {
         "x": [report.file_bytes for report in reports],
         "y": [100 * report.accuracy for report in reports],
-        "text": [f"{report.method}<br>{report.accuracy:.1%}, {bytes_text(report.file_bytes)}" for report in reports],
+        "text": [f"{r.method or 'dense'}<br>{percent(r.accuracy)}, {bytes_text(r.file_bytes)}" for r in reports],
     }
 
 
-def _line(reports: list[Report], colour: str, dash: str, name: str) -> dict:
-    return _coordinates(reports) | {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name, "showlegend": True,
-        "line": {"color": colour, "dash": dash, "width": 2}, "marker": {"size": 5, "color": colour},
-        "hovertemplate": "%{text}<extra></extra>",
+def _line(reports: Sequence[Report], colour: str, dash: str, name: str) -> dict:
+    ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
+    return _coordinates(ordered) | {
+        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name,
+        "showlegend": bool(ordered), "line": {"color": colour, "dash": dash, "width": 2},
+        "marker": {"size": 5, "color": colour}, "hovertemplate": "%{text}<extra>" + name + "</extra>",
     }  # fmt: skip
 
 
-def _marks(reports: list[Report], symbol: str, colour: str, name: str) -> dict:
-    return _coordinates(_sized(reports)) | {
-        "type": "scatter", "mode": "markers", "xaxis": "x5", "yaxis": "y5", "name": name, "showlegend": False,
-        "marker": {"symbol": symbol, "size": 13, "color": colour, "line": {"width": 1, "color": "#FFFFFF"}},
-        "hovertemplate": name + "<br>%{text}<extra></extra>",
+def _marks(reports: Sequence[Report], symbol: str, colour: str, name: str) -> dict:
+    shown = _sized(reports)
+    return _coordinates(shown) | {
+        "type": "scatter", "mode": "markers", "xaxis": "x5", "yaxis": "y5", "name": name, "cliponaxis": False,
+        "showlegend": bool(shown), "hovertemplate": "%{text}<extra>" + name + "</extra>",
+        "marker": {"symbol": symbol, "size": 12, "color": colour, "line": {"width": 1, "color": "#FFFFFF"}},
     }  # fmt: skip
 
 
-def _prediction(points: tuple[tuple[float, float], ...]) -> dict:
+def _prediction(view: View) -> dict:
+    pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted))
     return {
         "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": "your prediction",
-        "x": [size for size, _ in points], "y": [100 * accuracy for _, accuracy in points], "showlegend": bool(points),
-        "line": {"color": PREDICTION, "width": 2}, "marker": {"symbol": "circle-open", "size": 8, "color": PREDICTION},
+        "x": [size for size, _ in pairs], "y": [said for _, said in pairs], "showlegend": bool(pairs),
+        "line": {"color": PREDICTION, "width": 2},
+        "marker": {"symbol": "circle-open", "size": 8, "color": PREDICTION, "line": {"width": 2}},
         "hovertemplate": "your prediction: %{y:.1f} %<extra></extra>",
     }  # fmt: skip
+
+
+def trade_off(reports: Sequence[Report], baseline: Report) -> go.Figure:
+    """Return a figure of the accuracy of measured networks, of any methods, against the bytes of their files."""
+    figure = go.Figure(data=[_marks([baseline], "square", CONTROL, "dense network")])
+    for index, report in enumerate(reports):
+        colour, symbol = KINDS[index % len(KINDS)]
+        figure.add_trace(_marks([report], symbol, colour, report.method))
+    everything = [baseline, *reports]
+    figure.update_traces(xaxis="x", yaxis="y")
+    figure.update_layout(
+        width=720, height=380, margin={"l": 60, "r": 10, "t": 30, "b": 50}, font={"color": TEXT, "size": 12},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", title={"text": TITLE, "font": {"size": 13}},
+        legend={"orientation": "h", "y": -0.15}, xaxis=size_axis(everything),
+        yaxis=accuracy_axis(everything) | {"title": {"text": "accuracy, %"}},
+    )  # fmt: skip
+    return figure

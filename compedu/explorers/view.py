@@ -1,8 +1,9 @@
 """What an explorer shows at one moment: plain values, no widgets; every panel is drawn from it."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
@@ -21,6 +22,7 @@ class View:
     """
 
     data: Dataset
+    split: str
     baseline: Report
     before: nn.Module
     method: Method
@@ -30,9 +32,13 @@ class View:
     points: tuple[Report, ...] = ()
     controls: tuple[Report, ...] = ()
     pins: list[Report] = field(default_factory=list)
-    prediction: tuple[tuple[float, float], ...] = ()  # (file bytes, accuracy) as the learner drew it
+    predicted: tuple[float, ...] = ()  # accuracies as the learner expects them, at the points of `asked`
+    asked: tuple[Report, ...] = ()  # the same points as measured
     curve: list[float] = field(default_factory=list)  # training loss, one value a step
+    curve_before: list[float] = field(default_factory=list)  # that of the run before
     message: str = ""
+    details: str = ""  # the traceback of an error
+    kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def measured(self) -> bool:
@@ -47,7 +53,8 @@ class View:
         except AttributeError:
             return before, None
 
-
-def numbers(tensor: torch.Tensor):
-    """Return a tensor as a numpy array for a figure."""
-    return tensor.detach().float().cpu().numpy()
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what `make` gives, computed at the first call: for what depends on the dense network alone."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]

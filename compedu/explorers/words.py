@@ -1,48 +1,81 @@
 """Numbers in words, with units: the same text on gauges, in tables and for screen readers."""
 
+from collections.abc import Iterable
+
 from compedu.metrics import Report
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share in 0..1 with its unit: "87.4 %"."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def bytes_text(count: float) -> str:
     """Return a number of bytes with its unit: "812 B", "41.2 kB", "1.20 MB"."""
     if count < 1000:
         return f"{count:.0f} B"
-    return f"{count / 1000:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
+    return f"{count / 1000:.1f} kB" if count < 999_950 else f"{count / 1e6:.2f} MB"
 
 
-def accuracy_text(report: Report) -> str:
-    """Return accuracy with counts, and the change against the dense network on the same images."""
-    text = f"{report.accuracy:.1%} ({report.correct} of {report.total})"
-    if report.change is not None:
-        points = 100 * report.change.difference
-        text += f" · {points:+.1f} point (broke {report.change.broke}, fixed {report.change.fixed})"
-    return text
+def points_text(difference: float) -> str:
+    """Return a difference of two shares in percentage points: "−10.6 points"."""
+    return f"{100 * difference:+.1f} points".replace("-", MINUS)
 
 
-def size_text(report: Report, dense: Report) -> str:
-    """Return the file's bytes, packed and entropy-coded, and the ratio to the dense network's file."""
+def times_text(ratio: float) -> str:
+    """Return a ratio of sizes: "14.5 times smaller", "1.2 times larger"."""
+    if f"{ratio:.2f}" == "1.00":
+        return "as large"
+    return f"{ratio:.1f} times smaller" if ratio > 1 else f"{1 / ratio:.2f} times larger"
+
+
+def accuracy_lines(report: Report) -> tuple[str, ...]:
+    """Return accuracy, the images that it is of with its interval, and the change against the dense network."""
+    low, high = report.accuracy_interval
+    lines = [percent(report.accuracy), f"{report.correct} of {report.seen} images; 95 %: {100 * low:.1f} to {100 * high:.1f}"]
+    if (change := report.change) is not None:
+        lines.append(f"{points_text(change.difference)} (broke {change.broke}, fixed {change.fixed})")
+    return tuple(lines)
+
+
+def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
+    """Return the file's bytes, the ratio to the dense network's file, and the bytes when entropy-coded."""
     if report.file_bytes is None:
-        return "not measured"
-    text = bytes_text(report.file_bytes)
+        return ("…", "the file is being written")
+    lines = [bytes_text(report.file_bytes)]
+    if dense.file_bytes is not None:
+        ratio = times_text(dense.file_bytes / report.file_bytes)
+        lines.append(f"{ratio} {'as' if ratio == 'as large' else 'than'} {bytes_text(dense.file_bytes)}")
     if report.coded_bytes is not None:
-        text += f", entropy-coded {bytes_text(report.coded_bytes)}"
-    if dense.file_bytes is None:
-        return text
-    return f"{text} · dense {bytes_text(dense.file_bytes)} = {dense.file_bytes / report.file_bytes:.1f} times"
+        lines.append(f"entropy-coded {bytes_text(report.coded_bytes)}")
+    return tuple(lines)
 
 
-def speed_text(report: Report) -> str:
-    """Return the measured speed ratio with its interval, and the verdict in words."""
-    timing = report.latency
-    if timing is None:
-        return "not measured here (a stored speed of another machine is never shown as yours)"
-    low, high = timing.interval
+def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
+    """Return the speed ratio, its interval, the verdict in words and what runs; never the speed of another machine."""
+    timing = report.latency if measured else None
+    if timing is None or timing.speed_up_interval is None:
+        return ("…", "not measured here yet")
+    low, high = timing.speed_up_interval
+    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
     return (
-        f"{timing.speed_up:.2f} times [{low:.2f}, {high:.2f}]: {timing.verdict} · batch {timing.batch_size}, "
-        f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
-    )
+        f"{timing.speed_up:.2f}×", f"95 %: {low:.2f}× to {high:.2f}×; {timing.verdict}",
+        f"batch {timing.batch_size}, {threads}: {', '.join(kernels(report))}",
+    )  # fmt: skip
 
 
-def sentence(report: Report, dense: Report) -> str:
-    """Return one sentence that says all three figures: the text form of the gauges."""
-    return f"Accuracy {accuracy_text(report)}. File {size_text(report, dense)}. Speed {speed_text(report)}."
+def kernels(report: Report) -> tuple[str, ...]:
+    """Return the names of the kernels that run, each once, in the order of the layers."""
+    return tuple(dict.fromkeys(row.kernel for row in report.layers or () if row.kernel))
+
+
+def sentence(report: Report, dense: Report, measured: bool = True) -> str:
+    """Return all three figures in words: the text form of the gauges."""
+    said = accuracy_lines(report), size_lines(report, dense), speed_lines(report, measured)
+    return " ".join(f"{name}: {_joined(lines)}." for name, lines in zip(("Accuracy", "Size", "Speed"), said))
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "; ".join(line for line in lines if line != "…")

@@ -1,83 +1,164 @@
-"""Filters: the bank of a convolution, with what is tied or removed; and how many are left in each layer."""
+"""Filter pruning: the filters of a layer as small images, what is removed pale, and with it the next layer's inputs."""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
-from compedu.explorers.colours import DENSE, LIVE
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, bars, heatmap
+from compedu.errors import CompressionError
+from compedu.explorers.colours import DENSE, LIVE, WHITE
+from compedu.explorers.pictures.picture import (
+    BELOW, BESIDE, MAIN, Picture, Table, bars, heatmap, largest_layer, layer_names, percent_text,
+)  # fmt: skip
+from compedu.explorers.places import UPPER, across, down
 from compedu.explorers.view import View
-from compedu.forms import CReLUFilters, kernel_of
+from compedu.forms import kernel_of
+from compedu.graph import find_channels
 from compedu.methods.layers import compressible
+from compedu.methods.method import compression_of
 
-COLUMNS = 10
+MOST, READERS = 40, 24  # filters that are shown, outputs of the next layer that are shown
+FADED = 0.2
+WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
 
-def traces(view: View, layer: str) -> list[dict]:
-    """Return the filters of a layer as thumbnails (what is gone is black), and the filters left in every layer."""
-    before, after = view.layer_pair(layer)
-    bank = _bank(kernel_of(after if isinstance(after, CReLUFilters) else before))
-    gone = _removed(before, after)
-    if gone is not None:
-        bank[gone] = np.nan
-    layers, _ = compressible(view.before)
-    names = list(layers)
-    dense = [kernel_of(module).shape[0] for module in layers.values()]
+class Channels(NamedTuple):
+    """Where the filters of a layer go: the group's name, its channel of each filter; the layer that reads them, and of
+    which channel each of its inputs is."""
+
+    group: str
+    filters: np.ndarray
+    reader: str | None
+    inputs: np.ndarray | None
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the filters, strongest first, and the next layer's weights on each of them; pale where they are gone."""
+    order, bank, strength = view.once(("filters", layer), lambda: _dense(view, layer))
+    faint = np.isin(order, gone(view, layer))
+    limit, top = float(np.abs(bank).max()) or 1.0, float(strength.max(initial=0)) or 1.0
     return [
-        heatmap(MAIN, _montage(bank), "weight", limit=float(np.nanmax(np.abs(bank), initial=1e-12))),
-        bars(BELOW, names, dense, "filters of the dense network", DENSE),
-        bars(BELOW, names, [_free(view, name) for name in names], "free filters left", LIVE),
+        heatmap(MAIN, montage(bank, ~faint), "weight", limit=limit),
+        heatmap(MAIN, montage(bank, faint), "gone", limit=limit, opacity=FADED),
+        heatmap(BESIDE, np.where(faint, np.nan, strength), "weights of the next layer", WHITE_TO_BLUE, top),
+        heatmap(BESIDE, np.where(faint, strength, np.nan), "gone with its filter", WHITE_TO_BLUE, top, opacity=FADED),
     ]
 
 
-def _bank(kernel: torch.Tensor) -> np.ndarray:
-    """Return the mean over the input channels of each filter: (out, height, width); rows of a linear layer are cut."""
-    array = kernel.detach().float().cpu().numpy()
-    if array.ndim == 2:
-        side = max(1, min(8, int(array.shape[1] ** 0.5)))
-        return array[:, : side * side].reshape(len(array), side, side).copy()
-    return array.mean(axis=1)
+def _dense(view: View, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the first filters by falling sum of absolute values: their numbers, as images, and how strongly each is read."""
+    kernel = kernel_of(view.before.get_submodule(layer)).detach()
+    order = torch.argsort(kernel.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
+    return order.numpy(), images_of(kernel[order]), _strength(view, layer)[:, order.numpy()]
 
 
-def _montage(bank: np.ndarray) -> np.ndarray:
-    count, height, width = bank.shape
-    count = min(count, 60)
-    rows = -(-count // COLUMNS)
-    page = np.zeros((rows * (height + 1), COLUMNS * (width + 1)))
-    for index in range(count):
-        top, left = (index // COLUMNS) * (height + 1), (index % COLUMNS) * (width + 1)
+def images_of(kernel: torch.Tensor) -> np.ndarray:
+    """Return the mean of each filter over its input channels, (out, height, width); rows of a linear layer as squares."""
+    if kernel.ndim == 4:
+        return kernel.mean(1).numpy()
+    side = int(kernel.shape[1] ** 0.5)
+    return kernel[:, : side * side].reshape(len(kernel), side, side).numpy()
+
+
+def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Return the images side by side with gaps, those of `which` only; NaN where nothing is to be drawn."""
+    _, height, width = bank.shape
+    page = np.full((-(-len(bank) // columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, dtype=np.float32)
+    for index in np.flatnonzero(which):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
         page[top : top + height, left : left + width] = bank[index]
     return page
 
 
-def _removed(before, after) -> np.ndarray | None:
-    """Return which filters of a layer are not found in the smaller layer any more; None where none was removed."""
-    if after is None or not hasattr(after, "weight"):
-        return None
-    large, small = kernel_of(before).detach(), kernel_of(after).detach()
-    if len(small) == len(large):
-        return None
-    norms = large.flatten(1).abs().sum(1)
-    gone = np.zeros(len(large), dtype=bool)
-    gone[torch.argsort(norms)[: len(large) - len(small)].numpy()] = True
-    return gone
+def _strength(view: View, layer: str) -> np.ndarray:
+    """Return the mean absolute weight of the reading layer, (first outputs, filters of `layer`); zeros where none reads."""
+    found = channels(view).get(layer)
+    if found is None or found.reader is None:
+        return np.zeros((READERS, len(kernel_of(view.before.get_submodule(layer)))), dtype=np.float32)
+    kernel = kernel_of(view.before.get_submodule(found.reader)).detach()[:READERS].abs()
+    weights = (kernel.mean((2, 3)) if kernel.ndim == 4 else kernel).numpy()
+    belongs = found.inputs[: weights.shape[1], None] == found.filters[None, :]  # of a grouped layer the first group
+    return (weights @ belongs / np.maximum(belongs.sum(0), 1)).astype(np.float32)
 
 
-def _free(view: View, name: str) -> int:
-    _, after = view.layer_pair(name)
-    if after is None:
-        return 0
-    return len(after.base) if isinstance(after, CReLUFilters) else len(kernel_of(after))
+def channels(view: View) -> dict[str, Channels]:
+    """Return where the filters of each layer go, for the layers whose filters can be followed."""
+    return view.once("channels", lambda: _channels(view))
+
+
+def _channels(view: View) -> dict[str, Channels]:
+    try:
+        groups = find_channels(view.before, view.data.example).groups
+    except CompressionError:  # nobody can tell who reads whom
+        return {}
+    made = {}
+    for group in groups:
+        reader = next((member for member in group.members if member.role == "consumer"), None)
+        for member in group.members:
+            if member.role == "producer":
+                read = (None, None) if reader is None else (reader.layer, reader.channels.numpy())
+                made[member.layer] = Channels(group.name, member.channels.numpy(), *read)
+    return made
+
+
+def gone(view: View, layer: str) -> np.ndarray:
+    """Return the numbers of the layer's filters that were taken out, as the compressed network itself records them."""
+    records = compression_of(view.after).removed if view.after is not None else ()
+    found = channels(view).get(layer)
+    if not records or found is None:
+        return np.arange(0)
+    first = [record for record in records if record.step == records[0].step]  # later steps count in a smaller network
+    numbers = [number for record in first if record.group == found.group for number in record.channels]
+    return np.flatnonzero(np.isin(found.filters, numbers))
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return the filters of every layer, dense and left."""
+    names = layer_names(view)
+    counts = [filter_counts(view, name) for name in names]
+    return [
+        bars(BELOW, names, [dense for _, dense in counts], "filters of the dense network", DENSE, width=0.8),
+        bars(BELOW, names, [left for left, _ in counts], "filters left", LIVE, width=0.5),
+    ]
+
+
+def filter_counts(view: View, layer: str) -> tuple[int, int]:
+    """Return how many filters of a layer are left, and how many the dense network has."""
+    before, after = view.layer_pair(layer)
+    dense = len(kernel_of(before))
+    return (dense if after is None else len(kernel_of(after))), dense
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    before = kernel_of(view.before.get_submodule(layer)).shape[0]
-    return f"{layer}: {_free(view, layer)} free filters instead of {before}."
+    left, dense = filter_counts(view, layer)
+    return f"{layer}: {left} of {dense} filters left"
+
+
+def table(view: View) -> Table:
+    """Return the filters of each layer."""
+    rows = []
+    for name in layer_names(view):
+        left, dense = filter_counts(view, name)
+        read = channels(view).get(name)
+        rows.append((name, left, dense, percent_text(left / dense), (read and read.reader) or "", ", ".join(map(str, gone(view, name)))))
+    return ("layer", "filters left", "filters when dense", "share", "read by", "removed"), rows
+
+
+def first_convolution(model: nn.Module) -> str:
+    """Return the first convolution, or the largest layer of a network without one."""
+    layers, _ = compressible(model)
+    return next((name for name, layer in layers.items() if kernel_of(layer).ndim == 4), largest_layer(model))
 
 
 PICTURE = Picture(
-    traces,
-    ("filters of the layer: black = removed", "filters: grey = dense, blue = left"),
-    say,
-    {"yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False}},
-)
+    main, below, ("filters, strongest first | who reads them; pale = gone", "filters: grey = dense, blue = left"), say, table,
+    {
+        "xaxis4": {"domain": across(4, 196), "visible": False},
+        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
+        "xaxis8": {"domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "", "title": {"text": "filters", "standoff": 0}},
+        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"}, "yaxis7": {"rangemode": "tozero", "nticks": 4},
+    },
+    start=first_convolution,
+)  # fmt: skip

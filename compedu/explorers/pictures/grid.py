@@ -1,55 +1,104 @@
-"""Quantization: the histogram of the weights under their grid, and the staircase from weight to code."""
+"""Quantization: the weights on their grid, the staircase from weight to code, the error of each filter."""
 
 import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, as_matrix, bars, line
+from compedu.explorers.pictures.picture import (
+    BELOW, BESIDE, MAIN, Picture, Table, as_matrix, bars, dense_matrix, layer_names, line, percent_text, relative_error,
+)  # fmt: skip
+from compedu.explorers.places import LEFT, across
 from compedu.explorers.view import View
 from compedu.forms import Coded, kernel_of
 
-BINS = 81
+BINS = 91
+SAMPLE = 300
 
 
-def traces(view: View, layer: str) -> list[dict]:
-    """Return dense histogram, clipped tails, the grid with its counts, and rounded against original weights."""
-    before, after = view.layer_pair(layer)
-    dense = as_matrix(kernel_of(before)).reshape(-1)
-    limit = float(np.abs(dense).max())
-    edges = np.linspace(-limit, limit, BINS + 1)
-    middle, every = (edges[1:] + edges[:-1]) / 2, np.histogram(dense, edges)[0]
-    rounded = as_matrix(kernel_of(after)).reshape(-1) if isinstance(after, Coded) else dense
-    same = len(rounded) == len(dense)
-    levels, counts = np.unique(rounded, return_counts=True) if isinstance(after, Coded) else (dense[:0], dense[:0])
-    top = np.abs(rounded).max() if isinstance(after, Coded) else limit
-    clipped = np.where(np.abs(middle) > top, every, 0)
-    shown = np.argsort(dense)[:: max(1, len(dense) // 400)]
-    stairs = rounded[shown] if same else dense[shown]
-    if len(levels) > 300:  # scales differ from channel to channel: the union of all grids is no picture
-        levels, counts = levels[:0], counts[:0]
+def main(view: View, layer: str) -> list[dict]:
+    """Return the histogram of the weights in steps of their grid, its clipped ends, and how often each code is used."""
+    steps, codes, top = in_steps(view, layer)
+    reach = max(top + 0.5, float(np.abs(steps).max()))
+    counts, edges = np.histogram(steps, BINS, (-reach, reach))
+    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    clipped = np.where(np.abs(middle) > top + 0.5, counts, 0)
+    used, times = (np.arange(0), np.arange(0)) if codes is None else np.unique(codes, return_counts=True)
     return [
-        bars(MAIN, middle, every, "weights", DENSE, width=edges[1] - edges[0]),
-        bars(MAIN, middle, clipped, "clipped weights", VERMILLION, width=edges[1] - edges[0]),
-        line(MAIN, levels, counts, "grid", LIVE, mode="markers"),
-        line(BELOW, dense[shown], dense[shown], "unchanged", DENSE),
-        line(BELOW, dense[shown], stairs, "rounded", LIVE, mode="markers", marker={"size": 3, "color": LIVE}),
+        bars(MAIN, middle, counts.astype(np.int32), "weights", DENSE, width=width),
+        bars(MAIN, middle, clipped.astype(np.int32), "clipped weights", VERMILLION, width=width),
+        line(MAIN, used.astype(np.int32), times.astype(np.int32), "weights with this code", LIVE, mode="markers", marker={"size": 5, "color": LIVE}),
     ]
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return code against weight for a sample of weights, and the relative error of each filter."""
+    steps, codes, top = in_steps(view, layer)
+    order = np.argsort(steps[:: max(1, len(steps) // SAMPLE)])
+    some = steps[:: max(1, len(steps) // SAMPLE)][order]
+    stairs = some if codes is None else codes[:: max(1, len(steps) // SAMPLE)][order]
+    reach = float(np.abs(some).max(initial=1.0))
+    errors = filter_errors(view, layer)
+    return [
+        line(BELOW, [-reach, reach], [-reach, reach], "unchanged", DENSE, line={"dash": "dot", "width": 1}),
+        line(BELOW, some, stairs.astype(np.float32), "code", LIVE, line={"shape": "hv"}),
+        bars(BESIDE, np.arange(len(errors), dtype=np.int32), errors, "error, %", VERMILLION),
+    ]
+
+
+def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Return all weights of a layer as multiples of the grid's step, their codes, and the largest code.
+
+    Without a grid the largest weight counts as 127 steps, and there are no codes.
+    """
+    _, after = view.layer_pair(layer)
+    dense = dense_matrix(view, layer)
+    if not isinstance(after, Coded) or as_matrix(after.weight).shape != dense.shape:
+        return (dense / np.abs(dense).max() * 127).reshape(-1), None, 127
+    scale = after.scale.detach().cpu().numpy().reshape(-1, 1)
+    latent = as_matrix(after.weight)  # batch normalization may have been folded in
+    return (latent / scale).reshape(-1), as_matrix(after.codes()).reshape(-1), after.top
+
+
+def filter_errors(view: View, layer: str) -> np.ndarray:
+    """Return the distance of each filter from the one that was rounded, relative to that, in percent."""
+    _, after = view.layer_pair(layer)
+    if not isinstance(after, Coded):
+        return np.zeros(len(dense_matrix(view, layer)), dtype=np.float32)
+    latent, made = as_matrix(after.weight), as_matrix(kernel_of(after))
+    return (100 * np.linalg.norm(latent - made, axis=1) / np.maximum(np.linalg.norm(latent, axis=1), 1e-12)).astype(np.float32)
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     _, after = view.layer_pair(layer)
     if not isinstance(after, Coded):
-        return f"{layer}: not quantized."
-    codes = after.codes()
-    error = (kernel_of(view.before.get_submodule(layer)) - after.dense()) if codes.shape == after.dense().shape else None
-    used = len(codes.unique())
-    text = f"{layer}: {used} of {2**after.bits - (after.bits > 1)} codes of {after.bits} bits are used"
-    return text + ("." if error is None else f"; the largest rounding error is {error.abs().max().item():.3g}.")
+        return f"{layer}: not quantized"
+    used, possible = _used(after)
+    return f"{layer}: {after.bits} bits, {used} of {possible} codes used, error {percent_text(relative_error(view, layer)) or 'unknown'}"
+
+
+def _used(layer: Coded) -> tuple[int, int]:
+    return len(np.unique(layer.codes().numpy())), 2**layer.bits - (layer.bits > 1)
+
+
+def table(view: View) -> Table:
+    """Return bits, codes and error of each layer."""
+    rows = []
+    for name in layer_names(view):
+        _, after = view.layer_pair(name)
+        if isinstance(after, Coded):
+            used, possible = _used(after)
+            inputs = getattr(after.act, "bits", "float")
+            rows.append((name, after.bits, f"{used} of {possible}", percent_text(relative_error(view, name)), inputs))
+        else:
+            rows.append((name, "float", "", "", "float"))
+    return ("layer", "bits a weight", "codes used", "error of the kernel", "bits an input"), rows
 
 
 PICTURE = Picture(
-    traces,
-    ("weights (grey), clipped (red), grid (blue)", "rounded weight against weight"),
-    say,
-    {"yaxis4": {"type": "log", "title": {"text": "count"}}, "xaxis7": {"title": {"text": "weight"}}},
-)
+    main, below,
+    ("weights in steps of the grid: red = clipped, blue = codes", "code against weight; error of each filter, %"), say, table,
+    {
+        "yaxis4": {"type": "log", "nticks": 4, "exponentformat": "SI"}, "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 3},
+        "xaxis8": {"visible": True, "nticks": 3}, "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
+    },
+)  # fmt: skip

@@ -1,27 +1,31 @@
-"""Structural matrices: the dense matrix, its projection and the difference; free numbers and copies."""
+"""Structural matrices: the dense matrix, its projection and the difference; free numbers bright, copies pale."""
 
 import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, as_matrix, bars, heatmap
+from compedu.explorers.pictures.picture import (
+    BELOW, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, percent_text, relative_error,
+)  # fmt: skip
 from compedu.explorers.view import View
 from compedu.forms import BlockCirculant, kernel_of
 
-SIDE = 40  # the top left corner that is shown
+SIDE = 32  # the upper left corner that is shown
+PALE_COPY = 0.4
 
 
-def traces(view: View, layer: str) -> list[dict]:
-    """Return three matrices side by side, and the numbers stored beside the numbers meant."""
+def main(view: View, layer: str) -> list[dict]:
+    """Return three corners side by side; in the projected one only the stored numbers are bright."""
     before, after = view.layer_pair(layer)
     dense = _corner(before)
     made = _corner(after) if after is not None else dense
-    gap = np.full((len(dense), 2), np.nan)
-    beside = np.concatenate([dense, gap, made, gap, dense - made], axis=1)
-    counts = _counts(before, after)
-    return [
-        heatmap(MAIN, beside, "weight", limit=float(np.abs(dense).max()) / 2),
-        bars(BELOW, ["dense", "this form"], counts, "numbers stored", [DENSE, LIVE], text=counts, textposition="auto"),
-    ]
+    gap = np.full((len(dense), max(1, dense.shape[1] // 16)), np.nan)
+    copies = np.zeros_like(made, dtype=bool)
+    if isinstance(after, BlockCirculant):
+        copies[:, np.arange(made.shape[1]) % after.columns.shape[2] != 0] = True
+    nothing, limit = np.full_like(dense, np.nan), float(np.abs(dense).max()) / 2
+    bright = np.concatenate([dense, gap, np.where(copies, np.nan, made), gap, dense - made], axis=1)
+    pale = np.concatenate([nothing, gap, np.where(copies, made, np.nan), gap, nothing], axis=1)
+    return [heatmap(MAIN, bright, "weight", limit=limit), heatmap(MAIN, pale, "copy", limit=limit, opacity=PALE_COPY)]
 
 
 def _corner(layer) -> np.ndarray:
@@ -29,23 +33,40 @@ def _corner(layer) -> np.ndarray:
     return as_matrix(kernel if kernel.ndim == 2 else kernel[:, :, 0, 0])[:SIDE, :SIDE]
 
 
-def _counts(before, after) -> list[int]:
-    dense = kernel_of(before).numel()
-    return [dense, after.columns.numel() if isinstance(after, BlockCirculant) else dense]
+def below(view: View, layer: str) -> list[dict]:
+    """Return for each layer the numbers stored, beside those of the dense one."""
+    names = layer_names(view)
+    counts = [numbers(view, name) for name in names]
+    return [
+        bars(BELOW, names, [dense for _, dense in counts], "dense", DENSE, width=0.8),
+        bars(BELOW, names, [free for free, _ in counts], "stored", LIVE, width=0.5),
+    ]
+
+
+def numbers(view: View, layer: str) -> tuple[int, int]:
+    """Return how many numbers of a kernel are stored, and how many there were."""
+    _, after = view.layer_pair(layer)
+    dense = dense_matrix(view, layer).size
+    return (after.columns.numel() if isinstance(after, BlockCirculant) else dense), dense
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    before, after = view.layer_pair(layer)
-    dense, free = _counts(before, after)
-    kernel = kernel_of(before)
-    left = 1.0 if after is None else float(((kernel - kernel_of(after)).norm() / kernel.norm()).detach())
-    return f"{layer}: {free:,} free numbers stand for {dense:,}; the projection misses {left:.0%} of the matrix's norm."
+    free, dense = numbers(view, layer)
+    return f"{layer}: {free:,} numbers for {dense:,} weights, error {percent_text(relative_error(view, layer)) or 'unknown'}"
+
+
+def table(view: View) -> Table:
+    """Return stored numbers and error of each layer."""
+    rows = [(name, *(f"{n:,}" for n in numbers(view, name)), percent_text(relative_error(view, name))) for name in layer_names(view)]
+    return ("layer", "numbers stored", "weights", "error of the kernel"), rows
 
 
 PICTURE = Picture(
-    traces,
-    ("dense | projected | difference (a corner)", "numbers stored in the layer"),
-    say,
-    {"yaxis4": {"autorange": "reversed"}},
-)
+    main, below, ("a corner: dense | projected, copies pale | difference", "numbers in each layer: grey = dense, blue = stored"),
+    say, table,
+    {
+        "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},
+        "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
+    },
+)  # fmt: skip

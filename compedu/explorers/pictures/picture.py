@@ -2,33 +2,61 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from compedu.explorers.colours import LIVE, SIGNED
 from compedu.explorers.view import View
+from compedu.forms import kernel_of
+from compedu.methods.layers import compressible
 
-MAIN, BELOW = ("x4", "y4"), ("x7", "y7")  # the two places of a picture: a large one, and a small one below it
+# The places of a picture: a large one, a small one below it, and a third at the right end of that, for those who use it.
+MAIN, BELOW, BESIDE = ("x4", "y4"), ("x7", "y7"), ("x8", "y8")
+
+Table = tuple[tuple[str, ...], list[tuple]]
+
+
+def largest_layer(model: nn.Module) -> str:
+    """Return the name of the compressible layer with the most weights."""
+    layers, _ = compressible(model)
+    return max(layers, key=lambda name: kernel_of(layers[name]).numel())
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The picture of one family: `traces(view, layer)` for both places, axes, titles, and a sentence that says it."""
+    """The picture of one family: traces for the main place and for those below, a sentence and a table that say the same.
 
-    traces: Callable[[View, str], list[dict]]
-    titles: tuple[str, str]
+    `main`, `below` and `say` get the view and the layer that is looked at, `table` gives all layers. `headings` tell
+    colours and axes, `axes` are settings of places, `start` chooses the first layer. `black` is whether black shows where
+    nothing is drawn; `lively` whether the picture follows the knobs even before the network does.
+    """
+
+    main: Callable[[View, str], list[dict]]
+    below: Callable[[View, str], list[dict]]
+    headings: tuple[str, str]
     say: Callable[[View, str], str]
+    table: Callable[[View], Table]
     axes: dict[str, dict] = field(default_factory=dict)
+    start: Callable[[nn.Module], str] = largest_layer
+    images: Callable[[View], list[dict[str, Any]]] = lambda view: []
+    black: bool = False
+    lively: bool = False
+
+    def traces(self, view: View, layer: str) -> list[dict]:
+        """Return the traces of all places, always in the same order and number."""
+        return [*self.main(view, layer), *self.below(view, layer)]
 
 
-def heatmap(at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None) -> dict:
-    """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is black: gone."""
+def heatmap(at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style) -> dict:
+    """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is not drawn."""
     limit = limit or float(np.nanmax(np.abs(values), initial=1e-12))
     return {
-        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": values, "colorscale": scale, "zmin": -limit,
-        "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
+        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": values.astype(np.float32), "colorscale": scale,
+        "zmin": -limit, "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
         "hovertemplate": name + "<br>row %{y}, column %{x}: %{z:.3g}<extra></extra>",
-    }  # fmt: skip
+    } | style  # fmt: skip
 
 
 def line(at: tuple[str, str], x, y, name: str, colour: str = LIVE, mode: str = "lines", **style) -> dict:
@@ -55,7 +83,32 @@ def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
     return matrix[np.ix_(rows, columns)]
 
 
-def as_matrix(kernel) -> np.ndarray:
-    """Return a kernel (out, in, ...) as a matrix (out, everything else)."""
-    array = kernel.detach().float().cpu().numpy()
+def as_matrix(tensor) -> np.ndarray:
+    """Return a kernel or mask (out, in, ...) as a matrix (out, everything else)."""
+    array = tensor.detach().cpu().numpy()
     return array.reshape(array.shape[0], -1)
+
+
+def layer_names(view: View) -> list[str]:
+    """Return the names of the dense network's compressible layers, in order."""
+    return view.once("layers", lambda: list(compressible(view.before)[0]))
+
+
+def dense_matrix(view: View, layer: str) -> np.ndarray:
+    """Return the dense kernel of a layer as a matrix."""
+    return view.once(("matrix", layer), lambda: as_matrix(kernel_of(view.layer_pair(layer)[0])))
+
+
+def relative_error(view: View, layer: str) -> float | None:
+    """Return the distance of the layer's kernel from the dense one's, relative to that (Frobenius norm); None if shapes differ."""
+    _, after = view.layer_pair(layer)
+    dense = dense_matrix(view, layer)
+    if after is None:
+        return 0.0
+    made = as_matrix(kernel_of(after))
+    return float(np.linalg.norm(dense - made) / np.linalg.norm(dense)) if made.shape == dense.shape else None
+
+
+def percent_text(share: float | None) -> str:
+    """Return a share in percent, or nothing where there is none."""
+    return "" if share is None else f"{100 * share:.1f} %"

@@ -1,52 +1,76 @@
-"""Distillation: what teacher and student say about the image that the teacher doubts most, and the training loss."""
+"""Distillation: the image that the teacher doubts most, and what teacher and student say about it at temperature T."""
+
+from typing import Any
 
 import torch
 
 from compedu.explorers.colours import DENSE, GREEN, LIVE
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, bars, line
+from compedu.explorers.pictures import loss
+from compedu.explorers.pictures.picture import MAIN, Picture, Table, bars, line
+from compedu.explorers.strip import image_bytes
 from compedu.explorers.view import View
 
-LOOKED_AT = 512  # validation images among which the most doubtful is chosen
+LOOKED_AT = 512  # images among which the most doubtful is chosen
 
 
-@torch.inference_mode()
-def traces(view: View, layer: str) -> list[dict]:
-    """Return the probabilities of teacher and student at the method's temperature, the true class, the training loss."""
+def main(view: View, layer: str) -> list[dict]:
+    """Return the probabilities of teacher and student at the method's temperature, and the true class."""
     teacher, student, truth = probabilities(view)
     names = list(view.data.classes)
-    steps = list(range(1, len(view.curve) + 1))
     return [
-        bars(MAIN, names, teacher, "teacher", DENSE),
-        bars(MAIN, names, student, "student", LIVE),
-        line(MAIN, [names[truth]], [1.0], "true class", GREEN, mode="markers"),
-        line(BELOW, steps, list(view.curve), "training loss", LIVE),
+        bars(MAIN, names, teacher, "teacher", DENSE, width=0.8),
+        bars(MAIN, names, student, "student", LIVE, width=0.45),
+        line(MAIN, [names[truth]], [1.0], "true class", GREEN, mode="markers", marker={"color": GREEN, "size": 9, "symbol": "triangle-down"}),
     ]
+
+
+def probabilities(view: View) -> tuple[list[float], list[float], int]:
+    """Return both networks' softened probabilities for the image that the teacher doubts most, and its true class."""
+    x, y = view.data.split(view.split)
+    chosen, scores = view.once("doubtful", lambda: _most_doubtful(view))
+    temperature = float(getattr(view.method, "temperature", 1.0))
+    teacher = torch.softmax(scores / temperature, 0).tolist()
+    if view.after is None:
+        return teacher, [], int(y[chosen])
+    with torch.inference_mode():
+        student = view.after(x[chosen : chosen + 1])[0]
+    return teacher, torch.softmax(student / temperature, 0).tolist(), int(y[chosen])
 
 
 @torch.inference_mode()
-def probabilities(view: View) -> tuple[list[float], list[float], int]:
-    """Return both networks' softened probabilities for the image that the teacher doubts most, and its true class."""
-    x, y = view.data.x_validation[:LOOKED_AT], view.data.y_validation
-    sure = torch.softmax(view.before(x), 1).amax(1)
-    chosen = int(sure.argmin())
-    temperature = float(getattr(view.method, "temperature", 1.0))
-    said = [
-        torch.softmax(network(x[chosen : chosen + 1]) / temperature, 1)[0].tolist() if network is not None else []
-        for network in (view.before, view.after)
-    ]
-    return said[0], said[1], int(y[chosen])
+def _most_doubtful(view: View) -> tuple[int, torch.Tensor]:
+    scores = view.before(view.data.split(view.split)[0][:LOOKED_AT])
+    chosen = int(torch.softmax(scores, 1).amax(1).argmin())
+    return chosen, scores[chosen].clone()
+
+
+def images(view: View) -> list[dict[str, Any]]:
+    """Return the image itself, for the corner of the picture."""
+    chosen, _ = view.once("doubtful", lambda: _most_doubtful(view))
+    return [{
+        "source": image_bytes(view.data, view.split, chosen, 64), "xref": "x4 domain", "yref": "y4 domain", "x": 1, "y": 1,
+        "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45, "layer": "above",
+    }]  # fmt: skip
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     teacher, student, truth = probabilities(view)
-    text = f"The image that the teacher doubts most shows {view.data.classes[truth]}: the teacher gives it {teacher[truth]:.0%}"
-    return text + (f", the student {student[truth]:.0%}." if student else "; no student was trained yet.")
+    name = view.data.classes[truth]
+    return f"this is {name}: teacher {100 * teacher[truth]:.0f} %" + (f", student {100 * student[truth]:.0f} %" if student else ", no student yet")
+
+
+def table(view: View) -> Table:
+    """Return the probabilities of each class."""
+    teacher, student, truth = probabilities(view)
+    rows = [
+        (name, "true" if index == truth else "", f"{teacher[index]:.3f}", f"{student[index]:.3f}" if student else "")
+        for index, name in enumerate(view.data.classes)
+    ]
+    return ("class", "", "teacher", "student"), rows
 
 
 PICTURE = Picture(
-    traces,
-    ("softened probabilities: grey teacher, blue student, green truth", "training loss"),
-    say,
-    {"yaxis4": {"range": [0, 1.05]}, "xaxis7": {"title": {"text": "step"}}},
-)
+    main, loss.below, ("an image that the teacher doubts: grey teacher, blue student", loss.HEADING), say, table,
+    {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0}} | loss.AXES, images=images, lively=True,
+)  # fmt: skip

@@ -1,68 +1,110 @@
 """Low rank: singular values with the cut, and the two factors as rectangles whose area is their parameters."""
 
 import numpy as np
+import torch
 
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, line
+from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, Table, layer_names, line, percent_text
 from compedu.explorers.view import View
 from compedu.forms import Factored, kernel_of
+from compedu.methods.low_rank.rank import break_even
+from compedu.methods.low_rank.svd import energy, svd
+from compedu.methods.low_rank.truncated_svd import as_matrix
 
 
-def unfolded(layer) -> np.ndarray:
-    """Return a kernel as the matrix that is factored: (out, in), or (in * height, out * width) of a convolution."""
-    kernel = kernel_of(layer).detach()
-    if kernel.ndim == 4:
-        kernel = kernel.permute(1, 2, 0, 3).reshape(kernel.shape[1] * kernel.shape[2], -1)
-    return kernel.float().cpu().numpy()
-
-
-def traces(view: View, layer: str) -> list[dict]:
-    """Return all singular values, the kept ones, and the rectangles."""
-    before, after = view.layer_pair(layer)
-    matrix = unfolded(before)
-    values = np.linalg.svd(matrix, compute_uv=False)
-    rank = after.rank if isinstance(after, Factored) else len(values)
-    m, n = matrix.shape
-    larger = isinstance(after, Factored) and rank * (m + n) >= m * n
-    count = np.arange(1, len(values) + 1)
-    colour = VERMILLION if larger else LIVE
+def main(view: View, layer: str) -> list[dict]:
+    """Return all singular values of the dense kernel, and the kept ones filled."""
+    values, rank, colour = spectrum(view, layer), rank_of(view, layer), _colour(view, layer)
+    count = np.arange(1, len(values) + 1, dtype=np.int32)
     return [
         line(MAIN, count, values, "singular value", DENSE),
-        line(MAIN, count[:rank], values[:rank], "kept", colour, fill="tozeroy"),
-        _rectangle(0, 0, n, m, DENSE, "dense"),
-        _rectangle(1.15 * n, 0, rank, m, colour, "first factor", larger),
-        _rectangle(1.2 * n + rank, m - rank, n, rank, colour, "second factor", larger),
+        line(MAIN, count[:rank], values[:rank], "kept", colour, fill="tozeroy", fillpattern=_pattern(view, layer)),
     ]
 
 
-def _rectangle(x: float, y: float, width: float, height: float, colour: str, name: str, hatched: bool = False) -> dict:
+def spectrum(view: View, layer: str) -> np.ndarray:
+    """Return the singular values of a layer's dense kernel, in descending order."""
+    return view.once(("spectrum", layer), lambda: svd(_dense(view, layer))[1].numpy())
+
+
+def _dense(view: View, layer: str) -> torch.Tensor:
+    return as_matrix(kernel_of(view.layer_pair(layer)[0]).detach())
+
+
+def shape(view: View, layer: str) -> tuple[int, int]:
+    """Return rows and columns of the matrix that is factored."""
+    return tuple(_dense(view, layer).shape)
+
+
+def rank_of(view: View, layer: str) -> int:
+    """Return the rank that a layer has now: its full one where it is not factored."""
+    _, after = view.layer_pair(layer)
+    return after.rank if isinstance(after, Factored) else min(shape(view, layer))
+
+
+def is_larger(view: View, layer: str) -> bool:
+    """Tell whether the two factors hold more numbers than the matrix."""
+    rows, columns = shape(view, layer)
+    return isinstance(view.layer_pair(layer)[1], Factored) and rank_of(view, layer) >= break_even(rows, columns)
+
+
+def _colour(view: View, layer: str) -> str:
+    return VERMILLION if is_larger(view, layer) else LIVE
+
+
+def _pattern(view: View, layer: str) -> dict:
+    return {"shape": "/" if is_larger(view, layer) else "", "fgcolor": _colour(view, layer), "size": 6}
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return the matrix and its two factors, drawn to one scale."""
+    (rows, columns), rank = shape(view, layer), rank_of(view, layer)
+    factored = isinstance(view.layer_pair(layer)[1], Factored)
+    gap, colour, pattern = 0.12 * columns, _colour(view, layer), _pattern(view, layer)
+    first = (columns + gap, 0, rank, rows) if factored else None
+    second = (columns + 2 * gap + rank, rows - rank, columns, rank) if factored else None
+    return [
+        _rectangle((0, 0, columns, rows), DENSE, "dense", {"shape": "", "fgcolor": DENSE, "size": 6}),
+        _rectangle(first, colour, "a factor", pattern), _rectangle(second, colour, "a factor", pattern),
+    ]  # fmt: skip
+
+
+def _rectangle(corner: tuple[float, ...] | None, colour: str, name: str, pattern: dict) -> dict:
+    x, y, width, height = corner or (0, 0, 0, 0)
     made = line(
-        BELOW, [x, x + width, x + width, x, x], [y, y, y + height, y + height, y], name, colour, fill="toself",
-        hoverinfo="text", text=f"{name}: {width:.0f} x {height:.0f} = {width * height:,.0f} parameters",
+        BELOW, [x, x + width, x + width, x, x] if corner else [], [y, y, y + height, y + height, y] if corner else [], name,
+        colour, fill="toself", fillpattern=pattern, hoveron="fills", hoverinfo="text",
+        text=f"{name}: {height:.0f} × {width:.0f} = {width * height:,.0f} numbers",
     )  # fmt: skip
     del made["hovertemplate"]
-    return made | {"fillpattern": {"shape": "/" if hatched else "", "fgcolor": colour}}
+    return made
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    before, after = view.layer_pair(layer)
-    matrix = unfolded(before)
-    if not isinstance(after, Factored):
-        return f"{layer}: not factored; full rank {min(matrix.shape)}."
-    m, n = matrix.shape
-    squares = np.linalg.svd(matrix, compute_uv=False) ** 2
-    energy = squares[: after.rank].sum() / squares.sum()
-    text = f"{layer}: rank {after.rank} of {min(m, n)} keeps {energy:.1%} of the energy"
-    return f"{text}; {after.rank * (m + n):,} parameters instead of {m * n:,} (break-even at rank {m * n / (m + n):.1f})."
+    full, rank = min(shape(view, layer)), rank_of(view, layer)
+    if not isinstance(view.layer_pair(layer)[1], Factored):
+        return f"{layer}: not factored, rank {full}"
+    kept = energy(torch.from_numpy(spectrum(view, layer)), rank)
+    return f"{layer}: rank {rank} of {full}, {100 * kept:.1f} % of the energy" + (", larger!" if is_larger(view, layer) else "")
+
+
+def table(view: View) -> Table:
+    """Return rank, energy and numbers of each layer."""
+    made = []
+    for name in layer_names(view):
+        (rows, columns), rank = shape(view, name), rank_of(view, name)
+        factored = isinstance(view.layer_pair(name)[1], Factored)
+        kept = energy(torch.from_numpy(spectrum(view, name)), rank) if factored else 1.0
+        held = rank * (rows + columns) if factored else rows * columns
+        made.append((name, rank, min(rows, columns), percent_text(kept), f"{held:,}", f"{rows * columns:,}", f"{break_even(rows, columns):.1f}"))
+    return ("layer", "rank", "full rank", "energy kept", "numbers", "numbers when dense", "break-even rank"), made
 
 
 PICTURE = Picture(
-    traces,
-    ("singular values: kept ones filled", "dense, and the two factors: area = parameters"),
-    say,
+    main, below, ("singular values: filled = kept, hatched red = larger", "dense, and its factors: area = numbers"), say, table,
     {
-        "xaxis4": {"title": {"text": "rank"}}, "yaxis4": {"rangemode": "tozero"},
-        "xaxis7": {"visible": False}, "yaxis7": {"visible": False},
+        "xaxis4": {"title": {"text": "rank", "standoff": 0}}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
+        "xaxis7": {"visible": False}, "yaxis7": {"visible": False, "scaleanchor": "x7"},
     },
 )  # fmt: skip

@@ -1,48 +1,84 @@
-"""Pruning: the weight matrix with the gone weights black, and the histogram with the cut."""
+"""Pruning: the weight matrix with the gone weights black, the histogram with the cut, what each layer keeps."""
 
 import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, as_matrix, bars, heatmap, shrunk
+from compedu.explorers.pictures.picture import (
+    BELOW, BESIDE, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, percent_text, shrunk,
+)  # fmt: skip
+from compedu.explorers.places import LEFT, across
 from compedu.explorers.view import View
-from compedu.forms import Masked, kernel_of
+from compedu.forms import Masked
 
 BINS = 41
 
 
-def traces(view: View, layer: str) -> list[dict]:
-    """Return the matrix and the two histograms: all weights in grey, the kept ones in colour."""
-    before, after = view.layer_pair(layer)
-    dense = as_matrix(kernel_of(before))
-    kept = kept_mask(dense, after)
-    limit = float(np.abs(dense).max())
-    edges = np.linspace(-limit, limit, BINS + 1)
-    middle = (edges[1:] + edges[:-1]) / 2
-    every, left = (np.histogram(values, edges)[0] for values in (dense, dense[kept]))
+def main(view: View, layer: str) -> list[dict]:
+    """Return the matrix without the weights that are gone."""
+    dense, limit = view.once(("weights", layer), lambda: _thinned(dense_matrix(view, layer)))
+    kept = _mask(view, layer)
+    return [heatmap(MAIN, dense if kept is None else np.where(shrunk(kept), dense, np.nan), "weight", limit=limit / 2)]
+
+
+def _thinned(dense: np.ndarray) -> tuple[np.ndarray, float]:
+    return shrunk(dense), float(np.abs(dense).max())
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return the histograms of all weights in grey and of the kept ones in colour, and the share that each layer keeps."""
+    middle, every = view.once(("histogram", layer), lambda: _histogram(dense_matrix(view, layer)))
+    kept = _mask(view, layer)
+    left = every if kept is None else _counts(dense_matrix(view, layer)[kept], middle)
+    names, width = layer_names(view), middle[1] - middle[0]
+    shares = [100 * kept_count(view, name)[0] / kept_count(view, name)[1] for name in names]
     return [
-        heatmap(MAIN, shrunk(np.where(kept, dense, np.nan)), "weight", limit=limit / 2),
-        bars(BELOW, middle, every, "all weights", DENSE, width=edges[1] - edges[0]),
-        bars(BELOW, middle, left, "kept weights", LIVE, width=edges[1] - edges[0]),
+        bars(BELOW, middle, every, "all weights", DENSE, width=width),
+        bars(BELOW, middle, left, "kept weights", LIVE, width=width),
+        bars(BESIDE, names, shares, "kept, %", LIVE),
     ]
 
 
-def kept_mask(dense: np.ndarray, after) -> np.ndarray:
-    """Return which weights of a layer are left: all of them where it was not pruned."""
-    if isinstance(after, Masked):
-        return as_matrix(after.mask).astype(bool)
-    return np.ones(dense.shape, dtype=bool)
+def _histogram(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    limit = float(np.abs(dense).max())
+    middle = (np.arange(BINS) + 0.5) / BINS * 2 * limit - limit
+    return middle, _counts(dense, middle)
+
+
+def _counts(values: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    step = middle[1] - middle[0]
+    return np.histogram(values, BINS, (middle[0] - step / 2, middle[-1] + step / 2))[0].astype(np.int32)
+
+
+def _mask(view: View, layer: str) -> np.ndarray | None:
+    """Return which weights of a layer are left; None where it was not pruned."""
+    _, after = view.layer_pair(layer)
+    return as_matrix(after.mask) if isinstance(after, Masked) else None
+
+
+def kept_count(view: View, layer: str) -> tuple[int, int]:
+    """Return how many weights of a layer are left, and how many there were."""
+    kept = _mask(view, layer)
+    size = dense_matrix(view, layer).size
+    return (size if kept is None else int(np.count_nonzero(kept))), size
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    before, after = view.layer_pair(layer)
-    kept = kept_mask(as_matrix(kernel_of(before)), after)
-    return f"{layer}: {int(kept.sum()):,} of {kept.size:,} weights are left ({kept.mean():.1%})."
+    kept, size = kept_count(view, layer)
+    return f"{layer}: {kept:,} of {size:,} weights left ({100 * kept / size:.1f} %)"
+
+
+def table(view: View) -> Table:
+    """Return the weights left in each layer."""
+    rows = [(name, *(f"{n:,}" for n in kept_count(view, name)), percent_text(kept_count(view, name)[0] / kept_count(view, name)[1])) for name in layer_names(view)]
+    return ("layer", "weights left", "weights", "share left"), rows
 
 
 PICTURE = Picture(
-    traces,
-    ("weights: black = gone, blue = positive, red = negative", "histogram: grey = all, blue = kept"),
-    say,
-    {"yaxis4": {"autorange": "reversed"}, "xaxis7": {"title": {"text": "weight"}}, "yaxis7": {"type": "log"}},
-)
+    main, below, ("black = gone, blue = positive, red = negative", "weights: grey = all, blue = left; left in each layer, %"), say, table,
+    {
+        "yaxis4": {"autorange": "reversed", "title": {"text": "outputs", "standoff": 2}}, "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
+        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "xaxis8": {"visible": True, "tickangle": 0}, "yaxis8": {"range": [0, 105]},
+    },
+    black=True,
+)  # fmt: skip

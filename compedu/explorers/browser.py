@@ -1,0 +1,31 @@
+"""The one piece of JavaScript of an explorer: what only the page itself can do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+
+class Browser(anywidget.AnyWidget):
+    """Two buttons, Copy and CSV; beside that it names controls and figure for screen readers.
+
+    `code` is what Copy copies, `said` the sentence that stands for the figure. `drawn` is called when a page has drawn the
+    figure for the first time, `csv` gives name and content of the file.
+    """
+
+    _esm = Path(__file__).with_name("browser.js")
+    code = traitlets.Unicode().tag(sync=True)
+    said = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, drawn: Callable[[], None], csv: Callable[[], tuple[str, str]]):
+        super().__init__()
+        self._drawn, self._csv = drawn, csv
+        self.on_msg(self._asked)
+
+    def _asked(self, widget: "Browser", content: dict, buffers: list) -> None:
+        if content.get("kind") == "drawn":
+            self._drawn()
+        elif content.get("kind") == "csv":
+            name, text = self._csv()
+            self.send({"kind": "csv", "name": name, "text": text})

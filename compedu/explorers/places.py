@@ -1,0 +1,18 @@
+"""Where things are in the figure, in pixels from the upper left corner."""
+
+WIDTH, HEIGHT = 652, 396  # beside the knobs it makes 900 x 520
+GAUGES = ((8, 214), (238, 428), (452, 636))  # from, to
+LEFT, RIGHT = (40, 300), (366, 644)  # the picture, the trade-off curve
+UPPER, LOWER = (142, 268), (318, 364)  # the picture's places: top and bottom
+BESIDE = (212, 300)  # a third one, at the right end of the lower one
+CURVE = (130, 354)
+
+
+def across(left: float, right: float) -> list[float]:
+    """Return the domain of a horizontal axis."""
+    return [left / WIDTH, right / WIDTH]
+
+
+def down(top: float, bottom: float) -> list[float]:
+    """Return the domain of a vertical axis."""
+    return [1 - bottom / HEIGHT, 1 - top / HEIGHT]

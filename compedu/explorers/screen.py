@@ -1,0 +1,196 @@
+"""The widgets of an explorer and what stands in them: knobs on the left, the figure on the right, words and tables below."""
+
+import html
+from collections.abc import Callable, Iterable, Mapping
+
+import ipywidgets as widgets
+
+from compedu.explorers.browser import Browser
+from compedu.explorers.controls import Control
+from compedu.explorers.figure import LiveFigure
+from compedu.explorers.pictures import Picture
+from compedu.explorers.pictures.picture import layer_names
+from compedu.explorers.predict import Questions
+from compedu.explorers.strip import strip
+from compedu.explorers.style import STYLE
+from compedu.explorers.tables import criteria_table, html_table, layers_table, points_table
+from compedu.explorers.view import View
+from compedu.explorers.words import sentence
+
+SHOWN_KNOBS = 3
+TABS = ("Newly wrong", "Newly right", "What runs", "Criteria", "Points", "Picture", "In words")
+BUTTONS = {
+    "Run": "train and measure with these knobs",
+    "Cancel": "stop the training; the network is untouched",
+    "Reset": "back to the knobs at the start, without pins",
+    "Pin": "keep this point in the plot; the fourth replaces the first",
+}
+
+
+class Screen:
+    """All widgets of an explorer; `show` brings them up to a view, sending only what changed.
+
+    `actions` are called by the buttons of the same names, `coded` with the text of the code line, `csv` gives name and
+    content of the file, `looked` is called when another layer is chosen.
+    """
+
+    def __init__(
+        self, view: View, picture: Picture, controls: Mapping[str, Control], actions: Mapping[str, Callable[[], object]],
+        coded: Callable[[str], None], csv: Callable[[], tuple[str, str]], looked: Callable[[], None],
+    ):  # fmt: skip
+        self.picture = picture
+        self.layer = widgets.Dropdown(options=layer_names(view), value=picture.start(view.before), layout=widgets.Layout(width="100%"))
+        self.layer.observe(lambda change: looked(), "value")
+        self.figure = LiveFigure(view, picture, self.layer.value)
+        self.browser = Browser(self.figure.widget.refresh, csv)
+        self.code = widgets.Text(continuous_update=False, layout=widgets.Layout(flex="1 1 300px"), tooltip="the method as code: change it, or copy it")
+        self._coded, self._quiet = coded, False
+        self.code.observe(self._typed, "value")
+        self.state, self.message = widgets.HTML(), widgets.HTML()
+        self.buttons = {name: _button(name, tip, actions[name]) for name, tip in BUTTONS.items()}
+        self.progress = widgets.IntProgress(layout=widgets.Layout(width="100%", margin="2px 0"))
+        self.panes = {name: widgets.HTML() for name in TABS}
+        self.tabs = widgets.Tab(list(self.panes.values()), titles=TABS)
+        self.tabs.observe(self._tall, "selected_index")
+        self.questions, self.remark, self._shown = widgets.VBox(), "", ""
+        self.left = self._left(controls)
+        self.right = widgets.VBox([self.figure.widget], layout=widgets.Layout(flex="0 0 auto"))
+        self.widgets = self._assembled()
+
+    def _left(self, controls: Mapping[str, Control]) -> widgets.Widget:
+        knobs = [control.widget for control in controls.values()]
+        more = widgets.Accordion([widgets.VBox(knobs[SHOWN_KNOBS:])], titles=("more knobs",), layout=widgets.Layout(margin="4px 0"))
+        which = widgets.VBox([widgets.HTML("<label>layer in the picture</label>"), self.layer])
+        which.add_class("compedu-knob")
+        self._training = widgets.VBox([widgets.HBox([self.buttons["Run"], self.buttons["Cancel"]]), self.progress])
+        rest = [widgets.HBox([self.buttons["Reset"], self.buttons["Pin"]]), *([more] if knobs[SHOWN_KNOBS:] else []), which]
+        left = widgets.VBox([*knobs[:SHOWN_KNOBS], self._training, *rest], layout=widgets.Layout(width="236px", flex="0 0 236px"))
+        left.add_class("compedu-left")
+        return left
+
+    def _assembled(self) -> list[widgets.Widget]:
+        top = widgets.HBox([self.code, self.browser, self.state], layout=widgets.Layout(flex_flow="row wrap"))
+        top.add_class("compedu-top")
+        body = widgets.HBox([self.left, self.right], layout=widgets.Layout(align_items="flex-start", flex_flow="row wrap"))
+        return [widgets.HTML(STYLE, layout=widgets.Layout(display="none")), top, self.message, self.questions, body, self.tabs]
+
+    def _typed(self, change: dict) -> None:
+        if not self._quiet:
+            self._coded(change["new"])
+
+    def _tall(self, change: dict) -> None:
+        """Let a table take its height; the row of images keeps the explorer small."""
+        (self.tabs.add_class if change["new"] else self.tabs.remove_class)("compedu-tall")
+
+    def ask(self, questions: Questions) -> None:
+        """Hide all answers, and the knobs, behind questions."""
+        self.questions.children = [questions.widget]
+        for widget in (self.right, self.left, self.tabs, self.state, self.message):
+            widget.layout.display = "none"
+
+    def answer(self) -> None:
+        """Show what `ask` hid."""
+        self.questions.children = []
+        for widget in (self.right, self.left, self.tabs, self.state, self.message):
+            widget.layout.display = None
+
+    def note(self, text: str) -> None:
+        """Keep a remark above the figure."""
+        self.remark = text
+
+    def close(self) -> None:
+        """Close all widgets, so that nothing keeps the networks alive."""
+        for widget in self._all(self.widgets):
+            widget.close()
+
+    def _all(self, found: Iterable[widgets.Widget]) -> list[widgets.Widget]:
+        return [one for widget in found for one in (*self._all(getattr(widget, "children", ())), widget)]
+
+    def show(self, view: View, looks: int, steps: tuple[int, int], news: str) -> None:
+        """Bring the screen up to the view; `news` as a `Session` says it."""
+        self._state(view, looks)
+        if news == "training":
+            self.progress.max, self.progress.value = steps[1], steps[0]
+            self.progress.description = f"{steps[0]}/{steps[1]}"
+        lively = news in ("network", "training") or (self.picture.lively and news == "knobs")
+        self.figure.show(view, self.layer.value if lively else None)
+        if view.state in ("FINAL", "ERROR"):
+            self.fill(view)
+
+    def _state(self, view: View, looks: int) -> None:
+        """Bring code line, badge, message and buttons up to the view."""
+        self._quiet = True
+        self.code.value = self.browser.code = repr(view.method)
+        self._quiet = False
+        for widget in (self.right, self.tabs):  # what is not of now is pale
+            widget.remove_class(f"compedu-{self._shown}")
+            widget.add_class(f"compedu-{view.state}")
+        self._shown = view.state
+        self.state.value, self.message.value = state_html(view, looks), message_html(view, self.remark)
+        self._training.layout.display = None if view.method.needs == "training" else "none"
+        running = view.state == "RUNNING"
+        self.buttons["Run"].disabled, self.buttons["Cancel"].disabled = running, not running
+        self.buttons["Pin"].disabled = view.state != "FINAL"
+        self.progress.layout.visibility = "visible" if running else "hidden"
+
+    def fill(self, view: View) -> None:
+        """Bring tables and words up to the view: once a measurement is complete, or there is none."""
+        report = view.report if view.state == "FINAL" else None
+        layer, panes = self.layer.value, self.panes
+        wrong, right = (None, None) if report is None else (report.newly_wrong, report.newly_right)
+        panes["Newly wrong"].value = strip(wrong, view.data, view.split, "newly wrong")
+        panes["Newly right"].value = strip(right, view.data, view.split, "newly right")
+        panes["What runs"].value, panes["Criteria"].value = layers_table(report), criteria_table(report)
+        panes["Points"].value = points_table(_groups(view))
+        panes["Picture"].value = html_table(*self.picture.table(view), f"The picture in numbers: {repr(view.method)}")
+        said, seen = in_words(view), f"{self.picture.say(view, layer)}."
+        panes["In words"].value = f"<p>{html.escape(said)}</p><p>Picture: {html.escape(seen)}</p>"
+        self.browser.said = f"{said} Picture: {seen}"
+        counts = [f" ({len(flips)})" if flips is not None else "" for flips in (wrong, right)]
+        self.tabs.titles = (TABS[0] + counts[0], TABS[1] + counts[1], *TABS[2:])
+
+
+def _button(name: str, tip: str, action: Callable[[], object]) -> widgets.Button:
+    made = widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="auto"))
+    made.on_click(lambda button: action())
+    return made
+
+
+def in_words(view: View) -> str:
+    """Return what the gauges show in a sentence, and of what."""
+    if view.report is None:
+        return f"{view.method!r}: nothing is measured yet."
+    kind = "" if view.measured else ", a stored point"
+    return f"{view.report.method}{kind}. {sentence(view.report, view.baseline, view.measured)}"
+
+
+def state_html(view: View, looks: int) -> str:
+    """Return what is looked at, how far it is measured, and how often the split was looked at."""
+    badge, tip = view.state, ""
+    if view.state == "MEASURING" and view.report is not None:
+        badge = f"MEASURING {view.report.seen} of {view.report.total}"
+    if view.state == "PREVIEW" and view.report is not None and view.report.method != repr(view.method):
+        badge, tip = "PREVIEW, nearby", f"measured before: {view.report.method}"
+    where = f"{getattr(view.before, 'spec', type(view.before).__name__).split('(')[0]} on {view.data.name}, {view.split}"
+    looked = "every look at these images is a choice made with them: a final claim needs images that nobody looked at"
+    return (
+        f"<div class='compedu-state'><span>{html.escape(where)}</span>"
+        f"<span class='compedu-badge {view.state}' role='status' title='{html.escape(tip, quote=True)}'>{badge}</span>"
+        f"<span class='compedu-quiet' title='{looked}'>looks: {looks}</span></div>"
+    )
+
+
+def message_html(view: View, remark: str = "") -> str:
+    """Return the message of an error with the traceback in a fold, or a remark, or nothing."""
+    if not view.message:
+        return f"<div class='compedu-note'>{html.escape(remark)}</div>" if remark else ""
+    fold = f"<details><summary>full traceback</summary><pre>{html.escape(view.details)}</pre></details>" if view.details else ""
+    return f"<div class='compedu-error' role='alert'>{html.escape(view.message)}{fold}</div>"
+
+
+def _groups(view: View) -> list[tuple[str, tuple]]:
+    """Return the points of the trade-off curve by what they are."""
+    return [
+        ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), ("pin", tuple(view.pins)),
+        ("as measured", view.asked), ("this method, stored", view.points), ("small dense network", view.controls),
+    ]  # fmt: skip

@@ -1,0 +1,171 @@
+"""What happens when a knob moves: the state of an explorer and the work behind it, without any widget."""
+
+import contextlib
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.errors import Cancelled
+from compedu.explorers.runner import Runner
+from compedu.explorers.toured import main_knob
+from compedu.explorers.view import View
+from compedu.methods import Method
+from compedu.metrics import Baseline, Report, measure
+from compedu.sweeps import grid, nearest, stored_points
+from compedu.training import Step, listening
+
+DRAW_EVERY_S = 0.2  # how often a training is shown
+
+Stale = Callable[[], bool]
+
+
+class Session:
+    """Turns requests for methods into views: `changed` is called at each change, under `lock`, from any thread.
+
+    It gets what is new beside the state: "knobs", "figures" (a first or finer measurement), "network" (another
+    compressed network as well), or "training" (one more step).
+    """
+
+    def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[str], None]):
+        self.lock = threading.RLock()
+        self.baseline = Baseline.of(model, data, split)
+        dense = measure(model, data, baseline=self.baseline, split=split, speed=False)
+        stored = stored_points(type(method), model, data, split)
+        self.view = View(data, split, dense, model, method, points=stored.points, controls=stored.controls)
+        self.seen: dict[str, Report] = {}  # final reports by method
+        self.looks = 0
+        self.steps = (0, 1)  # of a training: done, all
+        self.questions: Sequence[Method] = ()  # what else is to be measured, for a prediction
+        self.runner = Runner(self._work, self._failed)
+        self._changed, self._drawn_at = changed, 0.0
+
+    def move(self, method: Method) -> None:
+        """Go to `method`: the nearest known point at once, then the measurement, unless it takes a training."""
+        with self.lock:
+            self.view.method = method
+            self.view.report = nearest((*self.view.points, *self.seen.values()), method)
+            self.become("PREVIEW", "knobs")
+        if method.needs == "training":
+            self.runner.cancel()
+        else:
+            self.runner.request(method)
+
+    def refuse(self, message: str) -> None:
+        """Show why the knobs as they stand make no method; what was measured before stays what `view.method` is."""
+        self.runner.cancel()
+        with self.lock:
+            self._fail(message, "")
+
+    def run(self) -> None:
+        """Compress and measure, even where that takes a training."""
+        with self.lock:
+            self.view.curve_before, self.view.curve = self.view.curve or self.view.curve_before, []
+            self.steps = (0, 1)
+            self.become("RUNNING", "training")
+        self.runner.request(self.view.method)
+
+    def cancel(self) -> None:
+        """Stop whatever runs; the networks are untouched."""
+        self.runner.cancel()
+        with self.lock:
+            self.become("CANCELLED", "knobs", "cancelled: the dense network is untouched")
+
+    def become(self, state: str, news: str, message: str = "", details: str = "") -> None:
+        """Change the state and say so."""
+        self.view.state, self.view.message, self.view.details = state, message, details
+        self._changed(news)
+
+    def answers(self) -> dict[str, Report]:
+        """Return all points that are known, by method."""
+        return {report.method: report for report in self.view.points} | self.seen
+
+    def survey(self, count: int = 9) -> None:
+        """Measure points along the main knob, without their time, where too few are known for a page that moves."""
+        knob = main_knob(self.view.method)
+        if knob is None or self.view.method.needs == "training" or len(self.answers()) > 2:
+            return
+        for method in grid(self.view.method, knob, count):
+            with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure is no point
+                self._measure_aside(method, lambda: False)
+
+    def _work(self, method: Method, stale: Stale) -> None:
+        """Compress and measure, then what else is asked for: runs on the worker's thread."""
+        try:
+            after = self._compressed(method, stale)
+            self._measured(method, after, stale)
+            self._answer_questions(stale)
+        except Cancelled:
+            return
+
+    def _compressed(self, method: Method, stale: Stale) -> nn.Module:
+        with listening(lambda step: self._stepped(step, stale)):
+            after = method(self.view.before, self.view.data)
+        with self.lock:
+            if stale():
+                raise Cancelled
+            self.view.after = after
+            self.looks += 1
+        return after
+
+    def _measured(self, method: Method, after: nn.Module, stale: Stale) -> None:
+        news = iter(["network"])
+        view = self.view
+        report = measure(
+            after, view.data, baseline=self.baseline, split=view.split, stale=stale,
+            on_partial=lambda partial: self._publish(method, partial, "MEASURING", next(news, "figures"), stale),
+        )  # fmt: skip
+        self._publish(method, report, "FINAL", "figures", stale)
+
+    def _publish(self, method: Method, report: Report, state: str, news: str, stale: Stale) -> None:
+        with self.lock:
+            if stale():
+                raise Cancelled
+            self.view.report = replace(report, method=repr(method))  # alone, also where the given network was compressed before
+            if state == "FINAL":
+                self._remember(method, report)
+            self.become(state, news)
+
+    def _remember(self, method: Method, report: Report) -> None:
+        """Keep a final report, without the lists of images, which only the newest report needs."""
+        self.seen[repr(method)] = replace(report, method=repr(method), newly_wrong=None, newly_right=None)
+
+    def _answer_questions(self, stale: Stale) -> None:
+        """Measure the points of a prediction that nobody has measured yet, without their time."""
+        view = self.view
+        for method in self.questions:
+            if repr(method) not in self.answers():
+                self._measure_aside(method, stale)
+        with self.lock:
+            if self.questions and not stale():
+                self._changed("figures")
+
+    def _measure_aside(self, method: Method, stale: Stale) -> None:
+        after = method(self.view.before, self.view.data)
+        report = measure(after, self.view.data, baseline=self.baseline, split=self.view.split, speed=False, stale=stale)
+        with self.lock:
+            self.looks += 1
+            self._remember(method, report)
+
+    def _stepped(self, step: Step, stale: Stale) -> None:
+        """Show a training step now and then; a stale training is cancelled."""
+        if stale():
+            raise Cancelled
+        with self.lock:
+            self.view.curve.append(step.loss)
+            self.steps = (step.done, step.steps)
+            if step.done == step.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S:
+                self._drawn_at = time.monotonic()
+                self.become("RUNNING", "training")
+
+    def _failed(self, method: Method, error: BaseException) -> None:
+        with self.lock:
+            self._fail(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+
+    def _fail(self, message: str, details: str) -> None:
+        self.view.report = self.view.after = None
+        self.become("ERROR", "network", message, details)
