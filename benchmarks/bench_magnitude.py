@@ -1,0 +1,140 @@
+"""Our magnitude pruning against torch.nn.utils.prune: the same masks, and how long either takes."""
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from table import DATA, Estimate, Section, options, write
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import compedu as ce
+from compedu.methods.pruning.magnitude import keep_largest
+from compedu.metrics import Latency
+from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds, torch_threads
+
+SAID = """
+Fraction of zeros {sparsity:g}, one thread. Both sides copy the network first and leave the given one untouched; torch then
+prunes the copy in place (`l1_unstructured` layer by layer, `global_unstructured` for all layers together); ours also
+refuses weights that are not finite and replaces every layer by its masked form. "one tensor" is the formula alone:
+`keep_largest` against `L1Unstructured.compute_mask` on the largest layer. Before anything is timed the masks are compared.
+On freshly drawn weights they must be identical. The shipped weights are rounded to half precision, so that several may
+stand exactly at the threshold: there the masks must keep equally many weights and differ in the choice among those only.
+The ratio is torch's time divided by ours, above 1 where ours is faster.
+"""
+HEAD = ("network", "scope", "masks", "ours, ms", "torch, ms", "torch / ours", "torch / torch", "ours is")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Networks, data, fraction of zeros, and seconds for each comparison."""
+
+    networks: tuple[str, ...] = ("lenet5", "vgg")
+    data: str = DATA
+    sparsity: float = 0.9
+    budget_s: float = 15.0
+
+
+QUICK = Settings(networks=("lenet300",), data="digits", budget_s=0.0)
+
+
+def torch_pruned(model: nn.Module, sparsity: float, scope: str) -> nn.Module:
+    """Return a copy of `model`, pruned by torch.nn.utils.prune."""
+    copied = copy.deepcopy(model)
+    layers = prunable(copied).values()
+    if scope == "global":
+        prune.global_unstructured([(layer, "weight") for layer in layers], prune.L1Unstructured, amount=sparsity)
+    else:
+        for layer in layers:
+            prune.l1_unstructured(layer, "weight", amount=sparsity)
+    return copied
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear and convolutional layers of `model` by name."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
+
+
+def differing(model: nn.Module, sparsity: float, scope: str) -> int:
+    """Return in how many weights the two sides' masks of `model` differ.
+
+    Raises `AssertionError` unless all these stand at the threshold of their ranking and both sides keep equally many.
+    """
+    ours, theirs = ce.MagnitudePruning(sparsity=sparsity, scope=scope)(model), torch_pruned(model, sparsity, scope)
+    layers = [
+        (ours.get_submodule(name).mask.reshape(-1), theirs.get_submodule(name).weight_mask.reshape(-1).bool(),
+         layer.weight.detach().abs().reshape(-1))
+        for name, layer in prunable(model).items()
+    ]  # fmt: skip
+    rankings = layers if scope == "layer" else [tuple(map(torch.cat, zip(*layers, strict=True)))]
+    return sum(differing_choice(*ranking) for ranking in rankings)
+
+
+def differing_choice(mine: Tensor, other: Tensor, sizes: Tensor) -> int:
+    """Return the number of places where two masks of one ranking differ, all of shape (n,); raise as `differing` does."""
+    differ = mine != other
+    assert int(mine.sum()) == int(other.sum()), "one side keeps more weights than the other"
+    assert bool((sizes[differ] == sizes[~mine].amax()).all()), "other weights are dropped than those at the threshold"
+    return int(differ.sum())
+
+
+def agreement(network: str, model: nn.Module, sparsity: float, scope: str) -> str:
+    """Return how the masks agree; raise `AssertionError` where they do not, on these weights or on freshly drawn ones."""
+    assert differing(ce.build(model.spec), sparsity, scope) == 0, f"{network}: the masks of fresh weights differ"
+    count = differing(model, sparsity, scope)
+    return f"identical but for {count} ties" if count else "identical"
+
+
+def compared(network: str, model: nn.Module, scope: str, settings: Settings) -> tuple[str, ...]:
+    """Return the row of pruning the whole network."""
+    method, again = ce.MagnitudePruning(sparsity=settings.sparsity, scope=scope), copy.deepcopy(model)
+    latency = timed(
+        lambda: method(model), lambda: torch_pruned(model, settings.sparsity, scope),
+        lambda: torch_pruned(again, settings.sparsity, scope), settings.budget_s,
+    )  # fmt: skip
+    return row(network, model, scope, agreement(network, model, settings.sparsity, scope), latency)
+
+
+def compared_alone(network: str, model: nn.Module, settings: Settings) -> tuple[str, ...]:
+    """Return the row of making the mask of the largest kernel alone."""
+    kernel = max((layer.weight.detach() for layer in prunable(model).values()), key=Tensor.numel)
+    torchs, ones = prune.L1Unstructured(settings.sparsity), torch.ones_like(kernel)
+    again, ones_again = kernel.clone(), ones.clone()
+    latency = timed(
+        lambda: keep_largest(kernel.abs(), settings.sparsity), lambda: torchs.compute_mask(kernel, ones),
+        lambda: torchs.compute_mask(again, ones_again), settings.budget_s,
+    )  # fmt: skip
+    return row(network, model, f"one tensor of {kernel.numel():,}", "as above", latency)
+
+
+def timed(ours: Callable, torchs: Callable, again: Callable, budget_s: float) -> Latency:
+    """Return the times of interleaved calls on one thread."""
+    with torch_threads(1):
+        seconds = time_rounds({CANDIDATE: ours, BASELINE: torchs, BASELINE_AGAIN: again}, budget_s)
+    return Latency.of(seconds, batch_size=1, threads=1)
+
+
+def row(network: str, model: nn.Module, scope: str, masks: str, latency: Latency) -> tuple[str, ...]:
+    """Return one comparison as a row of the table."""
+    return (
+        f"{network}, {sum(layer.weight.numel() for layer in prunable(model).values()):,} weights", scope, masks,
+        f"{latency.latency_ms:.2f}", f"{latency.baseline_ms:.2f}", Estimate.speed_up(latency).text(2, "x"),
+        Estimate.a_a(latency).text(2, "x"), latency.verdict,
+    )  # fmt: skip
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark and write its section."""
+    settings, path = options(__doc__, Settings(), QUICK, given)
+    rows = []
+    for network in settings.networks:
+        model, _ = ce.load(network, settings.data)
+        rows += [compared(network, model, scope, settings) for scope in ("layer", "global")]
+        rows.append(compared_alone(network, model, settings))
+    write(Section("magnitude", "Magnitude pruning against torch", SAID.format(sparsity=settings.sparsity), HEAD, rows), path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

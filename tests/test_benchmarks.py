@@ -1,0 +1,118 @@
+"""Each benchmark runs with its smallest settings and writes its table; what they compare is really comparable."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import compedu as ce
+from compedu.forms import Coded, kernel_of
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+SECTIONS = ("explorer", "file_bytes", "int8", "magnitude")
+
+
+class Scripts(dict):
+    """The modules of the folder by name, each imported at its first use."""
+
+    def __missing__(self, name):
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The modules of the folder, imported as `python benchmarks/bench_....py` would; forgotten afterwards."""
+    sys.path.insert(0, str(FOLDER))
+    yield Scripts()
+    sys.path.remove(str(FOLDER))
+    for path in FOLDER.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def section_of(text: str, name: str) -> str:
+    return re.search(rf"<!-- {name} -->\n(.*)<!-- end of {name} -->", text, re.S)[1]
+
+
+def test_every_benchmark_is_tried_here():
+    assert {path.stem for path in FOLDER.glob("bench_*.py")} == {f"bench_{name}" for name in SECTIONS}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_smallest_settings_write_a_table_with_machine_and_versions(scripts, tmp_path, name):
+    path = tmp_path / "RESULTS.md"
+    scripts[f"bench_{name}"].main(["--quick", "--out", str(path)])
+    section = section_of(path.read_text(), name)
+    tables = re.findall(r"(?:^\|.*\|\n)+", section, re.M)
+    assert tables
+    for table in tables:
+        lines = table.splitlines()
+        assert len(lines) >= 3 and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert f"torch {torch.__version__}" in section and "load average" in section
+    assert not re.search(r"\{\w", section), "a place in the prose was not filled"
+
+
+def test_quick_figures_never_replace_the_real_ones(scripts, capsys):
+    before = scripts["table"].RESULTS.read_text() if scripts["table"].RESULTS.exists() else None
+    with pytest.raises(SystemExit):
+        scripts["bench_magnitude"].main(["--quick"])
+    assert "--out" in capsys.readouterr().err
+    assert (scripts["table"].RESULTS.read_text() if scripts["table"].RESULTS.exists() else None) == before
+
+
+def test_a_script_replaces_its_own_section_only(scripts, tmp_path):
+    table, path = scripts["table"], tmp_path / "RESULTS.md"
+    for name, value in (("b", "before"), ("a", "untouched"), ("b", "after")):
+        table.write(table.Section(name, name.upper(), "Said.", ("value",), [(value,)]), path)
+    text = path.read_text()
+    assert "| before |" not in text and text.startswith("# Benchmarks") and text.count("# Benchmarks") == 1
+    assert text.index("| untouched |") < text.index("| after |")
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "at_least", "verdict"),
+    [(10, 30, False, "met"), (10, 31, False, "open"), (31, 40, False, "missed"),
+     (30, 40, True, "met"), (29, 40, True, "open"), (10, 29, True, "missed")],
+)  # fmt: skip
+def test_a_target_is_met_or_missed_when_the_whole_interval_says_so(scripts, low, high, at_least, verdict):
+    table = scripts["table"]
+    target = table.Target("preview", 30, table.Estimate((low + high) / 2, low, high), " ms", at_least=at_least)
+    assert verdict in target.verdict
+
+
+def test_masks_that_are_not_the_same_pruning_are_not_compared(scripts):
+    differing_choice = scripts["bench_magnitude"].differing_choice
+    sizes = torch.tensor([1.0, 2.0, 2.0, 3.0])
+    first, second = torch.tensor([False, False, True, True]), torch.tensor([False, True, False, True])
+    assert differing_choice(first, first, sizes) == 0
+    assert differing_choice(first, second, sizes) == 2
+    with pytest.raises(AssertionError, match="other weights"):
+        differing_choice(first, torch.tensor([False, True, True, False]), sizes)
+    with pytest.raises(AssertionError, match="keeps more"):
+        differing_choice(first, torch.tensor([False, False, False, True]), sizes)
+
+
+def test_torch_saves_the_same_numbers_as_our_file(scripts):
+    natural_state = scripts["bench_file_bytes"].natural_state
+    model = ce.trained("lenet5", "digits")
+    for method in (
+        ce.MagnitudePruning(), ce.LinearQuantization(bits=4), ce.MagnitudePruning() | ce.LinearQuantization(bits=2),
+    ):  # fmt: skip
+        compressed = method(model)
+        state = natural_state(compressed)
+        for name in ("conv1", "fc1"):
+            layer, saved = compressed.get_submodule(name), state[f"{name}.weight"]
+            assert saved.dtype == (torch.int8 if isinstance(layer, Coded) else torch.float32)
+            assert torch.equal(saved * state.get(f"{name}.scale", 1), kernel_of(layer))
+        assert not [name for name in state if name.endswith("mask")]
+
+
+def test_every_method_is_compared_or_named_as_left_out(scripts):
+    script = scripts["bench_file_bytes"]
+    shown = {type(method).__name__ for method in script.COMPARED}
+    assert shown.isdisjoint(script.LEFT_OUT)
+    assert {cls.__name__ for cls in ce.METHODS} <= shown | set(script.LEFT_OUT)
+    assert all(method.needs != "training" for method in script.COMPARED)
