@@ -13,6 +13,7 @@ import plotly.io
 from sphinx.cmd.build import main as sphinx
 
 from compedu.execution import execute
+from compedu.methods.card import cards
 from compedu.release import chapters, without_solutions
 
 DOCS = Path(__file__).resolve().parent
@@ -20,6 +21,7 @@ FIGURE = "application/vnd.plotly.v1+json"  # what a plain plotly figure leaves i
 CONTENTS = {  # captions of the table of contents, with the pages that stand below them where there are any
     "Chapters": ("chapters/*.ipynb",),
     "Galleries": ("chapters/gallery/*.ipynb",),
+    "Reference": ("methods.md",),
     "For teachers and developers": ("instructor*.md", "architecture*.md"),
 }
 
@@ -41,6 +43,7 @@ def build_site(notebooks, site, fast=False) -> int:
         scratch.mkdir(parents=True, exist_ok=True)
         execute(Path(notebooks) / name, work / "executed" / name, fast=fast, folder=scratch)
         write_page(work / "executed" / name, pages / "chapters" / name)
+    (pages / "methods.md").write_text(cards(), encoding="utf-8")
     write_contents(pages)
     return sphinx(["-q", "-W", "--keep-going", "-b", "html", "-d", str(work / "doctrees"), str(pages), str(site)])
 
