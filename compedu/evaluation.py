@@ -73,9 +73,20 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
             f"the network {getattr(model, 'spec', type(model).__name__)} cannot take images of {data.name!r}, shape "
             f"{tuple(x.shape[1:])}: {str(error).splitlines()[0]}; build it with this size and these channels"
         ) from error
+    if not isinstance(scores, Tensor):
+        raise CompressionError(
+            f"the network {type(model).__name__} returns {shape_of(scores)}; needed is one tensor of scores (images, classes)"
+        )
     if scores.ndim != 2 or scores.shape[1] < len(data.classes):
         raise CompressionError(
             f"the network gives scores of shape {tuple(scores.shape[1:])}, but {data.name!r} has "
             f"{len(data.classes)} classes; build it with classes={len(data.classes)}"
         )
     return scores
+
+
+def shape_of(outputs: object) -> str:
+    """Return in words what a network returned: the shapes of tensors, the types of anything else."""
+    if isinstance(outputs, (tuple, list)):
+        return f"({', '.join(map(shape_of, outputs))})"
+    return str(tuple(outputs.shape)) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"

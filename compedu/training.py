@@ -22,8 +22,10 @@ from tqdm.std import tqdm
 from compedu import hashing
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError
+from compedu.evaluation import shape_of
 
 SAVE_EVERY_S = 20.0
+AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,21 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of the model's scores for images x and labels y, in nats."""
-    return F.cross_entropy(model(x), y)
+    """Return the mean cross entropy of the model's scores for images x and labels y, in nats.
+
+    A network may return scores of auxiliary classifiers beside its own, which come first; the cross entropy of each is
+    added with a weight of 0.3 (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs
+    that are not scores.
+    """
+    outputs = model(x)
+    heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    if not all(isinstance(scores, Tensor) and scores.ndim == 2 and scores.shape == heads[0].shape for scores in heads):
+        raise CompressionError(
+            f"{type(model).__name__} returns {shape_of(outputs)} in training; needed are scores (images, classes), or a "
+            "tuple of such scores, those of the auxiliary classifiers last: train it by a loss of its own, fit(loss=...)"
+        )
+    first, *auxiliary = (F.cross_entropy(scores, y) for scores in heads)
+    return first + AUXILIARY * sum(auxiliary)
 
 
 def fit(
@@ -108,7 +123,7 @@ def fit(
             for step in range(run.done, run.steps):
                 x, y = run.batch(step)
                 run.optimizer.zero_grad(set_to_none=True)
-                value = loss(model, x, y)
+                value = loss_of(model, x, y, loss)
                 (value if penalty is None else value + penalty(model)).backward()
                 if before_step:
                     before_step(model, step)
@@ -125,6 +140,19 @@ def fit(
         model.eval()
     run.save()
     return run.epoch_losses()
+
+
+def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """Return the loss; what torch refuses in training mode only, such as one image for a batch norm, is a clear error."""
+    try:
+        return loss(model, x, y)
+    except CompressionError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise CompressionError(
+            f"{type(model).__name__} cannot be trained on a batch of {len(x)} image(s): {str(error).splitlines()[0]}; "
+            "where batch normalization finds too few values, choose a batch size that leaves no batch of one image"
+        ) from error
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ from torch import nn
 from compedu.datasets.digits import digits
 from compedu.errors import Cancelled, CompressionError
 from compedu.networks import build
-from compedu.training import Recipe, fit, listening, shifted
+from compedu.training import Recipe, cross_entropy, fit, listening, shifted
 
 DATA = digits().shortened(train=200, validation=50, test=50)
 RECIPE = Recipe(epochs=2, batch=32, shift=1)
@@ -100,6 +100,36 @@ def test_divergence_and_a_network_without_parameters_are_errors():
         fit(build("lenet300(width=0.1)"), DATA, Recipe(epochs=3, lr=1e30))
     with pytest.raises(CompressionError, match="no parameter"):
         fit(nn.Flatten(), DATA, RECIPE)
+
+
+class Heads(nn.Module):
+    """A network that returns more in training than its scores."""
+
+    def __init__(self, auxiliary):
+        super().__init__()
+        self.trunk, self.own, self.auxiliary = nn.Linear(784, 8), nn.Linear(8, 10), auxiliary
+
+    def forward(self, x):
+        maps = self.trunk(x.flatten(1)).relu()
+        return (self.own(maps), self.auxiliary(maps)) if self.training else self.own(maps)
+
+
+def test_auxiliary_classifiers_count_three_tenths_and_learn():
+    model = Heads(nn.Linear(8, 10)).train()
+    x, y = DATA.x_train[:16], DATA.y_train[:16]
+    own, auxiliary = (nn.functional.cross_entropy(scores, y) for scores in model(x))
+    torch.testing.assert_close(cross_entropy(model, x, y), own + 0.3 * auxiliary)
+    before = weights(model)
+    fit(model, DATA, RECIPE)
+    assert not any(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_outputs_and_batches_that_cannot_be_trained_on_are_refused_by_name():
+    with pytest.raises(CompressionError, match=r"Heads returns \(\(32, 10\), \(32, 8\)\) in training"):
+        fit(Heads(nn.Identity()), DATA, RECIPE)
+    normalized = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    with pytest.raises(CompressionError, match=r"Sequential cannot be trained on a batch of 1 image\(s\): Expected more"):
+        fit(normalized, DATA, Recipe(epochs=1, batch=199))
 
 
 def test_shifted_images_are_moved_copies():
