@@ -1,6 +1,7 @@
 """Graph: tracing with forms as leaves, layers in front of a ReLU, batch-norm folding."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from compedu.errors import CompressionError
 from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, trace
+from compedu.networks import build
 
 
 # Tracing
@@ -120,3 +122,23 @@ def test_batch_norm_registered_under_two_names_is_folded_under_both():
     model = Network(lambda net, x: net.alias(net.layer(x)), layer=conv(3, 4), norm=norm, alias=norm).double()
     x = images().double()
     assert torch.allclose(fold_batch_norm(model)(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+def test_networks_run_untouched_on_other_threads_while_one_is_traced():
+    model, small, x = build("resnet(width=0.5)"), nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.randn(2, 3)
+    expected, errors, done = small(x), [], threading.Event()
+
+    def run():
+        while not done.is_set():
+            try:
+                with torch.inference_mode():
+                    assert torch.equal(small(x), expected)
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    traced = [trace(model) for _ in range(20)]
+    done.set()
+    thread.join()
+    assert errors == [] and {len(t.graph.nodes) for t in traced} == {len(traced[0].graph.nodes)}

@@ -1,6 +1,7 @@
 """Tracing: a network as a graph whose leaves are forms and torch's own layers."""
 
 import copy
+import threading
 from itertools import chain
 
 import torch.nn.functional as F
@@ -13,15 +14,33 @@ _RELU_FUNCTIONS = (F.relu, F.relu_, relu, relu_)
 _RELU_METHODS = ("relu", "relu_")
 
 
+# While torch.fx traces, every module call and attribute of the process goes through its tracer, whichever thread it is on.
+_one_at_a_time = threading.RLock()
+
+
 class _LayerTracer(fx.Tracer):
-    """The tracer of torch.fx that stops at forms and remembers which module it was in when something failed."""
+    """The tracer of torch.fx that stops at forms and remembers which module it was in when something failed.
+
+    Networks that run on other threads meanwhile are left alone.
+    """
 
     inside = ""
+
+    def __init__(self):
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Form) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
         outside, self.inside = self.inside, self.path_of_module(m)
         output = super().call_module(m, forward, args, kwargs)
         self.inside = outside  # not in a `finally`: after an exception the innermost module is the answer
@@ -38,7 +57,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
     tracer = _LayerTracer()
     try:
         root = inference_copy(model)
-        return fx.GraphModule(root, tracer.trace(root))
+        with _one_at_a_time:
+            return fx.GraphModule(root, tracer.trace(root))
     except Exception as error:  # a forward may raise anything at all
         place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
         raise CompressionError(
