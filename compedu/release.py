@@ -6,6 +6,7 @@ Needs nbgrader, but neither its database nor a network. Imports nothing of the p
 import sys
 from pathlib import Path
 
+STUB = "# YOUR ANSWER HERE"  # what stands in place of a solution
 _MARKS = [f"{edge} {region}" for edge in ("BEGIN", "END") for region in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")]
 
 # The order of nbgrader's own generate_assignment without its database: checksums come last, once hidden tests are gone.
@@ -82,7 +83,9 @@ def _steps(keep_outputs):
         from nbgrader import preprocessors
     except ImportError as error:
         raise ImportError("releasing chapters needs nbgrader: pip install 'compedu[course]'") from error
-    return [getattr(preprocessors, step)() for step in _STEPS if not (keep_outputs and step == "ClearOutput")]
+    made = {step: getattr(preprocessors, step)() for step in _STEPS if not (keep_outputs and step == "ClearOutput")}
+    made["ClearSolutions"].code_stub = {"python": STUB}  # nbgrader's own raises: a chapter could not be run to its end
+    return [made[step] for step in _STEPS if step in made]
 
 
 if __name__ == "__main__":

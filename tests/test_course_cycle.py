@@ -15,12 +15,7 @@ from compedu.execution import fast_profile
 from compedu.release import chapters, release, without_solutions
 
 CHAPTER = ROOT / "notebooks" / "00_start_here.ipynb"
-CONFIGURATION = """
-c = get_config()
-c.CourseDirectory.course_id = "compedu"
-c.Execute.timeout = 600
-c.Execute.store_widget_state = False
-"""
+CONFIGURATION = (ROOT / "docs" / "nbgrader_config.py").read_text()
 
 
 def author_version():

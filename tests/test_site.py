@@ -77,7 +77,7 @@ def test_no_page_loads_anything_from_another_machine(site):
 
 def test_no_page_and_no_other_file_of_the_site_holds_a_solution(site):
     text = Loaded(site / "chapters" / f"{FIXTURE}.html").text
-    assert "def packed_bytes" in text and "YOUR CODE HERE" in text
+    assert "def packed_bytes" in text and "YOUR ANSWER HERE" in text
     for file in site.rglob("*"):
         if file.suffix in (".html", ".ipynb", ".txt") or file.name == "searchindex.js":
             text = Loaded(file).text if file.suffix == ".html" else file.read_text(encoding="utf-8")
