@@ -147,17 +147,24 @@ def _resampled(stroke: np.ndarray, points: int) -> np.ndarray:
 def matched(first: Strokes, second: Strokes) -> tuple[Strokes, Strokes]:
     """Give two characters the same strokes and points, so that a straight mixture of the points morphs one into the other.
 
-    Strokes pair up in order; one that only the longer character has grows out of its own first point.
+    Strokes pair up in order; one that only the longer character has grows out of the other's point that is nearest to it.
     """
     pairs = []
     for one, other in zip_longest(first, second):
-        one = np.repeat(other[:1], len(other), axis=0) if one is None else one
-        other = np.repeat(one[:1], len(one), axis=0) if other is None else other
+        one = _seed(other, first) if one is None else one
+        other = _seed(one, second) if other is None else other
         if len(one) != len(other):
             points = 2 * max(len(one), len(other)) - 1
             one, other = _resampled(one, points), _resampled(other, points)
         pairs.append((one, other))
     return tuple(one for one, _ in pairs), tuple(other for _, other in pairs)
+
+
+def _seed(stroke: np.ndarray, character: Strokes) -> np.ndarray:
+    """A stroke without length, of as many points as `stroke`, where `character` comes nearest to one of its points."""
+    points = np.concatenate(character)
+    gap = np.hypot(*(points[:, None] - stroke[None]).transpose(2, 0, 1)).min(axis=1)
+    return np.repeat(points[[np.argmin(gap)]], len(stroke), axis=0)
 
 
 def segments(strokes: Strokes) -> np.ndarray:

@@ -20,7 +20,7 @@ class GlyphDials:
     size: range of the characters' half height, in pixels.   shear: largest horizontal shear, each way.
     pen: range of the pen's width, in pixels.   ink: range of the ink's brightness, 0..1, on black paper.
     wobble: how far a writer's hand bends the strokes, as a fraction of the half height.
-    clutter: largest number of stray strokes; each image has 0 to this many.
+    clutter: largest number of stray strokes; each image has 0 to this many, all clear of the character.
     wrap: paper without borders: the finished image is rolled by any number of pixels (`shift` is then not used).
     permute: the same fixed permutation of the pixels in every image: kills locality, keeps the information.
     colour: "grey" (1 channel), "nuisance" (3 channels, hues at random), "label" (3 channels, the hue is the label).

@@ -31,19 +31,21 @@ def _squared_distance(pieces: np.ndarray, metric: np.ndarray, side: int) -> np.n
     return nearest
 
 
-def coverage(pieces: np.ndarray, width: np.ndarray, softness: np.ndarray, metric: np.ndarray, side: int) -> np.ndarray:
-    """How much of each pixel the pen covers, 0..1, float64 of shape (n, side, side).
+def coverage(pieces: np.ndarray, widths: np.ndarray, softness: np.ndarray, metric: np.ndarray, side: int) -> np.ndarray:
+    """How much of each pixel pens of several widths cover, 0..1, float64 of shape (widths, n, side, side).
 
     `pieces` (n, pieces, 2 ends, 2 coordinates) are in pixels, x to the right and y downwards, pixel centres at whole
-    numbers; `width` (n) is the pen's width and `softness` (n) the width of its edge, in pixels; `metric` (n, 2, 2) shapes
-    the nib: the identity is round, a squeeze of determinant one is a broad nib whose strokes vary with direction.
+    numbers; `widths` (widths, n) are the pens' widths and `softness` (n) the width of their edge, in pixels; `metric`
+    (n, 2, 2) shapes the nib: the identity is round, a squeeze of determinant one is a broad nib whose strokes vary with
+    direction. The distances, which take the time, are found once for all widths.
     """
-    out = np.empty((len(pieces), side, side))
+    out = np.empty((len(widths), len(pieces), side, side))
     for first in range(0, len(pieces), IMAGES_AT_ONCE):
         part = slice(first, first + IMAGES_AT_ONCE)
         distance = np.sqrt(_squared_distance(pieces[part], metric[part], side))
-        np.subtract(0.5 * width[part, None, None], distance, out=distance)
-        np.divide(distance, softness[part, None, None], out=distance)
-        np.add(distance, 0.5, out=distance)
-        np.clip(distance, 0.0, 1.0, out=out[part])
+        for width, covered in zip(widths[:, part, None, None], out[:, part], strict=True):
+            np.subtract(0.5 * width, distance, out=covered)
+            np.divide(covered, softness[part, None, None], out=covered)
+            np.add(covered, 0.5, out=covered)
+            np.clip(covered, 0.0, 1.0, out=covered)
     return out

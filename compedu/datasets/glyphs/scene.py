@@ -9,7 +9,6 @@ from .hands import Hands
 from .pen import coverage
 
 _PIECES_PER_STRAY_STROKE = 2
-_OFF_THE_PAPER = 1000.0  # pixels
 _GAP = 0.9  # pixels: stray strokes stop this far from the character, so that they crowd it but never redraw it
 
 
@@ -26,9 +25,9 @@ def draw_ink(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) ->
         here = {name: values[rows] for name, values in factors.items()}
         pieces = _placed(_mixed(*ends, here["morph"]), here, hands, dials)
         metric, softness = hands.metric[here["writer"]], hands.softness[here["writer"]]
-        picture[rows] = here["ink"][:, None, None] * coverage(pieces, here["pen"], softness, metric, SIDE)
-        if dials.clutter:
-            near[rows] = coverage(pieces, here["pen"] + 2 * _GAP, softness, metric, SIDE)
+        widths = np.stack([here["pen"], here["pen"] + 2 * _GAP])
+        drawn, near[rows] = coverage(pieces, widths, softness, metric, SIDE)
+        picture[rows] = here["ink"][:, None, None] * drawn
     if dials.clutter:
         np.maximum(picture, (1 - near) * _stray_strokes(draws, dials, factors), out=picture)
     if dials.wrap:
@@ -56,23 +55,32 @@ def _placed(pieces: np.ndarray, factors: dict[str, np.ndarray], hands: Hands, di
 
 
 def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
-    """The clutter alone: bent strokes of about the character's width and brightness, anywhere on the paper."""
-    strokes = dials.clutter
-    unit = {name: draws.unit(f"clutter {name}", max(strokes, 2))[:, :strokes] for name in ("x", "y", "angle", "bend", "length")}
+    """Brightness of the clutter alone: bent strokes of about the character's width and brightness."""
+    pieces = _stray_pieces(draws, dials.clutter)
+    width, softness = draws.between("clutter pen", 1.4, 2.7), np.ones(draws.count)
+    paleness = factors["ink"] * draws.between("clutter ink", 0.85, 1.15)
+    round_nib = np.broadcast_to(np.eye(2), (draws.count, 2, 2))
+    picture = np.empty((draws.count, SIDE, SIDE))
+    for strokes in np.unique(factors["clutter"]):  # images with equally many at once: the pen draws no stroke in vain
+        rows = np.flatnonzero(factors["clutter"] == strokes)
+        drawn = pieces[rows, : strokes * _PIECES_PER_STRAY_STROKE]
+        picture[rows] = coverage(drawn, width[None, rows], softness[rows], round_nib[rows], SIDE)[0]
+    return paleness[:, None, None] * picture
+
+
+def _stray_pieces(draws: Draws, strokes: int) -> np.ndarray:
+    """Pieces in pixels of as many stray strokes as an image can have: two straight halves each, anywhere on the paper."""
+    names = ("x", "y", "angle", "bend", "length")
+    unit = {name: draws.unit(f"clutter {name}", max(strokes, 2))[:, :strokes] for name in names}
     angle, bend = 2.0 * np.pi * unit["angle"], 1.2 * (unit["bend"] - 0.5)
     length = 4.8 + 3.6 * unit["length"]
     middle = np.stack([unit["x"], unit["y"]], axis=-1) * (SIDE - 1)
-    middle[np.arange(strokes) >= factors["clutter"][:, None]] = _OFF_THE_PAPER
     tips = [
         middle + side * length[..., None] * np.stack([np.cos(angle + side * bend), np.sin(angle + side * bend)], axis=-1)
         for side in (-1.0, 1.0)
     ]
     pieces = np.stack([np.stack([tips[0], middle], axis=2), np.stack([middle, tips[1]], axis=2)], axis=2)
-    pieces = pieces.reshape(draws.count, strokes * _PIECES_PER_STRAY_STROKE, 2, 2)
-    round_nib = np.broadcast_to(np.eye(2), (draws.count, 2, 2))
-    width, softness = draws.between("clutter pen", 1.4, 2.7), np.ones(draws.count)
-    paleness = factors["ink"] * draws.between("clutter ink", 0.85, 1.15)
-    return paleness[:, None, None] * coverage(pieces, width, softness, round_nib, SIDE)
+    return pieces.reshape(draws.count, strokes * _PIECES_PER_STRAY_STROKE, 2, 2)
 
 
 def _rolled(picture: np.ndarray, right: np.ndarray, down: np.ndarray) -> np.ndarray:
