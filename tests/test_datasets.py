@@ -112,6 +112,20 @@ def test_a_bad_npz_file_is_refused_by_name(tmp_path):
         load(str(path))
 
 
+@pytest.mark.parametrize("changed, reason", [
+    ({"y_train": np.eye(5, dtype=int)}, r"x_train has 5 images, but y_train of shape \(5, 5\) has 25 labels"),
+    ({"y_train": np.arange(3)}, "has 3 labels; needed is one whole number for each image"),
+    ({"y_test": np.arange(0)}, "x_test has 5 images, but y_test of shape .* has 0 labels"),
+    ({"x_validation": pixels(5, 4, 4)}, "only one of x_validation and y_validation"),
+    ({"x_test": pixels(5, 3, 4)}, r"'test' has images \(1, 3, 4\), the training images are \(1, 4, 4\): all must have one size"),
+])
+def test_an_npz_file_in_which_images_and_labels_do_not_match_loses_none_of_them_silently(tmp_path, changed, reason):
+    path, x, y = tmp_path / "own.npz", pixels(5, 4, 4), np.arange(5)
+    np.savez(path, **({"x_train": x, "y_train": y, "x_test": x, "y_test": y} | changed))
+    with pytest.raises(CompressionError, match=reason):
+        load(str(path))
+
+
 def test_a_folder_of_images(tmp_path):
     for split, count in (("train", 10), ("test", 3)):
         for name in ("cat", "dog"):
@@ -131,6 +145,13 @@ def test_empty_and_inconsistent_sets_are_refused():
         data.shortened(validation=0)
     with pytest.raises(CompressionError, match="labels outside 0..2"):
         Dataset("bad", *(data.split("train") * 3), classes=("a", "b", "c"))
+    x, y = data.split("train")
+    for images, labels, reason in (
+        (x, y.int(), "labels of torch.int32; needed are"), (x.byte(), y, "images of torch.uint8"),
+        (x, y[:, None], r"labels \(1000, 1\)"),
+    ):
+        with pytest.raises(CompressionError, match=reason):
+            Dataset("bad", *((images, labels) * 3), classes=data.classes)
     with pytest.raises(CompressionError, match="no split 'exam'"):
         data.split("exam")
 

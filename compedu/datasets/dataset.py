@@ -39,17 +39,11 @@ class Dataset:
         for split in SPLITS:
             x, y = self.split(split)
             where = f"data set {self.name!r}, split {split!r}"
-            if len(x) == 0:
-                raise CompressionError(f"{where} is empty: at least one image is needed")
-            if x.ndim != 4 or len(x) != len(y):
+            _check_split(where, x, y, len(self.classes))
+            if x.shape[1:] != self.x_train.shape[1:]:
                 raise CompressionError(
-                    f"{where} has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
-                    "needed are (N, channels, height, width) and (N,)"
+                    f"{where} has images {tuple(x.shape[1:])}, the training images are {self.shape}: all must have one size"
                 )
-            if not bool(torch.isfinite(x).all()):
-                raise CompressionError(f"{where} holds values that are not finite")
-            if int(y.min()) < 0 or int(y.max()) >= len(self.classes):
-                raise CompressionError(f"{where} has labels outside 0..{len(self.classes) - 1}")
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Return images and labels of "train", "validation" or "test"."""
@@ -82,6 +76,22 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.split(s)[0])} {s}" for s in SPLITS)
         return f"Dataset({self.name!r}: {sizes}; images {self.shape}, {len(self.classes)} classes)"
+
+
+def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
+    if len(x) == 0:
+        raise CompressionError(f"{where} is empty: at least one image is needed")
+    if x.ndim != 4 or y.shape != x.shape[:1]:
+        raise CompressionError(
+            f"{where} has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
+            "needed are (N, channels, height, width) and (N,)"
+        )
+    if not x.is_floating_point() or y.dtype != torch.int64:
+        raise CompressionError(f"{where} has images of {x.dtype} and labels of {y.dtype}; needed are floats and torch.int64")
+    if not bool(torch.isfinite(x).all()):
+        raise CompressionError(f"{where} holds values that are not finite")
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        raise CompressionError(f"{where} has labels outside 0..{classes - 1}")
 
 
 def cache_folder() -> Path:

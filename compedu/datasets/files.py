@@ -28,10 +28,9 @@ def from_npz(path: Path) -> Dataset:
         raise CompressionError(f"{path} is not an .npz file of plain arrays: {error}") from error
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise CompressionError(f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'nothing'}")
-    pairs = {
-        split: (_images(arrays[f"x_{split}"], f"{path}: x_{split}"), _labels(arrays[f"y_{split}"], f"{path}: y_{split}"))
-        for split in ("train", "test", "validation") if f"x_{split}" in arrays and f"y_{split}" in arrays
-    }  # fmt: skip
+    if ("x_validation" in arrays) != ("y_validation" in arrays):
+        raise CompressionError(f"{path} has only one of x_validation and y_validation; give both or none")
+    pairs = {split: _pair(arrays, split, path) for split in ("train", "test", "validation") if f"x_{split}" in arrays}
     classes = tuple(str(number) for number in range(1 + max(int(y.max()) for _, y in pairs.values())))
     mean, spread = _statistics(pairs["train"][0])
     data = with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, spread=spread)
@@ -79,6 +78,17 @@ def _folder_split(folder: Path, classes: tuple[str, ...]) -> tuple[Tensor, Tenso
     if not images:
         raise CompressionError(f"{folder} is empty: no image in {', '.join(classes)} ends in {', '.join(IMAGES)}")
     return _images(np.stack(images), str(folder)), torch.tensor(labels)
+
+
+def _pair(arrays: dict[str, np.ndarray], split: str, path: Path) -> tuple[Tensor, Tensor]:
+    x, y = (arrays[f"{kind}_{split}"] for kind in "xy")
+    images, labels = _images(x, f"{path}: x_{split}"), _labels(y, f"{path}: y_{split}")
+    if len(images) != len(labels):
+        raise CompressionError(
+            f"{path}: x_{split} has {len(images)} images, but y_{split} of shape {y.shape} has {len(labels)} labels; "
+            "needed is one whole number for each image"
+        )
+    return images, labels
 
 
 def _images(array: np.ndarray, where: str) -> Tensor:
