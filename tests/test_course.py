@@ -4,6 +4,7 @@ import json
 import math
 from math import comb
 
+import numpy as np
 import pytest
 
 from compedu.course import LabBook, check, predict, show
@@ -87,6 +88,24 @@ def test_known_mistakes_fail_with_a_hint(name, answer):
     with pytest.raises(AssertionError) as error:
         check(name, answer)
     assert len(str(error.value)) > 40
+
+
+@pytest.mark.parametrize("name, answer, hint", [
+    ("interval", lambda c, n: 0.5, "returns 0.5 for .* wanted are 2 numbers"),
+    ("interval", lambda c, n: ("low", "high"), "wanted are 2 numbers"),
+    ("criteria", lambda *a: (1, 2, 3), "wanted are 4 numbers"),
+    ("paired", lambda b, f: "rarely", "returns 'rarely' for .* wanted is one number"),
+    ("dense_bytes", lambda n: (4, n), "wanted is one number"),
+    ("quantized_bytes", lambda w, o, b: "many", "wanted is one number"),
+])
+def test_answers_that_are_not_numbers_get_a_hint_too(name, answer, hint):
+    with pytest.raises(AssertionError, match=hint):
+        check(name, answer)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert check("largest_rank", lambda m, n: np.int64((m * n - 1) // (m + n))).startswith("right: ")
+    assert check("interval", lambda c, n: np.array(wilson(c, n))).startswith("right: ")
 
 
 def test_an_unknown_exercise_lists_the_known_ones():

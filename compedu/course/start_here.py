@@ -1,8 +1,9 @@
 """Checks of chapter 00: intervals, paired comparison, three sizes, the survey's criteria."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import comb
+from numbers import Real
 
 from compedu import files
 from compedu.networks import build
@@ -20,10 +21,25 @@ def called(function: Callable, *arguments):
     return answer
 
 
+def number(function: Callable, *arguments) -> float:
+    """Return the number that a learner's function returns; anything else is an `AssertionError` with a hint."""
+    answer = called(function, *arguments)
+    assert isinstance(answer, Real), f"your function returns {answer!r} for {arguments}: wanted is one number"
+    return answer
+
+
+def numbers(function: Callable, count: int, *arguments) -> tuple[float, ...]:
+    """Return the `count` numbers that a learner's function returns; anything else is an `AssertionError` with a hint."""
+    answer = called(function, *arguments)
+    fits = isinstance(answer, Iterable) and len(parts := tuple(answer)) == count and all(isinstance(p, Real) for p in parts)
+    assert fits, f"your function returns {answer!r} for {arguments}: wanted are {count} numbers, return a, b, ..."
+    return parts
+
+
 def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
     """Check a function (correct, total) -> (low, high): the Wilson 95 % interval (Wilson 1927)."""
     for correct, total in ((0, 50), (45, 50), (3480, 4000), (397, 397), (1, 7)):
-        low, high = called(function, correct, total)
+        low, high = numbers(function, 2, correct, total)
         assert 0 <= low <= correct / total <= high <= 1 + 1e-12, (
             f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {correct / total:.4f} and "
             "stay inside 0..1. Does yours leave it where all answers are right?"
@@ -42,9 +58,9 @@ def paired(function: Callable[[int, int], float]) -> str:
     for broke, fixed in ((20, 10), (10, 20), (0, 6), (41, 17), (3, 3), (0, 0)):
         n, k = broke + fixed, min(broke, fixed)
         tail = sum(comb(n, i) for i in range(k + 1)) / 2**n
-        p = called(function, broke, fixed)
+        p = number(function, broke, fixed)
         assert 0 <= p <= 1, f"for {broke} broken and {fixed} fixed you give {p}: a probability lies in 0..1"
-        assert abs(p - called(function, fixed, broke)) < 1e-12, "swapping broken and fixed must not change a two-sided test"
+        assert abs(p - number(function, fixed, broke)) < 1e-12, "swapping broken and fixed must not change a two-sided test"
         assert abs(p - min(1.0, 2 * tail)) < 1e-9, (
             f"for {broke} broken and {fixed} fixed you give {p:.4f}. If the change were pure noise, each of the {n} images "
             "that changed sides would be a fair coin: how likely is a split at least this uneven, counting both sides?"
@@ -57,7 +73,7 @@ def dense_bytes(function: Callable[[int], float]) -> str:
     for spec in ("lenet300(width=0.1)", "lenet5(width=0.3)"):
         model = build(spec)
         count = sum(p.numel() for p in model.parameters())
-        written, told = len(files.model_bytes(model, "packed")), called(function, count)
+        written, told = len(files.model_bytes(model, "packed")), number(function, count)
         assert written - 400 <= told <= written, (
             f"{spec} has {count:,} parameters and its file {written:,} bytes; you say {told:,.0f}. "
             "How many bits has a parameter, and how many bits a byte?"
@@ -68,7 +84,7 @@ def dense_bytes(function: Callable[[int], float]) -> str:
 def criteria(function: Callable[[float, float, float, float], tuple[float, float, float, float]]) -> str:
     """Check a function (a, a_small, s, s_small) -> (alpha, beta as printed, saving as usual, delta)."""
     for a, small, s, fast in ((1000.0, 250.0, 8.0, 4.0), (61e6, 12.3e6, 1.0, 1.2), (5.0, 5.0, 2.0, 2.0)):
-        alpha, printed, usual, delta = called(function, a, small, s, fast)
+        alpha, printed, usual, delta = numbers(function, 4, a, small, s, fast)
         assert abs(alpha * small - a) < 1e-6 * a, f"alpha says how many times larger the original is; {alpha} times {small} is not {a}"
         assert abs(printed * small - (a - small)) < 1e-6 * a, "beta as the survey prints it has the small network below the line"
         assert abs(usual * a - (a - small)) < 1e-6 * a, "the usual space saving is a share of the original: never above 1"

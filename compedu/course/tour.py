@@ -1,9 +1,10 @@
 """Checks of chapter 01: a byte count, a break-even rank, and a budget met on a real network."""
 
 from collections.abc import Callable
+from numbers import Integral
 
 from compedu import files
-from compedu.course.start_here import called
+from compedu.course.start_here import number
 from compedu.evaluation import evaluate
 from compedu.methods import Method
 from compedu.methods.quantization.linear import LinearQuantization
@@ -14,8 +15,8 @@ from compedu.pairs import load
 def largest_rank(function: Callable[[int, int], int]) -> str:
     """Check a function (rows, columns) -> the largest rank whose two factors hold fewer numbers than the matrix."""
     for rows, columns in ((500, 800), (64, 64), (10, 500), (3, 2), (96, 32)):
-        rank = called(function, rows, columns)
-        assert isinstance(rank, int), f"a rank is a whole number, you give {rank!r}"
+        rank = number(function, rows, columns)
+        assert isinstance(rank, Integral), f"a rank is a whole number, you give {rank!r}"
         told = f"for {rows} x {columns} you give {rank}: the factors then hold {rank * (rows + columns):,} numbers"
         assert rank * (rows + columns) < rows * columns, f"{told}, the matrix {rows * columns:,}. Saving nothing is not saving"
         assert (rank + 1) * (rows + columns) >= rows * columns, f"{told}; one rank more would still save some"
@@ -29,7 +30,7 @@ def quantized_bytes(function: Callable[[int, int, int], float]) -> str:
         small = LinearQuantization(bits=bits)(model)
         weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
         channels = sum(len(p) for p in model.parameters() if p.ndim > 1)
-        written, told = len(files.model_bytes(small, "packed")), called(function, weights, 2 * channels, bits)
+        written, told = len(files.model_bytes(small, "packed")), number(function, weights, 2 * channels, bits)
         assert abs(told - written) <= 0.02 * written + 400, (
             f"{spec} at {bits} bits: {weights:,} weights and {2 * channels} other numbers (a bias and a scale for each "
             f"output) make a file of {written:,} bytes; you say {told:,.0f}. Which of the numbers have {bits} bits, which 32?"
