@@ -121,6 +121,25 @@ def test_the_circulant_kernel_is_the_matrix_of_the_definition():
     assert torch.equal(form.dense(), torch.from_numpy(scipy_circulant(column.numpy())))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_circulant_layers_run_in_half_precision(dtype):
+    form = circulant(nn.Linear(13, 10)).to(dtype)
+    x = torch.randn(4, 13).to(dtype)
+    y = form(x)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), nn.functional.linear(x.float(), form.dense().float(), form.bias.float()),
+                               rtol=0.02, atol=0.02)
+
+
+def test_sign_flips_of_another_hash_are_not_taken_for_ours():
+    form = circulant(nn.Linear(13, 10))
+    parts, settings = {"columns": form.columns.detach()}, form.settings()
+    with pytest.raises(ValueError, match="hash version 0; this compedu has version 1"):
+        BlockCirculant.restore(form.geometry, settings | {"hash": 0}, parts)
+    without = BlockCirculant.restore(form.geometry, settings | {"hash": 0, "flips": 0}, parts)
+    assert torch.equal(without.signs, torch.ones(13))
+
+
 def test_circulant_gradients_equal_those_of_the_dense_product():
     form, x = example(circulant, "linear")
     x.requires_grad_()

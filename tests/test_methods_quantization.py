@@ -277,3 +277,13 @@ def test_two_bits_that_reach_to_the_largest_weight_are_worse_than_one_bit_and_be
 
     assert correct(bits=2) < correct(bits=1) - 50
     assert correct(bits=2, clipping="mse") >= correct(bits=1)
+
+
+@pytest.mark.parametrize("scales, clipping", [("tensor", "mse"), ("channel", "max")])
+def test_half_precision_weights_get_the_scales_of_the_same_weights_in_single_precision(scales, clipping):
+    model = build("lenet300").half()
+    method = LinearQuantization(bits=3, scales=scales, clipping=clipping)
+    for name, form in forms(method(model)).items():
+        expected = method(build("lenet300").half().float()).get_submodule(name).scale
+        assert form.scale.dtype == torch.float16 and torch.equal(form.scale, expected.half())
+        assert torch.isfinite(form.dense()).all()

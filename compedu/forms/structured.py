@@ -66,9 +66,10 @@ class BlockCirculant(Form):
         b = self.block
         x = F.pad(x, (0, padded(inside, b) - inside))
         lead = x.shape[:-1] if self.geometry.kind == "linear" else x.shape[:-2]
-        spectrum = torch.fft.rfft(x.reshape(*lead, -1, b))
-        product = torch.einsum("...qf,pqf->...pf", spectrum, torch.fft.rfft(self.columns))
-        y = torch.fft.irfft(product, n=b).reshape(*lead, -1)[..., : self.geometry.shape[0]]
+        precise = torch.promote_types(x.dtype, torch.float32)  # there is no transform of half-precision numbers
+        spectrum = torch.fft.rfft(x.reshape(*lead, -1, b).to(precise))
+        product = torch.einsum("...qf,pqf->...pf", spectrum, torch.fft.rfft(self.columns.to(precise)))
+        y = torch.fft.irfft(product, n=b).to(x.dtype).reshape(*lead, -1)[..., : self.geometry.shape[0]]
         return y if self.bias is None else y + self.bias
 
     def stored_kernel(self) -> dict[str, Part]:
@@ -81,7 +82,9 @@ class BlockCirculant(Form):
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "BlockCirculant":
-        """Rebuild the layer; the sign flips come from the hash."""
+        """Rebuild the layer; the sign flips come from the hash, whose version must be the one of the file."""
+        if settings["flips"] and settings["hash"] != hashing.VERSION:
+            raise ValueError(f"sign flips of hash version {settings['hash']}; this compedu has version {hashing.VERSION}")
         return cls(geometry, parts["columns"], parts.get("bias"), settings["flips"])
 
     def macs(self, positions: int) -> int:

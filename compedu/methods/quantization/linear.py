@@ -131,7 +131,8 @@ class LinearQuantization(LayerMethod):
         bits, geometry, kernel = given_value(self.bits, name), Geometry.of(layer), kernel_of(layer).detach()
         mask = layer.mask if isinstance(layer, Masked) else torch.ones_like(kernel, dtype=torch.bool)
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
-        scale = self.scale_of(rows, mask.reshape(rows.shape), bits)
+        precise = rows.to(torch.promote_types(rows.dtype, torch.float32))  # sums of half-precision numbers overflow
+        scale = self.scale_of(precise, mask.reshape(rows.shape), bits).to(kernel.dtype)
         shape = () if self.scales == "tensor" else geometry.per_output
         return Coded(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
 
