@@ -24,10 +24,10 @@ class Glyphs:
 
     images: uint8 of shape (N, 1 or 3, 32, 32), light on dark.   labels: int64 (N,), numbers of `classes`.
     probabilities: float64 (N, classes), the true distribution that each label was drawn from.
-    factors: by name, one value per image: "character", "other", "morph" (0..1 from character to other), "writer", "angle"
-    (degrees, counter-clockwise), "sine" and "cosine" (regress on these, the angle jumps), "x" and "y" (pixels to the right
-    and downwards), "size" (half height, pixels), "shear", "pen" (width, pixels), "ink" (0..1), "clutter" (stray strokes),
-    "hue" (0..1; without meaning for grey images).
+    factors: by name, one value per image: "character", "other", "morph" (0..1 from character to other), "writer",
+    "angle" (degrees, counter-clockwise), "sine" and "cosine" (regress on these, the angle jumps), "x" and "y" (pixels
+    to the right and downwards), "size" (half height, pixels), "shear", "pen" (width, pixels), "ink" (0..1), "clutter"
+    (stray strokes), "hue" (0..1; without meaning for grey images).
     """
 
     images: np.ndarray
@@ -45,10 +45,11 @@ def pixel_order() -> np.ndarray:
 def draw_glyphs(
     count: int, *, seed: int = 0, split: str = "train", dials: GlyphDials | None = None, **changes: object
 ) -> Glyphs:
-    """Draw `count` images of one split; `changes` are single dials that differ from `dials` (by default `GlyphDials()`).
+    """Draw `count` images of one split; `changes` are single dials that differ from `dials` (if None, the defaults).
 
-    The same arguments give the same images on every platform (float64 up to the last rounding); a longer set begins with
-    the shorter one; no two splits share an image or a writer. Raises ValueError for a count, split or dial out of range.
+    The same arguments give the same images on every platform (float64 up to the last rounding); a longer set begins
+    with the shorter one; no two splits share an image or a writer. Raises ValueError for a count, split or dial out of
+    range.
     """
     if count < 1:
         raise ValueError(f"draw_glyphs: count={count!r}: must be at least 1")

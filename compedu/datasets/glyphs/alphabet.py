@@ -1,6 +1,6 @@
 """The characters of the glyphs data set, as pen strokes: no font is needed, and every shape is known exactly.
 
-A stroke is a poly-line, an array (points, 2) of x (to the right) and y (upwards) in a box that reaches from -1 to 1 in y.
+A stroke is a poly-line, an array (points, 2) of x (to the right) and y (upwards) in a box from -1 to 1 in y.
 Characters of one look-alike family share their strokes, so that they differ by one part only: O and Q by a tail.
 """
 
@@ -95,7 +95,11 @@ def _post_family() -> dict[str, Strokes]:
         "H": (left, right, _line((-0.68, 0), (0.68, 0))),
         "N": (left, right, _line((-0.68, 1), (0.68, -1))),
         "M": (left, right, _line((-0.68, 1), (0, -0.1), (0.68, 1))),
-        "A": (_line((-0.74, -1), (-0.24, 1)), _line((-0.24, 1), (0.24, 1), (0.74, -1)), _line((-0.5, -0.1), (0.5, -0.1))),
+        "A": (
+            _line((-0.74, -1), (-0.24, 1)),
+            _line((-0.24, 1), (0.24, 1), (0.74, -1)),
+            _line((-0.5, -0.1), (0.5, -0.1)),
+        ),
     }
 
 
@@ -145,9 +149,9 @@ def _resampled(stroke: np.ndarray, points: int) -> np.ndarray:
 
 
 def matched(first: Strokes, second: Strokes) -> tuple[Strokes, Strokes]:
-    """Give two characters the same strokes and points, so that a straight mixture of the points morphs one into the other.
+    """Give two characters the same strokes and points, so that a mixture of the points morphs one into the other.
 
-    Strokes pair up in order; one that only the longer character has grows out of the other's point that is nearest to it.
+    Strokes pair up in order; one that only the longer character has grows out of the other's point nearest to it.
     """
     pairs = []
     for one, other in zip_longest(first, second):

@@ -61,7 +61,7 @@ def draw_factors(draws: Draws, dials: GlyphDials) -> dict[str, np.ndarray]:
 
 
 def _characters(draws: Draws, dials: GlyphDials) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per image: the number of its character, of the one that it morphs to (itself, mostly), and how far it has gone."""
+    """Per image: the number of its character, of the one that it morphs to (mostly itself), and how far it is."""
     names = dials.characters
     if dials.long_tail == 1.0:
         character = draws.balanced("character", len(names))
@@ -95,7 +95,7 @@ def _hue(draws: Draws, dials: GlyphDials) -> np.ndarray:
 
 
 def morph_probability(t: np.ndarray) -> np.ndarray:
-    """Probability of the second label for the morph at t in 0..1: 3 t^2 - 2 t^3, which is 0, 1/2 and 1 at 0, 1/2 and 1."""
+    """Probability of the second label for the morph at t in 0..1: 3 t^2 - 2 t^3; 0, 1/2, 1 at t = 0, 1/2, 1."""
     return t * t * (3.0 - 2.0 * t)
 
 

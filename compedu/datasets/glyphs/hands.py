@@ -49,7 +49,7 @@ class Hands:
         )
 
     def bend(self, points: np.ndarray, writer: np.ndarray, wobble: float) -> np.ndarray:
-        """Points (n, ..., 2) as drawn by writers (n,): moved by a smooth field of about `wobble` and made wide or narrow."""
+        """Points (n, ..., 2) by writers (n,): moved by a smooth field of about `wobble`, made wide or narrow."""
         flat = points.reshape(len(points), -1, 2)
         angle = np.einsum("nki,nwi->nkw", flat, self.frequency[writer]) + self.phase[writer][:, None, :]
         bent = flat + wobble * np.einsum("nkw,nwi->nki", np.sin(angle), self.amplitude[writer])

@@ -1,4 +1,4 @@
-"""A pen that draws straight pieces of strokes with smooth edges, many images at once, from the distance to the pieces."""
+"""A pen that draws straight pieces of strokes with smooth edges, many images at once, from distances to the pieces."""
 
 import numpy as np
 

@@ -69,16 +69,16 @@ def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarra
 
 
 def _stray_pieces(draws: Draws, strokes: int) -> np.ndarray:
-    """Pieces in pixels of as many stray strokes as an image can have: two straight halves each, anywhere on the paper."""
+    """Pieces in pixels of as many stray strokes as an image can have: two halves each, anywhere on the paper."""
     names = ("x", "y", "angle", "bend", "length")
     unit = {name: draws.unit(f"clutter {name}", max(strokes, 2))[:, :strokes] for name in names}
     angle, bend = 2.0 * np.pi * unit["angle"], 1.2 * (unit["bend"] - 0.5)
     length = 4.8 + 3.6 * unit["length"]
     middle = np.stack([unit["x"], unit["y"]], axis=-1) * (SIDE - 1)
-    tips = [
-        middle + side * length[..., None] * np.stack([np.cos(angle + side * bend), np.sin(angle + side * bend)], axis=-1)
-        for side in (-1.0, 1.0)
-    ]
+    tips = []
+    for side in (-1.0, 1.0):
+        direction = angle + side * bend
+        tips.append(middle + side * length[..., None] * np.stack([np.cos(direction), np.sin(direction)], axis=-1))
     pieces = np.stack([np.stack([tips[0], middle], axis=2), np.stack([middle, tips[1]], axis=2)], axis=2)
     return pieces.reshape(draws.count, strokes * _PIECES_PER_STRAY_STROKE, 2, 2)
 

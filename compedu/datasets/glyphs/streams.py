@@ -11,7 +11,7 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed 64 bits: the odd 
 
 
 def uniforms(count: int, *name: object) -> np.ndarray:
-    """Return `count` float64 numbers in [0, 1) of the stream called `name`; a longer stream begins with the shorter one.
+    """Return `count` float64 numbers in [0, 1) of the stream called `name`; a longer stream begins like a shorter.
 
     Number i is the hash of start + i * step, so no stream depends on another, nor on the order in which they are drawn.
     """
