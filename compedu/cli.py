@@ -1,232 +1,217 @@
-"""The command line: every option that sets a knob is derived from the knob."""
+"""The command line: which commands there are, and their options; each option that sets a knob is derived from it."""
 
 import argparse
-import json
+import os
+import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from compedu import datasets, files
-from compedu.knobs import Knob, knobs
-from compedu.methods import METHODS, TOPICS, Method, find
+from compedu import __version__, commands
+from compedu.commands import KNOB, one_line, option, summary
 
 
-def methods(given: argparse.Namespace) -> None:
-    """List all methods by family, with their knobs."""
-    for topic, family in TOPICS.items():
-        listed = [method for method in METHODS if method.topic == topic]
-        if listed:
-            print(family)
-        for method in listed:
-            print(f"  {method.__name__}: {summary(method)}")
-            for name, knob in knobs(method).items():
-                print(f"      {option(name)} {knob.default!r}: {knob.help} ({knob})")
+class Parser(argparse.ArgumentParser):
+    """Reads options, never abbreviated; what it cannot read raises `ValueError` that says what to type."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise argparse's `message`, with what to do."""
+        if lacking := re.fullmatch(r"argument (\S+): expected one argument", message):
+            name, hint = lacking[1], "one that begins with a minus sign is joined to it, as in --layers=-last"
+            raise ValueError(f"{name} needs a value; {hint}")
+        raise ValueError(f"{message}; see: {self.prog} --help")
 
 
-def run(given: argparse.Namespace) -> None:
-    """Compress a trained network with one method and measure it."""
-    method = built(find(given.method), given.knobs)
-    model, data = network_and_data(given)
-    small = method(model, data)
-    if given.save:
-        files.save(small, given.save, coding=given.coding)
-    from compedu.metrics import measure
+class MethodHelp(argparse.Action):
+    """--help of a command that takes a method; behind the method's name it shows the knobs of this one."""
 
-    report = measure(small, data, baseline=model, split=given.split)
-    print(json.dumps(report.as_dict(), indent=2) if given.json else report)
+    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
+        from compedu.methods import Pipeline
 
-
-def inspect(given: argparse.Namespace) -> None:
-    """Show what each byte of a model file is for."""
-    if given.json:
-        print(json.dumps(asdict(files.inspect(given.file)), indent=2))
-    else:
-        print(files.describe(given.file))
+        method = type(commands.method_called(namespace.method)) if namespace.method else None
+        if method not in (None, Pipeline):
+            usage = f"{parser.prog} {method.__name__} [--KNOB VALUE ...] [OPTION ...]"
+            parser = Parser(prog=parser.prog, usage=usage, description=summary(method), add_help=False)
+            self.const(parser, method)
+        parser.print_help()
+        parser.exit()
 
 
-def train(given: argparse.Namespace) -> None:
-    """Train a network from scratch and keep its weights; an interrupted run goes on where it stopped."""
-    from compedu.networks.recipes import remake
+# The options of each command, declared on its parser.
 
-    folder = Path(given.folder) if given.folder else None
-    record = remake(given.network, datasets.load(given.data), folder, confirm=given.confirm)
-    print(json.dumps(record, indent=2))
+DATA = "a data set by name, an .npz file, or a folder of images (digits)"
 
 
-def data(given: argparse.Namespace) -> None:
-    """Show a data set, or all names; --download fetches a real one."""
-    for name in [given.name] if given.name else list(datasets.DATASETS):
-        try:
-            print(datasets.load(name, download=given.download))
-        except datasets.MissingData as error:
-            if given.name:
-                raise
-            print(f"{name}: {error}")
+def declare_run(parser: Parser, shown: type | None = None) -> None:
+    """Declare what `run` takes; of the knobs, the help shows those of the method `shown`."""
+    from compedu import files
+
+    _declare_method(parser, shown, declare_run)
+    parser.add_argument("--save", metavar="FILE", help="write the compressed model to this file")
+    parser.add_argument("--coding", default="packed", choices=files.CODINGS, help="how the file is coded")
 
 
-def sweep(given: argparse.Namespace) -> None:
-    """Measure a method at many values of one knob; an interrupted sweep goes on where it stopped."""
-    from compedu.sweeps import grid
-    from compedu.sweeps import sweep as sweeping
-
-    method = built(find(given.method), given.knobs)
-    model, chosen = network_and_data(given)
-    points = grid(method, given.over, given.count)
-    for report in sweeping(points, model, chosen, split=given.split, workers=given.workers, speed=given.speed, store=given.store):
-        print(json.dumps(report.as_dict()) if given.json else one_line(report))
+def declare_sweep(parser: Parser, shown: type | None = None) -> None:
+    """Declare what `sweep` takes; of the knobs, the help shows those of the method `shown`."""
+    _declare_method(parser, shown, declare_sweep)
+    parser.add_argument("--over", required=True, metavar="KNOB", help="the knob that is varied")
+    parser.add_argument("--count", type=_number, default=9, metavar="NUMBER", help="how many values, at most (9)")
+    parser.add_argument("--workers", type=_number, default=1, metavar="NUMBER", help="processes (1)")
+    parser.add_argument("--speed", action="store_true", help="measure speed too, one point at a time")
+    parser.add_argument("--store", metavar="FILE", help="keep the points in this file, and take them up from it")
 
 
-def lab(given: argparse.Namespace) -> None:
-    """Open JupyterLab on your own copy of the chapters; options after -- go to JupyterLab."""
-    from compedu.lab import open_lab
+def _declare_method(parser: Parser, shown: type | None, declare: Callable) -> None:
+    from compedu import datasets
 
-    open_lab(given.folder, given.arguments)
+    parser.add_argument(
+        "method", metavar="METHOD",
+        help='a name from `compedu methods`, whose knobs are options too ("METHOD --help" shows them), or a text such '
+        'as "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"',
+    )  # fmt: skip
+    if shown is None:
+        about = "show this message, or METHOD's knobs"
+        parser.add_argument("-h", "--help", nargs=0, action=MethodHelp, const=declare, help=about)
+    parser.add_argument("--model", default="lenet5", help="a network with shipped weights, or a model file (lenet5)")
+    parser.add_argument("--data", default="digits", help=DATA)
+    parser.add_argument("--split", default="validation", choices=datasets.SPLITS, help="the images to measure on")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    declare_knobs(parser, shown)
 
 
-def doctor(given: argparse.Namespace) -> None:
-    """Tell what is installed, which kernels this CPU has, what is missing and what to do."""
-    from compedu.doctor import report
+def declare_knobs(parser: argparse.ArgumentParser, shown: type | None = None) -> None:
+    """Declare an option for each knob of any method; only those of the method `shown` are in the help."""
+    from compedu.knobs import knobs
+    from compedu.methods import METHODS
 
-    print(report())
+    visible = knobs(shown) if shown else {}
+    group = parser.add_argument_group(f"knobs of {shown.__name__}" if shown else "knobs")
+    for name in visible | {name: None for method in METHODS for name in knobs(method)}:
+        text = argparse.SUPPRESS
+        if name in visible:
+            knob = visible[name]
+            by_layer = "; or by layer, as in 'conv*=%s,*=%s'" % ((knob.default,) * 2) if knob.per_layer else ""
+            text = f"{knob.help}; {knob}{by_layer}; {knob.default} by default".replace("%", "%%")
+        group.add_argument(option(name), dest=KNOB + name, metavar="VALUE", help=text)
+
+
+def declare_methods(parser: Parser) -> None:
+    """Declare what `methods` takes."""
+    parser.add_argument("name", nargs="?", metavar="METHOD", help="show the card of this method (default: list all)")
+
+
+def declare_train(parser: Parser) -> None:
+    """Declare what `train` takes."""
+    parser.add_argument("network", help='such as "lenet5" or "lenet5(width=0.5)"')
+    parser.add_argument("--data", default="digits", help=DATA)
+    parser.add_argument("--folder", help="where the weights go (default: where the package looks)")
+    parser.add_argument("--confirm", action="store_true", help="also train twice as long, to see that it is enough")
+
+
+def declare_data(parser: Parser) -> None:
+    """Declare what `data` takes."""
+    parser.add_argument("name", nargs="?", help="a data set (default: all)")
+    parser.add_argument("--download", action="store_true", help="fetch it if it is not on this machine")
+
+
+def declare_inspect(parser: Parser) -> None:
+    """Declare what `inspect` takes."""
+    parser.add_argument("file", help="a model file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def declare_lab(parser: Parser) -> None:
+    """Declare what `lab` takes."""
+    parser.add_argument("--folder", default=None, help="your folder (default: made in the current one)")
+    parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="options for JupyterLab, after --")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 class Command(NamedTuple):
     """A command: what it does, and how its options are declared."""
 
-    run: Callable[[argparse.Namespace], None]
-    declare: Callable[[argparse.ArgumentParser], None]
-
-
-def option(name: str) -> str:
-    """Return the command-line option of a knob."""
-    return "--" + name.replace("_", "-")
-
-
-def summary(thing: type | Callable) -> str:
-    """Return the first sentence of a docstring."""
-    return (thing.__doc__ or "").strip().splitlines()[0]
-
-
-def one_line(thing: object) -> str:
-    """Return a text as one line."""
-    return " ".join(str(thing).split())
-
-
-def built(method: type[Method], texts: list[str]) -> Method:
-    """Return `method` with the knobs given as ["--name", "value", ...]; `ValueError` for what cannot be read."""
-    declared = knobs(method)
-    parser = argparse.ArgumentParser(prog=f"compedu run {method.__name__}", add_help=False, exit_on_error=False)
-    for name, knob in declared.items():
-        parser.add_argument(option(name), dest=name, type=_reader(knob), help=knob.help)
-    try:
-        given, rest = parser.parse_known_args(texts)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{method.__name__}: {error}") from error
-    if rest:
-        known = ", ".join(map(option, declared))
-        raise ValueError(f"{method.__name__} does not know {rest[0]!r}; its knobs are: {known}")
-    return method(**{name: value for name, value in vars(given).items() if value is not None})
-
-
-def _reader(knob: Knob) -> Callable[[str], object]:
-    def read(text: str) -> object:
-        try:
-            return knob.parse(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {knob}") from None
-
-    return read
-
-
-def network_and_data(given: argparse.Namespace) -> tuple:
-    """Return the trained network and the data that a command names; --model may be a model file."""
-    from compedu.networks.shipped import trained
-
-    chosen = datasets.load(given.data)
-    path = Path(given.model)
-    return (files.load(path) if path.is_file() else trained(given.model, chosen.name.split("(")[0])), chosen
-
-
-def _on(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", metavar="METHOD", help="a name from `compedu methods`; its knobs are options too")
-    parser.add_argument("--model", default="lenet5", help="a network with shipped weights, or a model file")
-    parser.add_argument("--data", default="digits", help="a data set by name, an .npz file, or a folder of images")
-    parser.add_argument("--split", default="validation", choices=datasets.SPLITS)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _run(parser: argparse.ArgumentParser) -> None:
-    _on(parser)
-    parser.add_argument("--save", metavar="FILE", help="write the compressed model to this file")
-    parser.add_argument("--coding", default="packed", choices=files.CODINGS, help="how the file is coded")
-
-
-def _sweep(parser: argparse.ArgumentParser) -> None:
-    _on(parser)
-    parser.add_argument("--over", required=True, metavar="KNOB", help="the knob that is varied")
-    parser.add_argument("--count", type=int, default=9, help="how many values")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--speed", action="store_true", help="measure speed too, one point at a time")
-    parser.add_argument("--store", metavar="FILE", help="keep the points in this file")
-
-
-def _train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", help='such as "lenet5" or "lenet5(width=0.5)"')
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--folder", help="where the weights go (default: where the package looks)")
-    parser.add_argument("--confirm", action="store_true", help="also train with twice the epochs, to see that it is enough")
-
-
-def _data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a data set (default: all)")
-    parser.add_argument("--download", action="store_true", help="fetch it if it is not on this machine")
-
-
-def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _lab(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", default=None, help="your folder (default: made in the current one)")
-    parser.add_argument("arguments", nargs="*", help="options for JupyterLab, after --")
+    run: Callable[[argparse.Namespace], int | None]
+    declare: Callable[[Parser], None] = lambda parser: None
 
 
 COMMANDS: dict[str, Command] = {
-    "methods": Command(methods, lambda parser: None),
-    "run": Command(run, _run),
-    "inspect": Command(inspect, _inspect),
-    "train": Command(train, _train),
-    "data": Command(data, _data),
-    "sweep": Command(sweep, _sweep),
-    "lab": Command(lab, _lab),
-    "doctor": Command(doctor, lambda parser: None),
+    "methods": Command(commands.methods, declare_methods),
+    "run": Command(commands.run, declare_run),
+    "inspect": Command(commands.inspect, declare_inspect),
+    "train": Command(commands.train, declare_train),
+    "data": Command(commands.data, declare_data),
+    "sweep": Command(commands.sweep, declare_sweep),
+    "lab": Command(commands.lab, declare_lab),
+    "doctor": Command(commands.doctor),
 }
-TAKES_KNOBS = ("run", "sweep")
+WITH_METHOD = ("run", "sweep")  # their --help is ours
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 2 with one clear line for bad input, 130 when interrupted."""
-    parser = argparse.ArgumentParser(prog="compedu", description="Learn neural-network compression by turning knobs.")
-    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        about = summary(command.run)
-        command.declare(parsers.add_parser(name, help=about, description=about, allow_abbrev=False))
-    given, rest = parser.parse_known_args(arguments)
-    if rest and given.command not in TAKES_KNOBS:
-        parser.error(f"{given.command} does not know {rest[0]!r}")
-    given.knobs = rest
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    where = f"compedu {name}".strip()
     try:
-        COMMANDS[given.command].run(given)
-    except (ValueError, OSError) as error:  # all errors of compedu about models, data and files are ValueErrors
-        print(f"compedu {given.command}: {one_line(error)}", file=sys.stderr)
-        return 2
+        try:
+            given = options(arguments, name)
+            code = COMMANDS[name].run(given) or 0
+        except SystemExit as ended:  # argparse has shown a help text
+            code = ended.code or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads the output has seen enough, as in `compedu methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"{where}: {about_file(error)}", file=sys.stderr)
+    except ValueError as error:  # all errors of compedu about knobs, models, data and files are ValueErrors
+        print(f"{where}: {one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"compedu {given.command}: interrupted", file=sys.stderr)
+        goes_on = name == "train" or (name == "sweep" and any(text.startswith("--store") for text in arguments))
+        hint = "; the same command goes on where it stopped" if goes_on else ""
+        print(f"{where}: interrupted{hint}", file=sys.stderr)
         return 130
-    return 0
+    return 2
+
+
+def options(arguments: list[str], name: str) -> argparse.Namespace:
+    """Return the options of the command `name`; no other command's are declared, which saves time."""
+    parser = Parser(prog="compedu", description="Learn neural-network compression by turning knobs.")
+    parser.add_argument("--version", action="version", version=f"compedu {__version__}")
+    parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for known, command in COMMANDS.items():
+        about = summary(command.run)
+        added = parsers.add_parser(known, help=about, description=about, add_help=known not in WITH_METHOD)
+        if known == name:
+            command.declare(added)
+    given, rest = parser.parse_known_args(arguments)
+    if not name:
+        raise ValueError(f"a command comes first: {', '.join(COMMANDS)}")
+    if rest:
+        hint = "; options for JupyterLab stand behind --" if name == "lab" else ""
+        raise ValueError(f"{name} does not know {rest[0]!r}{hint}; see: compedu {name} --help")
+    return given
+
+
+def about_file(error: OSError) -> str:
+    """Return what is wrong with a file, in words."""
+    place = error.filename
+    if isinstance(error, FileNotFoundError) and place:
+        return f"there is no file {place}"
+    if isinstance(error, IsADirectoryError) and place:
+        return f"{place} is a folder; name a file"
+    if isinstance(error, PermissionError) and place:
+        return f"{place} may not be opened: change its permissions, or name another file"
+    return one_line(f"{place}: {error.strerror}" if place and error.strerror else error)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,244 @@
+"""What each command does with its options. Heavy parts are loaded where they are used: `doctor` runs without torch."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compedu.datasets.dataset import Dataset
+    from compedu.knobs import Knob
+    from compedu.methods import Method
+    from compedu.metrics import Report
+
+KNOB = "knob:"  # begins the names under which the values of knobs stand among the options
+
+
+def methods(given: argparse.Namespace) -> None:
+    """List all methods by family, with their knobs; with a name, show this method's card."""
+    from compedu.knobs import knobs
+    from compedu.methods import METHODS, TOPICS, find
+    from compedu.methods.card import card
+
+    if given.name:
+        print(card(find(given.name)))
+        return
+    for topic, family in TOPICS.items():
+        listed = [method for method in METHODS if method.topic == topic]
+        if listed:
+            print(family)
+        for method in listed:
+            print(f"  {method.__name__}: {summary(method)}")
+            for name, knob in knobs(method).items():
+                print(f"      {option(name)} {knob.default}: {knob.help} ({knob})")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Compress a trained network with one method, or several in a row, and measure it."""
+    from compedu import files
+    from compedu.metrics import measure
+
+    method, target = method_with_knobs(given), given.save and place_for_file(given.save)
+    model, data = network_and_data(given)
+    small = method(model, data)
+    if target:
+        try:
+            written = files.save(small, target, coding=given.coding)
+        except OSError as error:
+            raise ValueError(f"{target} cannot be written: {error.strerror}") from error
+        print(f"{target}: {written:,} bytes written", file=sys.stderr)
+    report = measure(small, data, baseline=model, split=given.split)
+    print(as_json(report.as_dict(), indent=2) if given.json else report)
+
+
+def inspect(given: argparse.Namespace) -> None:
+    """Show what each byte of a model file is for."""
+    from compedu import files
+
+    if given.json:
+        found = files.inspect(given.file)
+        print(as_json(asdict(found) | {"bytes": found.bytes, "totals": found.totals}, indent=2))
+    else:
+        print(files.describe(given.file))
+
+
+def train(given: argparse.Namespace) -> None:
+    """Train a network from scratch and keep its weights; an interrupted run goes on where it stopped."""
+    from compedu.evaluation import scores_of
+    from compedu.networks.recipes import fitting_spec, remake
+
+    folder = Path(given.folder) if given.folder else None
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: name one for the weights")
+    chosen = data_called(given.data)
+    scores_of(fitting_spec(given.network, chosen), chosen.example, chosen)  # a misfit shows before anything is trained
+    print(as_json(remake(given.network, chosen, folder, confirm=given.confirm), indent=2))
+
+
+def data(given: argparse.Namespace) -> None:
+    """Show a data set, or all names; --download fetches a real one."""
+    from compedu import datasets
+
+    if given.name:
+        print(data_called(given.name, download=given.download))
+        return
+    if given.download:
+        raise ValueError("--download needs the name of a data set, such as: compedu data mnist --download")
+    for name in datasets.DATASETS:
+        try:
+            print(datasets.load(name))
+        except datasets.MissingData as error:
+            print(f"{name}: {error}")
+
+
+def sweep(given: argparse.Namespace) -> int:
+    """Measure a method at many values of one knob; an interrupted sweep goes on where it stopped."""
+    from compedu.methods import Pipeline
+    from compedu.sweeps import grid
+    from compedu.sweeps import sweep as sweeping
+
+    method, over = method_with_knobs(given), given.over.replace("-", "_")
+    if isinstance(method, Pipeline):
+        raise ValueError(f"a sweep varies a knob of one method, and {method!r} is several; give one of them")
+    if getattr(given, KNOB + over, None) is not None:
+        raise ValueError(f"{option(over)} is given and varied as well; leave one of the two out")
+    points = grid(method, over, given.count)
+    model, chosen = network_and_data(given)
+    running = sweeping(
+        points, model, chosen, split=given.split, workers=given.workers, speed=given.speed, store=given.store
+    )
+    done = 0
+    for done, report in enumerate(running, start=1):
+        print(as_json(report.as_dict()) if given.json else figures(report), flush=True)
+    for failure in running.failures:
+        print(f"compedu sweep: left out: {one_line(failure.message)}", file=sys.stderr)
+    return 0 if done else 2
+
+
+def lab(given: argparse.Namespace) -> None:
+    """Open JupyterLab on your own copy of the chapters; options after -- go to JupyterLab."""
+    from compedu.lab import open_lab
+
+    open_lab(given.folder, given.arguments)
+
+
+def doctor(given: argparse.Namespace) -> None:
+    """Tell what is installed, which kernels this CPU has, what is missing and what to do."""
+    from compedu.doctor import report
+
+    print(report())
+
+
+# What commands need of each other.
+
+
+def option(name: str) -> str:
+    """Return the command-line option of a knob."""
+    return "--" + name.replace("_", "-")
+
+
+def summary(thing: type | Callable) -> str:
+    """Return the first sentence of a docstring."""
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def one_line(thing: object) -> str:
+    """Return a text as one line."""
+    return " ".join(str(thing).split())
+
+
+def as_json(values: dict, **style: Any) -> str:
+    """Return `values` as JSON; `ValueError` for a number that JSON does not have."""
+    return json.dumps(values, allow_nan=False, **style)
+
+
+def figures(report: "Report") -> str:
+    """Return the three figures of a report in one line."""
+    low, high = report.accuracy_interval
+    text = f"{report.method}: {report.accuracy:.2%} right ({low:.2%} to {high:.2%}), {report.file_bytes:,} bytes"
+    if report.latency is None:
+        return text
+    return f"{text}, {report.latency.speed_up:.3g} times the speed ({report.latency.verdict})"
+
+
+def method_called(text: str) -> "Method":
+    """Return the method that is called `text`, or whose `repr` it is, such as "A(x=0.5) | B()"."""
+    from compedu.methods import find
+    from compedu.sweeps import method_of
+
+    if "(" not in text and "|" not in text:
+        return find(text)()
+    try:
+        return method_of(text)
+    except (TypeError, RecursionError, MemoryError) as error:  # what reading a text as Python may raise as well
+        raise ValueError(f"{text[:80]!r} is no method: {error}") from error
+
+
+def method_with_knobs(given: argparse.Namespace) -> "Method":
+    """Return the method that METHOD names, with the knobs given as options; `ValueError` for what it does not take."""
+    from compedu.knobs import knobs
+    from compedu.methods import Pipeline
+
+    method = method_called(given.method)
+    values = {key: text for key, text in vars(given).items() if text is not None}
+    texts = {key.removeprefix(KNOB): text for key, text in values.items() if key.startswith(KNOB)}
+    if texts and isinstance(method, Pipeline):
+        raise ValueError(f"{option(next(iter(texts)))}: the knobs of several methods in a row stand in their text")
+    known = knobs(method)
+    for name in texts.keys() - known.keys():
+        raise ValueError(f"{type(method).__name__} has no knob {option(name)}; it has: {', '.join(map(option, known))}")
+    return replace(method, **{name: value_of(known[name], text) for name, text in texts.items()})
+
+
+def value_of(knob: "Knob", text: str) -> Any:
+    """Return the value that is typed as `text`; what cannot be read stays a text, which the method refuses by name."""
+    try:
+        return knob.parse(text)
+    except ValueError:
+        return text
+
+
+def network_and_data(given: argparse.Namespace) -> tuple["nn.Module", "Dataset"]:
+    """Return the trained network and the data that a command names; --model may be a model file."""
+    from compedu import files, pairs
+
+    chosen = data_called(given.data)
+    if is_path(given.model):
+        return files.load(Path(given.model).expanduser()), chosen
+    return pairs.load(given.model, chosen)
+
+
+def data_called(name: str, download: bool = False) -> "Dataset":
+    """Return the data set called `name`, an .npz file, or a folder of images."""
+    from compedu import datasets
+
+    if is_path(name) and not Path(name).expanduser().exists():
+        raise FileNotFoundError(2, "", name)
+    try:
+        return datasets.load(name, download=download)
+    except RuntimeError as error:  # torch's, for a knob such as size=0; torchvision's, for a download that failed
+        raise ValueError(f"data set {name!r}: {error}") from error
+
+
+def is_path(name: str) -> bool:
+    """Tell whether `name` means a file or folder rather than a network or data set with its knobs."""
+    path = Path(name).expanduser()
+    return path.is_file() or ("(" not in name and (path.name != name or path.suffix != ""))
+
+
+def place_for_file(name: str) -> Path:
+    """Return the path called `name` if a file can be written there; find out before an hour of training, not after."""
+    path = Path(name).expanduser()
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no ordinary file: name another one for the model")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} for {path.name}: make it, or name another file")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"nothing may be written to the folder {path.parent}: name a file in another one")
+    return path
