@@ -90,6 +90,13 @@ def test_zeros_save_nothing_until_they_are_stored_as_zeros():
     assert 5 < dense / len(model_bytes(small)) < 10  # ten times fewer weights, but the indices cost bits
 
 
+def test_at_nine_tenths_zeros_the_large_linear_layer_runs_sparse_and_the_convolutions_still_multiply_zeros():
+    model, _ = pair("lenet5", "glyphs")
+    kernels = ce.deploy(ce.MagnitudePruning(sparsity=0.9)(model)).kernels
+    assert "sparse" in kernels["fc1"] and all("zeros multiplied" in kernels[name] for name in ("conv1", "conv2"))
+    assert not any("sparse" in kernel for kernel in ce.deploy(ce.MagnitudePruning(sparsity=0.5)(model)).kernels.values())
+
+
 def test_a_rank_beyond_break_even_makes_the_file_larger():
     model, _ = pair("lenet5", "glyphs")
     with pytest.raises(ce.CompressionError, match="break-even"):
