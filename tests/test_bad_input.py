@@ -1,0 +1,237 @@
+"""Bad input, each kind refused by name: where it is, what is wrong, what is allowed, what to do; nothing is changed."""
+
+import dataclasses
+import math
+
+import laws
+import pytest
+import torch
+from laws import data, misfit, normalised, plain, quick, state
+from torch import nn
+
+import compedu as ce
+from compedu import files
+from compedu.errors import CompressionError, FileFormatError
+from compedu.files import header
+from compedu.knobs import knobs
+from compedu.methods import METHODS, SelectiveMethod
+from compedu.methods.layers import compressible
+
+methods = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+
+
+def refusal(call, *arguments, kind=CompressionError, untouched=(), **options):
+    """The message with which `call` refuses; the networks `untouched` are the same afterwards."""
+    before = [state(model) for model in untouched]
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    assert [state(model) for model in untouched] == before
+    return str(caught.value)
+
+
+def says(message, *parts):
+    """Assert that a message holds all `parts`."""
+    assert [part for part in parts if part not in message] == [], message
+
+
+# Knobs: that each bad value of each knob is refused is a law; here is what several knobs say together.
+
+
+@methods
+def test_a_knob_that_a_method_does_not_have_is_refused(cls):
+    says(refusal(cls, kind=TypeError, nosuch=1), cls.__name__, "nosuch")
+
+
+@pytest.mark.parametrize("cls", [ce.MagnitudePruning, ce.FilterPruning], ids=lambda cls: cls.__name__)
+def test_sparsity_by_layer_is_refused_where_all_layers_are_ranked_together(cls):
+    message = refusal(cls, kind=ValueError, scope="global", sparsity={"conv*": 0.5})
+    says(message, f"{cls.__name__}.sparsity must be one number when scope is 'global'", "got {'conv*': 0.5}")
+
+
+def test_a_student_that_is_no_network_is_refused():
+    message = refusal(ce.SoftTargetDistillation, kind=ValueError, student="lenet6")
+    says(message, "SoftTargetDistillation.student", "no network is called 'lenet6'", "there are: lenet300, lenet5")
+    message = refusal(ce.SoftTargetDistillation, kind=ValueError, student="lenet5(width=-1)")
+    says(message, "SoftTargetDistillation.student", "lenet5.width must be a positive number, got -1")
+
+
+def test_learning_nothing_from_scratch_is_refused():
+    message = refusal(ce.CReLU, kind=ValueError, start="scratch", epochs=0)
+    says(message, "CReLU.epochs must be at least 1 when start is 'scratch', got 0")
+
+
+def test_settings_that_leave_nothing_of_a_layer_or_cannot_be_reached_are_refused():
+    model = plain()
+    message = refusal(ce.MagnitudePruning(sparsity={"conv1": 0.999, "*": 0.5}), model, untouched=[model])
+    says(message, "MagnitudePruning(sparsity={'conv1': 0.999, '*': 0.5})", "no weight in conv1", "layers='-conv1'")
+    message = refusal(ce.FilterPruning(sparsity=0.999, scope="global"), model, data(), untouched=[model])
+    says(message, "FilterPruning(sparsity=0.999, scope='global')", "every layer keeps one", "lower the sparsity")
+
+
+# Networks
+
+
+SELECTIVE = [cls for cls in METHODS if issubclass(cls, SelectiveMethod)]
+
+
+@pytest.mark.parametrize("cls", SELECTIVE, ids=lambda cls: cls.__name__)
+def test_a_selection_that_leaves_no_layer_is_refused_with_the_reason_of_each(cls):
+    model = plain()
+    message = refusal(quick(cls, layers="all,-all"), model, data(), untouched=[model])
+    says(message, quick(cls, layers="all,-all").__repr__(), "nothing", "not selected", *compressible(model)[0])
+
+
+@methods
+@pytest.mark.parametrize("empty", [nn.Sequential(), nn.Sequential(nn.Flatten(), nn.ReLU())], ids=["bare", "no weights"])
+def test_a_network_with_nothing_to_compress_is_refused_in_a_pipeline_too(cls, empty):
+    says(refusal(ce.FineTune(epochs=0) | quick(cls), empty, data(), untouched=[empty]), "FineTune(epochs=0)")
+    laws.a_network_with_nothing_to_compress_is_refused_by_name(cls)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("tensor", ["conv.weight", "fc.bias", "stage2.0.norm1.running_var"])
+def test_values_that_are_not_finite_are_refused_wherever_they_are(tensor, value):
+    model = normalised()
+    model.state_dict()[tensor].view(-1)[1] = value
+    for refused in (ce.MagnitudePruning(), ce.MagnitudePruning() | ce.LinearQuantization(), ce.FineTune(epochs=1)):
+        message = refusal(refused, model, data())
+        says(message, f"{tensor} holds 1 value(s) that are not finite", "load intact weights or train again")
+    says(refusal(ce.measure, model, data()), tensor, "not finite")
+    assert sum(int((~torch.isfinite(value)).sum()) for value in model.state_dict().values()) == 1
+
+
+def test_a_step_of_a_pipeline_that_refuses_leaves_the_network_as_it_was():
+    model = plain()
+    message = refusal(ce.LinearQuantization(bits=3) | ce.MagnitudePruning(), model, data(), untouched=[model])
+    says(message, "MagnitudePruning() found nothing to compress", "already compressed (Coded)", "prune before")
+
+
+# Ranks
+
+
+def test_a_rank_above_break_even_is_refused_with_the_largest_that_saves():
+    model = plain()
+    method = ce.TruncatedSVD(rank={"fc1": 190, "*": 0.2})
+    message = refusal(method, model, untouched=[model])
+    rows, columns = model.fc1.weight.shape
+    largest = max(rank for rank in range(rows) if rank * (rows + columns) < rows * columns)
+    even = rows * columns / (rows + columns)
+    says(message, repr(method), f"fc1: rank 190 is not below its break-even rank {even:.1f}")
+    says(message, f"choose at most rank {largest}", "allow_larger=True")
+    assert ce.TruncatedSVD(rank={"fc1": largest, "*": 0.2})(model).fc1.rank == largest
+
+
+def test_a_rank_above_the_full_rank_is_refused_even_where_layers_may_grow():
+    model = plain()
+    message = refusal(ce.TruncatedSVD(rank={"fc1": 5000, "*": 0.2}, allow_larger=True), model, untouched=[model])
+    says(message, "fc1: rank 5000 is above its full rank", f"choose at most {min(model.fc1.weight.shape)}")
+
+
+def test_fractions_that_save_nothing_are_refused_with_the_reason_of_each_layer():
+    model = plain()
+    message = refusal(ce.TruncatedSVD(rank=1.0), model, untouched=[model])
+    says(message, "TruncatedSVD(rank=1.0) found nothing to compress", "fc2: not selected by layers='-last'")
+    says(message, "conv1: rank ", "conv2: rank ", "fc1: rank ", "not below its break-even rank", "choose at most")
+
+
+# Data
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_empty_split_is_refused_by_name(split):
+    message = refusal(data().shortened, **{split: 0})
+    says(message, "data set 'digits[", f"split {split!r} is empty", "at least one image")
+
+
+def test_an_empty_calibration_set_is_refused():
+    declared = knobs(ce.LinearQuantization)["calibration_images"]
+    message = refusal(ce.LinearQuantization, kind=ValueError, activation_bits=8, calibration_images=0)
+    says(message, "LinearQuantization.calibration_images must be a whole number in [1, inf), got 0", declared.help)
+    model = plain()
+    message = refusal(ce.LinearQuantization(activation_bits=8), model, untouched=[model])
+    says(message, "LinearQuantization(activation_bits=8) needs data for calibration", "method(model, data)")
+
+
+def test_images_and_labels_that_do_not_belong_together_are_refused():
+    good = data()
+    x, y = good.split("train")
+    for change, parts in (
+        ({"x_train": x[:-1]}, ("split 'train'", "images (95, 1, 28, 28) and labels (96,)", "needed are (N, channels")),
+        ({"x_test": good.x_test[:, 0]}, ("split 'test'", "images (32, 28, 28)")),
+        ({"y_train": y + 1}, ("split 'train'", "labels outside 0..9")),
+        ({"x_train": x.clone().index_fill_(0, torch.tensor([3]), math.nan)}, ("split 'train'", "not finite")),
+    ):
+        says(refusal(dataclasses.replace, good, **change), "data set 'digits[", *parts)
+
+
+@methods
+def test_images_of_the_wrong_size_are_refused_with_their_shape(cls):
+    model = ce.build("lenet5(size=20)")
+    method = quick(cls)
+    message = refusal(lambda: ce.measure(method(model, data()), data(), speed=False), untouched=[model])
+    says(message, "28, 28)")
+    assert "cannot take images of 'digits[" in message or "cannot be followed" in message
+
+
+@pytest.mark.parametrize("method", [ce.RandomPruning(), ce.LinearQuantization(activation_bits=8), ce.FineTune()], ids=repr)
+@pytest.mark.parametrize("spec", ["lenet5(channels=3)", "lenet300(channels=3)"])
+def test_grey_images_are_refused_by_a_network_for_colours(spec, method):
+    model = ce.build(spec)
+    message = refusal(lambda: ce.measure(method(model, data()), data(), speed=False), untouched=[model])
+    says(message, model.spec, "cannot take images of 'digits[", "(1, 28, 28)", "build it with this size and")
+
+
+def test_a_network_of_too_few_classes_is_refused():
+    model = ce.build("lenet300(classes=4)")
+    message = refusal(ce.measure, model, data(), untouched=[model])
+    says(message, "scores of shape (4,)", "has 10 classes", "build it with classes=10")
+
+
+def test_a_comparison_with_a_baseline_of_other_images_is_refused():
+    model = plain()
+    other = ce.metrics.Baseline.of(ce.build("lenet5(size=19)"), misfit())
+    message = refusal(ce.measure, model, data(), baseline=other, untouched=[model])
+    says(message, "the baseline was prepared on", "Baseline.of")
+
+
+# Model files
+
+
+def newer(intact: bytes, monkeypatch) -> bytes:
+    with monkeypatch.context() as later:
+        later.setattr(header, "VERSION", header.VERSION + 1)
+        return files.model_bytes(plain())
+
+
+@pytest.mark.parametrize("kind, made, parts", [
+    ("cut", lambda intact, _: intact[: len(intact) // 2], ("is damaged: cut short", "checksum", "write the file")),
+    ("longer", lambda intact, _: intact + b"\0", ("is damaged", "write the file again with compedu.save")),
+    ("flipped", lambda intact, _: intact[:-1] + bytes([intact[-1] ^ 1]), ("is damaged", "copy it again")),
+    ("empty", lambda intact, _: b"", ("is empty", "write the file again")),
+    ("foreign", lambda intact, _: b"PK\3\4" + intact, ("is not a compedu model file", r"begins with b'PK\x03\x04'")),
+    ("newer", newer, (f"format version {header.VERSION + 1}", f"reads version {header.VERSION}", "update compedu")),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_a_file_that_is_no_intact_model_file_is_refused_by_name(kind, made, parts, tmp_path, monkeypatch):
+    path, into = tmp_path / f"{kind}.ce", plain()
+    content = made(files.model_bytes(ce.MagnitudePruning()(plain())), monkeypatch)
+    path.write_bytes(content)
+    for use, options in ((ce.load_model, {}), (files.load, {"into": into}), (ce.inspect, {}), (files.describe, {})):
+        says(refusal(use, path, kind=FileFormatError, untouched=[into], **options), str(path), *parts)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_of_another_network_is_refused_and_the_network_stays_as_it_was(tmp_path):
+    ce.save(plain(), tmp_path / "m.ce")
+    other = ce.build("lenet300(size=28)")
+    message = refusal(files.load, tmp_path / "m.ce", into=other, untouched=[other])
+    says(message, str(tmp_path / "m.ce"), "conv1", "load into a network of the structure that was saved")
+
+
+def test_a_network_that_no_file_can_hold_leaves_the_file_that_was_there(tmp_path):
+    path, model = tmp_path / "m.ce", plain()
+    ce.save(model, path)
+    before = path.read_bytes()
+    model.fc1.weight = nn.Parameter(model.fc1.weight.detach().to(torch.complex64))
+    says(refusal(ce.save, model, path), "layer 'fc1'", "part 'weight'", "complex64 cannot be stored")
+    says(refusal(ce.save, plain(), path, kind=ValueError, coding="zip"), "packed, huffman, ans")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
