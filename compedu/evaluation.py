@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
+from compedu.graph.trace import first_line
 
 BATCH = 256
 
@@ -68,14 +69,17 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     """Return the class scores (N, classes) of images x; a misfit of network and images is one clear error."""
     try:
         scores = model(x)
-    except RuntimeError as error:
+    except CompressionError:
+        raise
+    except (RuntimeError, ValueError, AssertionError) as error:  # what torch and torchvision raise for other sizes
         raise CompressionError(
             f"the network {getattr(model, 'spec', type(model).__name__)} cannot take images of {data.name!r}, shape "
-            f"{tuple(x.shape[1:])}: {str(error).splitlines()[0]}; build it with this size and these channels"
+            f"{tuple(x.shape[1:])}: {first_line(error)}; build it with this size and these channels"
         ) from error
     if not isinstance(scores, Tensor):
         raise CompressionError(
-            f"the network {type(model).__name__} returns {shape_of(scores)}; needed is one tensor of scores (images, classes)"
+            f"the network {type(model).__name__} returns {shape_of(scores)}; needed is one tensor of scores "
+            "(images, classes)"
         )
     if scores.ndim != 2 or scores.shape[1] < len(data.classes):
         raise CompressionError(

@@ -23,6 +23,7 @@ from compedu import hashing
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import shape_of
+from compedu.graph.trace import first_line
 
 SAVE_EVERY_S = 20.0
 AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
@@ -143,14 +144,14 @@ def fit(
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    """Return the loss; what torch refuses in training mode only, such as one image for a batch norm, is a clear error."""
+    """Return the loss; what torch refuses in training alone, such as one image for a batch norm, is a clear error."""
     try:
         return loss(model, x, y)
     except CompressionError:
         raise
     except (RuntimeError, ValueError) as error:
         raise CompressionError(
-            f"{type(model).__name__} cannot be trained on a batch of {len(x)} image(s): {str(error).splitlines()[0]}; "
+            f"{type(model).__name__} cannot be trained on a batch of {len(x)} image(s): {first_line(error)}; "
             "where batch normalization finds too few values, choose a batch size that leaves no batch of one image"
         ) from error
 
@@ -232,8 +233,9 @@ class _Run:
         return [sum(chunk) / len(chunk) for chunk in chunks]
 
     def identity(self) -> str:
+        shapes = {name: list(value.shape) for name, value in self.model.state_dict().items()}
         return hashing.tensors_digest({"order": self.data.x_train[:64], "labels": self.data.y_train}) + json.dumps(
-            asdict(self.recipe), sort_keys=True
+            [asdict(self.recipe), shapes], sort_keys=True
         )
 
     def save(self) -> None:
@@ -261,7 +263,7 @@ class _Run:
         except (SafetensorError, AttributeError) as error:
             raise CompressionError(f"{self.path} is not a saved training: {error}; delete it to start anew") from error
         if identity != self.identity():
-            raise CompressionError(f"{self.path} belongs to another recipe or data set; delete it to start anew")
+            raise CompressionError(f"{self.path} is of another network, recipe or data set; delete it to start anew")
         self.losses = tensors.pop("losses").tolist()
         self.model.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}

@@ -356,6 +356,31 @@ def test_images_of_another_size_are_refused_before_anything_slow(data):
         measure(build("lenet300(size=32)"), data)
 
 
+class Particular(nn.Module):
+    """A network whose forward says no in its own words, as torchvision's transformers do, or returns no scores."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.layer, self.answer = nn.Linear(784, 10), answer
+
+    def forward(self, x):
+        return self.answer(self.layer(x.flatten(1)))
+
+
+def wrong_height(scores):
+    raise AssertionError("Wrong image height! Expected 224 but got 28!")
+
+
+@pytest.mark.parametrize("answer, reason", [
+    (wrong_height, "Particular cannot take images of 'digits.*Wrong image height! Expected 224"),
+    (lambda scores: {"out": scores}, "Particular returns a dict; needed is one tensor of scores"),
+    (lambda scores: (scores, scores), r"Particular returns \(\(1, 10\), \(1, 10\)\); needed is"),
+])
+def test_networks_that_say_no_or_return_no_scores_are_refused_by_name(data, answer, reason):
+    with pytest.raises(CompressionError, match=reason):
+        measure(Particular(answer), data, speed=False)
+
+
 def test_too_few_classes_are_refused(data):
     with pytest.raises(CompressionError, match="build it with classes=10"):
         measure(build("lenet300(classes=4)"), data)

@@ -76,8 +76,9 @@ def test_batch_norm_statistics_resume_too(tmp_path):
 def test_a_state_of_another_recipe_or_a_broken_one_is_refused(tmp_path):
     path = tmp_path / "run"
     fit(build("lenet300(width=0.1)"), DATA, RECIPE, resume=path)
-    with pytest.raises(CompressionError, match="another recipe"):
-        fit(build("lenet300(width=0.1)"), DATA, Recipe(epochs=3), resume=path)
+    for network, recipe in (("lenet300(width=0.1)", Recipe(epochs=3)), ("lenet300(width=0.2)", RECIPE)):
+        with pytest.raises(CompressionError, match="another network, recipe or data set"):
+            fit(build(network), DATA, recipe, resume=path)
     path.write_bytes(b"nonsense")
     with pytest.raises(CompressionError, match="not a saved training"):
         fit(build("lenet300(width=0.1)"), DATA, RECIPE, resume=path)
