@@ -173,7 +173,7 @@ def test_images_of_the_wrong_size_are_refused_with_their_shape(cls):
     assert "cannot take images of 'digits[" in message or "cannot be followed" in message
 
 
-@pytest.mark.parametrize("method", [ce.RandomPruning(), ce.LinearQuantization(activation_bits=8), ce.FineTune()], ids=repr)
+@pytest.mark.parametrize("method", [ce.RandomPruning(), ce.LinearQuantization(activation_bits=8), ce.FineTune()])
 @pytest.mark.parametrize("spec", ["lenet5(channels=3)", "lenet300(channels=3)"])
 def test_grey_images_are_refused_by_a_network_for_colours(spec, method):
     model = ce.build(spec)
