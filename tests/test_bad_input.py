@@ -29,8 +29,8 @@ def refusal(call, *arguments, kind=CompressionError, untouched=(), **options):
     return str(caught.value)
 
 
-def says(message, *parts):
-    """Assert that a message holds all `parts`."""
+def expect(message, *parts):
+    """Assert that the message holds all of `parts`."""
     assert [part for part in parts if part not in message] == [], message
 
 
@@ -39,33 +39,33 @@ def says(message, *parts):
 
 @methods
 def test_a_knob_that_a_method_does_not_have_is_refused(cls):
-    says(refusal(cls, kind=TypeError, nosuch=1), cls.__name__, "nosuch")
+    expect(refusal(cls, kind=TypeError, nosuch=1), cls.__name__, "nosuch")
 
 
 @pytest.mark.parametrize("cls", [ce.MagnitudePruning, ce.FilterPruning], ids=lambda cls: cls.__name__)
 def test_sparsity_by_layer_is_refused_where_all_layers_are_ranked_together(cls):
     message = refusal(cls, kind=ValueError, scope="global", sparsity={"conv*": 0.5})
-    says(message, f"{cls.__name__}.sparsity must be one number when scope is 'global'", "got {'conv*': 0.5}")
+    expect(message, f"{cls.__name__}.sparsity must be one number when scope is 'global'", "got {'conv*': 0.5}")
 
 
 def test_a_student_that_is_no_network_is_refused():
     message = refusal(ce.SoftTargetDistillation, kind=ValueError, student="lenet6")
-    says(message, "SoftTargetDistillation.student", "no network is called 'lenet6'", "there are: lenet300, lenet5")
+    expect(message, "SoftTargetDistillation.student", "no network is called 'lenet6'", "there are: lenet300, lenet5")
     message = refusal(ce.SoftTargetDistillation, kind=ValueError, student="lenet5(width=-1)")
-    says(message, "SoftTargetDistillation.student", "lenet5.width must be a positive number, got -1")
+    expect(message, "SoftTargetDistillation.student", "lenet5.width must be a positive number, got -1")
 
 
 def test_learning_nothing_from_scratch_is_refused():
     message = refusal(ce.CReLU, kind=ValueError, start="scratch", epochs=0)
-    says(message, "CReLU.epochs must be at least 1 when start is 'scratch', got 0")
+    expect(message, "CReLU.epochs must be at least 1 when start is 'scratch', got 0")
 
 
 def test_settings_that_leave_nothing_of_a_layer_or_cannot_be_reached_are_refused():
     model = plain()
     message = refusal(ce.MagnitudePruning(sparsity={"conv1": 0.999, "*": 0.5}), model, untouched=[model])
-    says(message, "MagnitudePruning(sparsity={'conv1': 0.999, '*': 0.5})", "no weight in conv1", "layers='-conv1'")
+    expect(message, "MagnitudePruning(sparsity={'conv1': 0.999, '*': 0.5})", "no weight in conv1", "layers='-conv1'")
     message = refusal(ce.FilterPruning(sparsity=0.999, scope="global"), model, data(), untouched=[model])
-    says(message, "FilterPruning(sparsity=0.999, scope='global')", "every layer keeps one", "lower the sparsity")
+    expect(message, "FilterPruning(sparsity=0.999, scope='global')", "every layer keeps one", "lower the sparsity")
 
 
 # Networks
@@ -78,13 +78,13 @@ SELECTIVE = [cls for cls in METHODS if issubclass(cls, SelectiveMethod)]
 def test_a_selection_that_leaves_no_layer_is_refused_with_the_reason_of_each(cls):
     model = plain()
     message = refusal(quick(cls, layers="all,-all"), model, data(), untouched=[model])
-    says(message, quick(cls, layers="all,-all").__repr__(), "nothing", "not selected", *compressible(model)[0])
+    expect(message, quick(cls, layers="all,-all").__repr__(), "nothing", "not selected", *compressible(model)[0])
 
 
 @methods
 @pytest.mark.parametrize("empty", [nn.Sequential(), nn.Sequential(nn.Flatten(), nn.ReLU())], ids=["bare", "no weights"])
 def test_a_network_with_nothing_to_compress_is_refused_in_a_pipeline_too(cls, empty):
-    says(refusal(ce.FineTune(epochs=0) | quick(cls), empty, data(), untouched=[empty]), "FineTune(epochs=0)")
+    expect(refusal(ce.FineTune(epochs=0) | quick(cls), empty, data(), untouched=[empty]), "FineTune(epochs=0)")
     laws.a_network_with_nothing_to_compress_is_refused_by_name(cls)
 
 
@@ -95,15 +95,15 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(tensor, value)
     model.state_dict()[tensor].view(-1)[1] = value
     for refused in (ce.MagnitudePruning(), ce.MagnitudePruning() | ce.LinearQuantization(), ce.FineTune(epochs=1)):
         message = refusal(refused, model, data())
-        says(message, f"{tensor} holds 1 value(s) that are not finite", "load intact weights or train again")
-    says(refusal(ce.measure, model, data()), tensor, "not finite")
+        expect(message, f"{tensor} holds 1 value(s) that are not finite", "load intact weights or train again")
+    expect(refusal(ce.measure, model, data()), tensor, "not finite")
     assert sum(int((~torch.isfinite(value)).sum()) for value in model.state_dict().values()) == 1
 
 
 def test_a_step_of_a_pipeline_that_refuses_leaves_the_network_as_it_was():
     model = plain()
     message = refusal(ce.LinearQuantization(bits=3) | ce.MagnitudePruning(), model, data(), untouched=[model])
-    says(message, "MagnitudePruning() found nothing to compress", "already compressed (Coded)", "prune before")
+    expect(message, "MagnitudePruning() found nothing to compress", "already compressed (Coded)", "prune before")
 
 
 # Ranks
@@ -116,22 +116,22 @@ def test_a_rank_above_break_even_is_refused_with_the_largest_that_saves():
     rows, columns = model.fc1.weight.shape
     largest = max(rank for rank in range(rows) if rank * (rows + columns) < rows * columns)
     even = rows * columns / (rows + columns)
-    says(message, repr(method), f"fc1: rank 190 is not below its break-even rank {even:.1f}")
-    says(message, f"choose at most rank {largest}", "allow_larger=True")
+    expect(message, repr(method), f"fc1: rank 190 is not below its break-even rank {even:.1f}")
+    expect(message, f"choose at most rank {largest}", "allow_larger=True")
     assert ce.TruncatedSVD(rank={"fc1": largest, "*": 0.2})(model).fc1.rank == largest
 
 
 def test_a_rank_above_the_full_rank_is_refused_even_where_layers_may_grow():
     model = plain()
     message = refusal(ce.TruncatedSVD(rank={"fc1": 5000, "*": 0.2}, allow_larger=True), model, untouched=[model])
-    says(message, "fc1: rank 5000 is above its full rank", f"choose at most {min(model.fc1.weight.shape)}")
+    expect(message, "fc1: rank 5000 is above its full rank", f"choose at most {min(model.fc1.weight.shape)}")
 
 
 def test_fractions_that_save_nothing_are_refused_with_the_reason_of_each_layer():
     model = plain()
     message = refusal(ce.TruncatedSVD(rank=1.0), model, untouched=[model])
-    says(message, "TruncatedSVD(rank=1.0) found nothing to compress", "fc2: not selected by layers='-last'")
-    says(message, "conv1: rank ", "conv2: rank ", "fc1: rank ", "not below its break-even rank", "choose at most")
+    expect(message, "TruncatedSVD(rank=1.0) found nothing to compress", "fc2: not selected by layers='-last'")
+    expect(message, "conv1: rank ", "conv2: rank ", "fc1: rank ", "not below its break-even rank", "choose at most")
 
 
 # Data
@@ -140,16 +140,16 @@ def test_fractions_that_save_nothing_are_refused_with_the_reason_of_each_layer()
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_an_empty_split_is_refused_by_name(split):
     message = refusal(data().shortened, **{split: 0})
-    says(message, "data set 'digits[", f"split {split!r} is empty", "at least one image")
+    expect(message, "data set 'digits[", f"split {split!r} is empty", "at least one image")
 
 
 def test_an_empty_calibration_set_is_refused():
     declared = knobs(ce.LinearQuantization)["calibration_images"]
     message = refusal(ce.LinearQuantization, kind=ValueError, activation_bits=8, calibration_images=0)
-    says(message, "LinearQuantization.calibration_images must be a whole number in [1, inf), got 0", declared.help)
+    expect(message, "LinearQuantization.calibration_images must be a whole number in [1, inf), got 0", declared.help)
     model = plain()
     message = refusal(ce.LinearQuantization(activation_bits=8), model, untouched=[model])
-    says(message, "LinearQuantization(activation_bits=8) needs data for calibration", "method(model, data)")
+    expect(message, "LinearQuantization(activation_bits=8) needs data for calibration", "method(model, data)")
 
 
 def test_images_and_labels_that_do_not_belong_together_are_refused():
@@ -161,7 +161,7 @@ def test_images_and_labels_that_do_not_belong_together_are_refused():
         ({"y_train": y + 1}, ("split 'train'", "labels outside 0..9")),
         ({"x_train": x.clone().index_fill_(0, torch.tensor([3]), math.nan)}, ("split 'train'", "not finite")),
     ):
-        says(refusal(dataclasses.replace, good, **change), "data set 'digits[", *parts)
+        expect(refusal(dataclasses.replace, good, **change), "data set 'digits[", *parts)
 
 
 @methods
@@ -169,7 +169,7 @@ def test_images_of_the_wrong_size_are_refused_with_their_shape(cls):
     model = ce.build("lenet5(size=20)")
     method = quick(cls)
     message = refusal(lambda: ce.measure(method(model, data()), data(), speed=False), untouched=[model])
-    says(message, "28, 28)")
+    expect(message, "28, 28)")
     assert "cannot take images of 'digits[" in message or "cannot be followed" in message
 
 
@@ -178,20 +178,20 @@ def test_images_of_the_wrong_size_are_refused_with_their_shape(cls):
 def test_grey_images_are_refused_by_a_network_for_colours(spec, method):
     model = ce.build(spec)
     message = refusal(lambda: ce.measure(method(model, data()), data(), speed=False), untouched=[model])
-    says(message, model.spec, "cannot take images of 'digits[", "(1, 28, 28)", "build it with this size and")
+    expect(message, model.spec, "cannot take images of 'digits[", "(1, 28, 28)", "build it with this size and")
 
 
 def test_a_network_of_too_few_classes_is_refused():
     model = ce.build("lenet300(classes=4)")
     message = refusal(ce.measure, model, data(), untouched=[model])
-    says(message, "scores of shape (4,)", "has 10 classes", "build it with classes=10")
+    expect(message, "scores of shape (4,)", "has 10 classes", "build it with classes=10")
 
 
 def test_a_comparison_with_a_baseline_of_other_images_is_refused():
     model = plain()
     other = ce.metrics.Baseline.of(ce.build("lenet5(size=19)"), misfit())
     message = refusal(ce.measure, model, data(), baseline=other, untouched=[model])
-    says(message, "the baseline was prepared on", "Baseline.of")
+    expect(message, "the baseline was prepared on", "Baseline.of")
 
 
 # Model files
@@ -216,7 +216,7 @@ def test_a_file_that_is_no_intact_model_file_is_refused_by_name(kind, made, part
     content = made(files.model_bytes(ce.MagnitudePruning()(plain())), monkeypatch)
     path.write_bytes(content)
     for use, options in ((ce.load_model, {}), (files.load, {"into": into}), (ce.inspect, {}), (files.describe, {})):
-        says(refusal(use, path, kind=FileFormatError, untouched=[into], **options), str(path), *parts)
+        expect(refusal(use, path, kind=FileFormatError, untouched=[into], **options), str(path), *parts)
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
 
@@ -224,7 +224,7 @@ def test_a_file_of_another_network_is_refused_and_the_network_stays_as_it_was(tm
     ce.save(plain(), tmp_path / "m.ce")
     other = ce.build("lenet300(size=28)")
     message = refusal(files.load, tmp_path / "m.ce", into=other, untouched=[other])
-    says(message, str(tmp_path / "m.ce"), "conv1", "load into a network of the structure that was saved")
+    expect(message, str(tmp_path / "m.ce"), "conv1", "load into a network of the structure that was saved")
 
 
 def test_a_network_that_no_file_can_hold_leaves_the_file_that_was_there(tmp_path):
@@ -232,6 +232,6 @@ def test_a_network_that_no_file_can_hold_leaves_the_file_that_was_there(tmp_path
     ce.save(model, path)
     before = path.read_bytes()
     model.fc1.weight = nn.Parameter(model.fc1.weight.detach().to(torch.complex64))
-    says(refusal(ce.save, model, path), "layer 'fc1'", "part 'weight'", "complex64 cannot be stored")
-    says(refusal(ce.save, plain(), path, kind=ValueError, coding="zip"), "packed, huffman, ans")
+    expect(refusal(ce.save, model, path), "layer 'fc1'", "part 'weight'", "complex64 cannot be stored")
+    expect(refusal(ce.save, plain(), path, kind=ValueError, coding="zip"), "packed, huffman, ans")
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
