@@ -11,7 +11,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.graph import find_channels
-from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, RandomPruning
+from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD
 from compedu.methods.pruning.filters import channel_scores, counts_over_all, filter_norms
 from compedu.methods.pruning.random_weights import random_scores
 from compedu.networks import build
@@ -277,3 +277,9 @@ def test_magnitude_beats_random_and_whole_filters_cost_more_than_single_weights(
     assert correct(MagnitudePruning(sparsity=0.8)) > correct(RandomPruning(sparsity=0.8)) + 100
     assert correct(MagnitudePruning(sparsity=0.98)) < 200
     assert correct(FilterPruning(sparsity=0.75)) < evaluate(model, data).correct - 20
+
+
+def test_filter_pruning_names_the_layers_inside_factored_ones_with_the_reason():
+    factored = TruncatedSVD(rank=0.2)(build("lenet5(size=28)"))
+    with pytest.raises(CompressionError, match=r"conv1\.first.*already compressed \(Factored\)"):
+        FilterPruning()(factored)

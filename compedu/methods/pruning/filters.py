@@ -95,9 +95,10 @@ class FilterPruning(SelectiveMethod):
         """Remove channels from every group of coupled layers that is selected."""
         channels = find_channels(task.source, example_input(task))
         chosen = task.selected_layers()
-        for name, reason in channels.left_out:
-            if name in chosen:
-                task.skip(name, reason)
+        for left, reason in channels.left_out:
+            for name in chosen:
+                if name == left or name.startswith(f"{left}."):  # the two layers inside a factored one
+                    task.skip(name, reason)
         groups = [group for group in channels.groups if self.wants(task, group, chosen)]
         task.refuse_if_nothing_done(len(groups))
         scores = [channel_scores(task.model, group, self.norm) for group in groups]
