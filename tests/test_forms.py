@@ -160,3 +160,10 @@ def test_activation_codes_agree_with_torch_fake_quantization():
 def test_every_form_is_listed_once():
     assert len(set(FORMS)) == len(FORMS) == 5
     assert kernel_of(nn.Linear(2, 3)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("make, kind", CASES)
+def test_an_input_with_too_few_channels_is_refused(make, kind):
+    form, x = example(make, kind)
+    with pytest.raises(RuntimeError):
+        form(x[:, :1])
