@@ -167,3 +167,9 @@ def test_an_input_with_too_few_channels_is_refused(make, kind):
     form, x = example(make, kind)
     with pytest.raises(RuntimeError):
         form(x[:, :1])
+
+
+def test_linear_forms_take_any_leading_dimensions():
+    for make in MAKERS[:-1]:
+        form, x = example(make, "linear")
+        torch.testing.assert_close(form(x[None, :, None]), form(x)[None, :, None])

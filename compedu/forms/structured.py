@@ -47,7 +47,8 @@ class BlockCirculant(Form):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply in the frequency domain: each block costs O(b log b) instead of b^2."""
-        if x.shape[1] != self.geometry.shape[1]:  # broadcasting would let one channel pass for many
+        channels = x.shape[-1 if self.geometry.kind == "linear" else 1]
+        if channels != self.geometry.shape[1]:  # broadcasting would let one channel pass for many
             raise RuntimeError(f"expected input with {self.geometry.shape[1]} channels, got {tuple(x.shape)}")
         x = self.act(x)
         if self.geometry.kind == "linear":
