@@ -53,8 +53,14 @@ def scipy_exact(broke, fixed):
     return float(binomtest(broke, broke + fixed).pvalue) if broke + fixed else 1.0
 
 
+def wilson_plain(correct, total):
+    share, square = correct / total, 1.959964**2 / total
+    middle, half = share + square / 2, (square * share * (1 - share) + square**2 / 4) ** 0.5
+    return (middle - half) / (1 + square), (middle + half) / (1 + square)
+
+
 RIGHT = {
-    "interval": [wilson, wilson_by_search],
+    "interval": [wilson, wilson_by_search, wilson_plain],
     "paired": [exact, scipy_exact],
     "dense_bytes": [lambda n: 4 * n, lambda n: n * 32 / 8],
     "criteria": [lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, s / t), lambda a, b, s, t: (a / b, (a - b) / b, (a - b) / a, s / t)],
@@ -136,11 +142,13 @@ def test_an_answer_stays_hidden_until_a_prediction_is_committed(tmp_path):
     assert not open_question.committed and open_question.reveal(91.0).startswith("Hidden")
     assert "91" not in open_question.reveal(91.0) and book.entries == []
     first = predict("zeros", "Accuracy?", 80, "%", book)
-    assert first.reveal(91.0) == "You predicted 80 %; measured: 91 %, 11 % above it."
+    assert first.reveal(91.0) == "You predicted 80 %; measured: 91 %, 11 points above it."
     assert predict("zeros", "Accuracy?", 91, "%", book).value == 80  # the first committed number stands
     assert json.loads((tmp_path / "book.json").read_text())["entries"][0]["value"] == 80
     with pytest.raises(ValueError, match="a number of %"):
         predict("zeros", "Accuracy?", "many", "%", book)
+    with pytest.raises(ValueError, match="between 0 and 100"):
+        predict("other", "Accuracy?", 160, "%", book)
 
 
 def test_source_is_shown_without_its_docstring():

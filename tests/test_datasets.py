@@ -160,3 +160,11 @@ def test_the_fixed_order_is_a_permutation_that_the_seed_decides():
     assert sorted(fixed_order(100, 1).tolist()) == list(range(100))
     assert fixed_order(100, 1).tolist() != fixed_order(100, 2).tolist()
     assert fixed_order(8, 0).tolist() == [7, 0, 6, 1, 2, 4, 5, 3]  # computed once; no library update may change it
+
+
+def test_a_set_of_which_nothing_is_cut_is_the_same_set():
+    data = load("digits")
+    assert data.shortened(train=1000, validation=5000) is data
+    assert data.shortened(validation=100).name == "digits[1000/100/400]"
+    with pytest.raises(CompressionError, match="whole numbers from 0"):
+        data.shortened(train=-3)

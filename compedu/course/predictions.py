@@ -1,5 +1,6 @@
 """Predict before you see: an answer stays hidden until a prediction stands in the lab book."""
 
+import math
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
@@ -27,9 +28,11 @@ class Prediction:
         if self.value is None:
             return f"Hidden: commit a prediction first. {self.question}"
         if self.book is not None:
-            self.book.write("measurement", self.name, predicted=self.value, measured=measured, unit=self.unit, reason=reason)
+            why = {"reason": reason} if reason else {}
+            self.book.write("measurement", self.name, predicted=self.value, measured=round(measured, 4), unit=self.unit, **why)
         gap = measured - self.value
-        side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {self.unit} {'above' if gap > 0 else 'below'} it"
+        apart = "points" if self.unit == "%" else self.unit
+        side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {apart} {'above' if gap > 0 else 'below'} it"
         return f"You predicted {self.value:.3g} {self.unit}; measured: {measured:.3g} {self.unit}, {side}."
 
     def __repr__(self) -> str:
@@ -46,6 +49,8 @@ def predict(name: str, question: str, value: Any, unit: str, book: LabBook | Non
         return Prediction(name, question, unit, None, book)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"a prediction is a number of {unit}, got {value!r}")
+    if not math.isfinite(value) or (unit == "%" and not 0 <= value <= 100):
+        raise ValueError(f"a prediction in {unit} lies {'between 0 and 100' if unit == '%' else 'on the number line'}, got {value!r}")
     before = book.newest("prediction", name) if book is not None else None
     if book is not None and (before is None or before["value"] != value):
         book.write("prediction", name, question=question, value=value, unit=unit)

@@ -8,6 +8,7 @@ from numbers import Real
 from compedu import files
 from compedu.networks import build
 
+ROUNDING = 1e-9  # of the last bits of a right formula
 Z = 1.959964  # the normal distribution's 97.5 % point
 
 
@@ -40,14 +41,15 @@ def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
     """Check a function (correct, total) -> (low, high): the Wilson 95 % interval (Wilson 1927)."""
     for correct, total in ((0, 50), (45, 50), (3480, 4000), (397, 397), (1, 7)):
         low, high = numbers(function, 2, correct, total)
-        assert 0 <= low <= correct / total <= high <= 1 + 1e-12, (
-            f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {correct / total:.4f} and "
+        share = correct / total
+        assert -ROUNDING <= low <= share + ROUNDING and share - ROUNDING <= high <= 1 + ROUNDING, (
+            f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {share:.4f} and "
             "stay inside 0..1. Does yours leave it where all answers are right?"
         )
         for end in (low, high):
-            spread = math.sqrt(end * (1 - end) / total)
-            assert abs(abs(correct / total - end) - Z * spread) < 2e-4, (
-                f"for {correct} of {total}, the end {end:.4f} is {abs(correct / total - end):.4f} away from the observed "
+            spread = math.sqrt(max(0.0, end * (1 - end)) / total)
+            assert abs(abs(share - end) - Z * spread) < 2e-4, (
+                f"for {correct} of {total}, the end {end:.4f} is {abs(share - end):.4f} away from the observed "
                 f"share, but {Z:.2f} standard errors AT THAT END are {Z * spread:.4f}. Which share stands under the root?"
             )
     return "each end is the share from which the observation is just 1.96 standard errors away"

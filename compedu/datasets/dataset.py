@@ -67,8 +67,15 @@ class Dataset:
         return hashing.tensors_digest({f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"})
 
     def shortened(self, train: int | None = None, validation: int | None = None, test: int | None = None) -> "Dataset":
-        """Return the set with only the first images of each split: quick runs; the name says so."""
+        """Return the set with only the first images of each split: quick runs; the name says so.
+
+        A split that has no more images than asked for stays as it is; a set of which nothing is cut is the same set.
+        """
         sizes = {"train": train, "validation": validation, "test": test}
+        if any(size is not None and size < 0 for size in sizes.values()):
+            raise CompressionError(f"data set {self.name!r} cannot be cut to {sizes}: sizes are whole numbers from 0")
+        if all(size is None or size >= len(self.split(s)[0]) for s, size in sizes.items()):
+            return self
         parts = {f"{kind}_{s}": getattr(self, f"{kind}_{s}")[:n] for s, n in sizes.items() for kind in "xy"}
         kept = [str(len(parts[f"x_{s}"])) for s in SPLITS]
         return replace(self, name=f"{self.name.split('[')[0]}[{'/'.join(kept)}]", **parts)
