@@ -10,7 +10,7 @@ ifndef PYTHON
 PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11 python; do \
 	$$name -c '$(SUITS)' 2>/dev/null && command -v $$name && break; done)
 endif
-# Options for pip. The small CPU build of torch: PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# Options for pip, such as PIP_ARGS="--extra-index-url ADDRESS" for the small CPU build of torch (see the README).
 PIP_ARGS ?=
 LEARNER ?= learner
 LAB_ARGS ?=
