@@ -5,9 +5,9 @@ from typing import Any
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.explorers.comparison import trade_off
 from compedu.explorers.explorer import Explorer
 from compedu.explorers.noise import criteria, gallery, noise_dots
-from compedu.explorers.tradeoff import trade_off
 from compedu.methods import Method
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from compedu.explorers.colours import DENSE, GREY, LIVE
+from compedu.explorers.colours import DENSE, LIVE, TEXT
 from compedu.explorers.words import bytes_text
 from compedu.metrics import Report
 
@@ -28,7 +28,7 @@ def trade_off(reports: Sequence[Report], baseline: Report) -> go.Figure:
     figure.update_layout(
         width=760, height=380, margin={"l": 60, "r": 20, "t": 10, "b": 50}, showlegend=False,
         xaxis={"type": "log", "title": "bytes of the file (log)", "tickformat": "~s"}, yaxis={"title": "accuracy, %"},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GREY},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT},
     )  # fmt: skip
     return figure
 

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from compedu.knobs import Knob, knobs
 from compedu.methods import Method
 
-STEPS = 100  # positions of a slider over the tour, at least
+STEPS = 100  # positions of a slider over a range without round steps
 
 
 class Control:
@@ -23,7 +23,8 @@ class Control:
     def __init__(self, name: str, knob: Knob, value: Any, changed: Callable[[], None]):
         self.name, self.knob = name, knob
         self._changed, self._quiet, self._value = changed, False, value
-        self.slider, self.field = _slider(knob, name), _field(knob, name)
+        self.places = places(knob)  # the slider's positions: it knows their numbers only, so that it rounds nothing
+        self.slider, self.field = _slider(self.places, knob, name), _field(knob, name)
         fields = [field for field in (self.slider, self.field) if field is not None]
         for field in fields:
             field.observe(self._moved, "value")
@@ -50,12 +51,12 @@ class Control:
         self._quiet = True
         try:
             for field in fields:
-                if isinstance(field, widgets.Text) and self.knob.per_layer:
-                    field.value = as_text(value)
-                elif field is self.slider and (isinstance(value, Mapping) or type(value) is not self.knob.type):
-                    continue  # values per layer, or a rank instead of a fraction: no place on the slider
-                elif field is not None:
-                    field.value = value
+                if field is None:
+                    continue
+                if field is not self.slider:
+                    field.value = as_text(value) if self.knob.per_layer and isinstance(field, widgets.Text) else value
+                elif type(value) in (int, float):  # values per layer have no place on the slider
+                    field.value = min(range(len(self.places)), key=lambda index: abs(self.places[index] - value))
         finally:
             self._quiet = False
 
@@ -72,11 +73,9 @@ class Control:
         self._changed()
 
     def _read(self, source: widgets.Widget, shown: Any) -> Any:
-        if isinstance(source, widgets.Text) and self.knob.per_layer:
-            return self.knob.parse(shown)
-        if source is self.slider and self.knob.type is float:
-            return float(f"{shown:.3g}") if self.knob.log else round(shown, 9)  # 0.1 * 3 is not 0.3
-        return shown
+        if source is self.slider:
+            return self.places[shown]
+        return self.knob.parse(shown) if self.knob.per_layer and isinstance(source, widgets.Text) else shown
 
 
 def controls_of(method: Method, changed: Callable[[], None]) -> dict[str, Control]:
@@ -91,18 +90,36 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def _slider(knob: Knob, name: str) -> widgets.Widget | None:
-    """Return the slider over the range worth showing, where there is one."""
+def places(knob: Knob) -> list[int | float]:
+    """Return the values that a slider stops at: round steps over the range worth showing, or equal ratios; maybe none."""
     if knob.tour is None or knob.choices or knob.type not in (int, float):
-        return None
+        return []
     low, high = knob.tour
-    looks = {"readout": False, "layout": widgets.Layout(flex="1 1 auto", width="110px"), "tooltip": f"{name}: {knob.help}"}
-    if knob.type is int:
-        return widgets.IntSlider(min=low, max=high, **looks)
     if knob.log:
-        ends = {"min": math.log10(low), "max": math.log10(high)}
-        return widgets.FloatLogSlider(**ends, step=(ends["max"] - ends["min"]) / STEPS, value=low, **looks)
-    return widgets.FloatSlider(min=low, max=high, value=low, step=step_of(low, high), **looks)
+        spread = [low * (high / low) ** (i / STEPS) for i in range(STEPS + 1)]
+        return sorted({round(v) if knob.type is int else float(f"{v:.2g}") for v in spread})
+    if knob.type is int:
+        return list(range(low, high + 1, max(1, (high - low) // STEPS)))
+    step = step_of(low, high)
+    return [float(f"{low + i * step:.9g}") for i in range(round((high - low) / step) + 1)]
+
+
+def step_of(low: float, high: float) -> float:
+    """Return the smallest round step that divides low..high into at most `STEPS` parts.
+
+    >>> step_of(0.0, 0.97), step_of(0.99, 1)
+    (0.01, 0.0001)
+    """
+    least = (high - low) / STEPS * (1 - 1e-9)
+    power = 10 ** math.floor(math.log10(least))
+    return float(f"{min(digit * power for digit in (1, 2, 5, 10) if digit * power >= least):.3g}")
+
+
+def _slider(stops: list, knob: Knob, name: str) -> widgets.Widget | None:
+    if not stops:
+        return None
+    layout = widgets.Layout(flex="1 1 auto", width="110px")
+    return widgets.IntSlider(min=0, max=len(stops) - 1, readout=False, layout=layout, tooltip=f"{name}: {knob.help}")
 
 
 def _field(knob: Knob, name: str) -> widgets.Widget:
@@ -118,13 +135,3 @@ def _field(knob: Knob, name: str) -> widgets.Widget:
     if knob.per_layer:
         return widgets.Text(continuous_update=False, **narrow, **tip)
     return (widgets.IntText if knob.type is int else widgets.FloatText)(**narrow, **tip)
-
-
-def step_of(low: float, high: float) -> float:
-    """Return the largest round step that divides low..high into at least `STEPS` parts, or nearly so.
-
-    >>> step_of(0.0, 0.97), step_of(0.99, 1)
-    (0.01, 0.0001)
-    """
-    power = 10 ** math.floor(math.log10((high - low) / STEPS * 1.05))
-    return next(float(f"{digit * power:.3g}") for digit in (5, 2, 1) if digit * power <= (high - low) / STEPS * 1.05)

@@ -1,19 +1,20 @@
 """The one figure of an explorer: gauges on top, the family's picture on the left, the trade-off curve on the right."""
 
+import math
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.basedatatypes import Undefined
-from plotly.serializers import custom_serializers
-from traitlets import observe
 
 from compedu.explorers import gauges, tradeoff
 from compedu.explorers.colours import BLACK, GREY, TEXT
+from compedu.explorers.drawing import Drawing
 from compedu.explorers.pictures import Picture
 from compedu.explorers.places import BESIDE, CURVE, GAUGES, HEIGHT, LEFT, LOWER, RIGHT, UPPER, WIDTH, across, down
 from compedu.explorers.view import View
+from compedu.explorers.words import bytes_text
 
+FONT = "Arial, Helvetica, sans-serif"  # narrow, and the same widths on all systems
 LINES = "rgba(140, 140, 140, 0.5)"
 
 
@@ -41,18 +42,16 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
     """Return the layout: it depends on the dense network and the picture, never on the knob."""
     shown = tradeoff.reports_shown(view)
     axes = gauge_axes(view) | picture_axes() | {
-        "xaxis5": axis("y5", across(*RIGHT), fixedrange=False) | tradeoff.size_axis(shown),
-        "yaxis5": axis("x5", down(*CURVE), fixedrange=False, ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
-    }  # fmt: skip
+        "xaxis5": axis("y5", across(*RIGHT)) | tradeoff.size_axis(shown),
+        "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
+    } | legend_axes(RIGHT[0] - 46)
     for name, settings in picture.axes.items():
         axes[name] = axes[name] | settings
     heads = [
         heading(0, UPPER[0] - 18, picture.headings[0], 11), heading(0, LOWER[0] - 18, picture.headings[1], 11),
         heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE, 12),
     ]  # fmt: skip
-    legend = {"x": RIGHT[1] / WIDTH, "y": 1 - CURVE[1] / HEIGHT, "xanchor": "right", "yanchor": "bottom", "font": {"size": 11}}
     return base(WIDTH, HEIGHT) | axes | {
-        "showlegend": True, "legend": legend | {"bgcolor": "rgba(0,0,0,0)", "tracegroupgap": 0, "itemsizing": "constant"},
         "annotations": [head for head in heads if head["text"]], "shapes": [one_line(), *([BLACK_GROUND] if picture.black else [])],
         "images": picture.images(view),
     }  # fmt: skip
@@ -62,8 +61,8 @@ def base(width: int, height: int) -> dict[str, Any]:
     """Return what all layouts share: no margins, so that places are pixels, and no colour of their own."""
     return {
         "template": go.layout.Template(), "width": width, "height": height, "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
-        "font": {"size": 11, "color": TEXT}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "barmode": "overlay", "bargap": 0.1, "hovermode": "closest", "dragmode": False, "uirevision": "keep",
+        "font": {"size": 11, "color": TEXT, "family": FONT}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "barmode": "overlay", "showlegend": False, "bargap": 0.1, "hovermode": "closest", "dragmode": False, "uirevision": "keep",
     }  # fmt: skip
 
 
@@ -73,7 +72,7 @@ def gauge_axes(view: View) -> dict[str, Any]:
     speeds = {"tickvals": [-1, -0.602, -0.301, 0, 0.301, 0.602, 1], "ticktext": ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"]}
     made = {
         "xaxis": axis("y", across(*GAUGES[0]), range=[0, 100], ticksuffix=" %", tickvals=[0, 25, 50, 75, 100]),
-        "xaxis2": axis("y2", across(*GAUGES[1]), range=[0, ghost], nticks=5, ticksuffix="B", tickformat="~s"),
+        "xaxis2": axis("y2", across(*GAUGES[1]), range=[0, ghost], **byte_ticks(ghost)),
         "xaxis3": axis("y3", across(*GAUGES[2]), range=[-1, 1], **speeds),
         # captions: 0, 1, 2 are where the gauges begin
         "xaxis6": axis("y6", across(GAUGES[0][0], GAUGES[2][0]), range=[0, 2], visible=False),
@@ -82,6 +81,22 @@ def gauge_axes(view: View) -> dict[str, Any]:
     for number in ("", "2", "3"):
         made[f"yaxis{number}"] = axis(f"x{number}", bars, range=[-1, 1], visible=False)
     return made
+
+
+def legend_axes(left: float) -> dict[str, Any]:
+    """Return the axes of the legend below the trade-off curve; it is text, as plotly's own would push the plot aside."""
+    return {
+        "xaxis10": axis("y10", across(left, WIDTH), range=[0, 1], visible=False),
+        "yaxis10": axis("x10", down(CURVE[1] + 20, HEIGHT), range=[0, 1], visible=False),
+    }
+
+
+def byte_ticks(end: float) -> dict[str, Any]:
+    """Return about four round ticks from 0 to `end` bytes, with units."""
+    power = 10 ** math.floor(math.log10(end / 2))
+    step = max(digit * power for digit in (1, 2, 5) if digit * power <= end / 2)
+    ticks = [int(step * i) for i in range(int(end / step) + 1)]
+    return {"tickvals": ticks, "ticktext": [bytes_text(tick).replace(".0 ", " ").replace("0 MB", " MB") for tick in ticks]}
 
 
 def picture_axes() -> dict[str, Any]:
@@ -99,7 +114,7 @@ def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
     """Return an axis with the looks that all of them share."""
     return {
         "domain": domain, "anchor": anchor, "showgrid": False, "zeroline": False, "linecolor": LINES, "showline": True,
-        "ticks": "outside", "ticklen": 3, "tickcolor": LINES, "title": {"text": "", "standoff": 2, "font": {"size": 11}},
+        "ticks": "outside", "ticklen": 3, "tickcolor": LINES, "title": {"text": ""},
         "tickfont": {"size": 10}, "fixedrange": True, "automargin": False,
     } | settings  # fmt: skip
 
@@ -123,29 +138,6 @@ BLACK_GROUND = {  # shows through a picture where something is gone
 }  # fmt: skip
 
 
-class Drawing(go.FigureWidget):
-    """A `FigureWidget` whose state, asked for when a page is loaded again, is that of now, not that of its construction."""
-
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict:
-        """Return the state, or that of one `key`."""
-        state = super().get_state(key, drop_defaults)
-        if key is None and hasattr(self, "_layout_obj"):  # not while it is being made
-            as_sent = custom_serializers["to_json"]
-            state |= {"_widget_data": as_sent(self._data, self), "_widget_layout": as_sent(self._layout_obj._props, self)}
-        return state
-
-    def refresh(self) -> None:
-        """Send everything anew: a page that has just drawn the figure may have missed what changed meanwhile."""
-        names = sorted({name for trace in self._data for name in trace} - {"type", "uid"})
-        style = {name: [trace.get(name, Undefined) for trace in self._data] for name in names}
-        ends = {name: self._layout_obj._props[name] for name in ("xaxis5", "yaxis5")}
-        self._send_update_msg(style, ends, list(range(len(self._data))))
-
-    @observe("_js2py_traceDeltas")
-    def _handler_js2py_traceDeltas(self, change: dict) -> None:
-        """Ignore what the page says after each update: its defaults of all traces, which nobody here asks for."""
-
-
 class LiveFigure:
     """The figure on the screen, brought to a new view by sending only what differs."""
 
@@ -153,30 +145,38 @@ class LiveFigure:
         self._picture = picture
         self._shown = traces(view, picture, layer)
         self._ends = _ends(view)
+        self._moved: dict[int, set[str]] = {}  # what has ever changed since the figure was made
         self.widget = Drawing({"data": self._shown, "layout": layout(view, picture)})
-        self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False, "doubleClick": "reset"}
+        self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False}
 
     def show(self, view: View, layer: str | None = None) -> None:
         """Draw the view; the picture only where a `layer` is given."""
         made = moving(view)
         if layer is not None:
             made += drawn(view, self._picture, layer)
-        with self.widget.batch_update():
-            for index, new in enumerate(made):
-                old = self._shown[index]
-                if changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)}:
-                    self.widget.data[index].update(changed, overwrite=True)
-            self._widen(view)
+        changes = {
+            index: changed
+            for index, (old, new) in enumerate(zip(self._shown, made))
+            if (changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)})
+        }
+        for index, changed in changes.items():
+            self._moved.setdefault(index, set()).update(changed)
         self._shown[: len(made)] = made
+        self.widget.draw(changes, self._wider(view))
 
-    def _widen(self, view: View) -> None:
-        """Let the axes of the trade-off curve grow where a point lies outside; they never shrink."""
+    def refresh(self) -> None:
+        """Send all changes again: a page that has just drawn the figure may have missed some while it was loading."""
+        changes = {index: {name: self._shown[index][name] for name in names} for index, names in self._moved.items()}
+        self.widget.draw(changes, self.widget.ends)
+
+    def _wider(self, view: View) -> dict[str, dict]:
+        """Return axes of the trade-off curve that hold all points, where these do not; they never shrink."""
         low, floor = _ends(view)
-        if low < self._ends[0] or floor < self._ends[1]:
-            self._ends = min(low, self._ends[0]), min(floor, self._ends[1])
-            shown = tradeoff.reports_shown(view)
-            self.widget.layout.xaxis5.update(tradeoff.size_axis(shown))
-            self.widget.layout.yaxis5.update({"range": [self._ends[1], 101.0]})
+        if low >= self._ends[0] and floor >= self._ends[1]:
+            return {}
+        self._ends = min(low, self._ends[0]), min(floor, self._ends[1])
+        shown = tradeoff.reports_shown(view)
+        return {"xaxis5": tradeoff.size_axis(shown), "yaxis5": {"range": [self._ends[1], 101.0]}}
 
 
 def _ends(view: View) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from compedu.explorers.colours import DENSE, GREY, LIVE, PALE, PREVIEW, ROLES
 from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
 
-NAMES = ("accuracy", "size", "speed")
+NAMES = ("accuracy", "size of the file", "speed")
 SPEEDS = (0.1, 10.0)  # ends of the speed axis; what lies beyond is drawn at the end, with an arrow
 
 
@@ -33,7 +33,7 @@ def _captions(view: View) -> list[dict]:
 def _text(texts: list[str], y: float, size: int) -> dict:
     return {
         "type": "scatter", "mode": "text", "xaxis": "x6", "yaxis": "y6", "x": [0, 1, 2], "y": [y] * 3, "text": texts,
-        "textposition": "bottom right", "textfont": {"size": size}, "hoverinfo": "skip", "showlegend": False,
+        "textposition": "bottom right", "textfont": {"size": size}, "hoverinfo": "skip",
         "cliponaxis": False,
     }  # fmt: skip
 
@@ -88,14 +88,14 @@ def _exponent(ratio: float) -> float:
 def _bar(axis: str, length: list, base: list, colour: str, name: str, width: float = 1.6) -> dict:
     return _at(axis) | {
         "type": "bar", "orientation": "h", "x": length, "y": [0] * len(length), "base": base, "width": width,
-        "marker": {"color": colour, "line": {"width": 0, "color": GREY}}, "showlegend": False,
+        "marker": {"color": colour, "line": {"width": 0, "color": GREY}},
         "hovertemplate": name + "<extra></extra>",
     }  # fmt: skip
 
 
 def _tick(axis: str, at: list, colour: str, name: str, thickness: int) -> dict:
     return _at(axis) | {
-        "type": "scatter", "mode": "markers", "x": at, "y": [0] * len(at), "showlegend": False,
+        "type": "scatter", "mode": "markers", "x": at, "y": [0] * len(at),
         "marker": {"symbol": "line-ns", "size": 18, "line": {"width": thickness, "color": colour}},
         "hovertemplate": name + "<extra></extra>",
     }  # fmt: skip
@@ -105,7 +105,7 @@ def _dot(axis: str, value: list, above: list, below: list, colour: str, name: st
     return _at(axis) | {
         "type": "scatter", "mode": "markers", "x": value, "y": [0] * len(value),
         "marker": {"size": 11, "color": colour, "symbol": "diamond", "line": {"width": 1, "color": "#FFFFFF"}},
-        "showlegend": False, "cliponaxis": False, "hovertemplate": name + "<extra></extra>",
+        "cliponaxis": False, "hovertemplate": name + "<extra></extra>",
         "error_x": {
             "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 5,
             "color": colour,

@@ -1,11 +1,16 @@
 """Where things are in the figure, in pixels from the upper left corner."""
 
-WIDTH, HEIGHT = 652, 396  # beside the knobs it makes 900 x 520
-GAUGES = ((8, 214), (238, 428), (452, 636))  # from, to
+WIDTH, HEIGHT = 652, 390  # beside the knobs it makes 900 x 520
+GAUGES = ((10, 204), (236, 424), (456, 634))  # from, to
 LEFT, RIGHT = (40, 300), (366, 644)  # the picture, the trade-off curve
-UPPER, LOWER = (142, 268), (318, 364)  # the picture's places: top and bottom
+UPPER, LOWER = (142, 266), (314, 358)  # the picture's places: top and bottom
 BESIDE = (212, 300)  # a third one, at the right end of the lower one
-CURVE = (130, 354)
+CURVE = (130, 336)
+
+
+def title(text: str) -> dict:
+    """Return the title of an axis."""
+    return {"text": text, "standoff": 0, "font": {"size": 11}}
 
 
 def across(left: float, right: float) -> list[float]:

@@ -42,11 +42,11 @@ class Screen:
         self.layer = widgets.Dropdown(options=layer_names(view), value=picture.start(view.before), layout=widgets.Layout(width="100%"))
         self.layer.observe(lambda change: looked(), "value")
         self.figure = LiveFigure(view, picture, self.layer.value)
-        self.browser = Browser(self.figure.widget.refresh, csv)
-        self.code = widgets.Text(continuous_update=False, layout=widgets.Layout(flex="1 1 300px"), tooltip="the method as code: change it, or copy it")
+        self.browser = Browser(self.figure.refresh, csv)
+        self.code = widgets.Text(continuous_update=False, layout=widgets.Layout(flex="1 1 280px", width="280px"), tooltip="the method as code: change it, or copy it")
         self._coded, self._quiet = coded, False
         self.code.observe(self._typed, "value")
-        self.state, self.message = widgets.HTML(), widgets.HTML()
+        self.state, self.message = widgets.HTML(layout=widgets.Layout(flex="0 0 auto")), widgets.HTML()
         self.buttons = {name: _button(name, tip, actions[name]) for name, tip in BUTTONS.items()}
         self.progress = widgets.IntProgress(layout=widgets.Layout(width="100%", margin="2px 0"))
         self.panes = {name: widgets.HTML() for name in TABS}
@@ -59,12 +59,15 @@ class Screen:
 
     def _left(self, controls: Mapping[str, Control]) -> widgets.Widget:
         knobs = [control.widget for control in controls.values()]
-        more = widgets.Accordion([widgets.VBox(knobs[SHOWN_KNOBS:])], titles=("more knobs",), layout=widgets.Layout(margin="4px 0"))
+        rest = widgets.VBox(knobs[SHOWN_KNOBS:], layout=widgets.Layout(display="none"))
+        more = widgets.ToggleButton(description="More knobs", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method")
+        more.observe(lambda change: setattr(rest.layout, "display", None if change["new"] else "none"), "value")
         which = widgets.VBox([widgets.HTML("<label>layer in the picture</label>"), self.layer])
         which.add_class("compedu-knob")
         self._training = widgets.VBox([widgets.HBox([self.buttons["Run"], self.buttons["Cancel"]]), self.progress])
-        rest = [widgets.HBox([self.buttons["Reset"], self.buttons["Pin"]]), *([more] if knobs[SHOWN_KNOBS:] else []), which]
-        left = widgets.VBox([*knobs[:SHOWN_KNOBS], self._training, *rest], layout=widgets.Layout(width="236px", flex="0 0 236px"))
+        row = widgets.HBox([self.buttons["Reset"], self.buttons["Pin"], *([more] if rest.children else [])])
+        children = [*knobs[:SHOWN_KNOBS], self._training, row, rest, which]
+        left = widgets.VBox(children, layout=widgets.Layout(width="236px", flex="0 0 236px"))
         left.add_class("compedu-left")
         return left
 
@@ -192,5 +195,5 @@ def _groups(view: View) -> list[tuple[str, tuple]]:
     """Return the points of the trade-off curve by what they are."""
     return [
         ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), ("pin", tuple(view.pins)),
-        ("as measured", view.asked), ("this method, stored", view.points), ("small dense network", view.controls),
+        ("as measured", view.asked), ("this method, stored", view.points), ("small dense net", view.controls),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from compedu.errors import Cancelled
 from compedu.explorers.runner import Runner
 from compedu.explorers.toured import main_knob
 from compedu.explorers.view import View
-from compedu.methods import Method
+from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure
 from compedu.sweeps import grid, nearest, stored_points
 from compedu.training import Step, listening
@@ -35,8 +35,9 @@ class Session:
         self.lock = threading.RLock()
         self.baseline = Baseline.of(model, data, split)
         dense = measure(model, data, baseline=self.baseline, split=split, speed=False)
-        stored = stored_points(type(method), model, data, split)
-        self.view = View(data, split, dense, model, method, points=stored.points, controls=stored.controls)
+        points, controls = stored_points(type(method), model, data, split)
+        controls = () if isinstance(method, SmallDense) else controls  # it is the control itself
+        self.view = View(data, split, dense, model, method, points=points, controls=controls)
         self.seen: dict[str, Report] = {}  # final reports by method
         self.looks = 0
         self.steps = (0, 1)  # of a training: done, all

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from compedu.explorers import gauges, tradeoff
-from compedu.explorers.figure import axis, base, gauge_axes, heading, one_line
+from compedu.explorers.figure import axis, base, gauge_axes, heading, legend_axes, one_line
 from compedu.explorers.places import CURVE, HEIGHT, WIDTH, across, down
 from compedu.explorers.toured import in_order, main_knob
 from compedu.explorers.view import View
@@ -16,7 +16,7 @@ from compedu.explorers.words import sentence
 from compedu.metrics import Report
 from compedu.sweeps import method_of
 
-SLIDER = 70  # pixels below the plot
+SLIDER = 84  # pixels below the plot
 
 
 def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> str:
@@ -38,7 +38,7 @@ def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> st
         figure.layout.sliders = [_slider(view, points, start)]
         figure.layout.height = HEIGHT + SLIDER
         _lift(figure)
-    plot = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, config={"displayModeBar": False})
+    plot = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, auto_play=False, config={"displayModeBar": False})
     return f"{plot}<p>{html.escape(shown.method)}: {html.escape(sentence(shown, view.baseline, _is_own(view, shown)))}</p>"
 
 
@@ -54,9 +54,9 @@ def _traces(view: View, report: Report) -> list[dict]:
 
 
 def _frame(view: View, report: Report, name: str) -> go.Frame:
-    """Return what a position of the slider changes: the gauges, and the last trace, which is the live point."""
+    """Return what a position of the slider changes: the gauges, and the live point with its name in the legend."""
     made = _traces(view, report)
-    moving = [*range(len(gauges.traces(view))), len(made) - 1]
+    moving = [*range(len(gauges.traces(view))), len(made) - 2, len(made) - 1]
     return go.Frame(name=name, traces=moving, data=[_changing(made[index]) for index in moving])
 
 
@@ -91,19 +91,17 @@ def _value(view: View, point: Report, knob: str) -> str:
 
 def _layout(view: View) -> dict[str, Any]:
     shown = tradeoff.reports_shown(view)
-    return base(WIDTH, HEIGHT) | gauge_axes(view) | {
+    return base(WIDTH, HEIGHT) | gauge_axes(view) | legend_axes(40) | {
         "xaxis5": axis("y5", across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
         "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
-        "showlegend": True, "shapes": [one_line()], "annotations": [heading(8, 108, tradeoff.TITLE, 12)],
-        "legend": {"x": (WIDTH - 12) / WIDTH, "y": 1 - CURVE[1] / HEIGHT, "xanchor": "right", "yanchor": "bottom", "font": {"size": 11}},
-    }  # fmt: skip
+        "shapes": [one_line()], "annotations": [heading(8, 108, tradeoff.TITLE, 12)],
+    }
 
 
 def _lift(figure: go.Figure) -> None:
     """Move everything up, to make room for the slider at the bottom."""
     share, foot = HEIGHT / (HEIGHT + SLIDER), SLIDER / (HEIGHT + SLIDER)
-    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis5", "yaxis6"):
+    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis5", "yaxis6", "yaxis10"):
         figure.layout[name].domain = [foot + share * end for end in figure.layout[name].domain]
     for note in figure.layout.annotations:
         note.y = foot + share * note.y
-    figure.layout.legend.y = foot + share * figure.layout.legend.y

@@ -7,7 +7,7 @@ STYLE = """<style>
 .compedu label { font-weight: 600; font-size: 12px; }
 .compedu-top { align-items: center; gap: 6px; }
 .compedu-top input { font-family: var(--jp-code-font-family, monospace); }
-.compedu-state { display: flex; gap: 8px; align-items: center; white-space: nowrap; }
+.compedu-state { padding-right: 8px; display: flex; gap: 8px; align-items: center; white-space: nowrap; }
 .compedu-badge { font-weight: 700; font-size: 12px; padding: 1px 8px; border-radius: 3px; border: 2px solid #8C8C8C; }
 .compedu-badge.PREVIEW { border-style: dashed; border-color: #56B4E9; }
 .compedu-badge.MEASURING, .compedu-badge.RUNNING { border-color: #E69F00; }
@@ -20,7 +20,7 @@ STYLE = """<style>
 .compedu-error { border-left: 4px solid #D55E00; padding: 2px 8px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .compedu-note { border-left: 4px solid #56B4E9; padding: 2px 8px; }
 .compedu-error pre { font-size: 11px; max-height: 220px; overflow: auto; }
-.compedu-left { max-height: 396px; overflow-x: hidden; overflow-y: auto; }
+.compedu-left { padding-right: 6px; max-height: 390px; overflow-x: hidden; overflow-y: auto; }
 .compedu-knob .widget-html, .compedu-knob .widget-html-content { height: auto; min-height: 0; line-height: 1.2; margin-bottom: 0; }
 .compedu-strip { display: flex; gap: 10px; align-items: flex-start; overflow-x: auto; }
 .compedu-strip figure { margin: 0; text-align: center; flex: none; }
@@ -34,7 +34,7 @@ STYLE = """<style>
 .compedu-table caption { text-align: left; font-weight: 600; }
 .compedu-table td, .compedu-table th { padding: 0 10px 0 0; text-align: left; border-bottom: 1px solid rgba(140,140,140,.35); }
 .compedu .js-plotly-plot .infolayer text, .compedu .js-plotly-plot .cartesianlayer text, .compedu .js-plotly-plot .textpoint text
-  { fill: var(--jp-ui-font-color1, #444) !important; font-family: var(--jp-ui-font-family, sans-serif) !important; }
+  { fill: var(--jp-ui-font-color1, #444) !important; }
 .compedu .noUi-handle:focus, .compedu button:focus-visible, .compedu input:focus-visible, .compedu select:focus-visible
   { outline: 3px solid #E69F00; outline-offset: 1px; }
 @media (prefers-reduced-motion: reduce) { .compedu * { transition: none !important; animation: none !important; } }

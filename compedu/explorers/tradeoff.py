@@ -3,29 +3,40 @@
 import math
 from collections.abc import Sequence
 
-import plotly.graph_objects as go
-
-from compedu.explorers.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW, TEXT
+from compedu.explorers.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
 
 TITLE = "accuracy against size of the file"
-KINDS = tuple(zip((LIVE, *PINS, PREDICTION, PREVIEW), ("circle", "diamond", "triangle-up", "cross", "star", "x")))
 
 
 def traces(view: View) -> list[dict]:
     """Return the traces of the trade-off curve; their number and kinds never change."""
     live = [view.report] if view.report is not None else []
     return [
-        _line(view.controls, CONTROL, "dot", "small dense network"),
-        _line(view.points, PREVIEW, "dash", "this method, stored"),
+        _line(view.controls, CONTROL, "dot", "small dense net"),
+        _line(() if view.asked else view.points, PREVIEW, "dash", "this method, stored"),
         _prediction(view),
         _line(view.asked, LIVE, "solid", "as measured"),
         _marks([view.baseline], "square", CONTROL, "dense network"),
-        *[_marks(view.pins[i : i + 1], "star", colour, f"pin {'ABC'[i]}") for i, colour in enumerate(PINS)],
+        *[_pin(view.pins[i : i + 1], colour, "ABC"[i]) for i, colour in enumerate(PINS)],
         _marks(live, "diamond", LIVE if view.measured else PREVIEW, "now"),
+        _legend(view),
     ]
+
+
+def _legend(view: View) -> dict:
+    """Return the names of what is drawn, each in its colour."""
+    first = [("■", CONTROL, "dense"), ("◆", LIVE if view.measured else PREVIEW, "now")]
+    first += [("┅●", CONTROL, "small dense net")] if view.controls else []
+    first += [("╍●", PREVIEW, "this method, stored")] if view.points and not view.asked else []
+    second = [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
+    text = "<br>".join("   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line) for line in (first, second))
+    return {
+        "type": "scatter", "mode": "text", "xaxis": "x10", "yaxis": "y10", "x": [0], "y": [1], "text": [text],
+        "textposition": "bottom right", "textfont": {"size": 11}, "hoverinfo": "skip", "cliponaxis": False,
+    }  # fmt: skip
 
 
 def reports_shown(view: View) -> list[Report]:
@@ -71,8 +82,7 @@ def _coordinates(reports: Sequence[Report]) -> dict:
 def _line(reports: Sequence[Report], colour: str, dash: str, name: str) -> dict:
     ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
     return _coordinates(ordered) | {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name,
-        "showlegend": bool(ordered), "line": {"color": colour, "dash": dash, "width": 2},
+        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name, "line": {"color": colour, "dash": dash, "width": 2},
         "marker": {"size": 5, "color": colour}, "hovertemplate": "%{text}<extra>" + name + "</extra>",
     }  # fmt: skip
 
@@ -81,34 +91,23 @@ def _marks(reports: Sequence[Report], symbol: str, colour: str, name: str) -> di
     shown = _sized(reports)
     return _coordinates(shown) | {
         "type": "scatter", "mode": "markers", "xaxis": "x5", "yaxis": "y5", "name": name, "cliponaxis": False,
-        "showlegend": bool(shown), "hovertemplate": "%{text}<extra>" + name + "</extra>",
+        "hovertemplate": "%{text}<extra>" + name + "</extra>",
         "marker": {"symbol": symbol, "size": 12, "color": colour, "line": {"width": 1, "color": "#FFFFFF"}},
     }  # fmt: skip
+
+
+def _pin(reports: Sequence[Report], colour: str, letter: str) -> dict:
+    made = _marks(reports, "star", colour, f"pin {letter}")
+    return made | {"mode": "markers+text", "text": [letter] * len(reports), "hovertext": made["text"], "textposition": "top center",
+                   "hovertemplate": "%{hovertext}<extra>pin " + letter + "</extra>"}  # fmt: skip
 
 
 def _prediction(view: View) -> dict:
     pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted))
     return {
         "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": "your prediction",
-        "x": [size for size, _ in pairs], "y": [said for _, said in pairs], "showlegend": bool(pairs),
+        "x": [size for size, _ in pairs], "y": [said for _, said in pairs],
         "line": {"color": PREDICTION, "width": 2},
         "marker": {"symbol": "circle-open", "size": 8, "color": PREDICTION, "line": {"width": 2}},
         "hovertemplate": "your prediction: %{y:.1f} %<extra></extra>",
     }  # fmt: skip
-
-
-def trade_off(reports: Sequence[Report], baseline: Report) -> go.Figure:
-    """Return a figure of the accuracy of measured networks, of any methods, against the bytes of their files."""
-    figure = go.Figure(data=[_marks([baseline], "square", CONTROL, "dense network")])
-    for index, report in enumerate(reports):
-        colour, symbol = KINDS[index % len(KINDS)]
-        figure.add_trace(_marks([report], symbol, colour, report.method))
-    everything = [baseline, *reports]
-    figure.update_traces(xaxis="x", yaxis="y")
-    figure.update_layout(
-        width=720, height=380, margin={"l": 60, "r": 10, "t": 30, "b": 50}, font={"color": TEXT, "size": 12},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", title={"text": TITLE, "font": {"size": 13}},
-        legend={"orientation": "h", "y": -0.15}, xaxis=size_axis(everything),
-        yaxis=accuracy_axis(everything) | {"title": {"text": "accuracy, %"}},
-    )  # fmt: skip
-    return figure

@@ -25,10 +25,12 @@ def points_text(difference: float) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """Return a ratio of sizes: "14.5 times smaller", "1.2 times larger"."""
+    """Return how many times smaller something is, "14.5 times smaller than", or near 1 by how much, "3 % larger than"."""
     if f"{ratio:.2f}" == "1.00":
-        return "as large"
-    return f"{ratio:.1f} times smaller" if ratio > 1 else f"{1 / ratio:.2f} times larger"
+        return "as large as"
+    if 1 / 1.15 < ratio < 1.15:
+        return f"{100 * abs(1 - 1 / ratio):.0f} % {'smaller' if ratio > 1 else 'larger'} than"
+    return f"{ratio:.1f} times smaller than" if ratio > 1 else f"{1 / ratio:.1f} times larger than"
 
 
 def accuracy_lines(report: Report) -> tuple[str, ...]:
@@ -46,8 +48,7 @@ def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
         return ("…", "the file is being written")
     lines = [bytes_text(report.file_bytes)]
     if dense.file_bytes is not None:
-        ratio = times_text(dense.file_bytes / report.file_bytes)
-        lines.append(f"{ratio} {'as' if ratio == 'as large' else 'than'} {bytes_text(dense.file_bytes)}")
+        lines.append(f"{times_text(dense.file_bytes / report.file_bytes)} {bytes_text(dense.file_bytes)}")
     if report.coded_bytes is not None:
         lines.append(f"entropy-coded {bytes_text(report.coded_bytes)}")
     return tuple(lines)
@@ -61,14 +62,15 @@ def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
     low, high = timing.speed_up_interval
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
     return (
-        f"{timing.speed_up:.2f}×", f"95 %: {low:.2f}× to {high:.2f}×; {timing.verdict}",
-        f"batch {timing.batch_size}, {threads}: {', '.join(kernels(report))}",
+        f"{timing.speed_up:.2f}×", f"{low:.2f}× to {high:.2f}×: {timing.verdict}",
+        f"batch {timing.batch_size}, {threads}: {' + '.join(kernels(report))}",
     )  # fmt: skip
 
 
 def kernels(report: Report) -> tuple[str, ...]:
-    """Return the names of the kernels that run, each once, in the order of the layers."""
-    return tuple(dict.fromkeys(row.kernel for row in report.layers or () if row.kernel))
+    """Return the short names of the kernels that run, each once, in the order of the layers."""
+    names = [row.kernel.split(",")[0].removeprefix("float32 ") for row in report.layers or () if row.kernel]
+    return tuple(dict.fromkeys(names))
 
 
 def sentence(report: Report, dense: Report, measured: bool = True) -> str:

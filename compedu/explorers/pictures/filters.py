@@ -1,4 +1,4 @@
-"""Filter pruning: the filters of a layer as small images, what is removed pale, and with it the next layer's inputs."""
+"""Filter pruning: the filters of a layer as small images, what is removed faint, and with it the next layer's inputs."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from compedu.explorers.colours import DENSE, LIVE, WHITE
 from compedu.explorers.pictures.picture import (
     BELOW, BESIDE, MAIN, Picture, Table, bars, heatmap, largest_layer, layer_names, percent_text,
 )  # fmt: skip
-from compedu.explorers.places import UPPER, across, down
+from compedu.explorers.places import UPPER, across, down, title
 from compedu.explorers.view import View
 from compedu.forms import kernel_of
 from compedu.graph import find_channels
@@ -34,7 +34,7 @@ class Channels(NamedTuple):
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the filters, strongest first, and the next layer's weights on each of them; pale where they are gone."""
+    """Return the filters, strongest first, and the next layer's weights on each of them; faint where they are gone."""
     order, bank, strength = view.once(("filters", layer), lambda: _dense(view, layer))
     faint = np.isin(order, gone(view, layer))
     limit, top = float(np.abs(bank).max()) or 1.0, float(strength.max(initial=0)) or 1.0
@@ -153,11 +153,11 @@ def first_convolution(model: nn.Module) -> str:
 
 
 PICTURE = Picture(
-    main, below, ("filters, strongest first | who reads them; pale = gone", "filters: grey = dense, blue = left"), say, table,
+    main, below, ("filters, strongest first | who reads them; faint = gone", "filters: grey = dense, blue = left"), say, table,
     {
         "xaxis4": {"domain": across(4, 196), "visible": False},
         "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "xaxis8": {"domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "", "title": {"text": "filters", "standoff": 0}},
+        "xaxis8": {"domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "", "title": title("filters")},
         "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"}, "yaxis7": {"rangemode": "tozero", "nticks": 4},
     },
     start=first_convolution,

@@ -4,10 +4,11 @@ import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE
 from compedu.explorers.pictures.picture import BELOW, line
+from compedu.explorers.places import title
 from compedu.explorers.view import View
 
-HEADING = "training loss at each step: blue = this run, grey = the run before"
-AXES = {"xaxis7": {"title": {"text": "step", "standoff": 0}, "rangemode": "tozero"}, "yaxis7": {"rangemode": "tozero", "nticks": 3}}
+HEADING = "training loss: blue = this run, grey = the run before"
+AXES = {"xaxis7": {"title": title("step"), "rangemode": "tozero"}, "yaxis7": {"rangemode": "tozero", "nticks": 3}}
 MOST = 300  # points of a curve: the figure is no wider
 
 

@@ -1,4 +1,4 @@
-"""Structural matrices: the dense matrix, its projection and the difference; free numbers bright, copies pale."""
+"""Structural matrices: the dense matrix, its projection and the difference; free numbers bright, copies faint."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from compedu.explorers.view import View
 from compedu.forms import BlockCirculant, kernel_of
 
 SIDE = 32  # the upper left corner that is shown
-PALE_COPY = 0.4
+PALE_COPY = 0.35
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -22,7 +22,7 @@ def main(view: View, layer: str) -> list[dict]:
     copies = np.zeros_like(made, dtype=bool)
     if isinstance(after, BlockCirculant):
         copies[:, np.arange(made.shape[1]) % after.columns.shape[2] != 0] = True
-    nothing, limit = np.full_like(dense, np.nan), float(np.abs(dense).max()) / 2
+    nothing, limit = np.full_like(dense, np.nan), 2.5 * float(dense.std())
     bright = np.concatenate([dense, gap, np.where(copies, np.nan, made), gap, dense - made], axis=1)
     pale = np.concatenate([nothing, gap, np.where(copies, made, np.nan), gap, nothing], axis=1)
     return [heatmap(MAIN, bright, "weight", limit=limit), heatmap(MAIN, pale, "copy", limit=limit, opacity=PALE_COPY)]
@@ -63,7 +63,7 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, below, ("a corner: dense | projected, copies pale | difference", "numbers in each layer: grey = dense, blue = stored"),
+    main, below, ("a corner: dense | projected, copies faint | difference", "numbers in each layer: grey = dense, blue = stored"),
     say, table,
     {
         "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},

@@ -64,14 +64,14 @@ def line(at: tuple[str, str], x, y, name: str, colour: str = LIVE, mode: str = "
     return {
         "type": "scatter", "mode": mode, "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
         "line": {"color": colour, "width": 2} | style.pop("line", {}), "marker": {"color": colour, "size": 7},
-        "showlegend": False, "hovertemplate": name + ": %{y:.3g}<extra></extra>",
+        "hovertemplate": name + ": %{y:.3g}<extra></extra>",
     } | style  # fmt: skip
 
 
 def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **style) -> dict:
     """Return upright bars."""
     return {
-        "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name, "showlegend": False,
+        "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
         "marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
     } | style  # fmt: skip
 

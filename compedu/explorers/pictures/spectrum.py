@@ -5,6 +5,7 @@ import torch
 
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
 from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, Table, layer_names, line, percent_text
+from compedu.explorers.places import title
 from compedu.explorers.view import View
 from compedu.forms import Factored, kernel_of
 from compedu.methods.low_rank.rank import break_even
@@ -104,7 +105,7 @@ def table(view: View) -> Table:
 PICTURE = Picture(
     main, below, ("singular values: filled = kept, hatched red = larger", "dense, and its factors: area = numbers"), say, table,
     {
-        "xaxis4": {"title": {"text": "rank", "standoff": 0}}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
+        "xaxis4": {"title": title("rank")}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
         "xaxis7": {"visible": False}, "yaxis7": {"visible": False, "scaleanchor": "x7"},
     },
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""CReLU: the filters of a convolution, the stored ones bright and their negatives pale; the loss while it is trained."""
+"""CReLU: the filters of a convolution, the stored ones bright and their negatives faint; the loss while it is trained."""
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, loss.below, ("filters: bright = stored, pale = negatives of these", loss.HEADING), say, table,
-    {"xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False}} | loss.AXES,
+    main, loss.below, ("filters: bright = stored, faint = negatives of these", loss.HEADING), say, table,
+    {"xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"}} | loss.AXES,
     start=first_convolution,
 )  # fmt: skip

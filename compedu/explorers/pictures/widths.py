@@ -29,6 +29,6 @@ def table(view: View):
 
 
 PICTURE = Picture(
-    main, loss.below, ("filters of each layer: grey = given network, blue = small", loss.HEADING), say, table,
+    main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
     {"yaxis4": {"type": "log", "nticks": 4, "exponentformat": "SI"}} | loss.AXES,
 )  # fmt: skip
