@@ -24,11 +24,12 @@ from compedu.methods import Method
 
 SAID = """
 `{network}`, every method that needs no training, its first knob set to {moves} values in random order with
-`explorer.set(...)`. Times begin before the call. *Preview*: the call returned, the preview is drawn. *While measuring*: the
-same, but a new value every {every_ms:g} ms, as a slider gives them while it is dragged, so that the worker is busy with the
-value before. *First live figure*: the figure is drawn from the first batch of images. *Report*: `settle()` returned,
-accuracy, bytes and speed are measured and drawn. "Drawn" means that the last message for the browser is made: every message
-is written and signed as a kernel does it; the browser's own drawing comes on top. Times in ms.
+`explorer.set(...)`. Times begin before the call. *Preview*: the call returned, the preview is drawn. *While measuring*:
+the same, but a new value every {every_ms:g} ms, as a slider gives them while it is dragged, so that the worker is busy
+with the value before. *First live figure*: the figure is drawn from the first batch of images. *Report*: `settle()`
+returned, accuracy, bytes and speed are measured and drawn. "Drawn" means that the last message for the browser is made:
+every message is written and signed as a kernel does it; the browser's own drawing comes on top. Times in ms; bold where
+the limit is missed.
 """
 HEAD = ("method", "knob", "preview", "preview while measuring", "first live figure", "report", "values refused")
 TARGETS = (("preview", 30), ("preview while measuring", 30), ("first live figure", 150), ("report", 1000))
@@ -102,7 +103,7 @@ def listening(drawings: Drawings) -> Iterator[None]:
 
 
 def values_of(cls: type[Method], moves: int) -> tuple[str, list[Any]]:
-    """Return the first knob of `cls` that has a slider, and `moves` values of it in random order, none twice in a row."""
+    """Return the first knob of `cls` with a slider, and `moves` values of it in random order, none twice in a row."""
     name, knob = next((name, knob) for name, knob in knobs(cls).items() if knob.tour is not None)
     points, values, draw = knob.points(moves), [], random.Random(0)
     while len(values) < moves:
@@ -111,7 +112,9 @@ def values_of(cls: type[Method], moves: int) -> tuple[str, list[Any]]:
     return name, values[:moves]
 
 
-def at_rest(explorer: Explorer, drawings: Drawings, name: str, values: list[Any], found: dict[str, list[float]]) -> int:
+def at_rest(
+    explorer: Explorer, drawings: Drawings, name: str, values: list[Any], found: dict[str, list[float]]
+) -> int:
     """Set the values one after another, each when all is quiet; note times in ms; return how many were refused.
 
     Raises `RuntimeError` for a value that fails otherwise than by a refusal of the method.
@@ -154,8 +157,8 @@ def dragged(explorer: Explorer, name: str, values: list[Any], every_s: float, fo
     explorer.settle()
 
 
-def timed(cls: type[Method], settings: Settings) -> tuple[tuple[str, ...], dict[str, Estimate]]:
-    """Return the row of one method and its figures."""
+def timed(cls: type[Method], settings: Settings) -> tuple[tuple[str, ...], list[Target]]:
+    """Return the row of one method and its figures with their limits, in the order of `TARGETS`."""
     drawings, found = Drawings(), {what: [] for what, _ in TARGETS}
     name, values = values_of(cls, settings.moves)
     with listening(drawings):
@@ -164,23 +167,21 @@ def timed(cls: type[Method], settings: Settings) -> tuple[tuple[str, ...], dict[
         refused = at_rest(explorer, drawings, name, values, found)
         dragged(explorer, name, values, settings.every_ms / 1000, found)
         explorer.close()
-    estimates = {what: Estimate.of(times) for what, times in found.items()}
-    return (cls.__name__, name, *(estimate.text(0) for estimate in estimates.values()), str(refused)), estimates
+    targets = [
+        Target(f"{what}, slowest ({cls.__name__})", limit, Estimate.of(found[what]), " ms") for what, limit in TARGETS
+    ]
+    texts = (f"**{target.found.text(0)}**" if target.missed else target.found.text(0) for target in targets)
+    return (cls.__name__, name, *texts, str(refused)), targets
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its section."""
     settings, path = options(__doc__, Settings(), QUICK, given)
-    rows, estimates = [], {}
-    for cls in settings.methods:
-        row, estimates[cls.__name__] = timed(cls, settings)
-        rows.append(row)
-    targets = []
-    for what, limit in TARGETS:
-        slowest = max(estimates, key=lambda name: estimates[name][what].median)
-        targets.append(Target(f"{what}, slowest ({slowest})", limit, estimates[slowest][what], " ms"))
-    said = SAID.format(network=f"{settings.network} on {settings.data}", moves=settings.moves, every_ms=settings.every_ms)
-    write(Section("explorer", f"Explorer, {settings.network} on {settings.data}", said, HEAD, rows, tuple(targets)), path)
+    rows, targets = zip(*(timed(cls, settings) for cls in settings.methods), strict=True)
+    slowest = tuple(max(same, key=lambda target: target.found.median) for same in zip(*targets, strict=True))
+    network = f"{settings.network} on {settings.data}"
+    said = SAID.format(network=network, moves=settings.moves, every_ms=settings.every_ms)
+    write(Section("explorer", f"Explorer, {network}", said, HEAD, list(rows), slowest), path)
 
 
 if __name__ == "__main__":

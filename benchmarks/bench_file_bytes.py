@@ -18,17 +18,18 @@ from compedu.methods import Method
 SAID = """
 Bytes of the file of each compressed network, by `compedu.save` in its three codings, and by `torch.save` with `gzip` at
 level 9 over it. What torch saves is the network's natural state: its `state_dict`, in which a pruned layer is its dense
-float32 weight with the zeros in place (no mask), a quantized layer an int8 tensor of codes in the shape of the weight (0
-where pruned) and the float32 scales, a block-circulant layer its first columns, a factored layer its two factors, a CReLU
-layer its base filters, a filter-pruned network its smaller layers; biases, batch normalization with its counters, and
-quantizers of activations as they are. Ours also holds what rebuilds the network: spec, kinds of layers and a checksum.
-Shipped weights are rounded to half precision and kept in float32, which helps every coder here. The last two columns are
-torch.save plus gzip divided by ours, above 1 where our file is smaller.
+float32 weight with the zeros in place (no mask), a quantized layer an int8 tensor of codes in the shape of the weight
+(0 where pruned) and the float32 scales, a block-circulant layer its first columns, a factored layer its two factors, a
+CReLU layer its base filters, a filter-pruned network its smaller layers; biases, batch normalization with its counters,
+and quantizers of activations as they are. Ours also holds what rebuilds the network: spec, kinds of layers and a
+checksum. Shipped weights are rounded to half precision and kept in float32, which helps every coder here. The last two
+columns are torch.save plus gzip divided by ours, above 1 where our file is smaller.
 
 Left out, because they train: {left_out}; their files hold plain layers, or those of the step before.
 """
-HEAD = ("network", "method", "packed", "Huffman", "ANS", "torch.save", "torch.save, gzip", "gzip / packed", "gzip / ANS")
-
+HEAD = (
+    "network", "method", "packed", "Huffman", "ANS", "torch.save", "torch.save, gzip", "gzip / packed", "gzip / ANS",
+)  # fmt: skip
 
 COMPARED: tuple[Method, ...] = (  # the defaults of all methods that do not train, and some settings more
     *(cls() for cls in ce.METHODS if cls().needs != "training"),

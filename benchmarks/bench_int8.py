@@ -15,15 +15,15 @@ from compedu.metrics.latency import time_networks
 
 METHOD = ce.LinearQuantization(activation_bits=8)
 SAID = f"""
-`{METHOD!r}`: weights and activations in 8 bits, batch normalization folded, chained in integers;
-against the same network deployed in float32 by the same rules (batch normalization folded, channels last). One thread. Each round
-runs int8, float and float once more, in random order; the speed-up is the median over rounds of float time divided by
-int8 time, and "float / float" is the same for the two copies of the float network. Accuracy is that of the deployed
-networks on the validation split.
+`{METHOD!r}`: weights and activations in 8 bits, batch normalization folded, chained in
+integers; against the same network deployed in float32 by the same rules (batch normalization folded, channels last).
+One thread. Each round runs int8, float and float once more, in random order; the speed-up is the median over rounds of
+float time divided by int8 time, and "float / float" is the same for the two copies of the float network. Accuracy is
+that of the deployed networks on the validation split.
 """
 HEAD = (
-    "network", "batch", "int8, ms", "float, ms", "speed-up", "float / float", "verdict", "rounds", "accuracy int8, float",
-    "kernels",
+    "network", "batch", "int8, ms", "float, ms", "speed-up", "float / float", "verdict", "rounds",
+    "accuracy int8, float", "kernels",
 )  # fmt: skip
 TARGET = 3.5  # vgg at batch 64
 
@@ -63,7 +63,8 @@ def figures(latency: Latency) -> tuple[str, ...]:
     """Return batch size, times, ratios, verdict and number of rounds for the table."""
     return (
         str(latency.batch_size), f"{latency.latency_ms:.2f}", f"{latency.baseline_ms:.2f}",
-        Estimate.speed_up(latency).text(2, "x"), Estimate.a_a(latency).text(3, "x"), latency.verdict, str(latency.rounds),
+        Estimate.speed_up(latency).text(2, "x"), Estimate.a_a(latency).text(3, "x"), latency.verdict,
+        str(latency.rounds),
     )  # fmt: skip
 
 

@@ -69,11 +69,15 @@ class Target:
     at_least: bool = False
 
     @property
+    def missed(self) -> bool:
+        """Whether the whole interval breaks the promise."""
+        return self.found.high < self.limit if self.at_least else self.found.low > self.limit
+
+    @property
     def verdict(self) -> str:
         """Whether the whole interval keeps the promise ("met"), breaks it ("missed"), or holds the limit ("open")."""
         kept = self.found.low >= self.limit if self.at_least else self.found.high <= self.limit
-        broken = self.found.high < self.limit if self.at_least else self.found.low > self.limit
-        return "met" if kept else "**missed**" if broken else "open: the interval holds the limit"
+        return "met" if kept else "**missed**" if self.missed else "open: the interval holds the limit"
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -134,7 +138,7 @@ def write(section: Section, path: Path) -> None:
 def options(about: str, full: Any, quick: Any, given: Sequence[str] | None) -> tuple[Any, Path]:
     """Return the settings, `full` or with --quick `quick`, and the file to write, from a command line."""
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--quick", action="store_true", help="the smallest settings: shows that it runs, measures nothing")
+    parser.add_argument("--quick", action="store_true", help="the smallest settings: it runs, no more")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file whose section is replaced")
     asked = parser.parse_args(given)
     if asked.quick and asked.out == RESULTS:

@@ -1,5 +1,6 @@
 """Other programs started by tests: with the network closed, in a home of their own, and JupyterLab until it answers."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -67,7 +68,10 @@ def _answering(process, runtime, output):
     # JupyterLab writes its address when it listens.
     for _ in range(600):
         for file in runtime.glob("jpserver-*.json"):
-            return json.loads(file.read_text())["url"]
+            with contextlib.suppress(ValueError, OSError):  # half written, or not listening yet
+                url = json.loads(file.read_text())["url"]
+                urllib.request.urlopen(url + "api", timeout=60).close()
+                return url
         assert process.poll() is None, output.read_text()
         time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not answer in two minutes\n{output.read_text()}")

@@ -21,6 +21,7 @@ STYLE = """<style>
 .compedu-note { border-left: 4px solid #56B4E9; padding: 2px 8px; }
 .compedu-error pre { font-size: 11px; max-height: 220px; overflow: auto; }
 .compedu-left { padding-right: 6px; max-height: 390px; overflow-x: hidden; overflow-y: auto; }
+.compedu-left > * { flex: 0 0 auto; }
 .compedu-knob .widget-html, .compedu-knob .widget-html-content { height: auto; min-height: 0; line-height: 1.2; margin-bottom: 0; }
 .compedu-strip { display: flex; gap: 10px; align-items: flex-start; overflow-x: auto; }
 .compedu-strip figure { margin: 0; text-align: center; flex: none; }

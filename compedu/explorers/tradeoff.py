@@ -28,7 +28,8 @@ def traces(view: View) -> list[dict]:
 
 def _legend(view: View) -> dict:
     """Return the names of what is drawn, each in its colour."""
-    first = [("■", CONTROL, "dense"), ("◆", LIVE if view.measured else PREVIEW, "now")]
+    first = [("■", CONTROL, "dense")]
+    first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
     first += [("╍●", PREVIEW, "this method, stored")] if view.points and not view.asked else []
     second = [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []

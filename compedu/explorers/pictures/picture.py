@@ -53,10 +53,15 @@ def heatmap(at: tuple[str, str], values: np.ndarray, name: str, scale: list = SI
     """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is not drawn."""
     limit = limit or float(np.nanmax(np.abs(values), initial=1e-12))
     return {
-        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": values.astype(np.float32), "colorscale": scale,
+        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": with_gaps(values), "colorscale": scale,
         "zmin": -limit, "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
         "hovertemplate": name + "<br>row %{y}, column %{x}: %{z:.3g}<extra></extra>",
     } | style  # fmt: skip
+
+
+def with_gaps(values: np.ndarray) -> list[list[float | None]]:
+    """Return a matrix as rows with None for NaN, which JSON does not have: such a message would not reach the page."""
+    return np.where(np.isnan(values), None, values.astype(np.float64).round(6)).tolist()
 
 
 def line(at: tuple[str, str], x, y, name: str, colour: str = LIVE, mode: str = "lines", **style) -> dict:

@@ -1,0 +1,591 @@
+"""Explorers without a browser: the worker, the controls, the figures as plain data, the words, the page, the whole."""
+
+import json
+import re
+import threading
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import compedu as ce
+from compedu.course import LabBook
+from compedu.explorers import Explorer, explore
+from compedu.explorers.colours import ROLES
+from compedu.explorers.controls import as_text, controls_of, places
+from compedu.explorers.figure import layout, moving, traces
+from compedu.explorers.gauges import captions
+from compedu.explorers.pictures import filters, picture_of
+from compedu.explorers.pictures.picture import layer_names
+from compedu.explorers.predict import asked_methods, checked
+from compedu.explorers.runner import Runner
+from compedu.explorers.tradeoff import reports_shown
+from compedu.explorers.words import bytes_text, points_text, times_text
+from compedu.forms import kernel_of
+from compedu.knobs import knob, knobs, method
+from compedu.methods import METHODS, TrainingMethod
+from compedu.methods.layer_method import LayerMethod
+from compedu.sweeps import method_of
+
+QUICK = {"epochs": 1, "calibration_images": 16}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A trained network, and digits enough to see it right and wrong."""
+    model, data = ce.load("lenet5", "digits")
+    return model, data.shortened(train=96, validation=150, test=10)
+
+
+@pytest.fixture
+def made(pair):
+    """A maker of explorers that are closed afterwards."""
+    opened = []
+
+    def make(what, **options) -> Explorer:
+        opened.append(explore(what, *pair, **options))
+        return opened[-1]
+
+    yield make
+    for explorer in opened:
+        explorer.close()
+
+
+def quick(cls):
+    """A method of the class that takes little time."""
+    return cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)})
+
+
+def measured(explorer: Explorer):
+    """Measure an explorer's method, training it where it has to be."""
+    if explorer.method.needs == "training":
+        explorer.run()
+    report = explorer.settle(300)
+    assert explorer.state == "FINAL", explorer.view.message + explorer.view.details
+    return report
+
+
+# The worker
+
+
+def waiting_work(started, go, done):
+    """Work that begins, waits to be let go, and notes what it finished."""
+
+    def work(request, stale):
+        started.put(request)
+        go.wait(30)
+        if not stale():
+            done.append(request)
+
+    return work
+
+
+def test_of_many_requests_only_the_newest_is_finished():
+    import queue
+
+    started, go, done = queue.Queue(), threading.Event(), []
+    runner = Runner(waiting_work(started, go, done), lambda request, error: done.append(error))
+    runner.request(0)
+    started.get(timeout=30)
+    for request in range(1, 100):
+        runner.request(request)
+        assert runner.pending <= 2
+    go.set()
+    assert runner.settle(30) and done == [99] and runner.pending == 0
+    runner.close()
+
+
+def test_what_is_cancelled_is_not_finished():
+    import queue
+
+    started, go, done = queue.Queue(), threading.Event(), []
+    runner = Runner(waiting_work(started, go, done), lambda request, error: done.append(error))
+    runner.request("cancelled")
+    started.get(timeout=30)
+    runner.cancel()
+    go.set()
+    assert runner.settle(30) and done == []
+    runner.request("next")
+    assert runner.settle(30) and done == ["next"]
+    runner.close()
+
+
+def test_settle_says_when_it_is_not_done_in_time():
+    go = threading.Event()
+    runner = Runner(lambda request, stale: go.wait(30), lambda request, error: None)
+    runner.request(1)
+    assert not runner.settle(0.05)
+    go.set()
+    assert runner.settle(30)
+    runner.close()
+
+
+def test_a_failure_is_told_and_the_worker_lives_on():
+    told = []
+
+    def work(request, stale):
+        if request == "bad":
+            raise RuntimeError("no such luck")
+        told.append(request)
+
+    runner = Runner(work, lambda request, error: told.append((request, str(error))))
+    runner.request("bad")
+    assert runner.settle(30)
+    runner.request("good")
+    assert runner.settle(30) and told == [("bad", "no such luck"), "good"]
+    runner.close()
+
+
+def test_nothing_runs_after_close():
+    done = []
+    runner = Runner(lambda request, stale: done.append(request), lambda request, error: None)
+    runner.close()
+    runner.request(1)
+    assert runner.settle(5) and done == []
+
+
+def test_in_synchronous_mode_a_request_is_done_when_it_returns(monkeypatch):
+    monkeypatch.setenv("COMPEDU_SYNC", "1")
+    threads = []
+    runner = Runner(lambda request, stale: threads.append(threading.current_thread()), lambda request, error: None)
+    runner.request(1)
+    assert threads == [threading.main_thread()]
+
+
+# The controls
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_every_knob_has_a_control_with_its_name_help_and_value(cls):
+    for name, control in controls_of(cls(), lambda: None).items():
+        declared = knobs(cls)[name]
+        assert control.value == getattr(cls(), name)
+        assert name.replace("_", " ") in control.label.value and declared.unit in control.label.value
+        assert (control.slider is not None) == (declared.tour is not None and not declared.choices)
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_every_stop_of_every_slider_is_a_legal_value_inside_the_range_worth_showing(cls):
+    for name, declared in knobs(cls).items():
+        stops = places(declared)
+        assert stops == sorted(set(stops)) and all(declared.allows(stop) for stop in stops), name
+        if stops:
+            assert (stops[0], stops[-1]) == pytest.approx(declared.tour) and 2 < len(stops) < 130
+
+
+def test_a_moved_slider_moves_its_field_and_tells_once():
+    told = []
+    control = controls_of(ce.MagnitudePruning(), lambda: told.append(1))["sparsity"]
+    control.slider.value = control.places.index(0.25)
+    assert (control.value, control.field.value, told) == (0.25, "0.25", [1])
+
+
+def test_a_field_takes_values_beyond_the_range_that_the_slider_shows():
+    control = controls_of(ce.MagnitudePruning(), lambda: None)["sparsity"]
+    control.field.value = "0.9995"
+    assert control.value == 0.9995 and control.slider.value == control.slider.max
+
+
+def test_a_value_between_two_stops_is_not_rounded_to_a_stop():
+    control = controls_of(ce.SoftTargetDistillation(temperature=3.33), lambda: None)["temperature"]
+    assert control.value == 3.33 and control.field.value == 3.33
+
+
+def test_a_field_reads_values_per_layer_and_ranks():
+    sparsity = controls_of(ce.MagnitudePruning(), lambda: None)["sparsity"]
+    sparsity.field.value = "conv*=0.3,*=0.9"
+    assert sparsity.value == {"conv*": 0.3, "*": 0.9} and as_text(sparsity.value) == "conv*=0.3,*=0.9"
+    rank = controls_of(ce.TruncatedSVD(), lambda: None)["rank"]
+    rank.field.value = "12"
+    assert rank.value == 12 and type(rank.value) is int
+
+
+def test_a_text_that_is_no_value_is_refused_by_name():
+    control = controls_of(ce.MagnitudePruning(), lambda: None)["sparsity"]
+    control.field.value = "much"
+    with pytest.raises(ValueError, match="sparsity must be .*'much'.*fraction"):
+        _ = control.value
+
+
+# Figures, words and tables
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_the_figures_shown_are_those_that_the_library_computes(made, pair, cls):
+    explorer = made(quick(cls))
+    report = measured(explorer)
+    assert method_of(repr(explorer.method)) == explorer.method
+    again = ce.measure(method_of(repr(explorer.method))(*pair), pair[1], baseline=pair[0], speed=False)
+    counts = (again.correct, again.file_bytes, again.coded_bytes, again.size_by_role, again.change)
+    assert (report.correct, report.file_bytes, report.coded_bytes, report.size_by_role, report.change) == counts
+    shown = explorer._screen.figure.widget
+    said = " ".join(shown.data[0].text + shown.data[1].text)
+    for figure in (f"{100 * again.accuracy:.1f} %", f"{again.correct} of {again.total}", bytes_text(again.file_bytes)):
+        assert figure in said
+    bars = [trace for trace in shown.data if trace.xaxis == "x2" and trace.type == "bar"][1:]
+    assert {role: int(bar.x[0]) for role, bar in zip(ROLES, bars) if bar.x[0]} == again.size_by_role
+    live = [trace for trace in shown.data if trace.name == "now"][0]
+    assert (live.x[0], live.y[0]) == (again.file_bytes, pytest.approx(100 * again.accuracy))
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_traces_keep_their_number_and_kinds_whatever_is_shown(made, cls):
+    explorer = made(quick(cls))
+    picture, view = picture_of(cls), explorer.view
+    empty = replace(view, report=None, after=None, kept={})
+    measured(explorer)
+    for layer in layer_names(view):
+        kinds = [[(t["type"], t["xaxis"]) for t in traces(v, picture, layer)] for v in (empty, view)]
+        assert kinds[0] == kinds[1]
+        assert layer in picture.say(view, layer) or "teacher" in picture.say(view, layer)
+    head, rows = picture.table(view)
+    assert rows and all(len(row) == len(head) for row in rows)
+
+
+def test_numbers_in_words_carry_units():
+    assert [bytes_text(n) for n in (812, 41_234, 999_960, 1_204_000)] == ["812 B", "41.2 kB", "1.00 MB", "1.20 MB"]
+    assert points_text(-0.106) == "\N{MINUS SIGN}10.6 points" and points_text(0.006) == "+0.6 points"
+    assert times_text(14.53) == "14.5 times smaller than" and times_text(0.5) == "2.0 times larger than"
+    assert times_text(1.03) == "3 % smaller than" and times_text(0.97) == "3 % larger than" and times_text(1) == "as large as"
+
+
+def test_the_speed_of_a_stored_point_is_never_shown(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    report = measured(explorer)
+    assert report.latency is not None
+    preview = replace(explorer.view, state="PREVIEW")
+    assert captions(preview)[2] == ("…", "not measured here yet")
+    assert captions(explorer.view)[2][0] == f"{report.latency.speed_up:.2f}×"
+    assert [len(t["x"]) for t in moving(preview) if t["xaxis"] == "x3"] == [0, 0]
+
+
+def test_the_axes_hold_every_point(made):
+    explorer = made(ce.FilterPruning(sparsity=0.9))
+    measured(explorer)
+    shown = explorer._screen.figure.widget.layout
+    low, high = (10**end for end in shown.xaxis5.range)
+    for report in reports_shown(explorer.view):
+        assert low <= report.file_bytes <= high and shown.yaxis5.range[0] <= 100 * report.accuracy <= 101
+
+
+def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
+    explorer = made(ce.FilterPruning(sparsity=0.6))
+    measured(explorer)
+    view = explorer.view
+    for layer in ("conv1", "conv2", "fc1"):
+        dense, small = (kernel_of(part).detach() for part in view.layer_pair(layer))
+        left = np.setdiff1d(np.arange(len(dense)), filters.gone(view, layer))
+        assert len(left) == len(small) < len(dense)
+        inputs = filters.gone(view, {"conv2": "conv1"}.get(layer)) if layer == "conv2" else []
+        kept = np.setdiff1d(np.arange(dense.shape[1]), inputs)
+        if layer != "fc1":
+            assert torch.equal(dense[left][:, kept], small)
+    bright, faint = (np.array(t["z"], dtype=float) for t in picture_of(ce.FilterPruning).main(view, "conv1")[:2])
+    assert np.isfinite(faint).sum() == 25 * len(filters.gone(view, "conv1")) and not (np.isfinite(bright) & np.isfinite(faint)).any()
+
+
+def test_the_layout_has_room_for_900_by_520(made):
+    explorer = made(ce.MagnitudePruning)
+    shown = layout(explorer.view, picture_of(ce.MagnitudePruning))
+    assert 236 + shown["width"] <= 900 and shown["height"] <= 400
+
+
+# The explorer as a whole
+
+
+def test_a_move_is_previewed_from_points_measured_before_then_measured(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    measured(explorer)
+    states = []
+    told = explorer._session._changed
+    explorer._session._changed = lambda news: (told(news), states.append((explorer.state, explorer.view.report)))
+    explorer.set(sparsity=0.52)
+    assert explorer.settle(60).method == "MagnitudePruning(sparsity=0.52)"
+    assert [state for state, _ in states][0] == "PREVIEW" and states[0][1].method == "MagnitudePruning(sparsity=0.5)"
+    assert [state for state, _ in states][-1] == "FINAL" and "MEASURING" in [state for state, _ in states]
+
+
+def test_an_illegal_value_is_shown_and_the_next_move_goes_on(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    measured(explorer)
+    explorer._controls["sparsity"].field.value = "1.5"
+    assert explorer.state == "ERROR" and re.search(r"MagnitudePruning.sparsity must be in \[0, 1\).*got 1.5", explorer._screen.message.value)
+    explorer._controls["sparsity"].field.value = "0.6"
+    assert measured(explorer).method == "MagnitudePruning(sparsity=0.6)" and explorer._screen.message.value == ""
+
+
+def test_an_exception_inside_a_method_is_shown_with_class_message_and_traceback(made):
+    explorer = made(Breaking(share=0.5))
+    assert explorer.settle(60) is None and explorer.state == "ERROR"
+    shown = explorer._screen.message.value
+    assert "ZeroDivisionError: broken &lt;on purpose&gt;" in shown and "Traceback" in shown and "<details>" in shown
+
+
+def test_set_refuses_what_the_method_refuses_and_unknown_knobs(made):
+    explorer = made(ce.MagnitudePruning)
+    with pytest.raises(ValueError, match="no knob 'bits'; it has: sparsity, scope, layers"):
+        explorer.set(bits=3)
+    with pytest.raises(ValueError, match="sparsity must be"):
+        explorer.set(sparsity=2.0)
+
+
+def test_the_code_line_moves_the_knobs(made):
+    explorer = made(ce.TruncatedSVD)
+    explorer._screen.code.value = "TruncatedSVD(rank={'fc1': 0.1, 'conv2': 0.3}, layers='fc1 conv2')"
+    assert explorer.method == ce.TruncatedSVD(rank={"fc1": 0.1, "conv2": 0.3}, layers="fc1 conv2")
+    assert explorer._controls["rank"].field.value == "fc1=0.1,conv2=0.3"
+    explorer._screen.code.value = "TruncatedSVD(rank=7, bits=1)"
+    assert explorer.state == "ERROR" and "no knob" in explorer.view.message
+
+
+def test_a_cancelled_training_leaves_the_network_and_says_so(made, pair):
+    before = {name: value.clone() for name, value in pair[0].state_dict().items()}
+    explorer = made(ce.SoftTargetDistillation(epochs=1000))
+    running = threading.Event()
+    told = explorer._session._changed
+    explorer._session._changed = lambda news: (told(news), len(explorer.view.curve) > 1 and running.set())
+    explorer.run()
+    assert running.wait(120) and explorer.state == "RUNNING" and not explorer._screen.buttons["Cancel"].disabled
+    assert explorer._screen.progress.max > explorer._screen.progress.value > 0
+    explorer.cancel()
+    explorer.settle(60)
+    assert explorer.state == "CANCELLED" and "untouched" in explorer._screen.message.value
+    assert all(torch.equal(before[name], value) for name, value in pair[0].state_dict().items())
+
+
+def test_the_loss_is_drawn_while_a_method_trains(made):
+    explorer = made(ce.FineTune(epochs=3))
+    measured(explorer)
+    curve = [t for t in explorer._screen.figure.widget.data if t.name == "loss"][0]
+    assert len(curve.y) == len(explorer.view.curve) == 6
+    assert curve.y[-1] == pytest.approx(explorer.view.curve[-1], rel=1e-5)
+
+
+def test_the_run_button_follows_what_the_knobs_need(made):
+    explorer = made(ce.CReLU(epochs=1))
+    assert explorer.state == "PREVIEW" and explorer._screen._training.layout.display is None
+    explorer.set(epochs=0)
+    assert explorer.settle(60) is not None and explorer.state == "FINAL"
+    assert explorer._screen._training.layout.display == "none"
+
+
+def test_pins_reset_and_csv(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    for sparsity in (0.5, 0.6, 0.7, 0.9):
+        explorer.set(sparsity=sparsity).settle(60)
+        explorer.pin()
+    assert [report.method[-4:-1] for report in explorer.pins] == ["0.6", "0.7", "0.9"]
+    lines = explorer.csv.splitlines()
+    assert lines[0].startswith("method,model,data,split,correct") and len(lines) == 5
+    assert explorer.looks == 4 and "looks: 4" in explorer._screen.state.value
+    assert explorer.reset().settle(60).method == "MagnitudePruning(sparsity=0.5)" and explorer.pins == ()
+
+
+def test_two_hundred_random_moves_leave_no_error_no_queue_and_the_last_position(made):
+    explorer = made(ce.MagnitudePruning)
+    control = explorer._controls["sparsity"]
+    moves = torch.randint(len(control.places), (200,), generator=torch.Generator().manual_seed(3)).tolist()
+    threads = threading.active_count()
+    for place in moves:
+        control.slider.value = place
+        assert explorer._session.runner.pending <= 2 and explorer.state != "ERROR"
+    report = explorer.settle(120)
+    assert method_of(report.method).sparsity == control.places[moves[-1]] and explorer.state == "FINAL"
+    assert threading.active_count() <= threads and explorer._session.runner.pending == 0
+    assert all(seen.newly_wrong is None for seen in explorer._session.seen.values())
+
+
+def test_the_state_that_a_page_asks_for_again_is_that_of_now(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.9))
+    measured(explorer)
+    drawing = explorer._screen.figure.widget
+    state = drawing.get_state()
+    assert state["_widget_data"][0]["text"] == list(drawing.data[0].text)
+    assert state["_widget_data"][0]["text"][0].startswith(f"{100 * explorer.report.accuracy:.1f} %")
+
+
+def test_a_message_to_the_page_leaves_no_gap(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.9))
+    measured(explorer)
+    sent = []
+    drawing = explorer._screen.figure.widget
+    drawing._send_update_msg = lambda style, axes, traces: sent.append((style, traces))
+    explorer._screen.figure.refresh()
+    (style, indices), = sent
+    assert indices and all(len(values) == len(indices) for values in style.values())
+    assert all(value is None or isinstance(value, (list, dict, str, float, int, bool, np.ndarray)) for v in style.values() for value in v)
+
+
+# Predict before you see
+
+
+def test_nothing_is_told_before_a_prediction_is_committed(made):
+    explorer = made(ce.MagnitudePruning, predict=True)
+    assert explorer.settle(60) is None and explorer.report is None and explorer.hidden
+    assert explorer._screen.right.layout.display == "none" and "wait for a prediction" in explorer._repr_mimebundle_()["text/html"]
+
+
+def test_a_committed_prediction_is_drawn_with_what_is_measured(made):
+    explorer = made(ce.MagnitudePruning, predict=True)
+    said = [0.9, 0.8, 0.7, 0.6, 0.5]
+    assert explorer.commit(said).settle(120) is not None and not explorer.hidden
+    asked = asked_methods(ce.MagnitudePruning(), True, ())
+    assert [report.method for report in explorer.view.asked] == [repr(one) for one in asked]
+    drawn = {t.name: t for t in explorer._screen.figure.widget.data if t.name in ("your prediction", "as measured")}
+    assert sorted(drawn["your prediction"].y) == pytest.approx([50, 60, 70, 80, 90])
+    assert sorted(drawn["as measured"].x) == sorted(drawn["your prediction"].x) == sorted(r.file_bytes for r in explorer.view.asked)
+    assert "Largest surprise" in explorer._screen.message.value
+    explorer.commit([0.1] * 5)
+    assert explorer.view.predicted == tuple(said)
+
+
+def test_the_questions_on_the_screen_take_numbers_only(made):
+    explorer = made(ce.LinearQuantization, predict="bits")
+    questions = explorer._screen.questions.children[0]
+    fields = [row.children[1] for row in questions.children[1:-2]]
+    button, problem = questions.children[-2:]
+    for field, text in zip(fields, ("10", "20,5", "", "40 %", "150")):
+        field.value = text
+    button.click()
+    assert explorer.hidden and "answer 3, 5" in problem.value
+    fields[2].value, fields[4].value = "30", "50"
+    button.click()
+    assert explorer.view.predicted == pytest.approx((0.1, 0.205, 0.3, 0.4, 0.5))
+
+
+def test_the_book_keeps_prediction_and_measurement_and_the_first_stands(made, tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    first = made(ce.MagnitudePruning, predict=True, book=book)
+    first.commit([0.9] * 5).settle(120)
+    kinds = [entry["kind"] for entry in book.entries]
+    assert kinds == ["prediction", "measurement"] and book.entries[1]["predicted"] == [0.9] * 5
+    second = made(ce.MagnitudePruning, predict=True, book=book)
+    assert not second.hidden and second.view.predicted == (0.9,) * 5
+
+
+def test_a_prediction_that_cannot_be_asked_is_refused_by_name(made):
+    with pytest.raises(ValueError, match="no such knob with a range to show; it has: sparsity"):
+        made(ce.MagnitudePruning, predict="scope")
+    with pytest.raises(ValueError, match="FineTune trains, and no points of it are stored"):
+        made(ce.FineTune, predict=True)
+    with pytest.raises(ValueError, match="5 accuracies are asked for, got 2"):
+        checked([0.1, 0.2], 5)
+    with pytest.raises(ValueError, match=r"prediction 1 must be an accuracy in \[0, 1\], got 90"):
+        checked([90], 1)
+
+
+# The page without a kernel
+
+
+class Addresses(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [value for name, value in attributes if name in ("src", "href")]
+
+
+def figure_of(page: str) -> tuple[list, dict, list]:
+    """Return data, layout and frames of the Plotly figure in a page."""
+    start = page.index("Plotly.newPlot(")
+    decoder, place, parts = json.JSONDecoder(), page.index("[", page.index(",", start)), []
+    for _ in range(2):
+        part, place = decoder.raw_decode(page, place)
+        parts.append(part)
+        place = min(index for index in (page.find("{", place), page.find("[", place)) if index >= 0)
+    frames = decoder.raw_decode(page, page.index("[", page.index("addFrames")))[0] if "addFrames" in page else []
+    return *parts, frames
+
+
+def test_the_page_moves_without_a_kernel_and_without_an_address(made, monkeypatch):
+    monkeypatch.setenv("COMPEDU_SYNC", "1")
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    page = explorer._repr_mimebundle_()["text/html"]
+    assert Addresses(page).found == [] and not re.search(r"https?://(?!www\.w3\.org|plot\.ly)", page)
+    _, shape, frames = figure_of(page)
+    steps = shape["sliders"][0]["steps"]
+    assert len(steps) == len(frames) >= 9 and steps[shape["sliders"][0]["active"]]["label"] == "0.5"
+    texts = {frame["data"][0]["text"][0] for frame in frames}
+    assert len(texts) > 3 and repr(explorer.method) in page
+
+
+def test_a_stored_page_holds_the_sweep_that_is_shipped():
+    explorer = explore(ce.LinearQuantization, *ce.load("lenet5", "digits"))
+    try:
+        explorer.settle(120)
+        assert len(explorer.view.points) == 8 and len(explorer.view.controls) >= 5
+        _, shape, frames = figure_of(explorer._repr_mimebundle_()["text/html"])
+        assert [step["label"] for step in shape["sliders"][0]["steps"]] == list("12345678") and len(frames) == 8
+    finally:
+        explorer.close()
+
+
+# A method that nobody has heard of
+
+
+@method
+class Rounded(LayerMethod):
+    """Round weights to a step: a method written in this test."""
+
+    topic: ClassVar[str] = "quantization"
+    neutral: ClassVar = None
+    step: float = knob(0.1, "distance of two levels", low=0, high=1, open="low", tour=(0.05, 0.5))
+
+    def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
+        """Return the layer with rounded weights."""
+        with torch.no_grad():
+            layer.weight.copy_((layer.weight / self.step).round() * self.step)
+        return layer
+
+
+@method
+class Breaking(LayerMethod):
+    """Fail inside: a method written in this test."""
+
+    topic: ClassVar[str] = "pruning"
+    share: float = knob(0.5, "some share", low=0, high=1, tour=(0.0, 1.0))
+
+    def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
+        """Fail."""
+        raise ZeroDivisionError("broken <on purpose>")
+
+
+def test_a_new_method_has_an_explorer_at_once(made, pair):
+    explorer = made(Rounded)
+    report = measured(explorer)
+    assert explorer._controls["step"].slider is not None and explorer._screen.code.value == "Rounded()"
+    explorer._controls["step"].slider.value = explorer._controls["step"].slider.max
+    later = measured(explorer)
+    assert later.method == "Rounded(step=0.5)" and later.correct < report.correct
+    assert later.correct == ce.measure(Rounded(step=0.5)(*pair), pair[1], speed=False).correct
+
+
+def test_a_network_that_was_compressed_before_can_be_explored(pair):
+    pruned = ce.MagnitudePruning(sparsity=0.5)(*pair)
+    explorer = explore(ce.LinearQuantization(bits=4), pruned, pair[1])
+    try:
+        assert measured(explorer).method == "LinearQuantization(bits=4)"
+    finally:
+        explorer.close()
+
+
+def test_methods_that_train_have_a_loss_curve_below_their_picture():
+    for cls in METHODS:
+        assert ("training loss" in picture_of(cls).headings[1]) == issubclass(cls, TrainingMethod)
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_all_that_a_figure_sends_is_json(made, cls):
+    view = made(cls).view
+    for trace in picture_of(cls).traces(view, "conv1"):
+        # arrays of one dimension travel as bytes; all others as lists, in which JSON has no NaN
+        lists = {name: np.asarray(value).tolist() for name, value in trace.items() if np.ndim(value) != 1}
+        assert json.dumps(lists, allow_nan=False)
