@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,10 +62,22 @@ def lab_server(folder: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
         with open(Path(own, "log"), "w") as log:
             server = subprocess.Popen(command, env=_environment(own), stdout=log, stderr=subprocess.STDOUT)
         try:
+            _wait_for(server, port, Path(own, "log"))
             yield f"http://127.0.0.1:{port}/lab"
         finally:
             server.terminate()
             server.wait(60)
+
+
+def _wait_for(server: subprocess.Popen, port: int, log: Path) -> None:
+    """Wait until the server answers; one that ends first shows what it printed."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=5):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(log.read_text())
 
 
 def _environment(own: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 function name_controls(root) {
   for (const knob of root.querySelectorAll(".compedu-knob")) {
-    const label = knob.querySelector("label")?.textContent;
+    const label = knob.querySelector(".widget-html-content label")?.textContent; // before it is an empty one of ipywidgets
     for (const field of knob.querySelectorAll(".noUi-handle, input, select")) field.setAttribute("aria-label", label);
     for (const handle of knob.querySelectorAll(".noUi-handle")) {
       const shown = knob.querySelector("input")?.value;
