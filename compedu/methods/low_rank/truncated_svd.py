@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Geometry
-from compedu.knobs import knob, knobs, method, value_for
+from compedu.knobs import knob, knobs, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
+from compedu.methods.layers import given_value
 from compedu.methods.low_rank.rank import break_even, largest_saving_rank, rank_from, rank_knob
 from compedu.methods.low_rank.svd import factors
 from compedu.methods.low_rank.vertical_horizontal import in_sequence, unfolded, vertical_horizontal
@@ -58,9 +59,7 @@ class TruncatedSVD(LayerMethod):
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two layers in sequence."""
-        geometry, value = Geometry.of(layer), value_for(self.rank, name)
-        if value is None:
-            raise Skip("no pattern of the per-layer values fits it")
+        geometry, value = Geometry.of(layer), given_value(self.rank, name)
         if geometry.groups > 1:
             raise Skip(f"is a convolution in {geometry.groups} groups; two layers in sequence would mix them")
         rows, columns = as_matrix(layer.weight).shape

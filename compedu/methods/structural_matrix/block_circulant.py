@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from compedu.errors import Skip
 from compedu.forms import BlockCirculant, Geometry
 from compedu.forms.structured import circulant_index, input_signs, padded
-from compedu.knobs import knob, method, value_for
+from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
+from compedu.methods.layers import given_value
 
 
 def nearest_columns(kernel: Tensor, block: int) -> Tensor:
@@ -76,9 +77,7 @@ class BlockCirculantProjection(LayerMethod):
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with the nearest block-circulant kernel."""
-        geometry, block = Geometry.of(layer), value_for(self.block, name)
-        if block is None:
-            raise Skip("no pattern of the per-layer values fits it")
+        geometry, block = Geometry.of(layer), given_value(self.block, name)
         if geometry.groups > 1:
             raise Skip(f"is a convolution in {geometry.groups} groups; blocks need channels that all meet")
         numbers, dense = stored_numbers(geometry.shape, block), layer.weight.numel()
