@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.deployment.float_layers import float_layers, with_sparse_rows
+from compedu.deployment.float_layers import float_layers, with_prepared_kernels
 from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
@@ -91,7 +91,7 @@ def engine() -> tuple[Any, tuple[str, ...]]:
 
 def _traced(traced: fx.GraphModule, kernels: dict[str, str], channels_last: bool) -> Deployed:
     kernels = called_kernels(traced, kernels)
-    modules = dict(with_sparse_rows(traced, kernels).named_modules())
+    modules = dict(with_prepared_kernels(traced, kernels).named_modules())
     if not any(integer_layer(node, modules) for node in traced.graph.nodes):
         return Deployed(in_place(traced), kernels, (), channels_last)
     products, notes = engine()
@@ -103,7 +103,7 @@ def _traced(traced: fx.GraphModule, kernels: dict[str, str], channels_last: bool
 def _untraced(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed:
     """Return the network with each integer layer as a chain of its own, between values in float32."""
     products, notes = engine()
-    body = with_sparse_rows(body, kernels)
+    body = with_prepared_kernels(body, kernels)
     alone = [name for name, kernel in kernels.items() if kernel == "int8"]
     for name in alone:
         layer = body.get_submodule(name)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compedu.deployment.kernels import csr
+from compedu.deployment.kernels import csr, fourier
 from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
 from compedu.graph.trace import replace_module
 
@@ -30,8 +30,8 @@ class BaseAndNegative(nn.Module):
 def float_layers(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     """Return `model` with its forms replaced by what runs, and the kernel of each layer that holds weights, by name.
 
-    Changes `model`, which must be a private copy. Two kinds of forms stay until the network is traced: coded layers
-    with quantized inputs, which run on integers, and pruned linear layers that will run sparse.
+    Changes `model`, which must be a private copy. Three kinds of forms stay until the network is traced: coded layers
+    with quantized inputs, which run on integers, pruned linear layers that will run sparse, and block-circulant ones.
     """
     kernels: dict[str, str] = {}
     return _replaced(model, "", kernels, {}), kernels
@@ -50,11 +50,15 @@ def _replaced(module: nn.Module, name: str, kernels: dict[str, str], made: dict[
     return new
 
 
-def with_sparse_rows(model: nn.Module, kernels: dict[str, str]) -> nn.Module:
-    """Return `model` with the layers whose kernel is sparse replaced; changes `model`, which may be a traced one."""
-    for name in [name for name, kernel in kernels.items() if kernel == csr.NAME]:
-        layer = model.get_submodule(name)
-        replace_module(model, layer, csr.SparseLinear(layer.dense(), layer.bias))
+def with_prepared_kernels(model: nn.Module, kernels: dict[str, str]) -> nn.Module:
+    """Return `model` with sparse rows and transformed kernels in place; changes `model`, which may be a traced one."""
+    for name, kernel in kernels.items():
+        if kernel == csr.NAME:
+            layer = model.get_submodule(name)
+            replace_module(model, layer, csr.SparseLinear(layer.dense(), layer.bias))
+        elif kernel.startswith(fourier.NAME):
+            layer = model.get_submodule(name)
+            replace_module(model, layer, fourier.FourierLayer(layer))
     return model
 
 
@@ -80,7 +84,7 @@ def _running_form(form: Form) -> tuple[nn.Module, str]:
             parts |= OrderedDict(first=form.first, second=form.second)
             return nn.Sequential(parts), "two layers in sequence" + rounded
         case BlockCirculant():
-            return form, "float32 FFT" + rounded
+            return form, fourier.NAME + rounded
         case Masked() if not quantized and form.geometry.kind == "linear" and csr.pays(form.dense()):
             return form, csr.NAME
         case Masked() | Coded() | CReLUFilters() if not quantized:

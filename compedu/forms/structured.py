@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu import hashing
+from compedu.forms.circulant import circulant_index, frequency_kernel, frequency_product, padded
 from compedu.forms.form import Form, Geometry
 from compedu.forms.parts import Floats, Part
 
@@ -47,33 +47,16 @@ class BlockCirculant(Form):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply in the frequency domain: each block costs O(b log b) instead of b^2."""
+        return self.product(x, frequency_kernel(self.columns, self.geometry))
+
+    def product(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """Run the layer on `x` with its `frequency_kernel`, which at inference is computed once and for all."""
         channels = x.shape[-1 if self.geometry.kind == "linear" else 1]
         if channels != self.geometry.shape[1]:  # broadcasting would let one channel pass for many
             raise RuntimeError(f"expected input with {self.geometry.shape[1]} channels, got {tuple(x.shape)}")
-        x = self.act(x)
-        if self.geometry.kind == "linear":
-            return self._product(x * self.signs, self.geometry.shape[1])
-        g = self.geometry
-        rows = F.unfold(x * self.signs.view(1, -1, 1, 1), g.shape[2:], g.dilation, g.padding, g.stride)
-        places = g.shape[2] * g.shape[3]
-        rows = rows.view(len(x), g.shape[1], places, -1).permute(0, 3, 2, 1)  # (N, positions, places, in)
-        y = self._product(rows, g.shape[1])  # (N, positions, out)
-        height, width = (
-            (x.shape[i + 2] + 2 * g.padding[i] - g.dilation[i] * (g.shape[i + 2] - 1) - 1) // g.stride[i] + 1
-            for i in (0, 1)
-        )
-        return y.transpose(1, 2).reshape(len(x), g.shape[0], height, width)
-
-    def _product(self, x: Tensor, inside: int) -> Tensor:
-        """Multiply x (..., in) or (..., places, in) by the block-circulant matrix; returns (..., out)."""
-        b = self.block
-        x = F.pad(x, (0, padded(inside, b) - inside))
-        lead = x.shape[:-1] if self.geometry.kind == "linear" else x.shape[:-2]
-        precise = torch.promote_types(x.dtype, torch.float32)  # there is no transform of half-precision numbers
-        spectrum = torch.fft.rfft(x.reshape(*lead, -1, b).to(precise))
-        product = torch.einsum("...qf,pqf->...pf", spectrum, torch.fft.rfft(self.columns.to(precise)))
-        y = torch.fft.irfft(product, n=b).to(x.dtype).reshape(*lead, -1)[..., : self.geometry.shape[0]]
-        return y if self.bias is None else y + self.bias
+        per_channel = (-1,) + (1,) * (len(self.geometry.shape) - 2)
+        y = frequency_product(self.act(x) * self.signs.view(per_channel), kernel, self.geometry, self.block)
+        return y if self.bias is None else y + self.bias.view(per_channel)
 
     def stored_kernel(self) -> dict[str, Part]:
         """Return the first columns of all blocks."""
@@ -97,17 +80,6 @@ class BlockCirculant(Form):
         """
         p, q, b = self.columns.shape
         return positions * 4 * p * q * (b // 2 + 1)
-
-
-def padded(size: int, block: int) -> int:
-    """Return `size` rounded up to a multiple of `block`."""
-    return -(-size // block) * block
-
-
-def circulant_index(block: int) -> Tensor:
-    """Return the (block, block) table of (i - j) mod block: which entry of the first column stands at (i, j)."""
-    steps = torch.arange(block)
-    return (steps[:, None] - steps[None, :]) % block
 
 
 def input_signs(geometry: Geometry, seed: int) -> Tensor:

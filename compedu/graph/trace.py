@@ -84,7 +84,7 @@ def first_line(error: Exception) -> str:
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in the place of `old` inside `model`, under every name that `old` is registered by."""
-    for parent in model.modules():
+    for parent in list(model.modules()):  # as they were: `new` may hold `old`
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from compedu.errors import Skip
 from compedu.forms import BlockCirculant, Geometry
-from compedu.forms.structured import circulant_index, input_signs, padded
+from compedu.forms.circulant import circulant_index, padded
+from compedu.forms.structured import input_signs
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import given_value
@@ -40,6 +41,7 @@ def in_blocks(kernel: Tensor, block: int) -> Tensor:
     wide = F.pad(flat, (0, 0, 0, padded(inside, block) - inside, 0, padded(out, block) - out))
     cut = wide.reshape(padded(out, block) // block, block, -1, block, places)
     return cut.permute(0, 4, 2, 1, 3).flatten(1, 2)
+
 
 def stored_numbers(shape: tuple[int, ...], block: int) -> int:
     """Return how many numbers a block-circulant kernel of the dense `shape` stores: one column for each block.

@@ -1,0 +1,21 @@
+"""Block-circulant layers in the frequency domain, with the transform of the kernel computed once and for all."""
+
+from torch import Tensor, nn
+
+from compedu.forms import BlockCirculant
+from compedu.forms.circulant import frequency_kernel
+
+NAME = "float32 FFT"
+
+
+class FourierLayer(nn.Module):
+    """A block-circulant layer that holds the transform of its kernel; it runs as the form does, without gradients."""
+
+    def __init__(self, form: BlockCirculant):
+        super().__init__()
+        self.form = form
+        self.register_buffer("kernel", frequency_kernel(form.columns.detach(), form.geometry), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output for x."""
+        return self.form.product(x, self.kernel)
