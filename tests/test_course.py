@@ -155,3 +155,29 @@ def test_source_is_shown_without_its_docstring():
     assert "kthvalue" in repr(show(keep_largest)) and ">>>" not in repr(show(keep_largest))
     assert repr(show(MagnitudePruning)).startswith("@method\nclass MagnitudePruning") and "Paper:" not in repr(show(MagnitudePruning))
     compile(repr(show(keep_largest)), "shown", "exec")
+
+
+def test_a_notebook_shows_the_hint_of_a_failed_check_and_not_our_code():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell.instance()
+    try:
+        shell.user_ns["given"] = lambda correct, total: (0.0, 1.0)
+        with capture_output() as shown:
+            done = shell.run_cell("from compedu.course import check\nprint(check('interval', given))")
+    finally:
+        InteractiveShell.clear_instance()
+    assert isinstance(done.error_in_exec, AssertionError)  # what grading counts
+    said = shown.stdout + shown.stderr
+    assert "not yet: for 0 of 50" in said and "Traceback" not in said and "checks.py" not in said
+
+
+def test_a_later_prediction_is_written_down_and_said_not_to_count(tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    predict("zeros", "How many?", 60, "%", book)
+    again = predict("zeros", "How many?", 97, "%", book)
+    assert again.value == 60 and again.later == 97
+    assert "Your prediction: 60 % (your first, from the lab book: it counts; 97 is written down beside it)" in repr(again)
+    assert [entry["value"] for entry in book.entries] == [60, 97]
+    assert "beside it" not in repr(predict("zeros", "How many?", 60, "%", book))

@@ -8,8 +8,19 @@ from compedu.course import start_here, tour
 CHECKS: dict[str, Callable[[Any], str]] = {check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS)}
 
 
+class NotYet(AssertionError):
+    """An answer that is not right yet; notebooks show the hint alone, without the way through our code."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython prints in place of a traceback."""
+        return [f"not yet: {self}"]
+
+
 def check(name: str, answer: Any) -> str:
-    """Check `answer` to the exercise `name`: returns what is right about it, or raises `AssertionError` with a hint."""
+    """Check `answer` to the exercise `name`: returns what is right about it, or raises `NotYet` with a hint."""
     if name not in CHECKS:
         raise ValueError(f"no exercise is called {name!r}; there are: {', '.join(CHECKS)}")
-    return "right: " + CHECKS[name](answer)
+    try:
+        return "right: " + CHECKS[name](answer)
+    except AssertionError as hint:
+        raise NotYet(str(hint)) from hint.__cause__

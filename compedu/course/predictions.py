@@ -10,13 +10,17 @@ from compedu.course.lab_book import LabBook
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a learner expects of a named quantity; `value` is None until a number is committed."""
+    """What a learner expects of a named quantity; `value` is None until a number is committed.
+
+    `later` is a number that was given after `value` was committed, and does not count.
+    """
 
     name: str
     question: str
     unit: str
     value: float | None
     book: LabBook | None
+    later: float | None = None
 
     @property
     def committed(self) -> bool:
@@ -37,7 +41,8 @@ class Prediction:
 
     def __repr__(self) -> str:
         said = "not committed yet: replace ... by a number" if self.value is None else f"{self.value:.3g} {self.unit}"
-        return f"{self.question} Your prediction: {said}"
+        late = "" if self.later is None else f" (your first, from the lab book: it counts; {self.later:.3g} is written down beside it)"
+        return f"{self.question} Your prediction: {said}{late}"
 
 
 def predict(name: str, question: str, value: Any, unit: str, book: LabBook | None = None) -> Prediction:
@@ -55,4 +60,4 @@ def predict(name: str, question: str, value: Any, unit: str, book: LabBook | Non
     if book is not None and (before is None or before["value"] != value):
         book.write("prediction", name, question=question, value=value, unit=unit)
     first = next((e["value"] for e in book.entries if (e["kind"], e["name"]) == ("prediction", name)), value) if book else value
-    return Prediction(name, question, unit, float(first), book)
+    return Prediction(name, question, unit, float(first), book, None if first == value else float(value))
