@@ -321,6 +321,36 @@ def forms_of_other_methods_are_named_or_handled(cls):
             assert second.compression.steps == (repr(quick(cls)),) * 2
 
 
+class Tied(nn.Module):
+    """A network in which two layers are one and the same weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(1, 4, 5, stride=4), nn.ReLU()
+        self.first, self.second, self.head = nn.Linear(144, 144), nn.Linear(144, 144), nn.Linear(144, 10)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv(x)).flatten(1)
+        return self.head(self.relu(self.second(self.relu(self.first(x)))))
+
+
+def tied_layers_stay_tied_or_are_named(cls):
+    """A weight that two layers share is never stored twice, behind the learner's back."""
+    torch.manual_seed(0)
+    try:
+        result = quick(cls)(Tied(), data())
+    except CompressionError as refusal:
+        assert cls.__name__ in str(refusal)
+        return
+    layers = dict(result.named_modules())
+    if isinstance(layers.get("second"), nn.Linear) and "first" in layers:
+        assert layers["second"].weight is layers["first"].weight
+    if issubclass(cls, LayerMethod):
+        skipped = {s.layer: s.reason for s in result.compression.skipped}
+        assert "shares its weight with second" in skipped["first"] and "with first" in skipped["second"]
+
+
 def weights_that_are_not_finite_are_refused(cls):
     model = plain()
     model.conv2.weight.data[3, 2] = math.nan
@@ -372,7 +402,7 @@ LAWS = (
     another_seed_gives_another_result, the_neutral_setting_reproduces_the_model, the_result_gives_scores,
     forward_equals_dense, a_file_gives_back_the_same_model_and_its_length_is_the_size,
     reported_bytes_are_bytes_written, layers_that_stay_are_named_with_the_reason, unknown_layers_are_refused_by_name,
-    forms_of_other_methods_are_named_or_handled, weights_that_are_not_finite_are_refused,
+    forms_of_other_methods_are_named_or_handled, tied_layers_stay_tied_or_are_named, weights_that_are_not_finite_are_refused,
     a_network_with_nothing_to_compress_is_refused_by_name, missing_data_and_images_that_do_not_fit_are_refused,
     training_can_be_watched_and_cancelled, the_docstring_is_complete,
 )
