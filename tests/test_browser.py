@@ -6,6 +6,7 @@ import re
 import pytest
 from lab_page import PATIENCE_MS, LabPage, lab_server, notebook
 
+from compedu.explorers.pictures import pictures_of
 from compedu.methods import METHODS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -36,7 +37,7 @@ CELLS = [START, *SHOWN, BREAKING, "show(ce.MagnitudePruning, predict=True)", "op
 BROKEN, PREDICTED, AGAIN = (len(SHOWN) + i for i in (1, 2, 3))
 NAMES = [cls.__name__ for cls in METHODS]
 COMPUTED = """r = ce.measure(method_of({code!r})(model, data), data, baseline=model, speed=False)
-import json; print(json.dumps([f"{{100 * r.accuracy:.1f}} %", f"{{r.correct}} of {{r.total}} images", bytes_text(r.file_bytes), r.file_bytes]))"""
+import json; print(json.dumps([f"{{100 * r.accuracy:.1f}} %", f"{{r.correct}} of {{r.total}};", bytes_text(r.file_bytes), r.file_bytes]))"""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,25 @@ def assert_shown_is_computed(lab, shown, code: str) -> None:
         assert word in said, f"{code}: {word!r} is not in {said!r}"
 
 
+def assert_texts_are_apart(shown) -> None:
+    """Assert that no caption or heading of the figure runs into another one or out of the figure."""
+    overlaps = shown.locator(".js-plotly-plot").first.evaluate(
+        """plot => {
+            const texts = [...plot.querySelectorAll('.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text')].filter(t => t.textContent.trim());
+            const boxes = texts.flatMap(t => (t.querySelector('.line') ? [...t.querySelectorAll('.line')] : [t])).map(t => [t.textContent, t.getBoundingClientRect()]);
+            const edge = plot.getBoundingClientRect().right + 1, found = [];
+            for (const [i, [one, a]] of boxes.entries()) {
+                if (a.right > edge) found.push(`${one} (leaves the figure by ${a.right - edge})`);
+                for (const [other, b] of boxes.slice(i + 1))
+                    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+                        found.push(`${one} | ${other}`);
+            }
+            return found;
+        }"""
+    )
+    assert overlaps == []
+
+
 def moved(lab, shown, before: str) -> None:
     """Wait until the code line shows another method."""
     field = shown.locator(".compedu-top input").element_handle()
@@ -104,6 +124,7 @@ def test_figures_on_the_page_are_those_computed_for_the_code_on_the_page(lab, na
     shown = explorer(lab, name)
     before = settled(lab, shown, name)
     assert_shown_is_computed(lab, shown, before)
+    assert_texts_are_apart(shown)
 
     handle = shown.locator(".compedu-knob .noUi-handle").first
     handle.focus()
@@ -172,6 +193,27 @@ def test_an_explorer_fits_900_by_520_pixels_without_scrolling(lab):
     for name in ("MagnitudePruning", "FilterPruning", "SoftTargetDistillation"):
         box = explorer(lab, name).bounding_box()
         assert box["width"] <= 900 and box["height"] <= 520, name
+
+
+@pytest.mark.parametrize("name", [cls.__name__ for cls in METHODS if len(pictures_of(cls)) > 1])
+def test_every_picture_can_be_chosen_on_the_page(lab, name):
+    shown = explorer(lab, name)
+    chooser = shown.get_by_label("picture", exact=True)
+    for picture in pictures_of(cls_of(name)):
+        chooser.select_option(label=picture.name)
+        lab.python(f"opened[{name!r}].settle(300)")
+        said = lab.python(f"e = opened[{name!r}]; print(e._screen.picture.say(e.view, e._screen.layer.value))")
+        lab.page.wait_for_function(
+            "([root, said]) => root.querySelector('.js-plotly-plot .x9y9 text')?.textContent === said",
+            arg=[shown.element_handle(), said], timeout=PATIENCE_MS,
+        )  # fmt: skip
+        assert_texts_are_apart(shown)
+    chooser.select_option(index=0)
+    assert lab.problems == []
+
+
+def cls_of(name: str):
+    return next(cls for cls in METHODS if cls.__name__ == name)
 
 
 def test_an_explorer_shown_a_second_time_shows_the_same_figures(lab):

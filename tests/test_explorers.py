@@ -19,7 +19,7 @@ from compedu.explorers.colours import ROLES
 from compedu.explorers.controls import as_text, controls_of, places
 from compedu.explorers.figure import layout, moving, traces
 from compedu.explorers.gauges import captions
-from compedu.explorers.pictures import filters, picture_of
+from compedu.explorers.pictures import confusions, filters, inputs, pictures_of, products, rebuilt, softness
 from compedu.explorers.pictures.picture import layer_names
 from compedu.explorers.predict import asked_methods, checked
 from compedu.explorers.runner import Runner
@@ -28,7 +28,9 @@ from compedu.explorers.words import bytes_text, points_text, times_text
 from compedu.forms import kernel_of
 from compedu.knobs import knob, knobs, method
 from compedu.methods import METHODS, TrainingMethod
+from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.methods.layer_method import LayerMethod
+from compedu.metrics import Latency
 from compedu.sweeps import method_of
 
 QUICK = {"epochs": 1, "calibration_images": 16}
@@ -224,7 +226,7 @@ def test_the_figures_shown_are_those_that_the_library_computes(made, pair, cls):
     assert (report.correct, report.file_bytes, report.coded_bytes, report.size_by_role, report.change) == counts
     shown = explorer._screen.figure.widget
     said = " ".join(shown.data[0].text + shown.data[1].text)
-    for figure in (f"{100 * again.accuracy:.1f} %", f"{again.correct} of {again.total}", bytes_text(again.file_bytes)):
+    for figure in (f"{100 * again.accuracy:.1f} %", f"{again.correct} of {again.total};", bytes_text(again.file_bytes)):
         assert figure in said
     bars = [trace for trace in shown.data if trace.xaxis == "x2" and trace.type == "bar"][1:]
     assert {role: int(bar.x[0]) for role, bar in zip(ROLES, bars) if bar.x[0]} == again.size_by_role
@@ -235,15 +237,19 @@ def test_the_figures_shown_are_those_that_the_library_computes(made, pair, cls):
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_traces_keep_their_number_and_kinds_whatever_is_shown(made, cls):
     explorer = made(quick(cls))
-    picture, view = picture_of(cls), explorer.view
+    view = explorer.view
     empty = replace(view, report=None, after=None, kept={})
     measured(explorer)
-    for layer in layer_names(view):
-        kinds = [[(t["type"], t["xaxis"]) for t in traces(v, picture, layer)] for v in (empty, view)]
-        assert kinds[0] == kinds[1]
-        assert layer in picture.say(view, layer) or "teacher" in picture.say(view, layer)
-    head, rows = picture.table(view)
-    assert rows and all(len(row) == len(head) for row in rows)
+    for picture in pictures_of(cls):
+        before = picture.table(view)
+        if picture.prepare is not None:
+            picture.prepare(view, lambda: False)
+        for layer in layer_names(view):
+            kinds = [[(t["type"], t["xaxis"]) for t in traces(v, picture, layer)] for v in (empty, view)]
+            assert kinds[0] == kinds[1]
+            assert any(word in picture.say(view, layer) for word in (layer, "teacher", "circulant", "FFT"))
+        for head, rows in (before, picture.table(view)):
+            assert rows and all(len(row) == len(head) for row in rows)
 
 
 def test_numbers_in_words_carry_units():
@@ -259,7 +265,9 @@ def test_the_speed_of_a_stored_point_is_never_shown(made):
     assert report.latency is not None
     preview = replace(explorer.view, state="PREVIEW")
     assert captions(preview)[2] == ("…", "not measured here yet")
-    assert captions(explorer.view)[2][0] == f"{report.latency.speed_up:.2f}×"
+    said = captions(explorer.view)[2]
+    assert said[0].startswith(("faster", "slower", "not", "withheld")) or said[0].split("× ")[1] in ("faster", "slower")
+    assert said[1].startswith(f"{report.latency.speed_up:.2f}×")
     assert [len(t["x"]) for t in moving(preview) if t["xaxis"] == "x3"] == [0, 0]
 
 
@@ -284,13 +292,13 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
         kept = np.setdiff1d(np.arange(dense.shape[1]), inputs)
         if layer != "fc1":
             assert torch.equal(dense[left][:, kept], small)
-    bright, faint = (np.array(t["z"], dtype=float) for t in picture_of(ce.FilterPruning).main(view, "conv1")[:2])
+    bright, faint = (np.array(t["z"], dtype=float) for t in pictures_of(ce.FilterPruning)[0].main(view, "conv1")[:2])
     assert np.isfinite(faint).sum() == 25 * len(filters.gone(view, "conv1")) and not (np.isfinite(bright) & np.isfinite(faint)).any()
 
 
 def test_the_layout_has_room_for_900_by_520(made):
     explorer = made(ce.MagnitudePruning)
-    shown = layout(explorer.view, picture_of(ce.MagnitudePruning))
+    shown = layout(explorer.view, pictures_of(ce.MagnitudePruning)[0])
     assert 236 + shown["width"] <= 900 and shown["height"] <= 400
 
 
@@ -579,13 +587,106 @@ def test_a_network_that_was_compressed_before_can_be_explored(pair):
 
 def test_methods_that_train_have_a_loss_curve_below_their_picture():
     for cls in METHODS:
-        assert ("training loss" in picture_of(cls).headings[1]) == issubclass(cls, TrainingMethod)
+        assert ("training loss" in pictures_of(cls)[0].headings[1]) == issubclass(cls, TrainingMethod)
 
 
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_all_that_a_figure_sends_is_json(made, cls):
     view = made(cls).view
-    for trace in picture_of(cls).traces(view, "conv1"):
+    for trace in (trace for picture in pictures_of(cls) for trace in picture.traces(view, "conv1")):
         # arrays of one dimension travel as bytes; all others as lists, in which JSON has no NaN
         lists = {name: np.asarray(value).tolist() for name, value in trace.items() if np.ndim(value) != 1}
         assert json.dumps(lists, allow_nan=False)
+
+
+# Several pictures
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_every_picture_of_a_method_can_be_chosen_and_follows_the_knobs(made, cls):
+    explorer = made(quick(cls))
+    measured(explorer)
+    for name, picture in explorer._screen.choice.options:
+        explorer._screen.choice.value = picture
+        explorer.settle(120)
+        figure = explorer._screen.figure
+        assert figure.widget in explorer._screen.right.children and picture.name == name
+        shown = traces(explorer.view, picture, explorer._screen.layer.value)
+        assert [trace.type for trace in figure.widget.data] == [trace["type"] for trace in shown]
+        assert figure.widget.data[len(moving(explorer.view))].text == (picture.say(explorer.view, explorer._screen.layer.value),)
+        assert len(picture.say(explorer.view, explorer._screen.layer.value)) <= 54, "the caption reaches into the curve beside it"
+        assert all(len(text) <= 58 for text in picture.headings)
+
+
+def test_what_a_picture_needs_is_computed_by_the_worker_once(made):
+    explorer = made(ce.BlockCirculantProjection)
+    measured(explorer)
+    matrix, time = (picture for _, picture in explorer._screen.choice.options)
+    assert products.timed(explorer.view) == {}
+    explorer._screen.choice.value = time
+    explorer.settle(120)
+    found = products.timed(explorer.view)
+    assert tuple(found) == products.SIDES and all(one.rounds >= 9 and one.a_a_interval for one in found.values())
+    explorer._screen.choice.value = matrix
+    explorer._screen.choice.value = time
+    explorer.settle(120)
+    assert all(products.timed(explorer.view)[side] is one for side, one in found.items())
+    assert explorer._screen.figure.widget.data[len(moving(explorer.view)) + 1].x == products.SIDES
+
+
+def test_the_crossing_is_the_side_from_which_on_the_transform_stays_faster():
+    def latency(speed_up: float, spread: float) -> Latency:
+        around = (speed_up - spread, speed_up + spread)
+        return Latency(1.0, (1.0, 1.0), 1, 1, 9, 1.0, speed_up, around, 1.0, (0.9, 1.1))
+
+    found = {16: latency(0.2, 0.1), 32: latency(1.5, 0.1), 64: latency(1.1, 0.3), 128: latency(2.0, 0.2), 256: latency(4.0, 0.2)}
+    assert products.crossing(found) == 128
+    assert products.crossing({16: latency(0.2, 0.1)}) is None
+
+
+def test_the_gradient_that_is_drawn_is_that_of_the_soft_loss():
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(40, 7, generator=draw, dtype=torch.float64) for _ in range(2))
+    for t in (0.7, 1.0, 5.0):
+        scores = student.clone().requires_grad_()
+        (len(scores) * soft_loss(scores, teacher, t)).backward()  # the loss is a mean over images
+        assert softness.gradient_norm(student, teacher, t) * t**2 == pytest.approx(scores.grad.norm(dim=1).mean().item())
+        said = torch.distributions.Categorical(logits=teacher / t).entropy().mean().item() / np.log(2)
+        assert softness.entropy(teacher, t) == pytest.approx(said)
+
+
+def test_the_confusions_are_those_of_the_networks():
+    scores = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    labels = torch.tensor([0, 0, 2, 2])
+    wrong = confusions.mistakes(scores, labels, 3)
+    assert wrong[0, 1] == 0.5 and wrong[2, 0] == 0.5 and wrong[0, 2] == 0 and np.isnan(np.diag(wrong)).all()
+    soft = confusions.doubts(scores, labels, 3, 2.0)
+    assert soft[0, 1] == pytest.approx(torch.softmax(scores[:2] / 2, 1)[:, 1].mean().item())
+
+
+def test_the_inputs_drawn_are_those_that_the_layer_gets_and_rounds(made, pair):
+    explorer = made(ce.LinearQuantization(bits=4, activation_bits=3, calibration_images=16))
+    measured(explorer)
+    view = explorer.view
+    x = pair[1].x_validation[: inputs.IMAGES]
+    hidden = pair[0].pool1(pair[0].relu1(pair[0].conv1(x))).detach().numpy().reshape(-1)
+    assert np.array_equal(inputs.inputs(view)["conv2"], hidden)
+    act = view.after.conv2.act
+    codes = act.codes(torch.from_numpy(hidden))
+    beyond = ((torch.from_numpy(hidden) / act.scale + act.zero_point) > 7.5).float().mean().item()
+    assert inputs.clipped_share(view, "conv2") == pytest.approx(beyond, abs=1e-4)
+    counted = inputs.PICTURE.main(view, "conv2")[2]
+    assert sum(counted["y"]) == hidden.size and len(counted["x"]) == len(codes.unique())
+
+
+def test_the_rebuilt_filters_are_those_of_the_compressed_layer(made):
+    explorer = made(ce.TruncatedSVD(rank=0.5))
+    measured(explorer)
+    view = explorer.view
+    (shown,) = rebuilt.PICTURE.main(view, "conv1")
+    page = np.array(shown["z"], dtype=float)
+    assert np.allclose(page[:5, :5], kernel_of(view.before.conv1)[0, 0].detach(), atol=1e-6)
+    right = page.shape[1] - (4 * 6 - 1)
+    assert np.allclose(page[:5, right : right + 5], kernel_of(view.after.conv1)[0, 0].detach(), atol=1e-6)
+    full, rank, even = rebuilt.PICTURE.below(view, "conv1")
+    assert all(r <= f for r, f in zip(rank["y"], full["y"])) and all(r < e for r, e in list(zip(rank["y"], even["y"]))[:3])

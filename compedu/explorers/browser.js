@@ -49,14 +49,15 @@ function button(el, text, title, action) {
 
 function render({ model, el }) {
   let root = null;
-  let drawn = false;
+  let drawn = null; // the figure that was drawn last: another picture is another figure
   let asked = false;
   const look = () => {
     asked = false;
     name_controls(root);
     name_figure(root, model.get("said"));
-    if (!drawn && root.querySelector(".js-plotly-plot .main-svg")) {
-      drawn = true;
+    const figure = root.querySelector(".js-plotly-plot .main-svg")?.closest(".js-plotly-plot");
+    if (figure && figure !== drawn) {
+      drawn = figure;
       model.send({ kind: "drawn" });
     }
   };

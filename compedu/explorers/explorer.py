@@ -11,7 +11,7 @@ from torch import nn
 from compedu.course.lab_book import LabBook
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.controls import controls_of
-from compedu.explorers.pictures import picture_of
+from compedu.explorers.pictures import pictures_of
 from compedu.explorers.predict import Questions, asked_methods, checked, largest_gap
 from compedu.explorers.screen import Screen
 from compedu.explorers.session import Session
@@ -42,8 +42,8 @@ class Explorer(widgets.VBox):
         self.view = self._session.view
         self._controls = controls_of(self._start, self._moved)
         actions = {"Run": self.run, "Cancel": self.cancel, "Reset": self.reset, "Pin": self.pin}
-        picture = picture_of(type(self._start))
-        self._screen = Screen(self.view, picture, self._controls, actions, self._coded, self._file, self._looked)
+        pictures = pictures_of(type(self._start))
+        self._screen = Screen(self.view, pictures, self._controls, actions, self._coded, self._file, self._looked)
         super().__init__(self._screen.widgets)
         self.add_class("compedu")
         self._screen.fill(self.view)
@@ -176,8 +176,10 @@ class Explorer(widgets.VBox):
         return f"{type(self.method).__name__}.csv", self.csv
 
     def _looked(self) -> None:
+        """Draw what the learner chose to look at: another layer, or another picture."""
         with self._session.lock:
             self._show("network")
+        self._session.look(self._screen.picture.prepare)
 
     def _show(self, news: str) -> None:
         """Bring the screen up to the view; the session's lock is held."""

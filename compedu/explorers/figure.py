@@ -46,7 +46,7 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
         "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
     } | legend_axes(RIGHT[0] - 46)
     for name, settings in picture.axes.items():
-        axes[name] = axes[name] | settings
+        axes[name] = axes[name] | (settings(view) if callable(settings) else settings)
     heads = [
         heading(0, UPPER[0] - 18, picture.headings[0], 11), heading(0, LOWER[0] - 18, picture.headings[1], 11),
         heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE, 12),

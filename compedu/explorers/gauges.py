@@ -25,9 +25,14 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
 
 def _captions(view: View) -> list[dict]:
     lines = captions(view)
-    large = [f"{said[0]} <span style='font-size:11px'>{name}</span>" for name, said in zip(NAMES, lines)]
+    large = [f"{_headline(said[0])} <span style='font-size:11px'>{name}</span>" for name, said in zip(NAMES, lines)]
     small = ["<br>".join(said[1:]) for said in lines]
     return [_text(large, 52, 19), _text(small, 28, 11)]
+
+
+def _headline(said: str) -> str:
+    """Return a headline; a verdict without a figure is words, which take less room in smaller letters."""
+    return said if said[:1].isdigit() or said == "…" else f"<span style='font-size:14px'>{said}</span>"
 
 
 def _text(texts: list[str], y: float, size: int) -> dict:

@@ -1,7 +1,7 @@
 """The widgets of an explorer and what stands in them: knobs on the left, the figure on the right, words and tables below."""
 
 import html
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ipywidgets as widgets
 
@@ -31,18 +31,21 @@ class Screen:
     """All widgets of an explorer; `show` brings them up to a view, sending only what changed.
 
     `actions` are called by the buttons of the same names, `coded` with the text of the code line, `csv` gives name and
-    content of the file, `looked` is called when another layer is chosen.
+    content of the file, `looked` is called when another layer or another of the `pictures` is chosen.
     """
 
     def __init__(
-        self, view: View, picture: Picture, controls: Mapping[str, Control], actions: Mapping[str, Callable[[], object]],
+        self, view: View, pictures: Sequence[Picture], controls: Mapping[str, Control], actions: Mapping[str, Callable[[], object]],
         coded: Callable[[str], None], csv: Callable[[], tuple[str, str]], looked: Callable[[], None],
     ):  # fmt: skip
-        self.picture = picture
-        self.layer = widgets.Dropdown(options=layer_names(view), value=picture.start(view.before), layout=widgets.Layout(width="100%"))
+        wide = widgets.Layout(width="calc(100% - 4px)")  # beside its margins
+        self.choice = widgets.Dropdown(options=[(picture.name, picture) for picture in pictures], layout=wide)
+        self.layer = widgets.Dropdown(options=layer_names(view), value=self.picture.start(view.before), layout=wide)
+        self.figure = LiveFigure(view, self.picture, self.layer.value)
+        self.right = widgets.VBox([self.figure.widget], layout=widgets.Layout(flex="0 0 auto"))
         self.layer.observe(lambda change: looked(), "value")
-        self.figure = LiveFigure(view, picture, self.layer.value)
-        self.browser = Browser(self.figure.refresh, csv)
+        self.choice.observe(lambda change: (self._replace_figure(view, change["old"]), looked()), "value")
+        self.browser = Browser(lambda: self.figure.refresh(), csv)
         self.code = widgets.Text(continuous_update=False, layout=widgets.Layout(flex="1 1 280px", width="280px"), tooltip="the method as code: change it, or copy it")
         self._coded, self._quiet = coded, False
         self.code.observe(self._typed, "value")
@@ -54,7 +57,6 @@ class Screen:
         self.tabs.observe(self._tall, "selected_index")
         self.questions, self.remark, self._shown = widgets.VBox(), "", ""
         self.left = self._left(controls)
-        self.right = widgets.VBox([self.figure.widget], layout=widgets.Layout(flex="0 0 auto"))
         self.widgets = self._assembled()
 
     def _left(self, controls: Mapping[str, Control]) -> widgets.Widget:
@@ -62,11 +64,12 @@ class Screen:
         rest = widgets.VBox(knobs[SHOWN_KNOBS:], layout=widgets.Layout(display="none"))
         more = widgets.ToggleButton(description="More knobs", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method")
         more.observe(lambda change: setattr(rest.layout, "display", None if change["new"] else "none"), "value")
-        which = widgets.VBox([widgets.HTML("<label>layer in the picture</label>"), self.layer])
-        which.add_class("compedu-knob")
+        which = [_labelled("layer in the picture", self.layer)]
+        if len(self.choice.options) > 1:
+            which.insert(0, _labelled("picture", self.choice))
         self._training = widgets.VBox([widgets.HBox([self.buttons["Run"], self.buttons["Cancel"]]), self.progress])
         row = widgets.HBox([self.buttons["Reset"], self.buttons["Pin"], *([more] if rest.children else [])])
-        children = [*knobs[:SHOWN_KNOBS], self._training, row, rest, which]
+        children = [*knobs[:SHOWN_KNOBS], self._training, row, rest, *which]
         left = widgets.VBox(children, layout=widgets.Layout(width="236px", flex="0 0 236px"))
         left.add_class("compedu-left")
         return left
@@ -76,6 +79,21 @@ class Screen:
         top.add_class("compedu-top")
         body = widgets.HBox([self.left, self.right], layout=widgets.Layout(align_items="flex-start", flex_flow="row wrap"))
         return [widgets.HTML(STYLE, layout=widgets.Layout(display="none")), top, self.message, self.questions, body, self.tabs]
+
+    @property
+    def picture(self) -> Picture:
+        """The picture that is shown."""
+        return self.choice.value
+
+    def _replace_figure(self, view: View, before: Picture) -> None:
+        """Draw the chosen picture in a figure of its own: pictures differ in traces and axes."""
+        untouched = self.layer.value == before.start(view.before)  # nobody chose another layer
+        layer = self.picture.start(view.before) if untouched else self.layer.value
+        old, self.figure = self.figure, LiveFigure(view, self.picture, layer)
+        self.right.children = [self.figure.widget]
+        self.layer.value = layer  # once the figure is the new picture's: it is drawn at once
+        old.widget.close()
+        self.fill(view)
 
     def _typed(self, change: dict) -> None:
         if not self._quiet:
@@ -153,6 +171,12 @@ class Screen:
         self.tabs.titles = (TABS[0] + counts[0], TABS[1] + counts[1], *TABS[2:])
 
 
+def _labelled(text: str, field: widgets.Widget) -> widgets.Widget:
+    made = widgets.VBox([widgets.HTML(f"<label>{text}</label>"), field])
+    made.add_class("compedu-knob")
+    return made
+
+
 def _button(name: str, tip: str, action: Callable[[], object]) -> widgets.Button:
     made = widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="auto"))
     made.on_click(lambda button: action())
@@ -195,5 +219,5 @@ def _groups(view: View) -> list[tuple[str, tuple]]:
     """Return the points of the trade-off curve by what they are."""
     return [
         ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), ("pin", tuple(view.pins)),
-        ("as measured", view.asked), ("this method, stored", view.points), ("small dense net", view.controls),
+        ("as measured", view.asked), ("stored points", view.points), ("small dense net", view.controls),
     ]  # fmt: skip

@@ -22,6 +22,7 @@ from compedu.training import Step, listening
 DRAW_EVERY_S = 0.2  # how often a training is shown
 
 Stale = Callable[[], bool]
+Prepare = Callable[[View, Stale], None]
 
 
 class Session:
@@ -42,6 +43,7 @@ class Session:
         self.looks = 0
         self.steps = (0, 1)  # of a training: done, all
         self.questions: Sequence[Method] = ()  # what else is to be measured, for a prediction
+        self.prepare: Prepare | None = None  # what the chosen picture needs
         self.runner = Runner(self._work, self._failed)
         self._changed, self._drawn_at = changed, 0.0
 
@@ -76,6 +78,15 @@ class Session:
         with self.lock:
             self.become("CANCELLED", "knobs", "cancelled: the dense network is untouched")
 
+    def look(self, prepare: Prepare | None) -> None:
+        """Have computed what a picture needs, now or after what is being measured."""
+        with self.lock:
+            self.prepare = prepare
+            waiting = self.view.state == "PREVIEW" and self.view.method.needs == "training"
+            idle = waiting or self.view.state in ("FINAL", "CANCELLED", "ERROR")
+        if prepare is not None and idle:
+            self.runner.request(None)
+
     def become(self, state: str, news: str, message: str = "", details: str = "") -> None:
         """Change the state and say so."""
         self.view.state, self.view.message, self.view.details = state, message, details
@@ -94,14 +105,24 @@ class Session:
             with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure is no point
                 self._measure_aside(method, lambda: False)
 
-    def _work(self, method: Method, stale: Stale) -> None:
-        """Compress and measure, then what else is asked for: runs on the worker's thread."""
+    def _work(self, method: Method | None, stale: Stale) -> None:
+        """Compress and measure `method`, if there is one, then what else is asked for: runs on the worker's thread."""
         try:
-            after = self._compressed(method, stale)
-            self._measured(method, after, stale)
+            if method is not None:
+                after = self._compressed(method, stale)
+                self._measured(method, after, stale)
             self._answer_questions(stale)
+            self._prepare_picture(stale)
         except Cancelled:
             return
+
+    def _prepare_picture(self, stale: Stale) -> None:
+        if self.prepare is None:
+            return
+        self.prepare(self.view, stale)
+        with self.lock:
+            if not stale():
+                self._changed("network")
 
     def _compressed(self, method: Method, stale: Stale) -> nn.Module:
         with listening(lambda step: self._stepped(step, stale)):
@@ -163,7 +184,7 @@ class Session:
                 self._drawn_at = time.monotonic()
                 self.become("RUNNING", "training")
 
-    def _failed(self, method: Method, error: BaseException) -> None:
+    def _failed(self, method: Method | None, error: BaseException) -> None:
         with self.lock:
             self._fail(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 

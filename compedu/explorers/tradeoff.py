@@ -16,7 +16,7 @@ def traces(view: View) -> list[dict]:
     live = [view.report] if view.report is not None else []
     return [
         _line(view.controls, CONTROL, "dot", "small dense net"),
-        _line(() if view.asked else view.points, PREVIEW, "dash", "this method, stored"),
+        _line(() if view.asked else view.points, PREVIEW, "dash", "stored points"),
         _prediction(view),
         _line(view.asked, LIVE, "solid", "as measured"),
         _marks([view.baseline], "square", CONTROL, "dense network"),
@@ -31,7 +31,7 @@ def _legend(view: View) -> dict:
     first = [("■", CONTROL, "dense")]
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
-    first += [("╍●", PREVIEW, "this method, stored")] if view.points and not view.asked else []
+    first += [("╍●", PREVIEW, "stored points")] if view.points and not view.asked else []
     second = [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
     text = "<br>".join("   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line) for line in (first, second))
     return {

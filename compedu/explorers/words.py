@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from compedu.metrics import Report
+from compedu.metrics import Latency, Report
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -36,7 +36,7 @@ def times_text(ratio: float) -> str:
 def accuracy_lines(report: Report) -> tuple[str, ...]:
     """Return accuracy, the images that it is of with its interval, and the change against the dense network."""
     low, high = report.accuracy_interval
-    lines = [percent(report.accuracy), f"{report.correct} of {report.seen} images; 95 %: {100 * low:.1f} to {100 * high:.1f}"]
+    lines = [percent(report.accuracy), f"{report.correct} of {report.seen}; 95 %: {100 * low:.1f} to {100 * high:.1f}"]
     if (change := report.change) is not None:
         lines.append(f"{points_text(change.difference)} (broke {change.broke}, fixed {change.fixed})")
     return tuple(lines)
@@ -54,17 +54,29 @@ def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
+WIDEST = 31  # letters of a line below a gauge
+
+
 def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
-    """Return the speed ratio, its interval, the verdict in words and what runs; never the speed of another machine."""
+    """Return the verdict in words, the ratio with its interval, and what runs; never the speed of another machine."""
     timing = report.latency if measured else None
     if timing is None or timing.speed_up_interval is None:
         return ("…", "not measured here yet")
     low, high = timing.speed_up_interval
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
+    where, names = f"batch {timing.batch_size}, {threads}", kernels(report)
+    runs = f"{where}: {' + '.join(names)}"
     return (
-        f"{timing.speed_up:.2f}×", f"{low:.2f}× to {high:.2f}×: {timing.verdict}",
-        f"batch {timing.batch_size}, {threads}: {' + '.join(kernels(report))}",
-    )  # fmt: skip
+        verdict_text(timing), f"{timing.speed_up:.2f}×; 95 %: {low:.2f} to {high:.2f}",
+        runs if len(runs) <= WIDEST else f"{where}: {len(names)} kernels",
+    )
+
+
+def verdict_text(timing: Latency) -> str:
+    """Return what may be said of the speed: "4.1× faster", "2.8× slower", "not distinguishable", or why nothing may."""
+    if timing.verdict == "faster":
+        return f"{timing.speed_up:.1f}× faster"
+    return f"{1 / timing.speed_up:.1f}× slower" if timing.verdict == "slower" else timing.verdict
 
 
 def kernels(report: Report) -> tuple[str, ...]:

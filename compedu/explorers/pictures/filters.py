@@ -9,7 +9,7 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.explorers.colours import DENSE, LIVE, WHITE
 from compedu.explorers.pictures.picture import (
-    BELOW, BESIDE, MAIN, Picture, Table, bars, heatmap, largest_layer, layer_names, percent_text,
+    BELOW, BESIDE, MAIN, Picture, Table, bars, heatmap, largest_layer, layer_names, log_bars, percent_text,
 )  # fmt: skip
 from compedu.explorers.places import UPPER, across, down, title
 from compedu.explorers.view import View
@@ -153,12 +153,12 @@ def first_convolution(model: nn.Module) -> str:
 
 
 PICTURE = Picture(
-    main, below, ("filters, strongest first | who reads them; faint = gone", "filters: grey = dense, blue = left"), say, table,
+    "filters", main, below, ("filters, strongest first | who reads them; faint = gone", "filters: grey = dense, blue = left"), say, table,
     {
         "xaxis4": {"domain": across(4, 196), "visible": False},
         "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
         "xaxis8": {"domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "", "title": title("filters")},
-        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"}, "yaxis7": {"rangemode": "tozero", "nticks": 4},
+        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"}, "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view))),
     },
     start=first_convolution,
 )  # fmt: skip

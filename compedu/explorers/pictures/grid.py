@@ -95,7 +95,7 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, below,
+    "weights", main, below,
     ("weights in grid steps: red = clipped, blue = codes", "code against weight; error of each filter, %"), say, table,
     {
         "yaxis4": {"type": "log", "nticks": 4, "exponentformat": "SI"}, "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 5},

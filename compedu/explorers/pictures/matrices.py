@@ -4,7 +4,7 @@ import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE
 from compedu.explorers.pictures.picture import (
-    BELOW, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, percent_text, relative_error,
+    BELOW, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, log_bars, percent_text, relative_error,
 )  # fmt: skip
 from compedu.explorers.view import View
 from compedu.forms import BlockCirculant, kernel_of
@@ -53,7 +53,7 @@ def numbers(view: View, layer: str) -> tuple[int, int]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     free, dense = numbers(view, layer)
-    return f"{layer}: {free:,} numbers for {dense:,} weights, error {percent_text(relative_error(view, layer)) or 'unknown'}"
+    return f"{layer}: {free:,} of {dense:,} numbers, error {percent_text(relative_error(view, layer)) or 'unknown'}"
 
 
 def table(view: View) -> Table:
@@ -63,10 +63,10 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, below, ("a corner: dense | projected, copies faint | difference", "numbers in each layer: grey = dense, blue = stored"),
+    "matrix", main, below, ("a corner: dense | projected, copies faint | difference", "numbers in each layer: grey = dense, blue = stored"),
     say, table,
     {
         "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},
-        "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
+        "yaxis7": log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
     },
 )  # fmt: skip

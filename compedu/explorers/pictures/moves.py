@@ -38,6 +38,6 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, loss.below, ("weight after training against weight before", loss.HEADING), say, table,
+    "weights", main, loss.below, ("weight after training against weight before", loss.HEADING), say, table,
     {"xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5}} | loss.AXES,
 )  # fmt: skip

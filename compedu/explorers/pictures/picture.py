@@ -1,5 +1,6 @@
 """What a picture of a family is, and the few kinds of traces that all pictures are made of."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,23 +27,27 @@ def largest_layer(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """The picture of one family: traces for the main place and for those below, a sentence and a table that say the same.
+    """One picture of a method: traces for the main place and for those below, a sentence and a table that say the same.
 
-    `main`, `below` and `say` get the view and the layer that is looked at, `table` gives all layers. `headings` tell
-    colours and axes, `axes` are settings of places, `start` chooses the first layer. `black` is whether black shows where
-    nothing is drawn; `lively` whether the picture follows the knobs even before the network does.
+    `name` is what a learner chooses it by. `main`, `below` and `say` get the view and the layer that is looked at, `table`
+    gives all layers. `headings` tell colours and axes, `axes` are settings of places, or functions that give them for the
+    dense network, `start` chooses the first layer.
+    `black` is whether black shows where nothing is drawn; `lively` whether the picture follows the knobs even before the
+    network does. `prepare` computes on the worker what takes long, asking now and then whether it is still wanted.
     """
 
+    name: str
     main: Callable[[View, str], list[dict]]
     below: Callable[[View, str], list[dict]]
     headings: tuple[str, str]
     say: Callable[[View, str], str]
     table: Callable[[View], Table]
-    axes: dict[str, dict] = field(default_factory=dict)
+    axes: dict[str, dict | Callable[[View], dict]] = field(default_factory=dict)
     start: Callable[[nn.Module], str] = largest_layer
     images: Callable[[View], list[dict[str, Any]]] = lambda view: []
     black: bool = False
     lively: bool = False
+    prepare: Callable[[View, Callable[[], bool]], None] | None = None
 
     def traces(self, view: View, layer: str) -> list[dict]:
         """Return the traces of all places, always in the same order and number."""
@@ -86,6 +91,16 @@ def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
     rows = np.linspace(0, matrix.shape[0] - 1, min(most, matrix.shape[0])).round().astype(int)
     columns = np.linspace(0, matrix.shape[1] - 1, min(most, matrix.shape[1])).round().astype(int)
     return matrix[np.ix_(rows, columns)]
+
+
+def log_bars(longest: Callable[[View], float]) -> Callable[[View], dict]:
+    """Return a logarithmic axis for bars of whole numbers, of which the dense network has the longest; 1 is still seen."""
+
+    def settings(view: View) -> dict:
+        top = math.log10(max(longest(view), 2))
+        return {"type": "log", "range": [-0.2, 1.06 * top], "tickvals": [10**power for power in range(int(top) + 1)][:: 1 + int(top) // 4], "exponentformat": "SI"}
+
+    return settings
 
 
 def as_matrix(tensor) -> np.ndarray:

@@ -71,6 +71,6 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, loss.below, ("probabilities: grey = teacher, blue = student", loss.HEADING), say, table,
+    "one image", main, loss.below, ("probabilities: grey = teacher, blue = student", loss.HEADING), say, table,
     {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES, images=images, lively=True,
 )  # fmt: skip

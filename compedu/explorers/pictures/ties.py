@@ -44,7 +44,7 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    main, loss.below, ("filters: bright = stored, faint = negatives of these", loss.HEADING), say, table,
+    "filters", main, loss.below, ("filters: bright = stored, faint = negatives of these", loss.HEADING), say, table,
     {"xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"}} | loss.AXES,
     start=first_convolution,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from compedu.explorers.colours import DENSE, LIVE
 from compedu.explorers.pictures import filters, loss
-from compedu.explorers.pictures.picture import MAIN, Picture, bars, layer_names
+from compedu.explorers.pictures.picture import MAIN, Picture, bars, layer_names, log_bars
 from compedu.explorers.view import View
 
 
@@ -29,6 +29,6 @@ def table(view: View):
 
 
 PICTURE = Picture(
-    main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
-    {"yaxis4": {"type": "log", "nticks": 4, "exponentformat": "SI"}} | loss.AXES,
+    "widths", main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
+    {"yaxis4": log_bars(lambda view: max(filters.filter_counts(view, name)[1] for name in layer_names(view)))} | loss.AXES,
 )  # fmt: skip

@@ -1,0 +1,56 @@
+"""Low rank: the filters of a layer as they were and as the factors rebuild them; the rank of every layer."""
+
+import numpy as np
+
+from compedu.explorers.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.pictures import spectrum
+from compedu.explorers.pictures.filters import first_convolution, images_of, montage
+from compedu.explorers.pictures.picture import (
+    BELOW, MAIN, Picture, bars, heatmap, layer_names, line, log_bars, percent_text, relative_error,
+)  # fmt: skip
+from compedu.explorers.view import View
+from compedu.forms import kernel_of
+from compedu.methods.low_rank.rank import break_even
+
+MOST, COLUMNS = 16, 4  # filters of either kind
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the first filters of the dense layer on the left, the same of the factored one on the right."""
+    before, after = view.layer_pair(layer)
+    dense = images_of(kernel_of(before).detach()[:MOST])
+    made = dense if after is None else images_of(kernel_of(after).detach()[:MOST])
+    every = np.ones(len(dense), dtype=bool)
+    left, right = montage(dense, every, COLUMNS), montage(made, every, COLUMNS)
+    gap = np.full((len(left), 1 + dense.shape[2] // 2), np.nan, dtype=np.float32)
+    return [heatmap(MAIN, np.concatenate([left, gap, right], axis=1), "weight", limit=float(np.abs(dense).max()) or 1.0)]
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return for each layer its full rank, the rank it has, and the one at which the factors are as large as the matrix."""
+    names = layer_names(view)
+    full = [min(spectrum.shape(view, name)) for name in names]
+    even = [break_even(*spectrum.shape(view, name)) for name in names]
+    marks = {"symbol": "line-ew", "size": 26, "line": {"width": 2, "color": VERMILLION}}
+    return [
+        bars(BELOW, names, full, "full rank", DENSE, width=0.8),
+        bars(BELOW, names, [spectrum.rank_of(view, name) for name in names], "rank", LIVE, width=0.5),
+        line(BELOW, names, even, "break-even rank", VERMILLION, mode="markers", marker=marks),
+    ]
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    rank, full = spectrum.rank_of(view, layer), min(spectrum.shape(view, layer))
+    return f"{layer}: rank {rank} of {full}, error of the filters {percent_text(relative_error(view, layer)) or 'unknown'}"
+
+
+PICTURE = Picture(
+    "filters and ranks", main, below, ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, red = break-even"),
+    say, spectrum.table,
+    {
+        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
+        "yaxis7": log_bars(lambda view: max(min(spectrum.shape(view, name)) for name in layer_names(view))),
+    },
+    start=first_convolution,
+)  # fmt: skip
