@@ -19,8 +19,8 @@ from compedu.training import Recipe, fit
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet300", "digits"): Recipe(epochs=60, lr=2e-3, shift=1),
     ("lenet5", "digits"): Recipe(epochs=40, lr=2e-3, shift=1),
-    ("lenet300", "glyphs"): Recipe(epochs=30, lr=1e-3, weight_decay=1e-2),
-    ("lenet5", "glyphs"): Recipe(epochs=16, lr=1e-3, weight_decay=1e-2),
+    ("lenet300", "glyphs"): Recipe(epochs=40, lr=1e-3, weight_decay=1e-1, shift=1),
+    ("lenet5", "glyphs"): Recipe(epochs=40, lr=4e-3, weight_decay=1e-2, shift=1),
     ("vgg", "glyphs"): Recipe(epochs=12, lr=3e-3, weight_decay=1e-2, shift=2),
     ("resnet", "glyphs"): Recipe(epochs=12, lr=3e-3, weight_decay=1e-2, shift=2),
     ("lenet300", "mnist"): Recipe(epochs=30, lr=1.5e-3, batch=128, shift=1),

@@ -68,4 +68,5 @@ def _developed(picture: np.ndarray, factors: dict[str, np.ndarray], dials: Glyph
     if dials.permute:
         picture = picture.reshape(len(picture), -1)[:, pixel_order()].reshape(picture.shape)
     colours = np.ones((len(picture), 1)) if dials.colour == "grey" else palette(factors["hue"])
-    return np.rint(255.0 * picture[:, None] * colours[:, :, None, None]).astype(np.uint8)
+    # Stray strokes may be brighter than the brightest ink: no byte holds more than white.
+    return np.rint(255.0 * np.minimum(picture, 1.0)[:, None] * colours[:, :, None, None]).astype(np.uint8)

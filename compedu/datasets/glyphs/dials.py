@@ -31,7 +31,7 @@ class GlyphDials:
 
     alphabet: str = "standard"
     classes: tuple[str, ...] | None = None
-    shift: float = 3.0
+    shift: float = 3.1
     rotation: float = 21.0
     quarter_turns: bool = False
     size: tuple[float, float] = (7.8, 11.7)

@@ -9,7 +9,7 @@ from .hands import Hands
 from .pen import coverage
 
 _PIECES_PER_STRAY_STROKE = 2
-_GAP = 0.9  # pixels: stray strokes stop this far from the character, so that they crowd it but never redraw it
+_GAP = 0.4  # pixels: stray strokes stop this far from the character, so that they crowd it but never redraw it
 
 
 def draw_ink(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:

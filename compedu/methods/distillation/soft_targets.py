@@ -58,6 +58,7 @@ class SoftTargetDistillation(TrainingMethod):
     student: str = knob("lenet5(width=0.25)", "the network to be trained, in words; sizes come from the data")
     epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
     lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
+    shift: int = knob(1, "training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels")
 
     def __post_init__(self):
         super().__post_init__()
