@@ -56,11 +56,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of training: its number, the number of all steps, and the loss of its batch."""
+    """One finished step of training: its number, the number of all steps, the loss of its batch, the network as it is."""
 
     done: int
     steps: int
     loss: float
+    model: nn.Module
 
 
 _listener: ContextVar[Callable[[Step], None] | None] = ContextVar("listener", default=None)
@@ -226,7 +227,7 @@ class _Run:
         if self.path is not None and time.monotonic() - self.saved_at > SAVE_EVERY_S:
             self.save()
         if (listener := _listener.get()) is not None:
-            listener(Step(self.done, self.steps, loss))
+            listener(Step(self.done, self.steps, loss, self.model))
 
     def epoch_losses(self) -> list[float]:
         chunks = [self.losses[i : i + self.per_epoch] for i in range(0, self.done, self.per_epoch)]

@@ -14,7 +14,7 @@ from torch import nn
 
 import compedu as ce
 from compedu.course import LabBook
-from compedu.explorers import Explorer, explore
+from compedu.explorers import Explorer, explore, session
 from compedu.explorers.colours import ROLES
 from compedu.explorers.controls import as_text, controls_of, places
 from compedu.explorers.figure import layout, moving, traces
@@ -371,6 +371,13 @@ def test_the_loss_is_drawn_while_a_method_trains(made):
     curve = [t for t in explorer._screen.figure.widget.data if t.name == "loss"][0]
     assert len(curve.y) == len(explorer.view.curve) == 6
     assert curve.y[-1] == pytest.approx(explorer.view.curve[-1], rel=1e-5)
+    race = [t for t in explorer._screen.figure.widget.data if t.name == "accuracy, %"][0]
+    view = explorer.view
+    x, y = (part[: session.WATCHED] for part in view.data.split(view.split))
+    reached = (view.after(x).argmax(1) == y).float().mean().item()
+    assert race.x[-1] == 6 and race.y[-1] == pytest.approx(100 * reached)  # the last step is the network that is shown
+    explorer.run().settle(300)
+    assert view.before_it[0] == pytest.approx(view.curve) and view.before_it[1][-1] == view.race[-1]
 
 
 def test_the_run_button_follows_what_the_knobs_need(made):
@@ -587,7 +594,7 @@ def test_a_network_that_was_compressed_before_can_be_explored(pair):
 
 def test_methods_that_train_have_a_loss_curve_below_their_picture():
     for cls in METHODS:
-        assert ("training loss" in pictures_of(cls)[0].headings[1]) == issubclass(cls, TrainingMethod)
+        assert ("loss" in pictures_of(cls)[0].headings[1]) == issubclass(cls, TrainingMethod)
 
 
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)

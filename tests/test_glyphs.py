@@ -71,11 +71,11 @@ def test_the_default_images_are_the_ones_that_the_shipped_networks_were_trained_
     assert labels == "GUKXOSEYQVAMFBCZPRNH"
     # Another processor's sine may move single pixels by one step of grey; a changed generator moves these means.
     quarters = [
-        [40.29, 7.94, 29.84, 44.41], [43.87, 27.66, 41.9, 51.55], [19.73, 17.57, 21.07, 31.23],
-        [50.6, 28.67, 27.16, 32.3],
+        [41.24, 7.82, 30.95, 45.78], [46.0, 30.16, 42.54, 54.06], [19.59, 17.77, 21.07, 31.42],
+        [51.07, 28.77, 27.1, 32.2],
     ]  # fmt: skip
     assert np.abs(coarse - quarters).max() < 0.1
-    assert abs(glyphs.images.mean() - 32.123) < 0.01
+    assert abs(glyphs.images.mean() - 32.924) < 0.01
 
 
 def test_random_numbers_are_hashed_counters_with_known_values():
@@ -214,6 +214,12 @@ def test_clutter_adds_ink_in_proportion_and_never_touches_the_character():
     assert (added[plain.images > 0.6 * 255 * plain.factors["ink"][:, None, None, None]] == 0).all()
     strokes, ink = crowded.factors["clutter"], (added / crowded.factors["ink"][:, None, None, None]).sum(axis=(1, 2, 3))
     assert (ink[strokes == 0] == 0).all() and np.corrcoef(strokes, ink)[0, 1] > 0.8
+
+
+def test_no_stroke_is_brighter_than_white():
+    dim, bright = (draw_glyphs(600, ink=(ink, ink)).images.astype(int) for ink in (0.5, 1.0))
+    assert (2 * dim).max() > 256  # stray strokes may be brighter than the ink: a byte would overflow
+    assert np.abs(bright - np.minimum(2 * dim, 255)).max() <= 1
 
 
 def test_the_pen_covers_what_a_brute_force_distance_says():
@@ -367,7 +373,7 @@ def test_colour_as_the_label_can_be_read_from_the_mean_colour_alone():
 
 def test_a_linear_model_reads_at_most_half_of_the_characters():
     train, validation = drawn(3000), drawn(2000, split="validation")
-    x, seen = ((glyphs.images.reshape(-1, 1024) / 255.0 - 0.126) / 0.234 for glyphs in (train, validation))
+    x, seen = ((glyphs.images.reshape(-1, 1024) / 255.0 - 0.129) / 0.237 for glyphs in (train, validation))
     scores = [
         LogisticRegression(C=weight, max_iter=500, tol=1e-3).fit(x, train.labels).score(seen, validation.labels)
         for weight in (1e-4, 1e-3, 1e-2)

@@ -9,7 +9,7 @@ from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
-from compedu.forms import ActivationQuantizer, Coded, Factored, Geometry, Masked
+from compedu.forms import ActivationQuantizer, Coded, Factored, Geometry
 from compedu.methods import LinearQuantization, MagnitudePruning
 from compedu.methods.quantization.calibration import covering_range, input_ranges
 from compedu.methods.quantization.linear import best_scale, largest_scale, sign_scale, squared_error

@@ -10,7 +10,8 @@ from compedu.files import file_sizes, model_bytes
 from compedu.networks.shipped import available, checkpoint_path, recipe_of
 from compedu.shipped import shipped
 
-LADDER = {"lenet300": (0.68, 0.82), "lenet5": (0.85, 0.97), "vgg": (0.96, 1.0), "resnet": (0.96, 1.0)}
+LADDER = {"lenet300": (0.70, 0.80), "lenet5": (0.96, 0.99), "vgg": (0.99, 1.0), "resnet": (0.99, 1.0)}
+STUDENT = (0.85, 0.91)  # a small lenet5, of a quarter of the width
 OFFLINE = [pair for pair in available() if pair[1] in ("digits", "glyphs")]
 
 
@@ -61,6 +62,38 @@ def test_mnist_weights_keep_their_promise(network, most):
 @pytest.mark.parametrize("network, rung", LADDER.items(), ids=named)
 def test_the_ladder_of_difficulties_stands(network, rung):
     assert rung[0] <= accuracy(network, "glyphs") <= rung[1]
+
+
+def test_the_student_stands_below_its_teacher_with_room_to_learn():
+    """A distillation has something to close: at least five points."""
+    alone = {round(width_of(report), 2): report["correct"] / report["total"] for report in stored("SmallDense", "glyphs")}
+    student = alone[0.22]
+    assert STUDENT[0] <= student <= STUDENT[1] and accuracy("lenet5", "glyphs") - student >= 0.05
+
+
+def test_the_control_arm_ends_at_the_dense_network():
+    """The small dense networks are trained as the shipped one was: at full width they are as good."""
+    for data, most in (("digits", 0.01), ("glyphs", 0.01)):
+        full = next(report for report in stored("SmallDense", data) if width_of(report) == 1.0)
+        assert abs(full["correct"] / full["total"] - accuracy("lenet5", data)) <= most
+
+
+def width_of(report) -> float:
+    return ce.sweeps.method_of(report["method"]).width
+
+
+@pytest.mark.parametrize("network, data", OFFLINE, ids=named)
+def test_doubling_the_epochs_of_shipped_weights_changes_little(network, data):
+    recipe = recipe_of(network, data)
+    now, doubled = recipe["accuracy"]["validation"], recipe["validation_accuracy_with_doubled_epochs"]
+    right, longer = (int(text.split("/")[0]) / int(text.split("/")[1]) for text in (now, doubled))
+    assert abs(longer - right) < 0.003
+
+
+def test_two_bits_are_hardly_better_than_one_and_three_are_a_world_apart():
+    one, two, three = (accuracy("lenet5", "glyphs", ce.LinearQuantization(bits=bits)) for bits in (1, 2, 3))
+    assert two < one + 0.1 and three > two + 0.5
+    assert accuracy("lenet5", "glyphs", ce.LinearQuantization(bits=2, clipping="mse")) > two + 0.2
 
 
 @pytest.mark.parametrize("network, data", OFFLINE, ids=named)

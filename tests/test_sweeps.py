@@ -349,9 +349,9 @@ def test_stored_points_are_those_of_the_very_model_and_images_in_the_order_of_th
     found = stored_points(MagnitudePruning, model, data, paths=[store])
     assert [report.method for report in found.points] == [repr(point) for point in POINTS]
     assert [report.method for report in found.controls] == ["SmallDense(width=0.5, epochs=1)"]
-    assert stored_points(MagnitudePruning, build("lenet300(width=0.1)", seed=1), data, paths=[store]) == ((), ())
-    assert stored_points(MagnitudePruning, model, data.shortened(validation=10), paths=[store]) == ((), ())
-    assert stored_points(MagnitudePruning, model, data, "test", paths=[store]) == ((), ())
+    assert stored_points(MagnitudePruning, build("lenet300(width=0.1)", seed=1), data, paths=[store]) == ((), (), ())
+    assert stored_points(MagnitudePruning, model, data.shortened(validation=10), paths=[store]) == ((), (), ())
+    assert stored_points(MagnitudePruning, model, data, "test", paths=[store]) == ((), (), ())
     monkeypatch.setattr(MagnitudePruning, "version", 99)
     assert stored_points(MagnitudePruning, model, data, paths=[store]).points == ()
 

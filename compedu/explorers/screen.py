@@ -220,4 +220,5 @@ def _groups(view: View) -> list[tuple[str, tuple]]:
     return [
         ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), ("pin", tuple(view.pins)),
         ("as measured", view.asked), ("stored points", view.points), ("small dense net", view.controls),
+        ("at random", view.chance),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled
+from compedu.evaluation import glance
 from compedu.explorers.runner import Runner
 from compedu.explorers.toured import main_knob
 from compedu.explorers.view import View
@@ -20,6 +21,7 @@ from compedu.sweeps import grid, nearest, stored_points
 from compedu.training import Step, listening
 
 DRAW_EVERY_S = 0.2  # how often a training is shown
+WATCHED = 256  # images of the split on which a training is watched
 
 Stale = Callable[[], bool]
 Prepare = Callable[[View, Stale], None]
@@ -36,15 +38,16 @@ class Session:
         self.lock = threading.RLock()
         self.baseline = Baseline.of(model, data, split)
         dense = measure(model, data, baseline=self.baseline, split=split, speed=False)
-        points, controls = stored_points(type(method), model, data, split)
+        points, controls, chance = stored_points(type(method), model, data, split)
         controls = () if isinstance(method, SmallDense) else controls  # it is the control itself
-        self.view = View(data, split, dense, model, method, points=points, controls=controls)
+        self.view = View(data, split, dense, model, method, points=points, controls=controls, chance=chance)
         self.seen: dict[str, Report] = {}  # final reports by method
         self.looks = 0
         self.steps = (0, 1)  # of a training: done, all
         self.questions: Sequence[Method] = ()  # what else is to be measured, for a prediction
         self.prepare: Prepare | None = None  # what the chosen picture needs
         self.runner = Runner(self._work, self._failed)
+        self._watched = tuple(part[:WATCHED] for part in data.split(split))
         self._changed, self._drawn_at = changed, 0.0
 
     def move(self, method: Method) -> None:
@@ -67,7 +70,9 @@ class Session:
     def run(self) -> None:
         """Compress and measure, even where that takes a training."""
         with self.lock:
-            self.view.curve_before, self.view.curve = self.view.curve or self.view.curve_before, []
+            if self.view.curve:
+                self.view.before_it = self.view.curve, self.view.race
+            self.view.curve, self.view.race = [], []
             self.steps = (0, 1)
             self.become("RUNNING", "training")
         self.runner.request(self.view.method)
@@ -158,7 +163,6 @@ class Session:
 
     def _answer_questions(self, stale: Stale) -> None:
         """Measure the points of a prediction that nobody has measured yet, without their time."""
-        view = self.view
         for method in self.questions:
             if repr(method) not in self.answers():
                 self._measure_aside(method, stale)
@@ -177,10 +181,13 @@ class Session:
         """Show a training step now and then; a stale training is cancelled."""
         if stale():
             raise Cancelled
+        drawn = step.done == step.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S
+        reached = glance(step.model, *self._watched, self.view.data) if drawn else 0.0
         with self.lock:
             self.view.curve.append(step.loss)
             self.steps = (step.done, step.steps)
-            if step.done == step.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S:
+            if drawn:
+                self.view.race.append((step.done, reached))
                 self._drawn_at = time.monotonic()
                 self.become("RUNNING", "training")
 

@@ -16,6 +16,7 @@ def traces(view: View) -> list[dict]:
     live = [view.report] if view.report is not None else []
     return [
         _line(view.controls, CONTROL, "dot", "small dense net"),
+        _line(view.chance, CONTROL, "dashdot", "at random") | {"marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": CONTROL}}},
         _line(() if view.asked else view.points, PREVIEW, "dash", "stored points"),
         _prediction(view),
         _line(view.asked, LIVE, "solid", "as measured"),
@@ -32,7 +33,8 @@ def _legend(view: View) -> dict:
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
     first += [("╍●", PREVIEW, "stored points")] if view.points and not view.asked else []
-    second = [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
+    second = [("┅✕", CONTROL, "at random")] if view.chance else []
+    second += [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
     text = "<br>".join("   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line) for line in (first, second))
     return {
         "type": "scatter", "mode": "text", "xaxis": "x10", "yaxis": "y10", "x": [0], "y": [1], "text": [text],
@@ -43,7 +45,7 @@ def _legend(view: View) -> dict:
 def reports_shown(view: View) -> list[Report]:
     """Return all reports that stand in the plot."""
     live = [view.report] if view.report is not None else []
-    return _sized([view.baseline, *view.controls, *view.points, *view.asked, *view.pins, *live])
+    return _sized([view.baseline, *view.controls, *view.chance, *view.points, *view.asked, *view.pins, *live])
 
 
 def size_axis(reports: Sequence[Report]) -> dict:

@@ -18,7 +18,7 @@ class View:
     """The state of an explorer. `report` is what is shown, `state` how far it is measured, `baseline` the dense network.
 
     `points` are stored reports of this method's sweep, `controls` those of the small dense network trained from scratch,
-    `pins` what the learner kept for comparison. `before` and `after` are the networks themselves.
+    `chance` those of the method that does the same at random, `pins` what the learner kept for comparison. `before` and `after` are the networks themselves.
     """
 
     data: Dataset
@@ -31,11 +31,13 @@ class View:
     after: nn.Module | None = None
     points: tuple[Report, ...] = ()
     controls: tuple[Report, ...] = ()
+    chance: tuple[Report, ...] = ()
     pins: list[Report] = field(default_factory=list)
     predicted: tuple[float, ...] = ()  # accuracies as the learner expects them, at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured
     curve: list[float] = field(default_factory=list)  # training loss, one value a step
-    curve_before: list[float] = field(default_factory=list)  # that of the run before
+    race: list[tuple[int, float]] = field(default_factory=list)  # step, and accuracy then on the first images of the split
+    before_it: tuple[list[float], list[tuple[int, float]]] = ((), ())  # curve and race of the run before
     message: str = ""
     details: str = ""  # the traceback of an error
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)

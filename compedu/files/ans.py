@@ -54,7 +54,7 @@ def decode(data: bytes, count: int) -> np.ndarray:
     if count == 0:
         return np.zeros(0, np.uint16)
     reader = Reader(data)
-    symbols, *rounded = _read_table(reader)
+    symbols, *rounded = read_table(reader)
     if len(symbols) == 1:
         return np.full(count, symbols[0], np.uint16)
     number = reader.take(reader.left)
@@ -63,15 +63,6 @@ def decode(data: bytes, count: int) -> np.ndarray:
     if not coder.is_empty():
         raise ValueError(f"the coder is not empty after {count} symbols")
     return symbols[ranks].astype(np.uint16)
-
-
-def table_bytes(data: bytes) -> int:
-    """Return how many bytes of an encoded stream are its table."""
-    if not data:
-        return 0
-    reader = Reader(data)
-    _read_table(reader)
-    return reader.position
 
 
 def _rounded(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -119,7 +110,8 @@ def _table(symbols: np.ndarray, exponents: np.ndarray, mantissas: np.ndarray, m:
     return write_symbols(symbols) + bytes([m, least, width]) + bits.pack(frequencies, width + m)
 
 
-def _read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return symbols, exponents, mantissas and mantissa bits; raise `ValueError` where they contradict themselves."""
     symbols = read_symbols(reader)
     m, least, width = reader.byte(), reader.byte(), reader.byte()
     packed = reader.take(bits.packed_bytes(width + m, len(symbols)))

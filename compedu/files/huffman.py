@@ -94,7 +94,7 @@ def decode(data: bytes, count: int) -> np.ndarray:
     if count == 0:
         return np.zeros(0, np.uint16)
     reader = Reader(data)
-    symbols, lengths = _read_table(reader)
+    symbols, lengths = read_table(reader)
     if len(symbols) == 1:
         return np.full(count, symbols[0], np.uint16)
     per_length = np.bincount(lengths, minlength=MAX_LENGTH + 1)
@@ -107,15 +107,6 @@ def decode(data: bytes, count: int) -> np.ndarray:
     return out
 
 
-def table_bytes(data: bytes) -> int:
-    """Return how many bytes of an encoded stream are its table."""
-    if not data:
-        return 0
-    reader = Reader(data)
-    _read_table(reader)
-    return reader.position
-
-
 def _table(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
     """Write the alphabet, the shortest length, the bits of a difference to it, and these differences."""
     shortest, width = int(lengths.min()), _width(lengths)
@@ -126,7 +117,8 @@ def _width(lengths: np.ndarray) -> int:
     return int(lengths.max() - lengths.min()).bit_length()
 
 
-def _read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray]:
+def read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray]:
+    """Return symbols and the lengths of their words; raise `ValueError` where they contradict themselves."""
     symbols, shortest, width = read_symbols(reader), reader.byte(), reader.byte()
     packed = reader.take(bits.packed_bytes(width, len(symbols)))
     lengths = bits.unpack(packed, width, len(symbols)).astype(np.int64) + shortest

@@ -59,4 +59,12 @@ def read(reader: Reader, count: int, width: int, length: int, coding: str) -> Wr
     symbols = _CODERS[coding].decode(data, count)
     if count and int(symbols.max()) >> width:
         raise ValueError(f"the symbol {symbols.max()} in a stream of {width} bits")
-    return Written(Stream(symbols, width), coding, length, _CODERS[coding].table_bytes(data))
+    return Written(Stream(symbols, width), coding, length, table_bytes(data, coding))
+
+
+def table_bytes(data: bytes, coding: str) -> int:
+    """Return how many bytes of an entropy-coded stream are its table of words or frequencies."""
+    reader = Reader(data)
+    if data:
+        _CODERS[coding].read_table(reader)
+    return reader.position

@@ -65,6 +65,7 @@ class Method(ABC):
     topic: ClassVar[str]
     version: ClassVar[int] = 1  # raised when the same knobs give another model: cached points become invalid
     neutral: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, or None where there are none
+    chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
 
     def __post_init__(self):
         check_knobs(self)

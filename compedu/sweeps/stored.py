@@ -8,7 +8,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.knobs import knobs
-from compedu.methods import SmallDense
+from compedu.methods import METHODS, SmallDense
 from compedu.methods.method import Method
 from compedu.metrics import Report
 from compedu.shipped import shipped
@@ -18,10 +18,11 @@ from compedu.sweeps.store import read_sweep
 
 
 class StoredPoints(NamedTuple):
-    """Reports of one method in the order of its knobs, and of its control, small networks trained from scratch."""
+    """Reports of one method in the order of its knobs, and of its controls: small networks trained from scratch, chance."""
 
     points: tuple[Report, ...]
     controls: tuple[Report, ...]
+    chance: tuple[Report, ...]
 
 
 def stored_points(
@@ -35,7 +36,8 @@ def stored_points(
     """
     paths = sorted(shipped("data", "sweeps").glob("*.jsonl")) if paths is None else paths
     found = {key: report for path in paths for key, report in read_sweep(path).reports.items()}
-    return StoredPoints(*(_of(cls, found, model, data, split) for cls in (method, SmallDense)))
+    chance = next((cls for cls in METHODS if cls.__name__ == method.chance), None)
+    return StoredPoints(*(() if cls is None else _of(cls, found, model, data, split) for cls in (method, SmallDense, chance)))
 
 
 def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:

@@ -2,7 +2,6 @@
 
 import warnings
 
-import torch
 from torch import Tensor, nn
 
 NAME = "float32 CSR sparse"

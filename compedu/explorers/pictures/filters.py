@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from compedu.errors import CompressionError
-from compedu.explorers.colours import DENSE, LIVE, WHITE
+from compedu.explorers.colours import LIVE, WHITE
 from compedu.explorers.pictures.picture import (
-    BELOW, BESIDE, MAIN, Picture, Table, bars, heatmap, largest_layer, layer_names, log_bars, percent_text,
+    BELOW, BESIDE, MAIN, Picture, Table, before_and_after, heatmap, largest_layer, layer_names, log_bars, percent_text,
 )  # fmt: skip
 from compedu.explorers.places import UPPER, across, down, title
 from compedu.explorers.view import View
@@ -117,10 +117,7 @@ def below(view: View, layer: str) -> list[dict]:
     """Return the filters of every layer, dense and left."""
     names = layer_names(view)
     counts = [filter_counts(view, name) for name in names]
-    return [
-        bars(BELOW, names, [dense for _, dense in counts], "filters of the dense network", DENSE, width=0.8),
-        bars(BELOW, names, [left for left, _ in counts], "filters left", LIVE, width=0.5),
-    ]
+    return before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
 
 
 def filter_counts(view: View, layer: str) -> tuple[int, int]:

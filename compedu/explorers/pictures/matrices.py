@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from compedu.explorers.colours import DENSE, LIVE
 from compedu.explorers.pictures.picture import (
-    BELOW, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, log_bars, percent_text, relative_error,
+    BELOW, MAIN, Picture, Table, as_matrix, before_and_after, dense_matrix, heatmap, layer_names, log_bars, percent_text, relative_error,
 )  # fmt: skip
 from compedu.explorers.view import View
 from compedu.forms import BlockCirculant, kernel_of
@@ -36,11 +35,7 @@ def _corner(layer) -> np.ndarray:
 def below(view: View, layer: str) -> list[dict]:
     """Return for each layer the numbers stored, beside those of the dense one."""
     names = layer_names(view)
-    counts = [numbers(view, name) for name in names]
-    return [
-        bars(BELOW, names, [dense for _, dense in counts], "dense", DENSE, width=0.8),
-        bars(BELOW, names, [free for free, _ in counts], "stored", LIVE, width=0.5),
-    ]
+    return before_and_after(BELOW, names, [numbers(view, name) for name in names], "stored", "dense")
 
 
 def numbers(view: View, layer: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from compedu.explorers.colours import LIVE, SIGNED
+from compedu.explorers.colours import DENSE, LIVE, SIGNED
 from compedu.explorers.view import View
 from compedu.forms import kernel_of
 from compedu.methods.layers import compressible
@@ -84,6 +84,14 @@ def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **styl
         "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
         "marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
     } | style  # fmt: skip
+
+
+def before_and_after(at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str) -> list[dict]:
+    """Return for each of `names` two bars, one in the other: of `counts` (after, before), called by these words."""
+    return [
+        bars(at, names, [dense for _, dense in counts], before, DENSE, width=0.8),
+        bars(at, names, [left for left, _ in counts], after, LIVE, width=0.5),
+    ]
 
 
 def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:

@@ -1,8 +1,7 @@
 """The small dense network: how many filters each layer has, beside the given network; the loss while it is trained."""
 
-from compedu.explorers.colours import DENSE, LIVE
 from compedu.explorers.pictures import filters, loss
-from compedu.explorers.pictures.picture import MAIN, Picture, bars, layer_names, log_bars
+from compedu.explorers.pictures.picture import MAIN, Picture, before_and_after, layer_names, log_bars
 from compedu.explorers.view import View
 
 
@@ -10,10 +9,8 @@ def main(view: View, layer: str) -> list[dict]:
     """Return the filters of every layer, of the given and of the small network."""
     names = layer_names(view)
     counts = [filters.filter_counts(view, name) for name in names]
-    return [
-        bars(MAIN, names, [dense for _, dense in counts], "filters of the given network", DENSE, width=0.8),
-        bars(MAIN, names, [small if view.after is not None else 0 for small, _ in counts], "filters of the small one", LIVE, width=0.5),
-    ]
+    trained = [(small if view.after is not None else 0, given) for small, given in counts]
+    return before_and_after(MAIN, names, trained, "filters of the small one", "filters of the given network")
 
 
 def say(view: View, layer: str) -> str:

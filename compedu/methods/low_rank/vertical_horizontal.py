@@ -1,6 +1,5 @@
 """Vertical-horizontal factorization: a convolution becomes a column of filters followed by a row of filters."""
 
-import torch
 from torch import Tensor
 
 from compedu.forms import Geometry

@@ -42,6 +42,7 @@ class MagnitudePruning(SelectiveMethod):
     """
 
     topic: ClassVar[str] = "pruning"
+    chance: ClassVar[str] = "RandomPruning"
     neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
 
     sparsity: float = knob(
