@@ -1,6 +1,11 @@
 """The errors that compedu raises for models, data and files; a bad knob raises a plain `ValueError`."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
 class CompressionError(ValueError):
     """A model or data set that cannot be used as asked: says where, what is wrong, what is allowed, what to do."""
 

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError
-from compedu.graph.trace import first_line
+from compedu.errors import CompressionError, first_line
 
 BATCH = 256
 

@@ -1,4 +1,4 @@
-"""Integer hash of our own: signs and buckets that a file must outlive never depend on a library's random stream."""
+"""Hashes: an integer hash of our own for what a file must outlive, and digests as identities of weights and data."""
 
 import hashlib
 

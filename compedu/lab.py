@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compedu.release import chapters, release
 from compedu.shipped import is_checkout, shipped
+from compedu.writing import write_whole
 
 FOLDER = "compedu-chapters"
 PRIVATE = ".compedu"  # below the learner's folder: what we wrote there, and Jupyter's own settings
@@ -75,7 +76,7 @@ def copy_chapters(source, folder) -> list[Copied]:
     try:
         return [_place(folder, name, (source / name).read_bytes(), record) for name in chapters(source)]
     finally:
-        _write(record_file, json.dumps(record, indent=1, sort_keys=True).encode())
+        _placed(record_file, json.dumps(record, indent=1, sort_keys=True).encode())
 
 
 def _place(folder, name, content, record) -> Copied:
@@ -93,8 +94,14 @@ def _place(folder, name, content, record) -> Copied:
     record[name.as_posix()] = wanted
     if present == wanted:
         return Copied(name, "same")
-    _write(target, content)
+    _placed(target, content)
     return Copied(name, "new" if present is None else "updated")
+
+
+def _placed(path, content) -> None:
+    """Write a file, and the folder that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
 
 
 def _read_record(path) -> dict[str, str]:
@@ -102,13 +109,6 @@ def _read_record(path) -> dict[str, str]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return {}  # without a record every file counts as the learner's, so none is lost
-
-
-def _write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
 
 
 def _digest(content) -> str:
@@ -159,7 +159,7 @@ def jupyter_environment(folder) -> dict[str, str]:
     """
     private = Path(folder).resolve() / PRIVATE / "jupyter"
     for name, settings in _SETTINGS.items():
-        _write(private / "config" / name, json.dumps(settings, indent=1).encode())
+        _placed(private / "config" / name, json.dumps(settings, indent=1).encode())
     return {
         "JUPYTER_CONFIG_DIR": str(private / "config"),
         "JUPYTER_DATA_DIR": str(private / "data"),

@@ -3,6 +3,11 @@
 import ast
 
 
+def text(name: str, values: dict) -> str:
+    """Return "name(knob=value, ...)": `parse` gives both back."""
+    return f"{name}({', '.join(f'{knob}={value!r}' for knob, value in values.items())})"
+
+
 def parse(spec: str) -> tuple[str, dict]:
     """Split "name(knob=value, ...)" into name and values; raise `ValueError` for any other text."""
     try:

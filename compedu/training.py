@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -21,9 +20,9 @@ from tqdm.std import tqdm
 
 from compedu import hashing
 from compedu.datasets.dataset import Dataset
-from compedu.errors import Cancelled, CompressionError
+from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.evaluation import shape_of
-from compedu.graph.trace import first_line
+from compedu.writing import write_whole
 
 SAVE_EVERY_S = 20.0
 AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
@@ -240,7 +239,7 @@ class _Run:
         )
 
     def save(self) -> None:
-        """Write the state beside its place and move it there in one step, so that the file is always whole."""
+        """Write the state; the file is always whole."""
         if self.path is None or self.done == 0:
             return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -248,10 +247,8 @@ class _Run:
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         contiguous = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
-        beside = self.path.with_name(self.path.name + ".part")
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(safetensors_bytes(contiguous, {"identity": self.identity()}))
-        os.replace(beside, self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, safetensors_bytes(contiguous, {"identity": self.identity()}))
         self.saved_at = time.monotonic()
 
     def load(self) -> None:

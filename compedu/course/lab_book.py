@@ -2,12 +2,12 @@
 
 import html
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from compedu.errors import CompressionError
+from compedu.writing import write_whole
 
 KINDS = ("prediction", "measurement", "answer", "test split")
 
@@ -34,11 +34,13 @@ class LabBook:
             raise ValueError(f"a lab book has entries of the kinds {', '.join(KINDS)}, not {kind!r}")
         entry = {"kind": kind, "name": name, "time": datetime.now().astimezone().isoformat(timespec="seconds")} | content
         entries = [*self._read(), entry]
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps({"lab book": 1, "entries": entries}, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, (json.dumps({"lab book": 1, "entries": entries}, indent=1) + "\n").encode())
         return entry
+
+    def first(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Return the first entry of this kind and name, or None: of predictions it is the one that counts."""
+        return next((e for e in self.entries if (e["kind"], e["name"]) == (kind, name)), None)
 
     def newest(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return the newest entry of this kind and name, or None."""

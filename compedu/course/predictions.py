@@ -59,5 +59,5 @@ def predict(name: str, question: str, value: Any, unit: str, book: LabBook | Non
     before = book.newest("prediction", name) if book is not None else None
     if book is not None and (before is None or before["value"] != value):
         book.write("prediction", name, question=question, value=value, unit=unit)
-    first = next((e["value"] for e in book.entries if (e["kind"], e["name"]) == ("prediction", name)), value) if book else value
+    first = value if book is None else book.first("prediction", name)["value"]
     return Prediction(name, question, unit, float(first), book, None if first == value else float(value))

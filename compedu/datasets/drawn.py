@@ -1,6 +1,7 @@
 """The drawn characters as a data set: 8,000 training, 4,000 validation and 4,000 test images, kept in the cache."""
 
-import os
+import contextlib
+import io
 import zipfile
 from dataclasses import asdict
 from hashlib import sha256
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from compedu.datasets.dataset import Dataset, cache_folder, normalised
 from compedu.datasets.glyphs import GlyphDials, draw_glyphs
+from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
 MEAN, SPREAD = 0.129, 0.237  # of grey 0..1 over the training images, rounded
@@ -19,7 +21,7 @@ VERSION = 3  # raised when the generator draws other images, so that no cached s
 
 
 def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) -> Dataset:
-    """Return drawn characters of 32 x 32 pixels; `sizes` per split, `dials` as in `GlyphDials` (section "glyphs" there).
+    """Return drawn characters of 32 x 32 pixels; `sizes` per split, `dials` are the fields of `GlyphDials`.
 
     The first call draws the images (seconds) and keeps them in the cache folder; later calls read them.
     """
@@ -48,11 +50,9 @@ def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor
 
 
 def _keep(path: Path, **arrays: np.ndarray) -> None:
-    """Write the arrays so that another process never sees half a file; a cache that cannot be written is no error."""
-    beside = path.with_name(f"{path.stem}.{os.getpid()}.npz")
-    try:
+    """Write the arrays into the cache; one that cannot be written is no error."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(beside, **arrays)
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
+        write_whole(path, content.getvalue())

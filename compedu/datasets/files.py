@@ -33,14 +33,11 @@ def from_npz(path: Path) -> Dataset:
     pairs = {split: _pair(arrays, split, path) for split in ("train", "test", "validation") if f"x_{split}" in arrays}
     classes = tuple(str(number) for number in range(1 + max(int(y.max()) for _, y in pairs.values())))
     mean, spread = _statistics(pairs["train"][0])
-    data = with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, spread=spread)
     if "validation" not in pairs:
-        return data
-    train, validation = pairs["train"], pairs["validation"]
-    return Dataset(
-        str(path), normalised(train[0], mean, spread), train[1], normalised(validation[0], mean, spread), validation[1],
-        data.x_test, data.y_test, classes, mean, spread,
-    )  # fmt: skip
+        return with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, spread=spread)
+    arrays = {f"y_{split}": labels for split, (_, labels) in pairs.items()}
+    arrays |= {f"x_{split}": normalised(images, mean, spread) for split, (images, _) in pairs.items()}
+    return Dataset(str(path), **arrays, classes=classes, mean=mean, spread=spread)
 
 
 def from_folder(folder: Path, name: str = "", mean: float | None = None, spread: float | None = None) -> Dataset:

@@ -202,7 +202,7 @@ class Explorer(widgets.VBox):
         """Return the first prediction that the book holds for these questions, or None."""
         if self._book is None:
             return None
-        return next((e for e in self._book.entries if (e["kind"], e["name"]) == ("prediction", self._question)), None)
+        return self._book.first("prediction", self._question)
 
     def _confront(self) -> None:
         """Put prediction and measurement together as soon as all points are measured."""

@@ -11,6 +11,7 @@ from compedu.errors import CompressionError, FileFormatError
 from compedu.files import contents, layers
 from compedu.files.contents import TIED, Contents, Layer
 from compedu.files.streams import CODINGS
+from compedu.writing import write_whole
 
 FITTING = "load into a network of the structure that was saved"
 
@@ -35,13 +36,8 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
     The file holds weights, structure and `model.spec`, not `model.compression`. `coding`: "packed" writes every number
     with its own bits, "huffman" and "ans" entropy-code each stream that gets shorter by it.
     """
-    data, path = model_bytes(model, coding), Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    data = model_bytes(model, coding)
+    write_whole(Path(path), data)
     return len(data)
 
 

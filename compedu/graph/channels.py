@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, first_line
 from compedu.graph.coupling import OUTPUT, read_coupling
 from compedu.graph.grouping import ChannelGroup, collect_groups
 from compedu.graph.removal import shrink_layer, silence_layer
-from compedu.graph.trace import first_line, layer_calls, trace
+from compedu.graph.trace import layer_calls, trace
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 

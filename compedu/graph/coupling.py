@@ -15,9 +15,9 @@ import torch_pruning
 from torch import Tensor, fx, nn
 from torch_pruning.ops import OPTYPE
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
-from compedu.graph.trace import first_line, inference_copy, is_plain, layer_calls, replace_module
+from compedu.graph.trace import inference_copy, is_plain, layer_calls, replace_module
 
 OUTPUT, INPUT = "output", "input"
 Side = tuple[str, str]  # layer name, OUTPUT or INPUT

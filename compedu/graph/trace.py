@@ -7,7 +7,7 @@ from itertools import chain
 import torch.nn.functional as F
 from torch import Tensor, fx, nn, relu, relu_
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 
 _RELU_FUNCTIONS = (F.relu, F.relu_, relu, relu_)
@@ -77,11 +77,6 @@ def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -
     return copy.deepcopy(model, shared | (tensors or {})).eval()
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip().splitlines() or ["no message"])[0]
-
-
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in the place of `old` inside `model`, under every name that `old` is registered by."""
     for parent in list(model.modules()):  # as they were: `new` may hold `old`
@@ -90,7 +85,7 @@ def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return whether `layer` is torch's own Conv2d or Linear with an ordinary weight (no subclass, no hook on it)."""
+    """Return whether `layer` is torch's own Conv2d or Linear with an ordinary weight (no subclass, no parametrization of it)."""
     return type(layer) in (nn.Conv2d, nn.Linear) and layer._parameters.get("weight") is not None
 
 

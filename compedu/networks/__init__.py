@@ -10,7 +10,7 @@ from compedu.networks.lenet5 import lenet5
 from compedu.networks.lenet300 import lenet300
 from compedu.networks.resnet import resnet
 from compedu.networks.vgg import vgg
-from compedu.specs import parse
+from compedu.specs import parse, text
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {make.__name__: make for make in (lenet300, lenet5, vgg, resnet)}
 
@@ -37,5 +37,5 @@ def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NETWORKS[name](**values)
-    model.spec = name + "(" + ", ".join(f"{knob}={value!r}" for knob, value in values.items()) + ")"
+    model.spec = text(name, values)
     return model.eval()

@@ -15,6 +15,7 @@ from compedu.evaluation import evaluate
 from compedu.networks import build
 from compedu.networks.shipped import checkpoint_path
 from compedu.training import Recipe, fit
+from compedu.writing import write_whole
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet300", "digits"): Recipe(epochs=60, lr=2e-3, shift=1),
@@ -74,9 +75,9 @@ def write_checkpoint(model: nn.Module, record: dict, path: Path) -> None:
     }
     content = safetensors_bytes(tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    write_whole(path, content)
     record = record | {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
 
 
 def remake(spec: str, data: Dataset, folder: Path | None = None, confirm: bool = False) -> dict:

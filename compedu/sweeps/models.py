@@ -1,12 +1,12 @@
 """Compressed models that wait to be timed, as files."""
 
-import os
 from hashlib import sha256
 from pathlib import Path
 
 from torch import nn
 
 from compedu import files
+from compedu.writing import write_whole
 
 
 class KeptModels:
@@ -22,9 +22,7 @@ class KeptModels:
     def keep(self, key: str, written: bytes) -> None:
         """Write the bytes of a model file, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path(key).with_suffix(".part")
-        unfinished.write_bytes(written)
-        os.replace(unfinished, self.path(key))
+        write_whole(self.path(key), written)
 
     def load(self, key: str, structure: nn.Module) -> nn.Module | None:
         """Return the model of `key`, or None; `structure` is a network like it, for those that have no spec."""

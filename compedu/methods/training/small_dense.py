@@ -8,7 +8,8 @@ from compedu.errors import CompressionError
 from compedu.knobs import knob, method
 from compedu.methods.method import Task
 from compedu.methods.training_method import TrainingMethod
-from compedu.networks import build, parse
+from compedu.networks import build
+from compedu.specs import parse, text
 
 
 def narrower(spec: str, width: float) -> str:
@@ -18,8 +19,7 @@ def narrower(spec: str, width: float) -> str:
     'lenet5(size=28, width=0.25)'
     """
     name, values = parse(spec)
-    values = values | {"width": values["width"] * width}
-    return f"{name}({', '.join(f'{knob}={value!r}' for knob, value in values.items())})"
+    return text(name, values | {"width": values["width"] * width})
 
 
 @method
