@@ -71,13 +71,14 @@ def inspect(given: argparse.Namespace) -> None:
 def train(given: argparse.Namespace) -> None:
     """Train a network from scratch and keep its weights; an interrupted run goes on where it stopped."""
     from compedu.evaluation import scores_of
-    from compedu.networks.recipes import fitting_spec, remake
+    from compedu.networks.fitting import network_for
+    from compedu.networks.recipes import remake
 
     folder = Path(given.folder) if given.folder else None
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name one for the weights")
     chosen = data_called(given.data)
-    scores_of(fitting_spec(given.network, chosen), chosen.example, chosen)  # a misfit shows before anything is trained
+    scores_of(network_for(given.network, chosen), chosen.example, chosen)  # a misfit shows before anything is trained
     print(as_json(remake(given.network, chosen, folder, confirm=given.confirm), indent=2))
 
 

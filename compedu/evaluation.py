@@ -63,6 +63,11 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "validation", batch: 
     return last
 
 
+def all_scores(model: nn.Module, x: Tensor, data: Dataset, batch: int = BATCH) -> Tensor:
+    """Return the class scores (N, classes) of all images x, batch after batch."""
+    return torch.cat([scores_of(model, part, data) for part in x.split(batch)])
+
+
 def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
     """Return the accuracy on images x with labels y in the midst of a training, which goes on as if nobody had looked."""
     modes = [(module, module.training) for module in model.modules()]

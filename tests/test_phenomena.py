@@ -9,7 +9,7 @@ import pytest
 
 import compedu as ce
 from compedu.files import file_sizes, model_bytes
-from compedu.networks.shipped import available, checkpoint_path, recipe_of
+from compedu.networks.shipped import available, checkpoint_path, record_of
 from compedu.shipped import shipped
 
 LADDER = {"lenet300": (0.70, 0.80), "lenet5": (0.96, 0.99), "vgg": (0.99, 1.0), "resnet": (0.99, 1.0)}
@@ -41,23 +41,23 @@ def test_the_promised_weights_are_shipped():
 
 @pytest.mark.parametrize("network, data", available(), ids=named)
 def test_weights_are_small_and_say_how_they_were_made(network, data):
-    path, recipe = checkpoint_path(network, data), recipe_of(network, data)
+    path, recipe = checkpoint_path(network, data), record_of(network, data)
     assert path.stat().st_size < 2.1e6 and recipe["bytes"] == path.stat().st_size
     assert {"recipe", "accuracy", "sha256", "data_digest", "made_with"} <= recipe.keys()
 
 
 @pytest.mark.parametrize("network, data", OFFLINE, ids=named)
 def test_shipped_weights_have_the_accuracy_that_their_recipe_says(network, data):
-    right, of = map(int, recipe_of(network, data)["accuracy"]["validation"].split("/"))
+    right, of = map(int, record_of(network, data)["accuracy"]["validation"].split("/"))
     digest = ce.load_data(data).digest
-    assert recipe_of(network, data)["data_digest"] == digest, "the data set changed since the weights were made"
+    assert record_of(network, data)["data_digest"] == digest, "the data set changed since the weights were made"
     # other processors round otherwise, and of the large networks a part of the images is evaluated
     assert abs(accuracy(network, data) - right / of) < (0.001 if network.startswith("lenet") else 0.005)
 
 
 @pytest.mark.parametrize("network, most", [("lenet300", 0.018), ("lenet5", 0.009)])
 def test_mnist_weights_keep_their_promise(network, most):
-    right, of = map(int, recipe_of(network, "mnist")["accuracy"]["test"].split("/"))
+    right, of = map(int, record_of(network, "mnist")["accuracy"]["test"].split("/"))
     assert of == 10_000 and 1 - right / of <= most
 
 
@@ -88,7 +88,7 @@ def width_of(report) -> float:
 
 @pytest.mark.parametrize("network, data", OFFLINE, ids=named)
 def test_doubling_the_epochs_of_shipped_weights_changes_little(network, data):
-    recipe = recipe_of(network, data)
+    recipe = record_of(network, data)
     now, doubled = recipe["accuracy"]["validation"], recipe["validation_accuracy_with_doubled_epochs"]
     right, longer = (int(text.split("/")[0]) / int(text.split("/")[1]) for text in (now, doubled))
     assert abs(longer - right) < 0.003

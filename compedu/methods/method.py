@@ -108,7 +108,7 @@ class Method(ABC):
 
     def key(self, model: nn.Module, data: Dataset | None) -> str:
         """Return the identity of the result: all knobs, the version, and the hashes of weights and data."""
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in knobs(self))
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(knobs(self)))
         digest = "" if data is None else data.digest
         return f"{type(self).__name__}/{self.version}({values})|{hashing.model_digest(model)}|{digest}"
 

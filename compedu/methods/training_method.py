@@ -42,3 +42,15 @@ class TrainingMethod(Method):
         scores_of(model.eval(), data.example, data)
         fit(model, data, self.recipe, **hooks)
         return model
+
+
+@method
+class FromScratch(TrainingMethod):
+    """A method that trains a new network: longer and faster than one that goes on with trained weights.
+
+    Student and control share these defaults, as they are compared.
+    """
+
+    epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
+    lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
+    shift: int = knob(1, "training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels")

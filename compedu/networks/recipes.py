@@ -12,7 +12,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import evaluate
-from compedu.networks import build
+from compedu.networks.fitting import network_for
 from compedu.networks.shipped import checkpoint_path
 from compedu.training import Recipe, fit
 from compedu.writing import write_whole
@@ -30,14 +30,6 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 DEFAULT = Recipe(epochs=20, lr=2e-3, shift=1)
 
 
-def fitting_spec(spec: str, data: Dataset, seed: int = 0) -> nn.Module:
-    """Return a fresh network `spec` for the images of `data`: size, channels and classes follow unless spec gives them."""
-    channels, height, width = data.shape
-    if height != width:
-        raise ValueError(f"our networks take square images; those of {data.name!r} are {height} x {width}")
-    return build(spec, seed=seed, size=height, channels=channels, classes=len(data.classes))
-
-
 def train_network(
     spec: str, data: Dataset, recipe: Recipe | None = None, *, resume: Path | None = None
 ) -> tuple[nn.Module, dict]:
@@ -47,7 +39,7 @@ def train_network(
     to the one that made the shipped weights, or to `DEFAULT`. `resume` names the file that keeps the state meanwhile.
     """
     recipe = recipe or RECIPES.get((spec, data.name), DEFAULT)
-    model = fitting_spec(spec, data, recipe.seed)
+    model = network_for(spec, data, seed=recipe.seed)
     losses = fit(model, data, recipe, resume=resume)
     full = evaluate(model, data, "validation")
     model.half().float()

@@ -28,7 +28,7 @@ def available() -> list[tuple[str, str]]:
     return sorted(tuple(path.stem.rsplit("-", 1)) for path in folder.glob("*.safetensors"))
 
 
-def recipe_of(spec: str, data: str) -> dict:
+def record_of(spec: str, data: str) -> dict:
     """Return what is written beside the weights: recipe, seed, accuracy as measured, SHA-256 of the weights' file."""
     return json.loads(_existing(spec, data).with_suffix(".json").read_text())
 
@@ -36,10 +36,10 @@ def recipe_of(spec: str, data: str) -> dict:
 def trained(spec: str, data: str) -> nn.Module:
     """Return network `spec` with its shipped weights for `data`; `MissingData` says which pairs there are."""
     path = _existing(spec, data)
-    content, recipe = path.read_bytes(), recipe_of(spec, data)
-    if sha256(content).hexdigest() != recipe["sha256"]:
-        raise MissingData(f"{path.name} is not the file that its recipe describes; install compedu again")
-    model = build(recipe["spec"])
+    content, record = path.read_bytes(), record_of(spec, data)
+    if sha256(content).hexdigest() != record["sha256"]:
+        raise MissingData(f"{path.name} is not the file that its record describes; install compedu again")
+    model = build(record["spec"])
     try:
         model.load_state_dict({name: _float32(tensor) for name, tensor in load_tensors(content).items()}, strict=True)
     except (SafetensorError, RuntimeError) as error:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compedu.evaluation import BATCH, scores_of
+from compedu.evaluation import all_scores
 from compedu.explorers.colours import LIVE, WHITE
 from compedu.explorers.pictures import loss
 from compedu.explorers.pictures.picture import MAIN, Picture, Table, heatmap
+from compedu.explorers.pictures.softness import temperature
 from compedu.explorers.view import View
 
 IMAGES = 1000  # of the split that is looked at
@@ -36,23 +37,18 @@ def matrices(view: View) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the teacher's doubts at the method's temperature, and the student's mistakes, if there is one."""
     x, y = (part[:IMAGES] for part in view.data.split(view.split))
     classes = len(view.data.classes)
-    teacher = view.once("teacher", lambda: _scores(view, view.before, x))
-    made = doubts(teacher, y, classes, float(getattr(view.method, "temperature", 1.0)))
+    prepare(view, lambda: False)
+    made = doubts(view.kept["teacher"], y, classes, temperature(view))
     if view.after is None:
         return made, None
     if view.kept.get("student", (None, None))[0] is not view.after:  # asked once for each student
-        view.kept["student"] = (view.after, mistakes(_scores(view, view.after, x), y, classes))
+        view.kept["student"] = (view.after, mistakes(all_scores(view.after, x, view.data), y, classes))
     return made, view.kept["student"][1]
-
-
-def _scores(view: View, network: nn.Module, x: Tensor) -> Tensor:
-    return torch.cat([scores_of(network, part, view.data) for part in x.split(BATCH)])
 
 
 def prepare(view: View, stale: Callable[[], bool]) -> None:
     """Ask the teacher about the images."""
-    x = view.data.split(view.split)[0][:IMAGES]
-    view.once("teacher", lambda: _scores(view, view.before, x))
+    view.once("teacher", lambda: all_scores(view.before, view.data.split(view.split)[0][:IMAGES], view.data))
 
 
 def main(view: View, layer: str) -> list[dict]:

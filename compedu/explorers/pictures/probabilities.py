@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from compedu.explorers.colours import DENSE, GREEN, LIVE
-from compedu.explorers.pictures import loss
+from compedu.explorers.pictures import loss, softness
 from compedu.explorers.pictures.picture import MAIN, Picture, Table, bars, line
 from compedu.explorers.strip import image_bytes
 from compedu.explorers.view import View
@@ -28,7 +28,7 @@ def probabilities(view: View) -> tuple[list[float], list[float], int]:
     """Return both networks' softened probabilities for the image that the teacher doubts most, and its true class."""
     x, y = view.data.split(view.split)
     chosen, scores = view.once("doubtful", lambda: _most_doubtful(view))
-    temperature = float(getattr(view.method, "temperature", 1.0))
+    temperature = softness.temperature(view)
     teacher = torch.softmax(scores / temperature, 0).tolist()
     if view.after is None:
         return teacher, [], int(y[chosen])

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import BATCH, scores_of
+from compedu.evaluation import all_scores, scores_of
 from compedu.knobs import knob, method
 from compedu.methods.method import Task
-from compedu.methods.training_method import TrainingMethod
+from compedu.methods.training_method import FromScratch
 from compedu.networks import build
+from compedu.networks.fitting import network_for
 from compedu.training import fit
 
 
@@ -39,7 +40,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperat
 
 
 @method
-class SoftTargetDistillation(TrainingMethod):
+class SoftTargetDistillation(FromScratch):
     r"""Train a small network, the student, on the softened probabilities that the given network, the teacher, assigns.
 
     $L = (1 - w)\,\mathrm{CE}(y, p) + w\,T^2\,\mathrm{KL}(q_T \,\|\, p_T)$ with $p_T = \mathrm{softmax}(z_s / T)$ of the
@@ -56,9 +57,6 @@ class SoftTargetDistillation(TrainingMethod):
     )
     weight: float = knob(0.9, "share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1))
     student: str = knob("lenet5(width=0.25)", "the network to be trained, in words; sizes come from the data")
-    epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
-    lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
-    shift: int = knob(1, "training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels")
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,17 +67,20 @@ class SoftTargetDistillation(TrainingMethod):
         teacher, data = task.model, task.data
         if not any(True for _ in teacher.parameters()):
             raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
-        scores = scores_of_all(teacher, data.x_train, data)
-        student = student_for(self.student, data, scores.shape[1], self.seed)
+        student = student_for(self.student, data, scores_of(teacher, data.example, data).shape[1], self.seed)
         scores_of(student, data.example, data)
-        fit(student, numbered(data), self.recipe, loss=self.loss(teacher, scores, data))
+        fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data))
         return student
 
-    def loss(self, teacher: nn.Module, scores: Tensor, data: Dataset) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-        """Return the loss of a student for images and their numbers; shifted images are shown to the teacher anew."""
+    def loss(self, teacher: nn.Module, data: Dataset) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+        """Return the loss of a student for images and their numbers.
+
+        The teacher is asked about each image once, before; about images that are moved, each time anew.
+        """
+        scores = None if self.shift else all_scores(teacher, data.x_train, data)
 
         def of_batch(student: nn.Module, x: Tensor, numbers: Tensor) -> Tensor:
-            said = scores_of(teacher, x, data).clone() if self.shift else scores[numbers]
+            said = scores_of(teacher, x, data).clone() if scores is None else scores[numbers]
             return distillation_loss(student(x), said, data.y_train[numbers], self.temperature, self.weight)
 
         return of_batch
@@ -96,24 +97,12 @@ def check_student(spec: str) -> None:
 
 def student_for(spec: str, data: Dataset, classes: int, seed: int) -> nn.Module:
     """Return a new network `spec` for the images of `data` and the teacher's number of classes."""
-    channels, height, width = data.shape
-    if height != width:
-        raise CompressionError(
-            f"SoftTargetDistillation.student {spec!r} is built for square images; those of {data.name!r} are "
-            f"{height} x {width}"
-        )
     try:
-        return build(spec, seed=seed, size=height, channels=channels, classes=classes)
+        return network_for(spec, data, classes=classes, seed=seed)
     except ValueError as error:
         raise CompressionError(
             f"SoftTargetDistillation.student {spec!r} cannot be built for images of {data.name!r}: {error}"
         ) from error
-
-
-def scores_of_all(teacher: nn.Module, x: Tensor, data: Dataset) -> Tensor:
-    """Return the teacher's scores (N, classes) of all images x, computed once before the training."""
-    batches = [scores_of(teacher, x[start : start + BATCH], data) for start in range(0, len(x), BATCH)]
-    return torch.cat(batches)
 
 
 def numbered(data: Dataset) -> Dataset:

@@ -7,7 +7,7 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.knobs import knob, method
 from compedu.methods.method import Task
-from compedu.methods.training_method import TrainingMethod
+from compedu.methods.training_method import FromScratch
 from compedu.networks import build
 from compedu.specs import parse, text
 
@@ -23,7 +23,7 @@ def narrower(spec: str, width: float) -> str:
 
 
 @method
-class SmallDense(TrainingMethod):
+class SmallDense(FromScratch):
     r"""Train a narrower network of the same family from scratch: what could be had without compression.
 
     A layer of $n$ maps gets $\mathrm{round}(w\,n)$ of them, at least one; between two such layers about $w^2$ of the
@@ -39,9 +39,6 @@ class SmallDense(TrainingMethod):
         0.25, "width of all layers as a fraction of the given network's", low=0, high=1, open="low", tour=(0.05, 1),
         log=True,
     )
-    epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
-    lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
-    shift: int = knob(1, "training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels")
 
     def compress(self, task: Task) -> nn.Module:
         """Build the small network and train it."""
