@@ -19,7 +19,7 @@ from compedu.explorers.colours import ROLES
 from compedu.explorers.controls import as_text, controls_of, places
 from compedu.explorers.figure import layout, moving, traces
 from compedu.explorers.gauges import captions
-from compedu.explorers.pictures import confusions, filters, inputs, pictures_of, products, rebuilt, softness
+from compedu.explorers.pictures import confusions, pictures_of, product_times, pruned_filters, quantized_inputs, rebuilt_filters, temperature
 from compedu.explorers.pictures.picture import layer_names
 from compedu.explorers.predict import asked_methods, checked
 from compedu.explorers.runner import Runner
@@ -286,14 +286,14 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
     view = explorer.view
     for layer in ("conv1", "conv2", "fc1"):
         dense, small = (kernel_of(part).detach() for part in view.layer_pair(layer))
-        left = np.setdiff1d(np.arange(len(dense)), filters.gone(view, layer))
+        left = np.setdiff1d(np.arange(len(dense)), pruned_filters.gone(view, layer))
         assert len(left) == len(small) < len(dense)
-        inputs = filters.gone(view, {"conv2": "conv1"}.get(layer)) if layer == "conv2" else []
+        inputs = pruned_filters.gone(view, {"conv2": "conv1"}.get(layer)) if layer == "conv2" else []
         kept = np.setdiff1d(np.arange(dense.shape[1]), inputs)
         if layer != "fc1":
             assert torch.equal(dense[left][:, kept], small)
     bright, faint = (np.array(t["z"], dtype=float) for t in pictures_of(ce.FilterPruning)[0].main(view, "conv1")[:2])
-    assert np.isfinite(faint).sum() == 25 * len(filters.gone(view, "conv1")) and not (np.isfinite(bright) & np.isfinite(faint)).any()
+    assert np.isfinite(faint).sum() == 25 * len(pruned_filters.gone(view, "conv1")) and not (np.isfinite(bright) & np.isfinite(faint)).any()
 
 
 def test_the_layout_has_room_for_900_by_520(made):
@@ -629,16 +629,16 @@ def test_what_a_picture_needs_is_computed_by_the_worker_once(made):
     explorer = made(ce.BlockCirculantProjection)
     measured(explorer)
     matrix, time = (picture for _, picture in explorer._screen.choice.options)
-    assert products.timed(explorer.view) == {}
+    assert product_times.timed(explorer.view) == {}
     explorer._screen.choice.value = time
     explorer.settle(120)
-    found = products.timed(explorer.view)
-    assert tuple(found) == products.SIDES and all(one.rounds >= 9 and one.a_a_interval for one in found.values())
+    found = product_times.timed(explorer.view)
+    assert tuple(found) == product_times.SIDES and all(one.rounds >= 9 and one.a_a_interval for one in found.values())
     explorer._screen.choice.value = matrix
     explorer._screen.choice.value = time
     explorer.settle(120)
-    assert all(products.timed(explorer.view)[side] is one for side, one in found.items())
-    assert explorer._screen.figure.widget.data[len(moving(explorer.view)) + 1].x == products.SIDES
+    assert all(product_times.timed(explorer.view)[side] is one for side, one in found.items())
+    assert explorer._screen.figure.widget.data[len(moving(explorer.view)) + 1].x == product_times.SIDES
 
 
 def test_the_crossing_is_the_side_from_which_on_the_transform_stays_faster():
@@ -647,8 +647,8 @@ def test_the_crossing_is_the_side_from_which_on_the_transform_stays_faster():
         return Latency(1.0, (1.0, 1.0), 1, 1, 9, 1.0, speed_up, around, 1.0, (0.9, 1.1))
 
     found = {16: latency(0.2, 0.1), 32: latency(1.5, 0.1), 64: latency(1.1, 0.3), 128: latency(2.0, 0.2), 256: latency(4.0, 0.2)}
-    assert products.crossing(found) == 128
-    assert products.crossing({16: latency(0.2, 0.1)}) is None
+    assert product_times.crossing(found) == 128
+    assert product_times.crossing({16: latency(0.2, 0.1)}) is None
 
 
 def test_the_gradient_that_is_drawn_is_that_of_the_soft_loss():
@@ -657,9 +657,9 @@ def test_the_gradient_that_is_drawn_is_that_of_the_soft_loss():
     for t in (0.7, 1.0, 5.0):
         scores = student.clone().requires_grad_()
         (len(scores) * soft_loss(scores, teacher, t)).backward()  # the loss is a mean over images
-        assert softness.gradient_norm(student, teacher, t) * t**2 == pytest.approx(scores.grad.norm(dim=1).mean().item())
+        assert temperature.gradient_norm(student, teacher, t) * t**2 == pytest.approx(scores.grad.norm(dim=1).mean().item())
         said = torch.distributions.Categorical(logits=teacher / t).entropy().mean().item() / np.log(2)
-        assert softness.entropy(teacher, t) == pytest.approx(said)
+        assert temperature.entropy(teacher, t) == pytest.approx(said)
 
 
 def test_the_confusions_are_those_of_the_networks():
@@ -675,14 +675,14 @@ def test_the_inputs_drawn_are_those_that_the_layer_gets_and_rounds(made, pair):
     explorer = made(ce.LinearQuantization(bits=4, activation_bits=3, calibration_images=16))
     measured(explorer)
     view = explorer.view
-    x = pair[1].x_validation[: inputs.IMAGES]
+    x = pair[1].x_validation[: quantized_inputs.IMAGES]
     hidden = pair[0].pool1(pair[0].relu1(pair[0].conv1(x))).detach().numpy().reshape(-1)
-    assert np.array_equal(inputs.inputs(view)["conv2"], hidden)
+    assert np.array_equal(quantized_inputs.inputs(view)["conv2"], hidden)
     act = view.after.conv2.act
     codes = act.codes(torch.from_numpy(hidden))
     beyond = ((torch.from_numpy(hidden) / act.scale + act.zero_point) > 7.5).float().mean().item()
-    assert inputs.clipped_share(view, "conv2") == pytest.approx(beyond, abs=1e-4)
-    counted = inputs.PICTURE.main(view, "conv2")[2]
+    assert quantized_inputs.clipped_share(view, "conv2") == pytest.approx(beyond, abs=1e-4)
+    counted = quantized_inputs.PICTURE.main(view, "conv2")[2]
     assert sum(counted["y"]) == hidden.size and len(counted["x"]) == len(codes.unique())
 
 
@@ -690,10 +690,10 @@ def test_the_rebuilt_filters_are_those_of_the_compressed_layer(made):
     explorer = made(ce.TruncatedSVD(rank=0.5))
     measured(explorer)
     view = explorer.view
-    (shown,) = rebuilt.PICTURE.main(view, "conv1")
+    (shown,) = rebuilt_filters.PICTURE.main(view, "conv1")
     page = np.array(shown["z"], dtype=float)
     assert np.allclose(page[:5, :5], kernel_of(view.before.conv1)[0, 0].detach(), atol=1e-6)
     right = page.shape[1] - (4 * 6 - 1)
     assert np.allclose(page[:5, right : right + 5], kernel_of(view.after.conv1)[0, 0].detach(), atol=1e-6)
-    full, rank, even = rebuilt.PICTURE.below(view, "conv1")
+    full, rank, even = rebuilt_filters.PICTURE.below(view, "conv1")
     assert all(r <= f for r, f in zip(rank["y"], full["y"])) and all(r < e for r, e in list(zip(rank["y"], even["y"]))[:3])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from compedu.explorers.toured import main_knob
+from compedu.explorers.main_knob import main_knob
 from compedu.explorers.words import percent
 from compedu.knobs import knobs
 from compedu.methods import Method

@@ -13,7 +13,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled
 from compedu.evaluation import glance
 from compedu.explorers.runner import Runner
-from compedu.explorers.toured import main_knob
+from compedu.explorers.main_knob import main_knob
 from compedu.explorers.view import View
 from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from compedu.explorers import gauges, tradeoff
 from compedu.explorers.figure import axis, base, gauge_axes, heading, legend_axes, one_line
 from compedu.explorers.places import CURVE, HEIGHT, WIDTH, across, down
-from compedu.explorers.toured import in_order, main_knob
+from compedu.explorers.main_knob import in_order, main_knob
 from compedu.explorers.view import View
 from compedu.explorers.words import sentence
 from compedu.metrics import Report

@@ -10,9 +10,6 @@ from compedu.datasets.dataset import Dataset
 from compedu.methods import Method
 from compedu.metrics import Report
 
-STATES = ("PREVIEW", "MEASURING", "FINAL", "RUNNING", "CANCELLED", "ERROR")
-
-
 @dataclass
 class View:
     """The state of an explorer. `report` is what is shown, `state` how far it is measured, `baseline` the dense network.
@@ -56,7 +53,7 @@ class View:
             return before, None
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what `make` gives, computed at the first call: for what depends on the dense network alone."""
+        """Return what `make` gives, computed at the first call: for what no knob changes."""
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]

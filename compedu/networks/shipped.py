@@ -43,7 +43,7 @@ def trained(spec: str, data: str) -> nn.Module:
     try:
         model.load_state_dict({name: _float32(tensor) for name, tensor in load_tensors(content).items()}, strict=True)
     except (SafetensorError, RuntimeError) as error:
-        raise MissingData(f"{path.name} does not hold the weights of {recipe['spec']}: {error}") from error
+        raise MissingData(f"{path.name} does not hold the weights of {record['spec']}: {error}") from error
     return model.eval()
 
 

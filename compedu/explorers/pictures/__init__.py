@@ -3,18 +3,23 @@
 from dataclasses import replace
 
 from compedu.explorers.pictures import (
-    confusions, filters, grid, inputs, loss, matrices, moves, probabilities, products, rebuilt, softness, spectrum, ties,
-    weights, widths,
+    confusions, layer_widths, loss, moved_weights, one_image, product_times, pruned_filters, pruned_weights,
+    quantized_inputs, quantized_weights, rebuilt_filters, singular_values, structured_matrices, temperature, tied_filters,
 )  # fmt: skip
 from compedu.explorers.pictures.picture import Picture
 from compedu.methods import FilterPruning, FineTune, Method, SmallDense, TrainingMethod
 
-_OF_METHOD = {FilterPruning: (filters.PICTURE,), FineTune: (moves.PICTURE,), SmallDense: (widths.PICTURE,)}
+_OF_METHOD = {
+    FilterPruning: (pruned_filters.PICTURE,), FineTune: (moved_weights.PICTURE,), SmallDense: (layer_widths.PICTURE,),
+}  # fmt: skip
 _OF_TOPIC = {
-    "pruning": (weights.PICTURE,), "quantization": (grid.PICTURE, inputs.PICTURE),
-    "structural_matrix": (matrices.PICTURE, products.PICTURE), "low_rank": (spectrum.PICTURE, rebuilt.PICTURE),
-    "compact_filters": (ties.PICTURE,), "distillation": (probabilities.PICTURE, softness.PICTURE, confusions.PICTURE),
-    "training": (moves.PICTURE,),
+    "pruning": (pruned_weights.PICTURE,),
+    "quantization": (quantized_weights.PICTURE, quantized_inputs.PICTURE),
+    "structural_matrix": (structured_matrices.PICTURE, product_times.PICTURE),
+    "low_rank": (singular_values.PICTURE, rebuilt_filters.PICTURE),
+    "compact_filters": (tied_filters.PICTURE,),
+    "distillation": (one_image.PICTURE, temperature.PICTURE, confusions.PICTURE),
+    "training": (moved_weights.PICTURE,),
 }  # fmt: skip
 
 

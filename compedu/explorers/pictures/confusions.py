@@ -10,7 +10,7 @@ from compedu.evaluation import all_scores
 from compedu.explorers.colours import LIVE, WHITE
 from compedu.explorers.pictures import loss
 from compedu.explorers.pictures.picture import MAIN, Picture, Table, heatmap
-from compedu.explorers.pictures.softness import temperature
+from compedu.explorers.pictures.temperature import temperature_of
 from compedu.explorers.view import View
 
 IMAGES = 1000  # of the split that is looked at
@@ -38,7 +38,7 @@ def matrices(view: View) -> tuple[np.ndarray, np.ndarray | None]:
     x, y = (part[:IMAGES] for part in view.data.split(view.split))
     classes = len(view.data.classes)
     prepare(view, lambda: False)
-    made = doubts(view.kept["teacher"], y, classes, temperature(view))
+    made = doubts(view.kept["teacher"], y, classes, temperature_of(view))
     if view.after is None:
         return made, None
     if view.kept.get("student", (None, None))[0] is not view.after:  # asked once for each student

@@ -12,6 +12,7 @@ from compedu.explorers.colours import DENSE, LIVE, SIGNED
 from compedu.explorers.view import View
 from compedu.forms import kernel_of
 from compedu.methods.layers import compressible
+from compedu.metrics import costs
 
 # The places of a picture: a large one, a small one below it, and a third at the right end of that, for those who use it.
 MAIN, BELOW, BESIDE = ("x4", "y4"), ("x7", "y7"), ("x8", "y8")
@@ -129,12 +130,8 @@ def dense_matrix(view: View, layer: str) -> np.ndarray:
 
 def relative_error(view: View, layer: str) -> float | None:
     """Return the distance of the layer's kernel from the dense one's, relative to that (Frobenius norm); None if shapes differ."""
-    _, after = view.layer_pair(layer)
-    dense = dense_matrix(view, layer)
-    if after is None:
-        return 0.0
-    made = as_matrix(kernel_of(after))
-    return float(np.linalg.norm(dense - made) / np.linalg.norm(dense)) if made.shape == dense.shape else None
+    before, after = view.layer_pair(layer)
+    return 0.0 if after is None else costs.relative_error(kernel_of(after).detach(), kernel_of(before).detach())
 
 
 def percent_text(share: float | None) -> str:

@@ -44,7 +44,7 @@ def input_ranges(
         before = ranges.get(name, (low, high))
         ranges[name] = min(before[0], low), max(before[1], high)
 
-    _watch(model, layers, data, batches, widen)
+    watch(model, layers, data, batches, widen)
     if coverage == 1:
         return ranges
     counts = {name: torch.zeros(BINS) for name in ranges}
@@ -52,11 +52,11 @@ def input_ranges(
     def count(name: str, x: Tensor) -> None:
         counts[name] += torch.histc(x.float(), BINS, *ranges[name])
 
-    _watch(model, layers, data, batches, count)
+    watch(model, layers, data, batches, count)
     return {name: covering_range(counts[name], *ranges[name], coverage) for name in ranges}
 
 
-def _watch(
+def watch(
     model: nn.Module, layers: Mapping[str, nn.Module], data: Dataset, batches: tuple[Tensor, ...],
     note: Callable[[str, Tensor], None],
 ) -> None:

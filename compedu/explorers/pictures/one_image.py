@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from compedu.explorers.colours import DENSE, GREEN, LIVE
-from compedu.explorers.pictures import loss, softness
+from compedu.explorers.pictures import loss
 from compedu.explorers.pictures.picture import MAIN, Picture, Table, bars, line
+from compedu.explorers.pictures.temperature import temperature_of
 from compedu.explorers.strip import image_bytes
 from compedu.explorers.view import View
 
@@ -28,13 +29,13 @@ def probabilities(view: View) -> tuple[list[float], list[float], int]:
     """Return both networks' softened probabilities for the image that the teacher doubts most, and its true class."""
     x, y = view.data.split(view.split)
     chosen, scores = view.once("doubtful", lambda: _most_doubtful(view))
-    temperature = softness.temperature(view)
-    teacher = torch.softmax(scores / temperature, 0).tolist()
+    t = temperature_of(view)
+    teacher = torch.softmax(scores / t, 0).tolist()
     if view.after is None:
         return teacher, [], int(y[chosen])
     with torch.inference_mode():
         student = view.after(x[chosen : chosen + 1])[0]
-    return teacher, torch.softmax(student / temperature, 0).tolist(), int(y[chosen])
+    return teacher, torch.softmax(student / t, 0).tolist(), int(y[chosen])
 
 
 @torch.inference_mode()

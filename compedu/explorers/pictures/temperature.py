@@ -57,7 +57,7 @@ def _gradients(view: View) -> list[float]:
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the teacher's mean entropy against temperature, on images it was trained on and on others."""
-    t, most = temperature(view), math.log2(len(view.data.classes))
+    t, most = temperature_of(view), math.log2(len(view.data.classes))
     curves = []
     for split, colour in (("train", ORANGE), (view.split, LIVE)):
         values = _entropies(view, split)
@@ -70,7 +70,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 def below(view: View, layer: str) -> list[dict]:
     """Return the norm of the soft loss's gradient against temperature, as it is and times the square of T."""
-    t, plain = temperature(view), _gradients(view)
+    t, plain = temperature_of(view), _gradients(view)
     scaled, x = [norm * one**2 for norm, one in zip(plain, TEMPERATURES)], TEMPERATURES[: len(plain)]
     return [
         line(BELOW, x, plain, "gradient", DENSE), line(BELOW, x, scaled, "gradient times T²", LIVE),
@@ -78,7 +78,7 @@ def below(view: View, layer: str) -> list[dict]:
     ]
 
 
-def temperature(view: View) -> float:
+def temperature_of(view: View) -> float:
     """Return the method's temperature."""
     return float(getattr(view.method, "temperature", 1.0))
 
@@ -88,8 +88,8 @@ def say(view: View, layer: str) -> str:
     said = view.kept.get("softness")
     if said is None:
         return "teacher's entropy: being computed"
-    train, other = (entropy(said[split], temperature(view)) for split in ("train", view.split))
-    return f"teacher, T = {temperature(view):g}: {train:.2f} bits on train, {other:.2f} on others"
+    train, other = (entropy(said[split], temperature_of(view)) for split in ("train", view.split))
+    return f"teacher, T = {temperature_of(view):g}: {train:.2f} bits on train, {other:.2f} on others"
 
 
 def table(view: View) -> Table:
@@ -99,7 +99,7 @@ def table(view: View) -> Table:
     if said is None:
         return head, [("being computed", "", "", "", "")]
     rows = []
-    for t in sorted({1.0, 2.0, 4.0, 10.0, 20.0, temperature(view)}):
+    for t in sorted({1.0, 2.0, 4.0, 10.0, 20.0, temperature_of(view)}):
         norm = gradient_norm(torch.zeros_like(said["train"]), said["train"], t)
         rows.append((f"{t:g}", *(f"{entropy(said[split], t):.3f}" for split in ("train", view.split)), f"{norm:.4f}", f"{norm * t * t:.3f}"))
     return head, rows

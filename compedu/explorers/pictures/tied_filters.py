@@ -3,7 +3,7 @@
 import numpy as np
 
 from compedu.explorers.pictures import loss
-from compedu.explorers.pictures.filters import first_convolution, images_of, montage
+from compedu.explorers.pictures.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.pictures.picture import MAIN, Picture, Table, heatmap, layer_names, percent_text
 from compedu.explorers.view import View
 from compedu.forms import CReLUFilters, kernel_of

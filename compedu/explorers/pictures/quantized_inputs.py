@@ -1,17 +1,14 @@
 """Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, the error of it."""
 
-from functools import partial
-
 import numpy as np
 import torch
-from torch import nn
 
-from compedu.evaluation import scores_of
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
 from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, Table, bars, layer_names, line, percent_text
 from compedu.explorers.places import title
 from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
+from compedu.methods.quantization.calibration import watch
 
 IMAGES = 64  # of the split that is looked at
 BINS = 91
@@ -45,16 +42,9 @@ def inputs(view: View) -> dict[str, np.ndarray]:
 
 def _inputs(view: View) -> dict[str, np.ndarray]:
     seen: dict[str, list[np.ndarray]] = {name: [] for name in layer_names(view)}
-
-    def note(name: str, module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        seen[name].append(given[0].detach().numpy().reshape(-1))
-
-    hooks = [view.before.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in seen]
-    try:
-        scores_of(view.before, view.data.split(view.split)[0][:IMAGES], view.data)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    layers = {name: view.before.get_submodule(name) for name in seen}
+    images = view.data.split(view.split)[0][:IMAGES]
+    watch(view.before, layers, view.data, (images,), lambda name, x: seen[name].append(x.numpy().reshape(-1)))
     return {name: np.concatenate(parts) if parts else np.zeros(1, dtype=np.float32) for name, parts in seen.items()}
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
-from compedu.explorers.pictures import spectrum
-from compedu.explorers.pictures.filters import first_convolution, images_of, montage
+from compedu.explorers.pictures import singular_values
+from compedu.explorers.pictures.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.pictures.picture import (
     BELOW, MAIN, Picture, bars, heatmap, layer_names, line, log_bars, percent_text, relative_error,
 )  # fmt: skip
@@ -29,28 +29,28 @@ def main(view: View, layer: str) -> list[dict]:
 def below(view: View, layer: str) -> list[dict]:
     """Return for each layer its full rank, the rank it has, and the one at which the factors are as large as the matrix."""
     names = layer_names(view)
-    full = [min(spectrum.shape(view, name)) for name in names]
-    even = [break_even(*spectrum.shape(view, name)) for name in names]
+    full = [min(singular_values.shape(view, name)) for name in names]
+    even = [break_even(*singular_values.shape(view, name)) for name in names]
     marks = {"symbol": "line-ew", "size": 26, "line": {"width": 2, "color": VERMILLION}}
     return [
         bars(BELOW, names, full, "full rank", DENSE, width=0.8),
-        bars(BELOW, names, [spectrum.rank_of(view, name) for name in names], "rank", LIVE, width=0.5),
+        bars(BELOW, names, [singular_values.rank_of(view, name) for name in names], "rank", LIVE, width=0.5),
         line(BELOW, names, even, "break-even rank", VERMILLION, mode="markers", marker=marks),
     ]
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    rank, full = spectrum.rank_of(view, layer), min(spectrum.shape(view, layer))
+    rank, full = singular_values.rank_of(view, layer), min(singular_values.shape(view, layer))
     return f"{layer}: rank {rank} of {full}, error of the filters {percent_text(relative_error(view, layer)) or 'unknown'}"
 
 
 PICTURE = Picture(
     "filters and ranks", main, below, ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, red = break-even"),
-    say, spectrum.table,
+    say, singular_values.table,
     {
         "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "yaxis7": log_bars(lambda view: max(min(spectrum.shape(view, name)) for name in layer_names(view))),
+        "yaxis7": log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
     },
     start=first_convolution,
 )  # fmt: skip
