@@ -16,7 +16,7 @@ from compedu.errors import MissingData
 from compedu.shipped import is_checkout, shipped
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that the tests ran on
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 CPU_FLAGS = {"AVX2": "avx2", "AVX-512": "avx512_f", "AVX-512 VNNI": "avx512_vnni", "AVX VNNI": "avx_vnni"}
 
 
@@ -162,7 +162,7 @@ def data_sets():
     """Data sets that are made here, and real ones found on this machine."""
     datasets = importlib.import_module("compedu.datasets")
     for name in datasets.DATASETS:
-        if name in ("digits", "glyphs"):
+        if name in datasets.MADE_HERE:
             yield "ok", f"{name}: comes with compedu"
             continue
         try:

@@ -110,9 +110,8 @@ def test_torch_saves_the_same_numbers_as_our_file(scripts):
         assert not [name for name in state if name.endswith("mask")]
 
 
-def test_every_method_is_compared_or_named_as_left_out(scripts):
+def test_every_method_that_does_not_train_is_compared_and_the_others_are_named(scripts):
     script = scripts["bench_file_bytes"]
-    shown = {type(method).__name__ for method in script.COMPARED}
-    assert shown.isdisjoint(script.LEFT_OUT)
-    assert {cls.__name__ for cls in ce.METHODS} <= shown | set(script.LEFT_OUT)
-    assert all(method.needs != "training" for method in script.COMPARED)
+    quick = {cls.__name__ for cls in ce.METHODS if cls().needs != "training"}
+    assert quick <= {type(method).__name__ for method in script.COMPARED}
+    assert set(script.LEFT_OUT) == {"SoftTargetDistillation", "FineTune", "SmallDense"}

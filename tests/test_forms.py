@@ -157,6 +157,11 @@ def test_activation_codes_agree_with_torch_fake_quantization():
     assert len(torch.unique(quantizer(x))) == 32
 
 
+def test_every_listed_form_is_tested():
+    torch.manual_seed(3)
+    assert {type(make(nn.Conv2d(6, 10, 3).double())) for make in MAKERS} == set(FORMS)
+
+
 def test_every_form_is_listed_once():
     assert len(set(FORMS)) == len(FORMS) == 5
     assert kernel_of(nn.Linear(2, 3)).shape == (3, 2)

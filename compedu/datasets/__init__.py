@@ -14,6 +14,7 @@ from compedu.specs import parse
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits, "glyphs": glyphs, "mnist": mnist, "fashion-mnist": fashion_mnist, "cifar10": cifar10,
 }  # fmt: skip
+MADE_HERE = ("digits", "glyphs")  # come with compedu; all others are found on this machine or downloaded
 
 
 def load(name: str, *, download: bool = False) -> Dataset:
@@ -23,14 +24,14 @@ def load(name: str, *, download: bool = False) -> Dataset:
     get them. Any other name is a `ValueError` that lists the names there are.
     """
     if name in DATASETS:
-        return DATASETS[name](download=True) if download and name not in ("digits", "glyphs") else DATASETS[name]()
+        return DATASETS[name](download=True) if download and name not in MADE_HERE else DATASETS[name]()
     path = Path(name).expanduser()
     if path.suffix == ".npz" and path.is_file():
         return from_npz(path)
     if path.is_dir():
         return from_folder(path)
     kind, knobs = parse(name) if "(" in name else (name, {})
-    if kind not in ("digits", "glyphs"):
+    if kind not in MADE_HERE:
         raise ValueError(f"no data set is called {name!r}; there are: {', '.join(DATASETS)}, an .npz file, or a folder")
     try:
         return DATASETS[kind](**knobs)
@@ -38,4 +39,4 @@ def load(name: str, *, download: bool = False) -> Dataset:
         raise ValueError(f"{name!r}: {error}") from error
 
 
-__all__ = ["DATASETS", "SPLITS", "Dataset", "MissingData", "load"]
+__all__ = ["DATASETS", "MADE_HERE", "SPLITS", "Dataset", "MissingData", "load"]

@@ -102,7 +102,7 @@ def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for drawn data and sweeps; the environment variable COMPEDU_CACHE overrides it."""
+    """Return the user's cache folder for drawn and downloaded data; the environment variable COMPEDU_CACHE overrides it."""
     base = os.environ.get("COMPEDU_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compedu"
     return Path(base)
 

@@ -22,7 +22,8 @@ from compedu.graph.trace import is_relu, replace_module
 class Deployed(nn.Module):
     """A network for inference, without gradients. It does not train: compress or train the model it was made from.
 
-    `kernels` names for each layer that holds weights what runs; "simulated" and "decoded" mean float32 arithmetic.
+    `kernels` names for each layer that holds weights what runs; a name that begins with "float32" or "simulated" means
+    float32 arithmetic.
     `notes` says what holds for the network as a whole, `plan` is the plan of its integer chain or None.
     """
 

@@ -1,4 +1,4 @@
-"""Two small figures of the first chapter: images of a data set, and the noise of a measured accuracy as dots."""
+"""What the first chapter shows beside explorers: images of a data set, the noise of an accuracy as dots, the criteria."""
 
 import html
 

@@ -57,7 +57,7 @@ class Coded(Form):
         return {"codes": codes} | positions(self.mask) | {"scale": Floats(self.scale, "codebook")}
 
     def settings(self) -> dict[str, Any]:
-        """Return the bit width of the weights, and of the activations where these are quantized."""
+        """Return the bit width of the weights."""
         return {"bits": self.bits}
 
     @classmethod

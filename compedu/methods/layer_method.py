@@ -30,7 +30,6 @@ class LayerMethod(SelectiveMethod):
     def compress(self, task: Task) -> nn.Module:
         """Replace every selected layer that can be handled; the reasons of the others are noted."""
         done = 0
-        self.prepare(task)
         for name, layer in task.selected_layers().items():
             if isinstance(layer, Form) and not isinstance(layer, self.accepts):
                 kind, own = type(layer).__name__, type(self).__name__
@@ -43,9 +42,6 @@ class LayerMethod(SelectiveMethod):
                 task.skip(name, str(reason))
         task.refuse_if_nothing_done(done)
         return task.model
-
-    def prepare(self, task: Task) -> None:
-        """Change the whole network before its layers are visited; most methods need nothing."""
 
     @abstractmethod
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:

@@ -73,7 +73,8 @@ class FilterPruning(SelectiveMethod):
     $s_c = \sum_{ij} |W_{cij}|$ for filter $c$; a fraction `sparsity` of the filters, those of smallest $s_c$, goes.
     Filters whose outputs are added or joined go together, with the mean over all their weights as the score.
     Stored: the smaller layers, dense, at full precision.
-    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind.
+    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind. A
+    network that does not say the size of its images (model.spec) is followed on one image: give data too.
     Paper: Li, Kadav, Durdanovic, Samet, Graf 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710, section 3.
     """
 
