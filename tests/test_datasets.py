@@ -65,7 +65,7 @@ def test_mnist_is_read_from_its_published_files(no_data):
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
     data = load("mnist")
     assert (len(data.x_train), len(data.x_validation), len(data.x_test)) == (40, 10, 20)
-    grey = data.x_test[3, 0] * data.spread + data.mean
+    grey = data.x_test[3, 0] * data.std + data.mean
     torch.testing.assert_close(grey, torch.from_numpy(pixels(20, 28, 28)[3]).float() / 255)
 
 
@@ -80,7 +80,7 @@ def test_cifar10_is_read_from_its_binary_version(no_data):
     assert data.shape == (3, 32, 32) and len(data.x_train) + len(data.x_validation) == 30
     assert data.y_test.tolist() == [9] * 4 and data.classes[9] == "truck"
     expected = torch.from_numpy(pixels(4, 3072)[0].reshape(3, 32, 32)).float() / 255
-    torch.testing.assert_close(data.x_test[0] * data.spread + data.mean, expected)
+    torch.testing.assert_close(data.x_test[0] * data.std + data.mean, expected)
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (12, 12, 3), (3, 12, 12), (12, 12, 1)])

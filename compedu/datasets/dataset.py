@@ -19,8 +19,8 @@ class Dataset:
     """Images as float32 (N, channels, height, width), normalised, and labels as int64 (N,) for each split.
 
     Methods learn from `train`, explorers and choices look at `validation`, and `test` is read once, for a claim.
-    `mean` and `spread` undo the normalisation: grey value in 0..1 = image * spread + mean. `version` says how the
-    images were made where that matters, such as "JPEG".
+    `mean` and the standard deviation `std` undo the normalisation: grey value in 0..1 = image * std + mean. `version` says
+    how the images were made where that matters, such as "JPEG".
     """
 
     name: str
@@ -32,7 +32,7 @@ class Dataset:
     y_test: Tensor
     classes: tuple[str, ...]
     mean: float = 0.0
-    spread: float = 1.0
+    std: float = 1.0
     version: str = ""
 
     def __post_init__(self):
@@ -113,9 +113,9 @@ def data_folders() -> list[Path]:
     return ([Path(given)] if given else []) + [cache_folder() / "data"]
 
 
-def normalised(images: Tensor, mean: float, spread: float) -> Tensor:
-    """Return uint8 images (N, channels, height, width) as float32 with grey 0..1 shifted by `mean`, divided by `spread`."""
-    return (images.float() / 255 - mean) / spread
+def normalised(images: Tensor, mean: float, std: float) -> Tensor:
+    """Return uint8 images (N, channels, height, width) as float32 with grey 0..1 shifted by `mean`, divided by `std`."""
+    return (images.float() / 255 - mean) / std
 
 
 def fixed_order(count: int, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from compedu.datasets.dataset import Dataset, fixed_order
 
 TRAIN, VALIDATION = 1000, 397  # the remaining 400 are the test split
+MEAN, STD = 0.3, 0.35  # of grey 0..1, roughly
 
 
 def digits(size: int = 28) -> Dataset:
@@ -16,13 +17,13 @@ def digits(size: int = 28) -> Dataset:
     bunch = load_digits()
     order = fixed_order(len(bunch.target), seed=0)
     images = torch.from_numpy(bunch.images).float()[order].unsqueeze(1) / 16
-    images = (enlarged(images, size) - 0.3) / 0.35
+    images = (enlarged(images, size) - MEAN) / STD
     labels = torch.from_numpy(bunch.target).long()[order]
     parts, start = {}, 0
     for split, end in (("train", TRAIN), ("validation", TRAIN + VALIDATION), ("test", len(labels))):
         parts |= {f"x_{split}": images[start:end], f"y_{split}": labels[start:end]}
         start = end
-    return Dataset("digits", **parts, classes=tuple("0123456789"), mean=0.3, spread=0.35)
+    return Dataset("digits", **parts, classes=tuple("0123456789"), mean=MEAN, std=STD)
 
 
 def enlarged(images: Tensor, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from compedu.datasets.glyphs import GlyphDials, draw_glyphs
 from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
-MEAN, SPREAD = 0.129, 0.237  # of grey 0..1 over the training images, rounded
+MEAN, STD = 0.129, 0.237  # of grey 0..1 over the training images, rounded
 VERSION = 3  # raised when the generator draws other images, so that no cached set of the old ones is used
 
 
@@ -29,10 +29,10 @@ def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) 
     arrays = {}
     for split, count in (SIZES | (sizes or {})).items():
         images, labels, classes = _drawn(split, count, seed, chosen)
-        arrays |= {f"x_{split}": normalised(images, MEAN, SPREAD), f"y_{split}": labels}
+        arrays |= {f"x_{split}": normalised(images, MEAN, STD), f"y_{split}": labels}
     changed = [f"{name}={value!r}" for name, value in dials.items()] + ([f"seed={seed}"] if seed else [])
     return Dataset(
-        "glyphs" + (f"({', '.join(changed)})" if changed else ""), **arrays, classes=classes, mean=MEAN, spread=SPREAD
+        "glyphs" + (f"({', '.join(changed)})" if changed else ""), **arrays, classes=classes, mean=MEAN, std=STD
     )
 
 

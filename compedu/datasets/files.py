@@ -32,18 +32,18 @@ def from_npz(path: Path) -> Dataset:
         raise CompressionError(f"{path} has only one of x_validation and y_validation; give both or none")
     pairs = {split: _pair(arrays, split, path) for split in ("train", "test", "validation") if f"x_{split}" in arrays}
     classes = tuple(str(number) for number in range(1 + max(int(y.max()) for _, y in pairs.values())))
-    mean, spread = _statistics(pairs["train"][0])
+    mean, std = _statistics(pairs["train"][0])
     if "validation" not in pairs:
-        return with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, spread=spread)
+        return with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, std=std)
     arrays = {f"y_{split}": labels for split, (_, labels) in pairs.items()}
-    arrays |= {f"x_{split}": normalised(images, mean, spread) for split, (images, _) in pairs.items()}
-    return Dataset(str(path), **arrays, classes=classes, mean=mean, spread=spread)
+    arrays |= {f"x_{split}": normalised(images, mean, std) for split, (images, _) in pairs.items()}
+    return Dataset(str(path), **arrays, classes=classes, mean=mean, std=std)
 
 
-def from_folder(folder: Path, name: str = "", mean: float | None = None, spread: float | None = None) -> Dataset:
+def from_folder(folder: Path, name: str = "", mean: float | None = None, std: float | None = None) -> Dataset:
     """Return the data set of image files in `folder`/train/<class>/ and `folder`/test/<class>/, all of one size.
 
-    Grey images give one channel, others three. `mean` and `spread` default to those of the training images.
+    Grey images give one channel, others three. `mean` and `std` default to those of the training images.
     """
     classes = tuple(sorted(path.name for path in (folder / "train").glob("*") if path.is_dir()))
     if not classes or not (folder / "test").is_dir():
@@ -53,7 +53,7 @@ def from_folder(folder: Path, name: str = "", mean: float | None = None, spread:
     jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in (folder / "train" / classes[0]).iterdir())
     return with_validation(
         name or str(folder), *pairs, classes=classes, mean=found[0] if mean is None else mean,
-        spread=found[1] if spread is None else spread, version="JPEG" if jpeg else "",
+        std=found[1] if std is None else std, version="JPEG" if jpeg else "",
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from compedu.torchvision_import import import_torchvision
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # as published beside the file
+CIFAR10_MEAN, CIFAR10_STD = 0.4734, 0.2516  # over pixels and colours of the training images
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -39,7 +40,7 @@ def cifar10(download: bool = False) -> Dataset:
         if (folder / "cifar-10-batches-bin").is_dir():
             return _cifar10_binary(folder / "cifar-10-batches-bin")
         if (folder / "cifar10" / "train").is_dir():
-            return from_folder(folder / "cifar10", name="cifar10", mean=0.4734, spread=0.2516)
+            return from_folder(folder / "cifar10", name="cifar10", mean=CIFAR10_MEAN, std=CIFAR10_STD)
     if not download:
         raise _missing("cifar10", "cifar-10-batches-bin, or cifar10/train/<class> and cifar10/test/<class>")
     target = cache_folder() / "data"
@@ -55,7 +56,7 @@ def _missing(name: str, layout: str) -> MissingData:
     )
 
 
-def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, spread: float, download: bool) -> Dataset:
+def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, std: float, download: bool) -> Dataset:
     folder = next((f for f in data_folders() if (f / kind / "raw").is_dir()), None)
     if folder is None:
         if not download:
@@ -69,7 +70,7 @@ def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, spread: fl
     except RuntimeError as error:
         raise MissingData(f"{folder / kind} is not complete: {error}") from error
     pairs = [(split.data.unsqueeze(1), split.targets) for split in (train, test)]
-    return with_validation(name, *pairs, classes=classes, mean=mean, spread=spread)
+    return with_validation(name, *pairs, classes=classes, mean=mean, std=std)
 
 
 def _cifar10_binary(folder: Path) -> Dataset:
@@ -79,4 +80,4 @@ def _cifar10_binary(folder: Path) -> Dataset:
     for files in names:
         rows = np.concatenate([np.fromfile(folder / file, dtype=np.uint8).reshape(-1, 3073) for file in files])
         splits.append((torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0]).long()))
-    return with_validation("cifar10", *splits, classes=CIFAR10_CLASSES, mean=0.4734, spread=0.2516)
+    return with_validation("cifar10", *splits, classes=CIFAR10_CLASSES, mean=CIFAR10_MEAN, std=CIFAR10_STD)

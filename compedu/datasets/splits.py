@@ -9,7 +9,7 @@ VALIDATION = 5000
 
 def with_validation(
     name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: tuple[str, ...], mean: float,
-    spread: float, version: str = "",
+    std: float, version: str = "",
 ) -> Dataset:
     """Return a data set from uint8 images and labels, with a validation split drawn from the training images.
 
@@ -17,8 +17,8 @@ def with_validation(
     """
     order = fixed_order(len(train[1]), seed=0)
     held_out = min(VALIDATION, len(order) // 5)
-    x, y = normalised(train[0], mean, spread), train[1]
+    x, y = normalised(train[0], mean, std), train[1]
     return Dataset(
         name, x[order[held_out:]], y[order[held_out:]], x[order[:held_out]], y[order[:held_out]],
-        normalised(test[0], mean, spread), test[1], classes, mean, spread, version,
+        normalised(test[0], mean, std), test[1], classes, mean, std, version,
     )  # fmt: skip

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .alphabet import ALPHABETS, FAMILIES, MORPHS
-from .dials import GlyphDials
-from .factors import HUES, SIDE, Draws, draw_factors, draw_labels, label_probabilities, morph_probability
-from .scene import draw_ink, palette
-from .streams import permutation
+from compedu.datasets.glyphs.alphabet import ALPHABETS, FAMILIES, MORPHS
+from compedu.datasets.glyphs.dials import GlyphDials
+from compedu.datasets.glyphs.factors import HUES, SIDE, Draws, draw_factors, draw_labels, label_probabilities, morph_probability
+from compedu.datasets.glyphs.scene import draw_ink, palette
+from compedu.datasets.glyphs.streams import permutation
 
 __all__ = [
     "ALPHABETS", "FAMILIES", "HUES", "MORPHS", "SPLITS", "GlyphDials", "Glyphs", "draw_glyphs", "morph_probability",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .alphabet import ALPHABETS
+from compedu.datasets.glyphs.alphabet import ALPHABETS
 
 COLOURS = ("grey", "nuisance", "label")
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .alphabet import MORPHS
-from .dials import GlyphDials
-from .hands import WRITERS
-from .streams import uniforms
+from compedu.datasets.glyphs.alphabet import MORPHS
+from compedu.datasets.glyphs.dials import GlyphDials
+from compedu.datasets.glyphs.hands import WRITERS
+from compedu.datasets.glyphs.streams import uniforms
 
 HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")
 SIDE = 32

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .streams import uniforms
+from compedu.datasets.glyphs.streams import uniforms
 
 WRITERS = 60  # per split and seed
 _WAVES = 3

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .alphabet import ALPHABETS, matched, segments
-from .dials import GlyphDials
-from .factors import SIDE, Draws
-from .hands import Hands
-from .pen import coverage
+from compedu.datasets.glyphs.alphabet import ALPHABETS, matched, segments
+from compedu.datasets.glyphs.dials import GlyphDials
+from compedu.datasets.glyphs.factors import SIDE, Draws
+from compedu.datasets.glyphs.hands import Hands
+from compedu.datasets.glyphs.pen import coverage
 
 _PIECES_PER_STRAY_STROKE = 2
 _GAP = 0.4  # pixels: stray strokes stop this far from the character, so that they crowd it but never redraw it

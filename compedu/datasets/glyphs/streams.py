@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from ...hashing import mix
+from compedu.hashing import mix
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as signed 64 bits: the odd step of SplitMix64 (Steele et al., 2014)
 
