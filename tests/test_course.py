@@ -9,6 +9,7 @@ import pytest
 
 from compedu.course import LabBook, check, predict, show
 from compedu.errors import CompressionError
+from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.pruning.magnitude import MagnitudePruning, keep_largest
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.training.fine_tune import FineTune
@@ -53,6 +54,13 @@ def scipy_exact(broke, fixed):
     return float(binomtest(broke, broke + fixed).pvalue) if broke + fixed else 1.0
 
 
+def chi_squared(broke, fixed):
+    """The usual approximation of the exact test: wrong where few images differ."""
+    from scipy.stats import chi2
+
+    return float(chi2.sf((broke - fixed) ** 2 / (broke + fixed), 1)) if broke + fixed else 1.0
+
+
 def wilson_plain(correct, total):
     share, square = correct / total, 1.959964**2 / total
     middle, half = share + square / 2, (square * share * (1 - share) + square**2 / 4) ** 0.5
@@ -64,23 +72,30 @@ RIGHT = {
     "paired": [exact, scipy_exact],
     "dense_bytes": [lambda n: 4 * n, lambda n: n * 32 / 8],
     "criteria": [lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, s / t), lambda a, b, s, t: (a / b, (a - b) / b, (a - b) / a, s / t)],
-    "largest_rank": [lambda m, n: (m * n - 1) // (m + n), lambda m, n: max(r for r in range(m * n) if r * (m + n) < m * n)],
+    "largest_rank": [
+        lambda m, n: (m * n - 1) // (m + n), lambda m, n: max(r for r in range(m * n) if r * (m + n) < m * n),
+        lambda m, n: math.ceil(m * n / (m + n)) - 1,
+    ],
     "quantized_bytes": [lambda w, o, b: w * b / 8 + 4 * o, lambda w, o, b: (w * b + 32 * o) // 8],
     "budget": [
-        MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=6), MagnitudePruning(sparsity=0.3) | LinearQuantization(bits=4),
+        TruncatedSVD(rank={"fc1": 60}, layers="fc1") | LinearQuantization(bits=5),
+        TruncatedSVD(rank={"fc1": 60, "conv2": 25}, layers="fc1 conv2") | LinearQuantization(bits=4),
     ],
 }
 WRONG = {
     "interval": [wald, lambda c, n: wilson(c, n, 1.645), lambda c, n: (0.0, 1.0)],
-    "paired": [lambda b, f: exact(b, f) / 2, lambda b, f: 1.0 if abs(b - f) < 5 else 0.0, lambda b, f: 1 / 0],
+    "paired": [lambda b, f: exact(b, f) / 2, lambda b, f: 1.0 if abs(b - f) < 5 else 0.0, lambda b, f: 1 / 0, chi_squared],
     "dense_bytes": [lambda n: 32 * n, lambda n: n, lambda n: 2 * n],
     "criteria": [
         lambda a, b, s, t: (a / b, 1 - b / a, 1 - b / a, s / t), lambda a, b, s, t: (b / a, a / b - 1, 1 - b / a, s / t),
         lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, t / s),
     ],
-    "largest_rank": [lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n)],
-    "quantized_bytes": [lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8],
-    "budget": [MagnitudePruning(sparsity=0.95), LinearQuantization(bits=4), "half of it", FineTune()],
+    "largest_rank": [lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n), lambda m, n: max(1, (m * n - 1) // (m + n))],
+    "quantized_bytes": [lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8, lambda w, o, b: math.ceil(w * b / 8) + 2 * o],
+    "budget": [
+        MagnitudePruning(sparsity=0.97), LinearQuantization(bits=3), "half of it", FineTune(), LinearQuantization(bits=2, clipping="mse"),
+        MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5), LinearQuantization(bits=5) | MagnitudePruning(sparsity=0.6),
+    ],
 }
 
 
@@ -142,7 +157,7 @@ def test_an_answer_stays_hidden_until_a_prediction_is_committed(tmp_path):
     assert not open_question.committed and open_question.reveal(91.0).startswith("Hidden")
     assert "91" not in open_question.reveal(91.0) and book.entries == []
     first = predict("zeros", "Accuracy?", 80, "%", book)
-    assert first.reveal(91.0) == "You predicted 80 %; measured: 91 %, 11 points above it."
+    assert first.reveal(91.0) == "You predicted 80 %; measured: 91 %, 11 points more."
     assert predict("zeros", "Accuracy?", 91, "%", book).value == 80  # the first committed number stands
     assert json.loads((tmp_path / "book.json").read_text())["entries"][0]["value"] == 80
     with pytest.raises(ValueError, match="a number of %"):

@@ -1,4 +1,4 @@
-"""Checks of exercises: they verify properties and measurements, hold no answers, and answer with a hint."""
+"""Checks of exercises: they verify properties and measurements, by simulation where that would give a formula away."""
 
 from collections.abc import Callable
 from typing import Any

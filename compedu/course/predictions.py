@@ -36,7 +36,7 @@ class Prediction:
             self.book.write("measurement", self.name, predicted=self.value, measured=round(measured, 4), unit=self.unit, **why)
         gap = measured - self.value
         apart = "points" if self.unit == "%" else self.unit
-        side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {apart} {'above' if gap > 0 else 'below'} it"
+        side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {apart} {'more' if gap > 0 else 'less'}"
         return f"You predicted {self.value:.3g} {self.unit}; measured: {measured:.3g} {self.unit}, {side}."
 
     def __repr__(self) -> str:

@@ -17,13 +17,15 @@ class Source:
         return self.text
 
 
-def show(thing: Any, docstring: bool = False) -> Source:
-    """Return the source of a function or class of the library, without its docstring unless `docstring` is true."""
+def show(*things: Any, docstring: bool = False) -> Source:
+    """Return the source of functions or classes of the library, without docstrings unless `docstring` is true."""
+    return Source("\n\n\n".join(_text(thing, docstring) for thing in things))
+
+
+def _text(thing: Any, docstring: bool) -> str:
     text = inspect.getsource(thing).rstrip()
-    written = thing.__doc__
-    if written and not docstring:
-        start = text.find('"""')
-        prefix = text[:start].rstrip("r \t\n") if start > 0 else text
-        end = text.find('"""', start + 3) + 3
-        text = prefix + text[end:]
-    return Source(text)
+    if not thing.__doc__ or docstring:
+        return text
+    start = text.find('"""')
+    prefix = text[:start].rstrip("r \t\n") if start > 0 else text
+    return prefix + text[text.find('"""', start + 3) + 3 :]

@@ -1,40 +1,17 @@
 """Checks of chapter 00: intervals, paired comparison, three sizes, the survey's criteria."""
 
 import math
-from collections.abc import Callable, Iterable
-from math import comb
-from numbers import Real
+from collections.abc import Callable
+
+import numpy as np
 
 from compedu import files
+from compedu.course.answers import number, numbers
+from compedu.metrics.accuracy import Z95
 from compedu.networks import build
 
 ROUNDING = 1e-9  # of the last bits of a right formula
-Z = 1.959964  # the normal distribution's 97.5 % point
-
-
-def called(function: Callable, *arguments):
-    """Return what a learner's function returns; a failure or a missing result is an `AssertionError` with a hint."""
-    try:
-        answer = function(*arguments)
-    except Exception as error:
-        raise AssertionError(f"your function failed on {arguments}: {type(error).__name__}: {error}") from error
-    assert answer is not None, f"your function returns nothing for {arguments}: write its last line, return ..."
-    return answer
-
-
-def number(function: Callable, *arguments) -> float:
-    """Return the number that a learner's function returns; anything else is an `AssertionError` with a hint."""
-    answer = called(function, *arguments)
-    assert isinstance(answer, Real), f"your function returns {answer!r} for {arguments}: wanted is one number"
-    return answer
-
-
-def numbers(function: Callable, count: int, *arguments) -> tuple[float, ...]:
-    """Return the `count` numbers that a learner's function returns; anything else is an `AssertionError` with a hint."""
-    answer = called(function, *arguments)
-    fits = isinstance(answer, Iterable) and len(parts := tuple(answer)) == count and all(isinstance(p, Real) for p in parts)
-    assert fits, f"your function returns {answer!r} for {arguments}: wanted are {count} numbers, return a, b, ..."
-    return parts
+COINS = 100_000  # imagined repetitions: a probability is then known to three standard errors of a percent at most
 
 
 def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
@@ -48,9 +25,9 @@ def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
         )
         for end in (low, high):
             spread = math.sqrt(max(0.0, end * (1 - end)) / total)
-            assert abs(abs(share - end) - Z * spread) < 2e-4, (
+            assert abs(abs(share - end) - Z95 * spread) < 2e-4, (
                 f"for {correct} of {total}, the end {end:.4f} is {abs(share - end):.4f} away from the observed "
-                f"share, but {Z:.2f} standard errors AT THAT END are {Z * spread:.4f}. Which share stands under the root?"
+                f"share, but {Z95:.2f} standard errors AT THAT END are {Z95 * spread:.4f}. Which share stands under the root?"
             )
     return "each end is the share from which the observation is just 1.96 standard errors away"
 
@@ -58,14 +35,16 @@ def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
 def paired(function: Callable[[int, int], float]) -> str:
     """Check a function (broke, fixed) -> p: the exact two-sided McNemar test (McNemar 1947)."""
     for broke, fixed in ((20, 10), (10, 20), (0, 6), (41, 17), (3, 3), (0, 0)):
-        n, k = broke + fixed, min(broke, fixed)
-        tail = sum(comb(n, i) for i in range(k + 1)) / 2**n
+        n = broke + fixed
+        heads = np.random.default_rng(n).binomial(n, 0.5, COINS)
+        as_uneven = float((np.abs(2 * heads - n) >= abs(broke - fixed)).mean())
         p = number(function, broke, fixed)
         assert 0 <= p <= 1, f"for {broke} broken and {fixed} fixed you give {p}: a probability lies in 0..1"
         assert abs(p - number(function, fixed, broke)) < 1e-12, "swapping broken and fixed must not change a two-sided test"
-        assert abs(p - min(1.0, 2 * tail)) < 1e-9, (
-            f"for {broke} broken and {fixed} fixed you give {p:.4f}. If the change were pure noise, each of the {n} images "
-            "that changed sides would be a fair coin: how likely is a split at least this uneven, counting both sides?"
+        noise = 5 * math.sqrt(max(as_uneven * (1 - as_uneven), 1 / COINS) / COINS)
+        assert abs(p - as_uneven) <= noise, (
+            f"for {broke} broken and {fixed} fixed you give {p:.4f}; of {COINS:,} imagined rounds of {n} fair coins, "
+            f"{as_uneven:.4f} were at least this uneven. How likely is such a split, counting both sides?"
         )
     return "only the images on which the two networks differ count, each a fair coin under pure noise"
 

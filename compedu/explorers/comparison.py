@@ -1,10 +1,11 @@
-"""Many methods on the same two axes: accuracy against bytes, with what is beaten drawn open."""
+"""Many methods on the same two axes: accuracy against bytes, with what is beaten drawn open, and the control arm."""
 
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
 from compedu.explorers.colours import DENSE, LIVE, TEXT
+from compedu.explorers.tradeoff import size_axis
 from compedu.explorers.words import bytes_text
 from compedu.metrics import Report
 
@@ -18,25 +19,40 @@ def beaten(report: Report, others: Sequence[Report]) -> bool:
     )  # fmt: skip
 
 
-def trade_off(reports: Sequence[Report], baseline: Report) -> go.Figure:
-    """Return the figure of all `reports` against the dense network `baseline`; open marks are beaten by another one."""
+def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Report] = ()) -> go.Figure:
+    """Return the figure of all `reports` against the dense network `baseline`; open marks are beaten by another one.
+
+    `controls` are small dense networks trained from scratch, as a grey line: whatever lies below it could be had without
+    compression.
+    """
     figure = go.Figure()
-    for report in reports:
+    line = sorted(controls, key=lambda report: report.file_bytes)
+    figure.add_scatter(
+        x=[report.file_bytes for report in line], y=[100 * report.accuracy for report in line], mode="lines+markers",
+        line={"color": DENSE, "dash": "dot", "width": 2}, marker={"size": 5}, name="small dense nets",
+        hovertemplate="small dense net: %{y:.1f} %<extra></extra>",
+    )  # fmt: skip
+    for index, report in enumerate(sorted(reports, key=lambda report: report.file_bytes)):
         symbol = "diamond-open" if beaten(report, reports) else "diamond"
-        figure.add_scatter(**_point(report, LIVE, symbol), text=[report.method.split("(")[0]], mode="markers+text")
-    figure.add_scatter(**_point(baseline, DENSE, "square"), text=["dense"], mode="markers+text")
+        name = " + ".join(step.split("(")[0] for step in report.method.split(" | "))
+        figure.add_scatter(**_point(report, LIVE, symbol, "bottom center" if index % 2 else "top center"), text=[name], mode="markers+text")
+    figure.add_scatter(**_point(baseline, DENSE, "square", "middle right"), text=["dense"], mode="markers+text")
+    shown = [*reports, baseline, *controls]
+    axis = size_axis(shown)
+    low, high = axis["range"]
     figure.update_layout(
-        width=760, height=380, margin={"l": 60, "r": 20, "t": 10, "b": 50}, showlegend=False,
-        xaxis={"type": "log", "title": "bytes of the file (log)", "tickformat": "~s"}, yaxis={"title": "accuracy, %"},
+        width=820, height=420, margin={"l": 60, "r": 20, "t": 10, "b": 50}, showlegend=False,
+        xaxis=axis | {"title": "size of the file", "range": [low - 0.1, high + 0.15]},
+        yaxis={"title": "accuracy, %", "range": [max(0.0, 100 * min(report.accuracy for report in shown) - 8), 104]},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT},
     )  # fmt: skip
     return figure
 
 
-def _point(report: Report, colour: str, symbol: str) -> dict:
+def _point(report: Report, colour: str, symbol: str, place: str) -> dict:
     low, high = report.accuracy_interval
     return {
-        "x": [report.file_bytes], "y": [100 * report.accuracy], "textposition": "bottom center",
+        "x": [report.file_bytes], "y": [100 * report.accuracy], "textposition": place, "cliponaxis": False,
         "marker": {"size": 12, "color": colour, "symbol": symbol, "line": {"width": 2}},
         "error_y": {
             "type": "data", "symmetric": False, "array": [100 * (high - report.accuracy)],

@@ -1,6 +1,7 @@
-"""The knob that is toured: the first one with a range worth showing; and measured points in its order."""
+"""The main knob of a method, the first with a range worth showing, and measured points along it."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from compedu.knobs import knobs
 from compedu.methods import Method
@@ -13,10 +14,17 @@ def main_knob(method: Method | type[Method]) -> str | None:
     return next((name for name, knob in knobs(method).items() if knob.tour is not None), None)
 
 
-def in_order(reports: Iterable[Report], cls: type[Method]) -> tuple[Report, ...]:
-    """Return the reports of methods of class `cls`, ordered by its main knob; values per layer come last."""
-    knob, found = main_knob(cls), []
+def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
+    """Return the reports that differ in the main knob alone, in its order: the most that there are.
+
+    Of equally many those count that have the other knobs of `method`. Values per layer come last.
+    """
+    knob, found = main_knob(method), {}
     for report in reports:
-        value = getattr(method_of(report.method, (cls,)), knob) if knob is not None else 0.0
-        found.append((float(value) if isinstance(value, (int, float)) else float("inf"), report))
-    return tuple(report for _, report in sorted(found, key=lambda pair: pair[0]))
+        made = method_of(report.method, (type(method),))
+        value = getattr(made, knob) if knob is not None else 0.0
+        others = made if knob is None else replace(made, **{knob: getattr(method, knob)})
+        place = float(value) if isinstance(value, (int, float)) else float("inf")
+        found.setdefault(repr(others), []).append((place, report))
+    chosen = max(found, key=lambda others: (len(found[others]), others == repr(method)), default=None)
+    return tuple(report for _, report in sorted(found.get(chosen, ()), key=lambda pair: pair[0]))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from compedu.explorers import gauges, tradeoff
 from compedu.explorers.figure import axis, base, gauge_axes, heading, legend_axes, one_line
 from compedu.explorers.places import CURVE, HEIGHT, WIDTH, across, down
-from compedu.explorers.main_knob import in_order, main_knob
+from compedu.explorers.main_knob import along, main_knob
 from compedu.explorers.view import View
 from compedu.explorers.words import sentence
 from compedu.metrics import Report
@@ -27,7 +27,7 @@ def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> st
     name = html.escape(repr(view.method))
     if hidden:
         return f"<p>{name}: the answers wait for a prediction.</p>"
-    points = in_order(known, type(view.method))
+    points = along(known, view.method)
     if not points and view.report is None:
         return f"<p>{name}: nothing is measured yet.</p>"
     shown = view.report or points[0]
@@ -66,22 +66,14 @@ def _changing(trace: dict) -> dict:
 
 def _slider(view: View, points: tuple[Report, ...], start: int) -> dict[str, Any]:
     knob = main_knob(type(view.method))
-    same = all(_others(view, point, knob) for point in points)
-    labels = [_value(view, point, knob) if same else point.method for point in points]
+    labels = [_value(view, point, knob) for point in points]
     move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     steps = [{"args": [[str(index)], move], "label": label, "method": "animate"} for index, label in enumerate(labels)]
-    looks = {} if same else {"font": {"color": "rgba(0,0,0,0)", "size": 1}, "minorticklen": 0, "ticklen": 0}
     return {
         "steps": steps, "active": start, "x": 0.01, "len": 0.98, "y": SLIDER / (HEIGHT + SLIDER), "yanchor": "top",
         "pad": {"t": 0, "b": 0, "l": 0, "r": 0}, "transition": {"duration": 0},
-        "currentvalue": {"prefix": f"{knob} = " if same else "", "font": {"size": 13, "color": base(0, 0)["font"]["color"]}},
-    } | looks  # fmt: skip
-
-
-def _others(view: View, point: Report, knob: str | None) -> bool:
-    """Tell whether a point differs from the explorer's method in the main knob alone."""
-    made = method_of(point.method, (type(view.method),))
-    return knob is not None and replace(made, **{knob: getattr(view.method, knob)}) == view.method
+        "currentvalue": {"prefix": f"{knob} = ", "font": {"size": 13, "color": base(0, 0)["font"]["color"]}},
+    }  # fmt: skip
 
 
 def _value(view: View, point: Report, knob: str) -> str:

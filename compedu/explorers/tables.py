@@ -33,7 +33,7 @@ def layers_table(report: Report | None) -> str:
     text = html_table(head, rows, "Layers of the compressed network; MACs are multiply-accumulates for one image")
     if report.skipped:
         skipped = [(skip.layer, skip.reason, skip.step) for skip in report.skipped]
-        text += html_table(("layer", "left as it was, because", "by"), skipped, "Skipped layers")
+        text += html_table(("layer", "not compressed, because", "by"), skipped, "Skipped layers")
     return text
 
 

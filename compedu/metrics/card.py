@@ -20,7 +20,7 @@ def card(report: Report) -> str:
     if report.layers:
         lines += ["", *_table(report.layers)]
     if report.skipped:
-        lines += ["", "left as they were:", *(f"  {s.layer}: {s.reason}  ({s.step})" for s in report.skipped)]
+        lines += ["", "not compressed:", *(f"  {s.layer}: {s.reason}  ({s.step})" for s in report.skipped)]
     return "\n".join(lines)
 
 
@@ -50,8 +50,13 @@ def _change(change: Change | None) -> str:
     low, high = (100 * end for end in change.interval)
     return (
         f"{100 * change.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}: broke {change.broke:,}, "
-        f"fixed {change.fixed:,} (exact McNemar test, p = {change.p_value:.2g})"
+        f"fixed {change.fixed:,} (exact McNemar test, p {_probability(change.p_value)})"
     )
+
+
+def _probability(p: float) -> str:
+    """Return a probability with its sign of equality; one that no float holds is not nought."""
+    return f"= {p:.2g}" if p > 0 else "< 1e-300"
 
 
 def _size(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compedu import datasets, methods
@@ -30,31 +30,35 @@ class Shipped:
 
 def sweeps() -> list[Shipped]:
     """Return all shipped sweeps, quick ones first."""
+    pruning = (methods.MagnitudePruning, methods.RandomPruning, methods.FilterPruning)
     live = [
-        *((cls(), "sparsity", 21) for cls in (methods.MagnitudePruning, methods.RandomPruning, methods.FilterPruning)),
-        (methods.LinearQuantization(), "bits", 8), (methods.BlockCirculantProjection(), "block", 12),
-        (methods.TruncatedSVD(), "rank", 13),
+        *(grid(cls(), "sparsity", 21) for cls in pruning), grid(methods.LinearQuantization(), "bits", 8),
+        grid(methods.BlockCirculantProjection(), "block", 12),
+        # of the first layer one rank more or less is a fifth of each filter: a share fits the large layers
+        grid(methods.TruncatedSVD(layers="-first,-last"), "rank", 13),
     ]  # fmt: skip
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     return [
-        Shipped(network, data, tuple(grid(start, knob, count)))
+        Shipped(network, data, tuple(points))
         for chosen in (lambda network, data: live, trained_anew) for network, data in pairs
-        for start, knob, count in chosen(network, data)
+        for points in chosen(network, data)
     ]  # fmt: skip
 
 
-def trained_anew(network: str, data: str) -> list[tuple[Method, str, int]]:
-    """Return the methods that train, the knob that is varied, and how many points.
+def trained_anew(network: str, data: str) -> list[list[Method]]:
+    """Return the points of the methods that train.
 
     The small dense network and the student learn as long, and at the same rate, as the dense network did: a control
     that learned less would flatter every method.
     """
     recipe = RECIPES[network, data]
     same = {"epochs": recipe.epochs, "lr": recipe.lr, "batch": recipe.batch, "shift": recipe.shift}
+    student = methods.SoftTargetDistillation(**same)
+    arms = [replace(student, temperature=10.0), replace(student, weight=0.0)]  # taught and alone, from three starts each
     return [
-        (methods.SmallDense(**same), "width", 7), (methods.CReLU(), "epochs", 5),
-        (methods.SoftTargetDistillation(**same), "temperature", 5),
-    ]  # fmt: skip
+        grid(methods.SmallDense(**same), "width", 7), grid(methods.CReLU(), "epochs", 5),
+        [*grid(student, "temperature", 5), *(replace(arm, seed=seed) for arm in arms for seed in range(3))],
+    ]
 
 
 def remake(names: Iterable[str] = ()) -> None:

@@ -1,0 +1,29 @@
+"""What a learner's function returns: numbers as asked for, or a hint."""
+
+from collections.abc import Callable, Iterable
+from numbers import Real
+
+
+def called(function: Callable, *arguments):
+    """Return what a learner's function returns; a failure or a missing result is an `AssertionError` with a hint."""
+    try:
+        answer = function(*arguments)
+    except Exception as error:
+        raise AssertionError(f"your function failed on {arguments}: {type(error).__name__}: {error}") from error
+    assert answer is not None, f"your function returns nothing for {arguments}: write its last line, return ..."
+    return answer
+
+
+def number(function: Callable, *arguments) -> float:
+    """Return the number that a learner's function returns; anything else is an `AssertionError` with a hint."""
+    answer = called(function, *arguments)
+    assert isinstance(answer, Real), f"your function returns {answer!r} for {arguments}: wanted is one number"
+    return answer
+
+
+def numbers(function: Callable, count: int, *arguments) -> tuple[float, ...]:
+    """Return the `count` numbers that a learner's function returns; anything else is an `AssertionError` with a hint."""
+    answer = called(function, *arguments)
+    fits = isinstance(answer, Iterable) and len(parts := tuple(answer)) == count and all(isinstance(p, Real) for p in parts)
+    assert fits, f"your function returns {answer!r} for {arguments}: wanted are {count} numbers, return a, b, ..."
+    return parts
