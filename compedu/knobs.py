@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+STEPS = 100  # stops of a slider over a range without round steps
+
 method = dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
 
 
@@ -103,20 +105,43 @@ class Knob:
                     bad.append(bound)
         return bad
 
+    def stops(self) -> list[int | float]:
+        """Return the values that a slider stops at: round steps over `tour`, or equal ratios; none without a range."""
+        if self.tour is None or self.choices or self.type not in (int, float):
+            return []
+        low, high = self.tour
+        if self.log:
+            spread = [low * (high / low) ** (i / STEPS) for i in range(STEPS + 1)]
+            return sorted({round(value) if self.type is int else float(f"{value:.2g}") for value in spread})
+        if self.type is int:
+            return list(range(low, high + 1, max(1, (high - low) // STEPS)))
+        step = step_of(low, high)
+        return [float(f"{low + i * step:.9g}") for i in range(round((high - low) / step) + 1)]
+
     def points(self, count: int = 9) -> list:
-        """Return at most `count` values spread over `tour` (or all choices): the points of a sweep."""
+        """Return at most `count` of the slider's stops, spread evenly (or all choices): the points of a sweep."""
         if self.choices:
             return list(self.choices)
         if self.type is bool:
             return [False, True]
         if self.tour is None:
             return [self.default]
-        low, high = self.tour
-        steps = [i / (count - 1) for i in range(count)] if count > 1 else [0.5]
-        spread = [low * (high / low) ** s if self.log else low + (high - low) * s for s in steps]
-        if self.type is int:
-            return sorted({round(value) for value in spread})
-        return [float(f"{value:.4g}") for value in spread]
+        stops, scale = self.stops(), math.log if self.log else float
+        low, high = map(scale, self.tour)
+        wanted = [low + (high - low) * (i / (count - 1) if count > 1 else 0.5) for i in range(count)]
+        return sorted({min(stops, key=lambda stop: abs(scale(stop) - place)) for place in wanted})
+
+
+
+def step_of(low: float, high: float) -> float:
+    """Return the smallest round step that divides low..high into at most `STEPS` parts.
+
+    >>> step_of(0.0, 0.97), step_of(0.99, 1)
+    (0.01, 0.0001)
+    """
+    least = (high - low) / STEPS * (1 - 1e-9)
+    power = 10 ** math.floor(math.log10(least))
+    return float(f"{min(digit * power for digit in (1, 2, 5, 10) if digit * power >= least):.3g}")
 
 
 def knob(default: Any, help: str, **ranges: Any) -> Any:

@@ -19,6 +19,7 @@ def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
     for correct, total in ((0, 50), (45, 50), (3480, 4000), (397, 397), (1, 7)):
         low, high = numbers(function, 2, correct, total)
         share = correct / total
+        assert high <= 1.5, f"for {correct} of {total} you give up to {high:.4g}: an interval of shares, from 0 to 1, not of percent"
         assert -ROUNDING <= low <= share + ROUNDING and share - ROUNDING <= high <= 1 + ROUNDING, (
             f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {share:.4f} and "
             "stay inside 0..1. Does yours leave it where all answers are right?"
@@ -42,6 +43,10 @@ def paired(function: Callable[[int, int], float]) -> str:
         assert 0 <= p <= 1, f"for {broke} broken and {fixed} fixed you give {p}: a probability lies in 0..1"
         assert abs(p - number(function, fixed, broke)) < 1e-12, "swapping broken and fixed must not change a two-sided test"
         noise = 5 * math.sqrt(max(as_uneven * (1 - as_uneven), 1 / COINS) / COINS)
+        assert p == 1 or abs(2 * p - as_uneven) > noise, (
+            f"for {broke} broken and {fixed} fixed you give {p:.4f}, half of what imagined coins give: the other side would "
+            "have been just as surprising"
+        )
         assert abs(p - as_uneven) <= noise, (
             f"for {broke} broken and {fixed} fixed you give {p:.4f}; of {COINS:,} imagined rounds of {n} fair coins, "
             f"{as_uneven:.4f} were at least this uneven. How likely is such a split, counting both sides?"

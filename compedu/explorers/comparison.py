@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from compedu.explorers.colours import DENSE, LIVE, TEXT
+from compedu.explorers.style import TOOLS
 from compedu.explorers.tradeoff import size_axis
 from compedu.explorers.words import bytes_text
 from compedu.metrics import Report
@@ -44,7 +45,7 @@ def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Re
         width=820, height=420, margin={"l": 60, "r": 20, "t": 10, "b": 50}, showlegend=False,
         xaxis=axis | {"title": "size of the file", "range": [low - 0.1, high + 0.15]},
         yaxis={"title": "accuracy, %", "range": [max(0.0, 100 * min(report.accuracy for report in shown) - 8), 104]},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT}, modebar={"remove": TOOLS},
     )  # fmt: skip
     return figure
 

@@ -1,7 +1,6 @@
 """Controls made from knobs: a slider with a field beside it, a list, a tick box or a text, with the knob's own help."""
 
 import html
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +8,6 @@ import ipywidgets as widgets
 
 from compedu.knobs import Knob, knobs
 from compedu.methods import Method
-
-STEPS = 100  # positions of a slider over a range without round steps
 
 
 class Control:
@@ -23,7 +20,7 @@ class Control:
     def __init__(self, name: str, knob: Knob, value: Any, changed: Callable[[], None]):
         self.name, self.knob = name, knob
         self._changed, self._quiet, self._value = changed, False, value
-        self.places = places(knob)  # the slider's positions: it knows their numbers only, so that it rounds nothing
+        self.places = knob.stops()  # the slider's positions: it knows their numbers only, so that it rounds nothing
         self.slider, self.field = _slider(self.places, knob, name), _field(knob, name)
         fields = [field for field in (self.slider, self.field) if field is not None]
         for field in fields:
@@ -88,31 +85,6 @@ def as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{layer}={one}" for layer, one in value.items())
     return str(value)
-
-
-def places(knob: Knob) -> list[int | float]:
-    """Return the values that a slider stops at: round steps over the range worth showing, or equal ratios; maybe none."""
-    if knob.tour is None or knob.choices or knob.type not in (int, float):
-        return []
-    low, high = knob.tour
-    if knob.log:
-        spread = [low * (high / low) ** (i / STEPS) for i in range(STEPS + 1)]
-        return sorted({round(v) if knob.type is int else float(f"{v:.2g}") for v in spread})
-    if knob.type is int:
-        return list(range(low, high + 1, max(1, (high - low) // STEPS)))
-    step = step_of(low, high)
-    return [float(f"{low + i * step:.9g}") for i in range(round((high - low) / step) + 1)]
-
-
-def step_of(low: float, high: float) -> float:
-    """Return the smallest round step that divides low..high into at most `STEPS` parts.
-
-    >>> step_of(0.0, 0.97), step_of(0.99, 1)
-    (0.01, 0.0001)
-    """
-    least = (high - low) / STEPS * (1 - 1e-9)
-    power = 10 ** math.floor(math.log10(least))
-    return float(f"{min(digit * power for digit in (1, 2, 5, 10) if digit * power >= least):.3g}")
 
 
 def _slider(stops: list, knob: Knob, name: str) -> widgets.Widget | None:

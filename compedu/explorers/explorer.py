@@ -163,7 +163,7 @@ class Explorer(widgets.VBox):
         try:
             self._put(method_of(text, (type(self._start),)))
         except ValueError as error:
-            self._session.refuse(str(error))
+            self._session.refuse(f"this explorer turns {type(self._start).__name__}, written as {self._start!r}: {error}")
 
     def _put(self, method: Method) -> "Explorer":
         """Set the controls to `method` and go to it."""

@@ -20,6 +20,9 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
     report = view.report
     if report is None:
         return (("…",),) * 3
+    if view.nearby:  # another point's counts and interval would pass for this one's
+        accuracy, size = accuracy_lines(report)[0], size_lines(report, view.baseline)[0]
+        return (f"≈ {accuracy}", "of the nearest stored point"), (f"≈ {size}", "of the nearest stored point"), speed_lines(report, False)
     return accuracy_lines(report), size_lines(report, view.baseline), speed_lines(report, view.measured)
 
 
@@ -32,7 +35,7 @@ def _captions(view: View) -> list[dict]:
 
 def _headline(said: str) -> str:
     """Return a headline; a verdict without a figure is words, which take less room in smaller letters."""
-    return said if said[:1].isdigit() or said == "…" else f"<span style='font-size:14px'>{said}</span>"
+    return said if said[:1] in "0123456789≈…" else f"<span style='font-size:14px'>{said}</span>"
 
 
 def _text(texts: list[str], y: float, size: int) -> dict:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from compedu.knobs import knobs
 from compedu.methods import Method
@@ -14,6 +15,11 @@ def main_knob(method: Method | type[Method]) -> str | None:
     return next((name for name, knob in knobs(method).items() if knob.tour is not None), None)
 
 
+def others(method: Method, knob: str, value: Any) -> Method:
+    """Return `method` with its `knob` at `value`: equal for two methods that differ in this knob alone."""
+    return replace(method, **{knob: value})
+
+
 def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
     """Return the reports that differ in the main knob alone, in its order: the most that there are.
 
@@ -23,8 +29,8 @@ def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
     for report in reports:
         made = method_of(report.method, (type(method),))
         value = getattr(made, knob) if knob is not None else 0.0
-        others = made if knob is None else replace(made, **{knob: getattr(method, knob)})
+        same = made if knob is None else others(made, knob, getattr(method, knob))
         place = float(value) if isinstance(value, (int, float)) else float("inf")
-        found.setdefault(repr(others), []).append((place, report))
-    chosen = max(found, key=lambda others: (len(found[others]), others == repr(method)), default=None)
+        found.setdefault(repr(same), []).append((place, report))
+    chosen = max(found, key=lambda same: (len(found[same]), same == repr(method)), default=None)
     return tuple(report for _, report in sorted(found.get(chosen, ()), key=lambda pair: pair[0]))

@@ -9,6 +9,7 @@ from torch import Tensor
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.colours import GREY, LIVE
 from compedu.explorers.strip import image_bytes
+from compedu.explorers.style import STYLE, TOOLS
 from compedu.explorers.tables import criteria_table
 from compedu.metrics import Report
 
@@ -23,21 +24,25 @@ class Page:
         return self.text
 
 
-def gallery(data: Dataset, count: int = 20, split: str = "validation") -> Page:
-    """Show the first `count` images of a split with their classes."""
-    labels = data.split(split)[1][:count].tolist()
+def gallery(data: Dataset, count: int = 20, split: str = "validation", labels: bool = True) -> Page:
+    """Show the first `count` images of a split, ten in a row, with their classes unless `labels` is false."""
     cells = "".join(
-        f"<figure style='margin:0;text-align:center'><img alt='a drawn {html.escape(data.classes[label])}' "
-        f"src='{image_bytes(data, split, index)}' style='image-rendering:pixelated'>"
-        f"<figcaption>{html.escape(data.classes[label])}</figcaption></figure>"
-        for index, label in enumerate(labels)
+        f"<figure style='margin:0;text-align:center'><img alt='{alt}' src='{image_bytes(data, split, index, 64)}' "
+        f"style='image-rendering:pixelated'><figcaption>{caption}</figcaption></figure>"
+        for index, (alt, caption) in enumerate(_names(data, split, count, labels))
     )
-    return Page(f"<div style='display:flex;flex-wrap:wrap;gap:6px;max-width:900px'>{cells}</div>")
+    return Page(f"<div style='display:grid;grid-template-columns:repeat(10,max-content);gap:6px'>{cells}</div>")
+
+
+def _names(data: Dataset, split: str, count: int, labels: bool) -> list[tuple[str, str]]:
+    """Return for each image what stands for it, and what stands below it."""
+    names = [html.escape(data.classes[label], quote=True) for label in data.split(split)[1][:count].tolist()]
+    return [(f"a drawn {name}", name) if labels else (f"image {i}", str(i)) for i, name in enumerate(names, start=1)]
 
 
 def criteria(report: Report) -> Page:
     """Show the survey's criteria of a measured network as a table."""
-    return Page(criteria_table(report))
+    return Page(STYLE + criteria_table(report))
 
 
 def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
@@ -58,7 +63,7 @@ def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: 
     figure.add_vline(x=100 * right.float().mean().item(), line={"color": GREY, "dash": "dot"})
     figure.update_layout(
         width=640, height=80 + 60 * len(sizes), margin={"l": 90, "r": 10, "t": 10, "b": 40},
-        xaxis={"title": "accuracy, %"}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GREY},
+        xaxis={"title": "accuracy, %"}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GREY}, modebar={"remove": TOOLS},
         yaxis={"tickvals": list(range(len(sizes))), "ticktext": [f"{size} images" for size in sizes], "showgrid": False},
     )  # fmt: skip
     return figure

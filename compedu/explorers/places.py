@@ -1,8 +1,9 @@
 """Where things are in the figure, in pixels from the upper left corner."""
 
-WIDTH, HEIGHT = 652, 390  # beside the knobs it makes 900 x 520
-GAUGES = ((10, 204), (236, 424), (456, 634))  # from, to
-LEFT, RIGHT = (40, 300), (366, 644)  # the picture, the trade-off curve
+KNOBS = 202  # width of the knobs beside the figure: together they fit into JupyterLab on a screen of 1280 x 800
+WIDTH, HEIGHT = 640, 390
+GAUGES = ((10, 204), (232, 418), (448, 626))  # from, to
+LEFT, RIGHT = (40, 300), (362, 632)  # the picture, the trade-off curve
 UPPER, LOWER = (142, 266), (314, 358)  # the picture's places: top and bottom
 BESIDE = (212, 300)  # a third one, at the right end of the lower one
 CURVE = (130, 336)

@@ -1,11 +1,25 @@
 """One worker thread: the newest request wins, older ones stop at their next look, `settle` waits for the last."""
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 Work = Callable[[Any, Callable[[], bool]], None]
+
+PATIENCE_S = 30.0  # how long the end of the interpreter waits for a worker
+_alive: "weakref.WeakSet[Runner]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End all workers: a thread that still computes while the interpreter is taken down would crash it."""
+    for runner in list(_alive):
+        runner.close()
+        if runner.thread is not None:
+            runner.thread.join(PATIENCE_S)
 
 
 class Runner:
@@ -22,8 +36,9 @@ class Runner:
         self._number = 0  # of the newest request; a worker whose number differs is stale
         self._waiting: tuple[int, Any] | None = None
         self._busy = False
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self._closed = False
+        _alive.add(self)
 
     def request(self, request: Any) -> None:
         """Ask for `request`; whatever is waiting or running is superseded."""
@@ -34,9 +49,9 @@ class Runner:
             self._waiting = (self._number, request)
             self._lock.notify_all()
             at_once = os.environ.get("COMPEDU_SYNC") == "1"
-            if not at_once and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._loop, name="compedu explorer", daemon=True)
-                self._thread.start()
+            if not at_once and (self.thread is None or not self.thread.is_alive()):
+                self.thread = threading.Thread(target=self._loop, name="compedu explorer", daemon=True)
+                self.thread.start()
         if at_once:
             self._take()
 

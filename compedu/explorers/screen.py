@@ -10,6 +10,7 @@ from compedu.explorers.controls import Control
 from compedu.explorers.figure import LiveFigure
 from compedu.explorers.pictures import Picture
 from compedu.explorers.pictures.picture import layer_names
+from compedu.explorers.places import KNOBS
 from compedu.explorers.predict import Questions
 from compedu.explorers.strip import strip
 from compedu.explorers.style import STYLE
@@ -62,7 +63,7 @@ class Screen:
     def _left(self, controls: Mapping[str, Control]) -> widgets.Widget:
         knobs = [control.widget for control in controls.values()]
         rest = widgets.VBox(knobs[SHOWN_KNOBS:], layout=widgets.Layout(display="none"))
-        more = widgets.ToggleButton(description="More knobs", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method")
+        more = widgets.ToggleButton(description="More", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method")
         more.observe(lambda change: setattr(rest.layout, "display", None if change["new"] else "none"), "value")
         which = [_labelled("layer in the picture", self.layer)]
         if len(self.choice.options) > 1:
@@ -70,7 +71,7 @@ class Screen:
         self._training = widgets.VBox([widgets.HBox([self.buttons["Run"], self.buttons["Cancel"]]), self.progress])
         row = widgets.HBox([self.buttons["Reset"], self.buttons["Pin"], *([more] if rest.children else [])])
         children = [*knobs[:SHOWN_KNOBS], self._training, row, rest, *which]
-        left = widgets.VBox(children, layout=widgets.Layout(width="236px", flex="0 0 236px"))
+        left = widgets.VBox(children, layout=widgets.Layout(width=f"{KNOBS}px", flex=f"0 0 {KNOBS}px"))
         left.add_class("compedu-left")
         return left
 
@@ -141,7 +142,9 @@ class Screen:
     def _state(self, view: View, looks: int) -> None:
         """Bring code line, badge, message and buttons up to the view."""
         self._quiet = True
-        self.code.value = self.browser.code = repr(view.method)
+        self.browser.code = repr(view.method)
+        if view.state != "ERROR":  # what was typed wrong can be mended where it stands
+            self.code.value = repr(view.method)
         self._quiet = False
         for widget in (self.right, self.tabs):  # what is not of now is pale
             widget.remove_class(f"compedu-{self._shown}")
@@ -196,7 +199,7 @@ def state_html(view: View, looks: int) -> str:
     badge, tip = view.state, ""
     if view.state == "MEASURING" and view.report is not None:
         badge = f"MEASURING {view.report.seen} of {view.report.total}"
-    if view.state == "PREVIEW" and view.report is not None and view.report.method != repr(view.method):
+    if view.nearby:
         badge, tip = "PREVIEW, nearby", f"measured before: {view.report.method}"
     where = f"{getattr(view.before, 'spec', type(view.before).__name__).split('(')[0]} on {view.data.name}, {view.split}"
     looked = "every look at these images is a choice made with them: a final claim needs images that nobody looked at"
@@ -218,7 +221,7 @@ def message_html(view: View, remark: str = "") -> str:
 def _groups(view: View) -> list[tuple[str, tuple]]:
     """Return the points of the trade-off curve by what they are."""
     return [
-        ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), ("pin", tuple(view.pins)),
+        ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins)),
         ("as measured", view.asked), ("stored points", view.points), ("small dense net", view.controls),
         ("at random", view.chance),
     ]  # fmt: skip

@@ -1,13 +1,13 @@
 """The looks of explorers: sizes and colours, following JupyterLab's light and dark theme through its own variables."""
 
 STYLE = """<style>
-.compedu { max-width: 900px; font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-x: auto; overflow-y: hidden; }
+.compedu { max-width: 848px; font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-x: auto; overflow-y: hidden; }
 .compedu .widget-html-content { line-height: 1.3; }
 .compedu p { margin: 2px 0; }
 .compedu label { font-weight: 600; font-size: 12px; }
 .compedu-top { align-items: center; gap: 6px; }
 .compedu-top input { font-family: var(--jp-code-font-family, monospace); }
-.compedu-state { padding-right: 8px; display: flex; gap: 8px; align-items: center; white-space: nowrap; }
+.compedu-state { width: 396px; justify-content: flex-end; padding-right: 8px; display: flex; gap: 8px; align-items: center; white-space: nowrap; }
 .compedu-badge { font-weight: 700; font-size: 12px; padding: 1px 8px; border-radius: 3px; border: 2px solid #8C8C8C; }
 .compedu-badge.PREVIEW { border-style: dashed; border-color: #56B4E9; }
 .compedu-badge.MEASURING, .compedu-badge.RUNNING { border-color: #E69F00; }
@@ -20,8 +20,9 @@ STYLE = """<style>
 .compedu-error { border-left: 4px solid #D55E00; padding: 2px 8px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .compedu-note { border-left: 4px solid #56B4E9; padding: 2px 8px; }
 .compedu-error pre { font-size: 11px; max-height: 220px; overflow: auto; }
-.compedu-left { padding-right: 6px; max-height: 390px; overflow-x: hidden; overflow-y: auto; }
+.compedu-left { padding-right: 4px; max-height: 390px; overflow-x: hidden; overflow-y: auto; }
 .compedu-left > * { flex: 0 0 auto; }
+.compedu-left button { padding: 0 8px; }
 .compedu-knob .widget-html, .compedu-knob .widget-html-content { height: auto; min-height: 0; line-height: 1.2; margin-bottom: 0; }
 .compedu-strip { display: flex; gap: 10px; align-items: flex-start; overflow-x: auto; }
 .compedu-strip figure { margin: 0; text-align: center; flex: none; }
@@ -40,3 +41,6 @@ STYLE = """<style>
   { outline: 3px solid #E69F00; outline-offset: 1px; }
 @media (prefers-reduced-motion: reduce) { .compedu * { transition: none !important; animation: none !important; } }
 </style>"""
+
+# Plotly's buttons, which would lie over the figure: nothing in ours needs them.
+TOOLS = ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale", "resetScale", "toImage"]

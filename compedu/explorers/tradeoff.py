@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 
 from compedu.explorers.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
+from compedu.explorers.main_knob import main_knob, others
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
+from compedu.sweeps import method_of
 
 TITLE = "accuracy against size of the file"
 
@@ -17,7 +19,7 @@ def traces(view: View) -> list[dict]:
     return [
         _line(view.controls, CONTROL, "dot", "small dense net"),
         _line(view.chance, CONTROL, "dashdot", "at random") | {"marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": CONTROL}}},
-        _line(() if view.asked else view.points, PREVIEW, "dash", "stored points"),
+        _line(() if view.asked else _alike(view), PREVIEW, "dash", "stored points"),
         _prediction(view),
         _line(view.asked, LIVE, "solid", "as measured"),
         _marks([view.baseline], "square", CONTROL, "dense network"),
@@ -27,12 +29,23 @@ def traces(view: View) -> list[dict]:
     ]
 
 
+def _alike(view: View) -> list[Report]:
+    """Return the stored points that differ from the method in the main knob alone: others would seem to be its curve."""
+    knob = main_knob(view.method)
+    if knob is None:
+        return list(view.points)
+    start = getattr(type(view.method)(), knob)
+    kept = view.once("stored", lambda: [(others(method_of(r.method, (type(view.method),)), knob, start), r) for r in view.points])
+    now = others(view.method, knob, start)
+    return [report for same, report in kept if same == now]
+
+
 def _legend(view: View) -> dict:
     """Return the names of what is drawn, each in its colour."""
     first = [("■", CONTROL, "dense")]
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
-    first += [("╍●", PREVIEW, "stored points")] if view.points and not view.asked else []
+    first += [("╍●", PREVIEW, "stored points")] if not view.asked and _alike(view) else []
     second = [("┅✕", CONTROL, "at random")] if view.chance else []
     second += [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
     text = "<br>".join("   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line) for line in (first, second))
@@ -86,7 +99,7 @@ def _line(reports: Sequence[Report], colour: str, dash: str, name: str) -> dict:
     ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
     return _coordinates(ordered) | {
         "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name, "line": {"color": colour, "dash": dash, "width": 2},
-        "marker": {"size": 5, "color": colour}, "hovertemplate": "%{text}<extra>" + name + "</extra>",
+        "marker": {"size": 5 if len(ordered) < 30 else 3, "color": colour}, "hovertemplate": "%{text}<extra>" + name + "</extra>",
     }  # fmt: skip
 
 

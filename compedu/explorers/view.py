@@ -44,6 +44,11 @@ class View:
         """Whether the shown report was measured here and now, not looked up."""
         return self.report is not None and self.state in ("MEASURING", "FINAL")
 
+    @property
+    def nearby(self) -> bool:
+        """Whether the shown report is that of another setting: the nearest one that is stored."""
+        return self.state == "PREVIEW" and self.report is not None and self.report.method != repr(self.method)
+
     def layer_pair(self, name: str) -> tuple[nn.Module, nn.Module | None]:
         """Return the layer `name` of the dense and of the compressed network (None where it is gone)."""
         before = self.before.get_submodule(name)

@@ -75,7 +75,7 @@ def describe(path: str | os.PathLike) -> str:
     """Return the map of the file `path` as a plain-text table, with the bytes of each role below it."""
     found = inspect(path)
     title = f"{path}: {found.bytes:,} bytes, {found.coding}, {found.spec or 'network not named'}"
-    lines = [("layer", "part", "role", "encoding", "numbers", "bits each", "entropy", "bytes", "of these table")]
+    lines = [("layer", "part", "role", "encoding", "numbers", "bits each", "entropy", "bytes", "table")]
     for row in found.rows:
         figures = (_whole(row.numbers), _decimals(row.bits_per_number), _decimals(row.entropy))
         sizes = (f"{row.bytes:,}", _whole(row.table_bytes))

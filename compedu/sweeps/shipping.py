@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compedu import datasets, methods
+from compedu.knobs import STEPS
 from compedu.methods.method import Method
 from compedu.networks.recipes import RECIPES
 from compedu.networks.shipped import trained
 from compedu.shipped import shipped
 from compedu.sweeps.points import grid
 from compedu.sweeps.running import sweep
+
+EVERY = STEPS + 1  # all stops of a slider: what is drawn while it moves is then what was measured just there
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,10 @@ def sweeps() -> list[Shipped]:
     """Return all shipped sweeps, quick ones first."""
     pruning = (methods.MagnitudePruning, methods.RandomPruning, methods.FilterPruning)
     live = [
-        *(grid(cls(), "sparsity", 21) for cls in pruning), grid(methods.LinearQuantization(), "bits", 8),
-        grid(methods.BlockCirculantProjection(), "block", 12),
+        *(grid(cls(), "sparsity", EVERY) for cls in pruning), grid(methods.LinearQuantization(), "bits", EVERY),
+        grid(methods.BlockCirculantProjection(), "block", EVERY),
         # of the first layer one rank more or less is a fifth of each filter: a share fits the large layers
-        grid(methods.TruncatedSVD(layers="-first,-last"), "rank", 13),
+        grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
     ]  # fmt: skip
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     return [

@@ -75,9 +75,9 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "weights", main, below, ("black = gone, blue = positive, red = negative weights", "weights: grey = all, blue = left | left in each layer, %"), say, table,
+    "weights", main, below, ("black = gone, blue = positive, orange = negative", "weights: grey = all, blue = left | left in each layer, %"), say, table,
     {
-        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False}, "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
+        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False}, "yaxis7": {"type": "log", "dtick": 2, "exponentformat": "SI"},
         "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "xaxis8": {"visible": True, "tickangle": 45, "tickfont": {"size": 9}}, "yaxis8": {"range": [0, 105]},
     },
     black=True,

@@ -15,7 +15,7 @@ BINS = 91
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the histogram of a layer's inputs, those beyond the grid in red, and how often each code is used."""
+    """Return the histogram of a layer's inputs, those beyond the grid in orange, and how often each code is used."""
     x, act = inputs(view)[layer], quantizer(view, layer)
     counts, edges = np.histogram(x, BINS)
     middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
@@ -101,6 +101,6 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "inputs of the layer", main, below, ("inputs: grey = all, red = clipped, blue = codes", "error of each layer's inputs, %"), say, table,
-    {"yaxis4": {"type": "log", "nticks": 4, "exponentformat": "SI"}, "xaxis4": {"title": title("input")}, "yaxis7": {"nticks": 3, "rangemode": "tozero"}},
+    "inputs of the layer", main, below, ("inputs: grey = all, orange = clipped, blue = codes", "error of each layer's inputs, %"), say, table,
+    {"yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")}, "yaxis7": {"nticks": 3, "rangemode": "tozero"}},
 )  # fmt: skip

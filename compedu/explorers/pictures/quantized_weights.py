@@ -96,9 +96,9 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "weights", main, below,
-    ("weights in grid steps: red = clipped, blue = codes", "code against weight; error of each filter, %"), say, table,
+    ("weights in grid steps: orange = clipped, blue = codes", "code against weight; error of each filter, %"), say, table,
     {
-        "yaxis4": {"type": "log", "nticks": 4, "exponentformat": "SI"}, "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 5},
+        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 5},
         "xaxis8": {"visible": True, "nticks": 3}, "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },
 )  # fmt: skip

@@ -46,7 +46,7 @@ def say(view: View, layer: str) -> str:
 
 
 PICTURE = Picture(
-    "filters and ranks", main, below, ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, red = break-even"),
+    "filters and ranks", main, below, ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, orange = break-even"),
     say, singular_values.table,
     {
         "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},

@@ -103,7 +103,7 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "singular values", main, below, ("singular values: filled = kept, hatched red = larger", "dense, and its factors: area = numbers"), say, table,
+    "singular values", main, below, ("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"), say, table,
     {
         "xaxis4": {"title": title("rank")}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
         "xaxis7": {"visible": False}, "yaxis7": {"visible": False, "scaleanchor": "x7"},
