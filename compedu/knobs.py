@@ -66,8 +66,8 @@ class Knob:
         kind = "a whole number in " if self.type is int else "in "
         left = "(" if self.low is None or self.open in ("low", "both") else "["
         right = ")" if self.high is None or self.open in ("high", "both") else "]"
-        low = "-inf" if self.low is None else f"{self.low:g}"
-        high = "inf" if self.high is None else f"{self.high:g}"
+        low = "-inf" if self.low is None else _written(self.low)
+        high = "inf" if self.high is None else _written(self.high)
         return f"{kind}{left}{low}, {high}{right}"
 
     def parse(self, text: str) -> Any:
@@ -131,6 +131,10 @@ class Knob:
         wanted = [low + (high - low) * (i / (count - 1) if count > 1 else 0.5) for i in range(count)]
         return sorted({min(stops, key=lambda stop: abs(scale(stop) - place)) for place in wanted})
 
+
+
+def _written(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def step_of(low: float, high: float) -> float:

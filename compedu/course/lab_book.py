@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from compedu.errors import CompressionError
 from compedu.writing import write_whole
 
+PAGE = (
+    "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lab book</title><style>body{{font:15px sans-serif;"
+    "margin:2em}}td,th{{padding:4px 12px;text-align:left;border-bottom:1px solid #ccc}}td:last-child{{white-space:nowrap}}"
+    "</style><h1>Lab book</h1>{}</html>"
+)
 KINDS = ("prediction", "measurement", "answer", "test split")
 
 
@@ -47,19 +53,27 @@ class LabBook:
         return next((e for e in reversed(self.entries) if (e["kind"], e["name"]) == (kind, name)), None)
 
     def export(self, path: str | Path) -> Path:
-        """Write the lab book as a web page that needs nothing else, and return its path."""
-        rows = "".join(
-            f"<tr><td>{html.escape(e['time'])}</td><td>{html.escape(e['kind'])}</td><td>{html.escape(e['name'])}</td>"
-            f"<td>{html.escape(_content(e))}</td></tr>"
-            for e in self.entries
-        )
-        page = (
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lab book</title><style>body{font:15px sans-serif;"
-            "margin:2em}td,th{padding:4px 12px;text-align:left;border-bottom:1px solid #ccc}</style><h1>Lab book</h1>"
-            f"<table><tr><th>time</th><th>kind</th><th>about</th><th>content</th></tr>{rows}</table></html>"
-        )
-        Path(path).write_text(page, encoding="utf-8")
+        """Write the lab book as a web page that needs nothing else, and return its path.
+
+        Predictions stand beside what was measured, one row each; everything else follows in the order of its writing.
+        """
+        asked = dict.fromkeys(e["name"] for e in self.entries if e["kind"] in ("prediction", "measurement"))
+        rest = [e for e in self.entries if e["kind"] not in ("prediction", "measurement")]
+        tables = [
+            _table("Predictions", ("question", "predicted", "measured", "difference", "when"), map(self._confronted, asked)),
+            _table("Notes", ("kind", "about", "content", "when"), [(e["kind"], e["name"], _content(e), _when(e)) for e in rest]),
+        ]  # fmt: skip
+        Path(path).write_text(PAGE.format("".join(tables)), encoding="utf-8")
         return Path(path)
+
+    def _confronted(self, name: str) -> tuple[str, ...]:
+        """Return the row of a prediction: the first number that was committed, the newest that was measured."""
+        said, found = self.first("prediction", name), self.newest("measurement", name)
+        unit = (said or found).get("unit", "")
+        value, measured = (said or {}).get("value", ""), (found or {}).get("measured", "")
+        numbers = all(isinstance(one, (int, float)) for one in (value, measured))
+        gap = f"{measured - value:+.3g}" if numbers else ""
+        return (said or {}).get("question", name), f"{value} {unit}", f"{measured} {unit}" if found else "", gap, _when(said or found)
 
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.exists():
@@ -73,3 +87,14 @@ class LabBook:
 
 def _content(entry: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in entry.items() if name not in ("kind", "name", "time"))
+
+
+def _when(entry: dict[str, Any]) -> str:
+    return entry["time"][:16].replace("T", " ")
+
+
+def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return an HTML table under its title."""
+    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<h2>{title}</h2><table><tr>{heads}</tr>{body}</table>"
