@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compedu.metrics.accuracy import Interval
 
 MIN_ROUNDS = 9  # the fewest whose 95 % interval of the median is not the whole range
+MAX_ROUNDS = 2000  # more tell nothing more: the interval is then a fortieth of the spread
 WARM_UP = 2  # untimed calls of each arm: memory is allocated, kernels are compiled, caches are filled
 
 CANDIDATE, BASELINE, BASELINE_AGAIN = "candidate", "baseline", "baseline again"
@@ -98,9 +99,10 @@ def median_interval(values: list[float]) -> Interval:
     allows (Thompson 1936, Annals of Mathematical Statistics 7, p. 122). Raises `ValueError` for less than six values.
     """
     count, ordered = len(values), sorted(values)
-    k, below = 0, 0.0
-    while (below := below + math.comb(count, k) / 2**count) <= 0.025:
-        k += 1
+    k, ways, term = 0, 1, 1  # ways: how many of the 2^count patterns have at most k values below the median
+    while 40 * ways <= 2**count:
+        k, term = k + 1, term * (count - k) // (k + 1)
+        ways += term
     if k == 0:
         raise ValueError(f"a 95 % interval of a median needs at least 6 values, got {count}")
     return ordered[k - 1], ordered[count - k]
@@ -116,15 +118,16 @@ def time_rounds(
     """Return the seconds that each arm took in each round, after a warm-up.
 
     Every round calls every arm once, in an order drawn anew from `seed`, so that a slow spell of the machine and what
-    the arm before left in the caches meet all arms alike. Rounds start until `budget_s` has passed since the call, and
-    at least `MIN_ROUNDS` times. `between` runs after each round, untimed, and may raise to end the experiment.
+    the arm before left in the caches meet all arms alike. Rounds start until `budget_s` has passed since the call, at
+    least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end the
+    experiment.
     """
     start, order = clock(), torch.Generator().manual_seed(seed)
     for _ in range(WARM_UP):
         for call in arms.values():
             call()
     names, seconds = list(arms), {name: [] for name in arms}
-    while len(seconds[names[0]]) < MIN_ROUNDS or clock() - start < budget_s:
+    while (done := len(seconds[names[0]])) < MIN_ROUNDS or (done < MAX_ROUNDS and clock() - start < budget_s):
         for index in torch.randperm(len(names), generator=order).tolist():
             before = clock()
             arms[names[index]]()
