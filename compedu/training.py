@@ -118,11 +118,12 @@ def fit(
     run.load()
     model.train()
     try:
-        with interrupt_between_steps() as interrupted, tqdm(
+        with _seeded(model, recipe) as seed, interrupt_between_steps() as interrupted, tqdm(
             total=run.steps, initial=run.done, disable=None, unit="step", leave=False
         ) as bar:
             for step in range(run.done, run.steps):
                 x, y = run.batch(step)
+                seed(step)
                 run.optimizer.zero_grad(set_to_none=True)
                 value = loss_of(model, x, y, loss)
                 (value if penalty is None else value + penalty(model)).backward()
@@ -141,6 +142,19 @@ def fit(
         model.eval()
     run.save()
     return run.epoch_losses()
+
+
+@contextlib.contextmanager
+def _seeded(model: nn.Module, recipe: Recipe) -> Iterator[Callable[[int], None]]:
+    """Let dropout draw by seed and step alone, so that a run is repeated and resumed bit by bit; yield what seeds a step.
+
+    torch's random stream is one for the process: networks without dropout leave it alone.
+    """
+    if not any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules()):
+        yield lambda step: None
+        return
+    with torch.random.fork_rng(devices=[]):
+        yield lambda step: torch.manual_seed(recipe.seed * 1_000_003 + step)
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:

@@ -78,6 +78,16 @@ def test_a_difference_below_what_equal_networks_show_is_no_verdict():
     assert found.speed_up_interval[0] > 1 and found.verdict == "not distinguishable"
 
 
+def test_a_steady_difference_of_half_a_percent_between_two_copies_is_no_restless_machine():
+    def latency(speed_up, same):
+        around = {"speed_up_interval": (speed_up - 0.001, speed_up + 0.001), "a_a_interval": (same - 0.001, same + 0.001)}
+        return Latency(1.0, (1.0, 1.0), 1, 1, 2000, 1.0, speed_up, a_a=same, **around)
+
+    assert latency(2.3, 1.005).verdict == "faster" and latency(1.004, 1.005).verdict == "not distinguishable"
+    assert latency(0.997, 0.996).verdict == "not distinguishable" and latency(0.9, 0.996).verdict == "slower"
+    assert latency(2.3, 1.02).verdict == latency(2.3, 0.98).verdict == "withheld: A/A arm failed"
+
+
 def test_the_verdict_is_withheld_when_the_baseline_differs_from_itself():
     found = compared(0.002, 0.010, 0.012)
     assert found.a_a_interval[1] < 1 and found.verdict == "withheld: A/A arm failed"

@@ -1,10 +1,13 @@
 """Linear quantization: codes against torch's own, scales against brute force, calibration against hand values."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
+from compedu import files
 from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
@@ -285,5 +288,27 @@ def test_half_precision_weights_get_the_scales_of_the_same_weights_in_single_pre
     method = LinearQuantization(bits=3, scales=scales, clipping=clipping)
     for name, form in forms(method(model)).items():
         expected = method(build("lenet300").half().float()).get_submodule(name).scale
-        assert form.scale.dtype == torch.float16 and torch.equal(form.scale, expected.half())
+        assert form.scale.dtype == torch.float32 and torch.equal(form.scale, expected)
         assert torch.isfinite(form.dense()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_have_scales_in_single_precision(dtype):
+    torch.manual_seed(0)
+    for size in (1.0, 1e-3, 1e-5):
+        net = nn.Sequential(nn.Linear(64, 32))
+        net[0].weight.data *= size
+        net = net.to(dtype)
+        made = LinearQuantization(bits=8)(net)[0]
+        kernel, weight = made.scale * made.codes(), net[0].weight.float()
+        assert made.scale.dtype == torch.float32 and made(torch.randn(3, 64).to(dtype)).dtype == dtype
+        assert (kernel - weight).norm() / weight.norm() < 0.006
+        assert torch.equal(made.codes(), copy.deepcopy(made).float().codes())  # what is deployed has the same codes
+
+
+def test_a_quantized_half_precision_network_is_loaded_bit_by_bit():
+    net = nn.Sequential(nn.Linear(8, 4)).half()
+    small = LinearQuantization(bits=4)(net)
+    again = files.from_bytes(files.model_bytes(small), into=net)
+    x = torch.randn(2, 8).half()
+    assert torch.equal(again(x), small(x)) and again[0].weight.dtype == torch.float16

@@ -628,3 +628,18 @@ def test_files_of_version_1_are_still_read(coding):
     assert repr(loaded) == repr(model)
     encodings = {row.encoding for row in files.map_of(base64.b85decode(VERSION_1[coding])).rows}
     assert {f"4-bit codes, {coding}", f"3-bit gaps, {coding}"} & encodings
+
+
+def test_two_names_of_one_tensor_stay_one():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.randn(4))
+            self.b = self.a
+
+        def forward(self, x):
+            return x * self.a + self.b
+
+    model, x = Two(), torch.randn(3, 4)
+    loaded = files.from_bytes(files.model_bytes(model), into=Two())
+    assert torch.equal(loaded(x), model(x)) and loaded.a is loaded.b

@@ -139,3 +139,29 @@ def test_shifted_images_are_moved_copies():
     wide = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
     windows = [wide[:, :, i : i + 6, j : j + 6] for i in range(3) for j in range(3)]
     assert all(any(torch.equal(moved[n], w[n]) for w in windows) for n in range(2))
+
+
+def test_dropout_draws_by_seed_and_step_so_that_a_run_is_repeated_and_resumed(tmp_path):
+    data = DATA.shortened(train=64, validation=8, test=8)
+
+    def network():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 10))
+
+    recipe, results = Recipe(epochs=2, batch=16, seed=3), []
+    for stop in (None, None, 3):
+        model, path = network(), tmp_path / f"{len(results)}"
+        torch.manual_seed(len(results))  # the library's own stream may be anywhere, and stays there
+        before = torch.random.get_rng_state()
+        if stop is not None:
+            def cancel(step):
+                if step.done == stop:
+                    raise Cancelled
+
+            with pytest.raises(Cancelled), listening(cancel):
+                fit(model, data, recipe, resume=path)
+            model = network()
+        fit(model, data, recipe, resume=path)
+        results.append(torch.cat([p.flatten() for p in model.parameters()]))
+        assert stop is not None or torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])

@@ -14,6 +14,7 @@ from compedu.files.streams import CODINGS
 from compedu.forms import Form
 from compedu.forms.parts import Part
 
+LONGEST_SPEC = 1000  # letters
 TIED = -1  # the kind of a part that is the very tensor of an earlier layer: its details are that layer's path and part
 
 
@@ -84,12 +85,16 @@ def read(data: bytes, where: str) -> Contents:
         return _read(data, where)
     except FileFormatError:
         raise
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error, zlib.error) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, struct.error, zlib.error) as error:
         raise FileFormatError(f"{where} contradicts itself ({error}); {header.ADVICE}") from error
 
 
 def _read(data: bytes, where: str) -> Contents:
     (spec, coding, listed, identities, absent, aliases), reader = header.unseal(data, where)
+    if not isinstance(spec, str) or len(spec) > LONGEST_SPEC:
+        raise ValueError(f"the name of the network is no text of at most {LONGEST_SPEC} letters")
+    if not all(isinstance(path, str) for path in (*identities, *absent)) or any(len(pair) != 2 for pair in aliases):
+        raise ValueError("paths that are no texts")
     header_bytes, coding = reader.position, CODINGS[coding]
     found, known = [], []
     for path, kind, geometry, settings, records in listed:

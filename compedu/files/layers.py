@@ -109,6 +109,11 @@ def make(kind: str, geometry: tuple, settings: dict[str, Any], tensors: dict[str
     return fill(rebuild(tensors, settings), tensors)
 
 
+def owned(tensor: Tensor) -> nn.Parameter:
+    """Return `tensor` as a parameter; one that is a parameter already, tied to another name, stays the same."""
+    return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+
+
 def fill(layer: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
     """Give `layer` these tensors, of whatever shape, as its own, take away those that `tensors` lacks, and return it.
 
@@ -119,11 +124,9 @@ def fill(layer: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
             (layer._parameters if name in layer._parameters else layer._buffers)[name] = None
     for name, tensor in tensors.items():
         if name in layer._buffers:
-            layer._buffers[name] = tensor
+            layer._buffers[name] = tensor.data if isinstance(tensor, nn.Parameter) else tensor
         elif name in layer._parameters:
-            if not isinstance(tensor, nn.Parameter):  # one that is tied to another layer's
-                tensor = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
-            layer._parameters[name] = tensor
+            layer._parameters[name] = owned(tensor)
         else:
             raise KeyError(name)
     if layer._buffers.get(COUNTER) is not None:

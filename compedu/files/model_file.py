@@ -58,7 +58,7 @@ def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the mod
         raise CompressionError(f"{where} does not name its network: load(path, into=network); {FITTING}")
     try:
         network = networks.build(found.spec) if into is None else copy.deepcopy(into)
-    except ValueError as error:
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
     return _fill(network, found, where).eval()
 
@@ -99,7 +99,11 @@ def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Mod
     for record in layer.records:
         if record.kind == TIED:
             path, name = record.details
-            tensors[record.name] = getattr(_at(network, path, where), name)
+            if path == layer.path:  # two names of one tensor in one module
+                tensors[name] = layers.owned(tensors[name])
+                tensors[record.name] = tensors[name]
+            else:
+                tensors[record.name] = getattr(_at(network, path, where), name)
     if not layer.kind.startswith(layers.KEPT):
         try:
             return layers.make(layer.kind, layer.geometry, dict(layer.settings), tensors)

@@ -39,16 +39,22 @@ class Coded(Form):
         if self.bits == 1:
             codes = torch.where(self.weight.detach() < 0, -1, 1)
         else:
-            codes = torch.round(self.weight.detach() / self.scale).clamp(-self.top, self.top)
+            codes = torch.round(self.weight.detach().to(self.precise) / self.scale).clamp(-self.top, self.top)
         return (codes * self.mask).to(torch.int8)
+
+    @property
+    def precise(self) -> torch.dtype:
+        """The precision in which weights are divided by the scale: half precision would round the quotient."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
 
     def dense(self) -> Tensor:
         """Return scale * code, differentiable with respect to the latent weights."""
+        weight = self.weight.to(self.precise)
         if self.bits == 1:
-            rounded = SignTimesScale.apply(self.weight, self.scale)
+            rounded = SignTimesScale.apply(weight, self.scale)
         else:
-            rounded = RoundOnGrid.apply(self.weight, self.scale, torch.zeros_like(self.scale), -self.top, self.top)
-        return rounded * self.mask
+            rounded = RoundOnGrid.apply(weight, self.scale, torch.zeros_like(self.scale), -self.top, self.top)
+        return (rounded * self.mask).to(self.weight.dtype)
 
     def stored_kernel(self) -> dict[str, Part]:
         """Return the codes of the kept weights, their positions unless all are kept, and the scales."""
@@ -57,8 +63,9 @@ class Coded(Form):
         return {"codes": codes} | positions(self.mask) | {"scale": Floats(self.scale, "codebook")}
 
     def settings(self) -> dict[str, Any]:
-        """Return the bit width of the weights."""
-        return {"bits": self.bits}
+        """Return the bit width of the weights, and their precision when decoded where it is not that of the scales."""
+        own = str(self.weight.dtype).removeprefix("torch.")
+        return {"bits": self.bits} | ({"dtype": own} if self.weight.dtype != self.scale.dtype else {})
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Coded":
@@ -66,7 +73,8 @@ class Coded(Form):
         mask, scale, kept = mask_from(parts, geometry.shape), parts["scale"], parts["codes"].to(parts["scale"].dtype)
         codes = scale.new_zeros(geometry.shape)
         codes[mask] = 2 * kept - 1 if settings["bits"] == 1 else kept
-        return cls(geometry, codes * scale, scale, settings["bits"], parts.get("bias"), mask)
+        weight = (codes * scale).to(getattr(torch, settings["dtype"]) if "dtype" in settings else scale.dtype)
+        return cls(geometry, weight, scale, settings["bits"], parts.get("bias"), mask)
 
     def extra_repr(self) -> str:
         """Show shape and bit width in the printed model."""

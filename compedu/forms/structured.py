@@ -54,6 +54,8 @@ class BlockCirculant(Form):
         channels = x.shape[-1 if self.geometry.kind == "linear" else 1]
         if channels != self.geometry.shape[1]:  # broadcasting would let one channel pass for many
             raise RuntimeError(f"expected input with {self.geometry.shape[1]} channels, got {tuple(x.shape)}")
+        if x.numel() == 0:  # there is no transform of nothing
+            return self.geometry.apply(self.act(x), self.dense(), self.bias)
         per_channel = (-1,) + (1,) * (len(self.geometry.shape) - 2)
         y = frequency_product(self.act(x) * self.signs.view(per_channel), kernel, self.geometry, self.block)
         return y if self.bias is None else y + self.bias.view(per_channel)

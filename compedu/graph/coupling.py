@@ -6,6 +6,7 @@ grouped convolutions keep equal groups, and whatever it would have to guess (fre
 channels, layers used twice) pins its channels with a reason instead.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,13 +14,15 @@ import numpy as np
 import torch
 import torch_pruning
 from torch import Tensor, fx, nn
+from torch_pruning.dependency.index_mapping import _FlattenIndexMapping
 from torch_pruning.ops import OPTYPE
 
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
-from compedu.graph.trace import inference_copy, is_plain, layer_calls, replace_module
+from compedu.graph.trace import inference_copy, is_plain, layer_calls, replace_module, shared_weights
 
 OUTPUT, INPUT = "output", "input"
+MOST_CHANNELS = 2**20  # of one flattened tensor: many times what any known network has
 Side = tuple[str, str]  # layer name, OUTPUT or INPUT
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -81,7 +84,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     source = nn.Parameter(torch.zeros(2 if training else 1, *example.shape[1:], dtype=dtype, device=device))
     graph = torch_pruning.DependencyGraph()
     try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        with _bounded_lists(), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             graph.build_dependency(
                 skeleton, (), lambda network, _: _outputs(network.train(training), source),
                 unwrapped_parameters=[(source, 1)], verbose=False,
@@ -90,6 +93,23 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
         return _couple(model, skeleton, source, groups, called)
     except Exception as error:  # torch-pruning lets divisions by zero, failed assertions and more escape
         raise CompressionError(_refusal(model, _failure(example, training, error))) from error
+
+
+@contextlib.contextmanager
+def _bounded_lists() -> Iterator[None]:
+    """Let torch-pruning raise where the channels of a flattened tensor multiply at each visit, until memory ends."""
+    before = _FlattenIndexMapping.__call__
+
+    def bounded(self, indices):
+        if len(indices) * (1 if self.reverse else self._stride) > MOST_CHANNELS:
+            raise ValueError("a tensor is flattened and averaged side by side, where its channels cannot be counted")
+        return before(self, indices)
+
+    _FlattenIndexMapping.__call__ = bounded
+    try:
+        yield
+    finally:
+        _FlattenIndexMapping.__call__ = before
 
 
 def _couple(model: nn.Module, skeleton: nn.Module, source: nn.Parameter, groups, called) -> Coupling:
@@ -214,7 +234,7 @@ def _read_layer(coupling, name: str, layer: nn.Module, handler: str, channels: n
 
 
 def _pin_special_layers(coupling: Coupling, model: nn.Module, called: dict[str, list[fx.Node]]) -> None:
-    tied = _layers_with_shared_parameters(model)
+    tied = set(shared_weights(model))
     for name in {name for name, _ in coupling.ids}:
         layer = model.get_submodule(name)
         if len(called.get(name, ())) > 1:
@@ -229,15 +249,6 @@ def _pin_special_layers(coupling: Coupling, model: nn.Module, called: dict[str, 
             continue
         coupling.pin((name, OUTPUT), reason)
         coupling.pin((name, INPUT), reason)
-
-
-def _layers_with_shared_parameters(model: nn.Module) -> set[str]:
-    owners: dict[int, set[str]] = {}
-    for name, layer in model.named_modules():
-        for parameter in layer._parameters.values():
-            if parameter is not None:
-                owners.setdefault(id(parameter), set()).add(name)
-    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 def _tie_grouped_convolutions(coupling: Coupling, model: nn.Module) -> None:

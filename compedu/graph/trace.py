@@ -98,6 +98,25 @@ def layer_calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
     return calls
 
 
+def shared_weights(model: nn.Module) -> dict[str, str]:
+    """Return the modules that hold a parameter which another module holds too, each with the name of one of these."""
+    owners: dict[int, list[str]] = {}
+    for name, layer in model.named_modules():
+        for parameter in layer._parameters.values():
+            if parameter is not None and name not in owners.setdefault(id(parameter), []):
+                owners[id(parameter)].append(name)
+    return {name: next(other for other in names if other != name) for names in owners.values() if len(names) > 1 for name in names}
+
+
+def weights_read_apart(model: nn.Module) -> set[str]:
+    """Return the modules whose tensors the forward pass reads by itself, beside calling them; none if it is not traced."""
+    try:
+        traced = trace(model)
+    except CompressionError:
+        return set()
+    return {node.target.rpartition(".")[0] for node in traced.graph.nodes if node.op == "get_attr"} - {""}
+
+
 def only_consumer(node: fx.Node) -> fx.Node | None:
     """Return the one node that reads `node`, or None where there are several or none."""
     return next(iter(node.users)) if len(node.users) == 1 else None

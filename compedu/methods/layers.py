@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
-from compedu.graph.trace import replace_module
+from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import value_for
 
 _UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few numbers a channel: no method compresses them
@@ -22,19 +22,11 @@ def compressible(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]
     layers: dict[str, nn.Module] = {}
     others: dict[str, str] = {}
     _visit(model, "", layers, others, set())
-    for name, twin in _tied(layers).items():
-        others[name] = f"shares its weight with {twin}; a form of its own would store it twice"
-        del layers[name]
+    for name, twin in shared_weights(model).items():
+        if name in layers:
+            others[name] = f"shares its weight with {twin}; a form of its own would store it twice"
+            del layers[name]
     return layers, others
-
-
-def _tied(layers: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Return the layers whose weight is also that of another layer, each with the name of one of these."""
-    names: dict[int, list[str]] = {}
-    for name, layer in layers.items():
-        if isinstance(weight := layer._parameters.get("weight"), nn.Parameter):
-            names.setdefault(id(weight), []).append(name)
-    return {name: next(other for other in same if other != name) for same in names.values() if len(same) > 1 for name in same}
 
 
 def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) -> None:

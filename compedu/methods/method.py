@@ -10,7 +10,8 @@ from torch import nn
 
 from compedu import hashing
 from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, first_line
+from compedu.graph.trace import weights_read_apart
 from compedu.knobs import changed_knobs, check_knobs, knobs, method
 from compedu.methods.layers import check_patterns, compressible, selected
 
@@ -131,6 +132,9 @@ class Task:
     def selected_layers(self) -> dict[str, nn.Module]:
         """Return the layers that the method's `layers` knob selects, by name; others that hold weights are noted."""
         layers, others = compressible(self.model)
+        for name in weights_read_apart(self.model) & layers.keys():
+            others[name] = "the network reads its weight elsewhere too, where a form would not be asked"
+            del layers[name]
         for name, reason in others.items():
             self.skip(name, reason)
         chosen = selected(layers, self.method.layers)
@@ -156,7 +160,13 @@ class Task:
 
 def copied(model: nn.Module) -> nn.Module:
     """Return an independent copy of `model`, its parameters detached from any graph."""
-    return copy.deepcopy(model)
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # torch copies no tensor that is still part of a computation
+        raise CompressionError(
+            f"{type(model).__name__} cannot be copied: {first_line(error)}; where torch.nn.utils.prune or another "
+            "parametrization made its weights, make these final first (prune.remove)"
+        ) from error
 
 
 def check_finite(model: nn.Module) -> None:

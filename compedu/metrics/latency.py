@@ -1,7 +1,6 @@
 """Timing as an experiment: baseline, candidate and the baseline once more, in random order, round after round."""
 
 import contextlib
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from compedu.metrics.accuracy import Interval
 
 MIN_ROUNDS = 9  # the fewest whose 95 % interval of the median is not the whole range
 MAX_ROUNDS = 2000  # more tell nothing more: the interval is then a fortieth of the spread
+SAME = 0.01  # two copies of one network may differ by so much, steadily: they lie elsewhere in memory
 WARM_UP = 2  # untimed calls of each arm: memory is allocated, kernels are compiled, caches are filled
 
 CANDIDATE, BASELINE, BASELINE_AGAIN = "candidate", "baseline", "baseline again"
@@ -58,14 +58,15 @@ class Latency:
         """Whether the two can be told apart; withheld where the baseline differs from itself; None without a baseline.
 
         The interval of the speed-up must clear that of the A/A arm: where two equal networks lie in memory alone can
-        make a small, steady difference between them, which no number of rounds takes away.
+        make a small, steady difference between them, which no number of rounds takes away. One of more than `SAME` is
+        not that, but a machine that is too restless.
         """
         if self.speed_up_interval is None or self.a_a_interval is None:
             return None
         (low, high), (same_low, same_high) = self.speed_up_interval, self.a_a_interval
-        if not same_low <= 1 <= same_high:
+        if same_low > 1 + SAME or same_high < 1 / (1 + SAME):
             return "withheld: A/A arm failed"
-        return "faster" if low > same_high else "slower" if high < same_low else "not distinguishable"
+        return "faster" if low > max(same_high, 1) else "slower" if high < min(same_low, 1) else "not distinguishable"
 
     @classmethod
     def of(cls, seconds: Mapping[str, list[float]], batch_size: int, threads: int) -> "Latency":

@@ -19,12 +19,13 @@ SHADES = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
 def doubts(scores: Tensor, labels: Tensor, classes: int, temperature: float) -> np.ndarray:
     """Return the mean probability of each class (columns) for the images of each class (rows); NaN on the diagonal."""
-    return _by_class(torch.softmax(scores[:, :classes] / temperature, dim=1), labels, classes)
+    return _by_class(torch.softmax(scores / temperature, dim=1)[:, :classes], labels, classes)
 
 
 def mistakes(scores: Tensor, labels: Tensor, classes: int) -> np.ndarray:
     """Return the share of images of each class (rows) that are taken for each other one (columns); NaN on the diagonal."""
-    return _by_class(torch.nn.functional.one_hot(scores[:, :classes].argmax(1), classes).float(), labels, classes)
+    said = torch.nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float()
+    return _by_class(said[:, :classes], labels, classes)
 
 
 def _by_class(values: Tensor, labels: Tensor, classes: int) -> np.ndarray:

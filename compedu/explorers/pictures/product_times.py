@@ -31,12 +31,13 @@ def timed(view: View) -> dict[int, Latency]:
 
 
 def crossing(found: dict[int, Latency]) -> int | None:
-    """Return the smallest side from which on FFT is faster, beyond the noise, at all larger sides."""
+    """Return the smallest side from which on FFT is faster, beyond the noise, at all larger sides that have a verdict."""
     first = None
     for side in sorted(found, reverse=True):
-        if found[side].verdict != "faster":
+        if found[side].verdict == "faster":
+            first = side
+        elif not found[side].verdict.startswith("withheld"):
             break
-        first = side
     return first
 
 

@@ -4,11 +4,12 @@ import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
 from compedu.explorers.pictures.picture import (
-    BELOW, BESIDE, MAIN, Picture, Table, as_matrix, bars, dense_matrix, layer_names, line, percent_text, relative_error,
+    BELOW, BESIDE, MAIN, Picture, Table, as_matrix, bars, dense_matrix, layer_names, line, percent_text,
 )  # fmt: skip
 from compedu.explorers.places import LEFT, across
 from compedu.explorers.view import View
 from compedu.forms import Coded, kernel_of
+from compedu.metrics import costs
 
 BINS = 91
 SAMPLE = 300
@@ -67,13 +68,18 @@ def filter_errors(view: View, layer: str) -> np.ndarray:
     return (100 * np.linalg.norm(latent - made, axis=1) / np.maximum(np.linalg.norm(latent, axis=1), 1e-12)).astype(np.float32)
 
 
+def kernel_error(after: Coded) -> str:
+    """Return the distance of the codes from the weights that were rounded, batch normalization folded in, in percent."""
+    return percent_text(costs.relative_error(after.dense().detach(), after.weight.detach())) or "unknown"
+
+
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     _, after = view.layer_pair(layer)
     if not isinstance(after, Coded):
         return f"{layer}: not quantized"
     used, possible = _used(after)
-    return f"{layer}: {after.bits} bits, {used} of {possible} codes used, error {percent_text(relative_error(view, layer)) or 'unknown'}"
+    return f"{layer}: {after.bits} bits, {used} of {possible} codes used, error {kernel_error(after)}"
 
 
 def _used(layer: Coded) -> tuple[int, int]:
@@ -88,7 +94,7 @@ def table(view: View) -> Table:
         if isinstance(after, Coded):
             used, possible = _used(after)
             inputs = getattr(after.act, "bits", "float")
-            rows.append((name, after.bits, f"{used} of {possible}", percent_text(relative_error(view, name)), inputs))
+            rows.append((name, after.bits, f"{used} of {possible}", kernel_error(after), inputs))
         else:
             rows.append((name, "float", "", "", "float"))
     return ("layer", "bits a weight", "codes used", "error of the kernel", "bits an input"), rows

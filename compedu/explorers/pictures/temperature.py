@@ -57,7 +57,8 @@ def _gradients(view: View) -> list[float]:
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the teacher's mean entropy against temperature, on images it was trained on and on others."""
-    t, most = temperature_of(view), math.log2(len(view.data.classes))
+    t, said = temperature_of(view), view.kept.get("softness")
+    most = math.log2(len(view.data.classes) if said is None else said["train"].shape[1])
     curves = []
     for split, colour in (("train", ORANGE), (view.split, LIVE)):
         values = _entropies(view, split)

@@ -91,7 +91,7 @@ class LinearQuantization(LayerMethod):
     bits: int = knob(8, "bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
     scales: str = knob("channel", "one scale per output channel or one per layer", choices=("channel", "tensor"))
     clipping: str = knob(
-        "max", "from two bits on: the largest code is the largest weight, or where the mean squared error is least",
+        "max", "from two bits on: the largest code is the largest weight, or where a search finds the least mean squared error",
         choices=("max", "mse"),
     )
     activation_bits: int = knob(
@@ -132,7 +132,7 @@ class LinearQuantization(LayerMethod):
         mask = layer.mask if isinstance(layer, Masked) else torch.ones_like(kernel, dtype=torch.bool)
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
         precise = rows.to(torch.promote_types(rows.dtype, torch.float32))  # sums of half-precision numbers overflow
-        scale = self.scale_of(precise, mask.reshape(rows.shape), bits).to(kernel.dtype)
+        scale = self.scale_of(precise, mask.reshape(rows.shape), bits)
         shape = () if self.scales == "tensor" else geometry.per_output
         return Coded(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
 
