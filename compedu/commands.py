@@ -145,8 +145,8 @@ def option(name: str) -> str:
 
 
 def summary(thing: type | Callable) -> str:
-    """Return the first sentence of a docstring."""
-    return (thing.__doc__ or "").strip().splitlines()[0]
+    """Return the first sentence of a docstring, its formulas as plain text."""
+    return (thing.__doc__ or "").strip().splitlines()[0].replace("$", "").replace(r"\times", "x")
 
 
 def one_line(thing: object) -> str:

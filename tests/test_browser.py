@@ -207,11 +207,14 @@ def test_every_picture_can_be_chosen_on_the_page(lab, name):
     for picture in pictures_of(cls_of(name)):
         chooser.select_option(label=picture.name)
         lab.python(f"opened[{name!r}].settle(300)")
-        said = lab.python(f"e = opened[{name!r}]; print(e._screen.picture.say(e.view, e._screen.layer.value))")
-        lab.page.wait_for_function(
-            "([root, said]) => root.querySelector('.js-plotly-plot .x9y9 text')?.textContent === said",
-            arg=[shown.element_handle(), said], timeout=PATIENCE_MS,
-        )  # fmt: skip
+        drawn, said = None, ""
+        for _ in range(PATIENCE_MS // 1000):  # both sides are asked again: the choice travels to the kernel, the figure back
+            said = lab.python(f"e = opened[{name!r}]; print(e._screen.picture.name, e._screen.picture.say(e.view, e._screen.layer.value), sep=': ')")
+            drawn = shown.evaluate("root => root.querySelector('.js-plotly-plot .x9y9 text')?.textContent")
+            if said == f"{picture.name}: {drawn}":
+                break
+            lab.page.wait_for_timeout(1000)
+        assert said == f"{picture.name}: {drawn}"
         assert_texts_are_apart(shown)
     chooser.select_option(index=0)
     assert lab.problems == []

@@ -307,7 +307,9 @@ def test_an_interrupted_training_goes_on_in_another_process_and_ends_with_the_sa
         assert (tmp_path / "weights" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_an_interruption_is_one_line(call, monkeypatch):
+def test_an_interruption_is_one_line(call, monkeypatch, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background may ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(metrics, "measure", lambda *given, **options: os.kill(os.getpid(), signal.SIGINT))
     assert call("run", "MagnitudePruning", "--model", "lenet300") == (130, "", "compedu run: interrupted\n")
 

@@ -66,17 +66,19 @@ def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
     where, names = f"batch {timing.batch_size}, {threads}", kernels(report)
     runs = f"{where}: {' + '.join(names)}"
+    withheld = timing.verdict.startswith("withheld")
+    sure = "A/A arm failed" if withheld else f"95 %: {low:.2f} to {high:.2f}"
     return (
-        verdict_text(timing), f"{timing.speed_up:.2f}×; 95 %: {low:.2f} to {high:.2f}",
+        verdict_text(timing), f"{timing.speed_up:.2f}×; {sure}",
         runs if len(runs) <= WIDEST else f"{where}: {len(names)} kernels",
     )
 
 
 def verdict_text(timing: Latency) -> str:
-    """Return what may be said of the speed: "4.1× faster", "2.8× slower", "not distinguishable", or why nothing may."""
+    """Return what may be said of the speed: "4.1× faster", "2.8× slower", "not distinguishable", "withheld"."""
     if timing.verdict == "faster":
         return f"{timing.speed_up:.1f}× faster"
-    return f"{1 / timing.speed_up:.1f}× slower" if timing.verdict == "slower" else timing.verdict
+    return f"{1 / timing.speed_up:.1f}× slower" if timing.verdict == "slower" else timing.verdict.split(":")[0]
 
 
 def kernels(report: Report) -> tuple[str, ...]:
