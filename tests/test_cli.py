@@ -17,7 +17,7 @@ from processes import ROOT, closed_network
 import compedu
 from compedu import datasets, files, metrics, training
 from compedu.cli import COMMANDS, Parser, declare_run, declare_sweep, main, options
-from compedu.commands import KNOB, method_with_knobs, option
+from compedu.commands import KNOB, method_with_knobs, option, summary
 from compedu.knobs import knobs
 from compedu.methods import METHODS, TOPICS
 from compedu.methods.card import card
@@ -143,7 +143,7 @@ def test_help_behind_a_method_lists_its_knobs_with_meaning_range_and_default(cls
         assert re.findall(r"^  (--[\w-]+) VALUE", section, re.M) == [option(name) for name in knobs(cls)]
         for declared in knobs(cls).values():
             assert f"{declared.help}; {declared}" in section and f"; {declared.default} by default" in section
-        assert "--model" in shown and compedu.methods.find(cls.__name__).__doc__.splitlines()[0] in shown
+        assert "--model" in shown and summary(compedu.methods.find(cls.__name__)) in shown and "$" not in summary(cls)
 
 
 def test_help_without_a_method_says_how_to_see_knobs(good, monkeypatch):
