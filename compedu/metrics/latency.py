@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compedu.metrics.accuracy import Interval
 
 MIN_ROUNDS = 9  # the fewest whose 95 % interval of the median is not the whole range
-MAX_ROUNDS = 2000  # more tell nothing more: the interval is then a fortieth of the spread
+MAX_ROUNDS = 2000  # the ends of the interval are then 44 ranks from the middle: more would tell little more
 SAME = 0.01  # two copies of one network may differ by so much, steadily: they lie elsewhere in memory
 WARM_UP = 2  # untimed calls of each arm: memory is allocated, kernels are compiled, caches are filled
 
@@ -58,8 +58,8 @@ class Latency:
         """Whether the two can be told apart; withheld where the baseline differs from itself; None without a baseline.
 
         The interval of the speed-up must clear that of the A/A arm: where two equal networks lie in memory alone can
-        make a small, steady difference between them, which no number of rounds takes away. One of more than `SAME` is
-        not that, but a machine that is too restless.
+        make a small, steady difference between them, which no number of rounds takes away. Where the A/A interval lies
+        wholly beyond `SAME`, it is not that, but a machine that is too restless.
         """
         if self.speed_up_interval is None or self.a_a_interval is None:
             return None
