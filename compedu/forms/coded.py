@@ -10,6 +10,8 @@ from compedu.forms.form import Form, Geometry
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.parts import Codes, Floats, Part
 
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # precisions whose scales are finer than they are
+
 
 class Coded(Form):
     """A dense layer with kernel scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
@@ -73,7 +75,7 @@ class Coded(Form):
         mask, scale, kept = mask_from(parts, geometry.shape), parts["scale"], parts["codes"].to(parts["scale"].dtype)
         codes = scale.new_zeros(geometry.shape)
         codes[mask] = 2 * kept - 1 if settings["bits"] == 1 else kept
-        weight = (codes * scale).to(getattr(torch, settings["dtype"]) if "dtype" in settings else scale.dtype)
+        weight = (codes * scale).to(HALVES[settings["dtype"]] if "dtype" in settings else scale.dtype)
         return cls(geometry, weight, scale, settings["bits"], parts.get("bias"), mask)
 
     def extra_repr(self) -> str:
