@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import compedu as ce
-from compedu.methods.pruning.magnitude import keep_largest
+from compedu.methods.pruning.masks import keep_largest
 from compedu.metrics import Latency
 from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds, torch_threads
 
@@ -25,7 +25,7 @@ the masks must keep equally many weights and differ in the choice among those on
 random, so that no two weights are equal at the threshold, the masks must be identical. The ratio is torch's time
 divided by ours, above 1 where ours is faster.
 """
-HEAD = ("network", "scope", "masks", "ours, ms", "torch, ms", "torch / ours", "torch / torch", "ours is")
+HEAD = ("network", "budget", "masks", "ours, ms", "torch, ms", "torch / ours", "torch / torch", "ours is")
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Settings:
 QUICK = Settings(networks=("lenet300",), data="digits", budget_s=0.0)
 
 
-def torch_pruned(model: nn.Module, sparsity: float, scope: str) -> nn.Module:
+def torch_pruned(model: nn.Module, sparsity: float, budget: str) -> nn.Module:
     """Return a copy of `model`, pruned by torch.nn.utils.prune."""
     copied = copy.deepcopy(model)
     layers = prunable(copied).values()
-    if scope == "global":
+    if budget == "global":
         prune.global_unstructured([(layer, "weight") for layer in layers], prune.L1Unstructured, amount=sparsity)
     else:
         for layer in layers:
@@ -58,18 +58,18 @@ def prunable(model: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
 
 
-def differing(model: nn.Module, sparsity: float, scope: str) -> int:
+def differing(model: nn.Module, sparsity: float, budget: str) -> int:
     """Return in how many weights the two sides' masks of `model` differ.
 
     Raises `AssertionError` unless all these stand at the threshold of their ranking and both sides keep equally many.
     """
-    ours, theirs = ce.MagnitudePruning(sparsity=sparsity, scope=scope)(model), torch_pruned(model, sparsity, scope)
+    ours, theirs = ce.MagnitudePruning(sparsity=sparsity, budget=budget)(model), torch_pruned(model, sparsity, budget)
     layers = [
         (ours.get_submodule(name).mask.reshape(-1), theirs.get_submodule(name).weight_mask.reshape(-1).bool(),
          layer.weight.detach().abs().reshape(-1))
         for name, layer in prunable(model).items()
     ]  # fmt: skip
-    rankings = layers if scope == "layer" else [tuple(map(torch.cat, zip(*layers, strict=True)))]
+    rankings = layers if budget == "uniform" else [tuple(map(torch.cat, zip(*layers, strict=True)))]
     return sum(differing_choice(*ranking) for ranking in rankings)
 
 
@@ -89,21 +89,21 @@ def unrounded(model: nn.Module) -> nn.Module:
     return copied
 
 
-def agreement(network: str, model: nn.Module, sparsity: float, scope: str) -> str:
+def agreement(network: str, model: nn.Module, sparsity: float, budget: str) -> str:
     """Return how the masks agree; raise `AssertionError` where they do not, on these weights or without equal ones."""
-    assert differing(unrounded(model), sparsity, scope) == 0, f"{network}: the masks differ where no weights are equal"
-    count = differing(model, sparsity, scope)
+    assert differing(unrounded(model), sparsity, budget) == 0, f"{network}: the masks differ where no weights are equal"
+    count = differing(model, sparsity, budget)
     return f"identical but for {count} ties" if count else "identical"
 
 
-def compared(network: str, model: nn.Module, scope: str, settings: Settings) -> tuple[str, ...]:
+def compared(network: str, model: nn.Module, budget: str, settings: Settings) -> tuple[str, ...]:
     """Return the row of pruning the whole network."""
-    method, again = ce.MagnitudePruning(sparsity=settings.sparsity, scope=scope), copy.deepcopy(model)
+    method, again = ce.MagnitudePruning(sparsity=settings.sparsity, budget=budget), copy.deepcopy(model)
     latency = timed(
-        lambda: method(model), lambda: torch_pruned(model, settings.sparsity, scope),
-        lambda: torch_pruned(again, settings.sparsity, scope), settings.budget_s,
+        lambda: method(model), lambda: torch_pruned(model, settings.sparsity, budget),
+        lambda: torch_pruned(again, settings.sparsity, budget), settings.budget_s,
     )  # fmt: skip
-    return row(network, model, scope, agreement(network, model, settings.sparsity, scope), latency)
+    return row(network, model, budget, agreement(network, model, settings.sparsity, budget), latency)
 
 
 def compared_alone(network: str, model: nn.Module, settings: Settings) -> tuple[str, ...]:
@@ -125,10 +125,10 @@ def timed(ours: Callable, torchs: Callable, again: Callable, budget_s: float) ->
     return Latency.of(seconds, batch_size=1, threads=1)
 
 
-def row(network: str, model: nn.Module, scope: str, masks: str, latency: Latency) -> tuple[str, ...]:
+def row(network: str, model: nn.Module, budget: str, masks: str, latency: Latency) -> tuple[str, ...]:
     """Return one comparison as a row of the table."""
     return (
-        f"{network}, {sum(layer.weight.numel() for layer in prunable(model).values()):,} weights", scope, masks,
+        f"{network}, {sum(layer.weight.numel() for layer in prunable(model).values()):,} weights", budget, masks,
         f"{latency.latency_ms:.2f}", f"{latency.baseline_ms:.2f}", Estimate.speed_up(latency).text(2, "x"),
         Estimate.a_a(latency).text(2, "x"), latency.verdict,
     )  # fmt: skip
@@ -140,7 +140,7 @@ def main(given: Sequence[str] | None = None) -> None:
     rows = []
     for network in settings.networks:
         model, _ = ce.load(network, settings.data)
-        rows += [compared(network, model, scope, settings) for scope in ("layer", "global")]
+        rows += [compared(network, model, budget, settings) for budget in ("uniform", "global")]
         rows.append(compared_alone(network, model, settings))
     said = SAID.format(sparsity=settings.sparsity)
     write(Section("magnitude", "Magnitude pruning against torch", said, HEAD, rows), path)

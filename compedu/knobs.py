@@ -132,7 +132,6 @@ class Knob:
         return sorted({min(stops, key=lambda stop: abs(scale(stop) - place)) for place in wanted})
 
 
-
 def _written(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
@@ -156,13 +155,18 @@ def knob(default: Any, help: str, **ranges: Any) -> Any:
     return dataclasses.field(default=default, metadata={"knob": declared})
 
 
+def inherited(base: type, name: str, **changes: Any) -> Any:
+    """Declare a knob of `base` anew, in this place and with `changes` to the fields of its `Knob`."""
+    declared = dataclasses.replace(knobs(base)[name], **changes)
+    return dataclasses.field(default=declared.default, metadata={"knob": declared})
+
+
 def knobs(method: Any) -> dict[str, Knob]:
-    """Return the knobs of a method or method class by name: as its own class declares them, then the inherited ones."""
-    fields = [field for field in dataclasses.fields(method) if "knob" in field.metadata]
+    """Return the knobs of a method or method class by name: as its own class declares them, then those of its bases."""
     cls = method if isinstance(method, type) else type(method)
-    own = list(cls.__dict__.get("__annotations__", {}))
-    fields.sort(key=lambda field: own.index(field.name) if field.name in own else len(own))
-    return {field.name: field.metadata["knob"] for field in fields}
+    declared = {field.name: field.metadata["knob"] for field in dataclasses.fields(cls) if "knob" in field.metadata}
+    order = dict.fromkeys(name for base in cls.__mro__ for name in base.__dict__.get("__annotations__", {}))
+    return {name: declared[name] for name in order if name in declared}
 
 
 def check_knobs(method: Any) -> None:

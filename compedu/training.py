@@ -34,7 +34,7 @@ class Recipe:
 
     The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine (Loshchilov
     and Hutter 2017, arXiv:1608.03983); the optimizer is AdamW (arXiv:1711.05101). `shift` moves each training image by
-    up to that many pixels, at random.
+    up to that many pixels, at random; `mirror` swaps left and right in half of them.
     """
 
     epochs: int
@@ -44,6 +44,7 @@ class Recipe:
     warm_up: float = 0.1
     seed: int = 0
     shift: int = 0
+    mirror: bool = False
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate at `step` of `steps`."""
@@ -224,6 +225,8 @@ class _Run:
         x = self.data.x_train[chosen]
         if self.recipe.shift:
             x = shifted(x, self.recipe.shift, self.recipe.seed * 7_919 + step)
+        if self.recipe.mirror:
+            x = mirrored(x, self.recipe.seed * 6_007 + step)
         return x, self.data.y_train[chosen]
 
     def update(self, step: int) -> None:
@@ -296,3 +299,9 @@ def shifted(x: Tensor, by: int, seed: int) -> Tensor:
     rows = moves[:, :1] + torch.arange(x.shape[2])
     columns = moves[:, 1:] + torch.arange(x.shape[3])
     return wide[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def mirrored(x: Tensor, seed: int) -> Tensor:
+    """Return images (N, channels, height, width), about half of them with left and right swapped."""
+    swap = torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < 0.5
+    return torch.where(swap[:, None, None, None], x.flip(3), x)

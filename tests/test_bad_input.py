@@ -44,8 +44,8 @@ def test_a_knob_that_a_method_does_not_have_is_refused(cls):
 
 @pytest.mark.parametrize("cls", [ce.MagnitudePruning, ce.FilterPruning], ids=lambda cls: cls.__name__)
 def test_sparsity_by_layer_is_refused_where_all_layers_are_ranked_together(cls):
-    message = refusal(cls, kind=ValueError, scope="global", sparsity={"conv*": 0.5})
-    expect(message, f"{cls.__name__}.sparsity must be one number when scope is 'global'", "got {'conv*': 0.5}")
+    message = refusal(cls, kind=ValueError, budget="global", sparsity={"conv*": 0.5})
+    expect(message, f"{cls.__name__}.sparsity must be one number when budget is 'global'", "got {'conv*': 0.5}")
 
 
 def test_a_student_that_is_no_network_is_refused():
@@ -64,8 +64,8 @@ def test_settings_that_leave_nothing_of_a_layer_or_cannot_be_reached_are_refused
     model = plain()
     message = refusal(ce.MagnitudePruning(sparsity={"conv1": 0.999, "*": 0.5}), model, untouched=[model])
     expect(message, "MagnitudePruning(sparsity={'conv1': 0.999, '*': 0.5})", "no weight in conv1", "layers='-conv1'")
-    message = refusal(ce.FilterPruning(sparsity=0.999, scope="global"), model, data(), untouched=[model])
-    expect(message, "FilterPruning(sparsity=0.999, scope='global')", "every layer keeps one", "lower the sparsity")
+    message = refusal(ce.FilterPruning(sparsity=0.999, budget="global"), model, data(), untouched=[model])
+    expect(message, "FilterPruning(sparsity=0.999, budget='global')", "every layer keeps one", "lower the sparsity")
 
 
 # Networks

@@ -10,7 +10,8 @@ import pytest
 from compedu.course import LabBook, check, predict, show
 from compedu.errors import CompressionError
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
-from compedu.methods.pruning.magnitude import MagnitudePruning, keep_largest
+from compedu.methods.pruning.magnitude import MagnitudePruning
+from compedu.methods.pruning.masks import keep_largest
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.training.fine_tune import FineTune
 

@@ -349,7 +349,7 @@ def test_an_exception_inside_a_method_is_shown_with_class_message_and_traceback(
 
 def test_set_refuses_what_the_method_refuses_and_unknown_knobs(made):
     explorer = made(ce.MagnitudePruning)
-    with pytest.raises(ValueError, match="no knob 'bits'; it has: sparsity, scope, layers"):
+    with pytest.raises(ValueError, match="no knob 'bits'; it has: sparsity, budget, calibration_images, layers"):
         explorer.set(bits=3)
     with pytest.raises(ValueError, match="sparsity must be"):
         explorer.set(sparsity=2.0)
@@ -498,7 +498,7 @@ def test_the_book_keeps_prediction_and_measurement_and_the_first_stands(made, tm
 
 def test_a_prediction_that_cannot_be_asked_is_refused_by_name(made):
     with pytest.raises(ValueError, match="no such knob with a range to show; it has: sparsity"):
-        made(ce.MagnitudePruning, predict="scope")
+        made(ce.MagnitudePruning, predict="budget")
     with pytest.raises(ValueError, match="FineTune trains, and no points of it are stored"):
         made(ce.FineTune, predict=True)
     with pytest.raises(ValueError, match="5 accuracies are asked for, got 2"):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from compedu.knobs import Knob, changed_knobs, check_knobs, knob, knobs, method, value_for
+from compedu.knobs import Knob, changed_knobs, check_knobs, inherited, knob, knobs, method, value_for
 from compedu.methods import Method
 
 QUIET = settings(derandomize=True, deadline=None)
@@ -137,3 +137,14 @@ def test_own_knobs_come_in_the_order_of_their_declaration_before_inherited_ones(
     with pytest.raises(ValueError, match=r"Narrowed\.bits"):
         Narrowed(bits=8)
     check_knobs(Narrowed(bits=3))
+
+
+def test_an_inherited_knob_is_declared_anew_in_another_place_with_changes():
+    @method
+    class Derived(Example):
+        bits: int = inherited(Example, "bits", high=5, default=5)
+        extra: int = knob(1, "something more", low=0)
+
+    assert list(knobs(Derived)) == ["bits", "extra", "sparsity"] and Derived().bits == 5
+    assert knobs(Derived)["bits"].high == 5 and knobs(Example)["bits"].high == 8
+    assert knobs(Derived)["bits"].help == knobs(Example)["bits"].help

@@ -54,7 +54,7 @@ def test_masks_are_those_of_torch(sparsity):
 @pytest.mark.parametrize("sparsity", [0.3, 0.9])
 def test_global_masks_are_those_of_torch(sparsity):
     model, theirs = build("lenet5"), build("lenet5")
-    ours = MagnitudePruning(sparsity=sparsity, scope="global")(model)
+    ours = MagnitudePruning(sparsity=sparsity, budget="global")(model)
     prune.global_unstructured(weights(theirs), prune.L1Unstructured, amount=sparsity)
     for name in LAYERS:
         assert torch.equal(ours.get_submodule(name).mask, theirs.get_submodule(name).weight_mask.bool())
@@ -83,8 +83,8 @@ def test_a_layer_that_would_lose_every_weight_is_refused_by_name():
 
 @pytest.mark.parametrize("method", [MagnitudePruning, FilterPruning])
 def test_sparsities_by_layer_and_a_ranking_over_all_layers_exclude_each_other(method):
-    with pytest.raises(ValueError, match=rf"{method.__name__}\.sparsity must be one number when scope is 'global'"):
-        method(scope="global", sparsity={"*": 0.5})
+    with pytest.raises(ValueError, match=rf"{method.__name__}\.sparsity must be one number when budget is 'global'"):
+        method(budget="global", sparsity={"*": 0.5})
 
 
 # Random pruning
@@ -169,14 +169,14 @@ def test_norms_by_hand():
 
 
 def test_ranking_over_all_layers_removes_the_fraction_of_all_and_keeps_one_of_each():
-    smaller = FilterPruning(sparsity=0.5, scope="global")(build("lenet5"))
+    smaller = FilterPruning(sparsity=0.5, budget="global")(build("lenet5"))
     assert sum(n for name, n in widths(smaller).items() if name != "fc2") == 285
     weak = build("lenet5")
     weak.conv1.weight.data *= 1e-3
-    kept = FilterPruning(sparsity=0.5, scope="global")(weak)
+    kept = FilterPruning(sparsity=0.5, budget="global")(weak)
     assert widths(kept)["conv1"] == 1
     with pytest.raises(CompressionError, match=r"would remove 568 of 570 channels; only 567 can go.*lower the sparsity"):
-        FilterPruning(sparsity=0.998, scope="global")(weak)
+        FilterPruning(sparsity=0.998, budget="global")(weak)
 
 
 def test_counts_over_all_layers_by_hand():
@@ -185,11 +185,11 @@ def test_counts_over_all_layers_by_hand():
     assert counts_over_all(scores, 0.0) == [0, 0]
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-def test_widths_are_kept_to_multiples_where_asked(scope):
-    smaller = FilterPruning(sparsity=0.55, round_to=8, scope=scope)(build("vgg"))
+@pytest.mark.parametrize("budget", ["uniform", "global"])
+def test_widths_are_kept_to_multiples_where_asked(budget):
+    smaller = FilterPruning(sparsity=0.55, round_to=8, budget=budget)(build("vgg"))
     assert all(n % 8 == 0 for name, n in widths(smaller).items() if name != "fc")
-    same = FilterPruning(sparsity=0.5, round_to=10**6, scope=scope)(build("lenet5"))
+    same = FilterPruning(sparsity=0.5, round_to=10**6, budget=budget)(build("lenet5"))
     assert widths(same) == widths(build("lenet5"))
 
 

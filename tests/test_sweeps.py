@@ -321,10 +321,10 @@ def test_any_other_text_is_no_method(text):
 
 
 def test_the_nearest_point_is_of_the_same_steps_and_the_closest_knobs(model, data, store):
-    together = MagnitudePruning(sparsity=0.7, scope="global")
+    together = MagnitudePruning(sparsity=0.7, budget="global")
     pruned = list(sweep([*POINTS, together, *COUNTED[:1]], model, data))
     assert nearest(pruned, MagnitudePruning(sparsity=0.6)).method == "MagnitudePruning(sparsity=0.66)"
-    assert nearest(pruned, MagnitudePruning(sparsity=0.9, scope="global")).method == repr(together)
+    assert nearest(pruned, MagnitudePruning(sparsity=0.9, budget="global")).method == repr(together)
     assert nearest(pruned, MagnitudePruning(sparsity={"*": 0.5})) is not None
     assert nearest(pruned, LinearQuantization()) is nearest([], MagnitudePruning()) is None
     assert nearest(pruned, MagnitudePruning() | LinearQuantization()) is None

@@ -6,13 +6,17 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from compedu.networks.inception import inception
 from compedu.networks.lenet5 import lenet5
 from compedu.networks.lenet300 import lenet300
+from compedu.networks.mobilenet import mobilenet
 from compedu.networks.resnet import resnet
 from compedu.networks.vgg import vgg
 from compedu.specs import parse, text
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {make.__name__: make for make in (lenet300, lenet5, vgg, resnet)}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    make.__name__: make for make in (lenet300, lenet5, vgg, resnet, inception, mobilenet)
+}
 
 
 def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compedu.errors import CompressionError
 from compedu.forms import CReLUFilters, Form, Geometry
 from compedu.graph import find_channels, followed_by_relu
-from compedu.knobs import knob, knobs, method
+from compedu.knobs import inherited, knob, method
 from compedu.methods.compact_filters.pairing import can_be_reordered, pairing_order, reorder_channels
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import replace_layer
@@ -48,7 +48,7 @@ class CReLU(TrainingMethod, SelectiveMethod):
         choices=("paired", "scratch"),
     )
     epochs: int = knob(5, "passes over the training images; 0 shows what pairing alone does", low=0, tour=(0, 20))
-    layers: str = knob("early", knobs(SelectiveMethod)["layers"].help)
+    layers: str = inherited(SelectiveMethod, "layers", default="early")
 
     def __post_init__(self):
         super().__post_init__()

@@ -14,7 +14,7 @@ from compedu.knobs import knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import NO_VALUE
 from compedu.methods.method import Removed, Task
-from compedu.methods.pruning.magnitude import refuse_mapping_when_global
+from compedu.methods.pruning.budgets import refuse_mapping_unless_uniform
 from compedu.networks import parse
 
 
@@ -84,13 +84,13 @@ class FilterPruning(SelectiveMethod):
     sparsity: float = knob(
         0.5, "fraction of the filters taken out", low=0, high=1, open="high", tour=(0.0, 0.9), per_layer=True
     )
-    scope: str = knob("layer", "where the ranking happens", choices=("layer", "global"))
+    budget: str = knob("uniform", "how the removals are shared out among the layers", choices=("uniform", "global"))
     norm: str = knob("l1", "sum of absolute values or of squares", choices=("l1", "l2"))
     round_to: int = knob(1, "keep a multiple of this many filters", low=1, tour=(1, 16))
 
     def __post_init__(self):
         SelectiveMethod.__post_init__(self)
-        refuse_mapping_when_global(self)
+        refuse_mapping_unless_uniform(self)
 
     def compress(self, task: Task) -> nn.Module:
         """Remove channels from every group of coupled layers that is selected."""
@@ -128,7 +128,7 @@ class FilterPruning(SelectiveMethod):
 
     def fractions(self, groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> list[float | Fraction]:
         """Return the fraction of channels that each group loses."""
-        if self.scope == "layer":
+        if self.budget == "uniform":
             return [self.value(group) for group in groups]
         try:
             counts = counts_over_all(scores, self.sparsity)

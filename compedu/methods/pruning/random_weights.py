@@ -1,17 +1,17 @@
 """Random pruning: the control arm of every pruning criterion."""
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from compedu import hashing
 from compedu.forms import Geometry
-from compedu.knobs import knob, method, value_for
-from compedu.methods.layer_method import SelectiveMethod
+from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
-from compedu.methods.pruning.magnitude import keep_largest, prunable, with_masks
+from compedu.methods.pruning.weight_pruning import WeightPruning
 
 
 def random_scores(shape: tuple[int, ...], seed: int, name: str) -> Tensor:
@@ -27,8 +27,8 @@ def random_scores(shape: tuple[int, ...], seed: int, name: str) -> Tensor:
 
 
 @method
-class RandomPruning(SelectiveMethod):
-    r"""Set randomly chosen weights to zero in each layer: what a criterion must beat.
+class RandomPruning(WeightPruning):
+    r"""Set randomly chosen weights to zero: what a criterion must beat.
 
     $m_{ij} = [\,h_{ij} > \tau\,]$, with $h$ an integer hash of place, layer and seed, $\tau$ its `sparsity` quantile.
     Stored: the kept weights at full precision, and their positions as gaps.
@@ -37,21 +37,12 @@ class RandomPruning(SelectiveMethod):
     arXiv:2003.03033 (random pruning is among its baselines).
     """
 
-    topic: ClassVar[str] = "pruning"
-    neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    chance: ClassVar[str] = ""
 
-    sparsity: float = knob(
-        0.8, "fraction of the weights set to zero", low=0, high=1, open="high", tour=(0.0, 0.99), per_layer=True
-    )
+    sparsity: float = inherited(WeightPruning, "sparsity")
+    budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))
     seed: int = knob(0, "which weights are drawn", low=0, high=2**31, tour=(0, 9))
 
-    def compress(self, task: Task) -> nn.Module:
-        """Mask every selected layer."""
-        layers = prunable(task)
-        sparsities = {name: value_for(self.sparsity, name) for name in layers}
-        masks = {
-            name: keep_largest(random_scores(Geometry.of(layers[name]).shape, self.seed, name), sparsity)
-            for name, sparsity in sparsities.items()
-            if sparsity is not None
-        }
-        return with_masks(task, layers, masks)
+    def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Return numbers that know nothing of the weights."""
+        return {name: random_scores(Geometry.of(layer).shape, self.seed, name) for name, layer in layers.items()}

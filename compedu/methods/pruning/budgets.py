@@ -1,0 +1,79 @@
+"""Budgets: how the zeros of a network are shared out among its layers."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from compedu.knobs import value_for
+from compedu.methods.method import Method
+from compedu.methods.pruning.masks import keep_largest, keep_largest_together
+
+BUDGETS = ("uniform", "global", "lamp", "erdos-renyi")  # those that need nothing but the scores
+
+
+def budget_masks(budget: str, scores: Mapping[str, Tensor], sparsity: float | Mapping[str, float]) -> dict[str, Tensor]:
+    """Return a boolean mask for each layer of `scores`, so that a fraction `sparsity` of all weights goes.
+
+    "uniform" takes the same fraction from each layer (or, by hand, what a mapping says; layers that it does not name
+    are left out); "global" ranks all weights together; "lamp" ranks them by `lamp_scores`; "erdos-renyi" keeps the
+    densities of `erdos_renyi_densities`.
+    """
+    if budget == "global":
+        return keep_largest_together(dict(scores), sparsity)
+    if budget == "lamp":
+        return keep_largest_together({name: lamp_scores(score) for name, score in scores.items()}, sparsity)
+    if budget == "erdos-renyi":
+        densities = erdos_renyi_densities({name: tuple(score.shape) for name, score in scores.items()}, 1 - sparsity)
+        sparsity = {name: 1 - density for name, density in densities.items()}
+    given = {name: value_for(sparsity, name) for name in scores}
+    return {name: keep_largest(scores[name], value) for name, value in given.items() if value is not None}
+
+
+def lamp_scores(scores: Tensor) -> Tensor:
+    """Return s_u^2 / sum of s_v^2 over the weights v of the layer that are no smaller than u; float64, shape of `scores`.
+
+    The largest weight of a layer scores 1, so that no layer is emptied before all others have one weight left (Lee,
+    Park, Mo, Ahn, Shin 2021, arXiv:2010.07611, equation 4).
+
+    >>> lamp_scores(torch.tensor([1.0, -2.0, 2.0])).tolist()
+    [0.1111111111111111, 0.5, 1.0]
+    """
+    squares = scores.double().reshape(-1).square()
+    order = squares.argsort(stable=True)
+    left = squares[order].flip(0).cumsum(0).flip(0)
+    result = torch.empty_like(squares)
+    result[order] = squares[order] / left.clamp_min(torch.finfo(torch.float64).tiny)
+    return result.view(scores.shape)
+
+
+def erdos_renyi_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
+    """Return the fraction of weights that each layer keeps: as the sum of its dimensions to their product.
+
+    A common factor makes the density of all layers together `density`; layers that would need more than all of their
+    weights keep them all (Mocanu et al. 2018, arXiv:1707.04780, section 2; with kernel sizes: Evci et al. 2020,
+    arXiv:1911.11134, section 3).
+
+    >>> erdos_renyi_densities({"a": (100, 100), "b": (10, 100)}, 0.1)
+    {'a': 0.07096774193548387, 'b': 0.3903225806451613}
+    """
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
+    kept, dense = density * sum(sizes.values()), set()
+    while True:
+        free = kept - sum(sizes[name] for name in dense)
+        weight = sum(raw[name] * sizes[name] for name in shapes if name not in dense)
+        factor = free / weight if weight else 0.0
+        over = {name for name in shapes if name not in dense and factor * raw[name] > 1}
+        if not over:
+            return {name: 1.0 if name in dense else factor * raw[name] for name in shapes}
+        dense |= over
+
+
+def refuse_mapping_unless_uniform(method: Method) -> None:
+    """Raise `ValueError` when the knob `sparsity` differs by layer although a rule shares the zeros out."""
+    if method.budget != "uniform" and not isinstance(method.sparsity, (int, float)):
+        raise ValueError(
+            f"{type(method).__name__}.sparsity must be one number when budget is {method.budget!r}, got {method.sparsity!r}"
+        )

@@ -1,0 +1,87 @@
+"""Masks: which weights stay, by score; how a mask is put on a layer, and how it is tightened while training."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.forms import Form, Geometry, Masked, kernel_of
+from compedu.methods.layers import NO_VALUE, replace_layer
+from compedu.methods.method import Task
+
+
+def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
+    """Return a boolean mask of the shape of `scores` without the round(sparsity * n) smallest; ties drop the earlier.
+
+    >>> keep_largest(torch.tensor([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
+    [True, False, False, True]
+    """
+    drop = round(sparsity * scores.numel())
+    mask = torch.ones(scores.numel(), dtype=torch.bool)
+    if drop > 0:
+        flat = scores.reshape(-1)
+        threshold = flat.kthvalue(drop).values
+        mask[flat < threshold] = False
+        ties = (flat == threshold).nonzero().squeeze(1)
+        mask[ties[: drop - int((~mask).sum())]] = False
+    return mask.view(scores.shape)
+
+
+def keep_largest_together(scores: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """Return masks as `keep_largest` does, with all layers' `scores` ranked together."""
+    mask = keep_largest(torch.cat([score.reshape(-1) for score in scores.values()]), sparsity)
+    pieces = mask.split([score.numel() for score in scores.values()])
+    return {name: piece.view(score.shape) for (name, score), piece in zip(scores.items(), pieces)}
+
+
+def prunable(task: Task) -> dict[str, nn.Module]:
+    """Return the selected layers that a mask can be put on; other forms are skipped by name."""
+    layers = {}
+    for name, layer in task.selected_layers().items():
+        if isinstance(layer, Form) and not isinstance(layer, Masked):
+            task.skip(name, f"is already compressed ({type(layer).__name__}); prune before that step")
+        else:
+            layers[name] = layer
+    task.refuse_if_nothing_done(len(layers))
+    return layers
+
+
+def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor]) -> nn.Module:
+    """Return the network with `masks` on its layers; a mask that is already there stays in force."""
+    for name, layer in layers.items():
+        if name not in masks:
+            task.skip(name, NO_VALUE)
+            continue
+        mask = masks[name] & layer.mask if isinstance(layer, Masked) else masks[name]
+        refuse_empty(task, name, mask)
+        form = Masked(Geometry.of(layer), kernel_of(layer), mask, layer.bias)
+        task.model = replace_layer(task.model, name, form)
+    task.refuse_if_nothing_done(len(masks))
+    return task.model
+
+
+def masked_layers(task: Task) -> dict[str, Masked]:
+    """Put a mask that keeps everything on each layer that can have one; return these layers by name, in order."""
+    layers = prunable(task)
+    with_masks(task, layers, {name: torch.ones(Geometry.of(layer).shape, dtype=torch.bool) for name, layer in layers.items()})
+    return {name: task.model.get_submodule(name) if name else task.model for name in layers}
+
+
+def tighten(task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:
+    """Take weights away from masked `layers` in place: what `masks` drop, and what was gone already, is zero."""
+    for name, layer in layers.items():
+        mask = masks[name] & layer.mask
+        refuse_empty(task, name, mask)
+        layer.mask.copy_(mask)
+        with torch.no_grad():
+            layer.weight.mul_(mask)
+
+
+def refuse_empty(task: Task, name: str, mask: Tensor) -> None:
+    """Raise `CompressionError` for a mask that leaves a layer without any weight."""
+    if not bool(mask.any()) and math.prod(mask.shape) > 0:
+        raise CompressionError(
+            f"{task.method!r} would leave no weight in {name} (shape {tuple(mask.shape)}); lower the sparsity or "
+            f"exclude the layer with layers='-{name}'"
+        )
