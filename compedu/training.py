@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.std import tqdm
 
 from compedu import hashing
+from compedu.datasets.augmentation import mirrored, shifted
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.evaluation import shape_of
@@ -32,9 +33,10 @@ AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
 class Recipe:
     """How to train: passes over the data, peak learning rate, batch size, decoupled weight decay, seed of the order.
 
-    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine (Loshchilov
-    and Hutter 2017, arXiv:1608.03983); the optimizer is AdamW (arXiv:1711.05101). `shift` moves each training image by
-    up to that many pixels, at random; `mirror` swaps left and right in half of them.
+    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine, and does so
+    anew in each of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer is
+    AdamW (arXiv:1711.05101). `shift` moves each training image by up to that many pixels, at random; `mirror` swaps
+    left and right in half of them.
     """
 
     epochs: int
@@ -45,9 +47,20 @@ class Recipe:
     seed: int = 0
     shift: int = 0
     mirror: bool = False
+    cycles: int = 1
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Return how many steps one pass over so many training images takes."""
+        return math.ceil(images / self.batch)
+
+    def steps(self, images: int) -> int:
+        """Return how many steps the whole training takes on so many training images."""
+        return self.epochs * self.steps_per_epoch(images)
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate at `step` of `steps`."""
+        steps //= self.cycles
+        step %= steps
         rise = max(1, int(self.warm_up * steps))
         if step < rise:
             return self.lr * (step + 1) / rise
@@ -205,8 +218,8 @@ class _Run:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, data: Dataset, path: Path | None
     ):
         self.model, self.optimizer, self.recipe, self.data, self.path = model, optimizer, recipe, data, path
-        self.per_epoch = math.ceil(len(data.x_train) / recipe.batch)
-        self.steps = recipe.epochs * self.per_epoch
+        self.per_epoch = recipe.steps_per_epoch(len(data.x_train))
+        self.steps = recipe.steps(len(data.x_train))
         self.losses: list[float] = []
         self.saved_at = time.monotonic()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -289,19 +302,3 @@ class _Run:
                 _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-
-
-def shifted(x: Tensor, by: int, seed: int) -> Tensor:
-    """Return images (N, channels, height, width), each moved by -by..by pixels down and right; edges are repeated."""
-    generator = torch.Generator().manual_seed(seed)
-    moves = torch.randint(0, 2 * by + 1, (len(x), 2), generator=generator)
-    wide = F.pad(x, (by, by, by, by), mode="replicate")
-    rows = moves[:, :1] + torch.arange(x.shape[2])
-    columns = moves[:, 1:] + torch.arange(x.shape[3])
-    return wide[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def mirrored(x: Tensor, seed: int) -> Tensor:
-    """Return images (N, channels, height, width), about half of them with left and right swapped."""
-    swap = torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < 0.5
-    return torch.where(swap[:, None, None, None], x.flip(3), x)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from compedu.datasets.augmentation import mirrored, shifted
 from compedu.datasets.digits import digits
 from compedu.errors import Cancelled, CompressionError
 from compedu.networks import build
-from compedu.training import Recipe, cross_entropy, fit, listening, shifted
+from compedu.training import Recipe, cross_entropy, fit, listening
 
 DATA = digits().shortened(train=200, validation=50, test=50)
 RECIPE = Recipe(epochs=2, batch=32, shift=1)
@@ -165,3 +166,19 @@ def test_dropout_draws_by_seed_and_step_so_that_a_run_is_repeated_and_resumed(tm
         results.append(torch.cat([p.flatten() for p in model.parameters()]))
         assert stop is not None or torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_mirrored_images_are_copies_with_left_and_right_swapped_in_about_half():
+    x = torch.arange(12.0).reshape(1, 1, 3, 4).repeat(400, 1, 1, 1)
+    swapped = mirrored(x, seed=0)
+    left = (swapped == x).flatten(1).all(1)
+    assert torch.equal(swapped[~left], x[~left].flip(3)) and 160 < int(left.sum()) < 240
+    assert torch.equal(mirrored(x, seed=0), swapped) and not torch.equal(mirrored(x, seed=1), swapped)
+
+
+def test_the_learning_rate_rises_and_falls_anew_in_each_cycle():
+    whole, cycled = Recipe(epochs=2, lr=1.0), Recipe(epochs=6, lr=1.0, cycles=3)
+    once = [whole.rate(step, 20) for step in range(20)]
+    assert [cycled.rate(step, 60) for step in range(60)] == once * 3
+    assert max(once) == 1.0 and once[-1] < 0.01
+    assert cycled.steps(130) == 6 * cycled.steps_per_epoch(130) == 18

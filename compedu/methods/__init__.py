@@ -6,11 +6,19 @@ from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import TOPICS, Method, Skipped, compression_of
 from compedu.methods.pipeline import Pipeline
+from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.pruning.filters import FilterPruning
+from compedu.methods.pruning.gradual import GradualPruning
+from compedu.methods.pruning.iterative import IterativePruning
 from compedu.methods.pruning.magnitude import MagnitudePruning
+from compedu.methods.pruning.movement import MovementPruning
+from compedu.methods.pruning.patterns import PatternPruning
+from compedu.methods.pruning.random_filters import RandomFilterPruning
 from compedu.methods.pruning.random_weights import RandomPruning
+from compedu.methods.pruning.sparse_training import SparseTraining
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
+from compedu.methods.training.batch_norm import BatchNormReestimation
 from compedu.methods.training.fine_tune import FineTune
 from compedu.methods.training.small_dense import SmallDense
 from compedu.methods.training_method import TrainingMethod
@@ -18,13 +26,21 @@ from compedu.methods.training_method import TrainingMethod
 METHODS: tuple[type[Method], ...] = (
     MagnitudePruning,
     RandomPruning,
+    PatternPruning,
+    IterativePruning,
+    GradualPruning,
+    SparseTraining,
+    MovementPruning,
+    OptimalBrainDamage,
     FilterPruning,
+    RandomFilterPruning,
     LinearQuantization,
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,
     SoftTargetDistillation,
     FineTune,
+    BatchNormReestimation,
     SmallDense,
 )
 

@@ -1,12 +1,14 @@
 """Masks: which weights stay, by score; how a mask is put on a layer, and how it is tightened while training."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.forms import Form, Geometry, Masked, kernel_of
+from compedu.knobs import value_for
 from compedu.methods.layers import NO_VALUE, replace_layer
 from compedu.methods.method import Task
 
@@ -61,11 +63,12 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
     return task.model
 
 
-def masked_layers(task: Task) -> dict[str, Masked]:
-    """Put a mask that keeps everything on each layer that can have one; return these layers by name, in order."""
+def masked_layers(task: Task, sparsity: float | Mapping[str, float]) -> dict[str, Masked]:
+    """Put a mask that keeps everything on each layer that `sparsity` has a value for; return these layers by name."""
     layers = prunable(task)
-    with_masks(task, layers, {name: torch.ones(Geometry.of(layer).shape, dtype=torch.bool) for name, layer in layers.items()})
-    return {name: task.model.get_submodule(name) if name else task.model for name in layers}
+    shapes = {name: Geometry.of(layer).shape for name, layer in layers.items() if value_for(sparsity, name) is not None}
+    with_masks(task, layers, {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()})
+    return {name: task.model.get_submodule(name) for name in shapes}
 
 
 def tighten(task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:

@@ -1,0 +1,80 @@
+"""Iterative pruning: prune a little, retrain inside the mask, prune again."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from compedu.errors import CompressionError
+from compedu.forms import Masked
+from compedu.graph.trace import layer_calls, only_consumer, trace
+from compedu.knobs import inherited, knob, method
+from compedu.methods.method import Task
+from compedu.methods.pruning.scheduled import ScheduledPruning
+from compedu.methods.training_method import TrainingMethod
+from compedu.training import Recipe
+
+
+def geometric_sparsity(final: float, rounds_done: int, rounds: int) -> float:
+    """Return the sparsity after some of `rounds`, each of which takes the same share of what is left.
+
+    >>> round(geometric_sparsity(0.84, 1, 2), 12)
+    0.6
+    """
+    return final if rounds_done == rounds else 1 - (1 - final) ** (rounds_done / rounds)
+
+
+@method
+class IterativePruning(ScheduledPruning):
+    r"""Prune the smallest weights in several rounds, and retrain what is left after each.
+
+    $s_r = 1 - (1 - s)^{r/R}$ after round $r$ of $R$: each round removes the same share of the weights that are left.
+    Dropout before a pruned layer is weakened to $p\sqrt{C_r/C}$, as fewer of its $C$ weights overfit less.
+    Stored: the kept weights at full precision, and their positions as gaps.
+    Skips: layers that are not linear or convolutional; forms other than masked ones.
+    Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3.
+    """
+
+    rounds: int = knob(3, "how often is pruned and retrained", low=1, tour=(1, 10))
+    epochs: int = inherited(TrainingMethod, "epochs", default=3, help="passes over the training images in each round")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The knobs as the training loop takes them: the learning rate rises and falls in each round."""
+        return replace(super().recipe, epochs=self.rounds * self.epochs, cycles=self.rounds)
+
+    def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
+        """Prune, train for the epochs of a round, and so on."""
+        steps = self.recipe.steps(len(task.data.x_train)) // self.rounds
+        dropouts = dropouts_before(task.model, layers)
+
+        def begin(done: int) -> None:
+            self.prune(task, layers, lambda final: geometric_sparsity(final, done, self.rounds))
+            for dropout, (strength, layer) in dropouts.items():
+                dropout.p = strength * math.sqrt(layer.mask.float().mean().item())
+
+        def after_step(model: nn.Module, step: int) -> None:
+            done, rest = divmod(step + 1, steps)
+            if rest == 0 and done < self.rounds:
+                begin(done + 1)
+
+        begin(1)
+        return self.train(task.model, task.data, after_step=after_step)
+
+
+def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.Module, tuple[float, Masked]]:
+    """Return the dropouts whose output one of `layers` alone reads, each with its strength and that layer.
+
+    None where the network cannot be traced: there, dropout keeps its strength.
+    """
+    try:
+        calls = layer_calls(trace(model))
+    except CompressionError:
+        return {}
+    found = {}
+    for name, nodes in calls.items():
+        dropout, reader = model.get_submodule(name), only_consumer(nodes[0])
+        if isinstance(dropout, nn.modules.dropout._DropoutNd) and reader is not None and reader.target in layers:
+            found[dropout] = (dropout.p, layers[reader.target])
+    return found

@@ -1,0 +1,104 @@
+"""Schedules: sparsity over time by its formula, masks that only tighten, and what pruning in portions is good for."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import compedu as ce
+from compedu.methods import FineTune, GradualPruning, IterativePruning, MagnitudePruning
+from compedu.methods.pruning.gradual import cubic_sparsity
+from compedu.methods.pruning.iterative import geometric_sparsity
+from compedu.training import listening
+
+LAYERS = ("conv1", "conv2", "fc1", "fc2")
+
+
+def few(train=640):
+    return ce.load_data("digits").shortened(train=train, validation=200, test=8)
+
+
+def watched(method, data):
+    """The masks of the network after every step, and the result."""
+    masks = []
+    with listening(lambda step: masks.append({name: step.model.get_submodule(name).mask.clone() for name in LAYERS})):
+        result = method(ce.trained("lenet5", "digits"), data)
+    return masks, result
+
+
+def sparsities(masks):
+    return [1 - sum(int(m.sum()) for m in one.values()) / sum(m.numel() for m in one.values()) for one in masks]
+
+
+def test_the_cubic_curve_by_hand():
+    assert [cubic_sparsity(0.8, p) for p in (0, 0.5, 1, 2)] == [0, pytest.approx(0.7), 0.8, 0.8]
+
+
+def test_each_round_takes_the_same_share_of_what_is_left():
+    left = [1 - geometric_sparsity(0.9, r, 4) for r in range(5)]
+    assert left[0] == 1 and left[-1] == pytest.approx(0.1)
+    shares = [after / before for before, after in zip(left, left[1:])]
+    assert max(shares) == pytest.approx(min(shares))
+
+
+def test_gradual_masks_follow_the_curve_and_only_tighten():
+    masks, result = watched(GradualPruning(epochs=4, every=5, ramp=0.5, sparsity=0.9), few())
+    assert len(masks) == 40
+    found = sparsities(masks)
+    for step, sparsity in enumerate(found, start=1):
+        reached = step - step % 5 if step < 20 else 20
+        assert sparsity == pytest.approx(cubic_sparsity(0.9, reached / 20), abs=1e-3)
+    for before, after in zip(masks, masks[1:]):
+        assert all(not (after[name] & ~before[name]).any() for name in LAYERS)
+    for name in LAYERS:
+        layer = result.get_submodule(name)
+        assert not layer.dense()[~layer.mask].any()
+
+
+def test_the_final_sparsity_is_reached_however_short_the_training():
+    _, result = watched(GradualPruning(epochs=1, every=100, ramp=0.01), few(64))
+    assert sparsities([{name: result.get_submodule(name).mask for name in LAYERS}])[0] == pytest.approx(0.9, abs=1e-3)
+
+
+def test_iterative_rounds_prune_at_their_starts_and_train_between():
+    masks, _ = watched(IterativePruning(rounds=3, epochs=2, sparsity=0.9), few())
+    found = sparsities(masks)
+    assert len(found) == 3 * 2 * 10
+    # a step is shown after the pruning that follows it: the first of a round stands one step before
+    for start, done in ((0, 1), (20, 2), (40, 3)):
+        assert found[start] == found[start + 18] == pytest.approx(1 - 0.1 ** (done / 3), abs=1e-3)
+
+
+@pytest.mark.parametrize("budget", ["uniform", "global", "lamp", "erdos-renyi"])
+@pytest.mark.parametrize("cls", [GradualPruning, IterativePruning])
+def test_every_budget_is_kept(cls, budget):
+    _, result = watched(cls(epochs=1, sparsity=0.8, budget=budget), few(128))
+    assert sparsities([{name: result.get_submodule(name).mask for name in LAYERS}])[0] == pytest.approx(0.8, abs=2e-3)
+
+
+def test_sparsities_by_layer_are_reached_and_other_layers_named():
+    result = GradualPruning(epochs=1, sparsity={"fc*": 0.9, "conv2": 0.5})(ce.trained("lenet5", "digits"), few(64))
+    assert not isinstance(result.conv1, ce.forms.Masked)
+    assert [s.layer for s in result.compression.skipped] == ["conv1"]
+    assert result.fc1.mask.float().mean().item() == pytest.approx(0.1, abs=1e-3)
+    assert result.conv2.mask.float().mean().item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_one_round_is_pruning_followed_by_fine_tuning():
+    model, data = ce.trained("lenet5", "digits"), few()
+    once = IterativePruning(rounds=1, epochs=2, sparsity=0.8, lr=1e-3)(model, data)
+    pair = (MagnitudePruning(sparsity=0.8) | FineTune(epochs=2, lr=1e-3))(model, data)
+    for name in LAYERS:
+        assert torch.equal(once.get_submodule(name).dense(), pair.get_submodule(name).dense())
+
+
+def test_dropout_weakens_with_the_root_of_what_is_left():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 10))
+    seen = []
+    with listening(lambda step: seen.append(step.model[3].p)):
+        IterativePruning(rounds=2, epochs=1, sparsity=0.84)(model, few(64))
+    assert seen[0] == pytest.approx(0.5 * math.sqrt(0.16)) and model[3].p == 0.5  # one step a round: the next has begun
+    result = IterativePruning(rounds=1, epochs=1, sparsity=0.75, layers="-4")(model, few(64))
+    assert result[3].p == 0.5  # the layer behind it kept its weights
