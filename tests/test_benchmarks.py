@@ -12,7 +12,7 @@ import compedu as ce
 from compedu.forms import Coded, kernel_of
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SECTIONS = ("explorer", "file_bytes", "int8", "magnitude")
+SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "magnitude", "sparse")
 
 
 class Scripts(dict):
@@ -114,4 +114,66 @@ def test_every_method_that_does_not_train_is_compared_and_the_others_are_named(s
     script = scripts["bench_file_bytes"]
     quick = {cls.__name__ for cls in ce.METHODS if cls().needs != "training"}
     assert quick <= {type(method).__name__ for method in script.COMPARED}
-    assert set(script.LEFT_OUT) == {"SoftTargetDistillation", "FineTune", "SmallDense"}
+    left_out = [cls for cls in ce.METHODS if cls.__name__ in script.LEFT_OUT]
+    assert left_out and all(cls().needs == "training" for cls in left_out)
+
+
+def test_both_sides_of_filter_pruning_remove_the_same_filters_where_the_criterion_is_the_same(scripts):
+    script = scripts["bench_filter_pruning"]
+    model, data = ce.load("lenet5", "digits")
+    ours = ce.FilterPruning(sparsity=0.5)(model, data)
+    alike = {}
+    for criterion in script.CRITERIA:
+        theirs, gone = script.torch_pruned(model, data, 0.5, criterion)
+        script.counted(ours, theirs, data)
+        alike[criterion] = script.gone_alike(model, ours, gone, data)
+        same = all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+        assert same == (alike[criterion] == 1)
+    assert alike["first layer's filters"] == 1 > alike["its default, p=1"] > 0.5
+
+
+def test_filter_pruning_is_not_compared_at_different_numbers_of_channels(scripts):
+    script = scripts["bench_filter_pruning"]
+    model, data = ce.load("lenet5", "digits")
+    theirs, _ = script.torch_pruned(model, data, 0.25, "first layer's filters")
+    with pytest.raises(AssertionError, match="different numbers"):
+        script.counted(ce.FilterPruning(sparsity=0.5)(model, data), theirs, data)
+
+
+def test_networks_with_equal_channels_are_one_row_and_the_one_not_rounded_is_first(scripts):
+    smaller_networks = scripts["bench_channels"].smaller_networks
+    model, data = ce.load("vgg", "glyphs")
+    half = smaller_networks(model, data, 0.5, (16, 1, 8))
+    assert [small.multiples for small in half] == [(1, 8, 16)]
+    assert sorted(set(half[0].channels[:-1])) == [16, 32, 64, 112]
+    single, *rounded = smaller_networks(model, data, 0.3, (16, 1, 8))
+    assert single.multiples == (1,) and [small.multiples for small in rounded] == [(8,), (16,)]
+    assert single.macs < rounded[0].macs < rounded[1].macs and single.channels[0] % 8
+    assert all(channels % 16 == 0 for channels in rounded[1].channels[:-1])
+
+
+def sparse_cell(script, sparsity: float, by_rule: str, csr_s: float):
+    """A comparison with a dense layer that takes 1 s, in nine rounds without any noise."""
+    seconds = {script.DENSE: [1.0] * 9, script.again(script.DENSE): [1.0] * 9, script.CSR: [csr_s] * 9}
+    return script.Cell(sparsity, by_rule, script.Rounds(seconds))
+
+
+@pytest.mark.parametrize(("by_rule", "csr_s", "loss"), [
+    ("CSR", 2.0, 2.0), ("dense", 2.0, 1.0), ("CSR", 0.5, 1.0), ("dense", 0.5, 2.0), ("CSR", 1.0, 1.0), ("dense", 1.0, 1.0),
+])  # fmt: skip
+def test_the_rule_for_sparse_rows_loses_where_it_takes_the_slower_kernel(scripts, by_rule, csr_s, loss):
+    assert sparse_cell(scripts["bench_sparse"], 0.9, by_rule, csr_s).loss == loss
+
+
+def test_sparse_rows_pay_from_where_they_never_lose_again(scripts):
+    script = scripts["bench_sparse"]
+    fast, slow = ((lambda sparsity, s=s: sparse_cell(script, sparsity, "dense", s)) for s in (0.5, 2.0))
+    assert script.pays_from([slow(0.5), fast(0.8), slow(0.9), fast(0.95), fast(0.99)]) == "95%"
+    assert script.pays_from([fast(0.5), fast(0.8)]) == "50%"
+    assert script.pays_from([fast(0.5), slow(0.8)]) == "never"
+
+
+def test_sparse_layers_have_as_many_zeros_as_said(scripts):
+    weight = torch.ones(10, 30)
+    for sparsity in (0.5, 0.7, 0.99):
+        assert int((scripts["bench_sparse"].pruned(weight, sparsity) == 0).sum()) == round(300 * sparsity)
