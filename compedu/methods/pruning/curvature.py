@@ -1,0 +1,169 @@
+"""Curvature of the loss: what single images send back into a layer, and how the loss bends along each of its weights.
+
+The mean cross entropy of a network with scores z has, for its weights w, the generalized Gauss-Newton matrix
+G = mean over images of J^T (diag(p) - p p^T) J with J = dz/dw and p = softmax(z). Where z is piecewise linear in each
+single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal of G is the diagonal of the Hessian itself:
+what G leaves out is the second derivative of z along one weight, which is then zero.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compedu import hashing
+from compedu.datasets.dataset import Dataset
+from compedu.evaluation import scores_of
+from compedu.forms import Form, Geometry
+from compedu.methods.method import Task
+
+CURVATURES = ("gauss-newton", "fisher", "sampled")
+VALUES = 2**16  # of the images that run at once: it bounds the memory
+Call = tuple[Tensor, Tensor]  # what a layer read, and the gradient at what it gave
+
+
+def drawn_images(model: nn.Module, data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return `count` training images, or all if there are fewer, drawn by `seed`, and their labels.
+
+    Raises `CompressionError` when they do not fit `model`.
+    """
+    chosen = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(seed))[:count]
+    scores_of(model, data.x_train[:1], data)
+    return data.x_train[chosen], data.y_train[chosen]
+
+
+def softmax_root(scores: Tensor) -> Tensor:
+    """Return S (N, classes, classes), float64, with S S^T = diag(p) - p p^T for p = softmax(scores), scores (N, classes).
+
+    It is the Hessian of the cross entropy for the scores (Schraudolph 2002, Fast curvature matrix-vector products,
+    section 3).
+
+    >>> softmax_root(torch.zeros(1, 2)).round(decimals=4)[0].tolist()
+    [[0.3536, -0.3536], [-0.3536, 0.3536]]
+    """
+    p = scores.double().softmax(1)
+    return torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
+
+
+def directions(scores: Tensor, labels: Tensor, curvature: str, generator: torch.Generator) -> Tensor:
+    """Return vectors (count, N, classes) over the scores, the squares of whose gradients sum up to the curvature.
+
+    "gauss-newton": the columns of `softmax_root`, one for each class; "fisher": the gradient of the loss for the true
+    `labels`; "sampled": the same for labels drawn from the network's own prediction.
+    """
+    if curvature == "gauss-newton":
+        return softmax_root(scores).permute(2, 0, 1)
+    p = scores.double().softmax(1)
+    if curvature == "sampled":
+        labels = p.multinomial(1, generator=generator).squeeze(1)
+    return (p - F.one_hot(labels, p.shape[1]))[None]
+
+
+def backward_signals(
+    model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor, curvature: str, generator: torch.Generator
+) -> Iterator[tuple[int, dict[str, list[Call]]]]:
+    """Yield the number of images of a part of `x`, and for each of `layers` its calls, once for each of `directions`.
+
+    A call is what the layer read, and the gradient of one direction at what it gave; layers that the images do not reach
+    are left out. `x` is (N, ...), `y` (N,); the network should be in evaluation mode, where no image sees another.
+    """
+    at_once = max(1, VALUES // x[0].numel())
+    for images, labels in zip(x.split(at_once), y.split(at_once)):
+        scores, calls = _forward(model, layers, images)
+        outputs = [output for found in calls.values() for _, output in found]
+        for direction in directions(scores.detach(), labels, curvature, generator) if outputs else ():
+            gradients = iter(torch.autograd.grad(
+                scores, outputs, direction.to(scores.dtype), retain_graph=True, allow_unused=True, materialize_grads=True
+            ))  # fmt: skip
+            yield len(images), {name: [(read, next(gradients)) for read, _ in found] for name, found in calls.items()}
+
+
+def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> tuple[Tensor, dict[str, list[Call]]]:
+    """Return the scores of `images`, part of a graph, and for each layer what it read and gave at each call."""
+    calls: dict[str, list[Call]] = {}
+
+    def keep(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        read = layer.act(inputs[0]) if isinstance(layer, Form) else inputs[0]
+        # Copies, because the network may go on to change both in place.
+        calls.setdefault(name, []).append((precise(read.detach().clone()), output))
+        return output.clone()
+
+    hooks = [layer.register_forward_hook(partial(keep, name)) for name, layer in layers.items()]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            return model(images.detach().clone().requires_grad_().clone()), calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """Return `tensor` in single precision or better: squares of half-precision numbers vanish or overflow."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def patches(geometry: Geometry, call: Call) -> Call:
+    """Return what each output position read, (M, groups, inputs, positions), and its gradients, (M, groups, outputs, positions).
+
+    Inputs and outputs are those of one group; a linear layer has one group. The kernel's gradient is the product of both.
+    """
+    read, gradient = call[0], precise(call[1])
+    if geometry.kind == "linear":
+        return tuple(part.reshape(len(part), 1, -1, part.shape[-1]).mT for part in (read, gradient))
+    columns = F.unfold(read, geometry.shape[2:], geometry.dilation, geometry.padding, geometry.stride)
+    return tuple(part.reshape(len(part), geometry.groups, -1, columns.shape[-1]) for part in (columns, gradient))
+
+
+def kernel_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
+    """Return the gradient of each of `images` for the kernel of one layer, (images, *shape)."""
+    total = 0
+    for call in calls:
+        columns, gradients = patches(geometry, call)
+        made = (gradients @ columns.mT).reshape(len(columns), *geometry.shape)
+        total = total + made.unflatten(0, (images, -1)).sum(1)  # a network may cut an image into several rows of a batch
+    return total
+
+
+def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
+    """Return the sum over the images of the squared gradients for the kernel of one layer, of the kernel's shape."""
+    if geometry.kind == "linear" and len(calls) == 1 and calls[0][0].shape[:-1] == (images,):
+        read, gradient = calls[0]
+        return precise(gradient).square().mT @ read.square()  # the square of a product of two numbers, no matrix is made
+    return kernel_gradients(geometry, calls, images).square().sum(0)
+
+
+def curvature_diagonals(
+    model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor, curvature: str, seed: int = 0
+) -> dict[str, Tensor]:
+    """Return for each of `layers` that images `x` (N, ...) with labels `y` reach the curvature along each weight.
+
+    "gauss-newton" is the diagonal of G above, at the price of one backward pass for each class; "sampled" estimates it
+    without bias by one pass, with labels drawn by `seed` (Martens 2020, arXiv:1412.1193, section 5); "fisher" is the
+    empirical Fisher, the mean squared gradient of single images, which is something else wherever the network errs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, Tensor] = {}
+    for images, signals in backward_signals(model, layers, x, y, curvature, generator):
+        for name, calls in signals.items():
+            sums[name] = sums.get(name, 0) + squared_gradients(Geometry.of(layers[name]), calls, images)
+    return {name: total / len(x) for name, total in sums.items()}
+
+
+_kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict[str, Tensor]]] = WeakKeyDictionary()
+
+
+def task_diagonals(
+    task: Task, layers: Mapping[str, nn.Module], curvature: str, images: int, seed: int
+) -> dict[str, Tensor]:
+    """Return `curvature_diagonals` of the task's network on `drawn_images`; the last ones of each network are kept.
+
+    What a slider moves, such as the sparsity, needs the same curvature again and again.
+    """
+    key = (hashing.model_digest(task.source), task.data.digest, tuple(layers), curvature, images, seed)
+    if _kept.get(task.source, (None,))[0] != key:
+        x, y = drawn_images(task.model, task.data, images, seed)
+        _kept[task.source] = key, curvature_diagonals(task.model, layers, x, y, curvature, seed)
+    return dict(_kept[task.source][1])
