@@ -2,11 +2,15 @@
 
 import json
 import math
+import tempfile
+from functools import cache
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import compedu as ce
 from compedu.course import LabBook, check, predict, show
 from compedu.errors import CompressionError
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
@@ -68,6 +72,51 @@ def wilson_plain(correct, total):
     return (middle - half) / (1 + square), (middle + half) / (1 + square)
 
 
+
+def filled_gaps(places, density, bits):
+    """A weight needs one code, and one more for each whole filler in the gap before it, a geometric number."""
+    through = (1 - density) ** (2**bits - 1)
+    return places * density / (1 - through) * bits / 8
+
+
+def thinned(tensors, gone, made_by=("stem", "norm", "conv2", "norm2"), read_by=("conv1.weight", "fc.weight")):
+    kept = [channel for channel in range(len(tensors["stem.weight"])) if channel not in gone]
+    cut = {name: value[kept] for name, value in tensors.items() if name.split(".")[0] in made_by}
+    return tensors | cut | {name: tensors[name][:, kept] for name in read_by}
+
+
+def unshifted(tensors, gone):
+    """Leaves the shifts of the wrong channels: sorted by size instead of by place."""
+    order = tensors["norm.bias"].argsort()
+    return thinned(tensors, gone) | {"norm.bias": thinned(tensors | {"norm.bias": tensors["norm.bias"][order]}, gone)["norm.bias"]}
+
+
+def zeroed(tensors, gone):
+    """Zeroes the filters and leaves everything else, the shifts of the batch norms included, as it was."""
+    cut = {name: value.clone() for name, value in tensors.items()}
+    for name in ("stem.weight", "conv2.weight"):
+        cut[name][gone] = 0
+    return cut
+
+
+@cache
+def pruned_file(method, save=None):
+    path = Path(tempfile.mkdtemp()) / "small.compedu"
+    model, data = ce.load("lenet5", "glyphs")
+    (save or ce.save)(method(model, data), path)
+    return path
+
+
+def saved_dense(model, path):
+    """Saves a masked network the ordinary way, its zeros as numbers."""
+    dense = ce.build("lenet5(size=32, classes=20)")
+    for name, layer in dense.named_modules():
+        if hasattr(layer, "weight"):
+            masked = model.get_submodule(name)
+            layer.weight.data, layer.bias.data = masked.dense().detach(), masked.bias.detach()
+    ce.save(dense, path)
+
+
 RIGHT = {
     "interval": [wilson, wilson_by_search, wilson_plain],
     "paired": [exact, scipy_exact],
@@ -82,6 +131,9 @@ RIGHT = {
         TruncatedSVD(rank={"fc1": 60}, layers="fc1") | LinearQuantization(bits=5),
         TruncatedSVD(rank={"fc1": 60, "conv2": 25}, layers="fc1 conv2") | LinearQuantization(bits=4),
     ],
+    "gap_bytes": [filled_gaps, lambda n, d, b: sum(n * d * (1 - d) ** (k * (2**b - 1)) for k in range(5000)) * b / 8],
+    "thin": [thinned, lambda tensors, gone: thinned(tensors, gone[::-1])],
+    "pruned_file": [pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp") | LinearQuantization(bits=8))],
 }
 WRONG = {
     "interval": [wald, lambda c, n: wilson(c, n, 1.645), lambda c, n: (0.0, 1.0)],
@@ -93,6 +145,22 @@ WRONG = {
     ],
     "largest_rank": [lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n), lambda m, n: max(1, (m * n - 1) // (m + n))],
     "quantized_bytes": [lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8, lambda w, o, b: math.ceil(w * b / 8) + 2 * o],
+    "gap_bytes": [
+        lambda n, d, b: n * d * b / 8, lambda n, d, b: n * d * 32 / 8, lambda n, d, b: n * b / 8,
+        lambda n, d, b: n * d / (1 - (1 - d) ** (2**b)) * b / 8,  # the code of all ones taken for a gap of its own
+        lambda n, d, b: n * d * (1 + (1 - d) ** (2**b - 1)) * b / 8,  # one filler at most
+    ],
+    "thin": [
+        zeroed, unshifted, lambda tensors, gone: thinned(tensors, gone, read_by=("fc.weight",)),
+        lambda tensors, gone: thinned(tensors, gone, made_by=("stem", "norm", "conv2")),
+        lambda tensors, gone: thinned(tensors, gone) | {"conv1.weight": tensors["conv1.weight"][:-len(gone)]},
+        lambda tensors, gone: thinned(tensors, [channel + 1 for channel in gone]), lambda tensors, gone: None,
+        lambda tensors, gone: tensors["no such tensor"],
+    ],
+    "pruned_file": [
+        pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp"), saved_dense), pruned_file(MagnitudePruning(sparsity=0.9)),
+        pruned_file(MagnitudePruning(sparsity=0.8, budget="lamp")), "no such file", 3, Path(__file__),
+    ],
     "budget": [
         MagnitudePruning(sparsity=0.97), LinearQuantization(bits=3), "half of it", FineTune(), LinearQuantization(bits=2, clipping="mse"),
         MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5), LinearQuantization(bits=5) | MagnitudePruning(sparsity=0.6),

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from compedu.course import start_here, tour
+from compedu.course import pruning, start_here, tour
 
-CHECKS: dict[str, Callable[[Any], str]] = {check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS)}
+CHECKS: dict[str, Callable[[Any], str]] = {check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS, *pruning.CHECKS)}
 
 
 class NotYet(AssertionError):
