@@ -12,7 +12,8 @@ from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.graph import find_channels
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD
-from compedu.methods.pruning.filters import channel_scores, counts_over_all, filter_norms
+from compedu.methods.pruning.channel_pruning import counts_over_all
+from compedu.methods.pruning.filter_criteria import kernel_scores
 from compedu.methods.pruning.random_weights import random_scores
 from compedu.networks import build
 from compedu.networks.shipped import trained
@@ -118,13 +119,13 @@ def test_random_scores_never_change():
 # Filter pruning
 
 
-@pytest.mark.parametrize("norm", ["l1", "l2"])
-def test_filters_of_smallest_norm_go_as_in_torch(norm):
+@pytest.mark.parametrize("criterion", ["l1", "l2"])
+def test_filters_of_smallest_norm_go_as_in_torch(criterion):
     model, theirs = build("lenet5"), build("lenet5")
-    smaller = FilterPruning(sparsity=0.3, norm=norm)(model)
+    smaller = FilterPruning(sparsity=0.3, criterion=criterion)(model)
     for name in LAYERS[:3]:
         layer = theirs.get_submodule(name)
-        prune.ln_structured(layer, "weight", amount=0.3, n=1 if norm == "l1" else 2, dim=0)
+        prune.ln_structured(layer, "weight", amount=0.3, n=1 if criterion == "l1" else 2, dim=0)
         kept = layer.weight_mask.flatten(1).any(1)
         assert torch.equal(smaller.get_submodule(name).bias, model.get_submodule(name).bias[kept])
     assert widths(smaller) == {"conv1": 14, "conv2": 35, "fc1": 350, "fc2": 10}
@@ -140,7 +141,7 @@ def test_the_smaller_network_computes_what_the_silenced_one_does(spec):
     smaller = FilterPruning(sparsity=0.6)(model)
     channels = find_channels(model, torch.randn(1, 1, size, size))
     removal = {
-        group.name: channel_scores(model, group, "l1").argsort(stable=True)[: group.removable(0.6)].tolist()
+        group.name: kernel_scores(model, group, "l1").argsort(stable=True)[: group.removable(0.6)].tolist()
         for group in channels.groups
     }
     x = torch.randn(3, 1, size, size, dtype=torch.float64)
@@ -155,17 +156,12 @@ def test_layers_that_are_added_lose_the_same_channels_by_their_common_mean():
     model.stage1[0].conv2.weight.data[5] *= 0.01  # of 144 weights, against 9 in the first layer
     group = next(g for g in find_channels(model, torch.randn(1, 1, 32, 32)).groups if g.name == "conv")
     assert set(group.producers) == {"conv", "stage1.0.conv2"}
-    scores = channel_scores(model, group, "l1")
+    scores = kernel_scores(model, group, "l1")
     assert scores.argsort()[:2].tolist() == [5, 3]
     torch.testing.assert_close(scores[[3, 5]], torch.tensor([(9 * 0.01 + 144) / 153, (9 + 144 * 0.01) / 153]))
     smaller = FilterPruning(sparsity=1 / 16)(model)
     assert smaller.conv.weight.shape[0] == smaller.stage1[0].conv2.weight.shape[0] == 15
     assert (smaller.conv.weight.mean((1, 2, 3)) < 0.1).sum() == 1 and (smaller.stage1[0].conv2.weight > 0.5).all()
-
-
-def test_norms_by_hand():
-    kernel = torch.tensor([[[[1.0, -2.0]], [[0.0, 3.0]]]])
-    assert filter_norms(kernel, "l1").tolist() == [6.0] and filter_norms(kernel, "l2").tolist() == [14.0]
 
 
 def test_ranking_over_all_layers_removes_the_fraction_of_all_and_keeps_one_of_each():

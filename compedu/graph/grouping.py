@@ -51,11 +51,12 @@ class ChannelGroup:
         """The layers whose filters make the channels, in the order in which they run."""
         return tuple(member.layer for member in self.members if member.role == "producer")
 
-    def totals(self, layer: str, values: Tensor) -> Tensor:
-        """Return for each channel of the group the sum of `values`, one per filter of producer `layer`."""
-        channels = next(m.channels for m in self.members if m.layer == layer and m.role == "producer")
+    def totals(self, layer: str, values: Tensor, role: str = "producer") -> Tensor:
+        """Return for each channel of the group the sum of `values`, one (or one row) per channel of member `layer`."""
+        channels = next(m.channels for m in self.members if m.layer == layer and m.role == role)
         used = channels >= 0
-        return values.new_zeros(self.size).index_add(0, channels[used].to(values.device), values[used])
+        zeros = values.new_zeros(self.size, *values.shape[1:])
+        return zeros.index_add(0, channels[used].to(values.device), values[used])
 
     def removable(self, fraction: float, round_to: int = 1) -> int:
         """Return how many channels to remove: `fraction` of them, but as many kept as make a multiple of `round_to`.

@@ -7,10 +7,11 @@ from compedu.explorers.pictures import (
     quantized_inputs, quantized_weights, rebuilt_filters, singular_values, structured_matrices, temperature, tied_filters,
 )  # fmt: skip
 from compedu.explorers.pictures.picture import Picture
-from compedu.methods import FilterPruning, FineTune, Method, SmallDense, TrainingMethod
+from compedu.methods import FilterPruning, FineTune, Method, RandomFilterPruning, SmallDense, TrainingMethod
 
 _OF_METHOD = {
-    FilterPruning: (pruned_filters.PICTURE,), FineTune: (moved_weights.PICTURE,), SmallDense: (layer_widths.PICTURE,),
+    FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
+    FineTune: (moved_weights.PICTURE,), SmallDense: (layer_widths.PICTURE,),
 }  # fmt: skip
 _OF_TOPIC = {
     "pruning": (pruned_weights.PICTURE,),

@@ -1,155 +1,68 @@
-"""Filter pruning: whole filters of small norm are taken out, and the layers really become smaller."""
+"""Filter pruning: the filters that a criterion finds least important are taken out, and the layers really become smaller."""
 
-import math
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compedu.errors import CompressionError
-from compedu.graph import ChannelGroup, find_channels
-from compedu.knobs import knob, method, value_for
-from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.layers import NO_VALUE
-from compedu.methods.method import Removed, Task
-from compedu.methods.pruning.budgets import refuse_mapping_unless_uniform
-from compedu.networks import parse
-
-
-def filter_norms(kernel: Tensor, norm: str) -> Tensor:
-    """Return for each filter of `kernel` (out, ...) the sum of |w| for "l1" or of w^2 for "l2", (out,).
-
-    >>> filter_norms(torch.tensor([[1.0, -2.0], [3.0, 0.0]]), "l2").tolist()
-    [5.0, 9.0]
-    """
-    rows = kernel.reshape(len(kernel), -1)
-    return (rows.abs() if norm == "l1" else rows.square()).sum(1)
-
-
-def channel_scores(model: nn.Module, group: ChannelGroup, norm: str) -> Tensor:
-    """Return for each channel of `group` the mean of |w| or w^2 over the filters that make it, (size,).
-
-    Within a layer this is the order of the filters' norms; the mean makes layers of different fan-in comparable.
-    """
-    kernels = {name: model.get_submodule(name).weight.detach() for name in group.producers}
-    totals = sum(group.totals(name, filter_norms(kernel, norm)) for name, kernel in kernels.items())
-    counts = sum(group.totals(name, filter_norms(torch.ones_like(kernel), "l1")) for name, kernel in kernels.items())
-    return totals / counts
-
-
-def smallest(scores: Tensor, count: int) -> list[int]:
-    """Return the places of the `count` smallest scores; ties give the earlier.
-
-    >>> smallest(torch.tensor([3.0, 1.0, 2.0, 1.0]), 2)
-    [1, 3]
-    """
-    return scores.argsort(stable=True)[:count].tolist()
-
-
-def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
-    """Return how many of each group's channels are among the floor(sparsity * n) smallest of all n.
-
-    The best channel of every group stays. Raises `ValueError` when that leaves too few to remove.
-
-    >>> counts_over_all([torch.tensor([0.1, 0.2]), torch.tensor([0.3, 5.0, 6.0])], 0.4)
-    [1, 1]
-    """
-    total = sum(map(len, scores))
-    count, possible = math.floor(Fraction(str(sparsity)) * total), total - len(scores)
-    if count > possible:
-        raise ValueError(f"would remove {count} of {total} channels; only {possible} can go, so that every layer keeps one")
-    guarded = torch.cat([score.index_fill(0, score.argmax(), math.inf) for score in scores])
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[smallest(guarded, count)] = True
-    return [int(part.sum()) for part in chosen.split([len(score) for score in scores])]
+from compedu.evaluation import scores_of
+from compedu.graph import ChannelGroup
+from compedu.knobs import inherited, knob, method
+from compedu.methods.calibration import calibration_set
+from compedu.methods.method import Task
+from compedu.methods.pruning.channel_pruning import ChannelPruning
+from compedu.methods.pruning.filter_criteria import KERNEL_CRITERIA, batch_norm_scores, kernel_scores, taylor_scores
 
 
 @method
-class FilterPruning(SelectiveMethod):
-    r"""Take out the filters of smallest norm, and with them the matching inputs of the layers that read them.
+class FilterPruning(ChannelPruning):
+    r"""Take out the least important filters, and with them the matching inputs of the layers that read them.
 
-    $s_c = \sum_{ij} |W_{cij}|$ for filter $c$; a fraction `sparsity` of the filters, those of smallest $s_c$, goes.
-    Filters whose outputs are added or joined go together, with the mean over all their weights as the score.
+    A fraction `sparsity` of the filters goes, those of smallest score $s_c$. Of filter $c$ with $n$ weights: l1
+    $\frac{1}{n} \sum_{ij} |W_{cij}|$; l2 $\frac{1}{n} \sum_{ij} W_{cij}^2$; geometric-median
+    $\frac{1}{\sqrt{n}}\,\mathrm{mean}_{k \neq c} \lVert W_c - W_k \rVert$; batch-norm $|\gamma_c|$; taylor
+    $\mathrm{mean}_{\mathrm{images}} |\sum a_c\, \partial L / \partial a_c|$ over the positions of the activations $a_c$,
+    divided by the root of the sum of its squares over the layer. Filters whose outputs are added or joined go together:
+    with the mean over all their weights or batch norms, or with the change of the loss when all of them go. With
+    `budget` global these scores are compared between layers as they are.
     Stored: the smaller layers, dense, at full precision.
-    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind. A
-    network that does not say the size of its images (model.spec) is followed on one image: give data too.
-    Paper: Li, Kadav, Durdanovic, Samet, Graf 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710, section 3.
+    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind; with
+    batch-norm, layers without one behind them. A network that does not say the size of its images (model.spec) is
+    followed on one image: give data too.
+    Paper: Li, Kadav, Durdanovic, Samet, Graf 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710, section 3
+    (l1, l2); Liu et al. 2017, arXiv:1708.06519 (batch-norm); Molchanov et al. 2017, arXiv:1611.06440 (taylor); He et
+    al. 2019, arXiv:1811.00250 (geometric-median).
     """
 
-    topic: ClassVar[str] = "pruning"
-    neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    chance: ClassVar[str] = "RandomFilterPruning"
 
-    sparsity: float = knob(
-        0.5, "fraction of the filters taken out", low=0, high=1, open="high", tour=(0.0, 0.9), per_layer=True
+    sparsity: float = inherited(ChannelPruning, "sparsity")
+    criterion: str = knob(
+        "l1", "what makes a filter important", choices=("l1", "l2", "batch-norm", "geometric-median", "taylor")
     )
-    budget: str = knob("uniform", "how the removals are shared out among the layers", choices=("uniform", "global"))
-    norm: str = knob("l1", "sum of absolute values or of squares", choices=("l1", "l2"))
-    round_to: int = knob(1, "keep a multiple of this many filters", low=1, tour=(1, 16))
+    budget: str = inherited(ChannelPruning, "budget")
+    round_to: int = inherited(ChannelPruning, "round_to")
+    calibration_images: int = knob(
+        128, "training images for what depends on data, such as criterion='taylor'", low=1, tour=(16, 1024), log=True,
+        unit="images",
+    )
 
-    def __post_init__(self):
-        SelectiveMethod.__post_init__(self)
-        refuse_mapping_unless_uniform(self)
+    @property
+    def needs(self) -> str:
+        """Weights alone; for the Taylor criterion training images."""
+        return "calibration" if self.criterion == "taylor" else "weights"
 
-    def compress(self, task: Task) -> nn.Module:
-        """Remove channels from every group of coupled layers that is selected."""
-        channels = find_channels(task.source, example_input(task))
-        chosen = task.selected_layers()
-        for left, reason in channels.left_out:
-            for name in chosen:
-                if name == left or name.startswith(f"{left}."):  # the two layers inside a factored one
-                    task.skip(name, reason)
-        groups = [group for group in channels.groups if self.wants(task, group, chosen)]
-        task.refuse_if_nothing_done(len(groups))
-        scores = [channel_scores(task.model, group, self.norm) for group in groups]
-        removal = {
-            group.name: smallest(score, group.removable(fraction, self.round_to))
-            for group, score, fraction in zip(groups, scores, self.fractions(groups, scores))
-        }
-        task.removed += [Removed(repr(self), name, tuple(sorted(gone))) for name, gone in removal.items() if gone]
-        return channels.remove(task.model, removal)
+    def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
+        """Return what the criterion says."""
+        if self.criterion in KERNEL_CRITERIA:
+            return [kernel_scores(task.model, group, self.criterion) for group in groups]
+        if self.criterion == "batch-norm":
+            return [batch_norm_scores(task.model, group) for group in groups]
+        scores_of(task.model, task.data.example, task.data)  # a misfit of network and images is one clear error
+        return taylor_scores(task.model, groups, *calibration_set(task.data, self.calibration_images))
 
-    def wants(self, task: Task, group: ChannelGroup, chosen: Mapping[str, nn.Module]) -> bool:
-        """Tell whether all layers that make the channels are meant; note why, if only some are."""
-        reason = ""
-        if missing := [name for name in group.producers if name not in chosen]:
-            reason = f"its channels go with those of {', '.join(missing)}, which may not change"
-        elif self.value(group) is None:
-            reason = NO_VALUE
-        for member in group.members if reason else ():
-            if member.role in ("producer", "depthwise") and member.layer in chosen:
-                task.skip(member.layer, reason)
-        return not reason
-
-    def value(self, group: ChannelGroup) -> float | None:
-        """Return the sparsity of a group: that of the first of its layers for which one is given."""
-        return next((v for name in group.producers if (v := value_for(self.sparsity, name)) is not None), None)
-
-    def fractions(self, groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> list[float | Fraction]:
-        """Return the fraction of channels that each group loses."""
-        if self.budget == "uniform":
-            return [self.value(group) for group in groups]
-        try:
-            counts = counts_over_all(scores, self.sparsity)
-        except ValueError as error:
-            raise CompressionError(f"{self!r} {error}; lower the sparsity") from error
-        return [Fraction(count, group.size) for count, group in zip(counts, groups)]
-
-
-def example_input(task: Task) -> Tensor:
-    """Return one image for the task's network: of its data, or made from the network's spec.
-
-    Raises `CompressionError` where there is neither.
-    """
-    if task.data is not None:
-        return task.data.example
-    spec = getattr(task.model, "spec", None)
-    if spec is None:
-        raise CompressionError(
-            f"{task.method!r} has to see an image to follow the channels of {type(task.model).__name__}, which does "
-            "not say the size of its images: call it as method(model, data)"
-        )
-    values = parse(spec)[1]
-    shape = (1, values["channels"], values["size"], values["size"])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    def obstacle(self, task: Task, group: ChannelGroup) -> str:
+        """Return why the channels cannot be scored: where the criterion asks for batch norms, there may be none."""
+        if self.criterion == "batch-norm" and batch_norm_scores(task.model, group) is None:
+            return "no batch norm with scales is behind it: choose another criterion"
+        return ""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.evaluation import all_scores
 from compedu.forms import Geometry, kernel_of
 from compedu.graph.trace import inference_copy
+from compedu.methods.calibration import calibration_set
 from compedu.methods.layers import replace_layer
 from compedu.methods.pruning.masks import keep_largest
 
@@ -27,8 +27,7 @@ def sensitivity_scan(
     The weights of lowest `scores` go; the loss is that on `images` training images, evenly spaced (Han, Pool, Tran,
     Dally 2015, arXiv:1506.02626, section 3.3 and figure 6). `model` is untouched.
     """
-    chosen = torch.linspace(0, len(data.x_train) - 1, min(images, len(data.x_train))).round().long()
-    x, y = data.x_train[chosen], data.y_train[chosen]
+    x, y = calibration_set(data, images)
     losses: dict[str, list[float]] = {}
     for name, layer in layers.items():
         geometry, kernel = Geometry.of(layer), kernel_of(layer).detach()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import scores_of
+from compedu.methods.calibration import calibration_set
 
 BATCH = 64
 BINS = 2048  # of the histogram of each layer's inputs: a step of 8-bit codes is eight bins wide
@@ -35,8 +36,7 @@ def input_ranges(
     With `coverage` 1 it goes from the smallest to the largest input; below 1 it is `covering_range` of a histogram.
     Layers that the images do not reach are left out. Raises `CompressionError` when images and network do not fit.
     """
-    chosen = torch.linspace(0, len(data.x_train) - 1, min(images, len(data.x_train))).round().long()
-    batches = data.x_train[chosen].split(BATCH)
+    batches = calibration_set(data, images)[0].split(BATCH)
     ranges: dict[str, tuple[float, float]] = {}
 
     def widen(name: str, x: Tensor) -> None:

@@ -1,0 +1,135 @@
+"""Filter criteria: what each channel of a group of coupled layers is worth.
+
+Criteria of kernels are means over weights, so that layers of different fan-in, and those that make a channel together,
+can be compared.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.graph import ChannelGroup
+
+BATCH = 64
+
+
+def mean_absolute(kernel: Tensor) -> Tensor:
+    """Return for each filter of `kernel` (out, ...) the mean of |w|, (out,) (Li et al. 2017, arXiv:1608.08710, section 3).
+
+    >>> mean_absolute(torch.tensor([[1.0, -2.0], [3.0, 0.0]])).tolist()
+    [1.5, 1.5]
+    """
+    return kernel.flatten(1).abs().mean(1)
+
+
+def mean_square(kernel: Tensor) -> Tensor:
+    """Return for each filter of `kernel` (out, ...) the mean of w^2, (out,): the order of the l2 norms (ibid., section 4).
+
+    >>> mean_square(torch.tensor([[1.0, -2.0], [3.0, 0.0]])).tolist()
+    [2.5, 4.5]
+    """
+    return kernel.flatten(1).square().mean(1)
+
+
+def mean_distance(kernel: Tensor) -> Tensor:
+    """Return for each filter of `kernel` (out, ...) its mean distance to the others, over the root of their size, (out,).
+
+    The filter of least sum of distances is nearest to the geometric median of the layer, and what it does the others can
+    do: it goes first (He, Liu, Wang, Hu, Yang 2019, arXiv:1811.00250, section 3.3).
+
+    >>> mean_distance(torch.tensor([[0.0], [1.0], [5.0]])).tolist()
+    [3.0, 2.5, 4.5]
+    """
+    rows = kernel.flatten(1).double()  # distances of large layers are differences of products
+    distances = torch.cdist(rows, rows)
+    return distances.sum(1) / (max(1, len(rows) - 1) * rows.shape[1] ** 0.5)
+
+
+KERNEL_CRITERIA: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "l1": mean_absolute, "l2": mean_square, "geometric-median": mean_distance,
+}  # fmt: skip
+
+
+def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: str) -> Tensor:
+    """Return for each channel of `group` the mean of a criterion of kernels over the filters that make it, (size,).
+
+    Each filter counts with the number of its weights.
+    """
+    totals, counts = torch.zeros(()), torch.zeros(())
+    for name in group.producers:
+        kernel = model.get_submodule(name).weight.detach()
+        kernel = kernel.to(torch.promote_types(kernel.dtype, torch.float32))  # squares of half precision vanish
+        weights = kernel.new_full((len(kernel),), kernel[0].numel())
+        totals = totals + group.totals(name, weights * KERNEL_CRITERIA[criterion](kernel))
+        counts = counts + group.totals(name, weights)
+    return totals / counts
+
+
+def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
+    """Return for each channel of `group` the mean of |gamma| over its batch norms, (size,); None if one has no such scale.
+
+    Scales are compared as they are, between layers too: the outputs of batch norms have one scale (Liu et al. 2017,
+    Learning efficient convolutional networks through network slimming, arXiv:1708.06519, section 3).
+    """
+    totals, counts = torch.zeros(group.size), torch.zeros(group.size)
+    for name in (member.layer for member in group.members if member.role == "normalization"):
+        scale = model.get_submodule(name).weight
+        if scale is not None:
+            totals = totals + group.totals(name, scale.detach().abs(), "normalization")
+            counts = counts + group.totals(name, torch.ones_like(scale), "normalization")
+    return totals / counts if bool((counts > 0).all()) else None
+
+
+def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return for each group and channel the mean over images of |first-order change of the loss without it|, (size,).
+
+    The change is the sum over positions of activation times gradient, at all layers that read the channel; the scores of
+    each group are divided by their l2 norm (Molchanov, Tyree, Karras, Aila, Kautz 2017, arXiv:1611.06440, sections 2.2
+    and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and is left as it was.
+    """
+    readers = {m.layer: model.get_submodule(m.layer) for group in groups for m in group.members if m.role == "consumer"}
+    sums = [torch.zeros(group.size) for group in groups]
+    for images, labels in zip(x.split(BATCH), y.split(BATCH)):
+        found = loss_derivatives(model, readers, images, labels)
+        for place, group in enumerate(groups):
+            read = [member.layer for member in group.members if member.role == "consumer" and member.layer in found]
+            if read:  # else nothing reads these channels, and the loss does not change
+                change = sum(group.totals(name, found[name].T, "consumer") for name in read)
+                sums[place] = sums[place] + change.abs().sum(1)
+    return [F.normalize(total / len(x), dim=0) for total in sums]
+
+
+def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Return for each of `layers` that runs d(loss of image n) / d(factor on its input channel c) at factor 1, (N, C).
+
+    The loss is the cross-entropy in nats. Raises `CompressionError` for a layer whose inputs are not one per image.
+    """
+    factors: dict[str, Tensor] = {}
+
+    def multiply(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen = inputs[0]
+        if len(seen) != len(x):
+            raise CompressionError(
+                f"{name} gets {len(seen)} inputs for {len(x)} images, so that the loss of an image cannot be told from "
+                "that of another; choose a criterion that needs no gradient"
+            )
+        dim = seen.ndim - 1 if isinstance(layer, nn.Linear) else 1
+        factors[name] = seen.new_ones(len(seen), seen.shape[dim]).requires_grad_()
+        shape = [size if place in (0, dim) else 1 for place, size in enumerate(seen.shape)]
+        return seen * factors[name].view(shape), *inputs[1:]
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs, name=name: multiply(name, layer, inputs))
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.enable_grad():
+            loss = F.cross_entropy(model(x), y, reduction="sum")
+            slopes = torch.autograd.grad(loss, list(factors.values()), allow_unused=True, materialize_grads=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return dict(zip(factors, slopes))

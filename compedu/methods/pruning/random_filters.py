@@ -1,0 +1,31 @@
+"""Random filter pruning: the control arm of every criterion of filters."""
+
+from collections.abc import Sequence
+from torch import Tensor
+
+from compedu.graph import ChannelGroup
+from compedu.knobs import inherited, knob, method
+from compedu.methods.method import Task
+from compedu.methods.pruning.channel_pruning import ChannelPruning
+from compedu.methods.pruning.random_weights import random_scores
+
+
+@method
+class RandomFilterPruning(ChannelPruning):
+    r"""Take out randomly chosen filters, and with them the matching inputs: what a criterion of filters must beat.
+
+    $s_c = h_c$, an integer hash of channel, layer and seed; a fraction `sparsity` of the filters, those of smallest
+    $s_c$, goes.
+    Stored: the smaller layers, dense, at full precision.
+    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind.
+    Paper: Mittal, Bhardwaj, Khapra, Ravindran 2018, Recovering from random pruning, arXiv:1801.10447.
+    """
+
+    sparsity: float = inherited(ChannelPruning, "sparsity")
+    budget: str = inherited(ChannelPruning, "budget")
+    round_to: int = inherited(ChannelPruning, "round_to")
+    seed: int = knob(0, "which filters are drawn", low=0, high=2**31, tour=(0, 9))
+
+    def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
+        """Return numbers that know nothing of the network."""
+        return [random_scores((group.size,), self.seed, group.name).double() for group in groups]

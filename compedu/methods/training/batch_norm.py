@@ -1,0 +1,90 @@
+"""Batch-norm re-estimation: after surgery, the means and variances of all batch norms are measured anew."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compedu.evaluation import scores_of
+from compedu.knobs import knob, method
+from compedu.methods.calibration import calibration_set
+from compedu.methods.method import Method, Task
+
+
+def population(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of each channel of `x` (N, channels, ...) over all else: sum of (x - mean)^2 over the count.
+
+    >>> population(torch.tensor([[1.0], [3.0]]))
+    (tensor([2.]), tensor([1.]))
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    variance, mean = torch.var_mean(x, [dim for dim in range(x.ndim) if dim != 1], correction=0)
+    return mean, variance
+
+
+@method
+class BatchNormReestimation(Method):
+    r"""Measure the means and variances of all batch norms anew, on the network as it is now.
+
+    $\mu_c = \mathrm{mean}(x_c)$ and $\sigma_c^2 = \mathrm{mean}((x_c - \mu_c)^2)$ over images and positions, norm after
+    norm: what a norm sees has passed the new statistics of those before it. All images pass at once, so that no split
+    into batches matters. No weight changes, and no gradient is needed.
+    Stored: what was stored before; no byte is added.
+    Skips: batch norms without running statistics, those that no image reaches, those that are used more than once.
+    Paper: Li, Wu, Su, Wang, Lin 2020, EagleEye: fast sub-net evaluation for efficient neural network pruning,
+    arXiv:2007.02491, section 3.
+    """
+
+    topic: ClassVar[str] = "training"
+
+    calibration_images: int = knob(
+        256, "training images that are looked at, all at once", low=2, tour=(16, 1024), log=True, unit="images"
+    )
+
+    @property
+    def needs(self) -> str:
+        """Training images, without their labels."""
+        return "calibration"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Set the running statistics of every batch norm that runs once, in the order in which they run."""
+        norms = self.norms(task)
+        task.refuse_if_nothing_done(len(norms))
+        hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+        try:
+            scores_of(task.model, calibration_set(task.data, self.calibration_images)[0], task.data)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return task.model
+
+    def norms(self, task: Task) -> list[nn.Module]:
+        """Return the batch norms whose statistics can be measured; the others are noted with the reason."""
+        norms = {name: module for name, module in task.model.named_modules() if isinstance(module, _BatchNorm)}
+        uses = dict.fromkeys(norms, 0)
+
+        def count(name: str) -> None:
+            uses[name] += 1
+
+        hooks = [norm.register_forward_pre_hook(lambda *_, name=name: count(name)) for name, norm in norms.items()]
+        try:
+            scores_of(task.model, task.data.example, task.data)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if not norms:
+            task.skip("(network)", "has no batch norm")
+        for name, norm in norms.items():
+            if norm.running_mean is None:
+                task.skip(name, "keeps no running statistics: it takes those of each batch")
+            elif uses[name] != 1:
+                task.skip(name, f"is used {uses[name]} times in a pass" if uses[name] else "no image reaches it")
+        return [norm for name, norm in norms.items() if norm.running_mean is not None and uses[name] == 1]
+
+
+def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Set the running statistics of a batch norm to those of what it is about to see."""
+    mean, variance = population(inputs[0])
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
