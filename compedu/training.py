@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -88,6 +88,17 @@ def listening(listener: Callable[[Step], None]) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextlib.contextmanager
+def counted(before: int, steps: int) -> Iterator[None]:
+    """Let a training inside the block count as a part: `before` of all `steps` were done when it began."""
+    listener = _listener.get()
+    if listener is None:
+        yield
+        return
+    with listening(lambda step: listener(replace(step, done=before + step.done, steps=steps))):
+        yield
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]

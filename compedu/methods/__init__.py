@@ -10,6 +10,7 @@ from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.pruning.filters import FilterPruning
 from compedu.methods.pruning.gradual import GradualPruning
 from compedu.methods.pruning.iterative import IterativePruning
+from compedu.methods.pruning.lottery_ticket import LotteryTicket
 from compedu.methods.pruning.magnitude import MagnitudePruning
 from compedu.methods.pruning.movement import MovementPruning
 from compedu.methods.pruning.patterns import PatternPruning
@@ -32,6 +33,7 @@ METHODS: tuple[type[Method], ...] = (
     SparseTraining,
     MovementPruning,
     OptimalBrainDamage,
+    LotteryTicket,
     FilterPruning,
     RandomFilterPruning,
     LinearQuantization,

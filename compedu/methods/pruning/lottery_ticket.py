@@ -1,0 +1,98 @@
+"""Lottery tickets: is a mask alone, found by training and pruning, worth something before any training?"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from compedu.forms import Masked
+from compedu.knobs import inherited, knob, method
+from compedu.methods.method import Task
+from compedu.methods.pruning.iterative import geometric_sparsity
+from compedu.methods.pruning.masks import masked_layers
+from compedu.methods.pruning.scheduled import ScheduledPruning
+from compedu.methods.training_method import FromScratch
+from compedu.networks import build
+from compedu.training import counted
+
+REDRAWN = 2**31  # is added to the seed for weights drawn anew: no other seed of a method gives these
+NO_SPEC = "the network does not say how it is built (model.spec), as those of compedu do, and cannot be built anew"
+
+
+def wind_back(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give `model` the weights, biases and batch-norm statistics of `state`; its masks stay, and what they drop is zero."""
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Masked)}
+    model.load_state_dict(state | {f"{name}.mask": layer.mask.clone() for name, layer in layers.items()})
+    for layer in layers.values():
+        layer.weight.data.mul_(layer.mask)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of all parameters and buffers of `model`, by name."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@method
+class LotteryTicket(ScheduledPruning):
+    r"""Build the network anew, train it, prune it, and set what is left back to where it began: a control for pruning.
+
+    $f(x;\,m \odot \theta_0)$, where $m$ keeps the largest $|\theta_T|$ of $f(x;\,\theta_T)$: found in rounds, in each of
+    which the network is trained in full, pruned, and rewound to $\theta_0$ or to an early $\theta_k$. In the end the
+    ticket is trained; or, for comparison, the same mask with weights drawn anew.
+    Stored: the kept weights at full precision, and their positions as gaps.
+    Skips: layers that are not linear or convolutional; of the given network only its kind and sizes count.
+    Paper: Frankle, Carbin 2019, The lottery ticket hypothesis, arXiv:1803.03635, section 2; rewinding to an early step:
+    Frankle, Dziugaite, Roy, Carbin 2020, Linear mode connectivity, arXiv:1912.05671, section 4.
+    """
+
+    start: str = knob(
+        "rewound", "what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
+        "or weights kept as trained, in each round", choices=("rewound", "redrawn", "kept"),
+    )
+    rewind: float = knob(
+        0.0, "share of the first training to whose end weights are rewound", low=0, high=1, open="high", tour=(0, 0.5)
+    )
+    rounds: int = knob(3, "how often is pruned and trained again", low=1, tour=(1, 10))
+    epochs: int = inherited(FromScratch, "epochs", help="passes over the training images before the first round and in each")
+    lr: float = inherited(FromScratch, "lr")
+    shift: int = inherited(FromScratch, "shift")
+
+    def compress(self, task: Task) -> nn.Module:
+        """Build the network of the given kind, mask its layers, train and prune it."""
+        spec = getattr(task.model, "spec", None)
+        if spec is None:
+            for name in task.selected_layers():
+                task.skip(name, NO_SPEC)
+            task.refuse_if_nothing_done(0)
+        task.model = build(spec, seed=self.seed)
+        return super().compress(task)
+
+    def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
+        """Train in full, then prune, wind back and train in full once for each round."""
+        model = task.model
+        early = self.first_training(task)
+        for done in range(1, self.rounds + 1):
+            self.prune(task, layers, lambda final: geometric_sparsity(final, done, self.rounds))
+            if self.start == "redrawn" and done == self.rounds:
+                wind_back(model, build(model.spec, seed=self.seed + REDRAWN).state_dict())
+            elif self.start != "kept":
+                wind_back(model, early)
+            self.train_part(task, done)
+        return model
+
+    def first_training(self, task: Task) -> dict[str, Tensor]:
+        """Train the dense network; return the state that weights are rewound to."""
+        place = round(self.rewind * self.recipe.steps(len(task.data.x_train)))
+        early = state_of(task.model)
+
+        def after_step(model: nn.Module, step: int) -> None:
+            if step + 1 == place:
+                early.update(state_of(model))
+
+        self.train_part(task, 0, after_step=after_step)
+        return early
+
+    def train_part(self, task: Task, done: int, **hooks: Any) -> None:
+        """Train in full when `done` trainings lie behind; who watches sees one long training."""
+        steps = self.recipe.steps(len(task.data.x_train))
+        with counted(done * steps, (self.rounds + 1) * steps):
+            self.train(task.model, task.data, **hooks)
