@@ -11,7 +11,8 @@ import compedu as ce
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked, kernel_of
-from compedu.methods import FineTune, MagnitudePruning, SparseTraining
+from compedu.methods import BiasedWeightDecay, FineTune, MagnitudePruning, SparseTraining
+from compedu.methods.pruning.biased_weight_decay import hyperbolic_bias
 from compedu.methods.pruning.penalized import nonzero_masks
 from compedu.methods.pruning.sparse_training import norm_penalty, proximal_step
 from compedu.training import listening
@@ -64,6 +65,26 @@ def test_the_gradient_of_the_penalties_is_the_sign_and_the_weight():
     weight.grad = None
     norm_penalty(weight, "l2").backward()
     assert weight.grad.tolist() == [2, -0.5, 0]
+
+
+def test_the_gradient_of_the_bias_is_its_closed_form_and_that_of_finite_differences():
+    weight = drawn(9).requires_grad_()
+    hyperbolic_bias(weight, 3.0).backward()
+    torch.testing.assert_close(weight.grad, weight.detach().sign() / (1 + 3 * weight.detach().abs()) ** 2)
+    assert torch.autograd.gradcheck(lambda w: hyperbolic_bias(w, 3.0), weight)
+    at_zero = torch.zeros(2, requires_grad=True)
+    hyperbolic_bias(at_zero, 3.0).backward()
+    assert at_zero.grad.tolist() == [0, 0]
+
+
+def test_the_bias_is_the_l1_norm_for_small_epsilon_a_count_for_large_and_spares_large_weights():
+    weight = drawn(9)
+    assert torch.equal(hyperbolic_bias(weight, 0.0), norm_penalty(weight, "l1"))
+    assert hyperbolic_bias(weight, 1e-9).item() == pytest.approx(norm_penalty(weight, "l1").item(), rel=1e-8)
+    assert 1e9 * hyperbolic_bias(weight, 1e9).item() == pytest.approx(9, rel=1e-6)
+    ends = torch.tensor([1e-6, 1e4], dtype=torch.float64, requires_grad=True)
+    hyperbolic_bias(ends, 1.0).backward()
+    assert ends.grad[0] == pytest.approx(1, abs=1e-5) and 0 < ends.grad[1] < 1.1e-8
 
 
 # Convex problems: plain gradient steps, each followed by a proximal one, end where other solvers end
@@ -207,3 +228,21 @@ def test_what_is_pulled_to_zero_is_missed_less_than_what_is_cut():
     cut = MagnitudePruning(sparsity=0.98, budget="lamp")(FineTune(epochs=5, lr=1e-3)(model, data))
     found = evaluate(pulled, data).correct, evaluate(cut, data).correct
     assert found[0] > found[1] + 20, found
+
+
+def test_biased_decay_without_bias_is_l1_in_the_loss():
+    model, data = ce.trained("lenet5", "digits"), few(128)
+    biased = kernels(BiasedWeightDecay(epsilon=0, strength=1e-3, epochs=1)(model, data))
+    lasso = kernels(SparseTraining(step="subgradient", strength=1e-3, epochs=1)(model, data))
+    assert all(torch.equal(biased[name], lasso[name]) for name in LAYERS)
+
+
+def test_biased_decay_spares_large_weights_and_shrinks_small_ones():
+    model, data = ce.trained("lenet5", "digits"), few(320)
+    dense, biased, lasso = (
+        kernels(made)["fc1"].abs()
+        for made in (model, *(BiasedWeightDecay(epsilon=e, strength=1e-3, sparsity=0, epochs=6, lr=3e-3)(model, data) for e in (100, 0)))
+    )
+    large, small = dense > dense.quantile(0.99), dense < dense.quantile(0.5)
+    assert biased[large].mean() > 1.3 * lasso[large].mean()
+    assert biased[small].mean() < min(lasso[small].mean(), 0.2 * dense[small].mean())

@@ -6,6 +6,7 @@ from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import TOPICS, Method, Skipped, compression_of
 from compedu.methods.pipeline import Pipeline
+from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
 from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.pruning.filters import FilterPruning
 from compedu.methods.pruning.gradual import GradualPruning
@@ -33,6 +34,7 @@ METHODS: tuple[type[Method], ...] = (
     SparseTraining,
     MovementPruning,
     OptimalBrainDamage,
+    BiasedWeightDecay,
     LotteryTicket,
     FilterPruning,
     RandomFilterPruning,
