@@ -100,6 +100,43 @@ STRUCTURES = {
         lambda net, x: net.fc(_sum_of_halves(net, net.a(x).chunk(2, 1))),
         {"a": conv(3, 8), "b": conv(4, 6), "fc": nn.Linear(6, 4)},
     ),
+    "flattened and averaged side by side": (
+        lambda net, x: net.fc(torch.cat([net.a(x).relu().flatten(1), head(net.a2(x))], 1)),
+        {"a": conv(3, 4), "a2": conv(3, 5), "fc": nn.Linear(149, 4)},
+    ),
+    "shuffled": (
+        lambda net, x: net.c(_shuffle(net.a(x)).relu()), {"a": conv(3, 8), "c": conv(8, 4)},
+    ),
+    "halves that go different ways": (
+        lambda net, x: net.c(_halves_apart(net, net.a(x).chunk(2, 1)).relu()),
+        {"a": conv(3, 8), "b": conv(4, 5), "c": conv(9, 4)},
+    ),
+    "cut by a size that was asked for": (
+        lambda net, x: net.c(_halves_apart(net, _split_in_two(net.a(x))).relu()),
+        {"a": conv(3, 8), "b": conv(4, 5), "c": conv(9, 4)},
+    ),
+    "stacked, then interleaved": (
+        lambda net, x: net.c(torch.stack([net.a(x), net.b(x)], 2).flatten(1, 2).relu()),
+        {"a": conv(3, 4), "b": conv(3, 4), "c": conv(8, 4)},
+    ),
+    "side by side in space": (
+        lambda net, x: net.c(torch.cat([net.a(x), net.b(x)], 3).relu()),
+        {"a": conv(3, 5), "b": conv(3, 5), "c": conv(5, 4)},
+    ),
+    "padded in space": (
+        lambda net, x: net.c(F.pad(net.a(x), (1, 2, 0, 1)).relu()), {"a": conv(3, 5), "c": conv(5, 4)},
+    ),
+    "weighted by one map": (
+        lambda net, x: net.c(_weighted(net, net.a(x))), {"a": conv(3, 5), "b": conv(5, 1), "c": conv(5, 4)},
+    ),
+    "channels last, hidden layer of a transformer": (
+        lambda net, x: net.out(_hidden(net, net.norm(net.a(x).flatten(2).transpose(1, 2))).mean(1)),
+        {"a": conv(3, 8), "norm": nn.LayerNorm(8), "up": nn.Linear(8, 12), "down": nn.Linear(12, 8),
+         "out": nn.Linear(8, 4)},
+    ),
+    "reshaped by a size of its own": (
+        lambda net, x: net.fc(_folded_back(net.a(x)).mean((2, 3))), {"a": conv(3, 8), "fc": nn.Linear(8, 4)},
+    ),
     "normalized without scale": (
         lambda net, x: net.c(net.norm(net.a(x)).relu()),
         {"a": conv(3, 6), "norm": nn.BatchNorm2d(6, affine=False), "c": conv(6, 4)},
@@ -117,6 +154,32 @@ def _residual(net, y):
 
 def _excite(net, y):
     return y * torch.sigmoid(net.up(net.down(y.mean((2, 3), keepdim=True)).relu()))
+
+
+def _shuffle(y):
+    batch, channels, height, width = y.size()
+    return y.view(batch, 2, channels // 2, height, width).transpose(1, 2).contiguous().view(batch, -1, height, width)
+
+
+def _halves_apart(net, halves):
+    return torch.cat([net.b(halves[0].relu()), halves[1]], 1)
+
+
+def _split_in_two(y):
+    return y.split(y.shape[1] // 2, 1)
+
+
+def _weighted(net, y):
+    return y * torch.sigmoid(net.b(y))
+
+
+def _hidden(net, y):
+    return y + net.down(F.dropout(F.gelu(net.up(y)), 0.1, net.training))
+
+
+def _folded_back(y):
+    batch, _, height, width = y.shape
+    return y.reshape(batch, -1, height * width).reshape(batch, -1, height, width)
 
 
 def _sum_of_halves(net, halves):

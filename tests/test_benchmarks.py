@@ -177,3 +177,29 @@ def test_sparse_layers_have_as_many_zeros_as_said(scripts):
     weight = torch.ones(10, 30)
     for sparsity in (0.5, 0.7, 0.99):
         assert int((scripts["bench_sparse"].pruned(weight, sparsity) == 0).sum()) == round(300 * sparsity)
+
+
+def test_the_removal_law_is_written_as_a_table_and_finished_rows_are_kept(scripts, tmp_path, monkeypatch, capsys):
+    script, path = scripts["removal_law"], tmp_path / "REMOVAL_LAW.md"
+    script.main(["--quick", "--out", str(path)])
+    rows = script.finished(path)
+    assert list(rows) == list(script.QUICK) and {row[1] for row in rows.values()} == {"exact"}
+    assert all(float(row[2]) <= script.LAW and float(row[3]) >= script.TEETH for row in rows.values())
+    text = path.read_text()
+    assert f"Of {len(rows)}: {len(rows)} exact, 0 refused, 0 wrong." in text and not re.search(r"\{\w", text)
+    monkeypatch.setattr(script, "measured", lambda name: pytest.fail(f"{name} was measured again"))
+    script.main(["--quick", "--out", str(path)])
+    path.write_text(text.replace(script.fingerprint(), "of other code"))
+    assert script.finished(path) == {}
+    with pytest.raises(SystemExit):
+        script.main(["--quick"])
+    assert "--out" in capsys.readouterr().err
+
+
+def test_a_wrong_removal_is_called_wrong(scripts, monkeypatch):
+    script = scripts["removal_law"]
+    silence = script.silence
+    monkeypatch.setattr(script, "silence", lambda model, channels, removal: silence(
+        model, channels, removal | {(name := next(iter(removal))): removal[name][1:]}
+    ))  # fmt: skip
+    assert script.measured("squeezenet1_1")[1] == "**wrong**"

@@ -10,7 +10,7 @@ from structures import Network, conv, images, masked, plain
 from torch import nn
 
 from compedu.errors import CompressionError
-from compedu.graph import batch_norm_pairs, find_channels, fold_batch_norm, followed_by_relu, layer_calls, trace
+from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, trace
 from compedu.graph.trace import shared_weights, weights_read_apart
 from compedu.networks import build
 
@@ -157,17 +157,3 @@ def test_weights_that_modules_share_and_that_are_read_apart_are_found():
 
     assert shared_weights(Net()) == {"words": "out", "out": "words"}
     assert weights_read_apart(Net()) == {"enc"}
-
-
-def test_a_head_that_flattens_and_averages_side_by_side_is_refused_before_memory_ends():
-    class Head(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.out = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(68, 4)
-
-        def forward(self, x):
-            a = torch.relu(self.conv(x))
-            return self.out(torch.cat([a.flatten(1), a.mean((2, 3))], 1))
-
-    with pytest.raises(CompressionError, match="flattened and averaged"):
-        find_channels(Head().eval(), torch.randn(1, 3, 4, 4))

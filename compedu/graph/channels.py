@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compedu.errors import CompressionError, first_line
-from compedu.graph.coupling import OUTPUT, read_coupling
+from compedu.graph.coupling import OUTPUT
 from compedu.graph.grouping import ChannelGroup, collect_groups
+from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
 from compedu.graph.trace import layer_calls, trace
 

@@ -126,7 +126,7 @@ def _group(
     members = []
     for name, side in sides:
         ids = coupling.ids[name, side]
-        channels = torch.from_numpy(number[np.where(ids >= 0, labels[ids], -1)])
+        channels = torch.from_numpy(number[np.where(ids >= 0, labels[np.maximum(ids, 0)], -1)])
         members.append(Member(name, _role(model.get_submodule(name), side), channels))
     lead = next((member.layer for member in members if member.role == "producer"), members[0].layer)
     return ChannelGroup(lead, len(order), tuple(members))
@@ -156,4 +156,5 @@ def _reason(name: str, coupling: Coupling, labels: np.ndarray, reasons: dict[int
     if (name, OUTPUT) not in coupling.ids:
         return "the network does not call it as a layer of its own"
     pinned = [reasons[label] for label in labels[_found(coupling, (name, OUTPUT))].tolist() if label in reasons]
+    pinned += [coupling.from_where(fixed) for fixed in coupling.ids[name, OUTPUT].tolist() if fixed < 0]
     return pinned[0] if pinned else "its channels are coupled into a single one, which cannot be removed"

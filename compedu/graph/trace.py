@@ -47,16 +47,16 @@ class _LayerTracer(fx.Tracer):
         return output
 
 
-def trace(model: nn.Module) -> fx.GraphModule:
+def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """Return the inference graph of `model`: one node per layer call, function or method, with forms as leaves.
 
-    The result shares its tensors with `model`; node targets are the names of `model.named_modules()`. Raises
+    With `training` it is the graph of the forward pass in training mode. The result shares its tensors with `model`; node targets are the names of `model.named_modules()`. Raises
     `CompressionError` that names the module and the reason when the network cannot be traced (Reed et al. 2022,
     arXiv:2112.08429, section 5).
     """
     tracer = _LayerTracer()
     try:
-        root = inference_copy(model)
+        root = inference_copy(model).train(training)
         with _one_at_a_time:
             return fx.GraphModule(root, tracer.trace(root))
     except Exception as error:  # a forward may raise anything at all
