@@ -217,3 +217,10 @@ def test_channels_that_meet_attention_stay_with_the_reason():
     assert "which counts on 2 of them" in reasons["features.1.0.attn.cpb_mlp.2"]
     assert "'features.1.0.norm2', a LayerNorm, whose effect" in reasons["features.1.0.mlp.3"]
     assert reasons["features.1.0.attn.qkv"] == "the network does not call it as a layer of its own"
+
+
+def test_frozen_attention_is_followed_in_inference_mode_too():
+    model = small_network("vit")
+    expected = [group.name for group in Channels(model, images()).groups]
+    with torch.inference_mode():
+        assert [group.name for group in Channels(model.requires_grad_(False), images()).groups] == expected

@@ -22,19 +22,22 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     called = layer_calls(traced)
     training = any(name not in called and is_plain(layer) for name, layer in modules_outside_forms(model))
     graphs, coupling = [traced, trace(model, training=True)] if training else [traced], Coupling()
-    source = torch.empty(min(len(example), MOST_IMAGES), *example.shape[1:], dtype=_dtype(model), device="meta")
     for graph in graphs:
         try:
             with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-                shapes = Shapes(graph, _skeleton(model))
-                with torch.device("meta"):
-                    shapes.run(source)
-                Follower(graph, model, shapes.of, coupling).run(source)
+                _follow(model, graph, (min(len(example), MOST_IMAGES), *example.shape[1:]), coupling)
         except Exception as error:  # a forward may raise anything at all
             raise CompressionError(_refusal(model, example, graph is not traced, error)) from error
     _pin_special_layers(coupling, model, graphs)
     _tie_grouped_convolutions(coupling, model)
     return coupling
+
+
+def _follow(model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], coupling: Coupling) -> None:
+    source, shapes = torch.empty(shape, dtype=_dtype(model), device="meta"), Shapes(graph, _skeleton(model))
+    with torch.device("meta"):
+        shapes.run(source)
+    Follower(graph, model, shapes.of, coupling).run(source)
 
 
 def _skeleton(model: nn.Module) -> nn.Module:
