@@ -1,14 +1,17 @@
 """Pruning since the survey: scores of movement, gates of hard concrete, tickets; each by hand, and what each is good for."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import compedu as ce
-from compedu.errors import CompressionError
+from compedu.errors import Cancelled, CompressionError
 from compedu.forms import Geometry, Masked
-from compedu.methods import LotteryTicket, MovementPruning
+from compedu.methods import HardConcretePruning, LotteryTicket, MovementPruning
 from compedu.methods.pruning.gradual import cubic_sparsity
+from compedu.methods.pruning.hard_concrete import GATE_RATE, Gated, hard_concrete, open_probability, settled
 from compedu.methods.pruning.lottery_ticket import wind_back
 from compedu.methods.pruning.movement import Moving
 from compedu.networks import build
@@ -206,3 +209,114 @@ def test_a_part_of_a_training_is_counted_for_those_who_watch():
             fit(build(SPEC), data, Recipe(epochs=2))
         fit(build(SPEC), data, Recipe(epochs=1))
     assert seen == [(6, 9), (7, 9), (1, 1)]
+
+
+# Hard-concrete pruning
+
+
+GRID = torch.tensor([-4.0, -2.0, -0.5, 0.0, 1.0, 3.0])
+
+
+def gated(rows=2, seed=0, start=0.9):
+    return Gated(masked(torch.randn(rows, 4, generator=torch.Generator().manual_seed(1)).tolist()), start, seed)
+
+
+def test_gates_are_shut_open_and_between_as_often_as_the_formulas_say():
+    count = 100_000
+    u = torch.rand(count, 1, generator=torch.Generator().manual_seed(0))
+    z = hard_concrete(GRID.expand(count, -1), u)
+    spread = 5 * 0.5 / count**0.5
+    assert z.min() == 0 and z.max() == 1
+    torch.testing.assert_close((z > 0).float().mean(0), open_probability(GRID), rtol=0, atol=spread)
+    for place in (0.0, 0.25, 0.5, 0.75):  # the distribution of a binary concrete variable, stretched: appendix A of the paper
+        s = (place + 0.1) / 1.2
+        below = torch.sigmoid((math.log(s) - math.log(1 - s)) * 2 / 3 - GRID)
+        torch.testing.assert_close((z <= place).float().mean(0), below, rtol=0, atol=spread)
+    open_in_full = torch.sigmoid(GRID - 2 / 3 * math.log(11))
+    torch.testing.assert_close((z == 1).float().mean(0), open_in_full, rtol=0, atol=spread)
+
+
+def test_settled_gates_by_hand():
+    log_alpha = torch.logit(torch.tensor([0.5, 1 / 12, 0.05, 11 / 12, 0.99, 2 / 3]))
+    torch.testing.assert_close(settled(log_alpha), torch.tensor([0.5, 0.0, 0.0, 1.0, 1.0, 0.7]))
+
+
+def test_the_penalty_counts_open_gates_of_weights_that_are_there_and_its_gradient_is_that_of_the_sigmoid():
+    layer = gated()
+    layer.mask[0, 0] = False
+    layer.gates.data.copy_(torch.linspace(-3, 3, 8).view(2, 4) / GATE_RATE)
+    layer.expected().backward()
+    p = 1 / (1 + torch.exp(-torch.linspace(-3, 3, 8).view(2, 4) - 2 / 3 * math.log(11)))
+    torch.testing.assert_close(layer.expected(), p.reshape(-1)[1:].sum())
+    expected = GATE_RATE * p * (1 - p)
+    expected[0, 0] = 0
+    torch.testing.assert_close(layer.gates.grad, expected)
+
+
+def test_gates_begin_with_the_share_that_start_says():
+    for start in (0.5, 0.9, 0.99):
+        torch.testing.assert_close(gated(start=start).expected(), torch.tensor(8 * start))
+
+
+def test_a_gated_layer_draws_anew_while_training_by_its_state_alone_and_is_settled_otherwise():
+    layer, x = gated().train(), torch.eye(4)
+    saved = {name: value.clone() for name, value in layer.state_dict().items()}
+    first, second = layer(x), layer(x)
+    assert not torch.equal(first, second)
+    again = gated().train()
+    again.load_state_dict(saved)
+    assert torch.equal(again(x), first) and torch.equal(again(x), second)
+    assert not torch.equal(gated(seed=1).train()(x), first)
+    layer.eval()
+    torch.testing.assert_close(layer(x), x @ (layer.weight * settled(layer.log_alpha)).T)
+    drawn = int(layer.drawn)
+    layer(x)
+    assert int(layer.drawn) == drawn == 2
+
+
+def test_an_interrupted_training_of_gates_ends_with_the_same_bits(tmp_path):
+    data, results = few(64), []
+
+    def network():
+        model = build("lenet300(size=28, width=0.1)")
+        return nn.Sequential(nn.Flatten(), Gated(masked(model.fc1.weight.tolist()), 0.9, 3), nn.ReLU(), nn.Linear(30, 10))
+
+    def stop(step):
+        if step.done == 3:
+            raise Cancelled
+
+    for interrupted in (False, True):
+        torch.manual_seed(0)
+        model, path, recipe = network(), tmp_path / str(interrupted), Recipe(epochs=3, batch=32)
+        head = model[3].state_dict()
+        if interrupted:
+            with pytest.raises(Cancelled), listening(stop):
+                fit(model, data, recipe, resume=path)
+            model = network()
+            model[3].load_state_dict(head)
+        fit(model, data, recipe, resume=path)
+        results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*results)
+
+
+def test_the_result_is_the_settled_network_as_plain_masked_layers():
+    seen = {}
+    data = few(320)
+
+    def look(step):
+        seen.update({name: step.model.get_submodule(name).eval().dense().detach().clone() for name in LAYERS})
+        step.model.train()
+
+    before = ce.MagnitudePruning(sparsity=0.3)(ce.trained("lenet5", "digits"), None)
+    with listening(look):
+        result = HardConcretePruning(epochs=12, strength=3.0, batch=32, lr=2e-3)(before, data)
+    for name in LAYERS:
+        layer = result.get_submodule(name)
+        assert type(layer) is Masked and torch.equal(layer.dense(), seen[name])
+        assert not (layer.mask & ~before.get_submodule(name).mask).any() and bool(layer.dense()[layer.mask].ne(0).all())
+        assert layer.mask.float().mean() < 0.69
+
+
+def test_a_layer_of_which_all_gates_shut_is_named_with_what_to_do():
+    with pytest.raises(CompressionError, match=r"shut every gate of conv1 \(shape .*lower the strength, or exclude the layer"):
+        HardConcretePruning(epochs=5, strength=1e9, lr=3e-3)(ce.trained("lenet5", "digits"), few(640))

@@ -10,6 +10,7 @@ from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
 from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.pruning.filters import FilterPruning
 from compedu.methods.pruning.gradual import GradualPruning
+from compedu.methods.pruning.hard_concrete import HardConcretePruning
 from compedu.methods.pruning.iterative import IterativePruning
 from compedu.methods.pruning.lottery_ticket import LotteryTicket
 from compedu.methods.pruning.magnitude import MagnitudePruning
@@ -33,6 +34,7 @@ METHODS: tuple[type[Method], ...] = (
     GradualPruning,
     SparseTraining,
     MovementPruning,
+    HardConcretePruning,
     OptimalBrainDamage,
     BiasedWeightDecay,
     LotteryTicket,

@@ -1,0 +1,127 @@
+"""Hard-concrete pruning: each weight has a gate that is open or shut by chance, and the number of open gates is a cost."""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.forms import Masked
+from compedu.knobs import inherited, knob, method
+from compedu.methods.layer_method import SelectiveMethod
+from compedu.methods.layers import replace_layer
+from compedu.methods.method import Task
+from compedu.methods.pruning.masks import masked_layers
+from compedu.methods.training_method import TrainingMethod
+
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the ends to which gates are stretched: section 4 of the paper
+GATE_RATE = 300.0  # gates move this much faster than weights: a short training takes them from open to shut
+
+
+def hard_concrete(log_alpha: Tensor, uniform: Tensor) -> Tensor:
+    """Return gates in [0, 1], drawn by `uniform` numbers of (0, 1), of the same shape as `log_alpha` (equations 10, 11)."""
+    s = torch.sigmoid((torch.log(uniform) - torch.log1p(-uniform) + log_alpha) / BETA)
+    return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+def open_probability(log_alpha: Tensor) -> Tensor:
+    """Return the probability that a gate is not zero (equation 12)."""
+    return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+
+
+def settled(log_alpha: Tensor) -> Tensor:
+    """Return the gates in [0, 1] that are used after training, without chance (equation 13)."""
+    return (torch.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+class Gated(Masked):
+    """A masked layer in training, each weight of which has a gate.
+
+    What is drawn depends on `seed` and on how often was drawn before: the count is part of the state, so that a
+    training goes on as if it had never stopped. `gates` times `GATE_RATE` is log alpha.
+    """
+
+    def __init__(self, layer: Masked, start: float, seed: int):
+        super().__init__(layer.geometry, layer.weight, layer.mask, layer.bias)
+        log_alpha = math.log(start / (1 - start)) + BETA * math.log(-GAMMA / ZETA)
+        self.gates = nn.Parameter(torch.full_like(layer.weight, log_alpha / GATE_RATE))
+        self.register_buffer("drawn", torch.tensor(0))
+        self.seed = seed
+
+    @property
+    def log_alpha(self) -> Tensor:
+        """The gates' parameter log alpha, of the kernel's shape."""
+        return self.gates * GATE_RATE
+
+    def dense(self) -> Tensor:
+        """Return the kernel through gates: drawn anew while training, settled otherwise."""
+        return super().dense() * (hard_concrete(self.log_alpha, self.draw()) if self.training else settled(self.log_alpha))
+
+    def draw(self) -> Tensor:
+        """Return the next numbers in (0, 1), of the kernel's shape."""
+        generator = torch.Generator().manual_seed(self.seed + int(self.drawn))
+        self.drawn += 1
+        tiny = torch.finfo(torch.float32).eps
+        return torch.rand(self.gates.shape, generator=generator) * (1 - 2 * tiny) + tiny
+
+    def expected(self) -> Tensor:
+        """Return how many weights are left on average."""
+        return open_probability(self.log_alpha)[self.mask].sum()
+
+    def final(self) -> Masked:
+        """Return the layer with its weights times their settled gates, and without the weights of shut ones."""
+        gates = settled(self.log_alpha.detach())
+        return Masked(self.geometry, self.weight * gates, self.mask & (gates > 0), self.bias)
+
+
+@method
+class HardConcretePruning(SelectiveMethod, TrainingMethod):
+    r"""Train weights and a gate for each of them, where every gate that may be open costs: a smooth form of L0.
+
+    $\min_{\theta,\alpha}\; L(\theta \odot z) + \lambda\,\frac{1}{N}\sum_j P(z_j > 0)$ with random gates
+    $z = \mathrm{clip}(\sigma((\log u - \log(1 - u) + \log\alpha)/\beta)\,(\zeta - \gamma) + \gamma,\,0,\,1)$, so that
+    $P(z > 0) = \sigma(\log\alpha - \beta\log(-\gamma/\zeta))$. How many weights are zero in the end is a result, not a
+    knob: the report says it. $\lambda$ is the price of all $N$ weights together, whatever the network's size.
+    Stored: the kept weights, times their gates, at full precision, and their positions as gaps.
+    Skips: layers that are not linear or convolutional; forms other than masked ones.
+    Paper: Louizos, Welling, Kingma 2018, Learning sparse neural networks through L0 regularization, arXiv:1712.01312,
+    section 2.
+    """
+
+    topic: ClassVar[str] = "pruning"
+
+    strength: float = knob(
+        3.0, "price of keeping all weights, in units of the loss: the higher, the more zeros come out", low=0,
+        tour=(0.1, 30), log=True,
+    )
+    start: float = knob(
+        0.99, "probability that a gate is open before training", low=0, high=1, open="both", tour=(0.5, 0.99)
+    )
+    epochs: int = inherited(TrainingMethod, "epochs", default=10)
+
+    def compress(self, task: Task) -> nn.Module:
+        """Train the gates with the weights, then leave plain masked layers behind."""
+        layers = {}
+        for index, (name, layer) in enumerate(masked_layers(task, 0.0).items()):
+            layers[name] = Gated(layer, self.start, self.seed * 1_000_003 + index * 2**32)
+            task.model = replace_layer(task.model, name, layers[name])
+        count = sum(int(layer.mask.sum()) for layer in layers.values())
+
+        def penalty(model: nn.Module) -> Tensor:
+            return self.strength / count * sum(layer.expected() for layer in layers.values())
+
+        model = self.train(task.model, task.data, penalty=penalty)
+        for name, layer in layers.items():
+            final = layer.final()
+            self.refuse_shut(name, final.mask)
+            model = replace_layer(model, name, final)
+        return model
+
+    def refuse_shut(self, name: str, mask: Tensor) -> None:
+        """Raise `CompressionError` for a layer of which every gate is shut."""
+        if not bool(mask.any()):
+            raise CompressionError(
+                f"{self!r} shut every gate of {name} (shape {tuple(mask.shape)}), and no signal passes it; lower the "
+                f"strength, or exclude the layer with layers='-{name}'"
+            )
