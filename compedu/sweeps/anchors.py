@@ -1,0 +1,105 @@
+"""Figures of papers, measured here: LeNet-300-100 and LeNet-5 on MNIST pruned at least twelve times.
+
+    COMPEDU_DATA=FOLDER python -m compedu.sweeps.anchors
+
+computes the runs that are not stored yet and prints all of them. The settings were chosen on the validation images, with
+another seed; the test images were looked at once, when the figures were made.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from compedu import datasets
+from compedu.methods import GradualPruning
+from compedu.methods.method import Method
+from compedu.metrics import Report, measure
+from compedu.metrics.latency import torch_threads
+from compedu.networks.shipped import trained
+from compedu.shipped import shipped
+from compedu.sweeps.keys import point_key
+from compedu.sweeps.store import Store, read_sweep
+
+DATA, SPLITS, SEEDS = "mnist", ("validation", "test"), 3
+
+
+class Anchor(NamedTuple):
+    """A network, how it is pruned here, and the paper's test errors in percent, dense and pruned."""
+
+    network: str
+    method: Method
+    paper: tuple[float, float]
+
+    @property
+    def path(self) -> Path:
+        """The file of the runs, such as anchor-lenet5-mnist.jsonl."""
+        return shipped("data", "sweeps", f"anchor-{self.network}-{DATA}.jsonl")
+
+    def runs(self) -> list[Method]:
+        """Return the method with each seed."""
+        return [replace(self.method, seed=seed) for seed in range(SEEDS)]
+
+
+ANCHORS = (  # Han, Pool, Tran, Dally 2015, arXiv:1506.02626, table 1
+    Anchor("lenet300", GradualPruning(sparsity=0.93, budget="lamp", epochs=15, batch=128, shift=1), (1.64, 1.59)),
+    Anchor("lenet5", GradualPruning(sparsity=0.93, budget="lamp", epochs=8, batch=128, shift=1), (0.80, 0.77)),
+)
+
+
+def remake() -> None:
+    """Compute and store the runs that are missing: each is trained once and measured on validation and test images."""
+    data = datasets.load(DATA)
+    for anchor in ANCHORS:
+        dense, store = trained(anchor.network, DATA), Store(anchor.path)
+        for method in anchor.runs():
+            keys = {split: point_key(method, dense, data, split) for split in SPLITS}
+            if all(key in store.stored.reports for key in keys.values()):
+                continue
+            with torch_threads(1):
+                small = method(dense, data)
+                for split, key in keys.items():
+                    report = measure(small, data, baseline=dense, split=split, speed=False)
+                    store.append({"key": key, "report": replace(report, newly_wrong=None, newly_right=None).as_dict()})
+
+
+def stored_runs(anchor: Anchor, split: str) -> list[Report]:
+    """Return the stored reports of an anchor on one split, by seed."""
+    wanted = [repr(method) for method in anchor.runs()]
+    found = {r.method: r for r in read_sweep(anchor.path).reports.values() if r.split == split}
+    return [found[text] for text in wanted if text in found]
+
+
+def error(report: Report) -> float:
+    """Return the error of the pruned network in percent."""
+    return 100 * (1 - report.accuracy)
+
+
+def dense_error(report: Report) -> float:
+    """Return the error of the dense network on the same images in percent."""
+    return error(report) + 100 * report.change.difference
+
+
+def summary(anchor: Anchor) -> str:
+    """Return what the runs of an anchor gave, beside the paper's figures."""
+    lines = [f"{anchor.network} on {DATA}: {anchor.method!r}"]
+    for split in SPLITS:
+        lines += [_line(split, stored_runs(anchor, split))]
+    dense, pruned = anchor.paper
+    return "\n".join([*lines, f"  paper: {dense:.2f} % dense, {pruned:.2f} % with 12 times fewer weights [Han 2015, T1]"])
+
+
+def _line(split: str, reports: Sequence[Report]) -> str:
+    errors = [error(report) for report in reports]
+    rate = min(report.compression_rate for report in reports)
+    each = ", ".join(f"{value:.2f}" for value in errors)
+    return (
+        f"  {split}: {dense_error(reports[0]):.2f} % dense, {statistics.median(errors):.2f} % pruned (seeds: {each}), "
+        f"{rate:.1f} times fewer parameters"
+    )
+
+
+if __name__ == "__main__":
+    remake()
+    print("\n".join(map(summary, ANCHORS)))
