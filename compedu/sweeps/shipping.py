@@ -33,7 +33,7 @@ class Shipped:
 
 def sweeps() -> list[Shipped]:
     """Return all shipped sweeps, quick ones first."""
-    pruning = (methods.MagnitudePruning, methods.RandomPruning, methods.FilterPruning)
+    pruning = (methods.MagnitudePruning, methods.RandomPruning, methods.FilterPruning, methods.RandomFilterPruning)
     live = [
         *(grid(cls(), "sparsity", EVERY) for cls in pruning), grid(methods.LinearQuantization(), "bits", EVERY),
         grid(methods.BlockCirculantProjection(), "block", EVERY),
