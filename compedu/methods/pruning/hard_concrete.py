@@ -1,4 +1,4 @@
-"""Hard-concrete pruning: each weight has a gate that is open or shut by chance, and the number of open gates is a cost."""
+"""Hard-concrete pruning: each weight has a gate, open or shut by chance, and the number of open gates is a cost."""
 
 import math
 from typing import ClassVar
@@ -20,18 +20,18 @@ GATE_RATE = 300.0  # gates move this much faster than weights: a short training 
 
 
 def hard_concrete(log_alpha: Tensor, uniform: Tensor) -> Tensor:
-    """Return gates in [0, 1], drawn by `uniform` numbers of (0, 1), of the same shape as `log_alpha` (equations 10, 11)."""
+    """Return gates in [0, 1], drawn by `uniform` numbers of (0, 1), all of the shape of `log_alpha`."""
     s = torch.sigmoid((torch.log(uniform) - torch.log1p(-uniform) + log_alpha) / BETA)
     return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
 def open_probability(log_alpha: Tensor) -> Tensor:
-    """Return the probability that a gate is not zero (equation 12)."""
+    """Return the probability that a gate is not zero."""
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
 def settled(log_alpha: Tensor) -> Tensor:
-    """Return the gates in [0, 1] that are used after training, without chance (equation 13)."""
+    """Return the gates in [0, 1] that are used after training, without chance."""
     return (torch.sigmoid(log_alpha) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
@@ -56,7 +56,8 @@ class Gated(Masked):
 
     def dense(self) -> Tensor:
         """Return the kernel through gates: drawn anew while training, settled otherwise."""
-        return super().dense() * (hard_concrete(self.log_alpha, self.draw()) if self.training else settled(self.log_alpha))
+        gates = hard_concrete(self.log_alpha, self.draw()) if self.training else settled(self.log_alpha)
+        return super().dense() * gates
 
     def draw(self) -> Tensor:
         """Return the next numbers in (0, 1), of the kernel's shape."""

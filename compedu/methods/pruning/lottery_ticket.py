@@ -19,7 +19,7 @@ NO_SPEC = "the network does not say how it is built (model.spec), as those of co
 
 
 def wind_back(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give `model` the weights, biases and batch-norm statistics of `state`; its masks stay, and what they drop is zero."""
+    """Give `model` all weights and batch-norm statistics of `state`; its masks stay, and what they drop is zero."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Masked)}
     model.load_state_dict(state | {f"{name}.mask": layer.mask.clone() for name, layer in layers.items()})
     for layer in layers.values():
@@ -35,9 +35,9 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 class LotteryTicket(ScheduledPruning):
     r"""Build the network anew, train it, prune it, and set what is left back to where it began: a control for pruning.
 
-    $f(x;\,m \odot \theta_0)$, where $m$ keeps the largest $|\theta_T|$ of $f(x;\,\theta_T)$: found in rounds, in each of
-    which the network is trained in full, pruned, and rewound to $\theta_0$ or to an early $\theta_k$. In the end the
-    ticket is trained; or, for comparison, the same mask with weights drawn anew.
+    $f(x;\,m \odot \theta_0)$, where $m$ keeps the largest $|\theta_T|$ of the trained $f(x;\,\theta_T)$: found in
+    rounds, each of which trains the network in full, prunes it, and rewinds it to $\theta_0$ or to an early $\theta_k$. In
+    the end the ticket is trained; or, for comparison, the same mask with weights drawn anew.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; of the given network only its kind and sizes count.
     Paper: Frankle, Carbin 2019, The lottery ticket hypothesis, arXiv:1803.03635, section 2; rewinding to an early step:
@@ -52,7 +52,7 @@ class LotteryTicket(ScheduledPruning):
         0.0, "share of the first training to whose end weights are rewound", low=0, high=1, open="high", tour=(0, 0.5)
     )
     rounds: int = knob(3, "how often is pruned and trained again", low=1, tour=(1, 10))
-    epochs: int = inherited(FromScratch, "epochs", help="passes over the training images before the first round and in each")
+    epochs: int = inherited(FromScratch, "epochs", help="passes over the training images, first and in each round")
     lr: float = inherited(FromScratch, "lr")
     shift: int = inherited(FromScratch, "shift")
 

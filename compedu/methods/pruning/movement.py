@@ -37,7 +37,7 @@ class Moving(Masked):
 
     @torch.no_grad()
     def move(self, gradient: Tensor) -> None:
-        """Lower the scores by w dL/dw', where w' = m w: dL/dm with the threshold taken for straight (equation 2)."""
+        """Lower the scores by w dL/dw', where w' = m w: dL/dm with the threshold taken for straight."""
         self.scores.sub_(self.weight * gradient)
 
     def final(self) -> Masked:
@@ -61,7 +61,7 @@ class MovementPruning(SelectiveMethod, TrainingMethod):
     sparsity: float = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget", choices=("uniform", "global"))
     ramp: float = inherited(GradualPruning, "ramp")
-    every: int = inherited(GradualPruning, "every", help="training steps from one choice of the kept weights to the next")
+    every: int = inherited(GradualPruning, "every", help="training steps from one choice of masks to the next")
 
     def __post_init__(self):
         super().__post_init__()
