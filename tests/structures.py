@@ -123,6 +123,10 @@ STRUCTURES = {
         lambda net, x: net.c(torch.cat([net.a(x), net.b(x)], 3).relu()),
         {"a": conv(3, 5), "b": conv(3, 5), "c": conv(5, 4)},
     ),
+    "side by side in space, then flattened": (
+        lambda net, x: net.fc(torch.cat([net.a(x), net.b(x)], 3).relu().flatten(1)),
+        {"a": conv(3, 5), "b": conv(3, 5), "fc": nn.Linear(360, 4)},
+    ),
     "padded in space": (
         lambda net, x: net.c(F.pad(net.a(x), (1, 2, 0, 1)).relu()), {"a": conv(3, 5), "c": conv(5, 4)},
     ),
