@@ -41,7 +41,9 @@ class Settings:
 
     network: str = "lenet5"
     data: str = DATA
-    methods: tuple[type[Method], ...] = tuple(cls for cls in ce.METHODS if cls().needs != "training")
+    methods: tuple[type[Method], ...] = tuple(
+        cls for cls in ce.METHODS if cls().needs != "training" and cls.topic != "training"
+    )
     moves: int = 25
     every_ms: float = 50.0
 

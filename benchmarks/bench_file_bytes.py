@@ -25,14 +25,15 @@ and quantizers of activations as they are. Ours also holds what rebuilds the net
 checksum. Shipped weights are rounded to half precision and kept in float32, which helps every coder here. The last two
 columns are torch.save plus gzip divided by ours, above 1 where our file is smaller.
 
-Left out, because they train: {left_out}; their files hold plain layers, or those of the step before.
+Left out, because they train or compress nothing themselves: {left_out}; their files hold plain layers, or those of the
+step before.
 """
 HEAD = (
     "network", "method", "packed", "Huffman", "ANS", "torch.save", "torch.save, gzip", "gzip / packed", "gzip / ANS",
 )  # fmt: skip
 
-COMPARED: tuple[Method, ...] = (  # the defaults of all methods that do not train, and some settings more
-    *(cls() for cls in ce.METHODS if cls().needs != "training"),
+COMPARED: tuple[Method, ...] = (  # the defaults of all methods that compress without training, and some settings more
+    *(cls() for cls in ce.METHODS if cls().needs != "training" and cls.topic != "training"),
     ce.MagnitudePruning(sparsity=0.95),
     ce.LinearQuantization(activation_bits=8),
     ce.LinearQuantization(bits=4),

@@ -116,6 +116,28 @@ def test_small_weights_are_not_just_any_weights():
     assert chosen > drawn + 0.2
 
 
+def test_small_filters_are_not_just_any_filters():
+    model, images = pair("lenet5", "glyphs")
+    images = images.shortened(validation=1000)
+    methods = [ce.FilterPruning(sparsity=0.5), *(ce.RandomFilterPruning(sparsity=0.5, seed=seed) for seed in range(3))]
+    chosen, *drawn = (ce.evaluate(method(model), images).correct / 1000 for method in methods)
+    assert chosen > sum(drawn) / 3 + 0.1
+
+
+RESCUED = [("vgg", ce.FilterPruning(sparsity=0.3)), ("resnet", ce.PatternPruning())]
+
+
+@pytest.mark.parametrize("network, pruning", RESCUED, ids=lambda value: str(value).split("(")[0])
+def test_statistics_of_batch_norms_measured_anew_rescue_a_pruned_network_for_nothing(network, pruning):
+    model, images = pair(network, "glyphs")
+    images = images.shortened(validation=300)
+    pruned = pruning(model, images)
+    rescued = ce.BatchNormReestimation(calibration_images=128)(pruned, images)
+    before, after = (ce.evaluate(one, images).correct / 300 for one in (pruned, rescued))
+    assert after > 0.9 and after > before + 0.5
+    assert len(model_bytes(rescued)) == len(model_bytes(pruned))
+
+
 def test_zeros_save_nothing_until_they_are_stored_as_zeros():
     model, _ = pair("lenet5", "glyphs")
     small = ce.MagnitudePruning(sparsity=0.9)(model)

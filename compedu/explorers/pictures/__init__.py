@@ -3,15 +3,19 @@
 from dataclasses import replace
 
 from compedu.explorers.pictures import (
-    confusions, layer_widths, loss, moved_weights, one_image, product_times, pruned_filters, pruned_weights,
-    quantized_inputs, quantized_weights, rebuilt_filters, singular_values, structured_matrices, temperature, tied_filters,
+    confusions, layer_widths, loss, moved_statistics, moved_weights, one_image, product_times, pruned_filters,
+    pruned_weights, quantized_inputs, quantized_weights, rebuilt_filters, singular_values, structured_matrices, temperature,
+    tied_filters,
 )  # fmt: skip
 from compedu.explorers.pictures.picture import Picture
-from compedu.methods import FilterPruning, FineTune, Method, RandomFilterPruning, SmallDense, TrainingMethod
+from compedu.methods import (
+    BatchNormReestimation, FilterPruning, FineTune, Method, RandomFilterPruning, SmallDense, TrainingMethod,
+)  # fmt: skip
 
 _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
-    FineTune: (moved_weights.PICTURE,), SmallDense: (layer_widths.PICTURE,),
+    BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
+    SmallDense: (layer_widths.PICTURE,),
 }  # fmt: skip
 _OF_TOPIC = {
     "pruning": (pruned_weights.PICTURE,),
