@@ -19,6 +19,7 @@ from compedu.methods.pruning.patterns import PatternPruning
 from compedu.methods.pruning.random_filters import RandomFilterPruning
 from compedu.methods.pruning.random_weights import RandomPruning
 from compedu.methods.pruning.sparse_training import SparseTraining
+from compedu.methods.pruning.structured_sparsity import StructuredSparsity
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
 from compedu.methods.training.batch_norm import BatchNormReestimation
@@ -33,6 +34,7 @@ METHODS: tuple[type[Method], ...] = (
     IterativePruning,
     GradualPruning,
     SparseTraining,
+    StructuredSparsity,
     MovementPruning,
     HardConcretePruning,
     OptimalBrainDamage,

@@ -9,13 +9,14 @@ from compedu.explorers.pictures import (
 )  # fmt: skip
 from compedu.explorers.pictures.picture import Picture
 from compedu.methods import (
-    BatchNormReestimation, FilterPruning, FineTune, Method, RandomFilterPruning, SmallDense, TrainingMethod,
+    BatchNormReestimation, FilterPruning, FineTune, Method, RandomFilterPruning, SmallDense, StructuredSparsity,
+    TrainingMethod,
 )  # fmt: skip
 
 _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
     BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
-    SmallDense: (layer_widths.PICTURE,),
+    SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_TOPIC = {
     "pruning": (pruned_weights.PICTURE,),

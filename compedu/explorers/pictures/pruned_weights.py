@@ -3,12 +3,12 @@
 import numpy as np
 
 from compedu.explorers.colours import DENSE, LIVE
+from compedu.explorers.pictures.left_weights import left_weights
 from compedu.explorers.pictures.picture import (
     BELOW, BESIDE, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, percent_text, shrunk,
 )  # fmt: skip
 from compedu.explorers.places import LEFT, across
 from compedu.explorers.view import View
-from compedu.forms import Masked
 
 BINS = 41
 
@@ -51,8 +51,8 @@ def _counts(values: np.ndarray, middle: np.ndarray) -> np.ndarray:
 
 def _mask(view: View, layer: str) -> np.ndarray | None:
     """Return which weights of a layer are left; None where it was not pruned."""
-    _, after = view.layer_pair(layer)
-    return as_matrix(after.mask) if isinstance(after, Masked) else None
+    left = left_weights(view, layer)
+    return None if left is None else as_matrix(left)
 
 
 def kept_count(view: View, layer: str) -> tuple[int, int]:

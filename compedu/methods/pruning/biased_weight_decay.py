@@ -26,7 +26,8 @@ class BiasedWeightDecay(PenalizedPruning):
     $\min_w L(w) + \lambda \sum |w| / (1 + \varepsilon |w|)$: each weight is pulled by
     $\lambda\,\mathrm{sign}(w) / (1 + \varepsilon |w|)^2$, so that weights up to about $1/\varepsilon$ shrink together
     and those beyond are left alone. As the penalty stands in the loss, AdamW divides its pull by the usual size of the
-    gradient, and no weight becomes exactly zero before the cut. Nothing is retrained after it: `| FineTune()` does that.
+    gradient, and no weight becomes exactly zero before the cut. Nothing is retrained after it: `| FineTune()` does
+    that.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; forms other than masked ones. Biases bear no penalty.
     Paper: Hanson, Pratt 1989, Comparing biases for minimal network construction with back-propagation, Advances in

@@ -1,0 +1,66 @@
+"""Layers that a shortcut leads around: without them the network still carries its signal."""
+
+import operator
+
+import torch
+from torch import fx, nn
+
+from compedu.forms import Form
+from compedu.graph import layer_calls, only_consumer, trace
+
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_ADDING_METHODS = ("add", "add_")
+_PASSING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity)
+
+
+def bypassed_layers(model: nn.Module) -> set[str]:
+    """Return the layers, called once, whose output is only added to that of another path from the input.
+
+    Between layer and addition there may be batch norm and dropout. Where both sides of an addition end in such a layer,
+    the shallower one is the shortcut and stays; of equally deep ones both stay. Raises `CompressionError` when
+    `model` cannot be traced.
+    """
+    traced = trace(model)
+    modules, calls, depth = dict(traced.named_modules()), layer_calls(traced), _depths(traced)
+    found = set()
+    for node in traced.graph.nodes:
+        sides = _summands(node)
+        if len(sides) != 2 or any(depth[side] is None for side in sides):
+            continue
+        ends = [_layer_behind(side, modules, calls) for side in sides]
+        for (side, end), (other, other_end) in (zip(sides, ends), reversed(list(zip(sides, ends)))):
+            if end is not None and (other_end is None or depth[side] > depth[other]):
+                found.add(end)
+    return found
+
+
+def _summands(node: fx.Node) -> list[fx.Node]:
+    """Return the two different nodes that `node` adds; nothing where it adds a number or is no addition."""
+    adds = (node.op == "call_function" and node.target in _ADDITIONS) or (
+        node.op == "call_method" and node.target in _ADDING_METHODS
+    )
+    sides = [side for side in node.args if isinstance(side, fx.Node)] if adds else []
+    return sides if len(set(sides)) == 2 else []
+
+
+def _layer_behind(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, list[fx.Node]]) -> str | None:
+    """Return the layer whose output `node` is, at most normalized, if nothing else reads it; else None."""
+    while node.op == "call_module" and only_consumer(node) is not None:
+        module = modules[node.target]
+        if isinstance(module, (nn.Conv2d, nn.Linear, Form)):
+            return node.target if len(calls[node.target]) == 1 else None
+        if not isinstance(module, _PASSING):
+            return None
+        node = node.args[0]
+    return None
+
+
+def _depths(traced: fx.GraphModule) -> dict[fx.Node, int | None]:
+    """Return for each node the most layers on a path from the input to it, itself included; None where none leads."""
+    modules = dict(traced.named_modules())
+    depths: dict[fx.Node, int | None] = {}
+    for node in traced.graph.nodes:
+        before = [depths[source] for source in node.all_input_nodes if depths[source] is not None]
+        own = node.op == "call_module" and isinstance(modules[node.target], (nn.Conv2d, nn.Linear, Form))
+        depths[node] = 0 if node.op == "placeholder" else max(before) + own if before else None
+    return depths

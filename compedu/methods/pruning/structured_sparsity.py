@@ -1,0 +1,192 @@
+"""Structured sparsity: a penalty on whole filters, channels, kernel places or layers, which then go as a whole."""
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.evaluation import scores_of
+from compedu.forms import Geometry, Masked
+from compedu.graph import ChannelGroup, Channels, find_channels
+from compedu.knobs import inherited, knob, method
+from compedu.methods.layer_method import SelectiveMethod
+from compedu.methods.method import Removed, Task
+from compedu.methods.pruning.bypassed import bypassed_layers
+from compedu.methods.pruning.channel_pruning import ChannelPruning, counts_over_all, smallest
+from compedu.methods.pruning.group_lasso import Groups, block_soft_threshold, group_lasso, root_mean_squares
+from compedu.methods.pruning.masks import prunable, with_masks
+from compedu.methods.pruning.penalized import PenalizedPruning, proximal_hook
+from compedu.methods.pruning.sparse_training import SparseTraining
+from compedu.methods.pruning.weight_groups import (
+    MAKERS, READERS, channel_groups, column_labels, labelled_groups, layer_labels,
+)  # fmt: skip
+from compedu.methods.training_method import TrainingMethod
+
+
+def weakest(scores: Sequence[Tensor], sparsity: float, budget: str) -> list[list[int]]:
+    """Return for each layer the places of its groups that go: the floor(sparsity * n) of lowest score, and all zeros.
+
+    With the budget "uniform" n counts the groups of one layer; with "global" those of all layers are ranked together,
+    but the best of each layer stays. Raises `ValueError` where too few can go.
+
+    >>> weakest([torch.tensor([0.0, 0.0, 3.0]), torch.tensor([2.0, 1.0, 4.0])], 0.5, "uniform")
+    [[0, 1], [1]]
+    """
+    if budget == "uniform":
+        counts = [math.floor(Fraction(str(sparsity)) * len(score)) for score in scores]
+    else:
+        counts = counts_over_all(scores, sparsity)
+    return [smallest(score, max(count, int((score == 0).sum()))) for score, count in zip(scores, counts)]
+
+
+@method
+class StructuredSparsity(SelectiveMethod, TrainingMethod):
+    r"""Train on under a penalty on whole groups of weights, then take the weakest groups out.
+
+    $\min_w L(w) + \lambda \sum_g \sqrt{|g|}\,\lVert w_g \rVert_2$, by proximal step $w_g \leftarrow w_g
+    \max(0, 1 - \eta_t \lambda \sqrt{|g|} / \lVert w_g \rVert_2)$ after each update, or in the loss. A group is all
+    that makes a channel (`filters`), all that reads one (`channels`), one place of the kernel in one input channel over
+    all filters (`shapes`), or a layer that a shortcut leads around (`layers`). The fraction `sparsity` of all groups
+    goes, those of smallest $\lVert w_g \rVert_2 / \sqrt{|g|}$, and whatever training made exactly zero. Filters and
+    channels leave the network, and what bias and batch norm would add to them goes too; the others are masked.
+    On AdamW and the two steps see SparseTraining; nothing is retrained after the cut: `| FineTune()` does that.
+    Stored: the smaller layers, dense; of masked ones the kept weights, and their positions as gaps.
+    Skips: for filters and channels, layers whose channels cannot be followed; for layers, those that no shortcut leads
+    around; forms, of which shapes and layers take masked ones.
+    Paper: Wen, Wu, Wang, Chen, Li 2016, Learning structured sparsity in deep neural networks, arXiv:1608.03665, section
+    3; Lebedev, Lempitsky 2016, Fast ConvNets using group-wise brain damage, arXiv:1506.02515 (shapes); Zhou, Alvarez,
+    Porikli 2016, Less is more: towards compact CNNs, ECCV (filters).
+    """
+
+    topic: ClassVar[str] = "pruning"
+
+    sparsity: float = knob(0.5, "fraction of the groups that go at least", low=0, high=1, open="high", tour=(0.0, 0.9))
+    groups: str = knob(
+        "filters", "what lives or dies together", choices=("filters", "channels", "shapes", "layers")
+    )
+    budget: str = inherited(
+        ChannelPruning, "budget",
+        help="how the removals are shared out among the layers; whole layers are ranked together"
+    )
+    strength: float = inherited(PenalizedPruning, "strength", default=0.2, tour=(1e-6, 1.0))
+    step: str = inherited(SparseTraining, "step")
+
+    def compress(self, task: Task) -> nn.Module:
+        """Train under the penalty, then remove or mask."""
+        return self.remove(task) if self.groups in ("filters", "channels") else self.mask(task)
+
+    def trained_scores(self, task: Task, groups: Groups) -> Tensor:
+        """Train the task's network under the penalty on `groups`; return the root mean square of each, (count,)."""
+        weights = {name: task.model.get_submodule(name).weight for name in groups.labels}
+
+        def shrink(amount: float) -> None:
+            for name, weight in block_soft_threshold(weights, groups, amount).items():
+                weights[name].copy_(weight)
+
+        hooks = proximal_hook(shrink, self.strength, self.recipe, len(task.data.x_train))
+        if self.step == "subgradient":
+            hooks = {"penalty": lambda model: self.strength * group_lasso(weights, groups)}
+        self.train(task.model, task.data, **hooks)
+        return root_mean_squares(weights, groups).detach()
+
+    def weakest(self, names: Sequence[str], scores: Sequence[Tensor]) -> list[list[int]]:
+        """Return the places that go in each of the layers called `names`; refuse to empty one."""
+        if empty := [name for name, score in zip(names, scores) if not bool(score.any())]:
+            raise CompressionError(
+                f"{self!r} left nothing in {', '.join(empty)}: the penalty made all {self.groups} zero; "
+                "lower the strength"
+            )
+        try:
+            return weakest(scores, self.sparsity, self.budget)
+        except ValueError as error:
+            raise CompressionError(f"{self!r} {error}; lower the sparsity") from error
+
+    # Groups that leave the network
+
+    def remove(self, task: Task) -> nn.Module:
+        """Train, then take channels out of all layers that make or read them."""
+        roles = MAKERS if self.groups == "filters" else READERS
+        channels, chosen = find_channels(task.source, task.data.example), task.selected_layers()
+        found = self.wanted(task, channels, chosen, roles)
+        task.refuse_if_nothing_done(len(found))
+        geometries = {name: Geometry.of(layer) for name, layer in chosen.items()}
+        names, sizes = zip(*((group.name, group.size) for group in found))
+        scores = self.trained_scores(task, channel_groups(found, geometries, roles))
+        removal = dict(zip(names, self.weakest(names, scores.split(sizes))))
+        task.removed += [Removed(repr(self), name, tuple(sorted(gone))) for name, gone in removal.items() if gone]
+        smaller = channels.remove(task.model, removal)
+        named = {skipped.layer for skipped in task.skipped}
+        for name, geometry in geometries.items():
+            if name not in named and Geometry.of(smaller.get_submodule(name)).shape == geometry.shape:
+                task.skip(name, f"keeps all its {self.groups}: those of other layers are weaker")
+        return smaller
+
+    def wanted(
+        self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], roles: Sequence[str]
+    ) -> list[ChannelGroup]:
+        """Return the channel groups whose layers of these roles are all chosen; note the layers that are in none."""
+        found, reasons, inside = [], dict(channels.left_out), set()
+        for group in channels.groups:
+            layers = {member.layer for member in group.members if member.role in roles}
+            if layers and layers <= chosen.keys():
+                found.append(group)
+                inside |= layers
+            if missing := ", ".join(sorted(layers - chosen.keys())):
+                reasons |= dict.fromkeys(layers, f"its channels go with those of {missing}, which may not change")
+        for name in chosen:
+            if name not in inside:
+                task.skip(name, reasons.get(name) or reasons.get(name.rpartition(".")[0]) or NOT_READ)
+        return found
+
+    # Groups that are masked
+
+    def mask(self, task: Task) -> nn.Module:
+        """Train inside masks that keep everything, then drop the weakest columns or layers from them."""
+        layers = self.maskable(task)
+        geometries = {name: Geometry.of(layer) for name, layer in layers.items()}
+        ones = {name: torch.ones(geometry.shape, dtype=torch.bool) for name, geometry in geometries.items()}
+        with_masks(task, layers, ones)
+        label = column_labels if self.groups == "shapes" else layer_labels
+        labels = {name: label(geometry) for name, geometry in geometries.items()}
+        groups, counts = labelled_groups(labels, geometries)
+        kept = self.kept(list(layers), self.trained_scores(task, groups), counts)
+        for name, label in groups.labels.items():
+            drop(task.model.get_submodule(name), kept[label])
+        return task.model
+
+    def maskable(self, task: Task) -> dict[str, nn.Module]:
+        """Return the layers that can be masked; for "layers" those alone that the network can do without."""
+        layers = prunable(task)
+        if self.groups == "layers":
+            scores_of(task.model, task.data.example, task.data)  # images that do not fit are refused first
+            around = bypassed_layers(task.source)
+            for name in layers:
+                if name not in around:
+                    task.skip(name, "no shortcut leads around it")
+            layers = {name: layer for name, layer in layers.items() if name in around}
+            task.refuse_if_nothing_done(len(layers))
+        return layers
+
+    def kept(self, names: Sequence[str], scores: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return which groups stay, (count,) boolean."""
+        kept = scores > 0
+        if self.groups == "layers":
+            kept[smallest(scores, math.floor(Fraction(str(self.sparsity)) * len(scores)))] = False
+            return kept
+        for piece, gone in zip(kept.split(list(counts)), self.weakest(names, scores.split(list(counts)))):
+            piece[gone] = False
+        return kept
+
+
+NOT_READ = "it reads no channels that can be taken out"
+
+
+@torch.no_grad()
+def drop(layer: Masked, kept: Tensor) -> None:
+    """Take away in place what `kept`, which broadcasts against the kernel, does not keep; a whole layer if need be."""
+    layer.mask.logical_and_(kept)
+    layer.weight.mul_(layer.mask)
