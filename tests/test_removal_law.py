@@ -219,7 +219,7 @@ def test_channels_that_meet_attention_stay_with_the_reason():
     assert reasons["features.1.0.attn.qkv"] == "the network does not call it as a layer of its own"
 
 
-def test_frozen_attention_is_followed_in_inference_mode_too():
+def test_a_frozen_network_is_followed_in_inference_mode_too():
     model = small_network("vit")
     expected = [group.name for group in Channels(model, images()).groups]
     with torch.inference_mode():

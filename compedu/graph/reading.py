@@ -42,7 +42,6 @@ def _follow(model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], cou
 
 def _skeleton(model: nn.Module) -> nn.Module:
     """Return a copy of `model` without values, on the meta device, with ordinary layers in place of forms."""
-    # With gradients, since the fused attention that torch takes without them does not run on the meta device.
     tensors = {id(p): nn.Parameter(p.detach().to("meta"), p.is_floating_point()) for p in model.parameters()}
     skeleton = inference_copy(model, tensors | {id(b): b.to("meta") for b in model.buffers()})
     for _, layer in list(modules_outside_forms(skeleton)):
