@@ -94,7 +94,7 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
 
     strength: float = knob(
         3.0, "price of keeping all weights, in units of the loss: the higher, the more zeros come out", low=0,
-        tour=(0.1, 30), log=True,
+        tour=(0.1, 100), log=True,
     )
     start: float = knob(
         0.99, "probability that a gate is open before training", low=0, high=1, open="both", tour=(0.5, 0.99)
