@@ -11,13 +11,22 @@ from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 
+from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
+from compedu.evaluation import evaluate
 from compedu.forms import Masked
-from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, OptimalBrainDamage
+from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, OptimalBrainDamage, OptimalBrainSurgeon
 from compedu.methods.pruning import curvature as module
+from compedu.methods.pruning import layer_hessians as layer_hessians_module
 from compedu.methods.pruning.brain_damage import saliencies
 from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, directions, drawn_images, softmax_root
+from compedu.methods.pruning.layer_hessians import layer_hessians
+from compedu.methods.pruning.surgery import (
+    damped, damped_inverse, inverse_by_recursion, make_up_for, operate_on_network, remove_greedily, surgeon_saliencies,
+    surgeon_update, without_weight,
+)  # fmt: skip
+from compedu.networks.shipped import trained
 
 
 class Small(nn.Module):
@@ -296,3 +305,166 @@ def test_budgets_share_the_saliencies_out(budget):
     pruned = OptimalBrainDamage(sparsity=0.6, budget=budget, calibration_images=16)(laws.plain(), laws.data())
     masks = torch.cat([pruned.get_submodule(name).mask.view(-1) for name in ("conv1", "conv2", "fc1", "fc2")])
     assert int((~masks).sum()) == pytest.approx(0.6 * len(masks), abs=3)
+
+
+# Optimal Brain Surgeon: the quadratic model
+
+
+def quadratic(n=12, seed=0, samples=40):
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(samples, n, generator=generator, dtype=torch.float64) @ torch.randn(n, n, generator=generator, dtype=torch.float64)
+    return rows, rows.T @ rows / samples, torch.randn(n, generator=generator, dtype=torch.float64)
+
+
+def rise(hessian, dw):
+    return (dw @ hessian @ dw / 2).item()
+
+
+def test_each_removal_costs_what_the_saliency_says_and_never_more_than_plain_deletion():
+    _, hessian, w = quadratic()
+    inverse = torch.linalg.inv(hessian)
+    for q, saliency in enumerate(surgeon_saliencies(w, inverse).tolist()):
+        dw = surgeon_update(w, inverse, q)
+        assert abs((w + dw)[q]) < 1e-12 and rise(hessian, dw) == pytest.approx(saliency, rel=1e-9)
+        deletion = torch.zeros_like(w)
+        deletion[q] = -w[q]
+        assert rise(hessian, deletion) == pytest.approx(saliencies(w, hessian.diagonal())[q].item())
+        assert saliency < rise(hessian, deletion)
+        others = torch.arange(len(w)) != q  # nothing else that deletes q is cheaper: its gradient along the others is zero
+        torch.testing.assert_close((hessian @ dw)[others], torch.zeros(len(w) - 1, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+def test_the_recursion_over_samples_gives_the_inverse():
+    rows, hessian, _ = quadratic(samples=9)  # fewer samples than weights: without damping there is no inverse
+    expected = torch.linalg.inv(hessian + 1e-3 * torch.eye(12, dtype=torch.float64))
+    torch.testing.assert_close(inverse_by_recursion(rows, 1e-3), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_a_weight_less_in_the_inverse_is_a_row_and_a_column_less_in_the_hessian():
+    _, hessian, _ = quadratic()
+    smaller, others = without_weight(torch.linalg.inv(hessian), 4), torch.arange(12) != 4
+    assert smaller[4].abs().max() < 1e-12 and smaller[:, 4].abs().max() < 1e-12
+    torch.testing.assert_close(smaller[others][:, others], torch.linalg.inv(hessian[others][:, others]), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 12])
+def test_greedy_removal_in_blocks_is_the_naive_loop(count, monkeypatch):
+    from compedu.methods.pruning import surgery
+
+    monkeypatch.setattr(surgery, "BLOCK", 3)
+    _, hessian, w = quadratic()
+    inverse = damped_inverse(hessian, 0.01)
+    left, kept = remove_greedily(w, inverse, count)
+    slow, alive = w.clone(), torch.ones(12, dtype=torch.bool)
+    for _ in range(count):
+        within = torch.linalg.inv(damped(hessian, 0.01)[alive][:, alive])  # from the beginning, each time
+        q = int(surgeon_saliencies(slow[alive], within).argmin())
+        slow[alive] += surgeon_update(slow[alive], within, q)
+        place = alive.nonzero()[q]
+        slow[place], alive[place] = 0, False
+    assert torch.equal(kept, alive) and int(kept.sum()) == 12 - count and not left[~kept].any()
+    torch.testing.assert_close(left, slow, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(make_up_for(w, damped(hessian, 0.01), kept), slow, rtol=1e-8, atol=1e-9)
+
+
+# Optimal Brain Surgeon: the Hessians
+
+
+def exact_hessian(model, name, x, y):
+    weight = model.get_submodule(name).weight.detach()
+
+    def loss(w):
+        return F.cross_entropy(functional_call(model, {f"{name}.weight": w.view_as(weight)}, x), y)
+
+    return hessian(loss, weight.reshape(-1))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_whole_hessian_of_a_layer_is_the_exact_one(name):
+    """A network of ReLU is piecewise linear in all weights of one layer together."""
+    model, (x, y) = small(), images()
+    found = layer_hessians(model, layers_of(model), x, y, 0)[name]
+    torch.testing.assert_close(found.matrix, exact_hessian(model, name, x, y), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["conv1", "grouped", "fc1"])
+def test_the_hessian_of_rows_is_that_of_what_the_layer_reads(name, monkeypatch):
+    monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
+    model, (x, y) = small(), images()
+    found, seen = layer_hessians(model, layers_of(model), x, y, 0)[name], []
+    layer = model.get_submodule(name)
+    hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    model(x)
+    hook.remove()
+    groups = getattr(layer, "groups", 1)
+    for group in range(groups):  # dw^T A dw is the mean square of what the layer's outputs change by
+        change = torch.zeros_like(layer.weight)
+        rows = slice(group * len(change) // groups, (group + 1) * len(change) // groups)
+        change[rows] = torch.randn(change[rows].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        moved = copy.deepcopy(layer)
+        moved.weight.data, moved.bias = change, None
+        effect = moved(seen[0])[:, rows].square().sum() / (seen[0].shape[0] * math.prod(moved(seen[0]).shape[2:]))
+        own = change[rows].flatten(1)
+        assert torch.einsum("ri,ij,rj->", own, found.inputs[group], own).item() == pytest.approx(effect.item(), rel=1e-9)
+    assert found.output > 0
+
+
+def test_surgery_beats_damage_on_the_loss_of_the_images_it_saw():
+    model, data = trained("lenet300", "digits"), DATASETS["digits"]()
+
+    def loss(method):
+        return evaluate(method(model, data), data, "train").loss
+
+    damage = loss(OptimalBrainDamage(sparsity=0.7, calibration_images=256))
+    assert loss(OptimalBrainSurgeon(sparsity=0.7, calibration_images=256)) < 0.2 * damage < loss(MagnitudePruning(sparsity=0.7))
+
+
+@pytest.mark.parametrize("whole", [0, 1000])
+def test_surgery_leaves_as_many_weights_as_asked_at_the_least_rise(whole, monkeypatch):
+    monkeypatch.setattr(layer_hessians_module, "WHOLE", whole)
+    model, data = small().float(), dataset()
+    method = OptimalBrainSurgeon(sparsity=0.4, calibration_images=24, layers="-depthwise")
+    pruned = method(model, data)
+    x, y = drawn_images(model, data, 24, 0)
+    found = layer_hessians(model, {n: model.get_submodule(n) for n in LAYERS if n != "depthwise"}, x, y, 0)
+    for name, hessian in found.items():
+        form, before = pruned.get_submodule(name), model.get_submodule(name).weight.detach().double()
+        assert int((~form.mask).sum()) == round(0.4 * form.mask.numel()) and not form.weight[~form.mask].any()
+        dw = form.dense().detach().double() - before
+        if whole:  # the rest is where the quadratic model wants it, given the mask
+            slope = (damped(hessian.matrix, 0.01) @ dw.view(-1))[form.mask.view(-1)]
+            assert slope.abs().max() < 1e-4 * (damped(hessian.matrix, 0.01).diagonal() * before.view(-1).abs()).max()
+        else:
+            rows = dw.reshape(len(hessian.inputs), -1, hessian.inputs.shape[-1])
+            for group, matrix in enumerate(hessian.inputs):
+                slope = (rows[group] @ damped(matrix, 0.01))[form.mask.reshape(rows.shape)[group]]
+                assert slope.abs().max() < 1e-4 * (matrix.diagonal().mean() * before.abs().max())
+
+
+def test_surgery_goes_on_from_a_mask_and_names_what_it_cannot_do(monkeypatch):
+    data, model = dataset(), MagnitudePruning(sparsity=0.5)(small().float())
+    pruned = OptimalBrainSurgeon(sparsity=0.7, layers="-depthwise")(model, data)
+    for name in ("conv1", "fc1", "fc2"):
+        first, second = model.get_submodule(name).mask, pruned.get_submodule(name).mask
+        assert not (second & ~first).any() and int((~second).sum()) == round(0.7 * second.numel())
+    assert "no training image reaches it" in {s.layer: s.reason for s in OptimalBrainSurgeon()(Idle(), data).compression.skipped}["spare"]
+    monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
+    monkeypatch.setattr(layer_hessians_module, "LONGEST", 20)
+    with pytest.raises(CompressionError, match="fc, spare: has more than 2048 weights for an output"):
+        OptimalBrainSurgeon(layers="fc,spare")(Idle(), data)
+    silent = small().float()
+    silent.fc2.weight.data.zero_()
+    with pytest.raises(CompressionError, match="fc1: on these images the loss does not depend on it"):
+        OptimalBrainSurgeon(layers="fc1")(silent, data)
+
+
+def test_the_whole_network_loses_all_weights_one_by_one():
+    _, _, w = quadratic(n=5)
+    x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    path = list(operate_on_network(lambda weights: x @ weights, w, 1e-12))  # linear: the quadratic model is exact
+    assert [int(kept.sum()) for _, kept in path] == [4, 3, 2, 1, 0]
+    for weights, kept in path:
+        assert not weights[~kept].any()
+        best = torch.zeros(5, dtype=torch.float64)
+        best[kept] = torch.linalg.lstsq(x[:, kept], x @ w).solution if kept.any() else best[kept]
+        torch.testing.assert_close(weights, best, rtol=1e-6, atol=1e-8)

@@ -8,6 +8,7 @@ from compedu.methods.method import TOPICS, Method, Skipped, compression_of
 from compedu.methods.pipeline import Pipeline
 from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
 from compedu.methods.pruning.brain_damage import OptimalBrainDamage
+from compedu.methods.pruning.brain_surgeon import OptimalBrainSurgeon
 from compedu.methods.pruning.filters import FilterPruning
 from compedu.methods.pruning.gradual import GradualPruning
 from compedu.methods.pruning.hard_concrete import HardConcretePruning
@@ -38,6 +39,7 @@ METHODS: tuple[type[Method], ...] = (
     MovementPruning,
     HardConcretePruning,
     OptimalBrainDamage,
+    OptimalBrainSurgeon,
     BiasedWeightDecay,
     LotteryTicket,
     FilterPruning,

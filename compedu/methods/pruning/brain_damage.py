@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compedu.forms import Masked, kernel_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
-from compedu.methods.pruning.curvature import CURVATURES, precise, task_diagonals
+from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, drawn_images, precise, remembered
 from compedu.methods.pruning.masks import prunable, with_masks
 from compedu.methods.pruning.weight_pruning import WeightPruning
 
@@ -66,5 +66,9 @@ class OptimalBrainDamage(WeightPruning):
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Return the saliencies, in nats; weights that are masked already come before all others."""
-        found = task_diagonals(task, layers, self.curvature, self.calibration_images, self.seed)
-        return {name: saliencies_of(layers[name], curvature) for name, curvature in found.items()}
+        def curvature() -> dict[str, Tensor]:
+            x, y = drawn_images(task.model, task.data, self.calibration_images, self.seed)
+            return curvature_diagonals(task.model, layers, x, y, self.curvature, self.seed)
+
+        settings = (self.curvature, self.calibration_images, self.seed, tuple(layers))
+        return {name: saliencies_of(layers[name], found) for name, found in remembered(task, settings, curvature).items()}

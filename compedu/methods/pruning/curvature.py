@@ -6,7 +6,7 @@ single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal o
 what G leaves out is the second derivative of z along one weight, which is then zero.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -152,18 +152,15 @@ def curvature_diagonals(
     return {name: total / len(x) for name, total in sums.items()}
 
 
-_kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict[str, Tensor]]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict]] = WeakKeyDictionary()
 
 
-def task_diagonals(
-    task: Task, layers: Mapping[str, nn.Module], curvature: str, images: int, seed: int
-) -> dict[str, Tensor]:
-    """Return `curvature_diagonals` of the task's network on `drawn_images`; the last ones of each network are kept.
+def remembered(task: Task, settings: tuple, make: Callable[[], dict]) -> dict:
+    """Return what `make` gives for the network and data of `task` under `settings`; the last result of a network is kept.
 
     What a slider moves, such as the sparsity, needs the same curvature again and again.
     """
-    key = (hashing.model_digest(task.source), task.data.digest, tuple(layers), curvature, images, seed)
+    key = (hashing.model_digest(task.source), task.data.digest, type(task.method), settings)
     if _kept.get(task.source, (None,))[0] != key:
-        x, y = drawn_images(task.model, task.data, images, seed)
-        _kept[task.source] = key, curvature_diagonals(task.model, layers, x, y, curvature, seed)
-    return dict(_kept[task.source][1])
+        _kept[task.source] = key, make()
+    return _kept[task.source][1]

@@ -1,0 +1,124 @@
+"""Surgery on a quadratic model of the loss: one weight goes, and the others make up for it as well as they can.
+
+About a minimum the loss rises by dw^T H dw / 2 when the weights change by dw. Hassibi and Stork (1993, Second order
+derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimise that under the condition that weight q becomes 0.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.functional import jacobian
+
+BLOCK = 64  # removals after which the inverse is brought up to date in one product
+
+
+def surgeon_saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
+    """Return L_q = w_q^2 / (2 [H^-1]_qq) for each of the `weights` (n,), given H^-1 (n, n) (equation 5).
+
+    >>> surgeon_saliencies(torch.tensor([1.0, 2.0]), torch.tensor([[0.5, 0.0], [0.0, 4.0]])).tolist()
+    [1.0, 0.5]
+    """
+    return weights.square() / (2 * inverse.diagonal())
+
+
+def surgeon_update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
+    """Return dw = -(w_q / [H^-1]_qq) H^-1 e_q, (n,): what sets weight q to zero at the least rise (equation 5).
+
+    >>> surgeon_update(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.5], [0.5, 1.0]]), 0).tolist()
+    [-1.0, -0.5]
+    """
+    return -(weights[q] / inverse[q, q]) * inverse[:, q]
+
+
+def without_weight(inverse: Tensor, q: int) -> Tensor:
+    """Return the inverse (n, n) of H without row and column q, with zeros in their place, from the whole inverse.
+
+    >>> without_weight(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), 1).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    return inverse - torch.outer(inverse[:, q], inverse[q]) / inverse[q, q]
+
+
+def inverse_by_recursion(rows: Tensor, damping: float) -> Tensor:
+    """Return (damping I + X^T X / N)^-1 for X = `rows` (N, n), one row at a time (equation 8).
+
+    >>> inverse_by_recursion(torch.tensor([[1.0], [3.0]]), 1.0).tolist()
+    [[0.1666666716337204]]
+    """
+    inverse = torch.eye(rows.shape[1], dtype=rows.dtype) / damping
+    for row in rows:
+        column = inverse @ row
+        inverse = inverse - torch.outer(column, column) / (len(rows) + row @ column)
+    return inverse
+
+
+def damped_inverse(hessian: Tensor, damping: float) -> Tensor:
+    """Return (H + damping m I)^-1 in float64, where m is the mean of the diagonal of `hessian` (n, n), above 0."""
+    hessian = hessian.double()
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped(hessian, damping)))
+
+
+def damped(hessian: Tensor, damping: float) -> Tensor:
+    """Return H + damping m I, where m is the mean of the diagonal of `hessian` (n, n)."""
+    return hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
+
+
+def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return weights (n,) of which `count` went one after the other, each the cheapest then, and the mask of those left.
+
+    `inverse` is H^-1 (n, n). Each removal updates all other weights and the inverse, as `surgeon_update` and
+    `without_weight` say; the latter for many at once, by the product of the columns that they took out.
+    """
+    weights, inverse = weights.clone(), inverse.clone()
+    kept = torch.ones(len(weights), dtype=torch.bool)
+    while count:
+        block = min(BLOCK, count)
+        columns, diagonal = weights.new_zeros(len(weights), block), inverse.diagonal().clone()
+        for done in range(block):
+            saliency = torch.where(kept, weights.square() / diagonal, torch.inf)
+            q = int(saliency.argmin())
+            column = torch.where(kept, inverse[:, q] - columns[:, :done] @ columns[q, :done], 0)
+            weights -= column * (weights[q] / column[q])
+            kept[q] = False
+            columns[:, done] = column / column[q].sqrt()
+            diagonal -= columns[:, done].square()
+            weights[q] = 0
+        inverse -= columns @ columns.T
+        count -= block
+    return weights, kept
+
+
+def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
+    """Return the weights (n,) that are zero where `kept` is false, at the least rise dw^T H dw / 2, given H (n, n).
+
+    The kept weights solve H_SS dw_S = H_SM w_M for the sets S of kept and M of missing weights.
+    """
+    result = torch.where(kept, weights, 0)
+    within = hessian[kept]
+    rise = within[:, ~kept] @ weights[~kept]
+    result[kept] += torch.cholesky_solve(rise[:, None], torch.linalg.cholesky(within[:, kept])).squeeze(1)
+    return result
+
+
+def operate_on_network(
+    outputs: Callable[[Tensor], Tensor], weights: Tensor, damping: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the weights (n,) of a whole tiny network after each removal, until none is left, with the mask of those left.
+
+    `outputs` maps weights to the outputs for all samples, (N,); the loss is their mean squared error, halved, so that
+    H = J^T J / N with the Jacobian J, which is computed anew after each removal; `damping` is added to its diagonal
+    (section 3 and equations 6 to 8). The caller may send other weights back, such as retrained ones.
+    """
+    kept = torch.ones(len(weights), dtype=torch.bool)
+    while kept.any():
+        rows = jacobian(outputs, weights)[:, kept]
+        hessian = rows.T @ rows / len(rows) + damping * torch.eye(rows.shape[1], dtype=rows.dtype)
+        inverse = torch.linalg.inv(hessian)
+        q = int(surgeon_saliencies(weights[kept], inverse).argmin())
+        changed = weights.clone()
+        changed[kept] += surgeon_update(weights[kept], inverse, q)
+        place = kept.nonzero()[q]
+        changed[place], kept = 0, kept.clone().index_fill(0, place, False)
+        sent = yield changed, kept
+        weights = changed if sent is None else sent * kept
