@@ -203,3 +203,11 @@ def test_a_wrong_removal_is_called_wrong(scripts, monkeypatch):
         model, channels, removal | {(name := next(iter(removal))): removal[name][1:]}
     ))  # fmt: skip
     assert script.measured("squeezenet1_1")[1] == "**wrong**"
+
+
+def test_the_committed_table_of_the_removal_law_has_every_network_and_none_is_wrong(scripts):
+    import_torchvision, text = scripts["removal_law"].import_torchvision, scripts["removal_law"].RESULTS.read_text()
+    models = import_torchvision().models
+    verdicts = dict(re.findall(r"^\| (\w+) \| (exact|refused: \w+.*?) \|", text, re.M))
+    assert list(verdicts) == models.list_models(module=models)
+    assert list(verdicts.values()).count("exact") >= 80
