@@ -24,7 +24,9 @@ from compedu.methods.layers import compressible
 from compedu.methods.pruning.bypassed import bypassed_layers
 from compedu.methods.pruning.group_lasso import Groups, block_soft_threshold, group_lasso, group_norms, root_mean_squares
 from compedu.methods.pruning.structured_sparsity import weakest
-from compedu.methods.pruning.weight_groups import MAKERS, READERS, channel_groups, column_labels, labelled_groups, layer_labels
+from compedu.methods.pruning.weight_groups import (
+    MAKERS, READERS, channel_groups, channel_labels, column_labels, labelled_groups, layer_labels,
+)  # fmt: skip
 from compedu.networks import build
 from compedu.training import listening
 
@@ -197,19 +199,16 @@ def test_layers_that_are_added_are_one_group_and_depthwise_filters_belong_to_it(
     assert depthwise and set(depthwise) <= channel_groups(found, layers, MAKERS).labels.keys()
 
 
-def test_channels_of_a_grouped_convolution_are_read_where_they_are_read():
-    net = Network(
-        lambda net, x: net.c(net.b(net.a(x).relu()).relu()), a=conv(3, 8), b=conv(8, 12, groups=4), c=conv(12, 4)
-    )
-    found = [g for g in find_channels(net, torch.randn(2, 3, 6, 6)).groups if "a" in g.producers]
-    groups = channel_groups(found, {name: Geometry.of(net.get_submodule(name)) for name in "abc"}, READERS)
-    member = next(m for m in found[0].members if m.layer == "b" and m.role == "consumer")
-    label = groups.labels["b"].expand(net.b.weight.shape)
-    for channel in range(8):  # a kernel that reads this channel alone sees no other
-        reads = torch.where(label == member.channels[channel], net.b.weight, 0.0)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_channels_of_a_grouped_convolution_are_read_where_they_are_read(groups):
+    layer = nn.Conv2d(8, 12, 3, groups=groups, bias=False)
+    label = channel_labels(torch.arange(8), Geometry.of(layer), READERS).expand(layer.weight.shape)
+    for channel in range(8):
         x = torch.zeros(1, 8, 3, 3)
-        x[:, [c for c in range(8) if member.channels[c] != member.channels[channel]]] = 1.0
-        assert not nn.functional.conv2d(x, reads, groups=4).any() and reads.any()
+        x[:, channel] = 1.0
+        alone = nn.functional.conv2d(x, torch.where(label == channel, layer.weight, 0.0), groups=groups)
+        torch.testing.assert_close(alone, layer(x))  # all that reads this channel
+        assert not nn.functional.conv2d(1 - x, torch.where(label == channel, layer.weight, 0.0), groups=groups).any()
 
 
 # Networks without groups
