@@ -42,8 +42,8 @@ HEAD = """# The removal law on torchvision's networks
 Written by `python benchmarks/removal_law.py`, which keeps the rows that it finds here if they were measured with the
 same code and versions (`--fresh` measures all anew).
 
-From each of the {networks} classification networks that torchvision {torchvision} lists, {percent} % of the channels of every removable
-group are taken out at once, chosen at random. The law: the smaller network computes what the network with the same
+From each of the {networks} classification networks that torchvision {torchvision} lists, {percent} % of the channels
+of every removable group are taken out at once, chosen at random. The law: the smaller network computes what the network with the same
 channels silent computes (filters, biases, and scales, shifts and means of their batch norms at zero).
 **exact**: the largest difference between the two outputs, relative to the largest output, is at most {law:g} in
 float64, and at least one group really lost channels. **refused**: no channel could be removed; the reason stands
@@ -61,8 +61,8 @@ Weights are random (torchvision's own start), with {classes} classes; norms, bia
 at zero are drawn anew, since at their start they would hide errors. The image is the smallest of {sizes}
 pixels that the network accepts (in training too, where it has auxiliary heads); vision transformers are built for
 images of two by two patches. All networks are compared in float64: the network is silenced in place, and given up
-before the smaller one runs, so that the largest fit into memory too (8 GB). `Channels.remove` checks the same law by itself at every call; here that check is switched off, and the comparison
-is made without it.
+before the smaller one runs, so that the largest fit into memory too (8 GB). `Channels.remove` checks the same law by
+itself at every call; here that check is switched off, and the comparison is made without it.
 """
 
 
