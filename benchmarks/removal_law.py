@@ -43,8 +43,8 @@ Written by `python benchmarks/removal_law.py`, which keeps the rows that it find
 same code and versions (`--fresh` measures all anew).
 
 From each of the {networks} classification networks that torchvision {torchvision} lists, {percent} % of the channels
-of every removable group are taken out at once, chosen at random. The law: the smaller network computes what the network with the same
-channels silent computes (filters, biases, and scales, shifts and means of their batch norms at zero).
+of every removable group are taken out at once, chosen at random. The law: the smaller network computes what the network
+with the same channels silent computes (filters, biases, and scales, shifts and means of their batch norms at zero).
 **exact**: the largest difference between the two outputs, relative to the largest output, is at most {law:g} in
 float64, and at least one group really lost channels. **refused**: no channel could be removed; the reason stands
 there. **wrong**: the outputs differ. {counts}.
