@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compedu import datasets, methods
-from compedu.knobs import STEPS
+from compedu.knobs import STEPS, knobs
 from compedu.methods.method import Method
 from compedu.networks.recipes import RECIPES
 from compedu.networks.shipped import trained
@@ -34,14 +34,18 @@ class Shipped:
 def sweeps() -> list[Shipped]:
     """Return all shipped sweeps, quick ones first."""
     pruning = (methods.MagnitudePruning, methods.RandomPruning, methods.FilterPruning, methods.RandomFilterPruning)
+    rules = [budget for budget in knobs(methods.MagnitudePruning)["budget"].choices if budget != "uniform"]
+    by_rule = [point for rule in rules for point in grid(methods.MagnitudePruning(budget=rule), "sparsity", 25)]
+    magnitude, *others = (grid(cls(), "sparsity", EVERY) for cls in pruning)
     live = [
-        *(grid(cls(), "sparsity", EVERY) for cls in pruning), grid(methods.LinearQuantization(), "bits", EVERY),
+        [*magnitude, *by_rule], *others, grid(methods.LinearQuantization(), "bits", EVERY),
         grid(methods.BlockCirculantProjection(), "block", EVERY),
         # of the first layer one rank more or less is a fifth of each filter: a share fits the large layers
         grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
     ]  # fmt: skip
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
-    return [
+    filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)))
+    return [filters] + [
         Shipped(network, data, tuple(points))
         for chosen in (lambda network, data: live, trained_anew) for network, data in pairs
         for points in chosen(network, data)
@@ -59,9 +63,18 @@ def trained_anew(network: str, data: str) -> list[list[Method]]:
     student = methods.SoftTargetDistillation(**same)
     arms = [replace(student, temperature=10.0), replace(student, weight=0.0)]  # taught and alone, from three starts each
     return [
+        pruned_and_trained(),
         grid(methods.SmallDense(**same), "width", 7), grid(methods.CReLU(), "epochs", 5),
         [*grid(student, "temperature", 5), *(replace(arm, seed=seed) for arm in arms for seed in range(3))],
     ]
+
+
+def pruned_and_trained() -> list[Method]:
+    """Return gradual pruning, and one cut followed by as much training, at sparsities where it matters."""
+    learning, rule = {"epochs": 3, "lr": 2e-3, "shift": 1}, {"budget": "lamp"}
+    sparsities = (0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+    cut = [methods.MagnitudePruning(sparsity=s, **rule) | methods.FineTune(**learning) for s in sparsities]
+    return [*(methods.GradualPruning(sparsity=s, **rule, **learning) for s in sparsities), *cut]
 
 
 def remake(names: Iterable[str] = ()) -> None:
