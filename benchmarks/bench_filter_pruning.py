@@ -28,12 +28,14 @@ CRITERIA = {
         p=1, group_reduction="first", normalizer=None, target_types=[nn.Conv2d, nn.Linear]
     ),
 }
+PAIRS = (("l1", "its default, p=1"), ("l1", "first layer's filters"), ("group", "its default, p=1"))  # ours, theirs
 SAID = """
-`FilterPruning(sparsity=...)` with its L1 norm against torch-pruning {version} alone: `BasePruner`, uniform
-`pruning_ratio`, the output layer ignored, and either of two criteria. *Its default, p=1*, is
-`GroupMagnitudeImportance(p=1)`: the mean L1 norm over all layers of a group, those that read the channels and batch
-norms included. *First layer's filters* is the L1 norm of the filters that make the channels in the group's first layer.
-Ours is the mean over all layers that make the channels: the same choice where no sum couples layers, as in `vgg`.
+`FilterPruning(sparsity=...)` against torch-pruning {version} alone: `BasePruner`, uniform `pruning_ratio`, the output
+layer ignored, and either of two criteria. *Its default, p=1*, is `GroupMagnitudeImportance(p=1)`: the mean L1 norm over
+all layers of a group, those that read the channels and batch norms included; our `group` is the same but for depthwise
+filters, which it counts too. *First layer's filters* is the L1 norm of the filters that make the channels in the
+group's first layer. Our `l1` is the mean over all layers that make the channels: the same choice where no sum couples
+layers, as in `vgg`.
 Before anything is timed, both networks must have the same shapes, hence the same MACs and parameters, and
 torch-pruning's counter must agree with ours on the parameters and, layer by layer, on the MACs.
 
@@ -52,14 +54,15 @@ that order. Differences are ours minus torch-pruning's on the same images, in po
 that holds 0 tells nothing. The interval is about the images; what the order of training images does, the seeds show.
 """
 SPEED_HEAD = (
-    "network", "ratio", "criterion of torch-pruning", "gone alike", "MACs", "parameters", "call, ms: ours first, again",
-    "call, ms: torch-pruning", "call: torch-pruning / ours, first", "call: torch-pruning / ours, again",
-    "call: torch-pruning / itself",
+    "network", "ratio", "criterion of ours", "criterion of torch-pruning", "gone alike", "MACs", "parameters",
+    "call, ms: ours first, again", "call, ms: torch-pruning",
+    "call: torch-pruning / ours, first", "call: torch-pruning / ours, again", "call: torch-pruning / itself",
     "latency, ms: ours, torch-pruning", "latency: torch-pruning / ours",
     "latency: torch-pruning / itself", "latency of ours is",
 )  # fmt: skip
 HEAD = (
-    "network", "ratio", "criterion of torch-pruning", "dense", "pruned: ours", "pruned: torch-pruning", "difference",
+    "network", "ratio", "criterion of ours", "criterion of torch-pruning", "dense", "pruned: ours",
+    "pruned: torch-pruning", "difference",
     "fine-tuned: ours", "fine-tuned: torch-pruning", "differences",
 )  # fmt: skip
 
@@ -118,10 +121,10 @@ def gone_alike(model: nn.Module, ours: nn.Module, gone: Gone, data: Dataset) -> 
 
 
 def call_times(
-    model: nn.Module, data: Dataset, ratio: float, criterion: str, budget_s: float
+    model: nn.Module, data: Dataset, method: ce.FilterPruning, criterion: str, budget_s: float
 ) -> tuple[Latency, Latency]:
     """Return the times of ours on a network never seen before, and on a known one, against torch-pruning's."""
-    method, other = ce.FilterPruning(sparsity=ratio), copy.deepcopy(model)
+    ratio, other = method.sparsity, copy.deepcopy(model)
     unseen = [copy.deepcopy(model) for _ in range(WARM_UP + 1)]
     rounds = timed(
         {
@@ -148,20 +151,21 @@ class Task:
         """The first cells of the task's rows."""
         return self.network, f"{self.ratio:.0%}"
 
-    def ours(self) -> nn.Module:
-        """Return the network that our method makes."""
-        return ce.FilterPruning(sparsity=self.ratio)(self.model, self.data)
+    def method(self, criterion: str) -> ce.FilterPruning:
+        """Return our method with a criterion."""
+        return ce.FilterPruning(sparsity=self.ratio, criterion=criterion)
 
-    def speed_row(self, criterion: str, settings: Settings) -> tuple[str, ...]:
-        """Return what both results cost, and how long the calls and the results take."""
-        ours, (theirs, gone) = self.ours(), torch_pruned(self.model, self.data, self.ratio, criterion)
+    def speed_row(self, own: str, criterion: str, settings: Settings) -> tuple[str, ...]:
+        """Return what the results of our criterion and of torch-pruning's cost, and how long calls and results take."""
+        method = self.method(own)
+        ours, (theirs, gone) = method(self.model, self.data), torch_pruned(self.model, self.data, self.ratio, criterion)
         macs, parameters = counted(ours, theirs, self.data)
-        first, known = call_times(self.model, self.data, self.ratio, criterion, settings.budget_s)
+        first, known = call_times(self.model, self.data, method, criterion, settings.budget_s)
         deployed = {OURS: ce.deploy(ours), THEIRS: ce.deploy(theirs), again(THEIRS): ce.deploy(theirs)}
         batch = self.data.x_validation[: settings.batch]
         latency = timed_networks(deployed, batch, settings.budget_s).latency(OURS, THEIRS)
         return (
-            *self.name, criterion, f"{gone_alike(self.model, ours, gone, self.data):.0%}", f"{macs:,}",
+            *self.name, own, criterion, f"{gone_alike(self.model, ours, gone, self.data):.0%}", f"{macs:,}",
             f"{parameters:,}", f"{first.latency_ms:.1f}, {known.latency_ms:.1f}", f"{first.baseline_ms:.1f}",
             speed_up(first), speed_up(known), Estimate.a_a(first).text(3, "x"),
             f"{latency.latency_ms:.2f}, {latency.baseline_ms:.2f}", speed_up(latency),
@@ -169,24 +173,31 @@ class Task:
         )  # fmt: skip
 
     def accuracy_rows(self, dense: Evaluation, settings: Settings) -> list[tuple[str, ...]]:
-        """Return the accuracies right after pruning and after equal fine-tuning, one row for each criterion."""
-        ours, rows = evaluations(self.ours, self.data, settings), []
-        for criterion in CRITERIA:
-            theirs = evaluations(
-                lambda: torch_pruned(self.model, self.data, self.ratio, criterion)[0], self.data, settings
-            )
-            changes = [difference(*pair) for pair in zip(ours, theirs, strict=True)]
-            rows.append((
-                *self.name, criterion, percent(dense), percent(ours[0]), percent(theirs[0]), changes[0],
-                ", ".join(map(percent, ours[1:])), ", ".join(map(percent, theirs[1:])), "; ".join(changes[1:]),
-            ))  # fmt: skip
-        return rows
+        """Return the accuracies right after pruning and after equal fine-tuning, one row for each pair of criteria."""
+        ours = {
+            name: evaluations(lambda: self.method(name)(self.model, self.data), self.data, settings)
+            for name in dict(PAIRS)
+        }
+        theirs = {
+            name: evaluations(lambda: torch_pruned(self.model, self.data, self.ratio, name)[0], self.data, settings)
+            for name in CRITERIA
+        }
+        return [(*self.name, *pair, *compared(dense, ours[pair[0]], theirs[pair[1]])) for pair in PAIRS]
 
 
 def evaluations(pruned: Callable[[], nn.Module], data: Dataset, settings: Settings) -> list[Evaluation]:
     """Return how the network that `pruned` makes does as it is, and fine-tuned with each seed."""
     tuned = [fine_tuned(pruned(), data, settings, seed) for seed in settings.seeds]
     return [evaluated(model, data) for model in (pruned(), *tuned)]
+
+
+def compared(dense: Evaluation, ours: Sequence[Evaluation], theirs: Sequence[Evaluation]) -> tuple[str, ...]:
+    """Return the cells of a row of accuracies; of both sides first the pruned network, then the fine-tuned ones."""
+    changes = [difference(*pair) for pair in zip(ours, theirs, strict=True)]
+    return (
+        percent(dense), percent(ours[0]), percent(theirs[0]), changes[0],
+        ", ".join(map(percent, ours[1:])), ", ".join(map(percent, theirs[1:])), "; ".join(changes[1:]),
+    )  # fmt: skip
 
 
 def speed_up(latency: Latency) -> str:
@@ -228,7 +239,7 @@ def main(given: Sequence[str] | None = None) -> None:
         model, data = ce.load(network, settings.data)
         dense = evaluated(model, data)
         for task in (Task(network, model, data, ratio) for ratio in settings.ratios):
-            speed += [task.speed_row(criterion, settings) for criterion in CRITERIA]
+            speed += [task.speed_row(*pair, settings) for pair in PAIRS]
             rows += task.accuracy_rows(dense, settings)
     said = SAID.format(
         version=version("torch-pruning"), batch=settings.batch, speed=grid(SPEED_HEAD, speed), images=settings.images,

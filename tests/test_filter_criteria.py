@@ -1,11 +1,14 @@
 """Filter criteria: against torch-pruning's, against derivatives by small changes, and between layers."""
 
+from functools import partial
+
 import laws
 import pytest
 import torch
 import torch.nn.functional as F
 import torch_pruning
 from scipy.spatial.distance import cdist
+from structures import STRUCTURES, Network, images
 from torch import nn
 from torch_pruning import importance
 
@@ -19,8 +22,8 @@ from compedu.methods.calibration import calibration_set
 from compedu.methods.pruning import filter_criteria
 from compedu.methods.pruning.channel_pruning import smallest
 from compedu.methods.pruning.filter_criteria import (
-    KERNEL_CRITERIA, batch_norm_scores, kernel_scores, loss_derivatives, mean_absolute, mean_distance, mean_square,
-    taylor_scores,
+    KERNEL_CRITERIA, batch_norm_scores, group_scores, kernel_scores, loss_derivatives, mean_absolute, mean_distance,
+    mean_square, taylor_scores,
 )  # fmt: skip
 from compedu.networks import build
 
@@ -50,10 +53,11 @@ def groups_of(model, data):
 
 
 def theirs(criterion, model, layer, x):
-    """The scores of torch-pruning for the output channels of `layer` alone."""
+    """The scores of torch-pruning for the output channels of `layer` and all that is coupled to them."""
     graph = torch_pruning.DependencyGraph().build_dependency(model, example_inputs=x)
-    prune = torch_pruning.prune_conv_out_channels
-    return criterion(graph.get_pruning_group(layer, prune, idxs=list(range(layer.out_channels))))
+    linear = isinstance(layer, nn.Linear)
+    prune = torch_pruning.prune_linear_out_channels if linear else torch_pruning.prune_conv_out_channels
+    return criterion(graph.get_pruning_group(layer, prune, idxs=list(range(len(layer.weight)))))
 
 
 
@@ -198,6 +202,60 @@ def test_coupled_layers_score_by_the_mean_over_weights_or_batch_norms():
     torch.testing.assert_close(batch_norm_scores(model, group), scales.detach())
 
 
+# All that goes with a channel
+
+
+@pytest.mark.parametrize("spec", ["lenet5", "vgg(width=0.25)", "resnet(blocks=2)", "inception(width=0.25)"])
+def test_the_group_score_is_the_default_of_torch_pruning(spec):
+    model = laws.lively(build(spec))
+    size = 28 if spec == "lenet5" else 32
+    example = torch.randn(1, 1, size, size)
+    groups = find_channels(model, example).groups
+    assert len(groups) >= 3
+    for group in groups:
+        lead = model.get_submodule(group.producers[0])
+        assert len(lead.weight) == group.size
+        other = theirs(importance.GroupMagnitudeImportance(p=1), model, lead, example)
+        found = group_scores(model, group)
+        torch.testing.assert_close(found, other, rtol=1e-5, atol=0)
+        assert float(found.mean()) == pytest.approx(1) and found.std() > 1e-3
+
+
+def without(model, group, channel):
+    """A copy of `model` whose weights that go with one channel, those of kernels and the scales, are zero."""
+    model = laws.copy.deepcopy(model)
+    for member in group.members:
+        layer = model.get_submodule(member.layer)
+        for place in torch.where(member.channels == channel)[0].tolist():
+            if member.role == "consumer":
+                groups = getattr(layer, "groups", 1)
+                of, place = divmod(place, layer.weight.shape[1])
+                layer.weight.data.chunk(groups)[of][:, place] = 0
+            elif member.role != "activation" and layer.weight is not None:
+                layer.weight.data[place] = 0
+    return model
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_the_group_score_is_the_magnitude_that_goes_with_the_channel(name):
+    def magnitude(network):
+        return sum(float(parameter.detach().double().abs().sum()) for parameter in network.parameters())
+
+    forward, layers = STRUCTURES[name]
+    model = Network(forward, **laws.copy.deepcopy(layers))
+    for group in find_channels(model, images()).groups:
+        lost = torch.tensor([magnitude(model) - magnitude(without(model, group, channel)) for channel in range(group.size)])
+        torch.testing.assert_close(group_scores(model, group), lost / lost.mean(), rtol=1e-4, atol=0)
+
+
+def test_where_all_weights_are_zero_all_channels_are_alike():
+    model = simple()
+    group = groups_of(model, pictures())["3"]
+    for name in ("3", "7"):
+        nn.init.zeros_(model.get_submodule(name).weight)
+    assert group_scores(model, group).tolist() == [0.0] * 6
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("budget", ["uniform", "global"])
 def test_the_lowest_scores_go(criterion, budget):
@@ -207,7 +265,9 @@ def test_the_lowest_scores_go(criterion, budget):
     if criterion == "taylor":
         scores = taylor_scores(model, groups, *calibration_set(data, 16))
     else:
-        scores = [batch_norm_scores(model, g) if criterion == "batch-norm" else kernel_scores(model, g, criterion) for g in groups]
+        of_group = {"batch-norm": batch_norm_scores, "group": group_scores}
+        of_group |= {name: partial(kernel_scores, criterion=name) for name in KERNEL_CRITERIA}
+        scores = [of_group[criterion](model, group) for group in groups]
     removed = {record.group: record.channels for record in method(model, data).compression.removed}
     assert removed == {g.name: tuple(sorted(smallest(s, len(removed[g.name])))) for g, s in zip(groups, scores) if g.name in removed}
     if budget == "uniform":

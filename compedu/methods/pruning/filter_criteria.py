@@ -68,6 +68,31 @@ def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: str) -> Tens
     return totals / counts
 
 
+def group_scores(model: nn.Module, group: ChannelGroup) -> Tensor:
+    """Return for each channel of `group` the sum of |w| over all weights that go with it, over their mean, (size,).
+
+    That is filters, depthwise filters and batch-norm scales that make it, and what reads it; no biases and shifts. So a
+    score is 1 for the average channel of every group, whatever its layers (Fang, Ma, Song, Mi, Wang 2023, DepGraph:
+    Towards any structural pruning, arXiv:2301.12900, section 3.3; as `GroupMagnitudeImportance(p=1)` of torch-pruning).
+    """
+    totals = torch.zeros(group.size)
+    for member in group.members:
+        layer = model.get_submodule(member.layer)
+        if member.role == "activation" or layer.weight is None:  # a slope adds nothing to its channel
+            continue
+        weights = layer.weight.detach().abs()
+        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+        sums = sums_by_input(layer, weights) if member.role == "consumer" else weights.reshape(len(weights), -1).sum(1)
+        totals = totals + group.totals(member.layer, sums, member.role)
+    return totals / (float(totals.mean()) or 1.0)  # where all is zero, all are alike
+
+
+def sums_by_input(layer: nn.Conv2d | nn.Linear, weights: Tensor) -> Tensor:
+    """Return for each input channel of `layer` the sum of those `weights` (as its kernel) that read it, (inputs,)."""
+    groups = getattr(layer, "groups", 1)
+    return weights.reshape(groups, len(weights) // groups, weights.shape[1], -1).sum((1, 3)).flatten()
+
+
 def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
     """Return for each channel of `group` the mean of |gamma| over its batch norms, (size,); None if one has no such scale.
 

@@ -11,7 +11,9 @@ from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
 from compedu.methods.method import Task
 from compedu.methods.pruning.channel_pruning import ChannelPruning
-from compedu.methods.pruning.filter_criteria import KERNEL_CRITERIA, batch_norm_scores, kernel_scores, taylor_scores
+from compedu.methods.pruning.filter_criteria import (
+    KERNEL_CRITERIA, batch_norm_scores, group_scores, kernel_scores, taylor_scores,
+)  # fmt: skip
 
 
 @method
@@ -22,23 +24,26 @@ class FilterPruning(ChannelPruning):
     $\frac{1}{n} \sum_{ij} |W_{cij}|$; l2 $\frac{1}{n} \sum_{ij} W_{cij}^2$; geometric-median
     $\frac{1}{\sqrt{n}}\,\mathrm{mean}_{k \neq c} \lVert W_c - W_k \rVert$; batch-norm $|\gamma_c|$; taylor
     $\mathrm{mean}_{\mathrm{images}} |\sum a_c\, \partial L / \partial a_c|$ over the positions of the activations $a_c$,
-    divided by the root of the sum of its squares over the layer. Filters whose outputs are added or joined go together:
-    with the mean over all their weights or batch norms, or with the change of the loss when all of them go. With
-    `budget` global these scores are compared between layers as they are.
+    divided by the root of the sum of its squares over the layer; group $\sum |w| / \mathrm{mean}_k \sum |w|$ over all
+    weights that go with the filter: its own, scales of batch norms, and what reads it. Filters whose outputs are added
+    or joined go together: with the mean over all their weights or batch norms, with the sum of group over all layers,
+    or with the change of the loss when all of them go. With `budget` global these scores are compared between layers
+    as they are; those of group are multiples of the layer's average.
     Stored: the smaller layers, dense, at full precision.
     Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind; with
     batch-norm, layers without one behind them. A network that does not say the size of its images (model.spec) is
     followed on one image: give data too.
     Paper: Li, Kadav, Durdanovic, Samet, Graf 2017, Pruning filters for efficient ConvNets, arXiv:1608.08710, section 3
     (l1, l2); Liu et al. 2017, arXiv:1708.06519 (batch-norm); Molchanov et al. 2017, arXiv:1611.06440 (taylor); He et
-    al. 2019, arXiv:1811.00250 (geometric-median).
+    al. 2019, arXiv:1811.00250 (geometric-median); Fang et al. 2023, arXiv:2301.12900, section 3.3 (group).
     """
 
     chance: ClassVar[str] = "RandomFilterPruning"
 
     sparsity: float = inherited(ChannelPruning, "sparsity")
     criterion: str = knob(
-        "l1", "what makes a filter important", choices=("l1", "l2", "batch-norm", "geometric-median", "taylor")
+        "l1", "what makes a filter important",
+        choices=("l1", "l2", "batch-norm", "geometric-median", "taylor", "group"),
     )
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
@@ -58,6 +63,8 @@ class FilterPruning(ChannelPruning):
             return [kernel_scores(task.model, group, self.criterion) for group in groups]
         if self.criterion == "batch-norm":
             return [batch_norm_scores(task.model, group) for group in groups]
+        if self.criterion == "group":
+            return [group_scores(task.model, group) for group in groups]
         scores_of(task.model, task.data.example, task.data)  # a misfit of network and images is one clear error
         return taylor_scores(task.model, groups, *calibration_set(task.data, self.calibration_images))
 
