@@ -11,6 +11,7 @@ import compedu as ce
 from compedu.files import file_sizes, model_bytes
 from compedu.networks.shipped import available, checkpoint_path, record_of
 from compedu.shipped import shipped
+from compedu.sweeps.anchors import ANCHORS, dense_error, error, stored_runs, summary
 
 LADDER = {
     "lenet300": (0.70, 0.80), "lenet5": (0.96, 0.99), "vgg": (0.99, 1.0), "resnet": (0.99, 1.0), "inception": (0.99, 1.0),
@@ -141,6 +142,18 @@ def test_statistics_of_batch_norms_measured_anew_rescue_a_pruned_network_for_not
     assert len(model_bytes(rescued)) == len(model_bytes(pruned))
 
 
+def test_behind_batch_norms_the_norm_of_a_filter_knows_no_more_than_chance_and_all_that_goes_with_it_does():
+    model, images = pair("vgg", "glyphs")
+    images, recount = images.shortened(validation=300), ce.BatchNormReestimation(calibration_images=128)
+
+    def accuracy(cut):
+        return ce.evaluate((cut | recount)(model, images), images).correct / 300
+
+    norms, group = (accuracy(ce.FilterPruning(sparsity=0.5, criterion=criterion)) for criterion in ("l1", "group"))
+    chance = sum(accuracy(ce.RandomFilterPruning(sparsity=0.5, seed=seed)) for seed in range(5)) / 5
+    assert norms < chance + 0.1 and group > chance + 0.1 and group > norms + 0.2
+
+
 def test_zeros_save_nothing_until_they_are_stored_as_zeros():
     model, _ = pair("lenet5", "glyphs")
     small = ce.MagnitudePruning(sparsity=0.9)(model)
@@ -205,3 +218,35 @@ def test_random_points_of_the_shipped_sweeps_are_computed_again(method):
     for report in reports[1 :: len(reports) // 2]:
         again = ce.measure(ce.sweeps.method_of(report["method"])(model, images), images, speed=False)
         assert again.file_bytes == report["file_bytes"] and abs(again.correct - report["correct"]) <= 4
+
+
+@pytest.mark.parametrize("anchor", ANCHORS, ids=lambda anchor: anchor.network)
+def test_on_mnist_twelve_times_fewer_weights_cost_no_accuracy(anchor):
+    """Median test error of three seeds at most a tenth of a point above the dense network's, as Han et al. 2015 report."""
+    reports = stored_runs(anchor, "test")
+    assert len(reports) == 3 and all(report.total == 10_000 for report in reports)
+    assert min(report.compression_rate for report in reports) >= 12
+    dense = {round(dense_error(report), 6) for report in reports}
+    assert len(dense) == 1 and np.median([error(report) for report in reports]) <= dense.pop() + 0.1
+    right, of = map(int, record_of(anchor.network, "mnist")["accuracy"]["test"].split("/"))
+    assert dense_error(reports[0]) == pytest.approx(100 * (1 - right / of), abs=0.02)  # shipped weights, as recorded
+    assert f"{reports[0].compression_rate:.1f} times fewer" in summary(anchor)
+
+
+def test_training_in_portions_is_better_than_one_cut_where_little_is_left():
+    """Equal steps, equal rule for the layers; as stored."""
+    found = {report["method"]: report["correct"] for report in stored("GradualPruning", "glyphs")}
+    cut = {sparsity_of(text): right for text, right in found.items() if "FineTune" in text}
+    gradual = {sparsity_of(text): right for text, right in found.items() if "FineTune" not in text}
+    assert cut.keys() == gradual.keys() and len(cut) == 7
+    assert gradual[0.99] > cut[0.99] + 40 and gradual[0.98] > cut[0.98]
+
+
+def sparsity_of(text) -> float:
+    return float(text.partition("sparsity=")[2].partition(",")[0])
+
+
+def test_where_the_zeros_stand_matters_more_than_how_many_there_are():
+    """Nine in ten weights gone, nothing trained: LAMP keeps nearly all answers, equal shares for all layers a third."""
+    by_rule = {rule: accuracy("lenet5", "glyphs", ce.MagnitudePruning(sparsity=0.9, budget=rule)) for rule in ("uniform", "lamp")}
+    assert by_rule["lamp"] > 0.95 and by_rule["uniform"] < 0.45

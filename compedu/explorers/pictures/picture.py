@@ -1,7 +1,7 @@
 """What a picture of a family is, and the few kinds of traces that all pictures are made of."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,11 +80,22 @@ def line(at: tuple[str, str], x, y, name: str, colour: str = LIVE, mode: str = "
 
 
 def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **style) -> dict:
-    """Return upright bars."""
+    """Return upright bars over numbers or names; those of layers as short as they can be told apart."""
+    x = short_names(x) if len(x) and isinstance(x[0], str) else x
     return {
         "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
         "marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
     } | style  # fmt: skip
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return what follows the last dot of each name, or the names as they are where that would not tell them apart.
+
+    >>> short_names(["features.conv1_1", "fc"]), short_names(["a.conv", "b.conv"])
+    (['conv1_1', 'fc'], ['a.conv', 'b.conv'])
+    """
+    last = [name.rpartition(".")[2] for name in names]
+    return last if len(set(last)) == len(set(names)) else list(names)
 
 
 def before_and_after(at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str) -> list[dict]:

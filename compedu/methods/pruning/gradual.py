@@ -3,7 +3,7 @@
 from torch import nn
 
 from compedu.forms import Masked
-from compedu.knobs import knob, method
+from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
 from compedu.methods.pruning.scheduled import ScheduledPruning
 
@@ -27,6 +27,8 @@ class GradualPruning(ScheduledPruning):
     Paper: Zhu, Gupta 2017, To prune, or not to prune, arXiv:1710.01878, section 3, equation 1.
     """
 
+    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    budget: str = inherited(ScheduledPruning, "budget")
     ramp: float = knob(
         0.6, "share of the training after which the final sparsity is reached", low=0, high=1, open="low", tour=(0.1, 1)
     )

@@ -36,6 +36,8 @@ class IterativePruning(ScheduledPruning):
     Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3.
     """
 
+    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    budget: str = inherited(ScheduledPruning, "budget")
     rounds: int = knob(3, "how often is pruned and retrained", low=1, tour=(1, 10))
     epochs: int = inherited(TrainingMethod, "epochs", default=3, help="passes over the training images in each round")
 

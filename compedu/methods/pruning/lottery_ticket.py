@@ -44,6 +44,8 @@ class LotteryTicket(ScheduledPruning):
     Frankle, Dziugaite, Roy, Carbin 2020, Linear mode connectivity, arXiv:1912.05671, section 4.
     """
 
+    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    budget: str = inherited(ScheduledPruning, "budget")
     start: str = knob(
         "rewound", "what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
         "or weights kept as trained, in each round", choices=("rewound", "redrawn", "kept"),
