@@ -243,7 +243,8 @@ def test_training_in_portions_is_better_than_one_cut_where_little_is_left():
 
 
 def sparsity_of(text) -> float:
-    return float(text.partition("sparsity=")[2].partition(",")[0])
+    method = ce.sweeps.method_of(text)
+    return getattr(method, "steps", (method,))[0].sparsity
 
 
 def test_where_the_zeros_stand_matters_more_than_how_many_there_are():
