@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 # Where each public name lives; loaded at its first use, so that `import compedu` stays quick and free of Jupyter.
 _HOMES = {
     "CompressionError": "compedu.errors",
+    "CLAIMS": "compedu.claims",
     "METHODS": "compedu.methods",
     "Pipeline": "compedu.methods",
     "Recipe": "compedu.training",
@@ -20,6 +21,7 @@ _HOMES = {
     "build": "compedu.networks",
     "deploy": "compedu.deployment",
     "evaluate": "compedu.evaluation",
+    "experiment": "compedu.claims",
     "explore": "compedu.explorers",
     "fit": "compedu.training",
     "inspect": "compedu.files",
@@ -31,7 +33,7 @@ _HOMES = {
     "sweep": "compedu.sweeps",
     "trained": "compedu.networks.shipped",
 }
-_SUBMODULES = ("course", "datasets", "files", "forms", "graph", "metrics", "methods", "networks", "sweeps", "training")
+_SUBMODULES = ("claims", "course", "datasets", "files", "forms", "graph", "metrics", "methods", "networks", "sweeps", "training")
 
 if TYPE_CHECKING:
     from compedu.methods import METHODS as METHODS

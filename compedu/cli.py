@@ -123,6 +123,13 @@ def declare_inspect(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def declare_claim(parser: Parser) -> None:
+    """Declare what `claim` takes."""
+    parser.add_argument("name", nargs="?", metavar="CLAIM", help="a claim, such as D4 (default: list all)")
+    parser.add_argument("--run", choices=("quick", "full"), help="run it here as well: minutes")
+    parser.add_argument("--store", metavar="FILE", help="keep these runs in this file, and take them up from it")
+
+
 def declare_lab(parser: Parser) -> None:
     """Declare what `lab` takes."""
     parser.add_argument("--folder", default=None, help="your folder (default: made in the current one)")
@@ -149,6 +156,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(commands.train, declare_train),
     "data": Command(commands.data, declare_data),
     "sweep": Command(commands.sweep, declare_sweep),
+    "claim": Command(commands.claim, declare_claim),
     "lab": Command(commands.lab, declare_lab),
     "doctor": Command(commands.doctor),
 }
@@ -176,7 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:  # all errors of compedu about knobs, models, data and files are ValueErrors
         print(f"{where}: {one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt:
-        goes_on = name == "train" or (name == "sweep" and any(text.startswith("--store") for text in arguments))
+        stored = name in ("sweep", "claim") and any(text.startswith("--store") for text in arguments)
+        goes_on = name == "train" or stored
         hint = "; the same command goes on where it stopped" if goes_on else ""
         print(f"{where}: interrupted{hint}", file=sys.stderr)
         return 130

@@ -122,6 +122,21 @@ def sweep(given: argparse.Namespace) -> int:
     return 0 if done else 2
 
 
+def claim(given: argparse.Namespace) -> None:
+    """Show a claim of the survey on trial: what was run and the verdict; without a name, list the claims."""
+    from compedu.claims import CLAIMS, experiment
+
+    if given.name:
+        chosen = experiment(given.name)
+        live = chosen.run(given.run == "full", given.store) if given.run else ()
+        print(chosen.page(live), end="")
+        return
+    if given.run:
+        raise ValueError(f"--run needs a claim, such as: compedu claim {CLAIMS[0].key} --run quick")
+    for one in CLAIMS:
+        print(f"{one.key}: {one.title}; {one.judge(one.stored(full=True)).verdict} at our scale")
+
+
 def lab(given: argparse.Namespace) -> None:
     """Open JupyterLab on your own copy of the chapters; options after -- go to JupyterLab."""
     from compedu.lab import open_lab

@@ -20,7 +20,7 @@ STOREYS = (  # from the ground up; a module may import from its own storey and t
     {"files"},
     {"deployment"},
     {"metrics"},
-    {"sweeps", "pairs"},
+    {"sweeps", "pairs", "claims"},
     {"course"},
     {"explorers", "cli", "commands", "lab", "doctor", "execution"},
 )

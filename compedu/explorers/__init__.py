@@ -8,6 +8,8 @@ from compedu.datasets.dataset import Dataset
 from compedu.explorers.comparison import trade_off
 from compedu.explorers.explorer import Explorer
 from compedu.explorers.noise import criteria, gallery, noise_dots
+from compedu.explorers.plain import curves, matrices
+from compedu.explorers.verdicts import forest
 from compedu.methods import Method
 
 
@@ -19,4 +21,4 @@ def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **op
     return Explorer(method, model, data, **options)
 
 
-__all__ = ["Explorer", "criteria", "explore", "gallery", "noise_dots", "trade_off"]
+__all__ = ["Explorer", "criteria", "curves", "explore", "forest", "gallery", "matrices", "noise_dots", "trade_off"]

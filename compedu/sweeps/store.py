@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from compedu import __version__
 from compedu.errors import CompressionError
@@ -56,18 +56,34 @@ class StoredSweep:
         self.failures.pop(key, None)
 
 
+class Records(Protocol):
+    """What a file of records holds: the runs that added to it, and whatever `add` makes of a line."""
+
+    runs: list[dict[str, Any]]
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take up one line; raise `ValueError` or `KeyError` for a record that is none."""
+
+
+Found = TypeVar("Found", bound=Records)
+
+
 def read_sweep(path: str | os.PathLike) -> StoredSweep:
-    """Return what the file `path` holds; a last line without an end, cut off by an interruption, does not count.
+    """Return what the sweep's file `path` holds; errors are those of `read_records`."""
+    return read_records(path, StoredSweep())
+
+
+def read_records(path: str | os.PathLike, found: Found) -> Found:
+    """Add to `found` what the file `path` holds; a last line without an end, cut off by an interruption, does not count.
 
     Raises `CompressionError`, naming the line, for anything else that is not a whole record.
     """
-    found = StoredSweep()
     for number, line in enumerate(_whole_lines(Path(path)), start=1):
         try:
             found.add(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise CompressionError(
-                f"{path}, line {number}, is no record of a sweep ({type(error).__name__}: {error}); delete this line, "
+                f"{path}, line {number}, is no record ({type(error).__name__}: {error}); delete this line, "
                 "its point is then computed again, or choose another file"
             ) from error
     return found
@@ -77,12 +93,14 @@ def _whole_lines(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is no whole line
 
 
-class Store:
-    """The file of a sweep, open for more points: `stored` is what it held, `append` adds to it."""
+class Store(Generic[Found]):
+    """A file of records, open for more: `stored`, which begins as `empty`, is what it held, `append` adds to the file."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, empty: Found | None = None):
         self.path = Path(path)
-        self.stored = read_sweep(self.path) if self.path.exists() else StoredSweep()
+        self.stored = StoredSweep() if empty is None else empty
+        if self.path.exists():
+            read_records(self.path, self.stored)
         self.started = False
 
     def append(self, record: dict[str, Any]) -> None:

@@ -1,0 +1,19 @@
+"""The survey's drawbacks as experiments: what is claimed, what was run, and a verdict that holds at our scale."""
+
+from compedu.claims.experiments import Arm, Experiment, Judgement, Part, Plan, judge
+from compedu.claims.manual_sensitivity import MANUAL_SENSITIVITY
+from compedu.claims.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
+from compedu.claims.verdict import Effect, Rule
+
+CLAIMS: tuple[Experiment, ...] = (MANUAL_SENSITIVITY, SMALLER_IS_NOT_FASTER)  # in the order of the survey's drawbacks
+
+
+def experiment(key: str) -> Experiment:
+    """Return the experiment on the claim `key`, such as "D4"; `ValueError` names those there are."""
+    for known in CLAIMS:
+        if known.key.lower() == key.strip().lower():
+            return known
+    raise ValueError(f"no experiment is called {key!r}; there are: {', '.join(known.key for known in CLAIMS)}")
+
+
+__all__ = ["CLAIMS", "Arm", "Effect", "Experiment", "Judgement", "Part", "Plan", "Rule", "experiment", "judge"]

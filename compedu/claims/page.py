@@ -1,0 +1,164 @@
+"""The page of a claim as Markdown: what was compared, what came out, the verdict, and what would change it."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement
+from compedu.claims.store import Run, read_runs
+from compedu.claims.verdict import CLAIMS_READ_TOGETHER, CONFIRMED, PROXY, REFUTED, UNDECIDED, some_wrong
+
+MEANS = {
+    CONFIRMED: "the runs bear out the claim", REFUTED: "the runs contradict the claim",
+    UNDECIDED: "the runs do not tell", PROXY: "no run measures what is claimed; the runs only stand for it",
+}  # fmt: skip
+
+
+class Page:
+    """A text in Markdown, which a notebook shows as such; `str` gives it as it is."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def page(experiment: Experiment, sessions: Mapping[str, Sequence[Run]]) -> Page:
+    """Return the page of `experiment`; `sessions` are its runs under a heading each, the most telling ones last."""
+    made = [_session(experiment, name, runs) for name, runs in sessions.items() if runs]
+    last = next((runs for runs in reversed(sessions.values()) if runs), None)
+    return Page("\n\n".join([
+        f"## {experiment.key}: {experiment.title}",
+        f"> {experiment.claim}\n>\n> {experiment.source}",
+        sentence(experiment, None if last is None else experiment.judge(last)),
+        f"**Form.** The claim is {experiment.form}: {FORMS[experiment.form]}.  \n**Scope.** {experiment.scope}.  \n"
+        f"**What decides.** {experiment.margin}.  \n**Seeds.** A seed changes {experiment.varies}.  \n"
+        f"**Effort.** Quick: {experiment.quick.seeds} seeds, {experiment.quick.takes} on one core; full: "
+        f"{experiment.full.seeds} seeds, {experiment.full.takes}: `python -m compedu.claims {experiment.key} --full`.",
+        "**Arms**\n\n" + table(
+            ("arm", "settings", "training steps", "tuning trials"),
+            ((arm.name, arm.settings, arm.steps, arm.trials) for arm in experiment.arms),
+        ),
+        *made,
+        f"**What would change it.** {experiment.changes}.",
+        _together(experiment, last),
+    ]) + "\n")  # fmt: skip
+
+
+def stored_page(experiment: Experiment, live: Sequence[Run] = ()) -> Page:
+    """Return the page of the shipped runs, with runs that were made just now before them, if any.
+
+    Raises `CompressionError` where shipped runs are missing.
+    """
+    sessions = {"run just now": live} if live else {}
+    return page(experiment, sessions | {
+        "quick, stored": experiment.stored(), "full, stored": experiment.stored(full=True),
+    })  # fmt: skip
+
+
+def sentence(experiment: Experiment, judgement: Judgement | None) -> str:
+    """Return the verdict in words; it always holds at our scale."""
+    if judgement is None:
+        return "**Not run yet.**"
+    text = f"**{judgement.verdict.capitalize()} at our scale:** {MEANS[judgement.verdict]} ({judgement.seeds} seeds)."
+    parts = [f"{one.part.name}: {one.verdict}" for one in judgement.parts if one.part.role == "verdict"]
+    reasons = [f"{reason[0].upper()}{reason[1:]}." for reason in judgement.reservations]
+    return " ".join([text, "; ".join(parts) + ".", *reasons])
+
+
+def _session(experiment: Experiment, name: str, runs: Sequence[Run]) -> str:
+    judgement = experiment.judge(runs)
+    return "\n\n".join([
+        f"### {name.capitalize()}: {judgement.verdict} at our scale",
+        f"{judgement.seeds} seeds, {len(runs)} runs{_conditions(experiment, runs)}.",
+        effects_table(judgement), runs_table(runs), *_chosen(runs),
+    ])  # fmt: skip
+
+
+def _conditions(experiment: Experiment, runs: Sequence[Run]) -> str:
+    """Return where and when stored runs were made; nothing for runs that the shipped file does not hold."""
+    stored = read_runs(experiment.path) if experiment.path.exists() else None
+    if stored is None or not all(run in stored.by_key.values() for run in runs):
+        return ""
+    return "; " + "; ".join(sorted({
+        f"{made['machine']['cpu']}, torch {made['versions']['torch']}, {made['date'][:10]}" for made in stored.runs
+    }))  # fmt: skip
+
+
+def effects_table(judgement: Judgement) -> str:
+    """Return the effect of each part with its interval, its margin and the smallest effect that could be detected."""
+    head = ("what the claim says", "role", "effect", "interval", "margin", "could detect", "seeds", "came out")
+    return table(head, (_effect_row(one) for one in judgement.parts))
+
+
+def _effect_row(one: Judged) -> tuple[str, ...]:
+    effect, rule = one.effect, one.part.rule
+    verdict = one.verdict
+    if one.part.role == "control":
+        verdict = f"{verdict}: failed" if one.failed else "as it must"
+    return (
+        one.part.name, one.part.role, f"{number(effect.mean)} {rule.unit}",
+        f"{number(effect.low)} to {number(effect.high)} ({100 * effect.confidence:.4g} %)", number(rule.margin),
+        number(effect.smallest_detectable), str(effect.seeds), verdict,
+    )  # fmt: skip
+
+
+def runs_table(runs: Sequence[Run]) -> str:
+    """Return what was measured: for each setting and arm the mean over seeds, standard deviation in brackets."""
+    measures = list(dict.fromkeys(name for run in runs for values in run.outcomes.values() for name in values))
+    rows = []
+    for setting in dict.fromkeys(run.setting for run in runs):
+        same = [run for run in runs if run.setting == setting]
+        for arm in dict.fromkeys(arm for run in same for arm in run.outcomes):
+            found = [run.outcomes[arm] for run in same if arm in run.outcomes]
+            cells = ([values[name] for values in found if name in values] for name in measures)
+            rows.append((setting, arm, *map(_spread, cells)))
+    return table(("setting", "arm", *measures), rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return number(values[0]) if values else ""
+    return f"{number(statistics.mean(values))} ({number(statistics.stdev(values))})"
+
+
+def _chosen(runs: Sequence[Run]) -> list[str]:
+    """Return what the arms did with the first seed, where that differs from seed to seed."""
+    first = [(run, arm, text) for run in runs if run.seed == runs[0].seed for arm, text in run.settings.items()]
+    if not first:
+        return []
+    rows = ((run.setting, arm, f"`{text}`") for run, arm, text in first)
+    return [f"What the arms were with seed {runs[0].seed}:", table(("setting", "arm", "method"), rows)]
+
+
+def _together(experiment: Experiment, runs: Sequence[Run] | None) -> str:
+    text = (
+        f"**Read with the others.** {CLAIMS_READ_TOGETHER} such verdicts at 95 % each hold at least one wrong one with "
+        f"probability {some_wrong():.0%} if they are independent."
+    )
+    if runs is None:
+        return text
+    strict = experiment.judge_with_all(runs).verdict
+    return f"{text} So strict that all together hold none at 95 % (Bonferroni), this one is: {strict}."
+
+
+def number(value: float) -> str:
+    """Return a number with three digits, whole numbers in full.
+
+    >>> number(0.99123), number(12345.0), number(-0.5)
+    ('0.991', '12345', '-0.5')
+    """
+    if value and math.isfinite(value) and abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown; a bar inside a cell, as in a pipeline of methods, is escaped."""
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (head, *rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

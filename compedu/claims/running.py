@@ -1,0 +1,51 @@
+"""Running an experiment: every run once, on one torch thread, kept as soon as it is done."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm.std import tqdm
+
+from compedu.claims.experiments import Experiment, Plan
+from compedu.claims.store import Run, RunStore
+from compedu.metrics.latency import torch_threads
+
+Cell = tuple[Any, int]
+
+
+def run(experiment: Experiment, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
+    """Return the runs of `plan` in order; an interrupted experiment with a `store` goes on where it stopped."""
+    kept = None if store is None else RunStore(store)
+    cells = {experiment.run_key(*cell): cell for cell in plan.cells()}
+    found = {} if kept is None else {key: run for key, run in kept.stored.by_key.items() if key in cells}
+    todo = [(key, cell) for key, cell in cells.items() if key not in found]
+    compute = _apart if experiment.apart else _here
+    made = compute(experiment.compute, [cell for _, cell in todo])
+    with torch_threads(1):
+        bar = tqdm(made, desc=experiment.key, total=len(todo), unit="run", disable=None, leave=False)
+        for (key, _), one in zip(todo, bar):
+            found[key] = one
+            if kept is not None:
+                kept.keep(key, one)
+    return tuple(found[key] for key in cells)
+
+
+def _here(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
+    for cell in cells:
+        yield compute(*cell)
+
+
+def _apart(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
+    """Compute each seed in a process of its own: where a process puts its arrays is then part of the spread."""
+    for _, same in groupby(cells, key=lambda cell: cell[1]):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            for cell in same:
+                yield process.submit(_alone, compute, cell).result()
+
+
+def _alone(compute: Callable[..., Run], cell: Cell) -> Run:
+    with torch_threads(1):
+        return compute(*cell)

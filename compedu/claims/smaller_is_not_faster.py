@@ -1,0 +1,178 @@
+"""Claim D4b: pruning makes a network smaller, but not by itself faster. Times of layers, whatever their weights are."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compedu.claims.experiments import Arm, Experiment, Part, Plan
+from compedu.claims.store import Run, by_seed
+from compedu.claims.verdict import REFUTED, Rule
+from compedu.deployment.kernels.csr import SparseLinear
+from compedu.metrics.latency import ratios, time_rounds
+from compedu.methods.pruning.masks import keep_largest
+
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+FEW, MANY = (0.5, 0.6), (0.95, 0.99)  # zeros on either side of where sparse rows begin to pay
+DENSE, AGAIN, MASKED, CSR, REMOVED = "dense", "dense again", "zeros under a mask", "CSR", "units removed"
+CROSSING = "crossing"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Two linear layers of `width` by `width` with a ReLU between, a batch of images, and seconds for each sparsity."""
+
+    width: int
+    batch: int = 64
+    sparsities: tuple[float, ...] = SPARSITIES
+    budget_s: float = 0.3
+
+    def __str__(self) -> str:
+        return f"width {self.width}, batch {self.batch}"
+
+
+def network(width: int, seed: int) -> nn.Sequential:
+    """Return the dense network with random weights, the same ones for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [nn.Linear(width, width) for _ in range(2)]
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.copy_(torch.randn(width, width, generator=generator) / math.sqrt(width))
+            layer.bias.zero_()
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1]).eval()
+
+
+def masked(dense: nn.Sequential, sparsity: float, make: Callable[[Tensor, Tensor], nn.Module]) -> nn.Sequential:
+    """Return the network whose layers `make` built of pruned kernels, the smallest weights zero, and biases."""
+    pruned = [
+        make(layer.weight.detach() * keep_largest(layer.weight.detach().abs(), sparsity), layer.bias.detach())
+        for layer in dense[::2]
+    ]
+    return nn.Sequential(pruned[0], nn.ReLU(), pruned[1]).eval()
+
+
+def linear(kernel: Tensor, bias: Tensor) -> nn.Linear:
+    """Return the dense layer with this kernel (out, in) and bias, in memory of its own."""
+    layer = nn.Linear(kernel.shape[1], kernel.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(kernel)
+        layer.bias.copy_(bias)
+    return layer
+
+
+def without_units(dense: nn.Sequential, sparsity: float) -> nn.Sequential:
+    """Return the network without that share of its hidden units: both layers lose the same share of their weights."""
+    first, second = dense[0].weight.detach(), dense[2].weight.detach()
+    kept = keep_largest(first.abs().sum(1), sparsity)
+    return nn.Sequential(
+        linear(first[kept], dense[0].bias[kept]), nn.ReLU(), linear(second[:, kept], dense[2].bias)
+    ).eval()
+
+
+def times(dense: nn.Sequential, x: Tensor, sparsity: float, budget_s: float, seed: int) -> dict[str, float]:
+    """Return for each arm its time as a multiple of the dense network's, and the latter as "dense_ms"; medians.
+
+    The clock counts what the one thread computes, not what it waits for: another program on the same core would add
+    more than the arms differ by.
+    """
+    networks = {
+        DENSE: dense, AGAIN: masked(dense, 0.0, linear), MASKED: masked(dense, sparsity, linear),
+        CSR: masked(dense, sparsity, SparseLinear), REMOVED: without_units(dense, sparsity),
+    }  # fmt: skip
+    with torch.inference_mode():
+        seconds = time_rounds({name: _call(net, x) for name, net in networks.items()}, budget_s, seed, time.thread_time)
+    multiples = {name: statistics.median(ratios(found, seconds[DENSE])) for name, found in seconds.items()}
+    return multiples | {"dense_ms": 1000 * statistics.median(seconds[DENSE])}
+
+
+def _call(net: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    return lambda: net(x)
+
+
+def crossing(sparsities: Sequence[float], multiples: Sequence[float]) -> float | None:
+    """Return the sparsity from which on the time stays below the dense one, on a line over the logarithm of density.
+
+    None where it is not below even at the last one; the first sparsity where it always is.
+
+    >>> crossing((0.5, 0.9, 0.99), (2.0, 2.0, 0.5)), crossing((0.5, 0.9), (0.4, 0.2)), crossing((0.5, 0.9), (2.0, 1.5))
+    (0.9683772233983162, 0.5, None)
+    """
+    above = [index for index, multiple in enumerate(multiples) if multiple >= 1]
+    if not above:
+        return sparsities[0]
+    if (last := above[-1]) == len(sparsities) - 1:
+        return None
+    share = math.log(multiples[last]) / math.log(multiples[last] / multiples[last + 1])
+    density = [math.log(1 - sparsity) for sparsity in sparsities[last : last + 2]]
+    return 1 - math.exp(density[0] + share * (density[1] - density[0]))
+
+
+def compute(setting: Layers, seed: int) -> Run:
+    """Time all arms at every sparsity."""
+    dense = network(setting.width, seed)
+    x = torch.randn(setting.batch, setting.width, generator=torch.Generator().manual_seed(seed + 1))
+    taken = {s: times(dense, x, s, setting.budget_s, seed) for s in setting.sparsities}
+    outcomes = {arm: {zeros(s): taken[s][arm] for s in setting.sparsities} for arm in (AGAIN, MASKED, CSR, REMOVED)}
+    outcomes[DENSE] = {"ms": statistics.median(times["dense_ms"] for times in taken.values())}
+    where = crossing(setting.sparsities, list(outcomes[CSR].values()))
+    if where is not None:
+        outcomes[CSR][CROSSING] = where
+    return Run(str(setting), seed, outcomes)
+
+
+def zeros(sparsity: float) -> str:
+    """Return the name of a measure: the time at this share of zeros."""
+    return f"{sparsity:.0%}"
+
+
+def either_way(multiple: float) -> float:
+    """Return how far a multiple is from 1, whether above or below: 2 for 2 and for one half."""
+    return max(multiple, 1 / multiple)
+
+
+def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
+    """Return the claim for each regime: the time as a multiple of the dense one, geometric mean over settings."""
+    alike, faster = Rule(1.05, "times the dense time", ratio=True), Rule(0.9, "times the dense time", ratio=True)
+
+    def values(arm: str, sparsities: Sequence[float], turn: Callable[[float], float] = float) -> tuple[float, ...]:
+        def over_zeros(run: Run) -> float:
+            return statistics.geometric_mean(turn(run.of(arm, zeros(sparsity))) for sparsity in sparsities)
+
+        return by_seed(runs, over_zeros, statistics.geometric_mean)
+
+    return (
+        Part("the dense network against its copy", values(AGAIN, SPARSITIES, either_way), alike, "control", REFUTED),
+        Part("zeros under a mask take as long", values(MASKED, SPARSITIES), faster),
+        Part(f"CSR takes as long, {zeros(FEW[0])} to {zeros(FEW[-1])} zeros", values(CSR, FEW), faster),
+        Part(f"CSR takes as long, {zeros(MANY[0])} to {zeros(MANY[-1])} zeros", values(CSR, MANY), faster),
+        Part("removed units take as long", values(REMOVED, SPARSITIES), faster),
+    )
+
+
+SMALLER_IS_NOT_FASTER = Experiment(
+    key="D4b",
+    title="Smaller is not faster",
+    claim="Pruning makes a network smaller, but does not by itself make it run faster.",
+    source="a late version of the survey by Cheng, Wang, Zhou and Zhang (2018)",
+    form="universal",
+    scope="two linear layers with a ReLU between, float32, one thread, batches of 64, random weights",
+    arms=(
+        Arm(DENSE, "two linear layers", "0", "0"),
+        Arm(AGAIN, "the same in other memory: how far equal networks differ", "0", "0"),
+        Arm(MASKED, "MagnitudePruning(sparsity=s), run as dense layers", "0", "0"),
+        Arm(CSR, "the same mask, run in compressed sparse rows", "0", "0"),
+        Arm(REMOVED, "a share s of the hidden units taken out, dense layers of what is left", "0", "0"),
+    ),
+    margin="the time must fall below 0.9 of the dense network's to count as faster; above, the claim holds",
+    varies="the weights, and the process with its memory: each seed is timed in a process of its own",
+    changes="hardware with kernels for sparse products, other batches, convolutions; more threads",
+    quick=Plan(tuple(Layers(width, budget_s=0.05) for width in (256, 1024)), 3, "half a minute"),
+    full=Plan(tuple(Layers(width) for width in (128, 256, 512, 1024, 2048, 4096)), 3, "three minutes"),
+    compute=compute,
+    parts=parts,
+    apart=True,
+)  # fmt: skip

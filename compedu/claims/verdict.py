@@ -1,0 +1,155 @@
+"""From differences over seeds to a verdict: Student's interval, the smallest detectable effect, one margin.
+
+What the seeds say is a difference between two arms of the same seed (paired), in one unit. The claim's direction is the
+positive one.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from compedu.metrics.accuracy import Interval
+
+CONFIRMED, REFUTED, UNDECIDED, PROXY = "confirmed", "refuted", "undecided", "testable only by proxy"
+CLAIMS_READ_TOGETHER = 16  # the verdicts on the survey's drawbacks and suggestions
+LEVEL = 0.05  # the share of wrong decisions that one verdict may make
+POWER = 0.8  # what "can detect" means: in so many of repeated experiments
+
+
+def student_interval(differences: Sequence[float], confidence: float = 1 - LEVEL) -> Interval:
+    """Return mean -+ t s / sqrt(n) of n paired differences, t the two-sided quantile, n - 1 degrees of freedom.
+
+    Student 1908, The probable error of a mean, Biometrika 6, p. 1. Raises `ValueError` for fewer than two.
+
+    >>> [round(end, 2) for end in student_interval([1.0, 2.0, 3.0])]
+    [-0.48, 4.48]
+    """
+    mean, half = _mean(differences), quantile(len(differences), confidence) * standard_error(differences)
+    return mean - half, mean + half
+
+
+def quantile(seeds: int, confidence: float) -> float:
+    """Return how many standard errors the interval reaches to either side of the mean of `seeds` differences."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + confidence) / 2, seeds - 1))
+
+
+def standard_error(differences: Sequence[float]) -> float:
+    """Return s / sqrt(n), s with n - 1 in its denominator; `ValueError` for fewer than two differences."""
+    if len(differences) < 2:
+        raise ValueError(f"a spread needs at least 2 seeds, got {len(differences)}: run more")
+    mean = _mean(differences)
+    return math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(differences) - 1) / len(differences))
+
+
+def smallest_detectable(differences: Sequence[float], confidence: float = 1 - LEVEL, power: float = POWER) -> float:
+    """Return the true difference that runs of this spread and number would tell from none with probability `power`.
+
+    It is l s / sqrt(n), with l such that the non-central t distribution, n - 1 degrees of freedom, has `power` above
+    the quantile of the interval (Cohen 1988, Statistical power analysis for the behavioral sciences, chapter 2).
+    """
+    from scipy import optimize, stats
+
+    seeds = len(differences)
+    error, reach = standard_error(differences), quantile(seeds, confidence)
+    shift = optimize.brentq(lambda l: stats.nct.cdf(reach, seeds - 1, l) - (1 - power), 0, 2 * reach + 2)
+    return float(shift) * error
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What confirms and what refutes: the interval lies wholly above, or wholly below, the `margin`.
+
+    With `ratio` the seeds give ratios, which are compared as logarithms; no effect is then 1, otherwise 0. Raises
+    `ValueError` for a margin that is no effect, or no ratio.
+    """
+
+    margin: float
+    unit: str
+    ratio: bool = False
+
+    def __post_init__(self):
+        if self.margin == self.nothing or (self.ratio and not self.margin > 0):
+            kind = "a positive ratio other than 1" if self.ratio else "a difference other than 0"
+            raise ValueError(f"Rule.margin must be {kind}, got {self.margin!r}: an effect worth telling from none")
+
+    @property
+    def nothing(self) -> float:
+        """The value that means no effect."""
+        return 1.0 if self.ratio else 0.0
+
+    @property
+    def distance(self) -> float:
+        """How far the margin lies from no effect: a difference, or a factor above 1."""
+        return max(self.margin, 1 / self.margin) if self.ratio else abs(self.margin)
+
+    def is_blind(self, effect: "Effect") -> bool:
+        """Tell whether nothing was found where nothing could be: an effect as large as the margin might be missed.
+
+        An interval that excludes no effect has found one, however wide it is.
+        """
+        return effect.low <= self.nothing <= effect.high and effect.smallest_detectable > self.distance
+
+    def decide(self, effect: "Effect") -> str:
+        """Return the verdict on an effect; undecided, too, where the experiment is blind."""
+        if self.is_blind(effect):
+            return UNDECIDED
+        return CONFIRMED if effect.low > self.margin else REFUTED if effect.high < self.margin else UNDECIDED
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The mean effect over seeds with its interval, and the smallest effect that could have been told from none.
+
+    For ratios the mean is the geometric one, and the smallest detectable effect a factor above 1.
+    """
+
+    mean: float
+    low: float
+    high: float
+    smallest_detectable: float
+    seeds: int
+    confidence: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], rule: Rule, confidence: float = 1 - LEVEL) -> "Effect":
+        """Return what `values`, one for each seed, say; `ValueError` for values that no verdict can be made of."""
+        if not all(math.isfinite(value) for value in values) or (rule.ratio and min(values, default=1) <= 0):
+            raise ValueError(f"effects must be finite{', ratios positive' if rule.ratio else ''}; got {list(values)}")
+        scale, back = (math.log, math.exp) if rule.ratio else (float, float)
+        scaled = [scale(value) for value in values]
+        ends = student_interval(scaled, confidence)
+        least = back(smallest_detectable(scaled, confidence))
+        return cls(back(_mean(scaled)), *map(back, ends), least, len(scaled), confidence)
+
+
+def together(verdicts: Iterable[str]) -> str:
+    """Return the verdict on a claim that says several things at once: one that is refuted refutes it.
+
+    >>> together([CONFIRMED, UNDECIDED]), together([CONFIRMED, UNDECIDED, REFUTED])
+    ('undecided', 'refuted')
+    """
+    verdicts = set(verdicts)
+    return REFUTED if REFUTED in verdicts else CONFIRMED if verdicts == {CONFIRMED} else UNDECIDED
+
+
+def some_wrong(verdicts: int = CLAIMS_READ_TOGETHER, level: float = LEVEL) -> float:
+    """Return the probability that at least one of so many independent verdicts, each wrong with `level`, is wrong.
+
+    >>> round(some_wrong(), 2)
+    0.56
+    """
+    return 1 - (1 - level) ** verdicts
+
+
+def shared_level(verdicts: int = CLAIMS_READ_TOGETHER, level: float = LEVEL) -> float:
+    """Return the level for each of several verdicts that keeps the probability of any wrong one below `level`.
+
+    Bonferroni 1936, Teoria statistica delle classi e calcolo delle probabilita.
+    """
+    return level / verdicts

@@ -1,0 +1,55 @@
+"""The verdict on a claim as a figure: every effect with its interval, and the margin that decides."""
+
+import plotly.graph_objects as go
+
+from compedu.claims.experiments import Judged, Judgement
+from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, UNDECIDED
+from compedu.explorers.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
+from compedu.explorers.style import TOOLS
+
+COLOURS = {CONFIRMED: BLUE, REFUTED: ORANGE, UNDECIDED: GREY, PROXY: PURPLE}
+SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
+ROW = 44  # pixels
+GRID = "rgba(140, 140, 140, 0.25)"
+
+
+def forest(judgement: Judgement) -> go.Figure:
+    """Return the forest plot of a judgement: a row for each part, its margin as a bar across, its verdict above it.
+
+    Open marks are controls and findings, which decide nothing by themselves; the dotted line is no effect. Ratios stand
+    on a logarithmic axis. Raises `ValueError` for parts of different units, which share no axis.
+    """
+    rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgement.parts}
+    if len(rules) > 1:
+        units = ", ".join(sorted(unit for unit, _ in rules))
+        raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
+    (unit, ratio), = rules
+    figure, rows = go.Figure(), list(reversed(judgement.parts))
+    for row, one in enumerate(rows):
+        figure.add_scatter(**_effect(row, one))
+    figure.add_scatter(
+        x=[one.part.rule.margin for one in rows], y=list(range(len(rows))), mode="markers", cliponaxis=False,
+        marker={"symbol": "line-ns", "size": 24, "line": {"width": 2, "color": TEXT}},
+        hovertemplate="margin %{x:.3g}<extra></extra>",
+    )  # fmt: skip
+    figure.add_vline(x=rows[0].part.rule.nothing, line={"color": TEXT, "dash": "dot", "width": 1})
+    figure.update_layout(
+        width=820, height=70 + ROW * len(rows), margin={"l": 10, "r": 20, "t": 10, "b": 46}, showlegend=False,
+        xaxis={"title": unit, "type": "log" if ratio else "linear", "zeroline": False, "gridcolor": GRID},
+        yaxis={"tickvals": list(range(len(rows))), "ticktext": [one.part.name for one in rows], "automargin": True,
+               "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT}, modebar={"remove": TOOLS},
+    )  # fmt: skip
+    return figure
+
+
+def _effect(row: int, one: Judged) -> dict:
+    effect, colour, symbol = one.effect, COLOURS[one.verdict], SYMBOLS[one.part.role]
+    return {
+        "x": [effect.mean], "y": [row], "mode": "markers+text", "text": [one.verdict], "textposition": "top center",
+        "textfont": {"size": 11}, "cliponaxis": False,
+        "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
+        "error_x": {"type": "data", "symmetric": False, "array": [effect.high - effect.mean],
+                    "arrayminus": [effect.mean - effect.low], "color": colour, "thickness": 2},
+        "hovertemplate": f"{one.part.name}: {effect.mean:.3g} ({effect.low:.3g} to {effect.high:.3g})<extra></extra>",
+    }  # fmt: skip

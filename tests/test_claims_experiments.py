@@ -1,0 +1,208 @@
+"""The experiments on single claims: their arms are what they say, get equal effort, and are compared seed by seed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from compedu.claims import manual_sensitivity as by_rule
+from compedu.claims import regularized_pruning as penalties
+from compedu.claims import smaller_is_not_faster as speed
+from compedu.claims.experiments import judge
+from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, scaled_to, tuned_by_hand
+from compedu.claims.regularized_pruning import ARMS, GRADUAL, L1, L2, PROXIMAL, STEPS, Reached, reached_after
+from compedu.claims.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
+from compedu.claims.store import Run
+from compedu.claims.verdict import CONFIRMED, REFUTED, UNDECIDED
+from compedu.deployment.kernels.csr import SparseLinear
+from compedu.errors import CompressionError
+from compedu.forms import Masked
+from compedu.methods import Pipeline
+
+# D4b: smaller is not faster
+
+
+def test_every_arm_computes_what_it_says():
+    dense, x = speed.network(60, seed=3), torch.randn(5, 60)
+    masked, rows = speed.masked(dense, 0.75, speed.linear), speed.masked(dense, 0.75, SparseLinear)
+    torch.testing.assert_close(speed.masked(dense, 0.0, speed.linear)(x), dense(x), rtol=0, atol=0)
+    torch.testing.assert_close(rows(x), masked(x))
+    for layer, whole in zip(masked[::2], dense[::2]):
+        kept = layer.weight != 0
+        assert int(kept.sum()) == 900 and torch.equal(layer.weight[kept], whole.weight[kept])
+        assert layer.weight[kept].abs().min() >= whole.weight[~kept].abs().max()
+
+
+def test_units_that_are_removed_were_the_weakest_and_the_rest_computes_as_if_they_were_silent():
+    dense, x = speed.network(40, seed=1), torch.randn(6, 40)
+    small = speed.without_units(dense, 0.9)
+    assert [tuple(layer.weight.shape) for layer in small[::2]] == [(4, 40), (40, 4)]
+    strength = dense[0].weight.abs().sum(1)
+    silent = strength < strength.sort().values[36]
+    hidden = torch.relu(dense[0](x)) * ~silent
+    torch.testing.assert_close(small(x), dense[2](hidden))
+
+
+def test_a_run_times_every_arm_at_every_share_of_zeros():
+    found = speed.compute(Layers(64, batch=2, budget_s=0.0), seed=0)
+    for arm in (AGAIN, MASKED, CSR, REMOVED):
+        assert [name for name in found.outcomes[arm] if name != speed.CROSSING] == [f"{s:.0%}" for s in SPARSITIES]
+        assert min(found.outcomes[arm].values()) > 0
+    assert found.outcomes[DENSE]["ms"] > 0 and str(found.setting) == "width 64, batch 2"
+
+
+def test_the_crossing_is_where_the_time_stays_below_the_dense_one():
+    assert crossing((0.5, 0.9, 0.99), (0.9, 1.5, 0.5)) > 0.9  # below at first, but not to the end
+    assert crossing((0.5, 0.75), (4.0, 0.25)) == pytest.approx(1 - 0.5 * 0.5**0.5)  # half-way in logarithms
+    assert crossing((0.5, 0.9), (0.9, 0.8)) == 0.5 and crossing((0.5, 0.9), (0.9, 1.0)) is None
+
+
+def timed(multiples, seeds=4):
+    def outcomes(noise):
+        return {arm: {f"{s:.0%}": value * noise for s in SPARSITIES} for arm, value in multiples.items()}
+
+    return [Run("width 1", seed, outcomes((1.0, 1.01, 0.99, 1.005)[seed])) for seed in range(seeds)]
+
+
+@pytest.mark.parametrize("again, removed, verdict", [
+    (1.0, 1.0, CONFIRMED), (1.0, 0.3, REFUTED), (1.3, 0.3, UNDECIDED), (0.7, 0.3, UNDECIDED),
+])  # fmt: skip
+def test_one_way_to_become_faster_refutes_and_an_unsteady_clock_decides_nothing(again, removed, verdict):
+    runs = timed({AGAIN: again, MASKED: 1.0, CSR: 2.0, REMOVED: removed})
+    assert judge(speed.parts(runs), "universal").verdict == verdict
+
+
+# D4: sensitivity must be set by hand
+
+SMALL = Budgeted("lenet300(width=0.05)", 0.8, images=80, epochs=1, lr=1e-3, trials=5, looked_at=40)
+
+
+def test_shares_are_scaled_to_the_density_that_is_asked_for():
+    sizes = {"a": 100, "b": 1000, "c": 10}
+    found = scaled_to({"a": 3.0, "b": 1.0, "c": 50.0}, sizes, 0.2)
+    assert sum(found[name] * sizes[name] for name in sizes) == pytest.approx(0.2 * 1110)
+    assert found["c"] == 1.0 and found["a"] == pytest.approx(3 * found["b"])
+
+
+def test_the_hand_finds_the_best_budget_and_looks_as_often_as_it_says():
+    sizes, best, looks = {"a": 100, "b": 300}, {"a": 0.8, "b": 0.4}, []
+
+    def score(densities):
+        looks.append(densities)
+        assert sum(densities[name] * sizes[name] for name in sizes) == pytest.approx(200)
+        return -sum(abs(densities[name] - best[name]) for name in sizes)
+
+    found = tuned_by_hand({"a": 1.0, "b": 1.0}, sizes, 0.5, 60, score)
+    assert len(looks) == 60 and found["a"] == pytest.approx(0.8, abs=0.02)
+    assert score(found) == max(map(score, looks[:60])) > score({"a": 0.5, "b": 0.5})
+
+
+def test_all_arms_lose_as_many_weights_and_the_hand_counts_its_looks(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(by_rule, "accuracy", lambda model, data: seen.setdefault(id(model), (model, 50.0))[1])
+    found = by_rule.compute(SMALL, seed=0)
+    assert list(found.outcomes) == ["dense", UNIFORM, *by_rule.RULES, by_rule.NO_HAND, BY_HAND]
+    assert found.of(BY_HAND, by_rule.TRIALS) == 5 + 3 * 8
+    assert "MagnitudePruning(sparsity={'fc1'" in found.settings[BY_HAND]
+    pruned = [model for model, _ in seen.values() if any(isinstance(m, Masked) for m in model.modules())]
+    kept = [sum(int(m.mask.sum()) for m in model.modules() if isinstance(m, Masked)) for model in pruned]
+    total = sum(m.mask.numel() for m in pruned[0].modules() if isinstance(m, Masked))
+    assert len(kept) == 12 and max(kept) - min(kept) <= 3 and kept[0] == pytest.approx(0.2 * total, abs=2)
+
+
+def test_a_seed_is_another_dense_network_and_the_same_seed_the_same_one():
+    weights = [by_rule.trained(SMALL, seed).fc1.weight for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def accuracies(**after):
+    arms = {BY_HAND: 90.0, UNIFORM: 40.0, **dict.fromkeys(by_rule.RULES, 80.0), by_rule.NO_HAND: 85.0} | after
+
+    def outcomes(seed):
+        noise = {arm: (seed * len(arm)) % 3 / 10 for arm in arms}
+        return {arm: {by_rule.BEFORE: value, by_rule.AFTER: value + noise[arm]} for arm, value in arms.items()}
+
+    return [Run(setting, seed, outcomes(seed)) for seed in range(5) for setting in ("one", "other")]
+
+
+def test_one_rule_that_needs_no_hand_refutes_where_there_was_something_to_tune():
+    def verdict(**after):
+        return judge(by_rule.parts(accuracies(**after)), "universal").verdict
+
+    assert verdict() == CONFIRMED and verdict(LAMP=89.8) == REFUTED and verdict(LAMP=95.0) == REFUTED
+    assert verdict(LAMP=89.8, uniform=89.9) == UNDECIDED
+
+
+# D3: penalties take longer
+
+TINY = Reached("lenet300(width=0.05)", images=100, epochs=1, budgets=(2, 4), tuned_at=2)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_gets_as_many_steps_and_trials(name):
+    make, values = ARMS[name]
+    method = make(TINY, 8, values[0], 3)
+    steps = method.steps if isinstance(method, Pipeline) else (method,)
+    assert sum(step.epochs for step in steps) == 8 and len(set(values)) == 3
+    assert {(step.lr, step.shift, step.seed) for step in steps} == {(TINY.lr, 1, 3)}
+    assert (steps[0].sparsity, steps[0].budget) == (TINY.sparsity, "lamp")
+
+
+def test_the_budget_that_reaches_the_target_is_read_off_between_budgets():
+    assert reached_after((2, 4, 8), (80.0, 90.0, 94.0), 92.0) == pytest.approx(4 * 2**0.5)
+    assert reached_after((2, 4, 8), (93.0,), 92.0) == 2 and reached_after((2, 4, 8), (80.0, 81.0, 82.0), 92.0) == 16
+
+
+def test_each_arm_stops_at_the_first_budget_that_suffices(monkeypatch):
+    made = []
+
+    def method(setting, budget, value, seed):
+        made.append((budget, value))
+        return lambda model, data: budget
+
+    monkeypatch.setattr(penalties, "ARMS", {GRADUAL: (method, (1, 2, 3)), L1: (method, (4, 5, 6))})
+    monkeypatch.setattr(penalties, "tuned", lambda setting: {GRADUAL: 2, L1: 5})
+    monkeypatch.setattr(penalties, "accuracy", lambda model, data, split: {2: 89.0, 4: 91.0}.get(model, 90.5))
+    found = penalties.compute(replace(TINY, budgets=(2, 4, 8)), seed=0)
+    assert [budget for budget, _ in made if budget == 8] == [] and {value for _, value in made} == {2, 5}
+    assert found.of(L1, STEPS) == pytest.approx(2 * 2**0.5 * 2) and found.of(L1, "4 epochs, %") == 91.0
+
+
+def test_knobs_are_chosen_by_trials_on_a_network_of_their_own(monkeypatch):
+    asked = []
+
+    def tried(setting, arm, value):
+        asked.append((arm, value))
+        return -abs(value - ARMS[arm][1][1])
+
+    monkeypatch.setattr(penalties, "tried", tried)
+    found = penalties.tuned(replace(TINY, epochs=2))
+    assert found == {name: values[1] for name, (_, values) in ARMS.items()} and len(asked) == 12
+
+
+def test_a_penalty_that_leaves_no_weight_is_a_trial_that_failed(monkeypatch):
+    def refuses(model, data):
+        raise CompressionError("no weight left")
+
+    monkeypatch.setattr(penalties, "ARMS", {L1: (lambda *given: refuses, (1, 2, 3))})
+    assert penalties.tried(TINY, L1, 1) == 0.0
+
+
+@pytest.mark.parametrize("one, two, verdict", [
+    (900, 800, CONFIRMED), (900, 310, REFUTED), (310, 310, REFUTED), (900, 450, UNDECIDED),
+])  # fmt: skip
+def test_both_penalties_must_take_longer(one, two, verdict):
+    setting, noise = str(penalties.FULL.settings[0]), (1.0, 1.05, 0.95, 1.02)
+    steps = {GRADUAL: 300, L1: one, L2: two, PROXIMAL: 500}
+    runs = [
+        Run(setting, seed, {arm: {STEPS: value * noise[(seed + len(arm)) % 4]} for arm, value in steps.items()})
+        for seed in range(4)
+    ]
+    found = judge(penalties.parts(runs), "tendency")
+    assert found.verdict == verdict, found.parts
+
+
+def test_a_schedule_that_never_comes_close_decides_nothing():
+    setting, room = penalties.FULL.settings[0], 2.0 * 16 * 47
+    runs = [Run(str(setting), seed, {arm: {STEPS: room} for arm in ARMS}) for seed in range(4)]
+    assert judge(penalties.parts(runs), "tendency").verdict == UNDECIDED
