@@ -28,7 +28,8 @@ class FilterPruning(ChannelPruning):
     weights that go with the filter: its own, scales of batch norms, and what reads it. Filters whose outputs are added
     or joined go together: with the mean over all their weights or batch norms, with the sum of group over all layers,
     or with the change of the loss when all of them go. With `budget` global these scores are compared between layers
-    as they are; those of group are multiples of the layer's average.
+    as they are; those of group are multiples of the layer's average. Behind a batch norm the size of a filter's weights
+    changes nothing, so that l1 and l2 may know no more than chance; group and batch-norm look at the scales too.
     Stored: the smaller layers, dense, at full precision.
     Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind; with
     batch-norm, layers without one behind them. A network that does not say the size of its images (model.spec) is
