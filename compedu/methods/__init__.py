@@ -15,6 +15,7 @@ from compedu.methods.pruning.hard_concrete import HardConcretePruning
 from compedu.methods.pruning.iterative import IterativePruning
 from compedu.methods.pruning.lottery_ticket import LotteryTicket
 from compedu.methods.pruning.magnitude import MagnitudePruning
+from compedu.methods.pruning.merging import NeuronMerging
 from compedu.methods.pruning.movement import MovementPruning
 from compedu.methods.pruning.patterns import PatternPruning
 from compedu.methods.pruning.random_filters import RandomFilterPruning
@@ -40,6 +41,7 @@ METHODS: tuple[type[Method], ...] = (
     HardConcretePruning,
     OptimalBrainDamage,
     OptimalBrainSurgeon,
+    NeuronMerging,
     BiasedWeightDecay,
     LotteryTicket,
     FilterPruning,

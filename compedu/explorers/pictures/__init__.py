@@ -9,12 +9,13 @@ from compedu.explorers.pictures import (
 )  # fmt: skip
 from compedu.explorers.pictures.picture import Picture
 from compedu.methods import (
-    BatchNormReestimation, FilterPruning, FineTune, Method, RandomFilterPruning, SmallDense, StructuredSparsity,
-    TrainingMethod,
+    BatchNormReestimation, FilterPruning, FineTune, Method, NeuronMerging, RandomFilterPruning, SmallDense,
+    StructuredSparsity, TrainingMethod,
 )  # fmt: skip
 
 _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
+    NeuronMerging: (pruned_filters.PICTURE,),
     BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
