@@ -12,6 +12,8 @@ from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, d
 from compedu.methods.pruning.masks import prunable, with_masks
 from compedu.methods.pruning.weight_pruning import WeightPruning
 
+IMAGES = "training images that the loss is taken over"
+SEED = "which training images are drawn, and which labels are sampled"
 UNREACHED = "no training image reaches it: the loss says nothing about its weights"
 
 
@@ -36,19 +38,22 @@ class OptimalBrainDamage(WeightPruning):
     r"""Set the weights to zero that raise the loss least, by its curvature along each of them.
 
     $s_k = h_{kk} w_k^2 / 2$ with $h_{kk} = \partial^2 L / \partial w_k^2$, $L$ the mean cross entropy of the training
-    images. "gauss-newton" is exact for networks of ReLU, max pooling and batch normalization, which are piecewise linear
-    in each single weight; "sampled" estimates it in a single pass; "fisher" is the mean squared gradient of an image.
+    images. "gauss-newton" is exact for networks of ReLU, max pooling and batch normalization, which are piecewise
+    linear in each single weight; "sampled" estimates it in a single pass; "fisher" is the mean squared gradient of an
+    image.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; layers that no image reaches; forms other than masked ones.
     Paper: LeCun, Denker, Solla 1990, Optimal brain damage, NIPS 2, section 2. Estimates of the curvature: Martens 2020,
-    New insights and perspectives on the natural gradient method, arXiv:1412.1193, sections 5 and 11.
+    New insights and perspectives on the natural gradient method, arXiv:1412.1193.
     """
 
     sparsity: float = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget")
-    curvature: str = knob("gauss-newton", "the second derivative: exact, by squared gradients, or sampled", choices=CURVATURES)
-    calibration_images: int = inherited(WeightPruning, "calibration_images", help="training images that the loss is taken over")
-    seed: int = knob(0, "which training images are drawn, and which labels are sampled", low=0, high=2**31 - 1, tour=(0, 9))
+    curvature: str = knob(
+        "gauss-newton", "the second derivative: exact, by squared gradients, or sampled", choices=CURVATURES
+    )
+    calibration_images: int = inherited(WeightPruning, "calibration_images", help=IMAGES)
+    seed: int = knob(0, SEED, low=0, high=2**31 - 1, tour=(0, 9))
 
     @property
     def needs(self) -> str:
@@ -70,5 +75,5 @@ class OptimalBrainDamage(WeightPruning):
             x, y = drawn_images(task.model, task.data, self.calibration_images, self.seed)
             return curvature_diagonals(task.model, layers, x, y, self.curvature, self.seed)
 
-        settings = (self.curvature, self.calibration_images, self.seed, tuple(layers))
-        return {name: saliencies_of(layers[name], found) for name, found in remembered(task, settings, curvature).items()}
+        found = remembered(task, (self.curvature, self.calibration_images, self.seed, tuple(layers)), curvature)
+        return {name: saliencies_of(layers[name], one) for name, one in found.items()}

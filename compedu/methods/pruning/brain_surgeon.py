@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compedu.forms import Geometry, Masked, kernel_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
-from compedu.methods.pruning.brain_damage import UNREACHED
+from compedu.methods.pruning.brain_damage import IMAGES, SEED, UNREACHED
 from compedu.methods.pruning.curvature import drawn_images, remembered
 from compedu.methods.pruning.layer_hessians import LONGEST, LayerHessian, layer_hessians, too_large
 from compedu.methods.pruning.masks import prunable, with_masks
@@ -22,14 +22,14 @@ FLAT = "on these images the loss does not depend on it, so that no curvature can
 class OptimalBrainSurgeon(WeightPruning):
     r"""Take the weights out that raise the loss least, and change the others so that they make up for it.
 
-    $L_q = w_q^2 / (2 [H^{-1}]_{qq})$ and $\delta w = -(w_q / [H^{-1}]_{qq}) H^{-1} e_q$, with the Hessian $H$ of one layer
-    plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one after the other, with $H^{-1}$
-    brought up to date each time. In larger layers each row (the weights of one output) is taken for itself with
-    $H = h\,\mathrm{E}[x x^\top]$; the weights of smallest $L_q$ go at once, and the rest of the row makes up jointly.
-    Biases stay. The budget shares the zeros out by $L_q$ as it is before the first removal.
+    $L_q = w_q^2 / (2 [H^{-1}]_{qq})$ and $\delta w = -(w_q / [H^{-1}]_{qq}) H^{-1} e_q$, with the Hessian $H$ of one
+    layer plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one after the other,
+    with $H^{-1}$ brought up to date each time. In larger layers each row (the weights of one output) is taken for
+    itself with $H = h\,\mathrm{E}[x x^\top]$; the weights of smallest $L_q$ go at once, and the rest of the row makes
+    up jointly. Biases stay. The budget shares the zeros out by $L_q$ as it is before the first removal.
     Stored: the kept weights at full precision, and their positions as gaps.
-    Skips: layers that are not linear or convolutional; rows of more than 2,048 weights; layers that no image reaches, or on
-    which the loss does not depend; forms other than masked ones.
+    Skips: layers that are not linear or convolutional; rows of more than 2,048 weights; layers that no image reaches,
+    or on which the loss does not depend; forms other than masked ones.
     Paper: Hassibi, Stork 1993, Second order derivatives for network pruning: Optimal Brain Surgeon, NIPS 5. Rows: Dong,
     Chen, Pan 2017, arXiv:1705.07565; Frantar, Alistarh 2022, arXiv:2208.11580.
     """
@@ -39,8 +39,8 @@ class OptimalBrainSurgeon(WeightPruning):
     damping: float = knob(
         0.01, "added to the Hessian, as a fraction of its mean diagonal", low=1e-8, high=10, tour=(1e-4, 1.0), log=True
     )
-    calibration_images: int = inherited(WeightPruning, "calibration_images", help="training images that the loss is taken over")
-    seed: int = knob(0, "which training images are drawn, and which labels are sampled", low=0, high=2**31 - 1, tour=(0, 9))
+    calibration_images: int = inherited(WeightPruning, "calibration_images", help=IMAGES)
+    seed: int = knob(0, SEED, low=0, high=2**31 - 1, tour=(0, 9))
 
     @property
     def needs(self) -> str:
@@ -72,9 +72,9 @@ class OptimalBrainSurgeon(WeightPruning):
         return remembered(task, (self.calibration_images, self.seed, tuple(layers)), hessians)
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Return L_q, in nats, as it is before the first removal; weights that are masked already come before all others.
+        """Return L_q, in nats, as it is before the first removal; layers whose Hessian cannot be used are noted.
 
-        Layers whose Hessian cannot be used are noted.
+        Weights that are masked already come before all others.
         """
         hessians, scores = self.hessians(task, layers), {}
         for name, layer in layers.items():

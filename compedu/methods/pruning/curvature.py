@@ -2,8 +2,8 @@
 
 The mean cross entropy of a network with scores z has, for its weights w, the generalized Gauss-Newton matrix
 G = mean over images of J^T (diag(p) - p p^T) J with J = dz/dw and p = softmax(z). Where z is piecewise linear in each
-single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal of G is the diagonal of the Hessian itself:
-what G leaves out is the second derivative of z along one weight, which is then zero.
+single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal of G is the diagonal of the Hessian
+itself: what G leaves out is the second derivative of z along one weight, which is then zero.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,10 +36,10 @@ def drawn_images(model: nn.Module, data: Dataset, count: int, seed: int) -> tupl
 
 
 def softmax_root(scores: Tensor) -> Tensor:
-    """Return S (N, classes, classes), float64, with S S^T = diag(p) - p p^T for p = softmax(scores), scores (N, classes).
+    """Return S (N, classes, classes), float64, with S S^T = diag(p) - p p^T for p = softmax(scores).
 
-    It is the Hessian of the cross entropy for the scores (Schraudolph 2002, Fast curvature matrix-vector products,
-    section 3).
+    That product is the Hessian of the cross entropy for `scores` (N, classes) (Schraudolph 2002, Fast curvature
+    matrix-vector products for second-order gradient descent).
 
     >>> softmax_root(torch.zeros(1, 2)).round(decimals=4)[0].tolist()
     [[0.3536, -0.3536], [-0.3536, 0.3536]]
@@ -67,8 +67,9 @@ def backward_signals(
 ) -> Iterator[tuple[int, dict[str, list[Call]]]]:
     """Yield the number of images of a part of `x`, and for each of `layers` its calls, once for each of `directions`.
 
-    A call is what the layer read, and the gradient of one direction at what it gave; layers that the images do not reach
-    are left out. `x` is (N, ...), `y` (N,); the network should be in evaluation mode, where no image sees another.
+    A call is what the layer read, and the gradient of one direction at what it gave; layers that the images do not
+    reach are left out. `x` is (N, ...), `y` (N,); the network should be in evaluation mode, where no image sees
+    another.
     """
     at_once = max(1, VALUES // x[0].numel())
     for images, labels in zip(x.split(at_once), y.split(at_once)):
@@ -76,7 +77,8 @@ def backward_signals(
         outputs = [output for found in calls.values() for _, output in found]
         for direction in directions(scores.detach(), labels, curvature, generator) if outputs else ():
             gradients = iter(torch.autograd.grad(
-                scores, outputs, direction.to(scores.dtype), retain_graph=True, allow_unused=True, materialize_grads=True
+                scores, outputs, direction.to(scores.dtype),
+                retain_graph=True, allow_unused=True, materialize_grads=True,
             ))  # fmt: skip
             yield len(images), {name: [(read, next(gradients)) for read, _ in found] for name, found in calls.items()}
 
@@ -106,9 +108,10 @@ def precise(tensor: Tensor) -> Tensor:
 
 
 def patches(geometry: Geometry, call: Call) -> Call:
-    """Return what each output position read, (M, groups, inputs, positions), and its gradients, (M, groups, outputs, positions).
+    """Return what each position of a layer read, (M, groups, inputs, positions), and the gradients at what it gave.
 
-    Inputs and outputs are those of one group; a linear layer has one group. The kernel's gradient is the product of both.
+    These are (M, groups, outputs, positions). Inputs and outputs are those of one group; a linear layer has one group.
+    The kernel's gradient is the product of both.
     """
     read, gradient = call[0], precise(call[1])
     if geometry.kind == "linear":
@@ -123,7 +126,7 @@ def kernel_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tens
     for call in calls:
         columns, gradients = patches(geometry, call)
         made = (gradients @ columns.mT).reshape(len(columns), *geometry.shape)
-        total = total + made.unflatten(0, (images, -1)).sum(1)  # a network may cut an image into several rows of a batch
+        total = total + made.unflatten(0, (images, -1)).sum(1)  # an image may be cut into rows of a batch
     return total
 
 
@@ -131,7 +134,7 @@ def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Ten
     """Return the sum over the images of the squared gradients for the kernel of one layer, of the kernel's shape."""
     if geometry.kind == "linear" and len(calls) == 1 and calls[0][0].shape[:-1] == (images,):
         read, gradient = calls[0]
-        return precise(gradient).square().mT @ read.square()  # the square of a product of two numbers, no matrix is made
+        return precise(gradient).square().mT @ read.square()  # of products of two numbers each
     return kernel_gradients(geometry, calls, images).square().sum(0)
 
 
@@ -141,7 +144,7 @@ def curvature_diagonals(
     """Return for each of `layers` that images `x` (N, ...) with labels `y` reach the curvature along each weight.
 
     "gauss-newton" is the diagonal of G above, at the price of one backward pass for each class; "sampled" estimates it
-    without bias by one pass, with labels drawn by `seed` (Martens 2020, arXiv:1412.1193, section 5); "fisher" is the
+    without bias by one pass, with labels drawn by `seed` (Martens 2020, arXiv:1412.1193); "fisher" is the
     empirical Fisher, the mean squared gradient of single images, which is something else wherever the network errs.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -156,9 +159,10 @@ _kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict]] = WeakKeyDictionary()
 
 
 def remembered(task: Task, settings: tuple, make: Callable[[], dict]) -> dict:
-    """Return what `make` gives for the network and data of `task` under `settings`; the last result of a network is kept.
+    """Return what `make` gives for the network and data of `task` under `settings`; the last result is kept.
 
-    What a slider moves, such as the sparsity, needs the same curvature again and again.
+    What a slider moves, such as the sparsity, needs the same curvature again and again. One result is kept for each
+    network, as long as this lives.
     """
     key = (hashing.model_digest(task.source), task.data.digest, type(task.method), settings)
     if _kept.get(task.source, (None,))[0] != key:

@@ -1,11 +1,12 @@
 """The Hessian of one layer's weights on some images: whole for small layers, factored and row by row for larger ones.
 
-Whole, it is the layer's block of the generalized Gauss-Newton matrix. Where that is too large, each row of the kernel (the
-weights of one output) is taken for itself with h A: A the mean of x x^T over what the layer reads, the layer-wise Hessian
-of Dong, Chen, Pan (2017, arXiv:1705.07565, section 3) and Frantar, Alistarh (2022, arXiv:2208.11580, section 3); h the
-curvature of the loss along an output, summed over the positions of an image, which brings all layers to one scale (the
-factors of Martens, Grosse 2015, arXiv:1503.05671, section 3). h is the mean over the rows: that of a single row hangs on the
-few images that the network is not sure of, and rows that these leave alone would lose everything.
+Whole, it is the layer's block of the generalized Gauss-Newton matrix. Where that is too large, each row of the kernel
+(the weights of one output) is taken for itself with h A: A the mean of x x^T over what the layer reads, the
+layer-wise Hessian of Dong, Chen, Pan (2017, arXiv:1705.07565, section 3) and Frantar, Alistarh (2022,
+arXiv:2208.11580, section 3); h the curvature of the loss along an output, summed over the positions of an image,
+which brings all layers to one scale (the factors of Martens, Grosse 2015, arXiv:1503.05671, section 3). h is the mean
+over the rows: that of a single row hangs on the few images that the network is not sure of, and rows that these leave
+alone would lose everything.
 """
 
 import math
@@ -124,7 +125,7 @@ def layer_hessians(
 
 
 def _factors(geometry: Geometry, call: Call) -> tuple[Tensor, float, int]:
-    """Return over a call the sum of x x^T (groups, n, n), that of squared gradients per row, and the number of positions."""
+    """Return over a call the sum of x x^T (groups, n, n), that of squared gradients by row, and how many positions."""
     columns, gradients = patches(geometry, call)
     joined = columns.permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
     return (joined @ joined.mT).double(), gradients.double().square().sum().item() / geometry.shape[0], joined.shape[-1]

@@ -1,7 +1,8 @@
 """Surgery on a quadratic model of the loss: one weight goes, and the others make up for it as well as they can.
 
 About a minimum the loss rises by dw^T H dw / 2 when the weights change by dw. Hassibi and Stork (1993, Second order
-derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimise that under the condition that weight q becomes 0.
+derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimise that under the condition that weight q
+becomes 0.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ BLOCK = 64  # removals after which the inverse is brought up to date in one prod
 
 
 def surgeon_saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
-    """Return L_q = w_q^2 / (2 [H^-1]_qq) for each of the `weights` (n,), given H^-1 (n, n) (equation 5).
+    """Return L_q = w_q^2 / (2 [H^-1]_qq) for each of the `weights` (n,), given H^-1 (n, n) (section 2).
 
     >>> surgeon_saliencies(torch.tensor([1.0, 2.0]), torch.tensor([[0.5, 0.0], [0.0, 4.0]])).tolist()
     [1.0, 0.5]
@@ -23,7 +24,7 @@ def surgeon_saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
 
 
 def surgeon_update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
-    """Return dw = -(w_q / [H^-1]_qq) H^-1 e_q, (n,): what sets weight q to zero at the least rise (equation 5).
+    """Return dw = -(w_q / [H^-1]_qq) H^-1 e_q, (n,): what sets weight q to zero at the least rise (section 2).
 
     >>> surgeon_update(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.5], [0.5, 1.0]]), 0).tolist()
     [-1.0, -0.5]
@@ -41,7 +42,7 @@ def without_weight(inverse: Tensor, q: int) -> Tensor:
 
 
 def inverse_by_recursion(rows: Tensor, damping: float) -> Tensor:
-    """Return (damping I + X^T X / N)^-1 for X = `rows` (N, n), one row at a time (equation 8).
+    """Return (damping I + X^T X / N)^-1 for X = `rows` (N, n), one row at a time (section 3).
 
     >>> inverse_by_recursion(torch.tensor([[1.0], [3.0]]), 1.0).tolist()
     [[0.1666666716337204]]
@@ -65,7 +66,7 @@ def damped(hessian: Tensor, damping: float) -> Tensor:
 
 
 def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return weights (n,) of which `count` went one after the other, each the cheapest then, and the mask of those left.
+    """Return weights (n,) of which `count` went one by one, each the cheapest then, and the mask of those left.
 
     `inverse` is H^-1 (n, n). Each removal updates all other weights and the inverse, as `surgeon_update` and
     `without_weight` say; the latter for many at once, by the product of the columns that they took out.
@@ -104,11 +105,11 @@ def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
 def operate_on_network(
     outputs: Callable[[Tensor], Tensor], weights: Tensor, damping: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the weights (n,) of a whole tiny network after each removal, until none is left, with the mask of those left.
+    """Yield the weights (n,) of a whole tiny network after each removal, with the mask of those left, down to none.
 
     `outputs` maps weights to the outputs for all samples, (N,); the loss is their mean squared error, halved, so that
     H = J^T J / N with the Jacobian J, which is computed anew after each removal; `damping` is added to its diagonal
-    (section 3 and equations 6 to 8). The caller may send other weights back, such as retrained ones.
+    (sections 2 and 3). The caller may send other weights back, such as retrained ones.
     """
     kept = torch.ones(len(weights), dtype=torch.bool)
     while kept.any():
