@@ -88,7 +88,11 @@ def group_scores(model: nn.Module, group: ChannelGroup) -> Tensor:
 
 
 def sums_by_input(layer: nn.Conv2d | nn.Linear, weights: Tensor) -> Tensor:
-    """Return for each input channel of `layer` the sum of those `weights` (as its kernel) that read it, (inputs,)."""
+    """Return for each input channel of `layer` the sum of those `weights` (as its kernel) that read it, (inputs,).
+
+    >>> sums_by_input(nn.Conv2d(4, 4, 1, groups=2), torch.arange(8.0).view(4, 2, 1, 1)).tolist()
+    [2.0, 4.0, 10.0, 12.0]
+    """
     groups = getattr(layer, "groups", 1)
     return weights.reshape(groups, len(weights) // groups, weights.shape[1], -1).sum((1, 3)).flatten()
 
