@@ -23,7 +23,7 @@ from compedu.methods.pruning import filter_criteria
 from compedu.methods.pruning.channel_pruning import smallest
 from compedu.methods.pruning.filter_criteria import (
     KERNEL_CRITERIA, batch_norm_scores, group_scores, kernel_scores, loss_derivatives, mean_absolute, mean_distance,
-    mean_square, taylor_scores,
+    mean_square, sums_by_input, taylor_scores,
 )  # fmt: skip
 from compedu.networks import build
 
@@ -246,6 +246,14 @@ def test_the_group_score_is_the_magnitude_that_goes_with_the_channel(name):
     for group in find_channels(model, images()).groups:
         lost = torch.tensor([magnitude(model) - magnitude(without(model, group, channel)) for channel in range(group.size)])
         torch.testing.assert_close(group_scores(model, group), lost / lost.mean(), rtol=1e-4, atol=0)
+
+
+def test_what_reads_an_input_is_what_answers_to_it():
+    layer = nn.Conv2d(12, 8, 3, groups=4, bias=False)
+    weights = layer.weight.detach().abs()
+    one_channel = torch.eye(12).view(12, 12, 1, 1).expand(12, 12, 3, 3)
+    answers = F.conv2d(one_channel, weights, groups=4).flatten(1).sum(1)
+    torch.testing.assert_close(sums_by_input(layer, weights), answers)
 
 
 def test_where_all_weights_are_zero_all_channels_are_alike():
