@@ -289,6 +289,7 @@ def test_the_page_says_everything():
 def test_the_page_names_what_stands_against_a_verdict():
     failed = judge([Part("b", MISSED, POINTS), Part("uniform is worse", MISSED, POINTS, "control")], "universal")
     assert "The control failed: uniform is worse came out refuted." in sentence(TRIAL, failed)
+    assert "| as it must |" not in effects_table(failed)
     assert "| uniform is worse | control |" in effects_table(failed) and "refuted: failed |" in effects_table(failed)
 
 
@@ -316,7 +317,7 @@ def test_an_unknown_claim_is_refused_with_those_there_are():
         experiment("D99")
 
 
-VERDICTS = {"D4": REFUTED, "D4b": REFUTED}
+VERDICTS = {"D3": UNDECIDED, "D4": REFUTED, "D4b": REFUTED}
 
 
 @claims
@@ -401,9 +402,9 @@ def test_the_forest_plot_draws_every_part_with_its_interval_and_margin():
     for trace, one in zip(effects, reversed(found.parts), strict=True):
         ends = trace.x[0] - trace.error_x.arrayminus[0], trace.x[0] + trace.error_x.array[0]
         assert ends == pytest.approx((one.effect.low, one.effect.high))
-        assert trace.text == (one.verdict,) and trace.marker.color == COLOURS[one.verdict]
+        assert trace.text == (one.came_out,) and trace.marker.color == COLOURS[one.verdict]
     assert margins.x == (1.0, 1.0) and figure.layout.yaxis.ticktext == ("b", "a")
-    assert figure.layout.xaxis.type == "linear"
+    assert figure.layout.xaxis.type is None
     assert forest(judge([Part("a", HELD, TIMES)], "universal")).layout.xaxis.type == "log"
     with pytest.raises(ValueError, match="units points, times the steps"):
         forest(judge([parts[0], Part("c", HELD, TIMES)], "universal"))

@@ -2,10 +2,12 @@
 
 from compedu.claims.experiments import Arm, Experiment, Judgement, Part, Plan, judge
 from compedu.claims.manual_sensitivity import MANUAL_SENSITIVITY
+from compedu.claims.regularized_pruning import REGULARIZED_PRUNING
 from compedu.claims.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
 from compedu.claims.verdict import Effect, Rule
 
-CLAIMS: tuple[Experiment, ...] = (MANUAL_SENSITIVITY, SMALLER_IS_NOT_FASTER)  # in the order of the survey's drawbacks
+# in the order of the survey's drawbacks
+CLAIMS: tuple[Experiment, ...] = (REGULARIZED_PRUNING, MANUAL_SENSITIVITY, SMALLER_IS_NOT_FASTER)
 
 
 def experiment(key: str) -> Experiment:

@@ -78,6 +78,13 @@ class Judged:
         """Whether this is a control that did not come out as it must."""
         return self.part.role == "control" and self.verdict != self.part.expected
 
+    @property
+    def came_out(self) -> str:
+        """The verdict in a word; for a control whether it is what it must be."""
+        if self.part.role != "control":
+            return self.verdict
+        return f"{self.verdict}: failed" if self.failed else "as it must"
+
 
 @dataclass(frozen=True)
 class Judgement:

@@ -97,13 +97,10 @@ def effects_table(judgement: Judgement) -> str:
 
 def _effect_row(one: Judged) -> tuple[str, ...]:
     effect, rule = one.effect, one.part.rule
-    verdict = one.verdict
-    if one.part.role == "control":
-        verdict = f"{verdict}: failed" if one.failed else "as it must"
     return (
         one.part.name, one.part.role, f"{number(effect.mean)} {rule.unit}",
         f"{number(effect.low)} to {number(effect.high)} ({100 * effect.confidence:.4g} %)", number(rule.margin),
-        number(effect.smallest_detectable), str(effect.seeds), verdict,
+        number(effect.smallest_detectable), str(effect.seeds), one.came_out,
     )  # fmt: skip
 
 

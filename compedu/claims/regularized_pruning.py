@@ -168,7 +168,7 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
 
 
 QUICK = Plan((Reached("lenet5(width=0.5)", 1000, 8, budgets=(2, 4, 8)),), 3, "a minute")
-FULL = Plan((Reached("lenet5(width=0.5)", 3000, 10),), 4, "three minutes")
+FULL = Plan((Reached("lenet5(width=0.5)", 3000, 10),), 8, "five minutes")
 
 REGULARIZED_PRUNING = Experiment(
     key="D3",

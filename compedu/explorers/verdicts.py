@@ -11,6 +11,7 @@ COLOURS = {CONFIRMED: BLUE, REFUTED: ORANGE, UNDECIDED: GREY, PROXY: PURPLE}
 SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
 ROW = 44  # pixels
 GRID = "rgba(140, 140, 140, 0.25)"
+TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
 
 
 def forest(judgement: Judgement) -> go.Figure:
@@ -24,6 +25,7 @@ def forest(judgement: Judgement) -> go.Figure:
         units = ", ".join(sorted(unit for unit, _ in rules))
         raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
     (unit, ratio), = rules
+    scale = {"type": "log", "tickvals": TIMES} if ratio else {}
     figure, rows = go.Figure(), list(reversed(judgement.parts))
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
@@ -35,7 +37,7 @@ def forest(judgement: Judgement) -> go.Figure:
     figure.add_vline(x=rows[0].part.rule.nothing, line={"color": TEXT, "dash": "dot", "width": 1})
     figure.update_layout(
         width=820, height=70 + ROW * len(rows), margin={"l": 10, "r": 20, "t": 10, "b": 46}, showlegend=False,
-        xaxis={"title": unit, "type": "log" if ratio else "linear", "zeroline": False, "gridcolor": GRID},
+        xaxis={"title": unit, "zeroline": False, "gridcolor": GRID} | scale,
         yaxis={"tickvals": list(range(len(rows))), "ticktext": [one.part.name for one in rows], "automargin": True,
                "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT}, modebar={"remove": TOOLS},
@@ -46,7 +48,7 @@ def forest(judgement: Judgement) -> go.Figure:
 def _effect(row: int, one: Judged) -> dict:
     effect, colour, symbol = one.effect, COLOURS[one.verdict], SYMBOLS[one.part.role]
     return {
-        "x": [effect.mean], "y": [row], "mode": "markers+text", "text": [one.verdict], "textposition": "top center",
+        "x": [effect.mean], "y": [row], "mode": "markers+text", "text": [one.came_out], "textposition": "top center",
         "textfont": {"size": 11}, "cliponaxis": False,
         "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
         "error_x": {"type": "data", "symmetric": False, "array": [effect.high - effect.mean],
