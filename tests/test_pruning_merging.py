@@ -198,6 +198,8 @@ OBSTACLES = {
                {"first": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1, groups=3)}, "works in groups"),
     "scaled by data": (lambda m, x: m.head(m.first(x) * x.mean((2, 3), keepdim=True)).mean((2, 3)),
                        {"first": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1)}, "joins its neurons with something else"),
+    "only training": (lambda m, x: m.main(x.flatten(1)) + (m.head(m.first(x.flatten(1))) if m.training else 0),
+                      {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3), "main": nn.Linear(144, 3)}, "only training calls it"),
     "joined": (lambda m, x: m.head(torch.cat([m.first(x), m.second(x)], 1)).mean((2, 3)),
                {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 5, 3), "head": nn.Conv2d(11, 3, 1)}, "joined with those of other layers"),
 }  # fmt: skip

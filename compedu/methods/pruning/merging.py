@@ -91,7 +91,9 @@ def obstacle(model: nn.Module, traced: fx.GraphModule, group: ChannelGroup) -> s
 def way_obstacle(traced: fx.GraphModule, group: ChannelGroup) -> str:
     """Return what between a layer and its readers does not treat all neurons alike and each for itself, or nothing."""
     modules, readers = dict(traced.named_modules()), {m.layer for m in group.members if m.role == "consumer"}
-    start = layer_calls(traced)[group.producers[0]][0]
+    if group.producers[0] not in (calls := layer_calls(traced)):
+        return "only training calls it, so that the way to its readers cannot be seen"
+    start = calls[group.producers[0]][0]
     flow = {start}
     for node in traced.graph.nodes:
         if not flow & set(node.all_input_nodes) or (node.op == "call_module" and node.target in readers):
