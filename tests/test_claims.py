@@ -1,6 +1,7 @@
 """Claims: Student's interval and its power, one margin, runs kept and never repeated, pages, shipped verdicts."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -416,3 +417,12 @@ def test_every_claim_has_a_forest_plot(claim):
 
     judgement = claim.judge(claim.stored(full=True))
     assert len(forest(judgement).data) == len(judgement.parts) + 1
+
+
+def test_a_page_shows_the_verdict_and_folds_the_runs_up():
+    page = experiment("D4").page()
+    shown = page._repr_markdown_()
+    assert shown.count("<details>") == shown.count("</details>") == shown.count("<summary>") >= 3
+    outside = re.sub(r"<details>.*?</details>", "", shown.replace("\n", " "))
+    assert "Full, stored: " in outside and "LAMP falls short of the hand" in outside
+    assert "<details>" not in str(page) and "accuracy after" in str(page)

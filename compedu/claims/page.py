@@ -1,6 +1,7 @@
 """The page of a claim as Markdown: what was compared, what came out, the verdict, and what would change it."""
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,7 +16,7 @@ MEANS = {
 
 
 class Page:
-    """A text in Markdown, which a notebook shows as such; `str` gives it as it is."""
+    """A text in Markdown, which a notebook shows as such, long tables folded up; `str` gives it without folds."""
 
     def __init__(self, text: str):
         self.text = text
@@ -24,12 +25,18 @@ class Page:
         return self.text
 
     def __str__(self) -> str:
-        return self.text
+        return re.sub(r"</?(details|summary)>", "", self.text)
+
+
+def folded(summary: str, text: str) -> str:
+    """Return `text` folded up below one line, in the HTML that Markdown passes on."""
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def page(experiment: Experiment, sessions: Mapping[str, Sequence[Run]]) -> Page:
     """Return the page of `experiment`; `sessions` are its runs under a heading each, the most telling ones last."""
-    made = [_session(experiment, name, runs) for name, runs in sessions.items() if runs]
+    *before, final = [_session(experiment, name, runs) for name, runs in sessions.items() if runs] or [""]
+    made = [*(folded(text.splitlines()[0].removeprefix("### "), text) for text in before), *([final] if final else [])]
     last = next((runs for runs in reversed(sessions.values()) if runs), None)
     return Page("\n\n".join([
         f"## {experiment.key}: {experiment.title}",
@@ -75,7 +82,7 @@ def _session(experiment: Experiment, name: str, runs: Sequence[Run]) -> str:
     return "\n\n".join([
         f"### {name.capitalize()}: {judgement.verdict} at our scale",
         f"{judgement.seeds} seeds, {len(runs)} runs{_conditions(experiment, runs)}.",
-        effects_table(judgement), runs_table(runs), *_chosen(runs),
+        effects_table(judgement), folded("All runs", "\n\n".join([runs_table(runs), *_chosen(runs)])),
     ])  # fmt: skip
 
 
