@@ -146,7 +146,7 @@ WRONG = {
     "largest_rank": [lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n), lambda m, n: max(1, (m * n - 1) // (m + n))],
     "quantized_bytes": [lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8, lambda w, o, b: math.ceil(w * b / 8) + 2 * o],
     "gap_bytes": [
-        lambda n, d, b: n * d * b / 8, lambda n, d, b: n * d * 32 / 8, lambda n, d, b: n * b / 8,
+        lambda n, d, b: n * d * b / 8, lambda n, d, b: n * d * 32 / 8, lambda n, d, b: 8 * filled_gaps(n, d, b), lambda n, d, b: n * b / 8,
         lambda n, d, b: n * d / (1 - (1 - d) ** (2**b)) * b / 8,  # the code of all ones taken for a gap of its own
         lambda n, d, b: n * d * (1 + (1 - d) ** (2**b - 1)) * b / 8,  # one filler at most
     ],
@@ -158,8 +158,8 @@ WRONG = {
         lambda tensors, gone: tensors["no such tensor"],
     ],
     "pruned_file": [
-        pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp"), saved_dense), pruned_file(MagnitudePruning(sparsity=0.9)),
-        pruned_file(MagnitudePruning(sparsity=0.8, budget="lamp")), "no such file", 3, Path(__file__),
+        pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp"), saved_dense), pruned_file(MagnitudePruning(sparsity=0.92)),
+        pruned_file(MagnitudePruning(sparsity=0.9, budget="lamp")), pruned_file(MagnitudePruning(sparsity=0.93, budget="lamp")), "no such file", 3, Path(__file__),
     ],
     "budget": [
         MagnitudePruning(sparsity=0.97), LinearQuantization(bits=3), "half of it", FineTune(), LinearQuantization(bits=2, clipping="mse"),

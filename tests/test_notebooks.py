@@ -19,7 +19,8 @@ CHAPTERS = chapters(NOTEBOOKS)
 def executed(request, tmp_path_factory):
     """The path of one chapter, executed in its fast profile with live explorers, in a folder of its own."""
     folder = tmp_path_factory.mktemp("chapter")
-    path = folder / request.param.name
+    path = folder / request.param
+    path.parent.mkdir(exist_ok=True)
     execute(NOTEBOOKS / request.param, path, fast=True, sync=False)
     return path
 
@@ -38,7 +39,8 @@ def test_every_settle_returned_a_live_report(executed):
 
 
 def test_the_fast_profile_changes_sizes_only(executed):
-    source = NOTEBOOKS / next(name for name in CHAPTERS if name.name == executed.name)
+    ends = [name for name in CHAPTERS if executed.parts[-len(name.parts) :] == name.parts]
+    source = NOTEBOOKS / max(ends, key=lambda name: len(name.parts))  # a chapter and its gallery have one name
     assert fast_profile(source) and all(type(value) is int for value in fast_profile(source).values())
     ran = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
     written = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]

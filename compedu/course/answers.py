@@ -9,9 +9,19 @@ def called(function: Callable, *arguments):
     try:
         answer = function(*arguments)
     except Exception as error:
-        raise AssertionError(f"your function failed on {arguments}: {type(error).__name__}: {error}") from error
-    assert answer is not None, f"your function returns nothing for {arguments}: write its last line, return ..."
+        raise AssertionError(f"your function failed with {type(error).__name__}: {error}; it was given {short(arguments)}") from error
+    assert answer is not None, f"your function returns nothing: write its last line, return ...; it was given {short(arguments)}"
     return answer
+
+
+def short(arguments: tuple) -> str:
+    """Return what a learner's function was given, in one line: of dictionaries the names alone.
+
+    >>> short(({"a": 1, "b": 2}, [1, 4]))
+    '({a, b}, [1, 4])'
+    """
+    texts = (f"{{{', '.join(map(str, one))}}}" if isinstance(one, dict) else repr(one) for one in arguments)
+    return f"({', '.join(texts)})"
 
 
 def number(function: Callable, *arguments) -> float:
