@@ -160,6 +160,7 @@ def fit(
                 run.finished(value.item())
                 bar.update()
                 interrupted()
+        run.refuse_not_finite()
     except (Cancelled, KeyboardInterrupt):
         run.save()
         raise
@@ -225,9 +226,7 @@ def interrupt_between_steps() -> Iterator[Callable[[], None]]:
 class _Run:
     """The state of one training: what a file must hold so that it goes on as if nothing had happened."""
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, data: Dataset, path: Path | None
-    ):
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, data: Dataset, path: Path | None):
         self.model, self.optimizer, self.recipe, self.data, self.path = model, optimizer, recipe, data, path
         self.per_epoch = recipe.steps_per_epoch(len(data.x_train))
         self.steps = recipe.steps(len(data.x_train))
@@ -268,6 +267,11 @@ class _Run:
             self.save()
         if (listener := _listener.get()) is not None:
             listener(Step(self.done, self.steps, loss, self.model))
+
+    def refuse_not_finite(self) -> None:
+        """Refuse what the last update, which no loss has seen, left as no number."""
+        if broken := [name for name, weight in self.model.named_parameters() if not bool(weight.isfinite().all())]:
+            raise CompressionError(f"training diverged at its last step: {broken[0]} is not finite; choose a lower lr")
 
     def epoch_losses(self) -> list[float]:
         chunks = [self.losses[i : i + self.per_epoch] for i in range(0, self.done, self.per_epoch)]

@@ -91,6 +91,12 @@ def unshifted(tensors, gone):
     return thinned(tensors, gone) | {"norm.bias": thinned(tensors | {"norm.bias": tensors["norm.bias"][order]}, gone)["norm.bias"]}
 
 
+def first_variances(tensors, gone):
+    """Keeps the variances of the first channels, whichever are left."""
+    cut = thinned(tensors, gone)
+    return cut | {name: tensors[name][: len(cut[name])] for name in ("norm.running_var", "norm2.running_var")}
+
+
 def zeroed(tensors, gone):
     """Zeroes the filters and leaves everything else, the shifts of the batch norms included, as it was."""
     cut = {name: value.clone() for name, value in tensors.items()}
@@ -151,7 +157,7 @@ WRONG = {
         lambda n, d, b: n * d * (1 + (1 - d) ** (2**b - 1)) * b / 8,  # one filler at most
     ],
     "thin": [
-        zeroed, unshifted, lambda tensors, gone: thinned(tensors, gone, read_by=("fc.weight",)),
+        zeroed, unshifted, first_variances, lambda tensors, gone: thinned(tensors, gone, read_by=("fc.weight",)),
         lambda tensors, gone: thinned(tensors, gone, made_by=("stem", "norm", "conv2")),
         lambda tensors, gone: thinned(tensors, gone) | {"conv1.weight": tensors["conv1.weight"][:-len(gone)]},
         lambda tensors, gone: thinned(tensors, [channel + 1 for channel in gone]), lambda tensors, gone: None,

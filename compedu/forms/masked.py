@@ -24,6 +24,11 @@ class Masked(Form):
         """Return the kernel with zeros where the mask is false."""
         return self.weight * self.mask
 
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Set the weights outside the mask to zero: an optimizer's momentum moves them on, where nothing reads them."""
+        self.weight.copy_(torch.where(self.mask, self.weight, torch.zeros_like(self.weight)))
+
     def stored_kernel(self) -> dict[str, Part]:
         """Return the kept weights, and where they stand unless all are kept."""
         return {"weight": Floats(self.weight.detach()[self.mask])} | positions(self.mask)

@@ -22,6 +22,10 @@ def compressible(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]
     layers: dict[str, nn.Module] = {}
     others: dict[str, str] = {}
     _visit(model, "", layers, others, set())
+    for name in list(layers):
+        if 0 in (shape := Geometry.of(layers[name]).shape):
+            others[name] = f"has no weights (shape {shape})"
+            del layers[name]
     for name, twin in shared_weights(model).items():
         if name in layers:
             others[name] = f"shares its weight with {twin}; a form of its own would store it twice"
@@ -95,6 +99,14 @@ def given_value(value: Any, layer: str) -> Any:
     return given
 
 
+def keep_frozen(before: nn.Module, after: nn.Module) -> None:
+    """Freeze in `after` what is frozen in `before`: its bias, and whatever stands for its weight."""
+    frozen = {parameter_name == "bias" for parameter_name, p in before.named_parameters(recurse=False) if not p.requires_grad}
+    for parameter_name, parameter in after.named_parameters(recurse=False):
+        if (parameter_name == "bias") in frozen:
+            parameter.requires_grad_(False)
+
+
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Put `layer` in the place of the one called `name`, under every name that this one has; return the model.
 
@@ -103,6 +115,7 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     if not name:
         return layer
     before = model.get_submodule(name)
+    keep_frozen(before, layer)
     if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
         layer.act = before.act
     replace_module(model, before, layer.train(model.training))

@@ -7,6 +7,7 @@ from torch import nn
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import scores_of
+from compedu.forms import Masked
 from compedu.knobs import knob, method
 from compedu.methods.method import Method
 from compedu.training import Recipe, fit
@@ -41,6 +42,8 @@ class TrainingMethod(Method):
             raise CompressionError(f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable")
         scores_of(model.eval(), data.example, data)
         fit(model, data, self.recipe, **hooks)
+        for layer in [module for module in model.modules() if isinstance(module, Masked)]:
+            layer.clear()
         return model
 
 

@@ -1,6 +1,7 @@
 """Optimal Brain Damage: the weights go whose loss to second order costs least."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,8 @@ class OptimalBrainDamage(WeightPruning):
     Paper: LeCun, Denker, Solla 1990, Optimal brain damage, NIPS 2, section 2. Estimates of the curvature: Martens 2020,
     New insights and perspectives on the natural gradient method, arXiv:1412.1193.
     """
+
+    quadratic: ClassVar[bool] = True
 
     sparsity: float = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget")

@@ -1,6 +1,7 @@
 """Optimal Brain Surgeon: a weight goes, and the other weights of its layer make up for it."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class OptimalBrainSurgeon(WeightPruning):
     Paper: Hassibi, Stork 1993, Second order derivatives for network pruning: Optimal Brain Surgeon, NIPS 5. Rows: Dong,
     Chen, Pan 2017, arXiv:1705.07565; Frantar, Alistarh 2022, arXiv:2208.11580.
     """
+
+    quadratic: ClassVar[bool] = True
 
     sparsity: float = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget")

@@ -58,7 +58,7 @@ def root_mean_squares(weights: Mapping[str, Tensor], groups: Groups) -> Tensor:
 
 
 def group_lasso(weights: Mapping[str, Tensor], groups: Groups) -> Tensor:
-    """Return the sum over all groups g of sqrt(|g|) ||w_g||_2 (Yuan, Lin 2006; Wen et al. 2016, section 3)."""
+    """Return the sum over all groups g of sqrt(|g|) ||w_g||_2 (Yuan, Lin 2006; Wen et al. 2016 leave the root out)."""
     return (groups.sizes.sqrt() * group_norms(weights, groups)).sum()
 
 

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from compedu import hashing
 from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
@@ -61,7 +62,9 @@ class Gated(Masked):
 
     def draw(self) -> Tensor:
         """Return the next numbers in (0, 1), of the kernel's shape."""
-        generator = torch.Generator().manual_seed(self.seed + int(self.drawn))
+        # torch's generators take the low 32 bits of a seed alone: mixed, those of all layers and draws differ
+        mixed = int(hashing.mix(torch.tensor(self.seed) + self.drawn)) & 0xFFFFFFFF
+        generator = torch.Generator().manual_seed(mixed)
         self.drawn += 1
         tiny = torch.finfo(torch.float32).eps
         return torch.rand(self.gates.shape, generator=generator) * (1 - 2 * tiny) + tiny

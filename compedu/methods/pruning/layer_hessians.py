@@ -128,4 +128,5 @@ def _factors(geometry: Geometry, call: Call) -> tuple[Tensor, float, int]:
     """Return over a call the sum of x x^T (groups, n, n), that of squared gradients by row, and how many positions."""
     columns, gradients = patches(geometry, call)
     joined = columns.permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
-    return (joined @ joined.mT).double(), gradients.double().square().sum().item() / geometry.shape[0], joined.shape[-1]
+    joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
+    return joined @ joined.mT, gradients.double().square().sum().item() / geometry.shape[0], joined.shape[-1]

@@ -24,8 +24,8 @@ def sensitivity_scan(
 ) -> dict[str, list[float]]:
     """Return for each of `layers` the mean loss (nats) when it alone loses each of `sparsities` of its weights.
 
-    The weights of lowest `scores` go; the loss is that on `images` training images, evenly spaced (Han, Pool, Tran,
-    Dally 2015, arXiv:1506.02626, section 3.3 and figure 6). `model` is untouched.
+    The weights of lowest `scores` go, but never the last one; the loss is that on `images` training images, evenly spaced (Han, Pool, Tran,
+    Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
     """
     x, y = calibration_set(data, images)
     losses: dict[str, list[float]] = {}
@@ -33,10 +33,16 @@ def sensitivity_scan(
         geometry, kernel = Geometry.of(layer), kernel_of(layer).detach()
         losses[name] = []
         for sparsity in sparsities:
-            thinned = geometry.layer(kernel * keep_largest(scores[name], sparsity), layer.bias)
+            mask = keep_largest(scores[name], min(sparsity, all_but_one(kernel.numel())))
+            thinned = geometry.layer(kernel * mask, layer.bias)
             pruned = replace_layer(inference_copy(model), name, thinned.eval())
             losses[name].append(float(F.cross_entropy(all_scores(pruned, x, data), y)))
     return losses
+
+
+def all_but_one(count: int) -> float:
+    """Return the sparsity that leaves one of `count` weights."""
+    return (count - 1) / count
 
 
 def tolerated_sparsity(sparsities: Sequence[float], losses: Sequence[float], rise: float) -> float:
@@ -58,18 +64,19 @@ def sensitivity_sparsities(
 ) -> dict[str, float]:
     """Return for each layer what it loses when all tolerate one rise of the loss, so that `sparsity` of all weights go.
 
-    Beyond what the scan covers, all layers lose alike.
+    Beyond what the scan covers, all layers lose alike. One weight of each layer stays.
     """
     total, low, high = sum(sizes.values()), 0.0, 2.0 * max(max(curve) - curve[0] for curve in losses.values()) + 1e-9
 
     def shares(rise: float) -> dict[str, float]:
-        return {name: tolerated_sparsity(sparsities, curve, rise) for name, curve in losses.items()}
+        tolerated = {name: tolerated_sparsity(sparsities, curve, rise) for name, curve in losses.items()}
+        return {name: min(share, all_but_one(sizes[name])) for name, share in tolerated.items()}
 
     def removed(found: Mapping[str, float]) -> float:
         return sum(found[name] * sizes[name] for name in found)
 
     if removed(shares(high)) <= sparsity * total:
-        return dict.fromkeys(losses, sparsity)
+        return equal_sparsities(sizes, sparsity)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if removed(shares(middle)) > sparsity * total else (middle, high)
@@ -77,3 +84,23 @@ def sensitivity_sparsities(
     # a step of a curve may be crossed at once: what is too much is given back alike
     scale = sparsity * total / removed(found) if removed(found) else 0.0
     return {name: scale * share for name, share in found.items()}
+
+
+def equal_sparsities(sizes: Mapping[str, int], sparsity: float) -> dict[str, float]:
+    """Return one share for all layers, so that `sparsity` of all weights go and one weight of each layer stays.
+
+    Where a layer has too few weights for the share, the others lose more. If fewer weights may stay than there are
+    layers, all shares are `sparsity`.
+
+    >>> equal_sparsities({"a": 2, "b": 98}, 0.9)
+    {'a': 0.5, 'b': 0.9081632653061225}
+    """
+    full: set[str] = set()
+    while free := [name for name in sizes if name not in full]:
+        rest = sparsity * sum(sizes.values()) - sum(sizes[name] - 1 for name in full)
+        share = rest / sum(sizes[name] for name in free)
+        over = {name for name in free if share > all_but_one(sizes[name])}
+        if not over:
+            return {name: all_but_one(size) if name in full else share for name, size in sizes.items()}
+        full |= over
+    return dict.fromkeys(sizes, sparsity)

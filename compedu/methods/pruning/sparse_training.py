@@ -62,7 +62,7 @@ class SparseTraining(PenalizedPruning):
             return super().hooks(task, layers)
 
         def shrink(amount: float) -> None:
-            for layer in layers.values():
+            for layer in [layer for layer in layers.values() if layer.weight.requires_grad]:
                 layer.weight.copy_(proximal_step(layer.weight, amount, self.penalty))
 
         return proximal_hook(shrink, self.strength, self.recipe, len(task.data.x_train))

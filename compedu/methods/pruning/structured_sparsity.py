@@ -85,7 +85,8 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
         def shrink(amount: float) -> None:
             for name, weight in block_soft_threshold(weights, groups, amount).items():
-                weights[name].copy_(weight)
+                if weights[name].requires_grad:
+                    weights[name].copy_(weight)
 
         hooks = proximal_hook(shrink, self.strength, self.recipe, len(task.data.x_train))
         if self.step == "subgradient":
@@ -189,4 +190,4 @@ NOT_READ = "it reads no channels that can be taken out"
 def drop(layer: Masked, kept: Tensor) -> None:
     """Take away in place what `kept`, which broadcasts against the kernel, does not keep; a whole layer if need be."""
     layer.mask.logical_and_(kept)
-    layer.weight.mul_(layer.mask)
+    layer.clear()

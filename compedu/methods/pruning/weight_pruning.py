@@ -21,6 +21,7 @@ class WeightPruning(SelectiveMethod):
     topic: ClassVar[str] = "pruning"
     chance: ClassVar[str] = "RandomPruning"
     neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    quadratic: ClassVar[bool] = False  # whether scores grow with the square of a weight, which LAMP squares itself
 
     sparsity: float = knob(
         0.8, "fraction of the weights set to zero", low=0, high=1, open="high", tour=(0.0, 0.99), per_layer=True
@@ -54,6 +55,8 @@ class WeightPruning(SelectiveMethod):
 
     def masks(self, task: Task, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the masks that the budget allows."""
+        if self.budget == "lamp" and self.quadratic:
+            scores = {name: score.sqrt() for name, score in scores.items()}
         if self.budget != "sensitivity":
             return budget_masks(self.budget, scores, self.sparsity)
         losses = sensitivity_scan(task.model, layers, scores, task.data, self.calibration_images)
