@@ -186,6 +186,14 @@ def reasons(model, data=None, **knobs):
         return {"": str(refusal)}
 
 
+def gated(halves):
+    return halves[0] * halves[1].sigmoid()
+
+
+def before_and_behind(m, maps):
+    return (m.head(F.relu(m.norm(maps))) + m.side(maps)).mean((2, 3))
+
+
 OBSTACLES = {
     "softmax": (lambda m, x: m.head(m.first(x.flatten(1)).softmax(1)), {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3)}, "first"),
     "own slopes": (lambda m, x: m.head(m.act(m.first(x.flatten(1)))),
@@ -202,6 +210,13 @@ OBSTACLES = {
                       {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3), "main": nn.Linear(144, 3)}, "only training calls it"),
     "joined": (lambda m, x: m.head(torch.cat([m.first(x), m.second(x)], 1)).mean((2, 3)),
                {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 5, 3), "head": nn.Conv2d(11, 3, 1)}, "joined with those of other layers"),
+    "gates": (lambda m, x: m.head(gated(m.first(x.flatten(1)).chunk(2, 1))),
+              {"first": nn.Linear(144, 6), "head": nn.Linear(3, 3)}, "several of its filters make one channel"),
+    "maxout": (lambda m, x: m.head(m.first(x.flatten(1)).view(x.size(0), 2, -1).amax(1)),
+               {"first": nn.Linear(144, 6), "head": nn.Linear(3, 3)}, "several of its filters make one channel"),
+    "read in front of the batch norm": (lambda m, x: before_and_behind(m, m.first(x)),
+        {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1), "side": nn.Conv2d(6, 3, 1)},
+        "something else reads its neurons in front of 'norm'"),
 }  # fmt: skip
 
 

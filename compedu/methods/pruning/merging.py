@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.graph import ChannelGroup, Member, find_channels, layer_calls, trace
+from compedu.graph import ChannelGroup, Member, find_channels, layer_calls, only_consumer, trace
 from compedu.graph.coupling import BATCH_NORMS
 from compedu.graph.folding import folded_kernel
 from compedu.graph.operations import ASKING, ELEMENTWISE, MOVING, REDUCING, key
@@ -83,6 +83,9 @@ def obstacle(model: nn.Module, traced: fx.GraphModule, group: ChannelGroup) -> s
         return "it, or a layer that reads it, works in groups"
     if any(bool((member.channels < 0).any()) for member in plain):
         return "its neurons go different ways, or are joined with those of other layers"
+    maker = group.members[roles.index("producer")].channels
+    if len(maker.unique()) < len(maker):
+        return "several of its filters make one channel together, as with gates or maxout"
     if "consumer" not in roles:
         return "no layer reads it"
     return way_obstacle(traced, group)
@@ -107,6 +110,8 @@ def way_obstacle(traced: fx.GraphModule, group: ChannelGroup) -> str:
         if isinstance(module, BATCH_NORMS):
             if node.all_input_nodes != [start] or module.running_mean is None:
                 return f"{node.name!r} normalizes behind another operation, or with the batch it sees"
+            if only_consumer(start) is not node:
+                return f"something else reads its neurons in front of {node.name!r}"
         elif name not in ELEMENTWISE | MOVING | REDUCING and not POOLING.match(name):
             return f"{node.name!r} is not known to treat each neuron alone"
         flow.add(node)
