@@ -394,6 +394,18 @@ def test_a_network_without_a_branch_runs_and_is_the_one_without_its_convolution(
     assert reasons(result)["conv"] == "no shortcut leads around it" == reasons(result)["stage2.0.shortcut.0"]
 
 
+def test_layers_that_are_gone_already_are_named_by_later_steps():
+    step = StructuredSparsity(groups="layers", sparsity=0.5, epochs=1)
+    once = step(loud(build("resnet(blocks=2)")), few(64))
+    gone = {name for name, layer in once.named_modules() if isinstance(layer, Masked) and not layer.mask.any()}
+    twice, pruned = step(once, few(64)), MagnitudePruning(sparsity=0.5)(once)
+    assert len(gone) == 3
+    assert sum(not layer.mask.any() for layer in twice.modules() if isinstance(layer, Masked)) == 3 + 1  # 1 of 3 left
+    for result in (twice, pruned):
+        told = {name for name, reason in reasons(result).items() if reason == "has no weight left: an earlier step emptied it"}
+        assert told == gone and not any(result.get_submodule(name).mask.any() for name in gone)
+
+
 def test_without_any_shortcut_depth_is_refused_by_name():
     with pytest.raises(CompressionError, match=r"found nothing to compress: conv1, conv2, fc1, fc2: no shortcut leads around it"):
         StructuredSparsity(groups="layers", epochs=1)(build("lenet5"), few(64))

@@ -12,6 +12,8 @@ from compedu.knobs import value_for
 from compedu.methods.layers import NO_VALUE, replace_layer
 from compedu.methods.method import Task
 
+EMPTIED = "has no weight left: an earlier step emptied it"
+
 
 def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
     """Return a boolean mask of the shape of `scores` without the round(sparsity * n) smallest; ties drop the earlier.
@@ -38,11 +40,13 @@ def keep_largest_together(scores: dict[str, Tensor], sparsity: float) -> dict[st
 
 
 def prunable(task: Task) -> dict[str, nn.Module]:
-    """Return the selected layers that a mask can be put on; other forms are skipped by name."""
+    """Return the selected layers that a mask can be put on; other forms and emptied layers are skipped by name."""
     layers = {}
     for name, layer in task.selected_layers().items():
         if isinstance(layer, Form) and not isinstance(layer, Masked):
             task.skip(name, f"is already compressed ({type(layer).__name__}); prune before that step")
+        elif isinstance(layer, Masked) and not bool(layer.mask.any()):
+            task.skip(name, EMPTIED)
         else:
             layers[name] = layer
     task.refuse_if_nothing_done(len(layers))
@@ -77,8 +81,7 @@ def tighten(task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> 
         mask = masks[name] & layer.mask
         refuse_empty(task, name, mask)
         layer.mask.copy_(mask)
-        with torch.no_grad():
-            layer.weight.mul_(mask)
+        layer.clear()
 
 
 def refuse_empty(task: Task, name: str, mask: Tensor) -> None:
