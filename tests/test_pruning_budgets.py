@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 import compedu as ce
 from compedu.errors import CompressionError
@@ -118,3 +119,23 @@ def test_rules_beat_the_uniform_share_where_it_hurts():
     model, data = ce.load("lenet5", "glyphs")
     right = {b: evaluate(MagnitudePruning(sparsity=0.85, budget=b)(model, data), data).correct for b in (*BUDGETS, "sensitivity")}
     assert min(right["lamp"], right["global"], right["sensitivity"]) > right["uniform"]
+
+
+def test_the_sensitivity_budget_leaves_a_weight_in_the_smallest_layer():
+    losses = {"small": [0.0, 0.0, 0.0], "large": [0.0, 0.5, 1.0]}
+    found = sensitivity_sparsities(losses, {"small": 10, "large": 990}, 0.4, (0.0, 0.5, 0.98))
+    assert found["small"] == pytest.approx(0.9)
+    assert 10 * found["small"] + 990 * found["large"] == pytest.approx(400)
+    beyond = sensitivity_sparsities(losses, {"small": 10, "large": 990}, 0.99, (0.0, 0.5, 0.98))
+    assert beyond == {"small": 0.9, "large": pytest.approx(981 / 990)}
+
+
+def test_a_small_layer_that_the_loss_hardly_needs_keeps_a_weight():
+    data = ce.load_data("digits").shortened(train=64, validation=8, test=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32, 10))
+    for sparsity in (0.5, 0.9, 0.98):
+        pruned = MagnitudePruning(sparsity=sparsity, budget="sensitivity")(model, data)
+        left = [int(pruned[i].mask.sum()) for i in (0, 4)]
+        assert min(left) >= 1 and sum(left) == pytest.approx((1 - sparsity) * 338, abs=1)
