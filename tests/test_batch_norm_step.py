@@ -128,3 +128,12 @@ def test_where_none_can_be_measured_all_reasons_are_told():
     model = small(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(CompressionError, match="found nothing to compress: 1: keeps no running statistics"):
         STEP(model, laws.data())
+
+
+def test_a_norm_that_sees_one_value_a_channel_is_refused_by_name():
+    data = laws.data().shortened(train=1, validation=8, test=8)
+    model = small(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
+    with pytest.raises(CompressionError, match=r"2 sees 1 value in each channel \(shape \(1, 4, 1, 1\)\).*more training images"):
+        STEP(model, data)
+    several = small(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    assert STEP(several, data)[1].running_var.min() > 0  # one image with many positions is enough

@@ -1,11 +1,14 @@
 """Batch-norm re-estimation: after surgery, the means and variances of all batch norms are measured anew."""
 
+import math
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compedu.errors import CompressionError
 from compedu.evaluation import scores_of
 from compedu.knobs import knob, method
 from compedu.methods.calibration import calibration_set
@@ -51,7 +54,7 @@ class BatchNormReestimation(Method):
         """Set the running statistics of every batch norm that runs once, in the order in which they run."""
         norms = self.norms(task)
         task.refuse_if_nothing_done(len(norms))
-        hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
+        hooks = [norm.register_forward_pre_hook(partial(self.measure, name)) for name, norm in norms.items()]
         try:
             scores_of(task.model, calibration_set(task.data, self.calibration_images)[0], task.data)
         finally:
@@ -59,8 +62,8 @@ class BatchNormReestimation(Method):
                 hook.remove()
         return task.model
 
-    def norms(self, task: Task) -> list[nn.Module]:
-        """Return the batch norms whose statistics can be measured; the others are noted with the reason."""
+    def norms(self, task: Task) -> dict[str, nn.Module]:
+        """Return by name the batch norms whose statistics can be measured; the others are noted with the reason."""
         norms = {name: module for name, module in task.model.named_modules() if isinstance(module, _BatchNorm)}
         uses = dict.fromkeys(norms, 0)
 
@@ -80,11 +83,19 @@ class BatchNormReestimation(Method):
                 task.skip(name, "keeps no running statistics: it takes those of each batch")
             elif uses[name] != 1:
                 task.skip(name, f"is used {uses[name]} times in a pass" if uses[name] else "no image reaches it")
-        return [norm for name, norm in norms.items() if norm.running_mean is not None and uses[name] == 1]
+        return {name: norm for name, norm in norms.items() if norm.running_mean is not None and uses[name] == 1}
 
+    def measure(self, name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Set the running statistics of the batch norm called `name` to those of what it is about to see.
 
-def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Set the running statistics of a batch norm to those of what it is about to see."""
-    mean, variance = population(inputs[0])
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+        Raises `CompressionError` where that is one value a channel, of which the variance would be 0.
+        """
+        x = inputs[0]
+        if (count := math.prod(x.shape) // x.shape[1]) < 2:
+            raise CompressionError(
+                f"{self!r}: {name} sees {count} value in each channel (shape {tuple(x.shape)}), and a variance needs at "
+                "least 2; give it more training images"
+            )
+        mean, variance = population(x)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
