@@ -160,14 +160,12 @@ def fit(
                 run.finished(value.item())
                 bar.update()
                 interrupted()
-        run.refuse_not_finite()
     except (Cancelled, KeyboardInterrupt):
         run.save()
         raise
     finally:
         model.eval()
-    run.save()
-    return run.epoch_losses()
+    return run.end()
 
 
 @contextlib.contextmanager
@@ -268,10 +266,12 @@ class _Run:
         if (listener := _listener.get()) is not None:
             listener(Step(self.done, self.steps, loss, self.model))
 
-    def refuse_not_finite(self) -> None:
-        """Refuse what the last update, which no loss has seen, left as no number."""
+    def end(self) -> list[float]:
+        """Save, and return the losses; refuse what the last update, which no loss has seen, left as no number."""
         if broken := [name for name, weight in self.model.named_parameters() if not bool(weight.isfinite().all())]:
             raise CompressionError(f"training diverged at its last step: {broken[0]} is not finite; choose a lower lr")
+        self.save()
+        return self.epoch_losses()
 
     def epoch_losses(self) -> list[float]:
         chunks = [self.losses[i : i + self.per_epoch] for i in range(0, self.done, self.per_epoch)]
