@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import compedu as ce
-from compedu.methods import FineTune, GradualPruning, IterativePruning, MagnitudePruning
+from compedu.errors import CompressionError
+from compedu.methods import FineTune, GradualPruning, IterativePruning, MagnitudePruning, MovementPruning
 from compedu.methods.pruning.gradual import cubic_sparsity
 from compedu.methods.pruning.iterative import geometric_sparsity
 from compedu.training import listening
@@ -102,3 +103,15 @@ def test_dropout_weakens_with_the_root_of_what_is_left():
     assert seen[0] == pytest.approx(0.5 * math.sqrt(0.16)) and model[3].p == 0.5  # one step a round: the next has begun
     result = IterativePruning(rounds=1, epochs=1, sparsity=0.75, layers="-4")(model, few(64))
     assert result[3].p == 0.5  # the layer behind it kept its weights
+
+
+@pytest.mark.parametrize("cls, budget, sparsity", [
+    (GradualPruning, "uniform", 0.999), (GradualPruning, "erdos-renyi", 0.99995), (IterativePruning, "uniform", 0.999),
+    (IterativePruning, "erdos-renyi", 0.99995), (MovementPruning, "uniform", 0.999),
+    (GradualPruning, "uniform", {"conv1": 0.9995, "*": 0.5}),
+])  # fmt: skip
+def test_a_sparsity_that_empties_a_layer_in_the_end_is_refused_before_training(cls, budget, sparsity):
+    steps = []
+    with listening(steps.append), pytest.raises(CompressionError, match="would leave no weight in conv1 .*lower the sparsity"):
+        cls(epochs=1, sparsity=sparsity, budget=budget)(ce.trained("lenet5", "digits"), few(64))
+    assert steps == []

@@ -13,7 +13,7 @@ from compedu.methods.method import Task
 from compedu.methods.pruning.budgets import budget_masks, refuse_mapping_unless_uniform
 from compedu.methods.pruning.gradual import GradualPruning, cubic_sparsity
 from compedu.methods.pruning.masks import masked_layers, refuse_empty
-from compedu.methods.pruning.scheduled import ScheduledPruning
+from compedu.methods.pruning.scheduled import ScheduledPruning, refuse_emptying
 from compedu.methods.training_method import TrainingMethod
 
 
@@ -70,6 +70,7 @@ class MovementPruning(SelectiveMethod, TrainingMethod):
     def compress(self, task: Task) -> nn.Module:
         """Train, choose the masks anew every few steps, and leave plain masked layers behind."""
         layers = {name: Moving(layer) for name, layer in masked_layers(task, self.sparsity).items()}
+        refuse_emptying(task, layers, self.budget, self.sparsity)
         for name, layer in layers.items():
             task.model = replace_layer(task.model, name, layer)
         last = max(1, round(self.ramp * self.recipe.steps(len(task.data.x_train))))
@@ -86,8 +87,8 @@ class MovementPruning(SelectiveMethod, TrainingMethod):
 
     def choose(self, task: Task, layers: dict[str, Moving], progress: float) -> None:
         """Set the masks to the highest scores, as many as the schedule leaves."""
-        lowest = torch.finfo(torch.float32).min
-        scores = {name: layer.scores.masked_fill(~layer.allowed, lowest) for name, layer in layers.items()}
+        lowest = {name: torch.finfo(layer.scores.dtype).min for name, layer in layers.items()}
+        scores = {name: layer.scores.masked_fill(~layer.allowed, lowest[name]) for name, layer in layers.items()}
         targets = {name: cubic_sparsity(value_for(self.sparsity, name), progress) for name in layers}
         now = targets if self.budget == "uniform" else next(iter(targets.values()))
         for name, mask in budget_masks(self.budget, scores, now).items():
