@@ -1,5 +1,6 @@
 """Pruning since the survey: movement, hard concrete, tickets; each by hand, and what each is good for."""
 
+import dataclasses
 import math
 
 import pytest
@@ -350,3 +351,32 @@ def test_the_price_of_gates_decides_how_many_weights_are_left():
         right.append(evaluate(result, data).correct / 397)
     print(left, right)
     assert left[0] > left[1] + 0.1 and left[1] > left[2] + 0.1 and left[2] < 0.15 and min(right) > 0.94
+
+
+# Short number formats
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_draws_have_the_format_of_the_gates_and_lie_between_0_and_1(dtype):
+    layer = Gated(masked(torch.ones(100, 100).tolist()), 0.9, seed=0).to(dtype)
+    drawn = torch.stack([layer.draw() for _ in range(20)])
+    assert drawn.dtype == dtype and 0 < drawn.min() < 0.01 and 0.99 < drawn.max() < 1
+    assert layer.train().dense().dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_movement_chooses_within_the_mask_in_any_format(dtype):
+    layer = Moving(masked([[1.0, 2.0, 3.0, 4.0]], [[True, True, True, False]])).to(dtype)
+    layer.scores.copy_(torch.tensor([[-3.0, -1.0, -2.0, 5.0]]))
+    MovementPruning(sparsity=0.5).choose(None, {"a": layer}, 1.0)
+    assert layer.mask.tolist() == [[False, True, True, False]]
+
+
+@pytest.mark.parametrize("method", [MovementPruning(epochs=1, sparsity=0.5), HardConcretePruning(epochs=1)])
+def test_networks_in_a_short_format_are_trained_and_stay_in_it(method):
+    data, dtype = few(64), torch.bfloat16
+    parts = {f"x_{part}": getattr(data, f"x_{part}").to(dtype) for part in ("train", "validation", "test")}
+    result = method(ce.trained("lenet5", "digits").to(dtype), dataclasses.replace(data, **parts))
+    for name in LAYERS:
+        layer = result.get_submodule(name)
+        assert layer.dense().dtype == dtype and layer.mask.any() and torch.isfinite(layer.dense()).all()

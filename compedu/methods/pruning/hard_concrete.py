@@ -66,8 +66,8 @@ class Gated(Masked):
         mixed = int(hashing.mix(torch.tensor(self.seed) + self.drawn)) & 0xFFFFFFFF
         generator = torch.Generator().manual_seed(mixed)
         self.drawn += 1
-        tiny = torch.finfo(torch.float32).eps
-        return torch.rand(self.gates.shape, generator=generator) * (1 - 2 * tiny) + tiny
+        tiny = torch.finfo(self.gates.dtype).eps
+        return (torch.rand(self.gates.shape, generator=generator) * (1 - 2 * tiny) + tiny).to(self.gates.dtype)
 
     def expected(self) -> Tensor:
         """Return how many weights are left on average."""
