@@ -458,6 +458,24 @@ def test_surgery_goes_on_from_a_mask_and_names_what_it_cannot_do(monkeypatch):
         OptimalBrainSurgeon(layers="fc1")(silent, data)
 
 
+@pytest.mark.parametrize("whole", [1024, 0])
+def test_surgery_names_a_layer_of_which_only_weights_without_curvature_are_left(whole, monkeypatch):
+    monkeypatch.setattr(layer_hessians_module, "WHOLE", whole)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3))
+    x, y = images(24, seed=5)
+    x[:, :, :2] = 0  # nothing is seen in the two upper rows, and weights of these alone are left
+    data = Dataset("noise", x.float(), y, x.float(), y, x.float(), y, tuple("abc"))
+    model[1].weight.data[:, :16] += 10
+    masked = MagnitudePruning(sparsity=0.75, layers="1")(model)
+    assert masked[1].mask[:, :16].all() and not masked[1].mask[:, 16:].any()
+    pruned = OptimalBrainSurgeon(sparsity=0.8)(masked, data)
+    flat = "on these images the loss does not depend on it, so that no curvature can guide the surgery"
+    assert {s.layer: s.reason for s in pruned.compression.skipped}["1"] == flat
+    assert torch.equal(pruned[1].mask, masked[1].mask)
+
+
 def test_the_whole_network_loses_all_weights_one_by_one():
     _, _, w = quadratic(n=5)
     x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

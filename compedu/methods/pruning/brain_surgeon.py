@@ -83,7 +83,7 @@ class OptimalBrainSurgeon(WeightPruning):
         for name, layer in layers.items():
             if name not in hessians:
                 task.skip(name, TOO_LARGE if too_large(layer) else UNREACHED)
-            elif hessians[name].flat:
+            elif hessians[name].flat(live(layer)):
                 task.skip(name, FLAT)
             else:
                 mask = live(layer)

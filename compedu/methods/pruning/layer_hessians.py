@@ -30,10 +30,9 @@ class WholeHessian:
 
     matrix: Tensor
 
-    @property
-    def flat(self) -> bool:
-        """Whether the loss does not depend on the layer."""
-        return not float(self.matrix.diagonal().mean()) > 0
+    def flat(self, live: Tensor) -> bool:
+        """Tell whether the loss does not depend on the weights that are `live`."""
+        return not float(self.matrix.diagonal()[live.reshape(-1)].sum()) > 0
 
     def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:
         """Return L_q for each weight of `kernel` where `live`, zero elsewhere; float64, of its shape."""
@@ -62,11 +61,12 @@ class RowHessians:
     inputs: Tensor
     output: float
 
-    @property
-    def flat(self) -> bool:
-        """Whether the loss does not depend on the layer, or on a group of it."""
-        means = [matrix.diagonal().mean() for matrix in self.inputs]
-        return not min(*means, self.output) > 0
+    def flat(self, live: Tensor) -> bool:
+        """Tell whether the loss does not depend on the layer, on a group of it, or on the `live` weights of a group."""
+        diagonals = self.inputs.diagonal(dim1=1, dim2=2)
+        read = live.reshape(len(self.inputs), -1, self.inputs.shape[-1]).any(1)
+        parts = [diagonal[columns] for diagonal, columns in zip(diagonals, read) if bool(columns.any())]
+        return not min(self.output, *(float(part.sum()) for part in (*diagonals, *parts))) > 0
 
     def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:
         """Return L_q for each weight of `kernel` where `live`, zero elsewhere; float64, of its shape.
