@@ -73,7 +73,7 @@ def _counter(counts: dict[str, int], name: str, sparse: bool) -> Callable[..., N
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         outputs = layer.geometry.shape[0] if isinstance(layer, Form) else layer.weight.shape[0]
-        positions = output.numel() // (len(output) * outputs)
+        positions = output.numel() // (len(output) * max(1, outputs))
         if sparse:
             needed = positions * int(kernel_of(layer).count_nonzero())
         else:
