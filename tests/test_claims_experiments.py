@@ -10,7 +10,7 @@ from compedu.claims import regularized_pruning as penalties
 from compedu.claims import smaller_is_not_faster as speed
 from compedu.claims.experiments import judge
 from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, scaled_to, tuned_by_hand
-from compedu.claims.regularized_pruning import ARMS, GRADUAL, L1, L2, PROXIMAL, STEPS, Reached, reached_after
+from compedu.claims.regularized_pruning import ARMS, GRADUAL, L1, L2, NONE, PROXIMAL, STEPS, Reached, reached_after
 from compedu.claims.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
 from compedu.claims.store import Run
 from compedu.claims.verdict import CONFIRMED, REFUTED, UNDECIDED
@@ -69,7 +69,7 @@ def timed(multiples, seeds=4):
 ])  # fmt: skip
 def test_one_way_to_become_faster_refutes_and_an_unsteady_clock_decides_nothing(again, removed, verdict):
     runs = timed({AGAIN: again, MASKED: 1.0, CSR: 2.0, REMOVED: removed})
-    assert judge(speed.parts(runs), "universal").verdict == verdict
+    assert judge(speed.parts(runs), "tendency").verdict == verdict
 
 
 # D4: sensitivity must be set by hand
@@ -152,9 +152,18 @@ def test_every_arm_gets_as_many_steps_and_trials(name):
     make, values = ARMS[name]
     method = make(TINY, 8, values[0], 3)
     steps = method.steps if isinstance(method, Pipeline) else (method,)
-    assert sum(step.epochs for step in steps) == 8 and len(set(values)) == 3
+    assert sum(step.epochs for step in steps) == 8 and len(set(values)) == (1 if name == NONE else 3)
     assert {(step.lr, step.shift, step.seed) for step in steps} == {(TINY.lr, 1, 3)}
     assert (steps[0].sparsity, steps[0].budget) == (TINY.sparsity, "lamp")
+
+
+@pytest.mark.parametrize("name, differs", [(L1, {"strength"}), (L2, {"strength", "penalty"})])
+def test_a_penalty_differs_from_none_in_the_penalty_alone(name, differs):
+    (none, (strength,)), (make, values) = ARMS[NONE], ARMS[name]
+    without, under = none(TINY, 8, strength, 3).steps, make(TINY, 8, values[1], 3).steps
+    fields = type(under[0]).__dataclass_fields__
+    assert strength == 0 and under[1] == without[1]
+    assert {field for field in fields if getattr(under[0], field) != getattr(without[0], field)} == differs
 
 
 def test_the_budget_that_reaches_the_target_is_read_off_between_budgets():
@@ -186,7 +195,8 @@ def test_knobs_are_chosen_by_trials_on_a_network_of_their_own(monkeypatch):
 
     monkeypatch.setattr(penalties, "tried", tried)
     found = penalties.tuned(replace(TINY, epochs=2))
-    assert found == {name: values[1] for name, (_, values) in ARMS.items()} and len(asked) == 12
+    assert found == {name: values[len(values) // 2] for name, (_, values) in ARMS.items()}
+    assert len(asked) == 12 and NONE not in dict(asked)
 
 
 def test_a_penalty_that_leaves_no_weight_is_a_trial_that_failed(monkeypatch):
@@ -202,7 +212,7 @@ def test_a_penalty_that_leaves_no_weight_is_a_trial_that_failed(monkeypatch):
 ])  # fmt: skip
 def test_both_penalties_must_take_longer(one, two, verdict):
     setting, noise = str(penalties.FULL.settings[0]), (1.0, 1.05, 0.95, 1.02)
-    steps = {GRADUAL: 300, L1: one, L2: two, PROXIMAL: 500}
+    steps = {GRADUAL: 100, NONE: 300, L1: one, L2: two, PROXIMAL: 500}
     runs = [
         Run(setting, seed, {arm: {STEPS: value * noise[(seed + len(arm)) % 4]} for arm, value in steps.items()})
         for seed in range(4)
@@ -211,7 +221,7 @@ def test_both_penalties_must_take_longer(one, two, verdict):
     assert found.verdict == verdict, found.parts
 
 
-def test_a_schedule_that_never_comes_close_decides_nothing():
+def test_pruning_without_a_penalty_that_never_comes_close_decides_nothing():
     setting, room = penalties.FULL.settings[0], 2.0 * 16 * 47
     runs = [Run(str(setting), seed, {arm: {STEPS: room} for arm in ARMS}) for seed in range(4)]
     assert judge(penalties.parts(runs), "tendency").verdict == UNDECIDED
