@@ -208,7 +208,7 @@ def test_a_penalty_that_leaves_no_weight_is_a_trial_that_failed(monkeypatch):
 
 
 @pytest.mark.parametrize("one, two, verdict", [
-    (900, 800, CONFIRMED), (900, 310, REFUTED), (310, 310, REFUTED), (900, 450, UNDECIDED),
+    (900, 800, CONFIRMED), (900, 310, REFUTED), (310, 900, REFUTED), (310, 310, REFUTED), (900, 450, UNDECIDED),
 ])  # fmt: skip
 def test_both_penalties_must_take_longer(one, two, verdict):
     setting, noise = str(penalties.FULL.settings[0]), (1.0, 1.05, 0.95, 1.02)
