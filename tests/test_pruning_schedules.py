@@ -113,5 +113,5 @@ def test_dropout_weakens_with_the_root_of_what_is_left():
 def test_a_sparsity_that_empties_a_layer_in_the_end_is_refused_before_training(cls, budget, sparsity):
     steps = []
     with listening(steps.append), pytest.raises(CompressionError, match="would leave no weight in conv1 .*lower the sparsity"):
-        cls(epochs=1, sparsity=sparsity, budget=budget)(ce.trained("lenet5", "digits"), few(64))
+        cls(epochs=1, sparsity=sparsity, budget=budget)(ce.trained("lenet5", "digits"), few(320))
     assert steps == []
