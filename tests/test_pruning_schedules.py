@@ -101,6 +101,9 @@ def test_dropout_weakens_with_the_root_of_what_is_left():
     with listening(lambda step: seen.append(step.model[3].p)):
         IterativePruning(rounds=2, epochs=1, sparsity=0.84)(model, few(64))
     assert seen[0] == pytest.approx(0.5 * math.sqrt(0.16)) and model[3].p == 0.5  # one step a round: the next has begun
+    once = IterativePruning(rounds=1, epochs=1, sparsity=0.75)(model, few(64))
+    again = IterativePruning(rounds=1, epochs=1, sparsity=0.75)(once, few(64))
+    assert once[3].p == again[3].p == pytest.approx(0.25)  # nothing more was taken
     result = IterativePruning(rounds=1, epochs=1, sparsity=0.75, layers="-4")(model, few(64))
     assert result[3].p == 0.5  # the layer behind it kept its weights
 

@@ -30,7 +30,7 @@ class IterativePruning(ScheduledPruning):
     r"""Prune the smallest weights in several rounds, and retrain what is left after each.
 
     $s_r = 1 - (1 - s)^{r/R}$ after round $r$ of $R$: each round removes the same share of the weights that are left.
-    Dropout before a pruned layer is weakened to $p\sqrt{C_r/C}$, as fewer of its $C$ weights overfit less.
+    Dropout directly before a pruned layer is weakened to $p\sqrt{C_r/C}$, as fewer of its $C$ weights overfit less.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3.
@@ -53,8 +53,8 @@ class IterativePruning(ScheduledPruning):
 
         def begin(done: int) -> None:
             self.prune(task, layers, lambda final: geometric_sparsity(final, done, self.rounds))
-            for dropout, (strength, layer) in dropouts.items():
-                dropout.p = strength * math.sqrt(layer.mask.float().mean().item())
+            for dropout, (strength, layer, kept) in dropouts.items():
+                dropout.p = strength * math.sqrt(layer.mask.float().mean().item() / kept)
 
         def after_step(model: nn.Module, step: int) -> None:
             done, rest = divmod(step + 1, steps)
@@ -65,8 +65,8 @@ class IterativePruning(ScheduledPruning):
         return self.train(task.model, task.data, after_step=after_step)
 
 
-def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.Module, tuple[float, Masked]]:
-    """Return the dropouts whose output one of `layers` alone reads, each with its strength and that layer.
+def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.Module, tuple[float, Masked, float]]:
+    """Return the dropouts whose output one of `layers` alone reads: the strength, the layer, the share that it keeps now.
 
     None where the network cannot be traced: there, dropout keeps its strength.
     """
@@ -78,5 +78,6 @@ def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.M
     for name, nodes in calls.items():
         dropout, reader = model.get_submodule(name), only_consumer(nodes[0])
         if isinstance(dropout, nn.modules.dropout._DropoutNd) and reader is not None and reader.target in layers:
-            found[dropout] = (dropout.p, layers[reader.target])
+            layer = layers[reader.target]
+            found[dropout] = (dropout.p, layer, layer.mask.float().mean().item())
     return found
