@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compedu.sweeps.store import FORMAT, Store, read_records
+from compedu.sweeps.store import Store, begins_run, read_records
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,8 @@ class StoredRuns:
 
     def add(self, record: dict[str, Any]) -> None:
         """Take up one line; raise `ValueError` or `KeyError` for a record that is none."""
-        if "run" in record:
-            if record["run"]["format"] != FORMAT:
-                raise ValueError(f"format {record['run']['format']}, this version reads {FORMAT}: update compedu")
-            self.runs.append(record["run"])
+        if begins_run(record, self.runs):
             return
-        if not self.runs:
-            raise ValueError("no line of versions and machine comes first")
         self.by_key[record["key"]] = Run(**record["made"])
 
 

@@ -31,6 +31,21 @@ class Failure:
     final: bool
 
 
+def begins_run(record: dict[str, Any], runs: list[dict[str, Any]]) -> bool:
+    """Add the line of a run to `runs` and tell whether `record` is one; any other line must stand behind one.
+
+    Raises `ValueError` for another format, and where no line of a run came first.
+    """
+    if "run" in record:
+        if record["run"]["format"] != FORMAT:
+            raise ValueError(f"format {record['run']['format']}, this version reads {FORMAT}: update compedu")
+        runs.append(record["run"])
+        return True
+    if not runs:
+        raise ValueError("no line of versions and machine comes first")
+    return False
+
+
 @dataclass(frozen=True)
 class StoredSweep:
     """What a sweep's file holds: its runs in order, and by key the reports and failures."""
@@ -41,13 +56,8 @@ class StoredSweep:
 
     def add(self, record: dict[str, Any]) -> None:
         """Take up one line; raise `ValueError` or `KeyError` for a record that is none."""
-        if "run" in record:
-            if record["run"]["format"] != FORMAT:
-                raise ValueError(f"format {record['run']['format']}, this version reads {FORMAT}: update compedu")
-            self.runs.append(record["run"])
+        if begins_run(record, self.runs):
             return
-        if not self.runs:
-            raise ValueError("no line of versions and machine comes first")
         key = record["key"]
         if "failure" in record:
             self.failures[key] = Failure(**record["failure"])
