@@ -12,9 +12,9 @@ MIN_WEIGHTS = 2**17
 def pays(weight: Tensor) -> bool:
     """Return whether a linear layer of kernel `weight` (out, in) runs sparse: a fixed rule of shape and density.
 
-    Measured on one thread: from batch 16 on such layers run 1.3 to 2.4 times as fast as dense ones at 10 % density, and
-    1.6 to 3.4 times at 5 %. At batch 1, where the call itself costs most, only layers of 2^21 weights gain; smaller
-    ones take up to twice the time.
+    Measured on one thread on layers of 2^18 to 2^24 weights (benchmarks/RESULTS.md): at batch 64 they run 1.5 to 2.3
+    times as fast as dense ones at 10 % density, and 1.9 to 4.1 times at 5 %. At batch 1, where the call itself costs
+    most, 0.6 to 1.2 times at 10 %; from 2^20 weights on they gain at 5 %, below only at 2 %.
     """
     return weight.numel() >= MIN_WEIGHTS and int(weight.count_nonzero()) <= MAX_DENSITY * weight.numel()
 
