@@ -20,8 +20,9 @@ from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, Opti
 from compedu.methods.pruning import curvature as module
 from compedu.methods.pruning import layer_hessians as layer_hessians_module
 from compedu.methods.pruning.brain_damage import saliencies
-from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, directions, drawn_images, softmax_root
+from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
 from compedu.methods.pruning.layer_hessians import layer_hessians
+from compedu.methods.pruning.second_order import drawn_images
 from compedu.methods.pruning.surgery import (
     damped, damped_inverse, inverse_by_recursion, make_up_for, operate_on_network, remove_greedily, surgeon_saliencies,
     surgeon_update, without_weight,

@@ -1,21 +1,15 @@
 """Optimal Brain Damage: the weights go whose loss to second order costs least."""
 
 from collections.abc import Mapping
-from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from compedu.forms import Masked, kernel_of
+from compedu.forms import kernel_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
-from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, drawn_images, precise, remembered
+from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, precise
 from compedu.methods.pruning.masks import prunable, with_masks
-from compedu.methods.pruning.weight_pruning import WeightPruning
-
-IMAGES = "training images that the loss is taken over"
-SEED = "which training images are drawn, and which labels are sampled"
-UNREACHED = "no training image reaches it: the loss says nothing about its weights"
+from compedu.methods.pruning.second_order import UNREACHED, SecondOrderPruning, positive
 
 
 def saliencies(weights: Tensor, curvature: Tensor) -> Tensor:
@@ -29,13 +23,11 @@ def saliencies(weights: Tensor, curvature: Tensor) -> Tensor:
 
 def saliencies_of(layer: nn.Module, curvature: Tensor) -> Tensor:
     """Return the `saliencies` of a layer's weights: 0 for masked ones, above 0 for all that are left."""
-    found = saliencies(precise(kernel_of(layer).detach()), curvature)
-    found = found.clamp_min(torch.finfo(found.dtype).tiny)
-    return found * layer.mask if isinstance(layer, Masked) else found
+    return positive(saliencies(precise(kernel_of(layer).detach()), curvature), layer)
 
 
 @method
-class OptimalBrainDamage(WeightPruning):
+class OptimalBrainDamage(SecondOrderPruning):
     r"""Set the weights to zero that raise the loss least, by its curvature along each of them.
 
     $s_k = h_{kk} w_k^2 / 2$ with $h_{kk} = \partial^2 L / \partial w_k^2$, $L$ the mean cross entropy of the training
@@ -48,20 +40,11 @@ class OptimalBrainDamage(WeightPruning):
     New insights and perspectives on the natural gradient method, arXiv:1412.1193.
     """
 
-    quadratic: ClassVar[bool] = True
-
-    sparsity: float = inherited(WeightPruning, "sparsity")
-    budget: str = inherited(WeightPruning, "budget")
+    sparsity: float = inherited(SecondOrderPruning, "sparsity")
+    budget: str = inherited(SecondOrderPruning, "budget")
     curvature: str = knob(
         "gauss-newton", "the second derivative: exact, by squared gradients, or sampled", choices=CURVATURES
     )
-    calibration_images: int = inherited(WeightPruning, "calibration_images", help=IMAGES)
-    seed: int = knob(0, SEED, low=0, high=2**31 - 1, tour=(0, 9))
-
-    @property
-    def needs(self) -> str:
-        """Training images, for the curvature."""
-        return "calibration"
 
     def compress(self, task: Task) -> nn.Module:
         """Mask every selected layer that the images reach."""
@@ -74,9 +57,8 @@ class OptimalBrainDamage(WeightPruning):
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Return the saliencies, in nats; weights that are masked already come before all others."""
-        def curvature() -> dict[str, Tensor]:
-            x, y = drawn_images(task.model, task.data, self.calibration_images, self.seed)
+        def curvature(x: Tensor, y: Tensor) -> dict[str, Tensor]:
             return curvature_diagonals(task.model, layers, x, y, self.curvature, self.seed)
 
-        found = remembered(task, (self.curvature, self.calibration_images, self.seed, tuple(layers)), curvature)
+        found = self.remembered(task, layers, curvature, self.curvature)
         return {name: saliencies_of(layers[name], one) for name, one in found.items()}

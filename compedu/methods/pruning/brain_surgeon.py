@@ -1,7 +1,6 @@
 """Optimal Brain Surgeon: a weight goes, and the other weights of its layer make up for it."""
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +8,16 @@ from torch import Tensor, nn
 from compedu.forms import Geometry, Masked, kernel_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
-from compedu.methods.pruning.brain_damage import IMAGES, SEED, UNREACHED
-from compedu.methods.pruning.curvature import drawn_images, remembered
 from compedu.methods.pruning.layer_hessians import LONGEST, LayerHessian, layer_hessians, too_large
 from compedu.methods.pruning.masks import prunable, with_masks
-from compedu.methods.pruning.weight_pruning import WeightPruning
+from compedu.methods.pruning.second_order import UNREACHED, SecondOrderPruning, positive
 
 TOO_LARGE = f"has more than {LONGEST} weights for an output; the inverse of their Hessian would take too long"
 FLAT = "on these images the loss does not depend on it, so that no curvature can guide the surgery"
 
 
 @method
-class OptimalBrainSurgeon(WeightPruning):
+class OptimalBrainSurgeon(SecondOrderPruning):
     r"""Take the weights out that raise the loss least, and change the others so that they make up for it.
 
     $L_q = w_q^2 / (2 [H^{-1}]_{qq})$ and $\delta w = -(w_q / [H^{-1}]_{qq}) H^{-1} e_q$, with the Hessian $H$ of one
@@ -35,20 +32,11 @@ class OptimalBrainSurgeon(WeightPruning):
     Chen, Pan 2017, arXiv:1705.07565; Frantar, Alistarh 2022, arXiv:2208.11580.
     """
 
-    quadratic: ClassVar[bool] = True
-
-    sparsity: float = inherited(WeightPruning, "sparsity")
-    budget: str = inherited(WeightPruning, "budget")
+    sparsity: float = inherited(SecondOrderPruning, "sparsity")
+    budget: str = inherited(SecondOrderPruning, "budget")
     damping: float = knob(
         0.01, "added to the Hessian, as a fraction of its mean diagonal", low=1e-8, high=10, tour=(1e-4, 1.0), log=True
     )
-    calibration_images: int = inherited(WeightPruning, "calibration_images", help=IMAGES)
-    seed: int = knob(0, SEED, low=0, high=2**31 - 1, tour=(0, 9))
-
-    @property
-    def needs(self) -> str:
-        """Training images, for the Hessian."""
-        return "calibration"
 
     def compress(self, task: Task) -> nn.Module:
         """Operate on every selected layer whose Hessian can be used."""
@@ -68,11 +56,10 @@ class OptimalBrainSurgeon(WeightPruning):
         """Return the Hessian of each of `layers` that is small enough and that the images reach."""
         fitting = {name: layer for name, layer in layers.items() if not too_large(layer)}
 
-        def hessians() -> dict[str, LayerHessian]:
-            x, y = drawn_images(task.model, task.data, self.calibration_images, self.seed)
+        def hessians(x: Tensor, y: Tensor) -> dict[str, LayerHessian]:
             return layer_hessians(task.model, fitting, x, y, self.seed)
 
-        return remembered(task, (self.calibration_images, self.seed, tuple(layers)), hessians)
+        return self.remembered(task, layers, hessians)
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Return L_q, in nats, as it is before the first removal; layers whose Hessian cannot be used are noted.
@@ -86,9 +73,8 @@ class OptimalBrainSurgeon(WeightPruning):
             elif hessians[name].flat(live(layer)):
                 task.skip(name, FLAT)
             else:
-                mask = live(layer)
-                found = hessians[name].saliencies(kernel_of(layer).detach(), mask, self.damping)
-                scores[name] = found.clamp_min(torch.finfo(found.dtype).tiny) * mask
+                found = hessians[name].saliencies(kernel_of(layer).detach(), live(layer), self.damping)
+                scores[name] = positive(found, layer)
         task.refuse_if_nothing_done(len(scores))
         return scores
 

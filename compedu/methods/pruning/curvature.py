@@ -6,33 +6,18 @@ single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal o
 itself: what G leaves out is the second derivative of z along one weight, which is then zero.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu import hashing
-from compedu.datasets.dataset import Dataset
-from compedu.evaluation import scores_of
 from compedu.forms import Form, Geometry
-from compedu.methods.method import Task
 
 CURVATURES = ("gauss-newton", "fisher", "sampled")
 VALUES = 2**16  # of the images that run at once: it bounds the memory
 Call = tuple[Tensor, Tensor]  # what a layer read, and the gradient at what it gave
-
-
-def drawn_images(model: nn.Module, data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return `count` training images, or all if there are fewer, drawn by `seed`, and their labels.
-
-    Raises `CompressionError` when they do not fit `model`.
-    """
-    chosen = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(seed))[:count]
-    scores_of(model, data.x_train[:1], data)
-    return data.x_train[chosen], data.y_train[chosen]
 
 
 def softmax_root(scores: Tensor) -> Tensor:
@@ -153,18 +138,3 @@ def curvature_diagonals(
         for name, calls in signals.items():
             sums[name] = sums.get(name, 0) + squared_gradients(Geometry.of(layers[name]), calls, images)
     return {name: total / len(x) for name, total in sums.items()}
-
-
-_kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict]] = WeakKeyDictionary()
-
-
-def remembered(task: Task, settings: tuple, make: Callable[[], dict]) -> dict:
-    """Return what `make` gives for the network and data of `task` under `settings`; the last result is kept.
-
-    What a slider moves, such as the sparsity, needs the same curvature again and again. One result is kept for each
-    network, as long as this lives.
-    """
-    key = (hashing.model_digest(task.source), task.data.digest, type(task.method), settings)
-    if _kept.get(task.source, (None,))[0] != key:
-        _kept[task.source] = key, make()
-    return _kept[task.source][1]
