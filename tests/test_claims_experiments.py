@@ -10,6 +10,7 @@ from compedu.claims import regularized_pruning as penalties
 from compedu.claims import smaller_is_not_faster as speed
 from compedu.claims.experiments import judge
 from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, scaled_to, tuned_by_hand
+from compedu.claims.networks import accuracy, dense_network
 from compedu.claims.regularized_pruning import ARMS, GRADUAL, L1, L2, NONE, PROXIMAL, STEPS, Reached, reached_after
 from compedu.claims.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
 from compedu.claims.store import Run
@@ -74,7 +75,7 @@ def test_one_way_to_become_faster_refutes_and_an_unsteady_clock_decides_nothing(
 
 # D4: sensitivity must be set by hand
 
-SMALL = Budgeted("lenet300(width=0.05)", 0.8, images=80, epochs=1, lr=1e-3, trials=5, looked_at=40)
+SMALL = Budgeted("lenet300(width=0.05)", 0.8, images=80, epochs=1, trials=5, looked_at=40)
 
 
 def test_shares_are_scaled_to_the_density_that_is_asked_for():
@@ -99,10 +100,10 @@ def test_the_hand_finds_the_best_budget_and_looks_as_often_as_it_says():
 
 def test_all_arms_lose_as_many_weights_and_the_hand_counts_its_looks(monkeypatch):
     seen = {}
-    monkeypatch.setattr(by_rule, "accuracy", lambda model, data: seen.setdefault(id(model), (model, 50.0))[1])
+    monkeypatch.setattr(by_rule, "accuracy", lambda model, data, split="test": seen.setdefault(id(model), (model, 50.0))[1])
     found = by_rule.compute(SMALL, seed=0)
     assert list(found.outcomes) == ["dense", UNIFORM, *by_rule.RULES, by_rule.NO_HAND, BY_HAND]
-    assert found.of(BY_HAND, by_rule.TRIALS) == 5 + 3 * 8
+    assert found.of(BY_HAND, by_rule.TRIALS) == 5 + 5 + 3 * 8
     assert "MagnitudePruning(sparsity={'fc1'" in found.settings[BY_HAND]
     pruned = [model for model, _ in seen.values() if any(isinstance(m, Masked) for m in model.modules())]
     kept = [sum(int(m.mask.sum()) for m in model.modules() if isinstance(m, Masked)) for model in pruned]
@@ -110,8 +111,16 @@ def test_all_arms_lose_as_many_weights_and_the_hand_counts_its_looks(monkeypatch
     assert len(kept) == 12 and max(kept) - min(kept) <= 3 and kept[0] == pytest.approx(0.2 * total, abs=2)
 
 
+def test_the_hand_begins_with_the_best_rule_and_falls_behind_none(monkeypatch):
+    monkeypatch.setattr(by_rule, "accuracy", lambda model, data: accuracy(model, data, "validation"))
+    for seed in range(3):  # judged by the validation images that the hand itself has looked at
+        found = by_rule.compute(replace(SMALL, trials=1, images=1000, epochs=6), seed)
+        before = {name: found.of(name, by_rule.BEFORE) for name in (*by_rule.RULES, UNIFORM, by_rule.NO_HAND)}
+        assert len(set(before.values())) > 1 and found.of(BY_HAND, by_rule.BEFORE) == max(before.values())
+
+
 def test_a_seed_is_another_dense_network_and_the_same_seed_the_same_one():
-    weights = [by_rule.trained(SMALL, seed).fc1.weight for seed in (0, 0, 1)]
+    weights = [dense_network(SMALL.network, SMALL.data, SMALL.epochs, seed).fc1.weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
@@ -180,8 +189,9 @@ def test_each_arm_stops_at_the_first_budget_that_suffices(monkeypatch):
 
     monkeypatch.setattr(penalties, "ARMS", {GRADUAL: (method, (1, 2, 3)), L1: (method, (4, 5, 6))})
     monkeypatch.setattr(penalties, "tuned", lambda setting: {GRADUAL: 2, L1: 5})
-    monkeypatch.setattr(penalties, "accuracy", lambda model, data, split: {2: 89.0, 4: 91.0}.get(model, 90.5))
+    monkeypatch.setattr(penalties, "accuracy", lambda model, data, split="test": {2: 89.0, 4: 91.0}.get(model, 90.5))
     found = penalties.compute(replace(TINY, budgets=(2, 4, 8)), seed=0)
+    assert found.of("dense", penalties.LONGEST) == 2 * 8 * 2  # two steps an epoch
     assert [budget for budget, _ in made if budget == 8] == [] and {value for _, value in made} == {2, 5}
     assert found.of(L1, STEPS) == pytest.approx(2 * 2**0.5 * 2) and found.of(L1, "4 epochs, %") == 91.0
 
@@ -189,7 +199,7 @@ def test_each_arm_stops_at_the_first_budget_that_suffices(monkeypatch):
 def test_knobs_are_chosen_by_trials_on_a_network_of_their_own(monkeypatch):
     asked = []
 
-    def tried(setting, arm, value):
+    def tried(setting, dense, arm, value):
         asked.append((arm, value))
         return -abs(value - ARMS[arm][1][1])
 
@@ -204,17 +214,24 @@ def test_a_penalty_that_leaves_no_weight_is_a_trial_that_failed(monkeypatch):
         raise CompressionError("no weight left")
 
     monkeypatch.setattr(penalties, "ARMS", {L1: (lambda *given: refuses, (1, 2, 3))})
-    assert penalties.tried(TINY, L1, 1) == 0.0
+    assert penalties.tried(TINY, None, L1, 1) == 0.0
+
+
+LONGEST_BUDGET = 1504.0
+
+
+def counted_steps(seed, steps):
+    longest = {"dense": {penalties.LONGEST: LONGEST_BUDGET}}
+    return Run("a setting", seed, longest | {arm: {STEPS: value} for arm, value in steps.items()})
 
 
 @pytest.mark.parametrize("one, two, verdict", [
     (900, 800, CONFIRMED), (900, 310, REFUTED), (310, 900, REFUTED), (310, 310, REFUTED), (900, 450, UNDECIDED),
 ])  # fmt: skip
 def test_both_penalties_must_take_longer(one, two, verdict):
-    setting, noise = str(penalties.FULL.settings[0]), (1.0, 1.05, 0.95, 1.02)
-    steps = {GRADUAL: 100, NONE: 300, L1: one, L2: two, PROXIMAL: 500}
+    noise, steps = (1.0, 1.05, 0.95, 1.02), {GRADUAL: 100, NONE: 300, L1: one, L2: two, PROXIMAL: 500}
     runs = [
-        Run(setting, seed, {arm: {STEPS: value * noise[(seed + len(arm)) % 4]} for arm, value in steps.items()})
+        counted_steps(seed, {arm: value * noise[(seed + len(arm)) % 4] for arm, value in steps.items()})
         for seed in range(4)
     ]
     found = judge(penalties.parts(runs), "tendency")
@@ -222,6 +239,5 @@ def test_both_penalties_must_take_longer(one, two, verdict):
 
 
 def test_pruning_without_a_penalty_that_never_comes_close_decides_nothing():
-    setting, room = penalties.FULL.settings[0], 2.0 * 16 * 47
-    runs = [Run(str(setting), seed, {arm: {STEPS: room} for arm in ARMS}) for seed in range(4)]
+    runs = [counted_steps(seed, dict.fromkeys(ARMS, LONGEST_BUDGET)) for seed in range(4)]
     assert judge(penalties.parts(runs), "tendency").verdict == UNDECIDED

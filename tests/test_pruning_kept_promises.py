@@ -10,7 +10,7 @@ from compedu.errors import CompressionError
 from compedu.files import load, model_bytes, save
 from compedu.methods.pruning.hard_concrete import Gated
 
-IN_MASKS = (ce.GradualPruning, ce.IterativePruning, ce.SparseTraining, ce.BiasedWeightDecay, ce.MovementPruning)
+IN_MASKS = (ce.GradualPruning, ce.IterativePruning, ce.RegularizedPruning, ce.BiasedWeightDecay, ce.MovementPruning)
 
 
 def few():

@@ -11,10 +11,10 @@ import compedu as ce
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked, kernel_of
-from compedu.methods import BiasedWeightDecay, FineTune, MagnitudePruning, SparseTraining
+from compedu.methods import BiasedWeightDecay, FineTune, MagnitudePruning, RegularizedPruning
 from compedu.methods.pruning.biased_weight_decay import hyperbolic_bias
 from compedu.methods.pruning.penalized import nonzero_masks
-from compedu.methods.pruning.sparse_training import norm_penalty, proximal_step
+from compedu.methods.pruning.regularized_pruning import norm_penalty, proximal_step
 from compedu.training import listening
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
@@ -162,7 +162,7 @@ def trained_by_hand(data, strength, penalty, step, lr=1e-3, batch=64):
 @pytest.mark.parametrize("step, strength", [("proximal", 2.0), ("subgradient", 1e-3)])
 def test_training_is_adamw_with_the_penalty_brought_in_at_each_step(penalty, step, strength):
     data = few(320)
-    method = SparseTraining(penalty=penalty, step=step, strength=strength, epochs=1, sparsity=0.0)
+    method = RegularizedPruning(penalty=penalty, step=step, strength=strength, epochs=1, sparsity=0.0)
     ours, theirs = kernels(method(ce.trained("lenet5", "digits"), data)), trained_by_hand(data, strength, penalty, step)
     dense = kernels(ce.trained("lenet5", "digits"))
     for name in LAYERS:
@@ -172,9 +172,9 @@ def test_training_is_adamw_with_the_penalty_brought_in_at_each_step(penalty, ste
 
 def test_the_proximal_step_makes_exact_zeros_and_the_subgradient_none():
     model, data = ce.trained("lenet5", "digits"), few()
-    sharp = SparseTraining(step="proximal", strength=3.0, sparsity=0.0, epochs=2)(model, data)
-    blunt = SparseTraining(step="subgradient", strength=1e-4, sparsity=0.0, epochs=2)(model, data)
-    smooth = SparseTraining(step="proximal", penalty="l2", strength=3.0, sparsity=0.0, epochs=2)(model, data)
+    sharp = RegularizedPruning(step="proximal", strength=3.0, sparsity=0.0, epochs=2)(model, data)
+    blunt = RegularizedPruning(step="subgradient", strength=1e-4, sparsity=0.0, epochs=2)(model, data)
+    smooth = RegularizedPruning(step="proximal", penalty="l2", strength=3.0, sparsity=0.0, epochs=2)(model, data)
     assert zeros(sharp) > 0.3 and zeros(blunt) == zeros(smooth) == 0
     assert sum(weight.abs().sum() for weight in kernels(blunt).values()) < sum(weight.abs().sum() for weight in kernels(model).values())
     for name in LAYERS:
@@ -186,7 +186,7 @@ def test_the_proximal_step_makes_exact_zeros_and_the_subgradient_none():
 def test_the_smallest_weights_go_too_until_the_sparsity_is_reached():
     seen = []
     with listening(lambda step: seen.append({name: step.model.get_submodule(name).dense().detach().clone() for name in LAYERS})):
-        result = SparseTraining(strength=3.0, sparsity=0.95, epochs=1, budget="global")(ce.trained("lenet5", "digits"), few())
+        result = RegularizedPruning(strength=3.0, sparsity=0.95, epochs=1, budget="global")(ce.trained("lenet5", "digits"), few())
     last = torch.cat([seen[-1][name].flatten() for name in LAYERS])
     mask = torch.cat([result.get_submodule(name).mask.flatten() for name in LAYERS])
     assert 1 - mask.float().mean().item() == pytest.approx(0.95, abs=1e-3)
@@ -204,27 +204,27 @@ def test_zeros_go_beyond_the_sparsity_in_every_budget():
 
 def test_biases_bear_no_penalty():
     model, data = ce.trained("lenet5", "digits"), few(64)
-    heavy = SparseTraining(strength=50.0, sparsity=0.0, epochs=1, lr=1e-3, layers="-fc2")(model, data)
-    light = SparseTraining(strength=0.0, sparsity=0.0, epochs=1, lr=1e-3, layers="-fc2")(model, data)
+    heavy = RegularizedPruning(strength=50.0, sparsity=0.0, epochs=1, lr=1e-3, layers="-fc2")(model, data)
+    light = RegularizedPruning(strength=0.0, sparsity=0.0, epochs=1, lr=1e-3, layers="-fc2")(model, data)
     assert zeros(heavy) > 0.5 and torch.equal(heavy.conv1.bias, light.conv1.bias)
     assert torch.equal(heavy.fc2.weight, light.fc2.weight)  # not selected: trained, without the penalty
 
 
 def test_a_mask_that_is_there_stays_in_force():
     once = MagnitudePruning(sparsity=0.5)(ce.trained("lenet5", "digits"))
-    again = SparseTraining(sparsity=0.6, epochs=1)(once, few(64))
+    again = RegularizedPruning(sparsity=0.6, epochs=1)(once, few(64))
     for name in LAYERS:
         assert not (again.get_submodule(name).mask & ~once.get_submodule(name).mask).any()
 
 
 def test_a_penalty_that_leaves_nothing_is_refused_by_name():
-    with pytest.raises(CompressionError, match=r"SparseTraining\(.*left no weight in .*fc1.*lower the strength"):
-        SparseTraining(strength=1e4, epochs=1)(ce.trained("lenet5", "digits"), few(64))
+    with pytest.raises(CompressionError, match=r"RegularizedPruning\(.*left no weight in .*fc1.*lower the strength"):
+        RegularizedPruning(strength=1e4, epochs=1)(ce.trained("lenet5", "digits"), few(64))
 
 
 def test_what_is_pulled_to_zero_is_missed_less_than_what_is_cut():
     model, data = ce.load("lenet5", "digits")
-    pulled = SparseTraining(strength=1.0, sparsity=0.98, epochs=5)(model, data)
+    pulled = RegularizedPruning(strength=1.0, sparsity=0.98, epochs=5)(model, data)
     cut = MagnitudePruning(sparsity=0.98, budget="lamp")(FineTune(epochs=5, lr=1e-3)(model, data))
     found = evaluate(pulled, data).correct, evaluate(cut, data).correct
     assert found[0] > found[1] + 20, found
@@ -233,7 +233,7 @@ def test_what_is_pulled_to_zero_is_missed_less_than_what_is_cut():
 def test_biased_decay_without_bias_is_l1_in_the_loss():
     model, data = ce.trained("lenet5", "digits"), few(128)
     biased = kernels(BiasedWeightDecay(epsilon=0, strength=1e-3, epochs=1)(model, data))
-    lasso = kernels(SparseTraining(step="subgradient", strength=1e-3, epochs=1)(model, data))
+    lasso = kernels(RegularizedPruning(step="subgradient", strength=1e-3, epochs=1)(model, data))
     assert all(torch.equal(biased[name], lasso[name]) for name in LAYERS)
 
 

@@ -8,7 +8,9 @@ from torch import nn
 
 import compedu as ce
 from compedu.errors import CompressionError
-from compedu.methods import FineTune, GradualPruning, IterativePruning, MagnitudePruning, MovementPruning
+from compedu.methods import (
+    BiasedWeightDecay, FineTune, GradualPruning, IterativePruning, MagnitudePruning, MovementPruning, RegularizedPruning,
+)  # fmt: skip
 from compedu.methods.pruning.gradual import cubic_sparsity
 from compedu.methods.pruning.iterative import geometric_sparsity
 from compedu.training import listening
@@ -111,7 +113,8 @@ def test_dropout_weakens_with_the_root_of_what_is_left():
 @pytest.mark.parametrize("cls, budget, sparsity", [
     (GradualPruning, "uniform", 0.999), (GradualPruning, "erdos-renyi", 0.99995), (IterativePruning, "uniform", 0.999),
     (IterativePruning, "erdos-renyi", 0.99995), (MovementPruning, "uniform", 0.999),
-    (GradualPruning, "uniform", {"conv1": 0.9995, "*": 0.5}),
+    (GradualPruning, "uniform", {"conv1": 0.9995, "*": 0.5}), (RegularizedPruning, "uniform", 0.999),
+    (BiasedWeightDecay, "erdos-renyi", 0.99995),
 ])  # fmt: skip
 def test_a_sparsity_that_empties_a_layer_in_the_end_is_refused_before_training(cls, budget, sparsity):
     steps = []

@@ -31,19 +31,28 @@ class Arm:
 
 @dataclass(frozen=True)
 class Plan:
-    """How large an experiment is: its settings, all run with each of `seeds` seeds, and what that takes on one core."""
+    """How large an experiment is: its settings, all run with each of `seeds` seeds, and what that takes on one core.
+
+    The seeds are counted from `first` on: those before it have been looked at while the experiment was designed.
+    """
 
     settings: tuple[Any, ...]
     seeds: int
     takes: str
+    first: int = 0
 
     def __post_init__(self):
         if self.seeds < 2:
             raise ValueError(f"Plan.seeds must be at least 2, got {self.seeds!r}: one seed has no spread")
 
+    @property
+    def all_seeds(self) -> range:
+        """The seeds, in order."""
+        return range(self.first, self.first + self.seeds)
+
     def cells(self) -> list[tuple[Any, int]]:
         """Return what is to be run, seed after seed, so that an interrupted experiment has whole seeds."""
-        return [(setting, seed) for seed in range(self.seeds) for setting in self.settings]
+        return [(setting, seed) for seed in self.all_seeds for setting in self.settings]
 
 
 @dataclass(frozen=True)

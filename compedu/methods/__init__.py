@@ -20,7 +20,7 @@ from compedu.methods.pruning.movement import MovementPruning
 from compedu.methods.pruning.patterns import PatternPruning
 from compedu.methods.pruning.random_filters import RandomFilterPruning
 from compedu.methods.pruning.random_weights import RandomPruning
-from compedu.methods.pruning.sparse_training import SparseTraining
+from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.structured_sparsity import StructuredSparsity
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
@@ -35,7 +35,7 @@ METHODS: tuple[type[Method], ...] = (
     PatternPruning,
     IterativePruning,
     GradualPruning,
-    SparseTraining,
+    RegularizedPruning,
     StructuredSparsity,
     MovementPruning,
     HardConcretePruning,

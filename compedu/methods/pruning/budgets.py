@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from compedu.forms import Masked
 from compedu.knobs import value_for
-from compedu.methods.method import Method
-from compedu.methods.pruning.masks import keep_largest, keep_largest_together
+from compedu.methods.method import Method, Task
+from compedu.methods.pruning.masks import keep_largest, keep_largest_together, refuse_empty
 
 BUDGETS = ("uniform", "global", "lamp", "erdos-renyi")  # those that need nothing but the scores
 
@@ -77,3 +78,13 @@ def refuse_mapping_unless_uniform(method: Method) -> None:
         raise ValueError(
             f"{type(method).__name__}.sparsity must be one number when budget is {method.budget!r}, got {method.sparsity!r}"
         )
+
+
+def refuse_emptying(
+    task: Task, layers: Mapping[str, Masked], budget: str, sparsity: float | Mapping[str, float]
+) -> None:
+    """Raise `CompressionError` before training where a budget that looks at sizes alone would empty one of `layers`."""
+    if budget in ("uniform", "erdos-renyi"):
+        present = {name: layer.mask.float() for name, layer in layers.items()}
+        for name, mask in budget_masks(budget, present, sparsity).items():
+            refuse_empty(task, name, mask)

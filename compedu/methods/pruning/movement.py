@@ -10,10 +10,10 @@ from compedu.knobs import inherited, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import replace_layer
 from compedu.methods.method import Task
-from compedu.methods.pruning.budgets import budget_masks, refuse_mapping_unless_uniform
+from compedu.methods.pruning.budgets import budget_masks, refuse_emptying, refuse_mapping_unless_uniform
 from compedu.methods.pruning.gradual import GradualPruning, cubic_sparsity
 from compedu.methods.pruning.masks import masked_layers, refuse_empty
-from compedu.methods.pruning.scheduled import ScheduledPruning, refuse_emptying
+from compedu.methods.pruning.scheduled import ScheduledPruning
 from compedu.methods.training_method import TrainingMethod
 
 

@@ -1,4 +1,4 @@
-"""Sparse training: the loss competes with a penalty on every weight, and what is not worth its price becomes zero."""
+"""Pruning by regularization: the loss competes with an L1 or L2 penalty, and weights not worth their price vanish."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,7 +34,7 @@ def proximal_step(weight: Tensor, amount: float, penalty: str) -> Tensor:
 
 
 @method
-class SparseTraining(PenalizedPruning):
+class RegularizedPruning(PenalizedPruning):
     r"""Train on under a penalty that pulls all weights to zero, then set the smallest to zero.
 
     $\min_w L(w) + \lambda \sum |w|$ or $L(w) + \frac{\lambda}{2} \sum w^2$. The subgradient step adds the penalty to
@@ -52,7 +52,10 @@ class SparseTraining(PenalizedPruning):
     """
 
     sparsity: float = inherited(PenalizedPruning, "sparsity")
-    strength: float = inherited(PenalizedPruning, "strength", default=0.5, tour=(1e-6, 3.0))
+    strength: float = inherited(
+        PenalizedPruning, "strength", default=0.5, tour=(1e-6, 3.0),
+        help="weight of the penalty beside the loss; after each update it works at about 0.5, in the loss at 0.0001",
+    )
     penalty: str = knob("l1", "sum of absolute values or half the sum of squares", choices=("l1", "l2"))
     step: str = knob("proximal", "the penalty after each update, or in the loss", choices=("proximal", "subgradient"))
 

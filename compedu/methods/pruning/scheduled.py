@@ -10,8 +10,8 @@ from compedu.forms import Masked
 from compedu.knobs import inherited, method
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.method import Task
-from compedu.methods.pruning.budgets import BUDGETS, budget_masks, refuse_mapping_unless_uniform
-from compedu.methods.pruning.masks import masked_layers, refuse_empty, tighten
+from compedu.methods.pruning.budgets import BUDGETS, budget_masks, refuse_emptying, refuse_mapping_unless_uniform
+from compedu.methods.pruning.masks import masked_layers, tighten
 from compedu.methods.pruning.weight_pruning import WeightPruning
 from compedu.methods.training_method import TrainingMethod
 
@@ -47,13 +47,3 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
         now = {name: present(s) for name, s in target.items()} if isinstance(target, Mapping) else present(target)
         scores = {name: layer.dense().detach().abs() for name, layer in layers.items()}
         tighten(task, layers, budget_masks(self.budget, scores, now))
-
-
-def refuse_emptying(
-    task: Task, layers: Mapping[str, Masked], budget: str, sparsity: float | Mapping[str, float]
-) -> None:
-    """Raise `CompressionError` before training where a budget that looks at sizes alone would empty one of `layers`."""
-    if budget in ("uniform", "erdos-renyi"):
-        present = {name: layer.mask.float() for name, layer in layers.items()}
-        for name, mask in budget_masks(budget, present, sparsity).items():
-            refuse_empty(task, name, mask)

@@ -20,7 +20,7 @@ from compedu.methods.pruning.channel_pruning import ChannelPruning, counts_over_
 from compedu.methods.pruning.group_lasso import Groups, block_soft_threshold, group_lasso, root_mean_squares
 from compedu.methods.pruning.masks import prunable, with_masks
 from compedu.methods.pruning.penalized import PenalizedPruning, proximal_hook
-from compedu.methods.pruning.sparse_training import SparseTraining
+from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.weight_groups import (
     MAKERS, READERS, channel_groups, column_labels, labelled_groups, layer_labels,
 )  # fmt: skip
@@ -53,7 +53,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     all filters (`shapes`), or a layer that a shortcut leads around (`layers`). The fraction `sparsity` of all groups
     goes, those of smallest $\lVert w_g \rVert_2 / \sqrt{|g|}$, and whatever training made exactly zero. Filters and
     channels leave the network, and what bias and batch norm would add to them goes too; the others are masked.
-    On AdamW and the two steps see SparseTraining; nothing is retrained after the cut: `| FineTune()` does that.
+    On AdamW and the two steps see RegularizedPruning; nothing is retrained after the cut: `| FineTune()` does that.
     Stored: the smaller layers, dense; of masked ones the kept weights, and their positions as gaps.
     Skips: for filters and channels, layers whose channels cannot be followed; for layers, those that no shortcut leads
     around; forms, of which shapes and layers take masked ones.
@@ -73,7 +73,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         help="how the removals are shared out among the layers; whole layers are ranked together"
     )
     strength: float = inherited(PenalizedPruning, "strength", default=0.2, tour=(1e-6, 1.0))
-    step: str = inherited(SparseTraining, "step")
+    step: str = inherited(RegularizedPruning, "step")
 
     def compress(self, task: Task) -> nn.Module:
         """Train under the penalty, then remove or mask."""
