@@ -20,7 +20,7 @@ STOREYS = (  # from the ground up; a module may import from its own storey and t
     {"files"},
     {"deployment"},
     {"metrics"},
-    {"sweeps", "pairs", "claims"},
+    {"sweeps", "pairs", "claims", "replications"},
     {"course"},
     {"explorers", "cli", "commands", "lab", "doctor", "execution"},
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compedu.datasets.monks import NOISE, SIZES, belongs, monk, one_hot, robots
-from compedu.methods.pruning import monks
+from compedu.replications import monk_problems as monks
 
 
 @pytest.mark.parametrize("problem, positive", [(1, 216), (2, 142), (3, 228)])

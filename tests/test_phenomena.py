@@ -11,7 +11,7 @@ import compedu as ce
 from compedu.files import file_sizes, model_bytes
 from compedu.networks.shipped import available, checkpoint_path, record_of
 from compedu.shipped import shipped
-from compedu.sweeps.anchors import ANCHORS, dense_error, error, stored_runs, summary
+from compedu.replications.lenets_on_mnist import ANCHORS, dense_error, error, stored_runs, summary
 
 LADDER = {
     "lenet300": (0.70, 0.80), "lenet5": (0.96, 0.99), "vgg": (0.99, 1.0), "resnet": (0.99, 1.0), "inception": (0.99, 1.0),

@@ -1,4 +1,4 @@
-"""The MONK problems pruned by Optimal Brain Surgeon: python -m compedu.methods.pruning.monks FILE.
+"""The MONK problems pruned by Optimal Brain Surgeon: python -m compedu.replications.monk_problems FILE.
 
 It repeats the table of Hassibi and Stork (1993, Second order derivatives for network pruning: Optimal Brain Surgeon,
 NIPS 5): small networks, trained with weight decay, lose one weight after the other as long as as many
@@ -126,7 +126,7 @@ def row(number: int, retrain: bool, outcomes: list[Outcome]) -> str:
 
 HEAD = f"""# MONK problems, pruned by Optimal Brain Surgeon
 
-Written by `python -m compedu.methods.pruning.monks FILE`. Networks of 17 inputs, 3, 2 and 2 hidden units (tanh) and
+Written by `python -m compedu.replications.monk_problems FILE`. Networks of 17 inputs, 3, 2 and 2 hidden units (tanh),
 one output (sigmoid), squared error, weight decay {DECAY[1]:g}, {DECAY[2]:g} and {DECAY[3]:g}, damping of the Hessian
 {DAMPING[1]:g}, {DAMPING[2]:g} and {DAMPING[3]:g}; decay and damping were chosen by a few tries. Each of {SEEDS} seeds
 draws training examples of its own and {STARTS} starting points, of which the best by training loss is pruned. One

@@ -1,9 +1,9 @@
 """Figures of papers, measured here: LeNet-300-100 and LeNet-5 on MNIST pruned at least twelve times.
 
-    COMPEDU_DATA=FOLDER python -m compedu.sweeps.anchors
+    COMPEDU_DATA=FOLDER python -m compedu.replications.lenets_on_mnist
 
-computes the runs that are not stored yet and prints all of them. The settings were chosen on the validation images, with
-another seed; the test images were looked at once, when the figures were made.
+computes the runs that are not stored yet and prints all of them. The settings were chosen on the validation images,
+with another seed; the test images were looked at once, when the figures were made.
 """
 
 import statistics
@@ -87,7 +87,8 @@ def summary(anchor: Anchor) -> str:
     for split in SPLITS:
         lines += [_line(split, stored_runs(anchor, split))]
     dense, pruned = anchor.paper
-    return "\n".join([*lines, f"  paper: {dense:.2f} % dense, {pruned:.2f} % with 12 times fewer weights [Han 2015, T1]"])
+    lines += [f"  paper: {dense:.2f} % dense, {pruned:.2f} % with 12 times fewer weights [Han 2015, T1]"]
+    return "\n".join(lines)
 
 
 def _line(split: str, reports: Sequence[Report]) -> str:

@@ -1,0 +1,1 @@
+"""Experiments of papers done again here, their figures beside ours."""
