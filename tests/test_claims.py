@@ -187,7 +187,7 @@ def difference(runs):
 
 TRIAL = Experiment(
     key="D0", title="A trial", claim="A wins.", source="a test", form="tendency", scope="coins",
-    arms=(Arm("a", "A()", "0", "0"), Arm("b", "A() | B()", "0", "1")), margin="a point", varies="the toss",
+    arms=(Arm("a", "A()", "0", "0"), Arm("b", "A() | B()", "0", "1")), decides="a point", varies="the toss",
     changes="nothing",
     quick=Plan((Coin(),), 2, "a moment"), full=Plan((Coin(), Coin(0.25)), 3, "a while"), compute=toss, parts=difference,
 )  # fmt: skip
@@ -281,7 +281,7 @@ def test_missing_runs_are_named_with_the_command_that_makes_them():
 
 def test_the_page_says_everything():
     text = str(page(TRIAL, {"just now": TRIAL.run(), "full": TRIAL.run(full=True)}))
-    for needed in (TRIAL.scope, TRIAL.margin, TRIAL.varies, TRIAL.changes, TRIAL.source, FORMS["tendency"]):
+    for needed in (TRIAL.scope, TRIAL.decides, TRIAL.varies, TRIAL.changes, TRIAL.source, FORMS["tendency"]):
         assert needed in text
     for needed in ("## D0: A trial", "> A wins.", "2 seeds, a moment", "3 seeds, a while"):
         assert needed in text
@@ -314,7 +314,7 @@ claims = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.key)
 def test_every_claim_is_found_by_its_name_and_says_what_it_needs(claim):
     assert experiment(claim.key) is experiment(claim.key.lower()) is claim is compedu.experiment(claim.key)
     assert "2018" in claim.source and len(claim.arms) > 1 and claim.full.seeds >= claim.quick.seeds >= 3
-    for text in (claim.title, claim.claim, claim.scope, claim.margin, claim.varies, claim.changes):
+    for text in (claim.title, claim.claim, claim.scope, claim.decides, claim.varies, claim.changes):
         assert text
 
 

@@ -9,7 +9,7 @@ from compedu.claims import manual_sensitivity as by_rule
 from compedu.claims import regularized_pruning as penalties
 from compedu.claims import smaller_is_not_faster as speed
 from compedu.claims.experiments import judge
-from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, scaled_to, tuned_by_hand
+from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, tuned_by_hand
 from compedu.claims.networks import accuracy, dense_network
 from compedu.claims.regularized_pruning import ARMS, GRADUAL, L1, L2, NONE, PROXIMAL, STEPS, Reached, reached_after
 from compedu.claims.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
@@ -76,13 +76,6 @@ def test_one_way_to_become_faster_refutes_and_an_unsteady_clock_decides_nothing(
 # D4: sensitivity must be set by hand
 
 SMALL = Budgeted("lenet300(width=0.05)", 0.8, images=80, epochs=1, trials=5, looked_at=40)
-
-
-def test_shares_are_scaled_to_the_density_that_is_asked_for():
-    sizes = {"a": 100, "b": 1000, "c": 10}
-    found = scaled_to({"a": 3.0, "b": 1.0, "c": 50.0}, sizes, 0.2)
-    assert sum(found[name] * sizes[name] for name in sizes) == pytest.approx(0.2 * 1110)
-    assert found["c"] == 1.0 and found["a"] == pytest.approx(3 * found["b"])
 
 
 def test_the_hand_finds_the_best_budget_and_looks_as_often_as_it_says():

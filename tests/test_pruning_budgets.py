@@ -10,7 +10,7 @@ import compedu as ce
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.methods import MagnitudePruning, RandomPruning
-from compedu.methods.pruning.budgets import BUDGETS, budget_masks, erdos_renyi_densities, lamp_scores
+from compedu.methods.pruning.budgets import BUDGETS, budget_masks, densities_in_proportion, erdos_renyi_densities, lamp_scores
 from compedu.methods.pruning.sensitivity import (
     SPARSITIES, sensitivity_scan, sensitivity_sparsities, tolerated_sparsity,
 )  # fmt: skip
@@ -139,3 +139,10 @@ def test_a_small_layer_that_the_loss_hardly_needs_keeps_a_weight():
         pruned = MagnitudePruning(sparsity=sparsity, budget="sensitivity")(model, data)
         left = [int(pruned[i].mask.sum()) for i in (0, 4)]
         assert min(left) >= 1 and sum(left) == pytest.approx((1 - sparsity) * 338, abs=1)
+
+
+def test_shares_are_scaled_to_the_density_that_is_asked_for():
+    sizes = {"a": 100, "b": 1000, "c": 10}
+    found = densities_in_proportion({"a": 3.0, "b": 1.0, "c": 50.0}, sizes, 0.2)
+    assert sum(found[name] * sizes[name] for name in sizes) == pytest.approx(0.2 * 1110)
+    assert found["c"] == 1.0 and found["a"] == pytest.approx(3 * found["b"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compedu.claims.store import Run
+from compedu.claims.store import Run, read_runs
 from compedu.claims.verdict import CLAIMS_READ_TOGETHER, CONFIRMED, LEVEL, PROXY, UNDECIDED, Effect, Rule, together
 from compedu.errors import CompressionError
 from compedu.methods.method import Method
@@ -145,8 +145,8 @@ class Experiment:
 
     `key` is the claim's number among the survey's drawbacks, `title` its short name; `claim` says it in words, `source`
     whose it is.
-    `margin` says in words what confirms and what refutes, `varies` what a seed changes, `changes` what would change the
-    verdict. `uses` are the methods whose version a run depends on; `apart` runs each seed in a process of its own.
+    `decides` says in words what confirms and what refutes, `varies` what a seed changes, `changes` what would change
+    the verdict. `uses` are the methods whose version a run depends on; `apart` runs each seed in a process of its own.
     """
 
     key: str
@@ -156,7 +156,7 @@ class Experiment:
     form: str
     scope: str
     arms: tuple[Arm, ...]
-    margin: str
+    decides: str
     varies: str
     changes: str
     quick: Plan
@@ -193,8 +193,6 @@ class Experiment:
 
     def stored(self, full: bool = False) -> tuple[Run, ...]:
         """Return the shipped runs of a plan; `CompressionError` with the command that makes missing ones."""
-        from compedu.claims.store import read_runs
-
         found = read_runs(self.path).by_key if self.path.exists() else {}
         keys = [self.run_key(*cell) for cell in self.plan(full).cells()]
         if missing := sum(key not in found for key in keys):

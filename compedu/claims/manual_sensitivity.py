@@ -15,6 +15,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked, kernel_of
 from compedu.methods import FineTune, MagnitudePruning
+from compedu.methods.pruning.budgets import densities_in_proportion
 from compedu.methods.pruning.sensitivity import SPARSITIES
 
 BY_HAND, UNIFORM, NO_HAND = "by hand", "uniform", "scan, no hand"
@@ -27,7 +28,8 @@ BEFORE, AFTER, TRIALS = "accuracy before, %", "accuracy after, %", "trials"
 class Budgeted:
     """A network trained on glyphs for `epochs` over `images`, pruned to one `sparsity` of all weights, then retrained.
 
-    `trials` are those of the hand, beside its looks at every rule and the scan; `looked_at` are the validation images that it judges by.
+    `trials` are those of the hand, beside its looks at every rule and the scan; `looked_at` are the validation images
+    that it judges by.
     """
 
     network: str
@@ -48,22 +50,6 @@ class Budgeted:
         return glyphs(self.images, self.looked_at)
 
 
-def scaled_to(shares: Mapping[str, float], sizes: Mapping[str, int], density: float) -> dict[str, float]:
-    """Return densities in proportion to `shares`, at most 1, so that `density` of all weights is kept.
-
-    >>> scaled_to({"a": 1.0, "b": 4.0}, {"a": 100, "b": 100}, 0.5)
-    {'a': 0.2, 'b': 0.8}
-    """
-    full: set[str] = set()
-    while True:
-        left = density * sum(sizes.values()) - sum(sizes[name] for name in full)
-        free = sum(shares[name] * sizes[name] for name in shares if name not in full)
-        found = {name: 1.0 if name in full else shares[name] * left / free for name in shares}
-        if not (over := {name for name, value in found.items() if value > 1}):
-            return found
-        full |= over
-
-
 def tuned_by_hand(
     start: Mapping[str, float], sizes: Mapping[str, int], density: float, trials: int,
     score: Callable[[dict[str, float]], float],
@@ -73,13 +59,13 @@ def tuned_by_hand(
     One layer after the other gets twice its share, then half of it, at the others' expense, and what helps is kept;
     when a round of all layers helps no more, the steps become smaller.
     """
-    best, factor = scaled_to(start, sizes, density), 2.0
+    best, factor = densities_in_proportion(start, sizes, density), 2.0
     top, used = score(best), 1
     while used < trials:
         before = top
         for name in sizes:
             for change in (factor, 1 / factor):
-                tried = scaled_to({**best, name: best[name] * change}, sizes, density)
+                tried = densities_in_proportion({**best, name: best[name] * change}, sizes, density)
                 if used < trials:
                     reached, used = score(tried), used + 1
                     if reached > top:
@@ -162,8 +148,8 @@ MANUAL_SENSITIVITY = Experiment(
     "accuracies on 4,000 test images",
     arms=(
         Arm(UNIFORM, "`MagnitudePruning(sparsity=s)`", "one epoch", "0"),
-        Arm(BY_HAND, "`MagnitudePruning(sparsity={layer: ...})`, from the best of the other arms on, by validation accuracy",
-            "one epoch", "32, a look at each other arm, and 8 looks at each layer alone"),
+        Arm(BY_HAND, "`MagnitudePruning(sparsity={layer: ...})`, by validation accuracy, from the best other arm on",
+            "one epoch", "32 (quick: 16), a look at each other arm, and 8 looks at each layer alone"),
         *(
             Arm(name, f"`MagnitudePruning(sparsity=s, budget={rule!r})`", "one epoch", "0")
             for name, rule in RULES.items()
@@ -171,7 +157,7 @@ MANUAL_SENSITIVITY = Experiment(
         Arm(NO_HAND, "`MagnitudePruning(sparsity=s, budget='sensitivity')`", "one epoch",
             "0, and 8 looks at each layer alone"),
     ),
-    margin="a rule needs the hand if it falls short by more than 1 point of accuracy after equal retraining, averaged "
+    decides="a rule needs the hand if it falls short by more than 1 point of accuracy after equal retraining, averaged "
     "over the networks; a single rule that falls short by less refutes the claim, provided that uniform falls short by "
     "more",
     varies="the dense network: its first weights and the order of the images, in training and in retraining. The full "

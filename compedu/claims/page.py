@@ -43,7 +43,7 @@ def page(experiment: Experiment, sessions: Mapping[str, Sequence[Run]]) -> Page:
         f"> {experiment.claim}\n>\n> {experiment.source}",
         sentence(experiment, None if last is None else experiment.judge(last)),
         f"**Form.** The claim is {experiment.form}: {FORMS[experiment.form]}.  \n**Scope.** {experiment.scope}.  \n"
-        f"**What decides.** {experiment.margin}.  \n**Seeds.** A seed changes {experiment.varies}.  \n"
+        f"**What decides.** {experiment.decides}.  \n**Seeds.** A seed changes {experiment.varies}.  \n"
         f"**Effort.** Quick: {experiment.quick.seeds} seeds, {experiment.quick.takes} on one core; full: "
         f"{experiment.full.seeds} seeds, {experiment.full.takes}: `python -m compedu.claims {experiment.key} --full`.",
         "**Arms**\n\n" + table(

@@ -184,18 +184,18 @@ REGULARIZED_PRUNING = Experiment(
     "half a point of the dense one's accuracy on 4,000 test images",
     arms=(
         Arm(GRADUAL, "`GradualPruning(sparsity=0.9, budget='lamp', ramp=...)`", "counted", "3"),
-        Arm(NONE, "`RegularizedPruning(strength=0) | FineTune()`: half of the steps, one cut, the other half", "counted", "0"),
+        Arm(NONE, "`RegularizedPruning(strength=0) | FineTune()`: half of all steps, a cut, the rest", "counted", "0"),
         Arm(L1, "the same with `penalty='l1', step='subgradient', strength=...`", "counted", "3"),
         Arm(L2, "the same with `penalty='l2', step='subgradient', strength=...`", "counted", "3"),
         Arm(PROXIMAL, "the same with `penalty='l1', step='proximal', strength=...`", "counted", "3"),
     ),
-    margin="a penalty takes more if it needs over 1.5 times the steps of the same training and cut without one; the "
+    decides="a penalty takes more if it needs over 1.5 times the steps of the same training and cut without one; the "
     "claim names L1 and L2, so that both must. The cubic schedule differs from them in two things, the penalty and the "
     "single cut half-way, so that multiples of it are findings. Steps are read off a line between budgets of 2, 4, 8, "
     "... epochs; an arm that never comes close counts as twice the longest, which favours it",
     varies="the dense network: its first weights and the order of the images, in all training; the trials have a "
-    "network of their own. The full plan counts 24 seeds from 8 on, and was fixed before any of them was run: the first "
-    "8 served to find arms and numbers of seeds, and decided nothing",
+    "network of their own. The full plan counts 24 seeds from 8 on and was fixed before any of them was run; the first "
+    "8 served to choose the arms and the number of seeds, and decided nothing",
     changes="penalties from the first step of training on, which need no dense network first; a share other than half "
     "of the steps before the cut; stronger or weaker penalties than the three that were tried; plain gradient descent "
     "instead of AdamW; larger networks; budgets that are long enough for every seed to come close",

@@ -167,7 +167,7 @@ SMALLER_IS_NOT_FASTER = Experiment(
         Arm(CSR, "the same mask, run in compressed sparse rows", "0", "0"),
         Arm(REMOVED, "a share s of the hidden units taken out, dense layers of what is left", "0", "0"),
     ),
-    margin="the time must fall below 0.9 of the dense network's to count as faster; above, the claim holds. *Usually* "
+    decides="the time must fall below 0.9 of the dense network's to count as faster; above, the claim holds. *Usually* "
     "does not say for which pruning, so that it must hold for every way to run a pruned network and every range of "
     "zeros that is tried, each on the whole: the mean over sizes of layers",
     varies="the weights, and the process with its memory: each seed is timed in a process of its own",

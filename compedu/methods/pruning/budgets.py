@@ -60,15 +60,27 @@ def erdos_renyi_densities(shapes: Mapping[str, tuple[int, ...]], density: float)
     {'a': 0.07096774193548387, 'b': 0.3903225806451613}
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    raw = {name: sum(shape) / sizes[name] for name, shape in shapes.items()}
+    return densities_in_proportion({name: sum(shape) / sizes[name] for name, shape in shapes.items()}, sizes, density)
+
+
+def densities_in_proportion(
+    shares: Mapping[str, float], sizes: Mapping[str, int], density: float
+) -> dict[str, float]:
+    """Return densities in proportion to `shares`, at most 1, so that `density` of all weights is kept.
+
+    `sizes` are the layers' numbers of weights.
+
+    >>> densities_in_proportion({"a": 1.0, "b": 4.0}, {"a": 100, "b": 100}, 0.5)
+    {'a': 0.2, 'b': 0.8}
+    """
     kept, dense = density * sum(sizes.values()), set()
     while True:
         free = kept - sum(sizes[name] for name in dense)
-        weight = sum(raw[name] * sizes[name] for name in shapes if name not in dense)
+        weight = sum(shares[name] * sizes[name] for name in sizes if name not in dense)
         factor = free / weight if weight else 0.0
-        over = {name for name in shapes if name not in dense and factor * raw[name] > 1}
+        over = {name for name in sizes if name not in dense and factor * shares[name] > 1}
         if not over:
-            return {name: 1.0 if name in dense else factor * raw[name] for name in shapes}
+            return {name: 1.0 if name in dense else factor * shares[name] for name in sizes}
         dense |= over
 
 
