@@ -297,9 +297,13 @@ def test_a_penalty_that_leaves_nothing_is_refused_by_name(groups):
         StructuredSparsity(groups=groups, strength=1e4, epochs=1)(ce.trained("lenet5", "digits"), few(64))
 
 
-def test_too_much_of_a_common_ranking_is_refused_by_name():
-    with pytest.raises(CompressionError, match=r"StructuredSparsity\(.*would remove 569 of 570.*lower the sparsity"):
-        StructuredSparsity(sparsity=0.999, budget="global", epochs=1)(ce.trained("lenet5", "digits"), few(64))
+@pytest.mark.parametrize("groups, removed", [("filters", "569 of 570"), ("channels", "569 of 570"), ("shapes", "1823 of 1825")])
+def test_too_much_of_a_common_ranking_is_refused_by_name_before_training(groups, removed):
+    steps, method = [], StructuredSparsity(groups=groups, sparsity=0.999, budget="global", epochs=1)
+    refused = pytest.raises(CompressionError, match=rf"StructuredSparsity\(.*would remove {removed}.*lower the sparsity")
+    with listening(steps.append), refused:
+        method(ce.trained("lenet5", "digits"), few(64))
+    assert steps == []
 
 
 def test_layers_that_stay_are_named_with_the_reason():

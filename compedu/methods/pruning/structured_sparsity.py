@@ -106,6 +106,13 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         except ValueError as error:
             raise CompressionError(f"{self!r} {error}; lower the sparsity") from error
 
+    def weakest_when_trained(
+        self, task: Task, groups: Groups, names: Sequence[str], sizes: Sequence[int]
+    ) -> list[list[int]]:
+        """Train under the penalty; return the places that go in each of the layers called `names`, of `sizes` groups."""
+        self.weakest(names, [torch.ones(size) for size in sizes])  # what sizes alone forbid is refused before training
+        return self.weakest(names, self.trained_scores(task, groups).split(list(sizes)))
+
     # Groups that leave the network
 
     def remove(self, task: Task) -> nn.Module:
@@ -116,8 +123,8 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         task.refuse_if_nothing_done(len(found))
         geometries = {name: Geometry.of(layer) for name, layer in chosen.items()}
         names, sizes = zip(*((group.name, group.size) for group in found))
-        scores = self.trained_scores(task, channel_groups(found, geometries, roles))
-        removal = dict(zip(names, self.weakest(names, scores.split(sizes))))
+        groups = channel_groups(found, geometries, roles)
+        removal = dict(zip(names, self.weakest_when_trained(task, groups, names, sizes)))
         task.removed += [Removed(repr(self), name, tuple(sorted(gone))) for name, gone in removal.items() if gone]
         smaller = channels.remove(task.model, removal)
         named = {skipped.layer for skipped in task.skipped}
@@ -154,7 +161,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         label = column_labels if self.groups == "shapes" else layer_labels
         labels = {name: label(geometry) for name, geometry in geometries.items()}
         groups, counts = labelled_groups(labels, geometries)
-        kept = self.kept(list(layers), self.trained_scores(task, groups), counts)
+        kept = self.kept(task, groups, list(layers), counts)
         for name, label in groups.labels.items():
             drop(task.model.get_submodule(name), kept[label])
         return task.model
@@ -172,13 +179,15 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
             task.refuse_if_nothing_done(len(layers))
         return layers
 
-    def kept(self, names: Sequence[str], scores: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return which groups stay, (count,) boolean."""
-        kept = scores > 0
+    def kept(self, task: Task, groups: Groups, names: Sequence[str], counts: Sequence[int]) -> Tensor:
+        """Train under the penalty; return which groups stay, (count,) boolean."""
         if self.groups == "layers":
+            scores = self.trained_scores(task, groups)
+            kept = scores > 0
             kept[smallest(scores, math.floor(Fraction(str(self.sparsity)) * len(scores)))] = False
             return kept
-        for piece, gone in zip(kept.split(list(counts)), self.weakest(names, scores.split(list(counts)))):
+        kept = torch.ones(groups.count, dtype=torch.bool)
+        for piece, gone in zip(kept.split(list(counts)), self.weakest_when_trained(task, groups, names, counts)):
             piece[gone] = False
         return kept
 
