@@ -146,3 +146,14 @@ def test_shares_are_scaled_to_the_density_that_is_asked_for():
     found = densities_in_proportion({"a": 3.0, "b": 1.0, "c": 50.0}, sizes, 0.2)
     assert sum(found[name] * sizes[name] for name in sizes) == pytest.approx(0.2 * 1110)
     assert found["c"] == 1.0 and found["a"] == pytest.approx(3 * found["b"])
+
+
+def test_lamp_sees_the_size_of_a_saliency_not_its_square():
+    """With one curvature for all weights, the saliency of Optimal Brain Damage ranks as magnitude does; so must LAMP."""
+    model = ce.build("lenet300(width=0.1)", seed=1)
+    damage, magnitude = (cls(sparsity=0.9, budget="lamp") for cls in (ce.OptimalBrainDamage, ce.MagnitudePruning))
+    scores = {name: model.get_submodule(name).weight.detach().abs() for name in ("fc1", "fc2", "fc3")}
+    layers = {name: model.get_submodule(name) for name in scores}
+    by_saliency = damage.masks(None, layers, {name: 0.5 * score**2 for name, score in scores.items()})
+    by_size = magnitude.masks(None, layers, scores)
+    assert all(torch.equal(by_saliency[name], by_size[name]) for name in scores)

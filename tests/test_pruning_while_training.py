@@ -70,17 +70,6 @@ def test_gates_of_different_layers_and_draws_are_drawn_apart():
     assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()) < 0.1
 
 
-def test_lamp_sees_the_size_of_a_saliency_not_its_square():
-    """With one curvature for all weights, the saliency of Optimal Brain Damage ranks as magnitude does; so must LAMP."""
-    model = ce.build("lenet300(width=0.1)", seed=1)
-    damage, magnitude = ce.OptimalBrainDamage(sparsity=0.9, budget="lamp"), ce.MagnitudePruning(sparsity=0.9, budget="lamp")
-    scores = {name: model.get_submodule(name).weight.detach().abs() for name in ("fc1", "fc2", "fc3")}
-    layers = {name: model.get_submodule(name) for name in scores}
-    by_saliency = damage.masks(None, layers, {name: 0.5 * score**2 for name, score in scores.items()})
-    by_size = magnitude.masks(None, layers, scores)
-    assert all(torch.equal(by_saliency[name], by_size[name]) for name in scores)
-
-
 @pytest.mark.parametrize("images", [16, 256])
 def test_the_surgeon_operates_with_the_least_damping_that_is_allowed(images):
     result = ce.OptimalBrainSurgeon(sparsity=0.9, damping=1e-8, calibration_images=images)(*ce.load("lenet300", "digits"))
