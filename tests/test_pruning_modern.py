@@ -12,10 +12,10 @@ from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Geometry, Masked
 from compedu.methods import HardConcretePruning, LotteryTicket, MovementPruning
-from compedu.methods.pruning.gradual import cubic_sparsity
 from compedu.methods.pruning.hard_concrete import GATE_RATE, Gated, hard_concrete, open_probability, settled
 from compedu.methods.pruning.lottery_ticket import wind_back
 from compedu.methods.pruning.movement import Moving
+from compedu.methods.pruning.schedules import cubic_sparsity
 from compedu.networks import build
 from compedu.training import Recipe, counted, fit, listening
 
@@ -368,7 +368,7 @@ def test_draws_have_the_format_of_the_gates_and_lie_between_0_and_1(dtype):
 def test_movement_chooses_within_the_mask_in_any_format(dtype):
     layer = Moving(masked([[1.0, 2.0, 3.0, 4.0]], [[True, True, True, False]])).to(dtype)
     layer.scores.copy_(torch.tensor([[-3.0, -1.0, -2.0, 5.0]]))
-    MovementPruning(sparsity=0.5).choose(None, {"a": layer}, 1.0)
+    MovementPruning(sparsity=0.5).prune(None, {"a": layer}, lambda final: final)
     assert layer.mask.tolist() == [[False, True, True, False]]
 
 

@@ -11,8 +11,7 @@ from compedu.errors import CompressionError
 from compedu.methods import (
     BiasedWeightDecay, FineTune, GradualPruning, IterativePruning, MagnitudePruning, MovementPruning, RegularizedPruning,
 )  # fmt: skip
-from compedu.methods.pruning.gradual import cubic_sparsity
-from compedu.methods.pruning.iterative import geometric_sparsity
+from compedu.methods.pruning.schedules import cubic_sparsity, geometric_sparsity
 from compedu.training import listening
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
@@ -121,3 +120,21 @@ def test_a_sparsity_that_empties_a_layer_in_the_end_is_refused_before_training(c
     with listening(steps.append), pytest.raises(CompressionError, match="would leave no weight in conv1 .*lower the sparsity"):
         cls(epochs=1, sparsity=sparsity, budget=budget)(ce.trained("lenet5", "digits"), few(320))
     assert steps == []
+
+
+@pytest.mark.parametrize("cls, budget", [
+    (GradualPruning, "global"), (GradualPruning, "lamp"), (IterativePruning, "lamp"), (MovementPruning, "global"),
+    (RegularizedPruning, "lamp"),
+])  # fmt: skip
+def test_fewer_weights_than_layers_are_refused_before_training(cls, budget):
+    steps, size = [], 500 + 25_000 + 400_000 + 5_000
+    message = r"would leave 3 of 430,500 weights, fewer than the 4 layers conv1, .*must be at most 0\.999990708"
+    with listening(steps.append), pytest.raises(CompressionError, match=message):
+        cls(epochs=1, sparsity=1 - 3 / size, budget=budget)(ce.trained("lenet5", "digits"), few(320))
+    assert steps == []
+
+
+def test_as_many_weights_as_layers_are_allowed():
+    method = GradualPruning(epochs=1, sparsity=0.999990708, budget="lamp")
+    result = method(ce.trained("lenet5", "digits"), few(64))
+    assert [int(result.get_submodule(name).mask.sum()) for name in LAYERS] == [1, 1, 1, 1]

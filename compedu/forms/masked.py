@@ -42,6 +42,11 @@ class Masked(Form):
         return cls(geometry, weight, mask, parts.get("bias"))
 
 
+def mask_of(layer: nn.Module) -> Tensor:
+    """Return which weights of a layer or form are there, boolean, of the kernel's shape: all, unless it is masked."""
+    return layer.mask if isinstance(layer, Masked) else torch.ones(Geometry.of(layer).shape, dtype=torch.bool)
+
+
 def positions(mask: Tensor) -> dict[str, Part]:
     """Return the part that tells which places of a kernel `mask` keeps; nothing when it keeps all."""
     if bool(mask.all()):

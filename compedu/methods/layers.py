@@ -120,3 +120,10 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
         layer.act = before.act
     replace_module(model, before, layer.train(model.training))
     return model
+
+
+def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Put each of `layers` in the place of the one of its name, as `replace_layer` does; return the model."""
+    for name, layer in layers.items():
+        model = replace_layer(model, name, layer)
+    return model

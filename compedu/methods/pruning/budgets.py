@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.knobs import value_for
 from compedu.methods.method import Method, Task
@@ -95,8 +96,19 @@ def refuse_mapping_unless_uniform(method: Method) -> None:
 def refuse_emptying(
     task: Task, layers: Mapping[str, Masked], budget: str, sparsity: float | Mapping[str, float]
 ) -> None:
-    """Raise `CompressionError` before training where a budget that looks at sizes alone would empty one of `layers`."""
+    """Raise `CompressionError` before training where sizes alone tell that one of `layers` would be emptied.
+
+    "uniform" and "erdos-renyi" look at nothing else; "global" and "lamp" must leave as many weights as there are layers.
+    """
+    present = {name: layer.mask.float() for name, layer in layers.items()}
     if budget in ("uniform", "erdos-renyi"):
-        present = {name: layer.mask.float() for name, layer in layers.items()}
         for name, mask in budget_masks(budget, present, sparsity).items():
             refuse_empty(task, name, mask)
+        return
+    size = sum(mask.numel() for mask in present.values())
+    if size - round(sparsity * size) < len(present):
+        raise CompressionError(
+            f"{task.method!r} would leave {size - round(sparsity * size)} of {size:,} weights, fewer than the "
+            f"{len(present)} layers {', '.join(present)}, so that some would have none; the sparsity must be at most "
+            f"{(size - len(present)) / size:.9g}, or exclude layers, as with layers='-{next(iter(present))}'"
+        )

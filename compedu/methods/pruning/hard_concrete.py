@@ -11,9 +11,9 @@ from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.layers import replace_layer
+from compedu.methods.layers import replace_layers
 from compedu.methods.method import Task
-from compedu.methods.pruning.masks import masked_layers
+from compedu.methods.pruning.masks import masked_layers, prunable
 from compedu.methods.training_method import TrainingMethod
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the ends to which gates are stretched: section 4 of the paper
@@ -106,21 +106,18 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Train the gates with the weights, then leave plain masked layers behind."""
-        layers = {}
-        for index, (name, layer) in enumerate(masked_layers(task, 0.0).items()):
-            layers[name] = Gated(layer, self.start, self.seed * 1_000_003 + index * 2**32)
-            task.model = replace_layer(task.model, name, layers[name])
+        masked, seed = masked_layers(task, prunable(task)), self.seed * 1_000_003
+        layers = {name: Gated(masked[name], self.start, seed + index * 2**32) for index, name in enumerate(masked)}
         count = sum(int(layer.mask.sum()) for layer in layers.values())
 
         def penalty(model: nn.Module) -> Tensor:
             return self.strength / count * sum(layer.expected() for layer in layers.values())
 
-        model = self.train(task.model, task.data, penalty=penalty)
-        for name, layer in layers.items():
-            final = layer.final()
-            self.refuse_shut(name, final.mask)
-            model = replace_layer(model, name, final)
-        return model
+        model = self.train(replace_layers(task.model, layers), task.data, penalty=penalty)
+        final = {name: layer.final() for name, layer in layers.items()}
+        for name, layer in final.items():
+            self.refuse_shut(name, layer.mask)
+        return replace_layers(model, final)
 
     def refuse_shut(self, name: str, mask: Tensor) -> None:
         """Raise `CompressionError` for a layer of which every gate is shut."""

@@ -12,17 +12,9 @@ from compedu.graph.trace import layer_calls, only_consumer, trace
 from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
 from compedu.methods.pruning.scheduled import ScheduledPruning
+from compedu.methods.pruning.schedules import geometric_sparsity
 from compedu.methods.training_method import TrainingMethod
 from compedu.training import Recipe
-
-
-def geometric_sparsity(final: float, rounds_done: int, rounds: int) -> float:
-    """Return the sparsity after some of `rounds`, each of which takes the same share of what is left.
-
-    >>> round(geometric_sparsity(0.84, 1, 2), 12)
-    0.6
-    """
-    return final if rounds_done == rounds else 1 - (1 - final) ** (rounds_done / rounds)
 
 
 @method
@@ -38,7 +30,7 @@ class IterativePruning(ScheduledPruning):
 
     sparsity: float = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
-    rounds: int = knob(3, "how often is pruned and retrained", low=1, tour=(1, 10))
+    rounds: int = knob(3, "rounds of pruning and retraining", low=1, tour=(1, 10))
     epochs: int = inherited(TrainingMethod, "epochs", default=3, help="passes over the training images in each round")
 
     @property
@@ -68,7 +60,7 @@ class IterativePruning(ScheduledPruning):
 def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.Module, tuple[float, Masked, float]]:
     """Return the dropouts whose output one of `layers` alone reads: the strength, the layer, the share that it keeps now.
 
-    None where the network cannot be traced: there, dropout keeps its strength.
+    Empty where the network cannot be traced: there, dropout keeps its strength.
     """
     try:
         calls = layer_calls(trace(model))

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Task
-from compedu.methods.pruning.iterative import geometric_sparsity
-from compedu.methods.pruning.masks import masked_layers
 from compedu.methods.pruning.scheduled import ScheduledPruning
+from compedu.methods.pruning.schedules import geometric_sparsity
 from compedu.methods.training_method import FromScratch
 from compedu.networks import build
 from compedu.training import counted
@@ -23,7 +22,7 @@ def wind_back(model: nn.Module, state: dict[str, Tensor]) -> None:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Masked)}
     model.load_state_dict(state | {f"{name}.mask": layer.mask.clone() for name, layer in layers.items()})
     for layer in layers.values():
-        layer.weight.data.mul_(layer.mask)
+        layer.clear()
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -53,7 +52,7 @@ class LotteryTicket(ScheduledPruning):
     rewind: float = knob(
         0.0, "share of the first training to whose end weights are rewound", low=0, high=1, open="high", tour=(0, 0.5)
     )
-    rounds: int = knob(3, "how often is pruned and trained again", low=1, tour=(1, 10))
+    rounds: int = knob(3, "rounds of pruning and training again", low=1, tour=(1, 10))
     epochs: int = inherited(FromScratch, "epochs", help="passes over the training images, first and in each round")
     lr: float = inherited(FromScratch, "lr")
     shift: int = inherited(FromScratch, "shift")

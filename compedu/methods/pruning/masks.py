@@ -1,13 +1,13 @@
 """Masks: which weights stay, by score; how a mask is put on a layer, and how it is tightened while training."""
 
 import math
-from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
-from compedu.forms import Form, Geometry, Masked, kernel_of
+from compedu.forms import Form, Geometry, Masked, kernel_of, mask_of
 from compedu.knobs import value_for
 from compedu.methods.layers import NO_VALUE, replace_layer
 from compedu.methods.method import Task
@@ -59,7 +59,7 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
         if name not in masks:
             task.skip(name, NO_VALUE)
             continue
-        mask = masks[name] & layer.mask if isinstance(layer, Masked) else masks[name]
+        mask = masks[name] & mask_of(layer)
         refuse_empty(task, name, mask)
         form = Masked(Geometry.of(layer), kernel_of(layer), mask, layer.bias)
         task.model = replace_layer(task.model, name, form)
@@ -67,12 +67,21 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
     return task.model
 
 
-def masked_layers(task: Task, sparsity: float | Mapping[str, float]) -> dict[str, Masked]:
-    """Put a mask that keeps everything on each layer that `sparsity` has a value for; return these layers by name."""
-    layers = prunable(task)
-    shapes = {name: Geometry.of(layer).shape for name, layer in layers.items() if value_for(sparsity, name) is not None}
-    with_masks(task, layers, {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()})
-    return {name: task.model.get_submodule(name) for name in shapes}
+def layers_with_value(task: Task, layers: dict[str, nn.Module], value: Any) -> dict[str, nn.Module]:
+    """Return those of `layers` that a per-layer `value` says something about; the others are skipped by name."""
+    given = {}
+    for name, layer in layers.items():
+        if value_for(value, name) is None:
+            task.skip(name, NO_VALUE)
+        else:
+            given[name] = layer
+    return given
+
+
+def masked_layers(task: Task, layers: dict[str, nn.Module]) -> dict[str, Masked]:
+    """Put a mask that keeps all that is there on each of `layers`, in the task's network; return them by name."""
+    with_masks(task, layers, {name: mask_of(layer) for name, layer in layers.items()})
+    return {name: task.model.get_submodule(name) for name in layers}
 
 
 def tighten(task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:

@@ -1,20 +1,16 @@
 """Movement pruning: weights that move away from zero while training stay, however small they are."""
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from compedu.forms import Masked
-from compedu.knobs import inherited, method, value_for
-from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.layers import replace_layer
+from compedu.knobs import inherited, method
+from compedu.methods.layers import replace_layers
 from compedu.methods.method import Task
-from compedu.methods.pruning.budgets import budget_masks, refuse_emptying, refuse_mapping_unless_uniform
-from compedu.methods.pruning.gradual import GradualPruning, cubic_sparsity
-from compedu.methods.pruning.masks import masked_layers, refuse_empty
-from compedu.methods.pruning.scheduled import ScheduledPruning
-from compedu.methods.training_method import TrainingMethod
+from compedu.methods.pruning.masks import refuse_empty
+from compedu.methods.pruning.scheduled import RampedPruning
 
 
 class Moving(Masked):
@@ -46,7 +42,7 @@ class Moving(Masked):
 
 
 @method
-class MovementPruning(SelectiveMethod, TrainingMethod):
+class MovementPruning(RampedPruning):
     r"""Keep the weights that move away from zero while training: what counts is the direction, not the size.
 
     $S_{ij} = -\sum_t w_{ij}\,\partial L/\partial w'_{ij}$ with $w' = m\,w$; the $n$ largest scores make the mask $m$,
@@ -56,42 +52,26 @@ class MovementPruning(SelectiveMethod, TrainingMethod):
     Paper: Sanh, Wolf, Rush 2020, Movement pruning: adaptive sparsity by fine-tuning, arXiv:2005.07683, section 4.
     """
 
-    topic: ClassVar[str] = "pruning"
+    sparsity: float = inherited(RampedPruning, "sparsity")
+    budget: str = inherited(RampedPruning, "budget", choices=("uniform", "global"))
+    ramp: float = inherited(RampedPruning, "ramp")
+    every: int = inherited(RampedPruning, "every", help="training steps from one choice of masks to the next")
 
-    sparsity: float = inherited(ScheduledPruning, "sparsity")
-    budget: str = inherited(ScheduledPruning, "budget", choices=("uniform", "global"))
-    ramp: float = inherited(GradualPruning, "ramp")
-    every: int = inherited(GradualPruning, "every", help="training steps from one choice of masks to the next")
+    def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
+        """Train, choose the masks anew along the ramp, and leave plain masked layers behind."""
+        moving = {name: Moving(layer) for name, layer in layers.items()}
+        model = replace_layers(task.model, moving)
+        model = self.train(model, task.data, after_step=self.along_ramp(task, moving))
+        return replace_layers(model, {name: layer.final() for name, layer in moving.items()})
 
-    def __post_init__(self):
-        super().__post_init__()
-        refuse_mapping_unless_uniform(self)
-
-    def compress(self, task: Task) -> nn.Module:
-        """Train, choose the masks anew every few steps, and leave plain masked layers behind."""
-        layers = {name: Moving(layer) for name, layer in masked_layers(task, self.sparsity).items()}
-        refuse_emptying(task, layers, self.budget, self.sparsity)
-        for name, layer in layers.items():
-            task.model = replace_layer(task.model, name, layer)
-        last = max(1, round(self.ramp * self.recipe.steps(len(task.data.x_train))))
-
-        def after_step(model: nn.Module, step: int) -> None:
-            done = step + 1
-            if done == last or (done < last and done % self.every == 0):
-                self.choose(task, layers, done / last)
-
-        model = self.train(task.model, task.data, after_step=after_step)
-        for name, layer in layers.items():
-            model = replace_layer(model, name, layer.final())
-        return model
-
-    def choose(self, task: Task, layers: dict[str, Moving], progress: float) -> None:
-        """Set the masks to the highest scores, as many as the schedule leaves."""
+    def scores(self, layers: Mapping[str, Moving]) -> dict[str, Tensor]:
+        """Return how far each weight moved away from zero; weights that were gone before come first."""
         lowest = {name: torch.finfo(layer.scores.dtype).min for name, layer in layers.items()}
-        scores = {name: layer.scores.masked_fill(~layer.allowed, lowest[name]) for name, layer in layers.items()}
-        targets = {name: cubic_sparsity(value_for(self.sparsity, name), progress) for name in layers}
-        now = targets if self.budget == "uniform" else next(iter(targets.values()))
-        for name, mask in budget_masks(self.budget, scores, now).items():
+        return {name: layer.scores.masked_fill(~layer.allowed, lowest[name]) for name, layer in layers.items()}
+
+    def set_masks(self, task: Task, layers: dict[str, Moving], masks: dict[str, Tensor]) -> None:
+        """Set `masks`, whatever they were: a weight may come back."""
+        for name, mask in masks.items():
             mask = mask & layers[name].allowed
             refuse_empty(task, name, mask)
             layers[name].mask.copy_(mask)

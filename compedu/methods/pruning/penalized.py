@@ -13,7 +13,7 @@ from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.method import Task
 from compedu.methods.pruning.budgets import BUDGETS, budget_masks, refuse_emptying
-from compedu.methods.pruning.masks import masked_layers, tighten
+from compedu.methods.pruning.masks import masked_layers, prunable, tighten
 from compedu.methods.pruning.weight_pruning import WeightPruning
 from compedu.methods.training_method import TrainingMethod
 from compedu.training import Recipe
@@ -50,7 +50,7 @@ class PenalizedPruning(SelectiveMethod, TrainingMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Train the selected layers under the penalty, then mask them."""
-        layers = masked_layers(task, self.sparsity)
+        layers = masked_layers(task, prunable(task))
         refuse_emptying(task, layers, self.budget, self.sparsity)
         model = self.train(task.model, task.data, **self.hooks(task, layers))
         weights = {name: layer.dense() for name, layer in layers.items()}

@@ -4,21 +4,25 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from compedu.forms import Masked
-from compedu.knobs import inherited, method
+from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.method import Task
 from compedu.methods.pruning.budgets import BUDGETS, budget_masks, refuse_emptying, refuse_mapping_unless_uniform
-from compedu.methods.pruning.masks import masked_layers, tighten
+from compedu.methods.pruning.masks import layers_with_value, masked_layers, prunable, tighten
+from compedu.methods.pruning.schedules import cubic_sparsity, ramp_hook
 from compedu.methods.pruning.weight_pruning import WeightPruning
 from compedu.methods.training_method import TrainingMethod
 
 
 @method
 class ScheduledPruning(SelectiveMethod, TrainingMethod):
-    """Magnitude pruning in small portions while the network trains; a subclass says when, and how far."""
+    """Pruning in small portions while the network trains; a subclass says when, and how far.
+
+    Magnitude decides which weights go, and what has gone stays away, where a subclass says nothing else.
+    """
 
     topic: ClassVar[str] = "pruning"
 
@@ -33,7 +37,7 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Put masks on the selected layers, then train while they are tightened."""
-        layers = masked_layers(task, self.sparsity)
+        layers = masked_layers(task, layers_with_value(task, prunable(task), self.sparsity))
         refuse_emptying(task, layers, self.budget, self.sparsity)
         return self.train_and_prune(task, layers)
 
@@ -42,8 +46,36 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
         """Train the task's network and call `prune` where the schedule says so."""
 
     def prune(self, task: Task, layers: dict[str, Masked], present: Callable[[float], float]) -> None:
-        """Tighten the masks: `present` maps a final sparsity to the one that the schedule has reached."""
+        """Set the masks anew: `present` maps a final sparsity to the one that the schedule has reached."""
         target = self.sparsity
         now = {name: present(s) for name, s in target.items()} if isinstance(target, Mapping) else present(target)
-        scores = {name: layer.dense().detach().abs() for name, layer in layers.items()}
-        tighten(task, layers, budget_masks(self.budget, scores, now))
+        self.set_masks(task, layers, budget_masks(self.budget, self.scores(layers), now))
+
+    def scores(self, layers: Mapping[str, Masked]) -> dict[str, Tensor]:
+        """Return for each layer the score of each weight, of the kernel's shape; the lowest go first."""
+        return {name: layer.dense().detach().abs() for name, layer in layers.items()}
+
+    def set_masks(self, task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:
+        """Take away what `masks` drop."""
+        tighten(task, layers, masks)
+
+
+@method
+class RampedPruning(ScheduledPruning):
+    """Pruning every few steps, along a cubic curve; a subclass trains with the hook that `along_ramp` gives."""
+
+    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    budget: str = inherited(ScheduledPruning, "budget")
+    ramp: float = knob(
+        0.6, "share of the training after which the final sparsity is reached", low=0, high=1, open="low", tour=(0.1, 1)
+    )
+    every: int = knob(10, "training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps")
+
+    def along_ramp(self, task: Task, layers: dict[str, Masked]) -> Callable[[nn.Module, int], None]:
+        """Return the hook of `fit` that prunes `layers` along the ramp (Zhu, Gupta 2017, arXiv:1710.01878, equation 1)."""
+        last = max(1, round(self.ramp * self.recipe.steps(len(task.data.x_train))))
+
+        def prune(progress: float) -> None:
+            self.prune(task, layers, lambda final: cubic_sparsity(final, progress))
+
+        return ramp_hook(prune, last, self.every)
