@@ -104,6 +104,11 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     return scores
 
 
+def refuse_misfit(model: nn.Module, data: Dataset) -> None:
+    """Raise the `CompressionError` of `scores_of` where `model` and the images of `data` do not fit."""
+    scores_of(model, data.example, data)
+
+
 def shape_of(outputs: object) -> str:
     """Return in words what a network returned: the shapes of tensors, the types of anything else."""
     if isinstance(outputs, (tuple, list)):

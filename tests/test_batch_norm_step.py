@@ -10,6 +10,7 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.methods import BatchNormReestimation, FilterPruning
 from compedu.methods.calibration import calibration_set
+from compedu.methods.hooks import hooked
 from compedu.methods.training.batch_norm import population
 from compedu.networks import build
 
@@ -137,3 +138,22 @@ def test_a_norm_that_sees_one_value_a_channel_is_refused_by_name():
         STEP(model, data)
     several = small(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
     assert STEP(several, data)[1].running_var.min() > 0  # one image with many positions is enough
+
+
+def test_hooks_see_each_call_may_replace_what_passes_and_are_gone_afterwards_also_after_an_error():
+    model, seen = nn.Sequential(nn.Linear(3, 2, bias=False), nn.ReLU()), []
+    layers, x = {"first": model[0], "second": model[1]}, torch.ones(1, 3)
+
+    def before(name, layer, inputs):
+        seen.append((name, layer, tuple(inputs[0].shape)))
+        return (2 * inputs[0],) if name == "first" else None
+
+    def after(name, layer, inputs, output):
+        return output + 1 if name == "second" else None
+
+    with hooked(layers, before=before, after=after):
+        assert torch.equal(model(x), torch.relu(model[0].weight.sum(1) * 2)[None] + 1) and len(seen) == 2
+    assert seen == [("first", model[0], (1, 3)), ("second", model[1], (1, 2))]
+    with pytest.raises(RuntimeError), hooked(layers, before=before, after=after):
+        model(torch.ones(1, 4))
+    assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in model)

@@ -119,6 +119,11 @@ class Form(nn.Module, ABC):
         return f"{self.geometry.kind} {tuple(self.geometry.shape)}"
 
 
+def precise(tensor: Tensor) -> Tensor:
+    """Return `tensor` in single precision or better: squares and sums of half-precision numbers vanish or overflow."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def kernel_of(layer: nn.Module) -> Tensor:
     """Return the dense kernel of an ordinary layer or of a form."""
     return layer.dense() if isinstance(layer, Form) else layer.weight

@@ -6,7 +6,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import scores_of
+from compedu.evaluation import refuse_misfit
 from compedu.forms import Masked
 from compedu.knobs import knob, method
 from compedu.methods.method import Method
@@ -36,11 +36,12 @@ class TrainingMethod(Method):
     def train(self, model: nn.Module, data: Dataset, **hooks: Any) -> nn.Module:
         """Train `model` in place and return it; `hooks` are those of `compedu.training.fit`.
 
-        Raises `CompressionError` for a network without parameters and for images that do not fit it.
+        Weights outside the masks of masked layers are zero in the end. Raises `CompressionError` for a network without
+        parameters and for images that do not fit it.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise CompressionError(f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable")
-        scores_of(model.eval(), data.example, data)
+        refuse_misfit(model.eval(), data)
         fit(model, data, self.recipe, **hooks)
         for layer in [module for module in model.modules() if isinstance(module, Masked)]:
             layer.clear()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import scores_of
 from compedu.methods.calibration import calibration_set
+from compedu.methods.hooks import hooked
 
 BATCH = 64
 BINS = 2048  # of the histogram of each layer's inputs: a step of 8-bit codes is eight bins wide
@@ -61,13 +62,6 @@ def watch(
     note: Callable[[str, Tensor], None],
 ) -> None:
     """Run `model` over `batches` and call `note(name, input)` for each call of one of `layers`."""
-    hooks = [
-        layer.register_forward_pre_hook(lambda module, inputs, name=name: note(name, inputs[0]))
-        for name, layer in layers.items()
-    ]
-    try:
+    with hooked(layers, before=lambda name, layer, inputs: note(name, inputs[0])):
         for batch in batches:
             scores_of(model, batch, data)
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.errors import CompressionError
-from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of
+from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of, mask_of, precise
 from compedu.graph import fold_batch_norm
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
@@ -129,10 +129,9 @@ class LinearQuantization(LayerMethod):
     def compress_layer(self, name: str, layer: nn.Module) -> Coded:
         """Return the layer with rounded weights; a mask stays."""
         bits, geometry, kernel = given_value(self.bits, name), Geometry.of(layer), kernel_of(layer).detach()
-        mask = layer.mask if isinstance(layer, Masked) else torch.ones_like(kernel, dtype=torch.bool)
+        mask = mask_of(layer)
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
-        precise = rows.to(torch.promote_types(rows.dtype, torch.float32))  # sums of half-precision numbers overflow
-        scale = self.scale_of(precise, mask.reshape(rows.shape), bits)
+        scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)
         shape = () if self.scales == "tensor" else geometry.per_output
         return Coded(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
 

@@ -1,7 +1,6 @@
 """Batch-norm re-estimation: after surgery, the means and variances of all batch norms are measured anew."""
 
 import math
-from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,8 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.errors import CompressionError
 from compedu.evaluation import scores_of
+from compedu.forms import precise
 from compedu.knobs import knob, method
 from compedu.methods.calibration import calibration_set
+from compedu.methods.hooks import hooked
 from compedu.methods.method import Method, Task
 
 
@@ -21,8 +22,7 @@ def population(x: Tensor) -> tuple[Tensor, Tensor]:
     >>> population(torch.tensor([[1.0], [3.0]]))
     (tensor([2.]), tensor([1.]))
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    variance, mean = torch.var_mean(x, [dim for dim in range(x.ndim) if dim != 1], correction=0)
+    variance, mean = torch.var_mean(precise(x), [dim for dim in range(x.ndim) if dim != 1], correction=0)
     return mean, variance
 
 
@@ -54,12 +54,8 @@ class BatchNormReestimation(Method):
         """Set the running statistics of every batch norm that runs once, in the order in which they run."""
         norms = self.norms(task)
         task.refuse_if_nothing_done(len(norms))
-        hooks = [norm.register_forward_pre_hook(partial(self.measure, name)) for name, norm in norms.items()]
-        try:
+        with hooked(norms, before=self.measure):
             scores_of(task.model, calibration_set(task.data, self.calibration_images)[0], task.data)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return task.model
 
     def norms(self, task: Task) -> dict[str, nn.Module]:
@@ -67,15 +63,11 @@ class BatchNormReestimation(Method):
         norms = {name: module for name, module in task.model.named_modules() if isinstance(module, _BatchNorm)}
         uses = dict.fromkeys(norms, 0)
 
-        def count(name: str) -> None:
+        def count(name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             uses[name] += 1
 
-        hooks = [norm.register_forward_pre_hook(lambda *_, name=name: count(name)) for name, norm in norms.items()]
-        try:
+        with hooked(norms, before=count):
             scores_of(task.model, task.data.example, task.data)
-        finally:
-            for hook in hooks:
-                hook.remove()
         if not norms:
             task.skip("(network)", "has no batch norm")
         for name, norm in norms.items():
