@@ -17,15 +17,15 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, OptimalBrainDamage, OptimalBrainSurgeon
+from compedu.methods.calibration import calibration_set
 from compedu.methods.pruning import curvature as module
 from compedu.methods.pruning import layer_hessians as layer_hessians_module
 from compedu.methods.pruning.brain_damage import saliencies
 from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
 from compedu.methods.pruning.layer_hessians import layer_hessians
-from compedu.methods.pruning.second_order import drawn_images
+from compedu.methods.pruning.second_order import SecondOrderPruning
 from compedu.methods.pruning.surgery import (
-    damped, damped_inverse, inverse_by_recursion, make_up_for, operate_on_network, remove_greedily, surgeon_saliencies,
-    surgeon_update, without_weight,
+    damped, damped_inverse, make_up_for, operate_on_network, remove_greedily, surgeon_saliencies, surgeon_update,
 )  # fmt: skip
 from compedu.networks.shipped import trained
 
@@ -106,7 +106,7 @@ def test_gauss_newton_is_that_of_the_jacobian_where_the_network_is_curved(name):
 
 def test_fisher_is_the_mean_square_of_the_gradients_of_single_images():
     model, (x, y) = small(), images()
-    found = curvature_diagonals(model, layers_of(model), x, y, "fisher")
+    found = curvature_diagonals(model, layers_of(model), x, y, "empirical-fisher")
     for name in LAYERS:
         squares = 0
         for one, label in zip(x, y):
@@ -120,11 +120,11 @@ def test_sampled_labels_give_gauss_newton_on_average():
     model, (x, _) = small(), images(count=1)
     p, layers = model(x).softmax(1).detach()[0], layers_of(model)
     exact = curvature_diagonals(model, layers, x, torch.tensor([0]), "gauss-newton")
-    expected = [curvature_diagonals(model, layers, x, torch.tensor([label]), "fisher") for label in range(3)]
+    expected = [curvature_diagonals(model, layers, x, torch.tensor([label]), "empirical-fisher") for label in range(3)]
     for name in LAYERS:
         mean = sum(p[label] * expected[label][name] for label in range(3))
         torch.testing.assert_close(mean, exact[name], rtol=1e-9, atol=1e-14)
-        drawn = [curvature_diagonals(model, layers, x, torch.tensor([0]), "sampled", seed)[name] for seed in range(20)]
+        drawn = [curvature_diagonals(model, layers, x, torch.tensor([0]), "sampled-fisher", seed)[name] for seed in range(20)]
         kinds = {min(range(3), key=lambda label: (one - expected[label][name]).abs().max()) for one in drawn}
         assert len(kinds) > 1  # labels really differ by seed, and each is one of the three
         assert all(min((one - e[name]).abs().max() for e in expected) < 1e-12 for one in drawn)
@@ -132,7 +132,7 @@ def test_sampled_labels_give_gauss_newton_on_average():
 
 def test_labels_are_sampled_as_often_as_the_network_says():
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(20000, 4)
-    vectors = directions(scores, torch.zeros(20000, dtype=torch.long), "sampled", torch.Generator().manual_seed(0))[0]
+    vectors = directions(scores, torch.zeros(20000, dtype=torch.long), "sampled-fisher", torch.Generator().manual_seed(0))[0]
     share = (vectors < 0).double().mean(0)  # p - 1 at the drawn label, p elsewhere
     assert (share - scores[0].double().softmax(0)).abs().max() < 4 * math.sqrt(0.25 / 20000)
 
@@ -149,7 +149,7 @@ def test_the_root_of_the_softmax_hessian(scale):
 def test_images_that_run_in_parts_give_the_same(kind, monkeypatch):
     model, (x, y) = small(), images()
     whole = curvature_diagonals(model, layers_of(model), x, y, kind)
-    if kind == "sampled":  # the stream of labels goes on from part to part
+    if kind == "sampled-fisher":  # the stream of labels goes on from part to part
         assert torch.equal(whole["fc1"], curvature_diagonals(model, layers_of(model), x, y, kind)["fc1"])
     monkeypatch.setattr(module, "VALUES", 3 * x[0].numel())
     parts = curvature_diagonals(model, layers_of(model), x, y, kind)
@@ -230,7 +230,7 @@ def test_the_weights_of_smallest_saliency_go(kind):
     model, data = small().float(), dataset()
     method = OptimalBrainDamage(sparsity=0.4, curvature=kind, calibration_images=12, seed=3)
     pruned = method(model, data)
-    x, y = drawn_images(model, data, 12, 3)
+    x, y = calibration_set(data, 12, 3)
     assert len(x) == 12
     for name in LAYERS:
         h = curvature_diagonals(model, layers_of(model), x, y, kind, 3)[name]
@@ -244,9 +244,9 @@ def test_the_weights_of_smallest_saliency_go(kind):
 
 def test_images_are_drawn_by_the_seed_without_repetition():
     model, data = small().float(), dataset()
-    first, second = (drawn_images(model, data, 10, seed)[0] for seed in (0, 1))
+    first, second = (calibration_set(data, 10, seed)[0] for seed in (0, 1))
     assert len(first.flatten(1).unique(dim=0)) == 10 and not torch.equal(first, second)
-    x, y = drawn_images(model, data, 1000, 0)
+    x, y = calibration_set(data, 1000, 0)
     assert len(x.flatten(1).unique(dim=0)) == len(data.x_train)
     for one, label in zip(x, y):
         assert label == data.y_train[(data.x_train == one).flatten(1).all(1)][0]
@@ -267,6 +267,14 @@ def test_one_search_serves_all_settings_of_the_sparsity(monkeypatch):
     OptimalBrainDamage(seed=1)(model, data)
     OptimalBrainDamage(layers="fc1")(model, data)
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("cls", [OptimalBrainDamage, OptimalBrainSurgeon])
+def test_a_call_asks_for_the_curvature_once(cls, monkeypatch):
+    asked, whole = [], SecondOrderPruning.curvatures
+    monkeypatch.setattr(SecondOrderPruning, "curvatures", lambda *given: asked.append(1) or whole(*given))
+    cls()(small().float(), dataset())
+    assert asked == [1]
 
 
 def test_masked_weights_stay_away_and_the_rest_is_pruned_on():
@@ -295,8 +303,9 @@ def test_layers_that_no_image_reaches_and_other_forms_are_named():
     reasons = {s.layer: s.reason for s in pruned.compression.skipped}
     assert "no training image reaches it" in reasons["spare"] and isinstance(pruned.spare, nn.Linear)
     assert isinstance(pruned.fc, Masked)
-    with pytest.raises(CompressionError, match="spare: no training image reaches it"):
-        OptimalBrainDamage(layers="spare")(Idle(), dataset())
+    for budget in ("uniform", "global"):
+        with pytest.raises(CompressionError, match="spare: no training image reaches it"):
+            OptimalBrainDamage(layers="spare", budget=budget)(Idle(), dataset())
     coded = OptimalBrainDamage()(LinearQuantization(layers="fc")(Idle()), dataset())
     assert "already compressed (Coded)" in " ".join(s.reason for s in coded.compression.skipped)
 
@@ -333,19 +342,6 @@ def test_each_removal_costs_what_the_saliency_says_and_never_more_than_plain_del
         assert saliency < rise(hessian, deletion)
         others = torch.arange(len(w)) != q  # nothing else that deletes q is cheaper: its gradient along the others is zero
         torch.testing.assert_close((hessian @ dw)[others], torch.zeros(len(w) - 1, dtype=torch.float64), rtol=0, atol=1e-9)
-
-
-def test_the_recursion_over_samples_gives_the_inverse():
-    rows, hessian, _ = quadratic(samples=9)  # fewer samples than weights: without damping there is no inverse
-    expected = torch.linalg.inv(hessian + 1e-3 * torch.eye(12, dtype=torch.float64))
-    torch.testing.assert_close(inverse_by_recursion(rows, 1e-3), expected, rtol=1e-8, atol=1e-8)
-
-
-def test_a_weight_less_in_the_inverse_is_a_row_and_a_column_less_in_the_hessian():
-    _, hessian, _ = quadratic()
-    smaller, others = without_weight(torch.linalg.inv(hessian), 4), torch.arange(12) != 4
-    assert smaller[4].abs().max() < 1e-12 and smaller[:, 4].abs().max() < 1e-12
-    torch.testing.assert_close(smaller[others][:, others], torch.linalg.inv(hessian[others][:, others]), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12])
@@ -426,7 +422,7 @@ def test_surgery_leaves_as_many_weights_as_asked_at_the_least_rise(whole, monkey
     model, data = small().float(), dataset()
     method = OptimalBrainSurgeon(sparsity=0.4, calibration_images=24, layers="-depthwise")
     pruned = method(model, data)
-    x, y = drawn_images(model, data, 24, 0)
+    x, y = calibration_set(data, 24, 0)
     found = layer_hessians(model, {n: model.get_submodule(n) for n in LAYERS if n != "depthwise"}, x, y, 0)
     for name, hessian in found.items():
         form, before = pruned.get_submodule(name), model.get_submodule(name).weight.detach().double()

@@ -6,7 +6,14 @@ from torch import Tensor
 from compedu.datasets.dataset import Dataset
 
 
-def calibration_set(data: Dataset, images: int) -> tuple[Tensor, Tensor]:
-    """Return at most `images` training images and their labels, evenly spaced, as classes may stand one after another."""
-    chosen = torch.linspace(0, len(data.x_train) - 1, min(images, len(data.x_train))).round().long()
+def calibration_set(data: Dataset, images: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return at most `images` training images and their labels, drawn by `seed` without repetition.
+
+    Without a seed they are evenly spaced, as classes may stand one after another.
+    """
+    size = len(data.x_train)
+    if seed is None:
+        chosen = torch.linspace(0, size - 1, min(images, size)).round().long()
+    else:
+        chosen = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:images]
     return data.x_train[chosen], data.y_train[chosen]

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compedu.forms import Geometry, Masked, kernel_of
+from compedu.forms import kernel_of, mask_of
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
 from compedu.methods.pruning.layer_hessians import LONGEST, LayerHessian, layer_hessians, too_large
-from compedu.methods.pruning.masks import prunable, with_masks
-from compedu.methods.pruning.second_order import UNREACHED, SecondOrderPruning, positive
+from compedu.methods.pruning.second_order import SecondOrderPruning
 
 TOO_LARGE = f"has more than {LONGEST} weights for an output; the inverse of their Hessian would take too long"
 FLAT = "on these images the loss does not depend on it, so that no curvature can guide the surgery"
@@ -38,47 +36,31 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         0.01, "added to the Hessian, as a fraction of its mean diagonal", low=1e-8, high=10, tour=(1e-4, 1.0), log=True
     )
 
-    def compress(self, task: Task) -> nn.Module:
-        """Operate on every selected layer whose Hessian can be used."""
-        layers = prunable(task)
-        scores = self.scores(task, layers)
-        hessians = self.hessians(task, layers)
-        layers = {name: layers[name] for name in scores}
-        masks = self.masks(task, layers, scores)
-        for name, wanted in masks.items():
-            layer = layers[name]
-            kernel, masks[name] = hessians[name].operate(kernel_of(layer).detach(), live(layer), wanted, self.damping)
-            with torch.no_grad():
-                layer.weight.copy_(kernel)
-        return with_masks(task, layers, masks)
-
-    def hessians(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, LayerHessian]:
+    def measured(
+        self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor
+    ) -> dict[str, LayerHessian]:
         """Return the Hessian of each of `layers` that is small enough and that the images reach."""
         fitting = {name: layer for name, layer in layers.items() if not too_large(layer)}
+        return layer_hessians(model, fitting, x, y, self.seed)
 
-        def hessians(x: Tensor, y: Tensor) -> dict[str, LayerHessian]:
-            return layer_hessians(task.model, fitting, x, y, self.seed)
+    def obstacle(self, layer: nn.Module, curvature: LayerHessian | None) -> str:
+        """Return why the Hessian of `layer` cannot be used, "" where it can."""
+        if too_large(layer):
+            return TOO_LARGE
+        return super().obstacle(layer, curvature) or (FLAT if curvature.flat(mask_of(layer)) else "")
 
-        return self.remembered(task, layers, hessians)
+    def rise(self, layer: nn.Module, curvature: LayerHessian) -> Tensor:
+        """Return L_q, in nats, as it is before the first removal."""
+        return curvature.saliencies(kernel_of(layer).detach(), mask_of(layer), self.damping)
 
-    def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Return L_q, in nats, as it is before the first removal; layers whose Hessian cannot be used are noted.
-
-        Weights that are masked already come before all others.
-        """
-        hessians, scores = self.hessians(task, layers), {}
-        for name, layer in layers.items():
-            if name not in hessians:
-                task.skip(name, TOO_LARGE if too_large(layer) else UNREACHED)
-            elif hessians[name].flat(live(layer)):
-                task.skip(name, FLAT)
-            else:
-                found = hessians[name].saliencies(kernel_of(layer).detach(), live(layer), self.damping)
-                scores[name] = positive(found, layer)
-        task.refuse_if_nothing_done(len(scores))
-        return scores
-
-
-def live(layer: nn.Module) -> Tensor:
-    """Return the mask of the weights of `layer` that are there: all of them, unless it is masked."""
-    return layer.mask if isinstance(layer, Masked) else torch.ones(Geometry.of(layer).shape, dtype=torch.bool)
+    @torch.no_grad()
+    def operated(
+        self, layers: Mapping[str, nn.Module], curvatures: Mapping[str, LayerHessian], masks: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Take as many weights out as `masks` drop, let the others make up for it, and return what is left."""
+        left = {}
+        for name, wanted in masks.items():
+            layer = layers[name]
+            kernel, left[name] = curvatures[name].operate(kernel_of(layer), mask_of(layer), wanted, self.damping)
+            layer.weight.copy_(kernel)
+        return left

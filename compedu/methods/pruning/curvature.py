@@ -7,15 +7,15 @@ itself: what G leaves out is the second derivative of z along one weight, which 
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu.forms import Form, Geometry
+from compedu.forms import Form, Geometry, precise
+from compedu.methods.hooks import hooked
 
-CURVATURES = ("gauss-newton", "fisher", "sampled")
+CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
 VALUES = 2**16  # of the images that run at once: it bounds the memory
 Call = tuple[Tensor, Tensor]  # what a layer read, and the gradient at what it gave
 
@@ -36,13 +36,13 @@ def softmax_root(scores: Tensor) -> Tensor:
 def directions(scores: Tensor, labels: Tensor, curvature: str, generator: torch.Generator) -> Tensor:
     """Return vectors (count, N, classes) over the scores, the squares of whose gradients sum up to the curvature.
 
-    "gauss-newton": the columns of `softmax_root`, one for each class; "fisher": the gradient of the loss for the true
-    `labels`; "sampled": the same for labels drawn from the network's own prediction.
+    "gauss-newton": the columns of `softmax_root`, one for each class; "empirical-fisher": the gradient of the loss for
+    the true `labels`; "sampled-fisher": the same for labels drawn from the network's own prediction.
     """
     if curvature == "gauss-newton":
         return softmax_root(scores).permute(2, 0, 1)
     p = scores.double().softmax(1)
-    if curvature == "sampled":
+    if curvature == "sampled-fisher":
         labels = p.multinomial(1, generator=generator).squeeze(1)
     return (p - F.one_hot(labels, p.shape[1]))[None]
 
@@ -78,18 +78,8 @@ def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) 
         calls.setdefault(name, []).append((precise(read.detach().clone()), output))
         return output.clone()
 
-    hooks = [layer.register_forward_hook(partial(keep, name)) for name, layer in layers.items()]
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            return model(images.detach().clone().requires_grad_().clone()), calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def precise(tensor: Tensor) -> Tensor:
-    """Return `tensor` in single precision or better: squares of half-precision numbers vanish or overflow."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    with hooked(layers, after=keep), torch.inference_mode(False), torch.enable_grad():
+        return model(images.detach().clone().requires_grad_().clone()), calls
 
 
 def patches(geometry: Geometry, call: Call) -> Call:
@@ -128,9 +118,10 @@ def curvature_diagonals(
 ) -> dict[str, Tensor]:
     """Return for each of `layers` that images `x` (N, ...) with labels `y` reach the curvature along each weight.
 
-    "gauss-newton" is the diagonal of G above, at the price of one backward pass for each class; "sampled" estimates it
-    without bias by one pass, with labels drawn by `seed` (Martens 2020, arXiv:1412.1193); "fisher" is the
-    empirical Fisher, the mean squared gradient of single images, which is something else wherever the network errs.
+    "gauss-newton" is the diagonal of G above, which is the true Fisher matrix, at the price of one backward pass for
+    each class; "sampled-fisher" estimates it without bias by one pass, with labels drawn by `seed` (Martens 2020,
+    arXiv:1412.1193); "empirical-fisher" is the mean squared gradient of single images with their own labels, which is
+    something else wherever the network errs.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, Tensor] = {}

@@ -115,7 +115,7 @@ def layer_hessians(
             sums[name] = sums.get(name, 0) + rows.T @ rows
     found |= {name: WholeHessian(total / len(x)) for name, total in sums.items()}
     factors: dict[str, tuple[Tensor, float, int]] = {}
-    for _, signals in backward_signals(model, large, x, y, "sampled", torch.Generator().manual_seed(seed)):
+    for _, signals in backward_signals(model, large, x, y, "sampled-fisher", torch.Generator().manual_seed(seed)):
         for name, calls in signals.items():
             for call in calls:
                 made = _factors(Geometry.of(layers[name]), call)

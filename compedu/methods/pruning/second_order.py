@@ -1,18 +1,20 @@
 """What Optimal Brain Damage and Optimal Brain Surgeon share: the loss to second order, over images drawn by a seed."""
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from compedu import hashing
-from compedu.datasets.dataset import Dataset
-from compedu.evaluation import scores_of
-from compedu.forms import Masked
+from compedu.evaluation import refuse_misfit
+from compedu.forms import mask_of
 from compedu.knobs import inherited, knob, method
+from compedu.methods.calibration import calibration_set
 from compedu.methods.method import Task
+from compedu.methods.pruning.masks import prunable, with_masks
 from compedu.methods.pruning.weight_pruning import WeightPruning
 
 UNREACHED = "no training image reaches it: the loss says nothing about its weights"
@@ -25,6 +27,7 @@ class SecondOrderPruning(WeightPruning):
     """Score weights by the loss to second order; a subclass says which part of the Hessian it takes."""
 
     quadratic: ClassVar[bool] = True
+    decisive: ClassVar[tuple[str, ...]] = ("calibration_images", "seed")  # knobs that the curvatures depend on
 
     calibration_images: int = inherited(
         WeightPruning, "calibration_images", help="training images that the loss is taken over"
@@ -38,33 +41,64 @@ class SecondOrderPruning(WeightPruning):
         """Training images, for the Hessian."""
         return "calibration"
 
-    def remembered(
-        self, task: Task, layers: Mapping[str, nn.Module], make: Callable[[Tensor, Tensor], dict], *settings: object
-    ) -> dict:
-        """Return what `make` gives for the drawn images and their labels; the last result for a network is kept.
+    def compress(self, task: Task) -> nn.Module:
+        """Mask every selected layer whose curvature can guide this."""
+        layers = prunable(task)
+        curvatures = self.curvatures(task, layers)
+        scores = self.scores_by(task, layers, curvatures)
+        layers = {name: layers[name] for name in scores}
+        masks = self.masks(task, layers, scores)
+        return with_masks(task, layers, self.operated(layers, curvatures, masks))
 
-        What a slider moves, such as the sparsity, needs the same Hessian again and again. `settings` are the knobs,
-        beside those of this class, that `make` depends on. A result is kept as long as its network lives.
+    def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """Return the rise of the loss, in nats, for each weight; layers whose curvature cannot be used are noted."""
+        return self.scores_by(task, layers, self.curvatures(task, layers))
+
+    def scores_by(
+        self, task: Task, layers: Mapping[str, nn.Module], curvatures: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Return `scores`, given the curvatures; weights that are masked already come before all others."""
+        scores = {}
+        for name, layer in layers.items():
+            if reason := self.obstacle(layer, curvatures.get(name)):
+                task.skip(name, reason)
+            else:
+                scores[name] = positive(self.rise(layer, curvatures[name]), layer)
+        task.refuse_if_nothing_done(len(scores))
+        return scores
+
+    def curvatures(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Return the `measured` curvatures by name; the last result for a network is kept as long as this lives.
+
+        What a slider moves, such as the sparsity, needs the same Hessian again and again.
         """
-        settings = (type(self), self.calibration_images, self.seed, tuple(layers), *settings)
-        key = (hashing.model_digest(task.source), task.data.digest, *settings)
+        decisive = tuple(getattr(self, name) for name in self.decisive)
+        key = (type(self), hashing.model_digest(task.source), task.data.digest, tuple(layers), decisive)
         if _kept.get(task.source, (None,))[0] != key:
-            x, y = drawn_images(task.model, task.data, self.calibration_images, self.seed)
-            _kept[task.source] = key, make(x, y)
+            refuse_misfit(task.model, task.data)
+            x, y = calibration_set(task.data, self.calibration_images, self.seed)
+            _kept[task.source] = key, self.measured(task.model, layers, x, y)
         return _kept[task.source][1]
 
+    @abstractmethod
+    def measured(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Any]:
+        """Return the curvature of each of `layers` on images `x` (N, ...) with labels `y`, where there is one."""
 
-def drawn_images(model: nn.Module, data: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return `count` training images, or all if there are fewer, drawn by `seed`, and their labels.
+    def obstacle(self, layer: nn.Module, curvature: Any) -> str:
+        """Return why `curvature`, None where there is none, cannot be used for `layer`; "" where it can."""
+        return UNREACHED if curvature is None else ""
 
-    Raises `CompressionError` when they do not fit `model`.
-    """
-    chosen = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(seed))[:count]
-    scores_of(model, data.x_train[:1], data)
-    return data.x_train[chosen], data.y_train[chosen]
+    @abstractmethod
+    def rise(self, layer: nn.Module, curvature: Any) -> Tensor:
+        """Return by how much the loss rises, in nats, when each weight of `layer` goes, of the kernel's shape."""
+
+    def operated(
+        self, layers: Mapping[str, nn.Module], curvatures: Mapping[str, Any], masks: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the final masks; the weights that they leave to `layers` may be changed in place."""
+        return masks
 
 
 def positive(scores: Tensor, layer: nn.Module) -> Tensor:
     """Return `scores` of a layer's weights: 0 for those that are masked already, above 0 for all that are left."""
-    scores = scores.clamp_min(torch.finfo(scores.dtype).tiny)
-    return scores * layer.mask if isinstance(layer, Masked) else scores
+    return scores.clamp_min(torch.finfo(scores.dtype).tiny) * mask_of(layer)

@@ -32,28 +32,6 @@ def surgeon_update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
     return -(weights[q] / inverse[q, q]) * inverse[:, q]
 
 
-def without_weight(inverse: Tensor, q: int) -> Tensor:
-    """Return the inverse (n, n) of H without row and column q, with zeros in their place, from the whole inverse.
-
-    >>> without_weight(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), 1).tolist()
-    [[1.0, 0.0], [0.0, 0.0]]
-    """
-    return inverse - torch.outer(inverse[:, q], inverse[q]) / inverse[q, q]
-
-
-def inverse_by_recursion(rows: Tensor, damping: float) -> Tensor:
-    """Return (damping I + X^T X / N)^-1 for X = `rows` (N, n), one row at a time (section 3).
-
-    >>> inverse_by_recursion(torch.tensor([[1.0], [3.0]]), 1.0).tolist()
-    [[0.1666666716337204]]
-    """
-    inverse = torch.eye(rows.shape[1], dtype=rows.dtype) / damping
-    for row in rows:
-        column = inverse @ row
-        inverse = inverse - torch.outer(column, column) / (len(rows) + row @ column)
-    return inverse
-
-
 def damped_inverse(hessian: Tensor, damping: float) -> Tensor:
     """Return (H + damping m I)^-1 in float64, where m is the mean of the diagonal of `hessian` (n, n), above 0."""
     hessian = hessian.double()
@@ -68,8 +46,9 @@ def damped(hessian: Tensor, damping: float) -> Tensor:
 def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return weights (n,) of which `count` went one by one, each the cheapest then, and the mask of those left.
 
-    `inverse` is H^-1 (n, n). Each removal updates all other weights and the inverse, as `surgeon_update` and
-    `without_weight` say; the latter for many at once, by the product of the columns that they took out.
+    `inverse` is H^-1 (n, n). Each removal updates all other weights, as `surgeon_update` says, and the inverse, which
+    becomes that of H without row and column q, H^-1 - H^-1 e_q e_q^T H^-1 / [H^-1]_qq; the latter for many at once, by
+    the product of the columns that they took out.
     """
     weights, inverse = weights.clone(), inverse.clone()
     kept = torch.ones(len(weights), dtype=torch.bool)
