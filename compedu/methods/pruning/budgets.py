@@ -98,7 +98,7 @@ def refuse_emptying(
 ) -> None:
     """Raise `CompressionError` before training where sizes alone tell that one of `layers` would be emptied.
 
-    "uniform" and "erdos-renyi" look at nothing else; "global" and "lamp" must leave as many weights as there are layers.
+    "uniform" and "erdos-renyi" look at nothing else; "global" and "lamp" must leave a weight for each layer.
     """
     present = {name: layer.mask.float() for name, layer in layers.items()}
     if budget in ("uniform", "erdos-renyi"):

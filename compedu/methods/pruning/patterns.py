@@ -58,7 +58,7 @@ class PatternPruning(SelectiveMethod):
     of: int = knob(4, "consecutive weights of a group", low=2, tour=(2, 16), log=True)
 
     def __post_init__(self):
-        SelectiveMethod.__post_init__(self)
+        super().__post_init__()
         if self.keep > self.of:
             raise ValueError(
                 f"PatternPruning.keep must be at most of={self.of}, got {self.keep} ({knobs(self)['keep'].help})"

@@ -72,7 +72,7 @@ class RampedPruning(ScheduledPruning):
     every: int = knob(10, "training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps")
 
     def along_ramp(self, task: Task, layers: dict[str, Masked]) -> Callable[[nn.Module, int], None]:
-        """Return the hook of `fit` that prunes `layers` along the ramp (Zhu, Gupta 2017, arXiv:1710.01878, equation 1)."""
+        """Return the hook of `fit` that prunes `layers` along the ramp, every few steps."""
         last = max(1, round(self.ramp * self.recipe.steps(len(task.data.x_train))))
 
         def prune(progress: float) -> None:

@@ -35,7 +35,7 @@ class WeightPruning(SelectiveMethod):
     )
 
     def __post_init__(self):
-        SelectiveMethod.__post_init__(self)
+        super().__post_init__()
         refuse_mapping_unless_uniform(self)
 
     @property
@@ -51,7 +51,10 @@ class WeightPruning(SelectiveMethod):
 
     @abstractmethod
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Return for each layer the score of each weight, of the kernel's shape, at least 0; the lowest go first."""
+        """Return for each layer the score of each weight, of the kernel's shape; the lowest go first.
+
+        A criterion whose scores can be below 0 leaves out the budget "lamp", which squares them.
+        """
 
     def masks(self, task: Task, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the masks that the budget allows."""
