@@ -22,12 +22,13 @@ from compedu.methods.calibration import calibration_set
 from compedu.methods.pruning import filter_criteria
 from compedu.methods.pruning.channel_pruning import smallest
 from compedu.methods.pruning.filter_criteria import (
-    KERNEL_CRITERIA, batch_norm_scores, group_scores, kernel_scores, loss_derivatives, mean_absolute, mean_distance,
+    batch_norm_scores, group_scores, kernel_scores, loss_derivatives, mean_absolute, mean_distance,
     mean_square, sums_by_input, taylor_scores,
 )  # fmt: skip
 from compedu.networks import build
 
 CRITERIA = knobs(FilterPruning)["criterion"].choices
+KERNEL_CRITERIA = {"l1": mean_absolute, "l2": mean_square, "geometric-median": mean_distance}
 
 
 def simple():
@@ -195,9 +196,9 @@ def test_coupled_layers_score_by_the_mean_over_weights_or_batch_norms():
     group = groups_of(model, pictures(channels=1, size=32))["conv"]
     layers = [model.conv, model.stage1[0].conv2]
     assert [model.get_submodule(name) for name in group.producers] == layers
-    for criterion, score in KERNEL_CRITERIA.items():
+    for score in KERNEL_CRITERIA.values():
         one, other = (score(layer.weight.detach()) for layer in layers)
-        torch.testing.assert_close(kernel_scores(model, group, criterion), (9 * one + 144 * other) / 153)
+        torch.testing.assert_close(kernel_scores(model, group, score), (9 * one + 144 * other) / 153)
     scales = (model.norm.weight.abs() + model.stage1[0].norm2.weight.abs()) / 2
     torch.testing.assert_close(batch_norm_scores(model, group), scales.detach())
 
@@ -274,7 +275,7 @@ def test_the_lowest_scores_go(criterion, budget):
         scores = taylor_scores(model, groups, *calibration_set(data, 16))
     else:
         of_group = {"batch-norm": batch_norm_scores, "group": group_scores}
-        of_group |= {name: partial(kernel_scores, criterion=name) for name in KERNEL_CRITERIA}
+        of_group |= {name: partial(kernel_scores, criterion=score) for name, score in KERNEL_CRITERIA.items()}
         scores = [of_group[criterion](model, group) for group in groups]
     removed = {record.group: record.channels for record in method(model, data).compression.removed}
     assert removed == {g.name: tuple(sorted(smallest(s, len(removed[g.name])))) for g, s in zip(groups, scores) if g.name in removed}

@@ -10,7 +10,7 @@ from structures import Network, conv, images, masked, plain
 from torch import nn
 
 from compedu.errors import CompressionError
-from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, trace
+from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, only_readers, trace
 from compedu.graph.trace import shared_weights, weights_read_apart
 from compedu.networks import build
 
@@ -41,6 +41,13 @@ def test_network_in_training_mode_is_traced_as_it_runs_at_inference_and_stays_in
     ).train()
     assert list(layer_calls(trace(model))) == ["main"]
     assert model.training and model.main.training
+
+
+def test_the_only_reader_of_a_module_called_once_is_a_module_too():
+    layers = {name: nn.Linear(4, 4) for name in "abcdef"}
+    model = Network(lambda net, x: net.e(net.d(net.d(net.b(net.a(x)) + net.c(x)))).relu() + net.f(net.e(x)), **layers)
+    assert only_readers(trace(model)) == {"a": "b"}  # c is added, d and e are called twice, f is the output
+    assert only_readers(trace(plain())) == {"second": "norm", "norm": "relu"}  # behind first comes a function
 
 
 def test_graph_shares_the_tensors_of_the_network():

@@ -14,18 +14,19 @@ import compedu as ce
 from compedu.datasets import DATASETS
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
+from compedu.explorers.pictures import pruned_filters
 from compedu.explorers.pictures.left_weights import left_weights
 from compedu.explorers.view import View
 from compedu.files import load, save
 from compedu.forms import Geometry, Masked, kernel_of
-from compedu.graph import find_channels
-from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, StructuredSparsity
+from compedu.graph import INPUT, OUTPUT, Member, bypassed_layers, find_channels
+from compedu.methods import FilterPruning, FineTune, LinearQuantization, MagnitudePruning, StructuredSparsity
 from compedu.methods.layers import compressible
-from compedu.methods.pruning.bypassed import bypassed_layers
-from compedu.methods.pruning.group_lasso import Groups, block_soft_threshold, group_lasso, group_norms, root_mean_squares
+from compedu.methods.pruning.channel_removal import taken_out_first
+from compedu.methods.pruning.group_lasso import block_soft_threshold, group_lasso, group_norms, root_mean_squares
 from compedu.methods.pruning.structured_sparsity import weakest
 from compedu.methods.pruning.weight_groups import (
-    MAKERS, READERS, channel_groups, channel_labels, column_labels, labelled_groups, layer_labels,
+    Groups, channel_groups, channel_labels, column_labels, labelled_groups, layer_labels,
 )  # fmt: skip
 from compedu.networks import build
 from compedu.training import listening
@@ -171,38 +172,38 @@ def test_columns_and_whole_layers_share_out_all_weights():
         assert not any(a & b for a, b in zip(seen, seen[1:])) and set().union(*seen) == set(range(groups.count))
 
 
-@pytest.mark.parametrize("roles, first, untouched", [(MAKERS, "conv1", "fc2"), (READERS, "conv2", "conv1")])
-def test_filters_and_channels_share_out_the_weights_of_the_layers_that_they_belong_to(roles, first, untouched):
+@pytest.mark.parametrize("side, first, untouched", [(OUTPUT, "conv1", "fc2"), (INPUT, "conv2", "conv1")])
+def test_filters_and_channels_share_out_the_weights_of_the_layers_that_they_belong_to(side, first, untouched):
     model = build("lenet5")
     found = find_channels(model, torch.randn(1, 1, 28, 28)).groups
     layers = {name: Geometry.of(model.get_submodule(name)) for name in LAYERS}
-    groups = channel_groups(found, layers, roles)
+    groups = channel_groups(found, layers, side)
     assert groups.labels.keys() == set(LAYERS) - {untouched} and groups.count == 20 + 50 + 500
     assert all(bool((label >= 0).all()) for label in groups.labels.values())
     assert groups.sizes.sum() == sum(math.prod(layers[name].shape) for name in groups.labels)
     kernel = kernel_of(model.get_submodule(first)).detach()
     ours = group_norms({name: kernel_of(model.get_submodule(name)).detach() for name in groups.labels}, groups)[:20]
-    torch.testing.assert_close(ours, kernel.transpose(0, 1).flatten(1).norm(dim=1) if roles is READERS else kernel.flatten(1).norm(dim=1))
+    torch.testing.assert_close(ours, kernel.transpose(0, 1).flatten(1).norm(dim=1) if side == INPUT else kernel.flatten(1).norm(dim=1))
 
 
 def test_layers_that_are_added_are_one_group_and_depthwise_filters_belong_to_it():
     model = build("resnet(blocks=1)")
     found = find_channels(model, torch.randn(1, 1, 32, 32)).groups
     layers = {name: Geometry.of(layer) for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
-    groups = channel_groups(found, layers, MAKERS)
+    groups = channel_groups(found, layers, OUTPUT)
     assert torch.equal(groups.labels["conv"], groups.labels["stage1.0.conv2"])
     assert groups.sizes[groups.labels["conv"].flatten()].tolist() == [9 + 144] * 16
     mobile = build("mobilenet")
     found = find_channels(mobile, torch.randn(1, 1, 32, 32)).groups
     layers = {name: Geometry.of(layer) for name, layer in mobile.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
     depthwise = [name for name, geometry in layers.items() if geometry.groups > 1]
-    assert depthwise and set(depthwise) <= channel_groups(found, layers, MAKERS).labels.keys()
+    assert depthwise and set(depthwise) <= channel_groups(found, layers, OUTPUT).labels.keys()
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_channels_of_a_grouped_convolution_are_read_where_they_are_read(groups):
     layer = nn.Conv2d(8, 12, 3, groups=groups, bias=False)
-    label = channel_labels(torch.arange(8), Geometry.of(layer), READERS).expand(layer.weight.shape)
+    label = channel_labels(Member("", "consumer", torch.arange(8)), Geometry.of(layer)).expand(layer.weight.shape)
     for channel in range(8):
         x = torch.zeros(1, 8, 3, 3)
         x[:, channel] = 1.0
@@ -331,6 +332,18 @@ def test_the_picture_knows_which_weights_are_left(spec, groups):
         kept = after.mask.sum() if isinstance(after, Masked) else after.weight.numel()
         assert left.sum() == kept < layer.weight.numel(), name
     assert left_weights(View(images, "validation", None, model, StructuredSparsity(), after=model), name) is None
+
+
+@pytest.mark.parametrize("again", [FilterPruning(sparsity=0.5), FilterPruning(sparsity=0.4)])
+def test_the_pictures_show_what_the_first_step_took_as_later_ones_count_in_a_smaller_network(again):
+    model, step = build("lenet5"), FilterPruning(sparsity=0.5)
+    once, twice = step(model), again(step(model))
+    assert taken_out_first(twice) == taken_out_first(once) and len(twice.compression.removed) == 6
+    assert [len(gone) for gone in taken_out_first(once).values()] == [10, 25, 250] and taken_out_first(model) == {}
+    for name in ("conv1", "conv2", "fc1"):
+        first, both = (View(few(64), "validation", None, model, step, after=after) for after in (once, twice))
+        assert pruned_filters.gone(first, name).tolist() == pruned_filters.gone(both, name).tolist()
+        assert torch.equal(left_weights(first, name), left_weights(both, name))
 
 
 # Depth

@@ -16,7 +16,8 @@ from compedu.deployment.patterns import integer_layer, simplified
 from compedu.errors import CompressionError
 from compedu.forms import Form
 from compedu.graph import fold_batch_norm, only_consumer, trace
-from compedu.graph.trace import is_relu, replace_module
+from compedu.graph.nodes import is_relu
+from compedu.graph.trace import replace_module
 
 
 class Deployed(nn.Module):

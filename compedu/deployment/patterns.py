@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from compedu.deployment.kernels.product import Window
 from compedu.forms import ActivationQuantizer, Coded
-from compedu.graph.trace import is_relu
+from compedu.graph.nodes import is_addition, is_relu, module_of
 
 Modules = dict[str, nn.Module]
 
@@ -18,11 +18,6 @@ _PASSED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 _RESHAPED = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
 _OVERWRITING = (operator.iadd, operator.isub, operator.imul, operator.itruediv, F.relu_, torch.relu_)
 _ASKED = {"size", "dim", "numel", "ndimension"}
-
-
-def module_of(node: fx.Node, modules: Modules) -> nn.Module | None:
-    """Return the module that `node` calls, or None."""
-    return modules[node.target] if node.op == "call_module" else None
 
 
 def source_of(node: fx.Node) -> fx.Node:
@@ -90,11 +85,8 @@ def overwrites(node: fx.Node, modules: Modules) -> bool:
 
 def added(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     """Return the two nodes whose plain sum `node` is, or None."""
-    plus = node.target in (operator.add, operator.iadd, torch.add) or (
-        node.op == "call_method" and node.target in ("add", "add_")
-    )
     two = len(node.args) == 2 and not node.kwargs and all(isinstance(part, fx.Node) for part in node.args)
-    return tuple(node.args) if plus and two else None
+    return tuple(node.args) if is_addition(node) and two else None
 
 
 def joined(node: fx.Node) -> list[fx.Node] | None:

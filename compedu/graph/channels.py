@@ -36,6 +36,11 @@ class Channels:
         self.example = example
         self._structure = structure_of(model)
 
+    def why_left_out(self, layer: str) -> str | None:
+        """Return why `layer`, or the form that it is inside of, keeps its channels; None where they can go."""
+        reasons = dict(self.left_out)
+        return reasons.get(layer) or reasons.get(layer.rpartition(".")[0])
+
     def remove(self, model: nn.Module, removal: Removal, verify: bool = True) -> nn.Module:
         """Return a copy of `model` without the channels named by `removal`; all of them are removed at once.
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from compedu.graph.trace import is_plain, layer_calls, only_consumer, replace_module, trace
+from compedu.graph.trace import is_plain, layer_calls, only_readers, replace_module, trace
 
 _FOLLOWS = {nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm1d: nn.Linear}
 
@@ -20,14 +20,13 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     traced = trace(model)
     modules, calls = dict(traced.named_modules()), layer_calls(traced)
     pairs = []
-    for name, nodes in calls.items():
-        reader = only_consumer(nodes[0])
-        if len(nodes) > 1 or not is_plain(modules[name]) or reader is None or reader.op != "call_module":
+    for name, reader in only_readers(traced).items():
+        layer, norm = modules[name], modules[reader]
+        if not is_plain(layer) or _FOLLOWS.get(type(norm)) is not type(layer):
             continue
-        norm = modules[reader.target]
-        fits = _FOLLOWS.get(type(norm)) is type(modules[name]) and norm.num_features == modules[name].weight.shape[0]
-        if fits and norm.running_mean is not None and len(calls[reader.target]) == 1:
-            pairs.append((name, reader.target))
+        fits = norm.num_features == layer.weight.shape[0] and norm.running_mean is not None
+        if fits and len(calls[reader]) == 1:
+            pairs.append((name, reader))
     return pairs
 
 

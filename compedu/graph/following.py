@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from compedu.errors import first_line
 from compedu.forms.form import Form
 from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Unfollowed, is_depthwise
+from compedu.graph.nodes import called_name
 from compedu.graph.operations import ASKING, Call, follow, key
 
 _HOMES = ("torch.", "_operator.", "builtins.", "math.", "torchvision.ops.")
@@ -67,9 +68,8 @@ class Follower(fx.Interpreter):
         node = self.node
         if node.op == "call_module":
             return f"{node.target!r}, a {type(self.model.get_submodule(node.target)).__name__}"
-        name = node.target if isinstance(node.target, str) else node.target.__name__
         place = next(reversed(node.meta.get("nn_module_stack", {})), "")
-        return f"{name!r} in " + (f"module {place!r}" if place else "the network's own forward")
+        return f"{called_name(node)!r} in " + (f"module {place!r}" if place else "the network's own forward")
 
     def fixed(self, values: Any, source: str) -> Any:
         """Return `values` with fixed ids that come from `source` in place of tensors."""

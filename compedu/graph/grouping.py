@@ -15,6 +15,15 @@ from compedu.forms.form import Form
 from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Side, is_depthwise, modules_outside_forms
 
 
+def part_of(fraction: float, count: int) -> int:
+    """Return floor(fraction * count), with `fraction` as it is written: as floats, 0.29 * 100 is below 29.
+
+    >>> part_of(0.29, 100)
+    29
+    """
+    return math.floor(Fraction(str(fraction)) * count)
+
+
 @dataclass(frozen=True, eq=False)
 class Member:
     """One side of a layer in a group: `channels[i]` is the group's channel that channel i of that side is, or -1.
@@ -49,11 +58,37 @@ class ChannelGroup:
     @property
     def producers(self) -> tuple[str, ...]:
         """The layers whose filters make the channels, in the order in which they run."""
-        return tuple(member.layer for member in self.members if member.role == "producer")
+        return tuple(member.layer for member in self._members("producer"))
 
-    def totals(self, layer: str, values: Tensor, role: str = "producer") -> Tensor:
-        """Return for each channel of the group the sum of `values`, one (or one row) per channel of member `layer`."""
-        channels = next(m.channels for m in self.members if m.layer == layer and m.role == role)
+    @property
+    def makers(self) -> tuple[Member, ...]:
+        """The members with filters that make the channels: producers and what is depthwise behind them."""
+        return self._members("producer", "depthwise")
+
+    @property
+    def normalizations(self) -> tuple[Member, ...]:
+        """The batch norms of the channels."""
+        return self._members("normalization")
+
+    @property
+    def activations(self) -> tuple[Member, ...]:
+        """The activations with numbers of their own for each channel."""
+        return self._members("activation")
+
+    @property
+    def readers(self) -> tuple[Member, ...]:
+        """The members with inputs that read the channels."""
+        return self._members("consumer")
+
+    def _members(self, *roles: str) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.role in roles)
+
+    def filters(self, producer: str) -> Tensor:
+        """Return which channel each filter of the layer called `producer` makes, (filters,), or -1."""
+        return next(maker.channels for maker in self.makers if maker.layer == producer)
+
+    def totals(self, channels: Tensor, values: Tensor) -> Tensor:
+        """Return for each channel of the group the sum of `values`, one (or one row) a place of a member's `channels`."""
         used = channels >= 0
         zeros = values.new_zeros(self.size, *values.shape[1:])
         return zeros.index_add(0, channels[used].to(values.device), values[used])
@@ -68,9 +103,11 @@ class ChannelGroup:
             raise ValueError(f"fraction is {fraction}; it must be at least 0 and below 1, so that a channel is left")
         if round_to < 1:
             raise ValueError(f"round_to is {round_to}; it must be at least 1")
-        # As a decimal fraction, since 0.29 * 100 is below 29 in floating point.
-        kept = self.size - math.floor(Fraction(str(fraction)) * self.size)
-        return self.size - min(self.size, math.ceil(kept / round_to) * round_to)
+        return self.rounded(part_of(fraction, self.size), round_to)
+
+    def rounded(self, count: int, round_to: int) -> int:
+        """Return how many of `count` channels to remove, so that a multiple of `round_to` is left, or all."""
+        return self.size - min(self.size, math.ceil((self.size - count) / round_to) * round_to)
 
 
 def collect_groups(

@@ -34,7 +34,8 @@ ASKING = frozenset({"device", "dim", "dtype", "ndim", "ndimension", "numel", "sh
 CONSTANT = frozenset(
     "emptylike fulllike newempty newfull newones newzeros oneslike randlike randnlike zeroslike".split()
 )
-_SPATIAL = re.compile(r"(?:adaptive)?(?:avg|max|lp)pool([123])d$|interpolate$|upsample$")
+POOLING = re.compile(r"(?:adaptive)?(?:avg|max|lp)pool([123])d$")
+_RESIZING = {"interpolate", "upsample"}
 _PADDING = re.compile(r"(?:zero|constant|reflection|replication|circular)?pad(?:[123]d)?$")
 _TAKING = {"getitem", "narrow", "select", "split", "unbind"}
 _SIZED = {"expand", "reshape", "view"}
@@ -80,8 +81,10 @@ def follow(coupling: Coupling, name: str, call: Call, shape: Sequence[int] | Non
             return join(coupling, tensors)
         if name in REDUCING:
             return reduce(first, call.argument(1, "dim", None), shape)
-        if spatial := _SPATIAL.match(name):
-            return pool(first, range(first.dim() - int(spatial[1] or first.dim() - 2), first.dim()), shape)
+        if pooling := POOLING.match(name):
+            return pool(first, range(first.dim() - int(pooling[1]), first.dim()), shape)
+        if name in _RESIZING:
+            return pool(first, range(2, first.dim()), shape)
         if _PADDING.match(name):
             return pool(first, [dim for dim, size in enumerate(shape) if size != first.size(dim)], shape)
     raise Unfollowed("whose effect on channels is not known")

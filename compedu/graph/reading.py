@@ -7,7 +7,9 @@ from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, is_depthwise, modules_outside_forms
 from compedu.graph.following import Follower, Shapes
-from compedu.graph.trace import inference_copy, is_plain, layer_calls, replace_module, shared_weights, trace
+from compedu.graph.trace import (
+    inference_copy, is_plain, layer_calls, owners_read_apart, replace_module, shared_weights, trace,
+)  # fmt: skip
 
 MOST_IMAGES = 2  # of the example: enough to tell the dimension of the batch from one of size 1
 
@@ -66,7 +68,7 @@ def _refusal(model: nn.Module, example: Tensor, training: bool, error: Exception
 
 def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.GraphModule]) -> None:
     tied, calls = set(shared_weights(model)), [layer_calls(graph) for graph in graphs]
-    apart = {n.target.rpartition(".")[0] for graph in graphs for n in graph.graph.nodes if n.op == "get_attr"}
+    apart = set().union(*map(owners_read_apart, graphs))
     for name in {name for name, _ in coupling.ids}:
         layer, uses = model.get_submodule(name), max(len(called.get(name, ())) for called in calls)
         if uses > 1:

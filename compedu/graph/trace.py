@@ -4,15 +4,11 @@ import copy
 import threading
 from itertools import chain
 
-import torch.nn.functional as F
-from torch import Tensor, fx, nn, relu, relu_
+from torch import Tensor, fx, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
-
-_RELU_FUNCTIONS = (F.relu, F.relu_, relu, relu_)
-_RELU_METHODS = ("relu", "relu_")
-
+from compedu.graph.nodes import is_relu, only_consumer
 
 # While torch.fx traces, every module call and attribute of the process goes through its tracer, whichever thread it is on.
 _one_at_a_time = threading.RLock()
@@ -98,6 +94,12 @@ def layer_calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
     return calls
 
 
+def only_readers(traced: fx.GraphModule) -> dict[str, str]:
+    """Return the modules, called once, whose output only one other module reads, each with the name of that one."""
+    readers = {name: only_consumer(nodes[0]) for name, nodes in layer_calls(traced).items() if len(nodes) == 1}
+    return {name: node.target for name, node in readers.items() if node is not None and node.op == "call_module"}
+
+
 def shared_weights(model: nn.Module) -> dict[str, str]:
     """Return the modules that hold a parameter which another module holds too, each with the name of one of these."""
     owners: dict[int, list[str]] = {}
@@ -114,21 +116,12 @@ def weights_read_apart(model: nn.Module) -> set[str]:
         traced = trace(model)
     except CompressionError:
         return set()
+    return owners_read_apart(traced)
+
+
+def owners_read_apart(traced: fx.GraphModule) -> set[str]:
+    """Return the modules whose tensors the graph reads by themselves."""
     return {node.target.rpartition(".")[0] for node in traced.graph.nodes if node.op == "get_attr"} - {""}
-
-
-def only_consumer(node: fx.Node) -> fx.Node | None:
-    """Return the one node that reads `node`, or None where there are several or none."""
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Return whether `node` is a rectified linear unit, as a module, a function or a method."""
-    if node.op == "call_module":
-        return type(modules[node.target]) is nn.ReLU
-    return (node.op == "call_function" and node.target in _RELU_FUNCTIONS) or (
-        node.op == "call_method" and node.target in _RELU_METHODS
-    )
 
 
 def followed_by_relu(model: nn.Module) -> set[str]:

@@ -16,7 +16,7 @@ from compedu.explorers.view import View
 from compedu.forms import kernel_of
 from compedu.graph import find_channels
 from compedu.methods.layers import compressible
-from compedu.methods.method import compression_of
+from compedu.methods.pruning.channel_removal import taken_out_first
 
 MOST, READERS = 40, 24  # filters that are shown, outputs of the next layer that are shown
 FADED = 0.2
@@ -94,23 +94,18 @@ def _channels(view: View) -> dict[str, Channels]:
         return {}
     made = {}
     for group in groups:
-        reader = next((member for member in group.members if member.role == "consumer"), None)
-        for member in group.members:
-            if member.role == "producer":
-                read = (None, None) if reader is None else (reader.layer, reader.channels.numpy())
-                made[member.layer] = Channels(group.name, member.channels.numpy(), *read)
+        read = next(((reader.layer, reader.channels.numpy()) for reader in group.readers), (None, None))
+        for name in group.producers:
+            made[name] = Channels(group.name, group.filters(name).numpy(), *read)
     return made
 
 
 def gone(view: View, layer: str) -> np.ndarray:
     """Return the numbers of the layer's filters that were taken out, as the compressed network itself records them."""
-    records = compression_of(view.after).removed if view.after is not None else ()
     found = channels(view).get(layer)
-    if not records or found is None:
+    if view.after is None or found is None:
         return np.arange(0)
-    first = [record for record in records if record.step == records[0].step]  # later steps count in a smaller network
-    numbers = [number for record in first if record.group == found.group for number in record.channels]
-    return np.flatnonzero(np.isin(found.filters, numbers))
+    return np.flatnonzero(np.isin(found.filters, taken_out_first(view.after).get(found.group, ())))
 
 
 def below(view: View, layer: str) -> list[dict]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from compedu.graph import ChannelGroup
+from compedu.graph import INPUT, ChannelGroup
 
 
 def opposite_cosines(kernel: Tensor) -> Tensor:
@@ -40,10 +40,8 @@ def _cosines(kernel: Tensor) -> Tensor:
 
 def can_be_reordered(group: ChannelGroup, layer: str, filters: int) -> bool:
     """Tell whether the filters of `layer` are the channels of `group`, one by one, so that any order can be made."""
-    for member in group.members:
-        if (member.layer, member.role) == (layer, "producer"):
-            return torch.equal(member.channels, torch.arange(filters)) and group.size == filters
-    return False
+    made_here = layer in group.producers and torch.equal(group.filters(layer), torch.arange(filters))
+    return made_here and group.size == filters
 
 
 def reorder_channels(model: nn.Module, group: ChannelGroup, order: Tensor) -> None:
@@ -55,7 +53,7 @@ def reorder_channels(model: nn.Module, group: ChannelGroup, order: Tensor) -> No
         layer = model.get_submodule(member.layer)
         places = moved_places(member.channels, order)
         with torch.no_grad():
-            if member.role == "consumer":
+            if member.side == INPUT:
                 layer.weight.copy_(layer.weight[:, places])
                 continue
             for name in ("weight", "bias", "running_mean", "running_var"):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
-from compedu.graph import ChannelGroup
+from compedu.graph import INPUT, ChannelGroup
 
 BATCH = 64
 
@@ -48,13 +48,8 @@ def mean_distance(kernel: Tensor) -> Tensor:
     return distances.sum(1) / (max(1, len(rows) - 1) * rows.shape[1] ** 0.5)
 
 
-KERNEL_CRITERIA: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "l1": mean_absolute, "l2": mean_square, "geometric-median": mean_distance,
-}  # fmt: skip
-
-
-def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: str) -> Tensor:
-    """Return for each channel of `group` the mean of a criterion of kernels over the filters that make it, (size,).
+def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return for each channel of `group` the mean of `criterion` of a kernel over the filters that make it, (size,).
 
     Each filter counts with the number of its weights.
     """
@@ -63,8 +58,8 @@ def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: str) -> Tens
         kernel = model.get_submodule(name).weight.detach()
         kernel = kernel.to(torch.promote_types(kernel.dtype, torch.float32))  # squares of half precision vanish
         weights = kernel.new_full((len(kernel),), kernel[0].numel())
-        totals = totals + group.totals(name, weights * KERNEL_CRITERIA[criterion](kernel))
-        counts = counts + group.totals(name, weights)
+        totals = totals + group.totals(group.filters(name), weights * criterion(kernel))
+        counts = counts + group.totals(group.filters(name), weights)
     return totals / counts
 
 
@@ -78,12 +73,12 @@ def group_scores(model: nn.Module, group: ChannelGroup) -> Tensor:
     totals = torch.zeros(group.size)
     for member in group.members:
         layer = model.get_submodule(member.layer)
-        if member.role == "activation" or layer.weight is None:  # a slope adds nothing to its channel
+        if isinstance(layer, nn.PReLU) or layer.weight is None:  # a slope adds nothing to its channel
             continue
         weights = layer.weight.detach().abs()
         weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
-        sums = sums_by_input(layer, weights) if member.role == "consumer" else weights.reshape(len(weights), -1).sum(1)
-        totals = totals + group.totals(member.layer, sums, member.role)
+        sums = sums_by_input(layer, weights) if member.side == INPUT else weights.reshape(len(weights), -1).sum(1)
+        totals = totals + group.totals(member.channels, sums)
     return totals / (float(totals.mean()) or 1.0)  # where all is zero, all are alike
 
 
@@ -104,11 +99,11 @@ def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
     Learning efficient convolutional networks through network slimming, arXiv:1708.06519, section 3).
     """
     totals, counts = torch.zeros(group.size), torch.zeros(group.size)
-    for name in (member.layer for member in group.members if member.role == "normalization"):
-        scale = model.get_submodule(name).weight
+    for norm in group.normalizations:
+        scale = model.get_submodule(norm.layer).weight
         if scale is not None:
-            totals = totals + group.totals(name, scale.detach().abs(), "normalization")
-            counts = counts + group.totals(name, torch.ones_like(scale), "normalization")
+            totals = totals + group.totals(norm.channels, scale.detach().abs())
+            counts = counts + group.totals(norm.channels, torch.ones_like(scale))
     return totals / counts if bool((counts > 0).all()) else None
 
 
@@ -119,14 +114,14 @@ def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y
     each group are divided by their l2 norm (Molchanov, Tyree, Karras, Aila, Kautz 2017, arXiv:1611.06440, sections 2.2
     and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and is left as it was.
     """
-    readers = {m.layer: model.get_submodule(m.layer) for group in groups for m in group.members if m.role == "consumer"}
+    readers = {reader.layer: model.get_submodule(reader.layer) for group in groups for reader in group.readers}
     sums = [torch.zeros(group.size) for group in groups]
     for images, labels in zip(x.split(BATCH), y.split(BATCH)):
         found = loss_derivatives(model, readers, images, labels)
         for place, group in enumerate(groups):
-            read = [member.layer for member in group.members if member.role == "consumer" and member.layer in found]
+            read = [reader for reader in group.readers if reader.layer in found]
             if read:  # else nothing reads these channels, and the loss does not change
-                change = sum(group.totals(name, found[name].T, "consumer") for name in read)
+                change = sum(group.totals(reader.channels, found[reader.layer].T) for reader in read)
                 sums[place] = sums[place] + change.abs().sum(1)
     return [F.normalize(total / len(x), dim=0) for total in sums]
 

@@ -1,9 +1,10 @@
 """Filter pruning: the filters that a criterion finds least important are taken out, and the layers really become smaller."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compedu.evaluation import scores_of
 from compedu.graph import ChannelGroup
@@ -12,8 +13,33 @@ from compedu.methods.calibration import calibration_set
 from compedu.methods.method import Task
 from compedu.methods.pruning.channel_pruning import ChannelPruning
 from compedu.methods.pruning.filter_criteria import (
-    KERNEL_CRITERIA, batch_norm_scores, group_scores, kernel_scores, taylor_scores,
+    batch_norm_scores, group_scores, kernel_scores, mean_absolute, mean_distance, mean_square, taylor_scores,
 )  # fmt: skip
+
+NO_SCALES = "no batch norm with scales is behind it: choose another criterion"
+
+Criterion = Callable[[Task, Sequence[ChannelGroup], int], list[Tensor]]
+
+
+def one_by_one(scores: Callable[[nn.Module, ChannelGroup], Tensor]) -> Criterion:
+    """Return the criterion that scores each group by itself, from the weights alone."""
+    return lambda task, groups, images: [scores(task.model, group) for group in groups]
+
+
+def taylor(task: Task, groups: Sequence[ChannelGroup], images: int) -> list[Tensor]:
+    """Return the Taylor scores of all groups on so many training images."""
+    scores_of(task.model, task.data.example, task.data)  # a misfit of network and images is one clear error
+    return taylor_scores(task.model, groups, *calibration_set(task.data, images))
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "l1": one_by_one(partial(kernel_scores, criterion=mean_absolute)),
+    "l2": one_by_one(partial(kernel_scores, criterion=mean_square)),
+    "batch-norm": one_by_one(batch_norm_scores),
+    "geometric-median": one_by_one(partial(kernel_scores, criterion=mean_distance)),
+    "taylor": taylor,
+    "group": one_by_one(group_scores),
+}
 
 
 @method
@@ -42,10 +68,7 @@ class FilterPruning(ChannelPruning):
     chance: ClassVar[str] = "RandomFilterPruning"
 
     sparsity: float = inherited(ChannelPruning, "sparsity")
-    criterion: str = knob(
-        "l1", "what makes a filter important",
-        choices=("l1", "l2", "batch-norm", "geometric-median", "taylor", "group"),
-    )
+    criterion: str = knob("l1", "what makes a filter important", choices=tuple(CRITERIA))
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
     calibration_images: int = knob(
@@ -60,17 +83,9 @@ class FilterPruning(ChannelPruning):
 
     def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return what the criterion says."""
-        if self.criterion in KERNEL_CRITERIA:
-            return [kernel_scores(task.model, group, self.criterion) for group in groups]
-        if self.criterion == "batch-norm":
-            return [batch_norm_scores(task.model, group) for group in groups]
-        if self.criterion == "group":
-            return [group_scores(task.model, group) for group in groups]
-        scores_of(task.model, task.data.example, task.data)  # a misfit of network and images is one clear error
-        return taylor_scores(task.model, groups, *calibration_set(task.data, self.calibration_images))
+        return CRITERIA[self.criterion](task, groups, self.calibration_images)
 
-    def obstacle(self, task: Task, group: ChannelGroup) -> str:
-        """Return why the channels cannot be scored: where the criterion asks for batch norms, there may be none."""
-        if self.criterion == "batch-norm" and batch_norm_scores(task.model, group) is None:
-            return "no batch norm with scales is behind it: choose another criterion"
-        return ""
+    def obstacles(self, task: Task, groups: Sequence[ChannelGroup]) -> list[str]:
+        """Return for each group why it cannot be scored: the criterion may ask for batch norms where there are none."""
+        asked = self.criterion == "batch-norm"
+        return [NO_SCALES if asked and batch_norm_scores(task.model, group) is None else "" for group in groups]

@@ -1,42 +1,11 @@
-"""Group lasso: weights that live or die together, the norm of each group, and the step that shortens it."""
+"""Group lasso: the norm of weights that live or die together, and the step that shortens it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Groups 0..count-1 of the weights of one or more layers.
-
-    `labels[layer]` holds the number of each weight's group, -1 for weights in none; its shape is that of the layer's
-    kernel, or 1 along dimensions over which the number does not change. `sizes` (count,) are the numbers of weights.
-    """
-
-    labels: Mapping[str, Tensor]
-    sizes: Tensor
-
-    @classmethod
-    def of(cls, labels: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], count: int) -> "Groups":
-        """Return the groups that `labels` make in kernels of `shapes`."""
-        ones = {name: torch.ones(()).expand(shapes[name]) for name in labels}
-        return cls(labels, group_totals(ones, labels, count))
-
-    @property
-    def count(self) -> int:
-        """How many groups there are."""
-        return len(self.sizes)
-
-
-def group_totals(values: Mapping[str, Tensor], labels: Mapping[str, Tensor], count: int) -> Tensor:
-    """Return for each group the sum of `values`, one for each weight of the layers in `labels`; (count,)."""
-    total = next(iter(values.values())).new_zeros(count)
-    for name, label in labels.items():
-        sums, inside = values[name].sum_to_size(label.shape), label >= 0
-        total = total.index_add(0, label[inside], sums[inside])
-    return total
+from compedu.methods.pruning.weight_groups import Groups, group_totals
 
 
 def group_norms(weights: Mapping[str, Tensor], groups: Groups) -> Tensor:

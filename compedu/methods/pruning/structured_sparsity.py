@@ -1,8 +1,6 @@
 """Structured sparsity: a penalty on whole filters, channels, kernel places or layers, which then go as a whole."""
 
-import math
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import ClassVar
 
 import torch
@@ -11,18 +9,18 @@ from torch import Tensor, nn
 from compedu.errors import CompressionError
 from compedu.evaluation import scores_of
 from compedu.forms import Geometry, Masked
-from compedu.graph import ChannelGroup, Channels, find_channels
+from compedu.graph import INPUT, OUTPUT, ChannelGroup, Channels, bypassed_layers, find_channels, part_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.method import Removed, Task
-from compedu.methods.pruning.bypassed import bypassed_layers
+from compedu.methods.method import Task
 from compedu.methods.pruning.channel_pruning import ChannelPruning, counts_over_all, smallest
-from compedu.methods.pruning.group_lasso import Groups, block_soft_threshold, group_lasso, root_mean_squares
+from compedu.methods.pruning.channel_removal import go_together, take_out
+from compedu.methods.pruning.group_lasso import block_soft_threshold, group_lasso, root_mean_squares
 from compedu.methods.pruning.masks import prunable, with_masks
 from compedu.methods.pruning.penalized import PenalizedPruning, proximal_hook
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.weight_groups import (
-    MAKERS, READERS, channel_groups, column_labels, labelled_groups, layer_labels,
+    Groups, channel_groups, column_labels, labelled_groups, layer_labels, members_with_weights,
 )  # fmt: skip
 from compedu.methods.training_method import TrainingMethod
 
@@ -37,7 +35,7 @@ def weakest(scores: Sequence[Tensor], sparsity: float, budget: str) -> list[list
     [[0, 1], [1]]
     """
     if budget == "uniform":
-        counts = [math.floor(Fraction(str(sparsity)) * len(score)) for score in scores]
+        counts = [part_of(sparsity, len(score)) for score in scores]
     else:
         counts = counts_over_all(scores, sparsity)
     return [smallest(score, max(count, int((score == 0).sum()))) for score, count in zip(scores, counts)]
@@ -64,7 +62,10 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     topic: ClassVar[str] = "pruning"
 
-    sparsity: float = knob(0.5, "fraction of the groups that go at least", low=0, high=1, open="high", tour=(0.0, 0.9))
+    sparsity: float = knob(
+        0.5, "share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
+        low=0, high=1, open="high", tour=(0.0, 0.9),
+    )
     groups: str = knob(
         "filters", "what lives or dies together", choices=("filters", "channels", "shapes", "layers")
     )
@@ -109,7 +110,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     def weakest_when_trained(
         self, task: Task, groups: Groups, names: Sequence[str], sizes: Sequence[int]
     ) -> list[list[int]]:
-        """Train under the penalty; return the places that go in each of the layers called `names`, of `sizes` groups."""
+        """Train under the penalty; return the places that go in each of the layers `names` with `sizes` groups."""
         self.weakest(names, [torch.ones(size) for size in sizes])  # what sizes alone forbid is refused before training
         return self.weakest(names, self.trained_scores(task, groups).split(list(sizes)))
 
@@ -117,16 +118,15 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     def remove(self, task: Task) -> nn.Module:
         """Train, then take channels out of all layers that make or read them."""
-        roles = MAKERS if self.groups == "filters" else READERS
+        side = OUTPUT if self.groups == "filters" else INPUT
         channels, chosen = find_channels(task.source, task.data.example), task.selected_layers()
-        found = self.wanted(task, channels, chosen, roles)
+        found = self.wanted(task, channels, chosen, side)
         task.refuse_if_nothing_done(len(found))
         geometries = {name: Geometry.of(layer) for name, layer in chosen.items()}
         names, sizes = zip(*((group.name, group.size) for group in found))
-        groups = channel_groups(found, geometries, roles)
+        groups = channel_groups(found, geometries, side)
         removal = dict(zip(names, self.weakest_when_trained(task, groups, names, sizes)))
-        task.removed += [Removed(repr(self), name, tuple(sorted(gone))) for name, gone in removal.items() if gone]
-        smaller = channels.remove(task.model, removal)
+        smaller = take_out(task, channels, removal)
         named = {skipped.layer for skipped in task.skipped}
         for name, geometry in geometries.items():
             if name not in named and Geometry.of(smaller.get_submodule(name)).shape == geometry.shape:
@@ -134,20 +134,20 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         return smaller
 
     def wanted(
-        self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], roles: Sequence[str]
+        self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], side: str
     ) -> list[ChannelGroup]:
-        """Return the channel groups whose layers of these roles are all chosen; note the layers that are in none."""
-        found, reasons, inside = [], dict(channels.left_out), set()
+        """Return the channel groups whose layers on that side are all chosen; note the layers that are in none."""
+        found, reasons, inside = [], {}, set()
         for group in channels.groups:
-            layers = {member.layer for member in group.members if member.role in roles}
+            layers = {member.layer for member in members_with_weights(group, side)}
             if layers and layers <= chosen.keys():
                 found.append(group)
                 inside |= layers
-            if missing := ", ".join(sorted(layers - chosen.keys())):
-                reasons |= dict.fromkeys(layers, f"its channels go with those of {missing}, which may not change")
+            if missing := sorted(layers - chosen.keys()):
+                reasons |= dict.fromkeys(layers, go_together(missing))
         for name in chosen:
             if name not in inside:
-                task.skip(name, reasons.get(name) or reasons.get(name.rpartition(".")[0]) or NOT_READ)
+                task.skip(name, reasons.get(name) or channels.why_left_out(name) or NOT_READ)
         return found
 
     # Groups that are masked
@@ -184,7 +184,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         if self.groups == "layers":
             scores = self.trained_scores(task, groups)
             kept = scores > 0
-            kept[smallest(scores, math.floor(Fraction(str(self.sparsity)) * len(scores)))] = False
+            kept[smallest(scores, part_of(self.sparsity, len(scores)))] = False
             return kept
         kept = torch.ones(groups.count, dtype=torch.bool)
         for piece, gone in zip(kept.split(list(counts)), self.weakest_when_trained(task, groups, names, counts)):

@@ -1,46 +1,94 @@
-"""The structures that weights form: filters, input channels, columns of the product, whole layers."""
+"""Groups of weights: filters, input channels, columns of the product, whole layers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compedu.forms import Geometry
-from compedu.graph import ChannelGroup
-from compedu.methods.pruning.group_lasso import Groups
-
-MAKERS, READERS = ("producer", "depthwise"), ("consumer",)  # roles of the layers in a channel group
+from compedu.graph import INPUT, OUTPUT, ChannelGroup, Member
 
 
-def channel_labels(channels: Tensor, geometry: Geometry, roles: Sequence[str]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups 0..count-1 of the weights of one or more layers.
+
+    `labels[layer]` holds the number of each weight's group, -1 for weights in none; its shape is that of the layer's
+    kernel, or 1 along dimensions over which the number does not change. `sizes` (count,) are the numbers of weights.
+    """
+
+    labels: Mapping[str, Tensor]
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, labels: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], count: int) -> "Groups":
+        """Return the groups that `labels` make in kernels of `shapes`."""
+        ones = {name: torch.ones(()).expand(shapes[name]) for name in labels}
+        return cls(labels, group_totals(ones, labels, count))
+
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return len(self.sizes)
+
+
+def group_totals(values: Mapping[str, Tensor], labels: Mapping[str, Tensor], count: int) -> Tensor:
+    """Return for each group the sum of `values`, one for each weight of the layers in `labels`; (count,)."""
+    total = next(iter(values.values())).new_zeros(count)
+    for name, label in labels.items():
+        sums, inside = values[name].sum_to_size(label.shape), label >= 0
+        total = total.index_add(0, label[inside], sums[inside])
+    return total
+
+
+def channel_labels(member: Member, geometry: Geometry) -> Tensor:
     """Return the number of each weight's channel, to broadcast against the kernel; -1 for weights of no channel.
 
-    `channels` are the numbers of the layer's filters (`roles` are MAKERS) or of its inputs (READERS), from all
-    groups of a grouped convolution one after another.
+    `member` is one that makes or reads the channels; the inputs of a grouped convolution are those of all its groups,
+    one after another.
     """
     out, inputs, *kernel = geometry.shape
-    if roles is MAKERS:
-        return channels.view(geometry.per_output)
-    of_group = channels.view(geometry.groups, inputs)
+    if member.side == OUTPUT:
+        return member.channels.view(geometry.per_output)
+    of_group = member.channels.view(geometry.groups, inputs)
     rows = of_group if geometry.groups == 1 else of_group.repeat_interleave(out // geometry.groups, 0)
     return rows.view(len(rows), inputs, *[1] * len(kernel))
 
 
-def channel_groups(found: Sequence[ChannelGroup], layers: Mapping[str, Geometry], roles: Sequence[str]) -> Groups:
-    """Return the groups of weights that make or read one channel each, channels of `found` one after another.
+def members_with_weights(group: ChannelGroup, side: str) -> tuple[Member, ...]:
+    """Return the members of `group` whose weights make its channels (`side` is OUTPUT) or read them (INPUT)."""
+    return group.readers if side == INPUT else group.makers
 
-    `layers` gives the geometry of every layer that has one of the `roles`.
+
+def channel_groups(found: Sequence[ChannelGroup], layers: Mapping[str, Geometry], side: str) -> Groups:
+    """Return the groups of weights that make (`side` is OUTPUT) or read (INPUT) one channel each.
+
+    The channels of `found` are numbered one group after another; `layers` gives the geometry of every layer that has
+    such weights.
     """
     labels: dict[str, Tensor] = {}
     start = 0
     for group in found:
-        for member in group.members:
-            if member.role in roles:
-                own = torch.where(member.channels >= 0, member.channels + start, -1)
-                label = channel_labels(own, layers[member.layer], roles)
-                labels[member.layer] = torch.maximum(labels.get(member.layer, label), label)
+        for member in members_with_weights(group, side):
+            own = channel_labels(member, layers[member.layer])
+            label = torch.where(own >= 0, own + start, -1)
+            labels[member.layer] = torch.maximum(labels.get(member.layer, label), label)
         start += group.size
     return Groups.of(labels, {name: layers[name].shape for name in labels}, start)
+
+
+def kept_with_channels(
+    layer: str, geometry: Geometry, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
+) -> Tensor:
+    """Return a boolean mask over the kernel of `layer`: what stays when the channels `removed`, by group, are taken out."""
+    kept = torch.ones(geometry.shape, dtype=torch.bool)
+    for group in groups:
+        gone = torch.tensor(removed.get(group.name, ()), dtype=torch.long)
+        for member in group.makers + group.readers:
+            if member.layer == layer:
+                kept &= ~torch.isin(channel_labels(member, geometry), gone)
+    return kept
 
 
 def column_labels(geometry: Geometry) -> Tensor:

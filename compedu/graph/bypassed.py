@@ -1,15 +1,11 @@
 """Layers that a shortcut leads around: without them the network still carries its signal."""
 
-import operator
-
-import torch
 from torch import fx, nn
 
-from compedu.forms import Form
-from compedu.graph import layer_calls, only_consumer, trace
+from compedu.forms.form import Form
+from compedu.graph.nodes import is_addition, only_consumer
+from compedu.graph.trace import layer_calls, trace
 
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
-_ADDING_METHODS = ("add", "add_")
 _PASSING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity)
 
 
@@ -36,10 +32,7 @@ def bypassed_layers(model: nn.Module) -> set[str]:
 
 def _summands(node: fx.Node) -> list[fx.Node]:
     """Return the two different nodes that `node` adds; nothing where it adds a number or is no addition."""
-    adds = (node.op == "call_function" and node.target in _ADDITIONS) or (
-        node.op == "call_method" and node.target in _ADDING_METHODS
-    )
-    sides = [side for side in node.args if isinstance(side, fx.Node)] if adds else []
+    sides = [side for side in node.args if isinstance(side, fx.Node)] if is_addition(node) else []
     return sides if len(set(sides)) == 2 else []
 
 

@@ -1,0 +1,43 @@
+"""What a single node of a graph is: which operation it calls, who reads it."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+_RELU_FUNCTIONS = (F.relu, F.relu_, torch.relu, torch.relu_)
+_RELU_METHODS = ("relu", "relu_")
+_ADDING_FUNCTIONS = (operator.add, operator.iadd, torch.add)
+_ADDING_METHODS = ("add", "add_")
+
+
+def only_consumer(node: fx.Node) -> fx.Node | None:
+    """Return the one node that reads `node`, or None where there are several or none."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def called_name(node: fx.Node) -> str:
+    """Return the name of the module, function or method that `node` calls."""
+    return node.target if isinstance(node.target, str) else node.target.__name__
+
+
+def module_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    """Return the module that `node` calls, or None."""
+    return modules[node.target] if node.op == "call_module" else None
+
+
+def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Return whether `node` is a rectified linear unit, as a module, a function or a method."""
+    return type(module_of(node, modules)) is nn.ReLU or _calls(node, _RELU_FUNCTIONS, _RELU_METHODS)
+
+
+def is_addition(node: fx.Node) -> bool:
+    """Return whether `node` adds, as an operator, a function or a method."""
+    return _calls(node, _ADDING_FUNCTIONS, _ADDING_METHODS)
+
+
+def _calls(node: fx.Node, functions: tuple, methods: tuple[str, ...]) -> bool:
+    return (node.op == "call_function" and node.target in functions) or (
+        node.op == "call_method" and node.target in methods
+    )

@@ -1,0 +1,37 @@
+"""The way of a layer's neurons to the layers that read them: is each of them treated alone, and all of them alike?"""
+
+from collections.abc import Collection
+
+from torch import fx
+
+from compedu.graph.coupling import BATCH_NORMS
+from compedu.graph.nodes import called_name, module_of, only_consumer
+from compedu.graph.operations import ASKING, ELEMENTWISE, MOVING, POOLING, REDUCING, key
+from compedu.graph.trace import layer_calls
+
+
+def way_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -> str:
+    """Return what between `layer` and `readers` does not treat all neurons alike and each for itself, or nothing."""
+    modules, calls = dict(traced.named_modules()), layer_calls(traced)
+    if layer not in calls:
+        return "only training calls it, so that the way to its readers cannot be seen"
+    start = calls[layer][0]
+    flow = {start}
+    for node in traced.graph.nodes:
+        if not flow & set(node.all_input_nodes) or (node.op == "call_module" and node.target in readers):
+            continue
+        module = module_of(node, modules)
+        name = key(called_name(node) if module is None else type(module).__name__)
+        if name in ASKING:
+            continue
+        if any(other not in flow and key(called_name(other)) not in ASKING for other in node.all_input_nodes):
+            return f"{node.name!r} joins its neurons with something else"
+        if isinstance(module, BATCH_NORMS):
+            if node.all_input_nodes != [start] or module.running_mean is None:
+                return f"{node.name!r} normalizes behind another operation, or with the batch it sees"
+            if only_consumer(start) is not node:
+                return f"something else reads its neurons in front of {node.name!r}"
+        elif name not in ELEMENTWISE | MOVING | REDUCING and not POOLING.match(name):
+            return f"{node.name!r} is not known to treat each neuron alone"
+        flow.add(node)
+    return ""
