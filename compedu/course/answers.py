@@ -9,8 +9,12 @@ def called(function: Callable, *arguments):
     try:
         answer = function(*arguments)
     except Exception as error:
-        raise AssertionError(f"your function failed with {type(error).__name__}: {error}; it was given {short(arguments)}") from error
-    assert answer is not None, f"your function returns nothing: write its last line, return ...; it was given {short(arguments)}"
+        raise AssertionError(
+            f"your function failed with {type(error).__name__}: {error}; it was given {short(arguments)}"
+        ) from error
+    assert answer is not None, (
+        f"your function returns nothing: write its last line, return ...; it was given {short(arguments)}"
+    )
     return answer
 
 
@@ -32,8 +36,12 @@ def number(function: Callable, *arguments) -> float:
 
 
 def numbers(function: Callable, count: int, *arguments) -> tuple[float, ...]:
-    """Return the `count` numbers that a learner's function returns; anything else is an `AssertionError` with a hint."""
+    """Return the `count` numbers that a learner's function returns; all else is an `AssertionError` with a hint."""
     answer = called(function, *arguments)
-    fits = isinstance(answer, Iterable) and len(parts := tuple(answer)) == count and all(isinstance(p, Real) for p in parts)
+    fits = (
+        isinstance(answer, Iterable)
+        and len(parts := tuple(answer)) == count
+        and all(isinstance(p, Real) for p in parts)
+    )
     assert fits, f"your function returns {answer!r} for {arguments}: wanted are {count} numbers, return a, b, ..."
     return parts

@@ -5,7 +5,9 @@ from typing import Any
 
 from compedu.course import pruning, start_here, tour
 
-CHECKS: dict[str, Callable[[Any], str]] = {check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS, *pruning.CHECKS)}
+CHECKS: dict[str, Callable[[Any], str]] = {
+    check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS, *pruning.CHECKS)
+}
 
 
 class NotYet(AssertionError):

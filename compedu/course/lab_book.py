@@ -12,7 +12,8 @@ from compedu.writing import write_whole
 
 PAGE = (
     "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lab book</title><style>body{{font:15px sans-serif;"
-    "margin:2em}}td,th{{padding:4px 12px;text-align:left;border-bottom:1px solid #ccc}}td:last-child{{white-space:nowrap}}"
+    "margin:2em}}td,th{{padding:4px 12px;text-align:left;border-bottom:1px solid #ccc}}"
+    "td:last-child{{white-space:nowrap}}"
     "</style><h1>Lab book</h1>{}</html>"
 )
 KINDS = ("prediction", "measurement", "answer", "test split")
@@ -38,7 +39,9 @@ class LabBook:
         """Append an entry and return it; `kind` is one of `KINDS`, `content` anything that JSON holds."""
         if kind not in KINDS:
             raise ValueError(f"a lab book has entries of the kinds {', '.join(KINDS)}, not {kind!r}")
-        entry = {"kind": kind, "name": name, "time": datetime.now().astimezone().isoformat(timespec="seconds")} | content
+        entry = {
+            "kind": kind, "name": name, "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        } | content  # fmt: skip
         entries = [*self._read(), entry]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.path, (json.dumps({"lab book": 1, "entries": entries}, indent=1) + "\n").encode())
@@ -60,8 +63,14 @@ class LabBook:
         asked = dict.fromkeys(e["name"] for e in self.entries if e["kind"] in ("prediction", "measurement"))
         rest = [e for e in self.entries if e["kind"] not in ("prediction", "measurement")]
         tables = [
-            _table("Predictions", ("question", "predicted", "measured", "difference", "when"), map(self._confronted, asked)),
-            _table("Notes", ("kind", "about", "content", "when"), [(e["kind"], e["name"], _content(e), _when(e)) for e in rest]),
+            _table(
+                "Predictions", ("question", "predicted", "measured", "difference", "when"),
+                map(self._confronted, asked),
+            ),
+            _table(
+                "Notes", ("kind", "about", "content", "when"),
+                [(e["kind"], e["name"], _content(e), _when(e)) for e in rest],
+            ),
         ]  # fmt: skip
         Path(path).write_text(PAGE.format("".join(tables)), encoding="utf-8")
         return Path(path)
@@ -73,7 +82,10 @@ class LabBook:
         value, measured = (said or {}).get("value", ""), (found or {}).get("measured", "")
         numbers = all(isinstance(one, (int, float)) for one in (value, measured))
         gap = f"{measured - value:+.3g}" if numbers else ""
-        return (said or {}).get("question", name), f"{value} {unit}", f"{measured} {unit}" if found else "", gap, _when(said or found)
+        return (
+            (said or {}).get("question", name), f"{value} {unit}", f"{measured} {unit}" if found else "", gap,
+            _when(said or found),
+        )  # fmt: skip
 
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.exists():
@@ -82,7 +94,9 @@ class LabBook:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             return content["entries"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CompressionError(f"{self.path} is not a lab book ({error}); move it away, or name another file") from error
+            raise CompressionError(
+                f"{self.path} is not a lab book ({error}); move it away, or name another file"
+            ) from error
 
 
 def _content(entry: dict[str, Any]) -> str:

@@ -33,7 +33,9 @@ class Prediction:
             return f"Hidden: commit a prediction first. {self.question}"
         if self.book is not None:
             why = {"reason": reason} if reason else {}
-            self.book.write("measurement", self.name, predicted=self.value, measured=round(measured, 4), unit=self.unit, **why)
+            self.book.write(
+                "measurement", self.name, predicted=self.value, measured=round(measured, 4), unit=self.unit, **why
+            )
         gap = measured - self.value
         apart = "points" if self.unit == "%" else self.unit
         side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {apart} {'more' if gap > 0 else 'less'}"
@@ -41,7 +43,9 @@ class Prediction:
 
     def __repr__(self) -> str:
         said = "not committed yet: replace ... by a number" if self.value is None else f"{self.value:.3g} {self.unit}"
-        late = "" if self.later is None else f" (your first, from the lab book: it counts; {self.later:.3g} is written down beside it)"
+        late = "" if self.later is None else (
+            f" (your first, from the lab book: it counts; {self.later:.3g} is written down beside it)"
+        )  # fmt: skip
         return f"{self.question} Your prediction: {said}{late}"
 
 
@@ -55,7 +59,9 @@ def predict(name: str, question: str, value: Any, unit: str, book: LabBook | Non
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"a prediction is a number of {unit}, got {value!r}")
     if not math.isfinite(value) or (unit == "%" and not 0 <= value <= 100):
-        raise ValueError(f"a prediction in {unit} lies {'between 0 and 100' if unit == '%' else 'on the number line'}, got {value!r}")
+        raise ValueError(
+            f"a prediction in {unit} lies {'between 0 and 100' if unit == '%' else 'on the number line'}, got {value!r}"
+        )
     before = book.newest("prediction", name) if book is not None else None
     if book is not None and (before is None or before["value"] != value):
         book.write("prediction", name, question=question, value=value, unit=unit)

@@ -1,4 +1,4 @@
-"""Checks of chapter 02: bytes of gaps, channels taken out through batch norm and a shortcut, a small file that still works."""
+"""Checks of chapter 02: bytes of gaps, channels removed through batch norm and a shortcut, a small file that works."""
 
 import os
 from collections.abc import Callable, Collection
@@ -23,16 +23,18 @@ CASES = ((300_000, 0.1, 4), (400_000, 0.01, 4), (200_000, 0.05, 5), (300_000, 0.
 
 
 def gap_bytes(function: Callable[[int, float, int], float]) -> str:
-    """Check a function (places, density, bits) -> bytes of the gaps, fillers included, of weights left at random places."""
+    """Check a function (places, density, bits) -> bytes of the gaps, fillers included, of weights at random places."""
     for places, density, bits in CASES:
         kept = np.flatnonzero(np.random.default_rng(0).random(places) < density)
         written = len(to_gaps(kept, bits)) * bits / 8
         told = number(function, places, density, bits)
-        assert abs(told - 8 * written) > 0.24 * written, f"you say {told:,.0f}: are these bits? Wanted are bytes, of eight bits each"
+        assert abs(told - 8 * written) > 0.24 * written, (
+            f"you say {told:,.0f}: are these bits? Wanted are bytes, of eight bits each"
+        )
         assert abs(told - written) <= 0.03 * written, (
-            f"{places:,} places, {density:.0%} of them kept, gaps of {bits} bits: you say {told:,.0f} bytes, written are "
-            f"{written:,.0f}. How long a gap fits into {bits} bits when the code of all ones is a filler, and what bridges "
-            "the longer ones? Behind a filler another one may be needed"
+            f"{places:,} places, {density:.0%} of them kept, gaps of {bits} bits: you say {told:,.0f} bytes, written "
+            f"are {written:,.0f}. How long a gap fits into {bits} bits when the code of all ones is a filler, and "
+            "what bridges the longer ones? Behind a filler another one may be needed"
         )
     return "one code for each kept weight, and the fillers, of which a sparse layer has many"
 
@@ -87,15 +89,15 @@ def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]]) 
         )
         for name, shape in wanted.items():
             assert isinstance(answer[name], Tensor) and tuple(answer[name].shape) == shape, (
-                f"without channels {gone} of {maps}, {name} has the shape {shape}; yours: {shape_of(answer[name])}. Who makes "
-                "these channels, and who reads them?"
+                f"without channels {gone} of {maps}, {name} has the shape {shape}; yours: {shape_of(answer[name])}. "
+                "Who makes these channels, and who reads them?"
             )
         smaller.load_state_dict(answer, strict=False)
         with torch.inference_mode():
             worst = float((smaller(x) - silenced(network, gone)(x)).abs().max())
         assert worst < 1e-9, (
-            f"the shapes are right, but the outputs differ by {worst:.2g} from the network in which channels {gone} are silent. "
-            "Do all tensors keep the same channels, in the same order?"
+            f"the shapes are right, but the outputs differ by {worst:.2g} from the network in which channels {gone} "
+            "are silent. Do all tensors keep the same channels, in the same order?"
         )
     return "stem, both batch norms of the sum, the second convolution, and both readers lose the same channels"
 
@@ -109,13 +111,15 @@ def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
     """Return the network in place, with the channels `gone` of its sum zero: filters, biases, shifts and means."""
     with torch.no_grad():
         for layer in (network.stem, network.norm, network.conv2, network.norm2):
-            for tensor in (layer.weight, layer.bias, *([layer.running_mean] if isinstance(layer, nn.BatchNorm2d) else [])):
+            for tensor in (
+                layer.weight, layer.bias, *([layer.running_mean] if isinstance(layer, nn.BatchNorm2d) else []),
+            ):  # fmt: skip
                 tensor[list(gone)] = 0
     return network
 
 
 def pruned_file(path: str) -> str:
-    """Check a model file of lenet5 for glyphs: at most 10 % of the dense file, at most one point lost on new characters."""
+    """Check a file of lenet5 for glyphs: at most 10 % of the dense file, at most one point lost on new characters."""
     assert isinstance(path, (str, Path)), f"give the path of a file that ce.save has written, not {path!r:.60}"
     assert Path(path).is_file(), f"there is no file {path}: write it first, with ce.save(network, path)"
     try:
@@ -125,16 +129,16 @@ def pruned_file(path: str) -> str:
     dense = trained("lenet5", "glyphs")
     share = Path(path).stat().st_size / len(files.model_bytes(dense))
     assert share <= LIMIT, (
-        f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros save nothing as numbers, and indices "
-        "cost bits too: how many weights may stay?"
+        f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros save nothing as "
+        "numbers, and indices cost bits too: how many weights may stay?"
     )
     seed = os.environ.get(SEED, GIVEN_SEED)
     fresh = glyphs(seed=int(seed), sizes={"train": 1, "validation": 1, "test": 4000})
     right, kept = (evaluate(network, fresh, "test").correct for network in (dense, small))
     lost = 100 * (right - kept) / len(fresh.y_test)
     assert lost <= 1, (
-        f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on characters that nobody has seen; allowed is 1. "
-        "Which layer can spare its weights, and what does training inside the mask give back?"
+        f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on characters that nobody has seen; "
+        "allowed is 1. Which layer can spare its weights, and what does training inside the mask give back?"
     )
     return f"{share:.1%} of the bytes, {lost:.2f} points lost on new characters"
 

@@ -19,7 +19,9 @@ def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
     for correct, total in ((0, 50), (45, 50), (3480, 4000), (397, 397), (1, 7)):
         low, high = numbers(function, 2, correct, total)
         share = correct / total
-        assert high <= 1.5, f"for {correct} of {total} you give up to {high:.4g}: an interval of shares, from 0 to 1, not of percent"
+        assert high <= 1.5, (
+            f"for {correct} of {total} you give up to {high:.4g}: an interval of shares, from 0 to 1, not of percent"
+        )
         assert -ROUNDING <= low <= share + ROUNDING and share - ROUNDING <= high <= 1 + ROUNDING, (
             f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {share:.4f} and "
             "stay inside 0..1. Does yours leave it where all answers are right?"
@@ -28,7 +30,8 @@ def interval(function: Callable[[int, int], tuple[float, float]]) -> str:
             spread = math.sqrt(max(0.0, end * (1 - end)) / total)
             assert abs(abs(share - end) - Z95 * spread) < 2e-4, (
                 f"for {correct} of {total}, the end {end:.4f} is {abs(share - end):.4f} away from the observed "
-                f"share, but {Z95:.2f} standard errors AT THAT END are {Z95 * spread:.4f}. Which share stands under the root?"
+                f"share, but {Z95:.2f} standard errors AT THAT END are {Z95 * spread:.4f}. "
+                "Which share stands under the root?"
             )
     return "each end is the share from which the observation is just 1.96 standard errors away"
 
@@ -41,11 +44,13 @@ def paired(function: Callable[[int, int], float]) -> str:
         as_uneven = float((np.abs(2 * heads - n) >= abs(broke - fixed)).mean())
         p = number(function, broke, fixed)
         assert 0 <= p <= 1, f"for {broke} broken and {fixed} fixed you give {p}: a probability lies in 0..1"
-        assert abs(p - number(function, fixed, broke)) < 1e-12, "swapping broken and fixed must not change a two-sided test"
+        assert abs(p - number(function, fixed, broke)) < 1e-12, (
+            "swapping broken and fixed must not change a two-sided test"
+        )
         noise = 5 * math.sqrt(max(as_uneven * (1 - as_uneven), 1 / COINS) / COINS)
         assert p == 1 or abs(2 * p - as_uneven) > noise, (
-            f"for {broke} broken and {fixed} fixed you give {p:.4f}, half of what imagined coins give: the other side would "
-            "have been just as surprising"
+            f"for {broke} broken and {fixed} fixed you give {p:.4f}, half of what imagined coins give: the other "
+            "side would have been just as surprising"
         )
         assert abs(p - as_uneven) <= noise, (
             f"for {broke} broken and {fixed} fixed you give {p:.4f}; of {COINS:,} imagined rounds of {n} fair coins, "
@@ -71,10 +76,18 @@ def criteria(function: Callable[[float, float, float, float], tuple[float, float
     """Check a function (a, a_small, s, s_small) -> (alpha, beta as printed, saving as usual, delta)."""
     for a, small, s, fast in ((1000.0, 250.0, 8.0, 4.0), (61e6, 12.3e6, 1.0, 1.2), (5.0, 5.0, 2.0, 2.0)):
         alpha, printed, usual, delta = numbers(function, 4, a, small, s, fast)
-        assert abs(alpha * small - a) < 1e-6 * a, f"alpha says how many times larger the original is; {alpha} times {small} is not {a}"
-        assert abs(printed * small - (a - small)) < 1e-6 * a, "beta as the survey prints it has the small network below the line"
-        assert abs(usual * a - (a - small)) < 1e-6 * a, "the usual space saving is a share of the original: never above 1"
-        assert abs(delta * fast - s) < 1e-9 * s, f"delta says how many times faster; {delta} times {fast} s is not {s} s"
+        assert abs(alpha * small - a) < 1e-6 * a, (
+            f"alpha says how many times larger the original is; {alpha} times {small} is not {a}"
+        )
+        assert abs(printed * small - (a - small)) < 1e-6 * a, (
+            "beta as the survey prints it has the small network below the line"
+        )
+        assert abs(usual * a - (a - small)) < 1e-6 * a, (
+            "the usual space saving is a share of the original: never above 1"
+        )
+        assert abs(delta * fast - s) < 1e-9 * s, (
+            f"delta says how many times faster; {delta} times {fast} s is not {s} s"
+        )
     return "alpha, both readings of beta, and delta"
 
 

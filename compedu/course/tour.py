@@ -19,7 +19,9 @@ def largest_rank(function: Callable[[int, int], int]) -> str:
         rank = number(function, rows, columns)
         assert isinstance(rank, Integral), f"a rank is a whole number, you give {rank!r}"
         told = f"for {rows} x {columns} you give {rank}: the factors then hold {rank * (rows + columns):,} numbers"
-        assert rank * (rows + columns) < rows * columns, f"{told}, the matrix {rows * columns:,}. Saving nothing is not saving"
+        assert rank * (rows + columns) < rows * columns, (
+            f"{told}, the matrix {rows * columns:,}. Saving nothing is not saving"
+        )
         assert rank >= 0, f"{told}. Where no rank saves anything, the largest that does is none at all: 0"
         assert (rank + 1) * (rows + columns) >= rows * columns, f"{told}; one rank more would still save some"
     return "rank times the sum of the sides stays below their product"
@@ -36,9 +38,9 @@ def quantized_bytes(function: Callable[[int, int, int], float]) -> str:
         written = sum(size for role, size in found.totals.items() if role != "header")
         told = number(function, weights, 2 * channels, bits)
         assert abs(told - written) <= 8 * len(found.rows), (  # each part is filled up to whole bytes
-            f"{spec} at {bits} bits: for {weights:,} weights and {2 * channels} other numbers (a bias and a scale for each "
-            f"output) you say {told:,.0f} bytes; the file has {'more' if written > told else 'fewer'}. Which of the numbers "
-            f"have {bits} bits, which 32?"
+            f"{spec} at {bits} bits: for {weights:,} weights and {2 * channels} other numbers (a bias and a scale for "
+            f"each output) you say {told:,.0f} bytes; the file has {'more' if written > told else 'fewer'}. Which of "
+            f"the numbers have {bits} bits, which 32?"
         )
     return "the weights shrink; biases and scales stay floats"
 
@@ -46,7 +48,9 @@ def quantized_bytes(function: Callable[[int, int, int], float]) -> str:
 def budget(method: Method) -> str:
     """Check a method (or pipeline) that must write lenet5 on glyphs into a twentieth, losing at most one point."""
     kind = type(method).__name__
-    assert isinstance(method, Method), f"give a method such as MagnitudePruning(sparsity=0.5), or several joined by |, not a {kind}"
+    assert isinstance(method, Method), (
+        f"give a method such as MagnitudePruning(sparsity=0.5), or several joined by |, not a {kind}"
+    )
     assert method.needs != "training", f"{method!r} trains; this budget is met without"
     model, data = load("lenet5", "glyphs")
     try:
@@ -56,12 +60,12 @@ def budget(method: Method) -> str:
     ratio = len(files.model_bytes(model)) / len(files.model_bytes(small))
     lost = 100 * (evaluate(model, data).correct - evaluate(small, data).correct) / len(data.y_validation)
     assert ratio >= 20, (
-        f"{method!r} writes a file {ratio:.1f} times smaller; wanted is 20 times. The file tool shows which layer the bytes "
-        "are in: what do two families do to that layer together?"
+        f"{method!r} writes a file {ratio:.1f} times smaller; wanted is 20 times. The file tool shows which layer "
+        "the bytes are in: what do two families do to that layer together?"
     )
     assert lost <= 1, (
-        f"{method!r} is small enough, but loses {lost:.2f} points; allowed is 1. Which layer suffers most? The knobs take "
-        "values per layer, and two mild steps may beat a harsh one"
+        f"{method!r} is small enough, but loses {lost:.2f} points; allowed is 1. Which layer suffers most? The knobs "
+        "take values per layer, and two mild steps may beat a harsh one"
     )
     return f"{ratio:.1f} times smaller, {lost:.2f} points lost"
 
