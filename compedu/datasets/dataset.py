@@ -19,8 +19,8 @@ class Dataset:
     """Images as float32 (N, channels, height, width), normalised, and labels as int64 (N,) for each split.
 
     Methods learn from `train`, explorers and choices look at `validation`, and `test` is read once, for a claim.
-    `mean` and the standard deviation `std` undo the normalisation: grey value in 0..1 = image * std + mean. `version` says
-    how the images were made where that matters, such as "JPEG".
+    `mean` and the standard deviation `std` undo the normalisation: grey value in 0..1 = image * std + mean.
+    `version` says how the images were made where that matters, such as "JPEG".
     """
 
     name: str
@@ -42,7 +42,8 @@ class Dataset:
             _check_split(where, x, y, len(self.classes))
             if x.shape[1:] != self.x_train.shape[1:]:
                 raise CompressionError(
-                    f"{where} has images {tuple(x.shape[1:])}, the training images are {self.shape}: all must have one size"
+                    f"{where} has images {tuple(x.shape[1:])}, the training images are {self.shape}: "
+                    "all must have one size"
                 )
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
@@ -64,7 +65,9 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """The identity of the data: a digest of all images and labels."""
-        return hashing.tensors_digest({f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"})
+        return hashing.tensors_digest(
+            {f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"}
+        )
 
     def shortened(self, train: int | None = None, validation: int | None = None, test: int | None = None) -> "Dataset":
         """Return the set with only the first images of each split: quick runs; the name says so.
@@ -94,7 +97,9 @@ def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
             "needed are (N, channels, height, width) and (N,)"
         )
     if not x.is_floating_point() or y.dtype != torch.int64:
-        raise CompressionError(f"{where} has images of {x.dtype} and labels of {y.dtype}; needed are floats and torch.int64")
+        raise CompressionError(
+            f"{where} has images of {x.dtype} and labels of {y.dtype}; needed are floats and torch.int64"
+        )
     if not bool(torch.isfinite(x).all()):
         raise CompressionError(f"{where} holds values that are not finite")
     if int(y.min()) < 0 or int(y.max()) >= classes:
@@ -102,7 +107,7 @@ def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for drawn and downloaded data; the environment variable COMPEDU_CACHE overrides it."""
+    """Return the user's folder for drawn and downloaded data; the environment variable COMPEDU_CACHE overrides it."""
     base = os.environ.get("COMPEDU_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compedu"
     return Path(base)
 
@@ -114,7 +119,7 @@ def data_folders() -> list[Path]:
 
 
 def normalised(images: Tensor, mean: float, std: float) -> Tensor:
-    """Return uint8 images (N, channels, height, width) as float32 with grey 0..1 shifted by `mean`, divided by `std`."""
+    """Return uint8 images (N, channels, height, width) as float32: grey 0..1 shifted by `mean`, divided by `std`."""
     return (images.float() / 255 - mean) / std
 
 

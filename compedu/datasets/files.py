@@ -47,7 +47,9 @@ def from_folder(folder: Path, name: str = "", mean: float | None = None, std: fl
     """
     classes = tuple(sorted(path.name for path in (folder / "train").glob("*") if path.is_dir()))
     if not classes or not (folder / "test").is_dir():
-        raise CompressionError(f"{folder} holds no images: needed are {folder}/train/<class>/ and {folder}/test/<class>/")
+        raise CompressionError(
+            f"{folder} holds no images: needed are {folder}/train/<class>/ and {folder}/test/<class>/"
+        )
     pairs = [_folder_split(folder / split, classes) for split in ("train", "test")]
     found = _statistics(pairs[0][0])
     jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in (folder / "train" / classes[0]).iterdir())
@@ -69,7 +71,9 @@ def _folder_split(folder: Path, classes: tuple[str, ...]) -> tuple[Tensor, Tenso
                 pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
             first = first or (path, pixels.shape)
             if pixels.shape != first[1]:
-                raise CompressionError(f"{path} is {pixels.shape}, but {first[0]} is {first[1]}: all must have one size")
+                raise CompressionError(
+                    f"{path} is {pixels.shape}, but {first[0]} is {first[1]}: all must have one size"
+                )
             images.append(pixels)
             labels.append(label)
     if not images:

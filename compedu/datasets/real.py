@@ -79,5 +79,7 @@ def _cifar10_binary(folder: Path) -> Dataset:
     splits = []
     for files in names:
         rows = np.concatenate([np.fromfile(folder / file, dtype=np.uint8).reshape(-1, 3073) for file in files])
-        splits.append((torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0]).long()))
+        splits.append((
+            torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0]).long(),
+        ))  # fmt: skip
     return with_validation("cifar10", *splits, classes=CIFAR10_CLASSES, mean=CIFAR10_MEAN, std=CIFAR10_STD)

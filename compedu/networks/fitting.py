@@ -8,7 +8,7 @@ from compedu.networks import build
 
 
 def network_for(spec: str, data: Dataset, *, classes: int | None = None, seed: int = 0) -> nn.Module:
-    """Return a fresh network `spec` for the images of `data`: size, channels and classes follow unless the spec gives them.
+    """Return a fresh network `spec` for images of `data`: size, channels and classes follow unless the spec gives them.
 
     Raises `CompressionError` for images that are not square, and `ValueError` as `build` does.
     """

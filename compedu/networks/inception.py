@@ -1,4 +1,4 @@
-"""An Inception network for small images: narrow branches side by side (Szegedy et al. 2015, arXiv:1409.4842, section 4)."""
+"""Inception for small images: narrow branches side by side (Szegedy et al. 2015, arXiv:1409.4842, section 4)."""
 
 import torch
 from torch import Tensor, nn

@@ -9,7 +9,7 @@ BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 1), (512, 2), (
 
 
 class Separable(nn.Module):
-    """A 3x3 convolution of each map on its own, then a 1x1 convolution over all maps; batch norm and ReLU after both."""
+    """A 3x3 convolution of each map alone, then a 1x1 convolution over all maps; batch norm and ReLU after both."""
 
     def __init__(self, inside: int, out: int, stride: int):
         super().__init__()

@@ -59,7 +59,7 @@ def train_network(
 
 
 def doubled(recipe: Recipe) -> Recipe:
-    """Return the recipe with twice the epochs: a baseline counts as trained when this moves validation by < 0.3 point."""
+    """Return the recipe with twice the epochs: a baseline is trained when this moves validation by < 0.3 point."""
     return replace(recipe, epochs=2 * recipe.epochs)
 
 
