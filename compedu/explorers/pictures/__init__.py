@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from compedu.explorers.pictures import (
     confusions, layer_widths, loss, moved_statistics, moved_weights, one_image, product_times, pruned_filters,
-    pruned_weights, quantized_inputs, quantized_weights, rebuilt_filters, singular_values, structured_matrices, temperature,
-    tied_filters,
+    pruned_weights, quantized_inputs, quantized_weights, rebuilt_filters, singular_values, structured_matrices,
+    temperature, tied_filters,
 )  # fmt: skip
 from compedu.explorers.pictures.picture import Picture
 from compedu.methods import (
@@ -31,7 +31,7 @@ _OF_TOPIC = {
 
 
 def pictures_of(method: type[Method]) -> tuple[Picture, ...]:
-    """Return the pictures that fit a method, its own or those of its topic; where it trains, the loss below the first."""
+    """Return the pictures of a method, its own or those of its topic; where it trains, the loss below the first."""
     first, *others = _OF_METHOD.get(method) or _OF_TOPIC[method.topic]
     if issubclass(method, TrainingMethod) and first.below is not loss.below:
         below = ("xaxis7", "yaxis7", "xaxis8", "yaxis8")

@@ -23,7 +23,7 @@ def doubts(scores: Tensor, labels: Tensor, classes: int, temperature: float) -> 
 
 
 def mistakes(scores: Tensor, labels: Tensor, classes: int) -> np.ndarray:
-    """Return the share of images of each class (rows) that are taken for each other one (columns); NaN on the diagonal."""
+    """Return the share of images of each class (rows) taken for each other one (columns); NaN on the diagonal."""
     said = torch.nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float()
     return _by_class(said[:, :classes], labels, classes)
 
@@ -62,11 +62,17 @@ def main(view: View, layer: str) -> list[dict]:
     left = np.concatenate([teacher, gap, none], axis=1)
     right = np.concatenate([none, gap, none if student is None else student], axis=1)
     names = list(view.data.classes)
-    columns = [*names, "", " ", *(f"{name} " for name in names)]  # a category occurs once: the right half has a blank more
+    columns = [*names, "", " ", *(f"{name} " for name in names)]  # a category occurs once: right names end in a blank
     label = "<br>true %{y}, taken for %{x}: %{z:.3f}<extra></extra>"
     return [
-        heatmap(MAIN, left, "teacher's probability", SHADES, x=columns, y=names, hovertemplate="teacher's probability" + label),
-        heatmap(MAIN, right, "student's mistakes", SHADES, x=columns, y=names, hovertemplate="share of the student's answers" + label),
+        heatmap(
+            MAIN, left, "teacher's probability", SHADES, x=columns, y=names,
+            hovertemplate="teacher's probability" + label,
+        ),
+        heatmap(
+            MAIN, right, "student's mistakes", SHADES, x=columns, y=names,
+            hovertemplate="share of the student's answers" + label,
+        ),
     ]  # fmt: skip
 
 
@@ -87,7 +93,9 @@ def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     found = agreement(view)
     if found is None:
-        return "teacher's doubts; no student yet" if view.after is None else "teacher's doubts; no mistake of the student"
+        return (
+            "teacher's doubts; no student yet" if view.after is None else "teacher's doubts; no mistake of the student"
+        )
     return f"teacher's doubts, student's mistakes: r = {found:.2f}"
 
 
@@ -100,12 +108,18 @@ def table(view: View) -> Table:
     ranked = np.argsort(-np.nan_to_num(teacher if student is None else student, nan=-1.0), axis=None)[:10]
     names, rows = view.data.classes, []
     for true, taken in zip(*np.unravel_index(ranked, teacher.shape)):
-        rows.append((names[true], names[taken], f"{teacher[true, taken]:.3f}", "" if student is None else f"{student[true, taken]:.3f}"))
+        rows.append((
+            names[true], names[taken], f"{teacher[true, taken]:.3f}",
+            "" if student is None else f"{student[true, taken]:.3f}",
+        ))  # fmt: skip
     return head, rows
 
 
 PICTURE = Picture(
     "confusions", main, loss.below, ("rows = true class: left teacher, right student", loss.HEADING), say, table,
-    {"xaxis4": {"type": "category", "visible": False}, "yaxis4": {"autorange": "reversed", "type": "category", "visible": False}} | loss.AXES,
+    {
+        "xaxis4": {"type": "category", "visible": False},
+        "yaxis4": {"autorange": "reversed", "type": "category", "visible": False},
+    } | loss.AXES,
     lively=True, prepare=prepare,
 )  # fmt: skip

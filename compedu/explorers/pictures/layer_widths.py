@@ -22,10 +22,15 @@ def say(view: View, layer: str) -> str:
 def table(view: View):
     """Return the filters of each layer."""
     rows = [(name, *pruned_filters.filter_counts(view, name)) for name in layer_names(view)]
-    return ("layer", "filters", "filters of the given network"), [row if view.after is not None else (row[0], "", row[2]) for row in rows]
+    return (
+        ("layer", "filters", "filters of the given network"),
+        [row if view.after is not None else (row[0], "", row[2]) for row in rows],
+    )
 
 
 PICTURE = Picture(
     "widths", main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
-    {"yaxis4": log_bars(lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view)))} | loss.AXES,
+    {
+        "yaxis4": log_bars(lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view))),
+    } | loss.AXES,
 )  # fmt: skip

@@ -22,7 +22,7 @@ def _norms(view: View) -> dict[str, str]:
 
 
 def statistics(view: View, layer: str) -> np.ndarray:
-    """Return means and standard deviations of the channels that the norm behind `layer` expects, before and after, (4, n)."""
+    """Return channel means and standard deviations that the norm behind `layer` expects, before and after, (4, n)."""
     if layer not in norms(view):
         return np.zeros((4, 0), dtype=np.float32)
     networks = (view.before, view.before if view.after is None else view.after)
@@ -31,7 +31,7 @@ def statistics(view: View, layer: str) -> np.ndarray:
 
 
 def shift(view: View, layer: str) -> float:
-    """Return how far the means of a layer's channels moved, on average, in standard deviations before; 0 without a norm."""
+    """Return how far a layer's channel means moved, on average, in standard deviations before; 0 without a norm."""
     mean, deviation, now, _ = statistics(view, layer)
     return float(np.mean(np.abs(now - mean) / np.maximum(deviation, 1e-12))) if mean.size else 0.0
 
@@ -61,11 +61,15 @@ def say(view: View, layer: str) -> str:
 
 def table(view: View) -> Table:
     """Return how far the means behind each layer moved."""
-    rows = [(name, norms(view).get(name, ""), f"{shift(view, name):.3f}" if name in norms(view) else "") for name in layer_names(view)]
+    rows = [
+        (name, norms(view).get(name, ""), f"{shift(view, name):.3f}" if name in norms(view) else "")
+        for name in layer_names(view)
+    ]
     return ("layer", "batch norm behind it", "means moved, in standard deviations"), rows
 
 
 PICTURE = Picture(
-    "statistics", main, below, ("deviation of each channel, after against before", "means: moved by so many deviations"), say, table,
+    "statistics", main, below,
+    ("deviation of each channel, after against before", "means: moved by so many deviations"), say, table,
     {"xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5}, "yaxis7": {"rangemode": "tozero", "nticks": 3}},
 )  # fmt: skip

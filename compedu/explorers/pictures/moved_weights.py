@@ -22,19 +22,29 @@ def main(view: View, layer: str) -> list[dict]:
     limit = float(np.abs(dense).max())
     return [
         line(MAIN, [-limit, limit], [-limit, limit], "unchanged", DENSE, line={"dash": "dot"}),
-        line(MAIN, dense[pick], made[pick] if made.shape == dense.shape else dense[pick], "weight", LIVE, mode="markers", marker={"size": 3, "color": LIVE}),
-    ]
+        line(
+            MAIN, dense[pick], made[pick] if made.shape == dense.shape else dense[pick], "weight", LIVE,
+            mode="markers", marker={"size": 3, "color": LIVE},
+        ),
+    ]  # fmt: skip
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     moved = relative_error(view, layer)
-    return f"{layer}: not trained yet" if view.after is None else f"{layer}: moved by {percent_text(moved) or 'unknown'} of its norm"
+    return (
+        f"{layer}: not trained yet"
+        if view.after is None
+        else f"{layer}: moved by {percent_text(moved) or 'unknown'} of its norm"
+    )
 
 
 def table(view: View) -> Table:
     """Return how far the weights of each layer moved."""
-    return ("layer", "moved, of its norm"), [(name, percent_text(relative_error(view, name))) for name in layer_names(view)]
+    return (
+        ("layer", "moved, of its norm"),
+        [(name, percent_text(relative_error(view, name))) for name in layer_names(view)],
+    )
 
 
 PICTURE = Picture(

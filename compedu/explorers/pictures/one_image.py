@@ -21,8 +21,11 @@ def main(view: View, layer: str) -> list[dict]:
     return [
         bars(MAIN, names, teacher, "teacher", DENSE, width=0.8),
         bars(MAIN, names, student, "student", LIVE, width=0.45),
-        line(MAIN, [names[truth]], [1.0], "true class", GREEN, mode="markers", marker={"color": GREEN, "size": 9, "symbol": "triangle-down"}),
-    ]
+        line(
+            MAIN, [names[truth]], [1.0], "true class", GREEN,
+            mode="markers", marker={"color": GREEN, "size": 9, "symbol": "triangle-down"},
+        ),
+    ]  # fmt: skip
 
 
 def probabilities(view: View) -> tuple[list[float], list[float], int]:
@@ -49,8 +52,8 @@ def images(view: View) -> list[dict[str, Any]]:
     """Return the image itself, for the corner of the picture."""
     chosen, _ = view.once("doubtful", lambda: _most_doubtful(view))
     return [{
-        "source": image_bytes(view.data, view.split, chosen, 64), "xref": "x4 domain", "yref": "y4 domain", "x": 1, "y": 1,
-        "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45, "layer": "above",
+        "source": image_bytes(view.data, view.split, chosen, 64), "xref": "x4 domain", "yref": "y4 domain",
+        "x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45, "layer": "above",
     }]  # fmt: skip
 
 
@@ -58,7 +61,9 @@ def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     teacher, student, truth = probabilities(view)
     name = view.data.classes[truth]
-    return f"this is {name}: teacher {100 * teacher[truth]:.0f} %" + (f", student {100 * student[truth]:.0f} %" if student else ", no student yet")
+    return f"this is {name}: teacher {100 * teacher[truth]:.0f} %" + (
+        f", student {100 * student[truth]:.0f} %" if student else ", no student yet"
+    )
 
 
 def table(view: View) -> Table:
@@ -73,5 +78,6 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "one image", main, loss.below, ("probabilities: grey = teacher, blue = student", loss.HEADING), say, table,
-    {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES, images=images, lively=True,
+    {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES,
+    images=images, lively=True,
 )  # fmt: skip

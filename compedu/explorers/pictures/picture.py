@@ -14,7 +14,7 @@ from compedu.forms import kernel_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
 
-# The places of a picture: a large one, a small one below it, and a third at the right end of that, for those who use it.
+# The places of a picture: a large one, a small one below it, a third at the right end of that, for those who use it.
 MAIN, BELOW, BESIDE = ("x4", "y4"), ("x7", "y7"), ("x8", "y8")
 
 Table = tuple[tuple[str, ...], list[tuple]]
@@ -30,11 +30,11 @@ def largest_layer(model: nn.Module) -> str:
 class Picture:
     """One picture of a method: traces for the main place and for those below, a sentence and a table that say the same.
 
-    `name` is what a learner chooses it by. `main`, `below` and `say` get the view and the layer that is looked at, `table`
-    gives all layers. `headings` tell colours and axes, `axes` are settings of places, or functions that give them for the
-    dense network, `start` chooses the first layer.
-    `black` is whether black shows where nothing is drawn; `lively` whether the picture follows the knobs even before the
-    network does. `prepare` computes on the worker what takes long, asking now and then whether it is still wanted.
+    `name` is what a learner chooses it by. `main`, `below` and `say` get the view and the layer that is looked at,
+    `table` gives all layers. `headings` tell colours and axes, `axes` are settings of places, or functions that give
+    them for the dense network, `start` chooses the first layer.
+    `black` is whether black shows where nothing is drawn; `lively` whether the picture follows the knobs even before
+    the network does. `prepare` computes on the worker what takes long, asking now and then whether it is still wanted.
     """
 
     name: str
@@ -55,7 +55,9 @@ class Picture:
         return [*self.main(view, layer), *self.below(view, layer)]
 
 
-def heatmap(at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style) -> dict:
+def heatmap(
+    at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style
+) -> dict:
     """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is not drawn."""
     limit = limit or float(np.nanmax(np.abs(values), initial=1e-12))
     return {
@@ -98,7 +100,9 @@ def short_names(names: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(set(names)) else list(names)
 
 
-def before_and_after(at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str) -> list[dict]:
+def before_and_after(
+    at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str
+) -> list[dict]:
     """Return for each of `names` two bars, one in the other: of `counts` (after, before), called by these words."""
     return [
         bars(at, names, [dense for _, dense in counts], before, DENSE, width=0.8),
@@ -114,11 +118,14 @@ def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
 
 
 def log_bars(longest: Callable[[View], float]) -> Callable[[View], dict]:
-    """Return a logarithmic axis for bars of whole numbers, of which the dense network has the longest; 1 is still seen."""
+    """Return a logarithmic axis for bars of whole numbers, the longest the dense network's; 1 is still seen."""
 
     def settings(view: View) -> dict:
         top = math.log10(max(longest(view), 2))
-        return {"type": "log", "range": [-0.2, 1.06 * top], "tickvals": [10**power for power in range(int(top) + 1)][:: 1 + int(top) // 4], "exponentformat": "SI"}
+        return {
+            "type": "log", "range": [-0.2, 1.06 * top],
+            "tickvals": [10**power for power in range(int(top) + 1)][:: 1 + int(top) // 4], "exponentformat": "SI",
+        }  # fmt: skip
 
     return settings
 
@@ -140,7 +147,7 @@ def dense_matrix(view: View, layer: str) -> np.ndarray:
 
 
 def relative_error(view: View, layer: str) -> float | None:
-    """Return the distance of the layer's kernel from the dense one's, relative to that (Frobenius norm); None if shapes differ."""
+    """Return the relative distance of the layer's kernel from the dense one (Frobenius norm); None if shapes differ."""
     before, after = view.layer_pair(layer)
     return 0.0 if after is None else costs.relative_error(kernel_of(after).detach(), kernel_of(before).detach())
 

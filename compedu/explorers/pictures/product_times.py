@@ -31,7 +31,7 @@ def timed(view: View) -> dict[int, Latency]:
 
 
 def crossing(found: dict[int, Latency]) -> int | None:
-    """Return the smallest side from which on FFT is faster, beyond the noise, at all larger sides that have a verdict."""
+    """Return the smallest side from which on FFT is faster, beyond the noise, at all larger sides with a verdict."""
     first = None
     for side in sorted(found, reverse=True):
         if found[side].verdict == "faster":
@@ -54,13 +54,18 @@ def main(view: View, layer: str) -> list[dict]:
 def below(view: View, layer: str) -> list[dict]:
     """Return the ratio of the two with its interval, and the line where they take equally long."""
     found = timed(view)
-    ratio = line(BELOW, list(found), [one.speed_up for one in found.values()], "dense time / FFT time", LIVE, mode="markers")
+    ratio = line(
+        BELOW, list(found), [one.speed_up for one in found.values()], "dense time / FFT time", LIVE, mode="markers"
+    )
     ends = [one.speed_up_interval for one in found.values()]
     up = [high - one.speed_up for one, (_, high) in zip(found.values(), ends)]
     down = [one.speed_up - low for one, (low, _) in zip(found.values(), ends)]
     return [
         line(BELOW, [SIDES[0], SIDES[-1]], [1, 1], "equally fast", GREY, line={"width": 1}),
-        ratio | {"error_y": {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": LIVE, "thickness": 2, "width": 3}},
+        ratio | {"error_y": {
+            "type": "data", "symmetric": False, "array": up, "arrayminus": down,
+            "color": LIVE, "thickness": 2, "width": 3,
+        }},
     ]  # fmt: skip
 
 
@@ -76,7 +81,10 @@ def say(view: View, layer: str) -> str:
 def table(view: View) -> Table:
     """Return both times, their ratio and the verdict for each side."""
     rows = [
-        (side, f"{1000 * one.baseline_ms:.1f}", f"{1000 * one.latency_ms:.1f}", f"{one.speed_up:.2f}", "{:.2f} to {:.2f}".format(*one.speed_up_interval), one.verdict)
+        (
+            side, f"{1000 * one.baseline_ms:.1f}", f"{1000 * one.latency_ms:.1f}", f"{one.speed_up:.2f}",
+            "{:.2f} to {:.2f}".format(*one.speed_up_interval), one.verdict,
+        )
         for side, one in timed(view).items()
     ]  # fmt: skip
     empty = [("not timed yet", "", "", "", "", "")]
@@ -86,7 +94,8 @@ def table(view: View) -> Table:
 _SIDES = {"type": "log", "tickvals": list(SIDES[::2]), "ticktext": [str(side) for side in SIDES[::2]]}
 PICTURE = Picture(
     "time of a product", main, below,
-    (f"time of {TIMING.batch_size} products, µs: grey = dense, blue = FFT", "dense time / FFT time, with its interval"), say, table,
+    (f"time of {TIMING.batch_size} products, µs: grey = dense, blue = FFT", "dense time / FFT time, with its interval"),
+    say, table,
     {
         "xaxis4": _SIDES, "yaxis4": {"type": "log", "nticks": 5, "exponentformat": "SI"},
         "xaxis7": _SIDES | {"title": title("side n")}, "yaxis7": {"type": "log", "nticks": 3},

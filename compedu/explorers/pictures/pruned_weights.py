@@ -25,7 +25,7 @@ def _thinned(dense: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return the histograms of all weights in grey and of the kept ones in colour, and the share that each layer keeps."""
+    """Return histograms of all weights in grey and of the kept ones in colour, and the share that each layer keeps."""
     middle, every = view.once(("histogram", layer), lambda: _histogram(dense_matrix(view, layer)))
     kept = _mask(view, layer)
     left = every if kept is None else _counts(dense_matrix(view, layer)[kept], middle)
@@ -70,15 +70,25 @@ def say(view: View, layer: str) -> str:
 
 def table(view: View) -> Table:
     """Return the weights left in each layer."""
-    rows = [(name, *(f"{n:,}" for n in kept_count(view, name)), percent_text(kept_count(view, name)[0] / kept_count(view, name)[1])) for name in layer_names(view)]
+    rows = [
+        (
+            name, *(f"{n:,}" for n in kept_count(view, name)),
+            percent_text(kept_count(view, name)[0] / kept_count(view, name)[1]),
+        )
+        for name in layer_names(view)
+    ]  # fmt: skip
     return ("layer", "weights left", "weights", "share left"), rows
 
 
 PICTURE = Picture(
-    "weights", main, below, ("black = gone, blue = positive, orange = negative", "weights: grey = all, blue = left | left in each layer, %"), say, table,
+    "weights", main, below,
+    ("black = gone, blue = positive, orange = negative", "weights: grey = all, blue = left | left in each layer, %"),
+    say, table,
     {
-        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False}, "yaxis7": {"type": "log", "dtick": 2, "exponentformat": "SI"},
-        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "xaxis8": {"visible": True, "tickangle": 45, "tickfont": {"size": 9}}, "yaxis8": {"range": [0, 105]},
+        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False},
+        "yaxis7": {"type": "log", "dtick": 2, "exponentformat": "SI"},
+        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5},
+        "xaxis8": {"visible": True, "tickangle": 45, "tickfont": {"size": 9}}, "yaxis8": {"range": [0, 105]},
     },
     black=True,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, the error of it."""
+"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, its error."""
 
 import numpy as np
 import torch
@@ -25,7 +25,10 @@ def main(view: View, layer: str) -> list[dict]:
     return [
         bars(MAIN, middle, counts.astype(np.int32), "inputs", DENSE, width=width),
         bars(MAIN, middle, clipped.astype(np.int32), "clipped inputs", VERMILLION, width=width),
-        line(MAIN, levels.astype(np.float32), times.astype(np.int32), "inputs with this code", LIVE, mode="markers", marker={"size": 5, "color": LIVE}),
+        line(
+            MAIN, levels.astype(np.float32), times.astype(np.int32), "inputs with this code", LIVE,
+            mode="markers", marker={"size": 5, "color": LIVE},
+        ),
     ]  # fmt: skip
 
 
@@ -68,7 +71,7 @@ def rounded(act: ActivationQuantizer, x: np.ndarray) -> np.ndarray:
 
 
 def error(view: View, layer: str) -> float | None:
-    """Return the distance of the rounded inputs from the inputs, relative to these; None where they stay as they are."""
+    """Return how far the rounded inputs are from the inputs, relative to these; None where they stay as they are."""
     act, x = quantizer(view, layer), inputs(view)[layer]
     return None if act is None else float(np.linalg.norm(rounded(act, x) - x) / max(np.linalg.norm(x), 1e-12))
 
@@ -87,7 +90,10 @@ def say(view: View, layer: str) -> str:
     act = quantizer(view, layer)
     if act is None:
         return f"{layer}: inputs stay in float (activation bits)"
-    return f"{layer}: inputs in {act.bits} bits, {percent_text(clipped_share(view, layer))} clipped, error {percent_text(error(view, layer))}"
+    return (
+        f"{layer}: inputs in {act.bits} bits, "
+        f"{percent_text(clipped_share(view, layer))} clipped, error {percent_text(error(view, layer))}"
+    )
 
 
 def table(view: View) -> Table:
@@ -96,11 +102,18 @@ def table(view: View) -> Table:
     for name in layer_names(view):
         act = quantizer(view, name)
         step = "" if act is None else f"{act.scale.item():.4g}"
-        rows.append((name, "float" if act is None else act.bits, step, percent_text(clipped_share(view, name)), percent_text(error(view, name))))
+        rows.append((
+            name, "float" if act is None else act.bits, step, percent_text(clipped_share(view, name)),
+            percent_text(error(view, name)),
+        ))  # fmt: skip
     return ("layer", "bits an input", "step", "clipped", "error of the inputs"), rows
 
 
 PICTURE = Picture(
-    "inputs of the layer", main, below, ("inputs: grey = all, orange = clipped, blue = codes", "error of each layer's inputs, %"), say, table,
-    {"yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")}, "yaxis7": {"nticks": 3, "rangemode": "tozero"}},
+    "inputs of the layer", main, below,
+    ("inputs: grey = all, orange = clipped, blue = codes", "error of each layer's inputs, %"), say, table,
+    {
+        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")},
+        "yaxis7": {"nticks": 3, "rangemode": "tozero"},
+    },
 )  # fmt: skip

@@ -26,8 +26,11 @@ def main(view: View, layer: str) -> list[dict]:
     return [
         bars(MAIN, middle, counts.astype(np.int32), "weights", DENSE, width=width),
         bars(MAIN, middle, clipped.astype(np.int32), "clipped weights", VERMILLION, width=width),
-        line(MAIN, used.astype(np.int32), times.astype(np.int32), "weights with this code", LIVE, mode="markers", marker={"size": 5, "color": LIVE}),
-    ]
+        line(
+            MAIN, used.astype(np.int32), times.astype(np.int32), "weights with this code", LIVE,
+            mode="markers", marker={"size": 5, "color": LIVE},
+        ),
+    ]  # fmt: skip
 
 
 def below(view: View, layer: str) -> list[dict]:
@@ -65,11 +68,13 @@ def filter_errors(view: View, layer: str) -> np.ndarray:
     if not isinstance(after, Coded):
         return np.zeros(len(dense_matrix(view, layer)), dtype=np.float32)
     latent, made = as_matrix(after.weight), as_matrix(kernel_of(after))
-    return (100 * np.linalg.norm(latent - made, axis=1) / np.maximum(np.linalg.norm(latent, axis=1), 1e-12)).astype(np.float32)
+    return (
+        100 * np.linalg.norm(latent - made, axis=1) / np.maximum(np.linalg.norm(latent, axis=1), 1e-12)
+    ).astype(np.float32)
 
 
 def kernel_error(after: Coded) -> str:
-    """Return the distance of the codes from the weights that were rounded, batch normalization folded in, in percent."""
+    """Return how far the codes are from the weights that were rounded, batch normalization folded in, in percent."""
     return percent_text(costs.relative_error(after.dense().detach(), after.weight.detach())) or "unknown"
 
 
@@ -102,9 +107,12 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "weights", main, below,
-    ("weights in grid steps: orange = clipped, blue = codes", "code against weight; error of each filter, %"), say, table,
+    ("weights in grid steps: orange = clipped, blue = codes", "code against weight; error of each filter, %"),
+    say, table,
     {
-        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 5},
-        "xaxis8": {"visible": True, "nticks": 3}, "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
+        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"},
+        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 5},
+        "xaxis8": {"visible": True, "nticks": 3},
+        "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },
 )  # fmt: skip

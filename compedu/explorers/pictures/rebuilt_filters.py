@@ -23,11 +23,13 @@ def main(view: View, layer: str) -> list[dict]:
     every = np.ones(len(dense), dtype=bool)
     left, right = montage(dense, every, COLUMNS), montage(made, every, COLUMNS)
     gap = np.full((len(left), 1 + dense.shape[2] // 2), np.nan, dtype=np.float32)
-    return [heatmap(MAIN, np.concatenate([left, gap, right], axis=1), "weight", limit=float(np.abs(dense).max()) or 1.0)]
+    return [
+        heatmap(MAIN, np.concatenate([left, gap, right], axis=1), "weight", limit=float(np.abs(dense).max()) or 1.0)
+    ]
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return for each layer its full rank, the rank it has, and the one at which the factors are as large as the matrix."""
+    """Return each layer's full rank, the rank it has, and the one at which the factors are as large as the matrix."""
     names = layer_names(view)
     full = [min(singular_values.shape(view, name)) for name in names]
     even = [break_even(*singular_values.shape(view, name)) for name in names]
@@ -42,14 +44,18 @@ def below(view: View, layer: str) -> list[dict]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     rank, full = singular_values.rank_of(view, layer), min(singular_values.shape(view, layer))
-    return f"{layer}: rank {rank} of {full}, error of the filters {percent_text(relative_error(view, layer)) or 'unknown'}"
+    return (
+        f"{layer}: rank {rank} of {full}, error of the filters {percent_text(relative_error(view, layer)) or 'unknown'}"
+    )
 
 
 PICTURE = Picture(
-    "filters and ranks", main, below, ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, orange = break-even"),
+    "filters and ranks", main, below,
+    ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, orange = break-even"),
     say, singular_values.table,
     {
-        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
+        "xaxis4": {"visible": False},
+        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
         "yaxis7": log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
     },
     start=first_convolution,

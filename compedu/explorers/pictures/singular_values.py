@@ -73,8 +73,8 @@ def below(view: View, layer: str) -> list[dict]:
 def _rectangle(corner: tuple[float, ...] | None, colour: str, name: str, pattern: dict) -> dict:
     x, y, width, height = corner or (0, 0, 0, 0)
     made = line(
-        BELOW, [x, x + width, x + width, x, x] if corner else [], [y, y, y + height, y + height, y] if corner else [], name,
-        colour, fill="toself", fillpattern=pattern, hoveron="fills", hoverinfo="text",
+        BELOW, [x, x + width, x + width, x, x] if corner else [], [y, y, y + height, y + height, y] if corner else [],
+        name, colour, fill="toself", fillpattern=pattern, hoveron="fills", hoverinfo="text",
         text=f"{name}: {height:.0f} × {width:.0f} = {width * height:,.0f} numbers",
     )  # fmt: skip
     del made["hovertemplate"]
@@ -87,7 +87,9 @@ def say(view: View, layer: str) -> str:
     if not isinstance(view.layer_pair(layer)[1], Factored):
         return f"{layer}: not factored, rank {full}"
     kept = energy(torch.from_numpy(spectrum(view, layer)), rank)
-    return f"{layer}: rank {rank} of {full}, {100 * kept:.1f} % of the energy" + (", larger!" if is_larger(view, layer) else "")
+    return f"{layer}: rank {rank} of {full}, {100 * kept:.1f} % of the energy" + (
+        ", larger!" if is_larger(view, layer) else ""
+    )
 
 
 def table(view: View) -> Table:
@@ -98,12 +100,16 @@ def table(view: View) -> Table:
         factored = isinstance(view.layer_pair(name)[1], Factored)
         kept = energy(torch.from_numpy(spectrum(view, name)), rank) if factored else 1.0
         held = rank * (rows + columns) if factored else rows * columns
-        made.append((name, rank, min(rows, columns), percent_text(kept), f"{held:,}", f"{rows * columns:,}", f"{break_even(rows, columns):.1f}"))
+        made.append((
+            name, rank, min(rows, columns), percent_text(kept), f"{held:,}", f"{rows * columns:,}",
+            f"{break_even(rows, columns):.1f}",
+        ))  # fmt: skip
     return ("layer", "rank", "full rank", "energy kept", "numbers", "numbers when dense", "break-even rank"), made
 
 
 PICTURE = Picture(
-    "singular values", main, below, ("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"), say, table,
+    "singular values", main, below,
+    ("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"), say, table,
     {
         "xaxis4": {"title": title("rank")}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
         "xaxis7": {"visible": False}, "yaxis7": {"visible": False, "scaleanchor": "x7"},

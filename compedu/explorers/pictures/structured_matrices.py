@@ -3,7 +3,8 @@
 import numpy as np
 
 from compedu.explorers.pictures.picture import (
-    BELOW, MAIN, Picture, Table, as_matrix, before_and_after, dense_matrix, heatmap, layer_names, log_bars, percent_text, relative_error,
+    BELOW, MAIN, Picture, Table, as_matrix, before_and_after, dense_matrix, heatmap, layer_names, log_bars,
+    percent_text, relative_error,
 )  # fmt: skip
 from compedu.explorers.view import View
 from compedu.forms import BlockCirculant, kernel_of
@@ -53,12 +54,16 @@ def say(view: View, layer: str) -> str:
 
 def table(view: View) -> Table:
     """Return stored numbers and error of each layer."""
-    rows = [(name, *(f"{n:,}" for n in numbers(view, name)), percent_text(relative_error(view, name))) for name in layer_names(view)]
+    rows = [
+        (name, *(f"{n:,}" for n in numbers(view, name)), percent_text(relative_error(view, name)))
+        for name in layer_names(view)
+    ]
     return ("layer", "numbers stored", "weights", "error of the kernel"), rows
 
 
 PICTURE = Picture(
-    "matrix", main, below, ("a corner: dense | projected, copies faint | difference", "numbers in each layer: grey = dense, blue = stored"),
+    "matrix", main, below,
+    ("a corner: dense | projected, copies faint | difference", "numbers in each layer: grey = dense, blue = stored"),
     say, table,
     {
         "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},

@@ -1,4 +1,4 @@
-"""Distillation: how temperature softens the teacher's answers, and what it does to the gradient that the student gets."""
+"""Distillation: how temperature softens the teacher's answers, and what it does to the student's gradient."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def entropy(scores: Tensor, temperature: float) -> float:
 
 
 def gradient_norm(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    """Return the mean norm of the gradient of KL(softmax(teacher / T) || softmax(student / T)) for the student's scores.
+    """Return the mean norm of the gradient of KL(softmax(teacher / T) || softmax(student / T)) in the student's scores.
 
     It is (p - q) / T (Hinton et al. 2015, section 2.1): for large T it falls as 1 / T^2, hence the factor in the loss.
     """
@@ -43,11 +43,13 @@ def _asked(view: View, split: str) -> Tensor:
 
 def _entropies(view: View, split: str) -> list[float]:
     said = view.kept.get("softness")
-    return [] if said is None else view.once(("entropies", split), lambda: [entropy(said[split], t) for t in TEMPERATURES])
+    return (
+        [] if said is None else view.once(("entropies", split), lambda: [entropy(said[split], t) for t in TEMPERATURES])
+    )
 
 
 def _gradients(view: View) -> list[float]:
-    """Return the gradient's norm at each temperature for a student that has learned nothing: all its scores are alike."""
+    """Return the gradient's norm at each temperature for a student that has learned nothing: its scores are alike."""
     said = view.kept.get("softness")
     if said is None:
         return []
@@ -64,9 +66,12 @@ def main(view: View, layer: str) -> list[dict]:
         values = _entropies(view, split)
         curves.append(line(MAIN, TEMPERATURES[: len(values)], values, f"entropy on {split} images, bits", colour))
     return [
-        line(MAIN, [TEMPERATURES[0], TEMPERATURES[-1]], [most, most], "all classes alike", DENSE, line={"dash": "dot", "width": 1}),
+        line(
+            MAIN, [TEMPERATURES[0], TEMPERATURES[-1]], [most, most], "all classes alike", DENSE,
+            line={"dash": "dot", "width": 1},
+        ),
         *curves, line(MAIN, [t, t], [0, most], f"T = {t:g}", GREEN),
-    ]
+    ]  # fmt: skip
 
 
 def below(view: View, layer: str) -> list[dict]:
@@ -102,17 +107,22 @@ def table(view: View) -> Table:
     rows = []
     for t in sorted({1.0, 2.0, 4.0, 10.0, 20.0, temperature_of(view)}):
         norm = gradient_norm(torch.zeros_like(said["train"]), said["train"], t)
-        rows.append((f"{t:g}", *(f"{entropy(said[split], t):.3f}" for split in ("train", view.split)), f"{norm:.4f}", f"{norm * t * t:.3f}"))
+        rows.append((
+            f"{t:g}", *(f"{entropy(said[split], t):.3f}" for split in ("train", view.split)), f"{norm:.4f}",
+            f"{norm * t * t:.3f}",
+        ))  # fmt: skip
     return head, rows
 
 
 _LOG_T = {"type": "log", "tickvals": [0.5, 1, 2, 4, 10, 20, 40], "ticktext": ["½", "1", "2", "4", "10", "20", "40"]}
 PICTURE = Picture(
     "temperature", main, below,
-    ("entropy in bits: orange = train, blue = other images", "gradient for an untrained student: blue = times T²"), say, table,
+    ("entropy in bits: orange = train, blue = other images", "gradient for an untrained student: blue = times T²"),
+    say, table,
     {
         "xaxis4": _LOG_T, "yaxis4": {"rangemode": "tozero", "nticks": 5},
-        "xaxis7": _LOG_T | {"title": title("temperature T")}, "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
+        "xaxis7": _LOG_T | {"title": title("temperature T")},
+        "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
     },
     lively=True, prepare=prepare,
 )  # fmt: skip

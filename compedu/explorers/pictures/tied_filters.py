@@ -1,4 +1,4 @@
-"""CReLU: the filters of a convolution, the stored ones bright and their negatives faint; the loss while it is trained."""
+"""CReLU: the filters of a convolution, the stored ones bright and their negatives faint; the loss while it trains."""
 
 import numpy as np
 
@@ -20,7 +20,9 @@ def main(view: View, layer: str) -> list[dict]:
     limit = float(np.abs(bank).max()) or 1.0
     return [
         heatmap(MAIN, montage(bank[shown], ~tied[shown], COLUMNS), "weight", limit=limit),
-        heatmap(MAIN, montage(bank[shown], tied[shown], COLUMNS), "negative of a stored filter", limit=limit, opacity=COPY),
+        heatmap(
+            MAIN, montage(bank[shown], tied[shown], COLUMNS), "negative of a stored filter", limit=limit, opacity=COPY
+        ),
     ]
 
 
@@ -34,17 +36,25 @@ def stored_filters(view: View, layer: str) -> tuple[int, int]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     stored, count = stored_filters(view, layer)
-    return f"{layer}: {count} filters, " + ("all stored" if stored == count else f"{stored} stored, {count - stored} negatives")
+    return f"{layer}: {count} filters, " + (
+        "all stored" if stored == count else f"{stored} stored, {count - stored} negatives"
+    )
 
 
 def table(view: View) -> Table:
     """Return the stored filters of each layer."""
     counts = [(name, *stored_filters(view, name)) for name in layer_names(view)]
-    return ("layer", "filters stored", "filters", "share"), [(n, stored, count, percent_text(stored / count)) for n, stored, count in counts]
+    return (
+        ("layer", "filters stored", "filters", "share"),
+        [(n, stored, count, percent_text(stored / count)) for n, stored, count in counts],
+    )
 
 
 PICTURE = Picture(
     "filters", main, loss.below, ("filters: bright = stored, faint = negatives of these", loss.HEADING), say, table,
-    {"xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"}} | loss.AXES,
+    {
+        "xaxis4": {"visible": False},
+        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
+    } | loss.AXES,
     start=first_convolution,
 )  # fmt: skip
