@@ -10,8 +10,8 @@ import traitlets
 class Browser(anywidget.AnyWidget):
     """Two buttons, Copy and CSV; beside that it names controls and figure for screen readers.
 
-    `code` is what Copy copies, `said` the sentence that stands for the figure. `drawn` is called when a page has drawn the
-    figure for the first time, `csv` gives name and content of the file.
+    `code` is what Copy copies, `said` the sentence that stands for the figure. `drawn` is called when a page has drawn
+    the figure for the first time, `csv` gives name and content of the file.
     """
 
     _esm = Path(__file__).with_name("browser.js")

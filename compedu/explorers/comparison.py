@@ -23,8 +23,8 @@ def beaten(report: Report, others: Sequence[Report]) -> bool:
 def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Report] = ()) -> go.Figure:
     """Return the figure of all `reports` against the dense network `baseline`; open marks are beaten by another one.
 
-    `controls` are small dense networks trained from scratch, as a grey line: whatever lies below it could be had without
-    compression.
+    `controls` are small dense networks trained from scratch, as a grey line: whatever lies below it could be had
+    without compression.
     """
     figure = go.Figure()
     line = sorted(controls, key=lambda report: report.file_bytes)
@@ -36,7 +36,11 @@ def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Re
     for index, report in enumerate(sorted(reports, key=lambda report: report.file_bytes)):
         symbol = "diamond-open" if beaten(report, reports) else "diamond"
         name = " + ".join(step.split("(")[0] for step in report.method.split(" | "))
-        figure.add_scatter(**_point(report, LIVE, symbol, "bottom center" if index % 2 else "top center"), text=[name], mode="markers+text")
+        figure.add_scatter(
+            **_point(report, LIVE, symbol, "bottom center" if index % 2 else "top center"),
+            text=[name],
+            mode="markers+text",
+        )
     figure.add_scatter(**_point(baseline, DENSE, "square", "middle right"), text=["dense"], mode="markers+text")
     shown = [*reports, baseline, *controls]
     axis = size_axis(shown)

@@ -34,14 +34,20 @@ class Drawing(go.FigureWidget):
     def ends(self) -> dict[str, dict[str, Any]]:
         """The axes of the trade-off curve, which grow when a point lies outside."""
         axes = {name: self._layout_obj._props[name] for name in ("xaxis5", "yaxis5")}
-        return {name: {key: axis[key] for key in ("range", "tickvals", "ticktext") if key in axis} for name, axis in axes.items()}
+        return {
+            name: {key: axis[key] for key in ("range", "tickvals", "ticktext") if key in axis}
+            for name, axis in axes.items()
+        }
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict:
         """Return the state, or that of one `key`: that of now, not that of the construction."""
         state = super().get_state(key, drop_defaults)
         if key is None and hasattr(self, "_layout_obj"):  # not while it is being made
             as_sent = custom_serializers["to_json"]
-            state |= {"_widget_data": as_sent(self._data, self), "_widget_layout": as_sent(self._layout_obj._props, self)}
+            state |= {
+                "_widget_data": as_sent(self._data, self),
+                "_widget_layout": as_sent(self._layout_obj._props, self),
+            }
         return state
 
     @observe("_js2py_traceDeltas")

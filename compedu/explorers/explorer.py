@@ -29,8 +29,8 @@ class Explorer(widgets.VBox):
     drawn at once as a preview; then the network is compressed and measured, newest position first. `explorer.method` is
     the current method and `explorer.report` the newest report; `settle()` waits for it.
 
-    With `predict`, True or the name of a knob, the answers stay hidden until five accuracies are committed, on the screen
-    or by `commit`; a `book` keeps them. Raises `ValueError` where `predict` cannot be asked.
+    With `predict`, True or the name of a knob, the answers stay hidden until five accuracies are committed, on the
+    screen or by `commit`; a `book` keeps them. Raises `ValueError` where `predict` cannot be asked.
     """
 
     def __init__(
@@ -92,10 +92,12 @@ class Explorer(widgets.VBox):
         return csv_text(self._session.seen.values())
 
     def set(self, **values: Any) -> "Explorer":
-        """Set knobs as if they were moved on the screen; returns the explorer. Raises `ValueError` as the method does."""
+        """Set knobs as if moved on the screen; returns the explorer. Raises `ValueError` as the method does."""
         for name in values:
             if name not in self._controls:
-                raise ValueError(f"{type(self.method).__name__} has no knob {name!r}; it has: {', '.join(self._controls)}")
+                raise ValueError(
+                    f"{type(self.method).__name__} has no knob {name!r}; it has: {', '.join(self._controls)}"
+                )
         return self._put(replace(self.method, **values))
 
     def run(self) -> "Explorer":
@@ -135,7 +137,7 @@ class Explorer(widgets.VBox):
         return self
 
     def settle(self, timeout: float = 60.0) -> Report | None:
-        """Wait until nothing is measured any more and return the report; raises `TimeoutError` after `timeout` seconds."""
+        """Wait until nothing is being measured and return the report; raises `TimeoutError` after `timeout` seconds."""
         if not self._session.runner.settle(timeout):
             raise TimeoutError(f"{self.method!r} is still being measured after {timeout:g} s")
         return self.report
@@ -163,7 +165,9 @@ class Explorer(widgets.VBox):
         try:
             self._put(method_of(text, (type(self._start),)))
         except ValueError as error:
-            self._session.refuse(f"this explorer turns {type(self._start).__name__}, written as {self._start!r}: {error}")
+            self._session.refuse(
+                f"this explorer turns {type(self._start).__name__}, written as {self._start!r}: {error}"
+            )
 
     def _put(self, method: Method) -> "Explorer":
         """Set the controls to `method` and go to it."""
@@ -192,11 +196,16 @@ class Explorer(widgets.VBox):
     def _ask(self, knob: bool | str) -> None:
         """Hide the answers behind questions, unless the book holds a prediction from before."""
         self._session.questions = asked_methods(self._start, knob, self.view.points)
-        self._question = f"{self._session.questions[0]!r} to {self._session.questions[-1]!r}: {self.view.baseline.model} on {self.view.data.name}"
+        self._question = (
+            f"{self._session.questions[0]!r} to {self._session.questions[-1]!r}: "
+            f"{self.view.baseline.model} on {self.view.data.name}"
+        )
         if (entry := self._written()) is not None:
             self.view.predicted = tuple(entry["value"])
             return
-        self._screen.ask(Questions(self._session.questions, self.view.baseline, len(self.view.data.classes), self.commit))
+        self._screen.ask(
+            Questions(self._session.questions, self.view.baseline, len(self.view.data.classes), self.commit)
+        )
 
     def _written(self) -> dict[str, Any] | None:
         """Return the first prediction that the book holds for these questions, or None."""
@@ -214,7 +223,9 @@ class Explorer(widgets.VBox):
         self._screen.note(largest_gap(self.view.predicted, self.view.asked))
         if self._book is not None and self._book.newest("measurement", self._question) is None:
             measured = [report.accuracy for report in self.view.asked]
-            self._book.write("measurement", self._question, predicted=list(self.view.predicted), measured=measured, unit="accuracy")
+            self._book.write(
+                "measurement", self._question, predicted=list(self.view.predicted), measured=measured, unit="accuracy"
+            )
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
         """Add the form that moves without a kernel, for pages and saved notebooks."""

@@ -52,24 +52,28 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
         heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE, 12),
     ]  # fmt: skip
     return base(WIDTH, HEIGHT) | axes | {
-        "annotations": [head for head in heads if head["text"]], "shapes": [one_line(), *([BLACK_GROUND] if picture.black else [])],
-        "images": picture.images(view),
+        "annotations": [head for head in heads if head["text"]],
+        "shapes": [one_line(), *([BLACK_GROUND] if picture.black else [])], "images": picture.images(view),
     }  # fmt: skip
 
 
 def base(width: int, height: int) -> dict[str, Any]:
     """Return what all layouts share: no margins, so that places are pixels, and no colour of their own."""
     return {
-        "template": go.layout.Template(), "width": width, "height": height, "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
-        "font": {"size": 11, "color": TEXT, "family": FONT}, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-        "barmode": "overlay", "showlegend": False, "bargap": 0.1, "hovermode": "closest", "dragmode": False, "uirevision": "keep",
+        "template": go.layout.Template(), "width": width, "height": height,
+        "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0}, "font": {"size": 11, "color": TEXT, "family": FONT},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "barmode": "overlay", "showlegend": False,
+        "bargap": 0.1, "hovermode": "closest", "dragmode": False, "uirevision": "keep",
     }  # fmt: skip
 
 
 def gauge_axes(view: View) -> dict[str, Any]:
     """Return the axes of the three gauges and of their captions."""
     bars, ghost = down(64, 78), 1.02 * (view.baseline.file_bytes or 1)
-    speeds = {"tickvals": [-1, -0.602, -0.301, 0, 0.301, 0.602, 1], "ticktext": ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"]}
+    speeds = {
+        "tickvals": [-1, -0.602, -0.301, 0, 0.301, 0.602, 1],
+        "ticktext": ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"],
+    }
     made = {
         "xaxis": axis("y", across(*GAUGES[0]), range=[0, 100], ticksuffix=" %", tickvals=[0, 25, 50, 75, 100]),
         "xaxis2": axis("y2", across(*GAUGES[1]), range=[0, ghost], **byte_ticks(ghost)),
@@ -84,7 +88,7 @@ def gauge_axes(view: View) -> dict[str, Any]:
 
 
 def legend_axes(left: float) -> dict[str, Any]:
-    """Return the axes of the legend below the trade-off curve; it is text, as plotly's own would push the plot aside."""
+    """Return the axes of the legend below the trade-off curve; it is text: plotly's own would push the plot aside."""
     return {
         "xaxis10": axis("y10", across(left, WIDTH), range=[0, 1], visible=False),
         "yaxis10": axis("x10", down(CURVE[1] + 20, HEIGHT), range=[0, 1], visible=False),
@@ -96,7 +100,10 @@ def byte_ticks(end: float) -> dict[str, Any]:
     power = 10 ** math.floor(math.log10(end / 2))
     step = max(digit * power for digit in (1, 2, 5) if digit * power <= end / 2)
     ticks = [int(step * i) for i in range(int(end / step) + 1)]
-    return {"tickvals": ticks, "ticktext": [bytes_text(tick).replace(".0 ", " ").replace("0 MB", " MB") for tick in ticks]}
+    return {
+        "tickvals": ticks,
+        "ticktext": [bytes_text(tick).replace(".0 ", " ").replace("0 MB", " MB") for tick in ticks],
+    }
 
 
 def picture_axes() -> dict[str, Any]:
@@ -129,7 +136,10 @@ def heading(x: float, top: float, text: str, size: int) -> dict[str, Any]:
 
 def one_line() -> dict[str, Any]:
     """Return the line at speed ratio 1."""
-    return {"type": "line", "xref": "x3", "yref": "y3", "x0": 0, "x1": 0, "y0": -1, "y1": 1, "line": {"color": GREY, "width": 2}}
+    return {
+        "type": "line", "xref": "x3", "yref": "y3", "x0": 0, "x1": 0, "y0": -1, "y1": 1,
+        "line": {"color": GREY, "width": 2},
+    }  # fmt: skip
 
 
 BLACK_GROUND = {  # shows through a picture where something is gone

@@ -22,7 +22,11 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
         return (("…",),) * 3
     if view.nearby:  # another point's counts and interval would pass for this one's
         accuracy, size = accuracy_lines(report)[0], size_lines(report, view.baseline)[0]
-        return (f"≈ {accuracy}", "of the nearest stored point"), (f"≈ {size}", "of the nearest stored point"), speed_lines(report, False)
+        return (
+            (f"≈ {accuracy}", "of the nearest stored point"),
+            (f"≈ {size}", "of the nearest stored point"),
+            speed_lines(report, False),
+        )
     return accuracy_lines(report), size_lines(report, view.baseline), speed_lines(report, view.measured)
 
 
@@ -70,7 +74,10 @@ def _size(view: View) -> list[dict]:
     for role, (colour, name) in ROLES.items():
         count = roles.get(role, 0)
         bar = _bar("2", [count], [start], colour, f"{name}: %{{x:,}} bytes", width=1.1)
-        made.append(bar | {"marker": {"color": colour, "line": {"width": 0.5, "color": GREY}}, "opacity": 1 if view.measured else 0.6})
+        made.append(bar | {
+            "marker": {"color": colour, "line": {"width": 0.5, "color": GREY}},
+            "opacity": 1 if view.measured else 0.6,
+        })  # fmt: skip
         start += count
     coded = [report.coded_bytes] if report is not None and report.coded_bytes is not None else []
     return [ghost, *made, _tick("2", coded, DENSE, "entropy-coded: %{x:,} bytes", 3)]

@@ -1,4 +1,4 @@
-"""What the first chapter shows beside explorers: images of a data set, the noise of an accuracy as dots, the criteria."""
+"""What the first chapter shows beside explorers: images of a data set, an accuracy's noise as dots, the criteria."""
 
 import html
 
@@ -46,7 +46,7 @@ def criteria(report: Report) -> Page:
 
 
 def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
-    """Return a figure of the accuracies of imagined test sets: `repeats` draws of each size from `right`, with replacement.
+    """Return a figure of accuracies of imagined test sets: `repeats` draws of each size from `right`, with replacement.
 
     `right` tells for each image whether the answer is right, boolean of shape (N,).
     """
@@ -58,12 +58,16 @@ def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: 
         heights = row + 0.6 * (torch.rand(repeats, generator=generator) - 0.5)
         figure.add_scatter(
             x=accuracy.tolist(), y=heights.tolist(), mode="markers", showlegend=False,
-            marker={"size": 5, "color": LIVE, "opacity": 0.5}, hovertemplate=f"{size} images: %{{x:.1f}} %<extra></extra>",
+            marker={"size": 5, "color": LIVE, "opacity": 0.5},
+            hovertemplate=f"{size} images: %{{x:.1f}} %<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=100 * right.float().mean().item(), line={"color": GREY, "dash": "dot"})
     figure.update_layout(
         width=640, height=80 + 60 * len(sizes), margin={"l": 90, "r": 10, "t": 10, "b": 40},
-        xaxis={"title": "accuracy, %"}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": GREY}, modebar={"remove": TOOLS},
-        yaxis={"tickvals": list(range(len(sizes))), "ticktext": [f"{size} images" for size in sizes], "showgrid": False},
+        xaxis={"title": "accuracy, %"}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": GREY}, modebar={"remove": TOOLS},
+        yaxis={
+            "tickvals": list(range(len(sizes))), "ticktext": [f"{size} images" for size in sizes], "showgrid": False,
+        },
     )  # fmt: skip
     return figure

@@ -15,14 +15,17 @@ MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # colour
 
 def matrices(**named: Tensor) -> go.Figure:
     """Return a figure of matrices (rows, columns) side by side under their names; zeros are left empty."""
-    figure = make_subplots(1, len(named), subplot_titles=[name.replace("_", " ") for name in named], horizontal_spacing=0.04)
+    figure = make_subplots(
+        1, len(named), subplot_titles=[name.replace("_", " ") for name in named], horizontal_spacing=0.04
+    )
     limit = max(float(matrix.abs().max()) for matrix in named.values()) or 1.0
     for column, (name, matrix) in enumerate(named.items(), start=1):
         shown = [[None if value == 0 else value for value in row] for row in matrix.tolist()]
         words = [["" if value is None else f"{value:g}" for value in row] for row in shown]
         figure.add_heatmap(
             row=1, col=column, z=shown, text=words, texttemplate="%{text}", textfont={"size": 12}, colorscale=SIGNED,
-            zmin=-limit, zmax=limit, showscale=False, xgap=1, ygap=1, hovertemplate=name + "<br>row %{y}, column %{x}: %{z}<extra></extra>",
+            zmin=-limit, zmax=limit, showscale=False, xgap=1, ygap=1,
+            hovertemplate=name + "<br>row %{y}, column %{x}: %{z}<extra></extra>",
         )  # fmt: skip
     side = 42 * max(matrix.shape[0] for matrix in named.values())
     figure.update_xaxes(visible=False, constrain="domain")
@@ -30,16 +33,24 @@ def matrices(**named: Tensor) -> go.Figure:
     return _styled(figure, width=30 + sum(20 + 42 * matrix.shape[1] for matrix in named.values()), height=60 + side)
 
 
-def curves(x: Sequence[float], named: Mapping[str, Sequence[float]], x_title: str, y_title: str, log: bool = False) -> go.Figure:
-    """Return a figure of curves over `x`, each with its name at its own colour and mark; `log` makes heights logarithmic."""
+def curves(
+    x: Sequence[float], named: Mapping[str, Sequence[float]], x_title: str, y_title: str, log: bool = False
+) -> go.Figure:
+    """Return a figure of curves over `x`, each with its own name, colour and mark; `log` makes heights logarithmic."""
     figure = go.Figure()
     for index, (name, y) in enumerate(named.items()):
         figure.add_scatter(
-            x=list(x), y=list(y), name=name, mode="lines+markers", line={"color": CURVES[index % len(CURVES)], "width": 2},
-            marker={"symbol": MARKERS[index % len(MARKERS)], "size": 8}, hovertemplate=name + " at %{x:g}: %{y:.3g}<extra></extra>",
+            x=list(x), y=list(y), name=name, mode="lines+markers",
+            line={"color": CURVES[index % len(CURVES)], "width": 2},
+            marker={"symbol": MARKERS[index % len(MARKERS)], "size": 8},
+            hovertemplate=name + " at %{x:g}: %{y:.3g}<extra></extra>",
         )  # fmt: skip
     grid = {"gridcolor": "rgba(140,140,140,.25)", "zerolinecolor": "rgba(140,140,140,.5)"}
-    figure.update_layout(xaxis={"title": x_title, **grid}, yaxis={"title": y_title, "type": "log" if log else "linear", **grid}, legend={"font": {"size": 12}})
+    figure.update_layout(
+        xaxis={"title": x_title, **grid},
+        yaxis={"title": y_title, "type": "log" if log else "linear", **grid},
+        legend={"font": {"size": 12}},
+    )
     return _styled(figure, width=640, height=340)
 
 

@@ -16,23 +16,25 @@ COUNT = 5
 
 
 def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) -> list[Method]:
-    """Return the settings to ask about: `method` at five values of `knob`, True for its first knob with a range to show.
+    """Return the settings to ask about: `method` at five values of `knob`, True: its first knob with a range to show.
 
-    A method that trains is asked about at stored `points` only, where the answer is known. Raises `ValueError` where there
-    are none, and for a knob that has no range to show.
+    A method that trains is asked about at stored `points` only, where the answer is known. Raises `ValueError` where
+    there are none, and for a knob that has no range to show.
     """
     name, known = main_knob(type(method)) if knob is True else knob, knobs(method)
     if name not in known or known[name].tour is None:
         shown = ", ".join(name for name, declared in known.items() if declared.tour is not None) or "none"
-        raise ValueError(f"predict={knob!r}: {type(method).__name__} has no such knob with a range to show; it has: {shown}")
+        raise ValueError(
+            f"predict={knob!r}: {type(method).__name__} has no such knob with a range to show; it has: {shown}"
+        )
     if method.needs != "training":
         others = {other: getattr(method, other) for other in known if other != name}
         return [type(method)(**others | {name: value}) for value in known[name].points(COUNT)]
     stored = [method_of(report.method, (type(method),)) for report in points]
     if not stored:
         raise ValueError(
-            f"predict={knob!r}: {type(method).__name__} trains, and no points of it are stored for this network and data; "
-            "leave predict out, or ship a sweep of it"
+            f"predict={knob!r}: {type(method).__name__} trains, and no points of it are stored for this network and "
+            "data; leave predict out, or ship a sweep of it"
         )
     return [stored[index] for index in sorted({round(i * (len(stored) - 1) / (COUNT - 1)) for i in range(COUNT)})]
 
@@ -50,17 +52,23 @@ def checked(said: Sequence[float], count: int) -> tuple[float, ...]:
 def largest_gap(predicted: Sequence[float], asked: Sequence[Report]) -> str:
     """Return in words where prediction and measurement are furthest apart."""
     gap, said, report = max((abs(said - report.accuracy), said, report) for said, report in zip(predicted, asked))
-    return f"Largest surprise: {report.method} gives {percent(report.accuracy)}, you said {percent(said)} ({100 * gap:.1f} points apart)."
+    return (
+        f"Largest surprise: {report.method} gives {percent(report.accuracy)}, you said {percent(said)} "
+        f"({100 * gap:.1f} points apart)."
+    )
 
 
 class Questions:
-    """The questions on the screen: `widget` to show; `committed` is called with one accuracy for each question, 0..1."""
+    """The questions on the screen: `widget` to show; `committed` is called with one accuracy per question, 0..1."""
 
-    def __init__(self, methods: Sequence[Method], dense: Report, classes: int, committed: Callable[[Sequence[float]], None]):
+    def __init__(
+        self, methods: Sequence[Method], dense: Report, classes: int, committed: Callable[[Sequence[float]], None]
+    ):
         self._committed = committed
         head = widgets.HTML(
             "<p><b>Before you look:</b> what accuracy do you expect at these settings, in percent?<br>"
-            f"The dense network has {percent(dense.accuracy)}; blind guessing gives about {percent(1 / classes, 0)}.</p>"
+            f"The dense network has {percent(dense.accuracy)}; "
+            f"blind guessing gives about {percent(1 / classes, 0)}.</p>"
         )
         self.fields = [widgets.Text(placeholder="0 to 100", layout=widgets.Layout(width="90px")) for _ in methods]
         rows = [_row(method, field) for method, field in zip(methods, self.fields)]
@@ -81,7 +89,10 @@ class Questions:
             self._committed(checked(said, len(self.fields)))
         except ValueError:
             wrong = [str(i + 1) for i, v in enumerate(said) if isinstance(v, str) or not 0 <= v <= 1]
-            self.problem.value = f"<div role='alert' class='compedu-error'>answer {', '.join(wrong)}: a number from 0 to 100 is needed</div>"
+            self.problem.value = (
+                f"<div role='alert' class='compedu-error'>answer {', '.join(wrong)}: "
+                "a number from 0 to 100 is needed</div>"
+            )
 
 
 def _row(method: Method, field: widgets.Widget) -> widgets.Widget:

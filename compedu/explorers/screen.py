@@ -1,4 +1,4 @@
-"""The widgets of an explorer and what stands in them: knobs on the left, the figure on the right, words and tables below."""
+"""The widgets of an explorer and what stands in them: knobs left, the figure right, words and tables below."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,8 +36,9 @@ class Screen:
     """
 
     def __init__(
-        self, view: View, pictures: Sequence[Picture], controls: Mapping[str, Control], actions: Mapping[str, Callable[[], object]],
-        coded: Callable[[str], None], csv: Callable[[], tuple[str, str]], looked: Callable[[], None],
+        self, view: View, pictures: Sequence[Picture], controls: Mapping[str, Control],
+        actions: Mapping[str, Callable[[], object]], coded: Callable[[str], None], csv: Callable[[], tuple[str, str]],
+        looked: Callable[[], None],
     ):  # fmt: skip
         wide = widgets.Layout(width="calc(100% - 4px)")  # beside its margins
         self.choice = widgets.Dropdown(options=[(picture.name, picture) for picture in pictures], layout=wide)
@@ -47,7 +48,11 @@ class Screen:
         self.layer.observe(lambda change: looked(), "value")
         self.choice.observe(lambda change: (self._replace_figure(view, change["old"]), looked()), "value")
         self.browser = Browser(lambda: self.figure.refresh(), csv)
-        self.code = widgets.Text(continuous_update=False, layout=widgets.Layout(flex="1 1 280px", width="280px"), tooltip="the method as code: change it, or copy it")
+        self.code = widgets.Text(
+            continuous_update=False,
+            layout=widgets.Layout(flex="1 1 280px", width="280px"),
+            tooltip="the method as code: change it, or copy it",
+        )
         self._coded, self._quiet = coded, False
         self.code.observe(self._typed, "value")
         self.state, self.message = widgets.HTML(layout=widgets.Layout(flex="0 0 auto")), widgets.HTML()
@@ -63,7 +68,9 @@ class Screen:
     def _left(self, controls: Mapping[str, Control]) -> widgets.Widget:
         knobs = [control.widget for control in controls.values()]
         rest = widgets.VBox(knobs[SHOWN_KNOBS:], layout=widgets.Layout(display="none"))
-        more = widgets.ToggleButton(description="More", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method")
+        more = widgets.ToggleButton(
+            description="More", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method"
+        )
         more.observe(lambda change: setattr(rest.layout, "display", None if change["new"] else "none"), "value")
         which = [_labelled("layer in the picture", self.layer)]
         if len(self.choice.options) > 1:
@@ -78,8 +85,13 @@ class Screen:
     def _assembled(self) -> list[widgets.Widget]:
         top = widgets.HBox([self.code, self.browser, self.state], layout=widgets.Layout(flex_flow="row wrap"))
         top.add_class("compedu-top")
-        body = widgets.HBox([self.left, self.right], layout=widgets.Layout(align_items="flex-start", flex_flow="row wrap"))
-        return [widgets.HTML(STYLE, layout=widgets.Layout(display="none")), top, self.message, self.questions, body, self.tabs]
+        body = widgets.HBox(
+            [self.left, self.right], layout=widgets.Layout(align_items="flex-start", flex_flow="row wrap")
+        )
+        return [
+            widgets.HTML(STYLE, layout=widgets.Layout(display="none")), top, self.message, self.questions, body,
+            self.tabs,
+        ]  # fmt: skip
 
     @property
     def picture(self) -> Picture:
@@ -201,7 +213,9 @@ def state_html(view: View, looks: int) -> str:
         badge = f"MEASURING {view.report.seen} of {view.report.total}"
     if view.nearby:
         badge, tip = "PREVIEW, nearby", f"measured before: {view.report.method}"
-    where = f"{getattr(view.before, 'spec', type(view.before).__name__).split('(')[0]} on {view.data.name}, {view.split}"
+    where = (
+        f"{getattr(view.before, 'spec', type(view.before).__name__).split('(')[0]} on {view.data.name}, {view.split}"
+    )
     looked = "every look at these images is a choice made with them: a final claim needs images that nobody looked at"
     return (
         f"<div class='compedu-state'><span>{html.escape(where)}</span>"
@@ -214,14 +228,19 @@ def message_html(view: View, remark: str = "") -> str:
     """Return the message of an error with the traceback in a fold, or a remark, or nothing."""
     if not view.message:
         return f"<div class='compedu-note'>{html.escape(remark)}</div>" if remark else ""
-    fold = f"<details><summary>full traceback</summary><pre>{html.escape(view.details)}</pre></details>" if view.details else ""
+    fold = (
+        f"<details><summary>full traceback</summary><pre>{html.escape(view.details)}</pre></details>"
+        if view.details
+        else ""
+    )
     return f"<div class='compedu-error' role='alert'>{html.escape(view.message)}{fold}</div>"
 
 
 def _groups(view: View) -> list[tuple[str, tuple]]:
     """Return the points of the trade-off curve by what they are."""
     return [
-        ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)), *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins)),
+        ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)),
+        *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins)),
         ("as measured", view.asked), ("stored points", view.points), ("small dense net", view.controls),
         ("at random", view.chance),
     ]  # fmt: skip

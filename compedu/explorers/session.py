@@ -152,7 +152,7 @@ class Session:
         with self.lock:
             if stale():
                 raise Cancelled
-            self.view.report = replace(report, method=repr(method))  # alone, also where the given network was compressed before
+            self.view.report = replace(report, method=repr(method))  # alone, also where the network came compressed
             if state == "FINAL":
                 self._remember(method, report)
             self.become(state, news)

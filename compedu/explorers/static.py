@@ -20,7 +20,7 @@ SLIDER = 84  # pixels below the plot
 
 
 def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> str:
-    """Return HTML that draws gauges and trade-off curve, with a slider over the `known` points, without any script address.
+    """Return HTML of gauges and trade-off curve, with a slider over the `known` points, without any script address.
 
     The page must load plotly.js itself. Where the answers are `hidden`, they are not in the page either.
     """
@@ -38,8 +38,13 @@ def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> st
         figure.layout.sliders = [_slider(view, points, start)]
         figure.layout.height = HEIGHT + SLIDER
         _lift(figure)
-    plot = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, auto_play=False, config={"displayModeBar": False})
-    return f"{plot}<p>{html.escape(shown.method)}: {html.escape(sentence(shown, view.baseline, _is_own(view, shown)))}</p>"
+    plot = figure.to_html(
+        full_html=False, include_plotlyjs=False, include_mathjax=False, auto_play=False,
+        config={"displayModeBar": False},
+    )  # fmt: skip
+    return (
+        f"{plot}<p>{html.escape(shown.method)}: {html.escape(sentence(shown, view.baseline, _is_own(view, shown)))}</p>"
+    )
 
 
 def _is_own(view: View, report: Report) -> bool:
@@ -61,7 +66,11 @@ def _frame(view: View, report: Report, name: str) -> go.Frame:
 
 
 def _changing(trace: dict) -> dict:
-    return {name: value for name, value in trace.items() if name in ("type", "x", "y", "base", "text", "error_x", "orientation")}
+    return {
+        name: value
+        for name, value in trace.items()
+        if name in ("type", "x", "y", "base", "text", "error_x", "orientation")
+    }
 
 
 def _slider(view: View, points: tuple[Report, ...], start: int) -> dict[str, Any]:

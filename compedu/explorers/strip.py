@@ -30,14 +30,20 @@ def strip(flips: Sequence[Flip] | None, data: Dataset, split: str, kind: str) ->
         return f"<p class='compedu-quiet'>images that are {kind} appear when all are measured</p>"
     if not flips:
         return f"<p class='compedu-quiet'>no image is {kind}</p>"
-    return f"<div class='compedu-strip'>{''.join(_figure(flip, data, split) for flip in flips[:MOST])}{_rest(len(flips))}</div>"
+    return (
+        f"<div class='compedu-strip'>{''.join(_figure(flip, data, split) for flip in flips[:MOST])}"
+        f"{_rest(len(flips))}</div>"
+    )
 
 
 def _figure(flip: Flip, data: Dataset, split: str) -> str:
-    true, before, after = (html.escape(data.classes[label], quote=True) for label in (flip.true, flip.before, flip.after))
+    true, before, after = (
+        html.escape(data.classes[label], quote=True) for label in (flip.true, flip.before, flip.after)
+    )
     words = f"image {flip.image} is {true}: the dense network says {before}, this one {after}"
     return (
-        f"<figure title='{words}'><img alt='{words}' width='40' height='40' src='{image_bytes(data, split, flip.image)}'>"
+        f"<figure title='{words}'>"
+        f"<img alt='{words}' width='40' height='40' src='{image_bytes(data, split, flip.image)}'>"
         f"<figcaption>{true}: {before}→{after}</figcaption></figure>"
     )
 

@@ -1,13 +1,15 @@
 """The looks of explorers: sizes and colours, following JupyterLab's light and dark theme through its own variables."""
 
 STYLE = """<style>
-.compedu { max-width: 848px; font-size: 13px; color: var(--jp-ui-font-color1, #222); overflow-x: auto; overflow-y: hidden; }
+.compedu { max-width: 848px; font-size: 13px; color: var(--jp-ui-font-color1, #222);
+  overflow-x: auto; overflow-y: hidden; }
 .compedu .widget-html-content { line-height: 1.3; }
 .compedu p { margin: 2px 0; }
 .compedu label { font-weight: 600; font-size: 12px; }
 .compedu-top { align-items: center; gap: 6px; }
 .compedu-top input { font-family: var(--jp-code-font-family, monospace); }
-.compedu-state { width: 396px; justify-content: flex-end; padding-right: 8px; display: flex; gap: 8px; align-items: center; white-space: nowrap; }
+.compedu-state { width: 396px; justify-content: flex-end; padding-right: 8px; display: flex; gap: 8px;
+  align-items: center; white-space: nowrap; }
 .compedu-badge { font-weight: 700; font-size: 12px; padding: 1px 8px; border-radius: 3px; border: 2px solid #8C8C8C; }
 .compedu-badge.PREVIEW { border-style: dashed; border-color: #56B4E9; }
 .compedu-badge.MEASURING, .compedu-badge.RUNNING { border-color: #E69F00; }
@@ -15,7 +17,8 @@ STYLE = """<style>
 .compedu-badge.ERROR, .compedu-badge.CANCELLED { border-color: #D55E00; }
 .compedu-PREVIEW .js-plotly-plot .x6y6 text, .compedu-RUNNING .js-plotly-plot .x6y6 text { opacity: 0.65; }
 .compedu-ERROR .js-plotly-plot { opacity: 0.45; }
-.widget-tab.compedu-PREVIEW > .widget-tab-contents, .widget-tab.compedu-RUNNING > .widget-tab-contents { opacity: 0.55; }
+.widget-tab.compedu-PREVIEW > .widget-tab-contents,
+.widget-tab.compedu-RUNNING > .widget-tab-contents { opacity: 0.55; }
 .compedu-quiet { opacity: 0.8; font-size: 12px; }
 .compedu-error { border-left: 4px solid #D55E00; padding: 2px 8px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .compedu-note { border-left: 4px solid #56B4E9; padding: 2px 8px; }
@@ -23,7 +26,8 @@ STYLE = """<style>
 .compedu-left { padding-right: 4px; max-height: 390px; overflow-x: hidden; overflow-y: auto; }
 .compedu-left > * { flex: 0 0 auto; }
 .compedu-left button { padding: 0 8px; }
-.compedu-knob .widget-html, .compedu-knob .widget-html-content { height: auto; min-height: 0; line-height: 1.2; margin-bottom: 0; }
+.compedu-knob .widget-html,
+.compedu-knob .widget-html-content { height: auto; min-height: 0; line-height: 1.2; margin-bottom: 0; }
 .compedu-strip { display: flex; gap: 10px; align-items: flex-start; overflow-x: auto; }
 .compedu-strip figure { margin: 0; text-align: center; flex: none; }
 .compedu-strip img { image-rendering: pixelated; display: block; margin: 0 auto; }
@@ -31,11 +35,14 @@ STYLE = """<style>
 .compedu-button { width: auto; margin: 2px; padding: 0 8px; }
 .compedu .widget-tab > .widget-tab-contents { padding: 2px 4px; border: none; max-height: 62px; overflow: auto; }
 .compedu .widget-tab.compedu-tall > .widget-tab-contents { max-height: none; }
-.compedu .widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 0 1 auto; min-width: 60px; padding: 0 10px; line-height: 24px; }
+.compedu .widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 0 1 auto; min-width: 60px; padding: 0 10px;
+  line-height: 24px; }
 .compedu-table { border-collapse: collapse; font-size: 12px; margin: 2px 0 6px 0; color: inherit; }
 .compedu-table caption { text-align: left; font-weight: 600; }
-.compedu-table td, .compedu-table th { padding: 0 10px 0 0; text-align: left; border-bottom: 1px solid rgba(140,140,140,.35); }
-.compedu .js-plotly-plot .infolayer text, .compedu .js-plotly-plot .cartesianlayer text, .compedu .js-plotly-plot .textpoint text
+.compedu-table td, .compedu-table th { padding: 0 10px 0 0; text-align: left;
+  border-bottom: 1px solid rgba(140,140,140,.35); }
+.compedu .js-plotly-plot .infolayer text, .compedu .js-plotly-plot .cartesianlayer text,
+.compedu .js-plotly-plot .textpoint text
   { fill: var(--jp-ui-font-color1, #444) !important; }
 .compedu .noUi-handle:focus, .compedu button:focus-visible, .compedu input:focus-visible, .compedu select:focus-visible
   { outline: 3px solid #E69F00; outline-offset: 1px; }

@@ -59,7 +59,9 @@ def points_table(groups: Iterable[tuple[str, Sequence[Report]]]) -> str:
         for report in reports
         if report.file_bytes is not None
     ]
-    return html_table(("shown as", "method", "accuracy", "file", "entropy-coded"), rows, "Points of the trade-off curve")
+    return html_table(
+        ("shown as", "method", "accuracy", "file", "entropy-coded"), rows, "Points of the trade-off curve"
+    )
 
 
 def _coded(report: Report) -> str:
@@ -77,7 +79,8 @@ def _number(value: float | None) -> str:
 def csv_text(reports: Iterable[Report]) -> str:
     """Return reports as comma-separated values, one line each: the figures that were measured."""
     columns = (
-        "method", "model", "data", "split", "correct", "total", "accuracy", "file_bytes", "coded_bytes", "parameters", "macs",
+        "method", "model", "data", "split", "correct", "total", "accuracy", "file_bytes", "coded_bytes", "parameters",
+        "macs",
     )  # fmt: skip
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -18,7 +18,8 @@ def traces(view: View) -> list[dict]:
     live = [view.report] if view.report is not None else []
     return [
         _line(view.controls, CONTROL, "dot", "small dense net"),
-        _line(view.chance, CONTROL, "dashdot", "at random") | {"marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": CONTROL}}},
+        _line(view.chance, CONTROL, "dashdot", "at random")
+        | {"marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": CONTROL}}},
         _line(() if view.asked else _alike(view), PREVIEW, "dash", "stored points"),
         _prediction(view),
         _line(view.asked, LIVE, "solid", "as measured"),
@@ -30,12 +31,14 @@ def traces(view: View) -> list[dict]:
 
 
 def _alike(view: View) -> list[Report]:
-    """Return the stored points that differ from the method in the main knob alone: others would seem to be its curve."""
+    """Return the stored points that differ from the method in the main knob alone: others would pass for its curve."""
     knob = main_knob(view.method)
     if knob is None:
         return list(view.points)
     start = getattr(type(view.method)(), knob)
-    kept = view.once("stored", lambda: [(others(method_of(r.method, (type(view.method),)), knob, start), r) for r in view.points])
+    kept = view.once(
+        "stored", lambda: [(others(method_of(r.method, (type(view.method),)), knob, start), r) for r in view.points]
+    )
     now = others(view.method, knob, start)
     return [report for same, report in kept if same == now]
 
@@ -48,7 +51,10 @@ def _legend(view: View) -> dict:
     first += [("╍●", PREVIEW, "stored points")] if not view.asked and _alike(view) else []
     second = [("┅✕", CONTROL, "at random")] if view.chance else []
     second += [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
-    text = "<br>".join("   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line) for line in (first, second))
+    text = "<br>".join(
+        "   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line)
+        for line in (first, second)
+    )
     return {
         "type": "scatter", "mode": "text", "xaxis": "x10", "yaxis": "y10", "x": [0], "y": [1], "text": [text],
         "textposition": "bottom right", "textfont": {"size": 11}, "hoverinfo": "skip", "cliponaxis": False,
@@ -62,7 +68,7 @@ def reports_shown(view: View) -> list[Report]:
 
 
 def size_axis(reports: Sequence[Report]) -> dict:
-    """Return a logarithmic axis of bytes with round ends that holds `reports`, and at least a twentieth of the largest."""
+    """Return a logarithmic axis of bytes with round ends that holds `reports` and a twentieth of the largest."""
     sizes = [report.file_bytes for report in _sized(reports)]
     low, high = min(*sizes, max(sizes) / 20), max(sizes)
     ticks = [digit * 10**power for power in range(10) for digit in (1, 2, 5)]
@@ -98,8 +104,10 @@ def _coordinates(reports: Sequence[Report]) -> dict:
 def _line(reports: Sequence[Report], colour: str, dash: str, name: str) -> dict:
     ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
     return _coordinates(ordered) | {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name, "line": {"color": colour, "dash": dash, "width": 2},
-        "marker": {"size": 5 if len(ordered) < 30 else 3, "color": colour}, "hovertemplate": "%{text}<extra>" + name + "</extra>",
+        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name,
+        "line": {"color": colour, "dash": dash, "width": 2},
+        "marker": {"size": 5 if len(ordered) < 30 else 3, "color": colour},
+        "hovertemplate": "%{text}<extra>" + name + "</extra>",
     }  # fmt: skip
 
 
@@ -114,8 +122,10 @@ def _marks(reports: Sequence[Report], symbol: str, colour: str, name: str) -> di
 
 def _pin(reports: Sequence[Report], colour: str, letter: str) -> dict:
     made = _marks(reports, "star", colour, f"pin {letter}")
-    return made | {"mode": "markers+text", "text": [letter] * len(reports), "hovertext": made["text"], "textposition": "top center",
-                   "hovertemplate": "%{hovertext}<extra>pin " + letter + "</extra>"}  # fmt: skip
+    return made | {
+        "mode": "markers+text", "text": [letter] * len(reports), "hovertext": made["text"],
+        "textposition": "top center", "hovertemplate": "%{hovertext}<extra>pin " + letter + "</extra>",
+    }  # fmt: skip
 
 
 def _prediction(view: View) -> dict:

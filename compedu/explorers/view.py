@@ -12,10 +12,11 @@ from compedu.metrics import Report
 
 @dataclass
 class View:
-    """The state of an explorer. `report` is what is shown, `state` how far it is measured, `baseline` the dense network.
+    """The state of an explorer: `report` is shown, `state` is how far it is measured, `baseline` the dense network.
 
-    `points` are stored reports of this method's sweep, `controls` those of the small dense network trained from scratch,
-    `chance` those of the method that does the same at random, `pins` what the learner kept for comparison. `before` and `after` are the networks themselves.
+    `points` are stored reports of this method's sweep, `controls` those of the small dense network trained from
+    scratch, `chance` those of the method that does the same at random, `pins` what the learner kept for comparison.
+    `before` and `after` are the networks themselves.
     """
 
     data: Dataset
@@ -33,7 +34,7 @@ class View:
     predicted: tuple[float, ...] = ()  # accuracies as the learner expects them, at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured
     curve: list[float] = field(default_factory=list)  # training loss, one value a step
-    race: list[tuple[int, float]] = field(default_factory=list)  # step, and accuracy then on the first images of the split
+    race: list[tuple[int, float]] = field(default_factory=list)  # step, accuracy then on the first images of the split
     before_it: tuple[list[float], list[tuple[int, float]]] = ((), ())  # curve and race of the run before
     message: str = ""
     details: str = ""  # the traceback of an error

@@ -25,7 +25,7 @@ def points_text(difference: float) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """Return how many times smaller something is, "14.5 times smaller than", or near 1 by how much, "3 % larger than"."""
+    """Return how many times smaller it is, "14.5 times smaller than", or near 1 by how much, "3 % larger than"."""
     if f"{ratio:.2f}" == "1.00":
         return "as large as"
     if 1 / 1.15 < ratio < 1.15:
