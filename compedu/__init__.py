@@ -33,7 +33,9 @@ _HOMES = {
     "sweep": "compedu.sweeps",
     "trained": "compedu.networks.shipped",
 }
-_SUBMODULES = ("claims", "course", "datasets", "files", "forms", "graph", "metrics", "methods", "networks", "sweeps", "training")
+_SUBMODULES = (
+    "claims", "course", "datasets", "files", "forms", "graph", "metrics", "methods", "networks", "sweeps", "training",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from compedu.methods import METHODS as METHODS

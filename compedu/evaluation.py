@@ -69,7 +69,7 @@ def all_scores(model: nn.Module, x: Tensor, data: Dataset, batch: int = BATCH) -
 
 
 def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
-    """Return the accuracy on images x with labels y in the midst of a training, which goes on as if nobody had looked."""
+    """Return the accuracy on images x with labels y during a training, which goes on as if nobody had looked."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

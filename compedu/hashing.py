@@ -9,7 +9,7 @@ VERSION = 1  # part of every model file that relies on this hash
 
 
 def mix(values: Tensor) -> Tensor:
-    """Scramble int64 `values` of any shape with the 64-bit finalizer of MurmurHash3 (Appleby, 2011); same shape back."""
+    """Scramble int64 `values` of any shape with the 64-bit finalizer of MurmurHash3 (Appleby 2011); same shape back."""
     values = values ^ _shift_right(values, 33)
     values = values * -49064778989728563  # 0xFF51AFD7ED558CCD as a signed 64-bit integer
     values = values ^ _shift_right(values, 33)

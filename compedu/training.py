@@ -33,10 +33,9 @@ AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
 class Recipe:
     """How to train: passes over the data, peak learning rate, batch size, decoupled weight decay, seed of the order.
 
-    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine, and does so
-    anew in each of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer is
-    AdamW (arXiv:1711.05101). `shift` moves each training image by up to that many pixels, at random; `mirror` swaps
-    left and right in half of them.
+    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine, anew in each
+    of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer is AdamW
+    (arXiv:1711.05101). `shift` moves training images at random by up to that many pixels; `mirror` flips half of them.
     """
 
     epochs: int
@@ -69,7 +68,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """One finished step of training: its number, the number of all steps, the loss of its batch, the network as it is."""
+    """One finished step of training: its number, the number of steps, the loss of its batch, the network as it is."""
 
     done: int
     steps: int
@@ -107,16 +106,16 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return the mean cross entropy of the model's scores for images x and labels y, in nats.
 
-    A network may return scores of auxiliary classifiers beside its own, which come first; the cross entropy of each is
-    added with a weight of 0.3 (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs
-    that are not scores.
+    A network may return scores of auxiliary classifiers after its own; the cross entropy of each is added with weight
+    0.3 (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs that are not scores.
     """
     outputs = model(x)
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
     if not all(isinstance(scores, Tensor) and scores.ndim == 2 and scores.shape == heads[0].shape for scores in heads):
         raise CompressionError(
-            f"{type(model).__name__} returns {shape_of(outputs)} in training; needed are scores (images, classes), or a "
-            "tuple of such scores, those of the auxiliary classifiers last: train it by a loss of its own, fit(loss=...)"
+            f"{type(model).__name__} returns {shape_of(outputs)} in training; needed are scores (images, classes), or "
+            "a tuple of such scores, those of the auxiliary classifiers last: train it by a loss of its own, "
+            "fit(loss=...)"
         )
     first, *auxiliary = (F.cross_entropy(scores, y) for scores in heads)
     return first + AUXILIARY * sum(auxiliary)
@@ -170,7 +169,7 @@ def fit(
 
 @contextlib.contextmanager
 def _seeded(model: nn.Module, recipe: Recipe) -> Iterator[Callable[[int], None]]:
-    """Let dropout draw by seed and step alone, so that a run is repeated and resumed bit by bit; yield what seeds a step.
+    """Let dropout draw by seed and step alone, so that a run repeats and resumes bit by bit; yield what seeds a step.
 
     torch's random stream is one for the process: networks without dropout leave it alone.
     """
@@ -224,7 +223,9 @@ def interrupt_between_steps() -> Iterator[Callable[[], None]]:
 class _Run:
     """The state of one training: what a file must hold so that it goes on as if nothing had happened."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, data: Dataset, path: Path | None):
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, data: Dataset, path: Path | None
+    ):
         self.model, self.optimizer, self.recipe, self.data, self.path = model, optimizer, recipe, data, path
         self.per_epoch = recipe.steps_per_epoch(len(data.x_train))
         self.steps = recipe.steps(len(data.x_train))
@@ -302,7 +303,7 @@ class _Run:
             return
         try:
             with safe_open(self.path, "pt") as file:
-                identity, tensors = file.metadata().get("identity"), {name: file.get_tensor(name) for name in file.keys()}
+                identity, tensors = file.metadata().get("identity"), {key: file.get_tensor(key) for key in file.keys()}
         except (SafetensorError, AttributeError) as error:
             raise CompressionError(f"{self.path} is not a saved training: {error}; delete it to start anew") from error
         if identity != self.identity():

@@ -85,7 +85,10 @@ def read(data: bytes, where: str) -> Contents:
         return _read(data, where)
     except FileFormatError:
         raise
-    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, struct.error, zlib.error) as error:
+    except (
+        ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, struct.error,
+        zlib.error,
+    ) as error:  # fmt: skip
         raise FileFormatError(f"{where} contradicts itself ({error}); {header.ADVICE}") from error
 
 

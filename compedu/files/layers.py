@@ -111,7 +111,9 @@ def make(kind: str, geometry: tuple, settings: dict[str, Any], tensors: dict[str
 
 def owned(tensor: Tensor) -> nn.Parameter:
     """Return `tensor` as a parameter; one that is a parameter already, tied to another name, stays the same."""
-    return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    return (
+        tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    )
 
 
 def fill(layer: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:

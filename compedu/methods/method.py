@@ -47,7 +47,7 @@ class Removed:
 
 @dataclass(frozen=True)
 class Compression:
-    """How a model came to be: the `repr` of each step, the layers that steps could not handle, the channels taken out."""
+    """How a model came to be: the `repr` of each step, layers that steps could not handle, channels taken out."""
 
     steps: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()

@@ -120,8 +120,8 @@ def time_rounds(
 
     Every round calls every arm once, in an order drawn anew from `seed`, so that a slow spell of the machine and what
     the arm before left in the caches meet all arms alike. Rounds start until `budget_s` has passed since the call, at
-    least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end the
-    experiment.
+    least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
+    the experiment.
     """
     start, order = clock(), torch.Generator().manual_seed(seed)
     for _ in range(WARM_UP):

@@ -57,7 +57,9 @@ def layer_rows(
             name, type(layer).__name__, _shape(layer), sizes[name], parameters[name],
             bits_per_weight=None if kernel is None else 8 * sizes[name] / kernel.numel(),
             macs=macs.get(name),
-            error=costs.relative_error(kernel, reference) if isinstance(layer, Form) and reference is not None else None,
+            error=(
+                costs.relative_error(kernel, reference) if isinstance(layer, Form) and reference is not None else None
+            ),
             kernel=running.get(name or "0"),  # a network that is one layer is deployed as a sequence of it
         ))
     return tuple(rows)

@@ -61,7 +61,7 @@ def trained_anew(network: str, data: str) -> list[list[Method]]:
     recipe = RECIPES[network, data]
     same = {"epochs": recipe.epochs, "lr": recipe.lr, "batch": recipe.batch, "shift": recipe.shift}
     student = methods.SoftTargetDistillation(**same)
-    arms = [replace(student, temperature=10.0), replace(student, weight=0.0)]  # taught and alone, from three starts each
+    arms = [replace(student, temperature=10.0), replace(student, weight=0.0)]  # taught and alone, three starts each
     return [
         pruned_and_trained(),
         grid(methods.SmallDense(**same), "width", 7), grid(methods.CReLU(), "epochs", 5),

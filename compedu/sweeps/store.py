@@ -84,7 +84,7 @@ def read_sweep(path: str | os.PathLike) -> StoredSweep:
 
 
 def read_records(path: str | os.PathLike, found: Found) -> Found:
-    """Add to `found` what the file `path` holds; a last line without an end, cut off by an interruption, does not count.
+    """Add to `found` what the file `path` holds; a last line without an end, cut by an interruption, does not count.
 
     Raises `CompressionError`, naming the line, for anything else that is not a whole record.
     """
@@ -104,7 +104,7 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 
 class Store(Generic[Found]):
-    """A file of records, open for more: `stored`, which begins as `empty`, is what it held, `append` adds to the file."""
+    """A file of records, open for more: `stored`, which begins as `empty`, is what it held, `append` adds to it."""
 
     def __init__(self, path: str | os.PathLike, empty: Found | None = None):
         self.path = Path(path)

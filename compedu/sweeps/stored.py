@@ -18,7 +18,7 @@ from compedu.sweeps.store import read_sweep
 
 
 class StoredPoints(NamedTuple):
-    """Reports of one method in the order of its knobs, and of its controls: small networks trained from scratch, chance."""
+    """Reports of one method in the order of its knobs, and of its controls: small networks from scratch, chance."""
 
     points: tuple[Report, ...]
     controls: tuple[Report, ...]
@@ -37,7 +37,9 @@ def stored_points(
     paths = sorted(shipped("data", "sweeps").glob("*.jsonl")) if paths is None else paths
     found = {key: report for path in paths for key, report in read_sweep(path).reports.items()}
     chance = next((cls for cls in METHODS if cls.__name__ == method.chance), None)
-    return StoredPoints(*(() if cls is None else _of(cls, found, model, data, split) for cls in (method, SmallDense, chance)))
+    return StoredPoints(
+        *(() if cls is None else _of(cls, found, model, data, split) for cls in (method, SmallDense, chance))
+    )
 
 
 def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:

@@ -91,7 +91,9 @@ class LinearQuantization(LayerMethod):
     bits: int = knob(8, "bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
     scales: str = knob("channel", "one scale per output channel or one per layer", choices=("channel", "tensor"))
     clipping: str = knob(
-        "max", "from two bits on: the largest code is the largest weight, or where a search finds the least mean squared error",
+        "max",
+        "from two bits on: the largest code is the largest weight, "
+        "or where a search finds the least mean squared error",
         choices=("max", "mse"),
     )
     activation_bits: int = knob(
@@ -152,7 +154,9 @@ def fold(task: Task) -> None:
     if not any(isinstance(module, _BatchNorm) for module in task.model.modules()):
         return
     model = copied(task.model)
-    masks = {name: layer.mask for name, layer in model.named_modules() if type(layer) is Masked and not quantizes(layer)}
+    masks = {
+        name: layer.mask for name, layer in model.named_modules() if type(layer) is Masked and not quantizes(layer)
+    }
     for name in masks:
         layer = model.get_submodule(name)
         model = replace_layer(model, name, layer.geometry.layer(layer.dense(), layer.bias))
