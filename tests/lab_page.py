@@ -27,7 +27,8 @@ RUN = """async code => {
     let text = '';
     future.onIOPub = message => {
         if (message.header.msg_type === 'stream') text += message.content.text;
-        if (message.header.msg_type === 'error') text += 'FAILED ' + message.content.evalue + message.content.traceback.join('');
+        if (message.header.msg_type === 'error')
+            text += 'FAILED ' + message.content.evalue + message.content.traceback.join('');
     };
     await future.done;
     return text;
@@ -57,7 +58,8 @@ def lab_server(folder: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
             path.write_text(json.dumps(values))
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
+            f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
+            "--LabApp.expose_app_in_browser=True",
         ]  # fmt: skip
         with open(Path(own, "log"), "w") as log:
             server = subprocess.Popen(command, env=_environment(own), stdout=log, stderr=subprocess.STDOUT)
@@ -74,18 +76,25 @@ def _wait_for(server: subprocess.Popen, port: int, log: Path) -> None:
     end = time.monotonic() + PATIENCE_MS / 1000
     while time.monotonic() < end:
         assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=5):
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={TOKEN}", timeout=5),
+        ):
             return
         time.sleep(0.2)
     raise TimeoutError(log.read_text())
 
 
 def _environment(own: str) -> dict[str, str]:
-    """Return an environment in which the server finds this interpreter's programs, this project, and nobody's settings."""
+    """Return an environment where the server finds this interpreter's programs, this project, and nobody's settings."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    places = {name: str(Path(own, name.lower())) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+    places = {
+        name: str(Path(own, name.lower())) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+    }
     project = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | places | {"PATH": path, "PYTHONPATH": project, "JUPYTERLAB_SETTINGS_DIR": str(Path(own, "settings"))}
+    return os.environ | places | {
+        "PATH": path, "PYTHONPATH": project, "JUPYTERLAB_SETTINGS_DIR": str(Path(own, "settings")),
+    }  # fmt: skip
 
 
 class LabPage:
@@ -99,7 +108,9 @@ class LabPage:
     def open(self) -> None:
         """Show the notebook, also again: the kernel lives on."""
         self.page.goto(f"{self.address}/tree/{self.name}?token={TOKEN}&reset")
-        self.page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'")
+        self.page.wait_for_function(
+            "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
+        )
 
     def python(self, code: str) -> str:
         """Run `code` in the notebook's kernel, outside its cells; return what it prints. Raises where it fails."""

@@ -413,7 +413,8 @@ LAWS = (
     another_seed_gives_another_result, the_neutral_setting_reproduces_the_model, the_result_gives_scores,
     forward_equals_dense, a_file_gives_back_the_same_model_and_its_length_is_the_size,
     reported_bytes_are_bytes_written, layers_that_stay_are_named_with_the_reason, unknown_layers_are_refused_by_name,
-    forms_of_other_methods_are_named_or_handled, tied_layers_stay_tied_or_are_named, weights_that_are_not_finite_are_refused,
+    forms_of_other_methods_are_named_or_handled, tied_layers_stay_tied_or_are_named,
+    weights_that_are_not_finite_are_refused,
     a_network_with_nothing_to_compress_is_refused_by_name, missing_data_and_images_that_do_not_fit_are_refused,
     training_can_be_watched_and_cancelled, the_docstring_is_complete,
 )

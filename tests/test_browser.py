@@ -43,7 +43,10 @@ BROKEN, PREDICTED, AGAIN = (len(SHOWN) + i for i in (1, 2, 3))
 NAMES = [cls.__name__ for cls in METHODS]
 COMPUTED = """dense, images = pair_of({code!r}.split("(")[0])
 r = ce.measure(method_of({code!r})(dense, images), images, baseline=dense, speed=False)
-import json; print(json.dumps([f"{{100 * r.accuracy:.1f}} %", f"{{r.correct}} of {{r.total}};", bytes_text(r.file_bytes), r.file_bytes]))"""
+import json
+print(json.dumps([
+    f"{{100 * r.accuracy:.1f}} %", f"{{r.correct}} of {{r.total}};", bytes_text(r.file_bytes), r.file_bytes,
+]))"""
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +107,18 @@ def assert_texts_are_apart(shown) -> None:
     """Assert that no caption or heading of the figure runs into another one or out of the figure."""
     overlaps = shown.locator(".js-plotly-plot").first.evaluate(
         """plot => {
-            const texts = [...plot.querySelectorAll('.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text')].filter(t => t.textContent.trim());
-            const boxes = texts.flatMap(t => (t.querySelector('.line') ? [...t.querySelectorAll('.line')] : [t])).map(t => [t.textContent, t.getBoundingClientRect()]);
+            const texts = [
+                ...plot.querySelectorAll('.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text'),
+            ].filter(t => t.textContent.trim());
+            const boxes = texts
+                .flatMap(t => (t.querySelector('.line') ? [...t.querySelectorAll('.line')] : [t]))
+                .map(t => [t.textContent, t.getBoundingClientRect()]);
             const edge = plot.getBoundingClientRect().right + 1, found = [];
             for (const [i, [one, a]] of boxes.entries()) {
                 if (a.right > edge) found.push(`${one} (leaves the figure by ${a.right - edge})`);
                 for (const [other, b] of boxes.slice(i + 1))
-                    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+                    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+                        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
                         found.push(`${one} | ${other}`);
             }
             return found;
@@ -214,8 +222,11 @@ def test_every_picture_can_be_chosen_on_the_page(lab, name):
         chooser.select_option(label=picture.name)
         lab.python(f"opened[{name!r}].settle(300)")
         drawn, said = None, ""
-        for _ in range(PATIENCE_MS // 1000):  # both sides are asked again: the choice travels to the kernel, the figure back
-            said = lab.python(f"e = opened[{name!r}]; print(e._screen.picture.name, e._screen.picture.say(e.view, e._screen.layer.value), sep=': ')")
+        for _ in range(PATIENCE_MS // 1000):  # both are asked again: the choice travels to the kernel, the figure back
+            said = lab.python(
+                f"e = opened[{name!r}]; "
+                "print(e._screen.picture.name, e._screen.picture.say(e.view, e._screen.layer.value), sep=': ')"
+            )
             drawn = shown.evaluate("root => root.querySelector('.js-plotly-plot .x9y9 text')?.textContent")
             if said == f"{picture.name}: {drawn}":
                 break

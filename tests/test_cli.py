@@ -327,7 +327,10 @@ def test_an_interruption_is_one_line(call, monkeypatch, request):
     (("run", "Pruning", "--help"), "no method is called 'Pruning'"),
     (("run", "MagnitudePruning", "--sparsty", "0.5"), "does not know '--sparsty'; see: compedu run --help"),
     (("run", "MagnitudePruning", "--spars", "0.5"), "does not know '--spars'"),
-    (("run", "MagnitudePruning", "--bits", "5"), "has no knob --bits; it has: --sparsity, --budget, --calibration-images, --layers"),
+    (
+        ("run", "MagnitudePruning", "--bits", "5"),
+        "has no knob --bits; it has: --sparsity, --budget, --calibration-images, --layers",
+    ),
     (("run", "MagnitudePruning", "--layers", "-last"), "--layers needs a value; one that begins with a minus sign"),
     (("run", "MagnitudePruning", "--sparsity"), "--sparsity needs a value"),
     (("run", "MagnitudePruning", "--sparsity", "conv*=0.5,*"), "sparsity must be in [0, 1), or a mapping"),

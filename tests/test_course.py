@@ -1,4 +1,4 @@
-"""The course's parts: checks fail for known mistakes and pass for different right answers; the lab book loses nothing."""
+"""The course's parts: checks fail for known mistakes and pass different right answers; the lab book loses nothing."""
 
 import json
 import math
@@ -88,7 +88,9 @@ def thinned(tensors, gone, made_by=("stem", "norm", "conv2", "norm2"), read_by=(
 def unshifted(tensors, gone):
     """Leaves the shifts of the wrong channels: sorted by size instead of by place."""
     order = tensors["norm.bias"].argsort()
-    return thinned(tensors, gone) | {"norm.bias": thinned(tensors | {"norm.bias": tensors["norm.bias"][order]}, gone)["norm.bias"]}
+    return thinned(tensors, gone) | {
+        "norm.bias": thinned(tensors | {"norm.bias": tensors["norm.bias"][order]}, gone)["norm.bias"]
+    }
 
 
 def first_variances(tensors, gone):
@@ -127,7 +129,10 @@ RIGHT = {
     "interval": [wilson, wilson_by_search, wilson_plain],
     "paired": [exact, scipy_exact],
     "dense_bytes": [lambda n: 4 * n, lambda n: n * 32 / 8],
-    "criteria": [lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, s / t), lambda a, b, s, t: (a / b, (a - b) / b, (a - b) / a, s / t)],
+    "criteria": [
+        lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, s / t),
+        lambda a, b, s, t: (a / b, (a - b) / b, (a - b) / a, s / t),
+    ],
     "largest_rank": [
         lambda m, n: (m * n - 1) // (m + n), lambda m, n: max(r for r in range(m * n) if r * (m + n) < m * n),
         lambda m, n: math.ceil(m * n / (m + n)) - 1,
@@ -143,16 +148,26 @@ RIGHT = {
 }
 WRONG = {
     "interval": [wald, lambda c, n: wilson(c, n, 1.645), lambda c, n: (0.0, 1.0)],
-    "paired": [lambda b, f: exact(b, f) / 2, lambda b, f: 1.0 if abs(b - f) < 5 else 0.0, lambda b, f: 1 / 0, chi_squared],
+    "paired": [
+        lambda b, f: exact(b, f) / 2, lambda b, f: 1.0 if abs(b - f) < 5 else 0.0, lambda b, f: 1 / 0, chi_squared,
+    ],
     "dense_bytes": [lambda n: 32 * n, lambda n: n, lambda n: 2 * n],
     "criteria": [
-        lambda a, b, s, t: (a / b, 1 - b / a, 1 - b / a, s / t), lambda a, b, s, t: (b / a, a / b - 1, 1 - b / a, s / t),
+        lambda a, b, s, t: (a / b, 1 - b / a, 1 - b / a, s / t),
+        lambda a, b, s, t: (b / a, a / b - 1, 1 - b / a, s / t),
         lambda a, b, s, t: (a / b, a / b - 1, 1 - b / a, t / s),
     ],
-    "largest_rank": [lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n), lambda m, n: max(1, (m * n - 1) // (m + n))],
-    "quantized_bytes": [lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8, lambda w, o, b: math.ceil(w * b / 8) + 2 * o],
+    "largest_rank": [
+        lambda m, n: m * n // (m + n), lambda m, n: min(m, n), lambda m, n: (m * n - 1) / (m + n),
+        lambda m, n: max(1, (m * n - 1) // (m + n)),
+    ],
+    "quantized_bytes": [
+        lambda w, o, b: w * b + 4 * o, lambda w, o, b: w * b / 8, lambda w, o, b: (w + o) * b / 8,
+        lambda w, o, b: math.ceil(w * b / 8) + 2 * o,
+    ],
     "gap_bytes": [
-        lambda n, d, b: n * d * b / 8, lambda n, d, b: n * d * 32 / 8, lambda n, d, b: 8 * filled_gaps(n, d, b), lambda n, d, b: n * b / 8,
+        lambda n, d, b: n * d * b / 8, lambda n, d, b: n * d * 32 / 8, lambda n, d, b: 8 * filled_gaps(n, d, b),
+        lambda n, d, b: n * b / 8,
         lambda n, d, b: n * d / (1 - (1 - d) ** (2**b)) * b / 8,  # the code of all ones taken for a gap of its own
         lambda n, d, b: n * d * (1 + (1 - d) ** (2**b - 1)) * b / 8,  # one filler at most
     ],
@@ -164,12 +179,14 @@ WRONG = {
         lambda tensors, gone: tensors["no such tensor"],
     ],
     "pruned_file": [
-        pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp"), saved_dense), pruned_file(MagnitudePruning(sparsity=0.92)),
-        pruned_file(MagnitudePruning(sparsity=0.9, budget="lamp")), pruned_file(MagnitudePruning(sparsity=0.93, budget="lamp")), "no such file", 3, Path(__file__),
+        pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp"), saved_dense),
+        pruned_file(MagnitudePruning(sparsity=0.92)), pruned_file(MagnitudePruning(sparsity=0.9, budget="lamp")),
+        pruned_file(MagnitudePruning(sparsity=0.93, budget="lamp")), "no such file", 3, Path(__file__),
     ],
     "budget": [
-        MagnitudePruning(sparsity=0.97), LinearQuantization(bits=3), "half of it", FineTune(), LinearQuantization(bits=2, clipping="mse"),
-        MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5), LinearQuantization(bits=5) | MagnitudePruning(sparsity=0.6),
+        MagnitudePruning(sparsity=0.97), LinearQuantization(bits=3), "half of it", FineTune(),
+        LinearQuantization(bits=2, clipping="mse"), MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5),
+        LinearQuantization(bits=5) | MagnitudePruning(sparsity=0.6),
     ],
 }
 
@@ -243,7 +260,8 @@ def test_an_answer_stays_hidden_until_a_prediction_is_committed(tmp_path):
 
 def test_source_is_shown_without_its_docstring():
     assert "kthvalue" in repr(show(keep_largest)) and ">>>" not in repr(show(keep_largest))
-    assert repr(show(MagnitudePruning)).startswith("@method\nclass MagnitudePruning") and "Paper:" not in repr(show(MagnitudePruning))
+    assert repr(show(MagnitudePruning)).startswith("@method\nclass MagnitudePruning")
+    assert "Paper:" not in repr(show(MagnitudePruning))
     compile(repr(show(keep_largest)), "shown", "exec")
 
 
@@ -268,6 +286,8 @@ def test_a_later_prediction_is_written_down_and_said_not_to_count(tmp_path):
     predict("zeros", "How many?", 60, "%", book)
     again = predict("zeros", "How many?", 97, "%", book)
     assert again.value == 60 and again.later == 97
-    assert "Your prediction: 60 % (your first, from the lab book: it counts; 97 is written down beside it)" in repr(again)
+    assert (
+        "Your prediction: 60 % (your first, from the lab book: it counts; 97 is written down beside it)" in repr(again)
+    )
     assert [entry["value"] for entry in book.entries] == [60, 97]
     assert "beside it" not in repr(predict("zeros", "How many?", 60, "%", book))

@@ -75,7 +75,9 @@ def test_cifar10_is_read_from_its_binary_version(no_data):
     for number in range(1, 6):
         rows = np.concatenate([np.full((6, 1), number, np.uint8), pixels(6, 3072, seed=number)], axis=1)
         (folder / f"data_batch_{number}.bin").write_bytes(rows.tobytes())
-    (folder / "test_batch.bin").write_bytes(np.concatenate([np.full((4, 1), 9, np.uint8), pixels(4, 3072)], 1).tobytes())
+    (folder / "test_batch.bin").write_bytes(
+        np.concatenate([np.full((4, 1), 9, np.uint8), pixels(4, 3072)], 1).tobytes()
+    )
     data = load("cifar10")
     assert data.shape == (3, 32, 32) and len(data.x_train) + len(data.x_validation) == 30
     assert data.y_test.tolist() == [9] * 4 and data.classes[9] == "truck"
@@ -117,7 +119,10 @@ def test_a_bad_npz_file_is_refused_by_name(tmp_path):
     ({"y_train": np.arange(3)}, "has 3 labels; needed is one whole number for each image"),
     ({"y_test": np.arange(0)}, "x_test has 5 images, but y_test of shape .* has 0 labels"),
     ({"x_validation": pixels(5, 4, 4)}, "only one of x_validation and y_validation"),
-    ({"x_test": pixels(5, 3, 4)}, r"'test' has images \(1, 3, 4\), the training images are \(1, 4, 4\): all must have one size"),
+    (
+        {"x_test": pixels(5, 3, 4)},
+        r"'test' has images \(1, 3, 4\), the training images are \(1, 4, 4\): all must have one size",
+    ),
 ])
 def test_an_npz_file_in_which_images_and_labels_do_not_match_loses_none_of_them_silently(tmp_path, changed, reason):
     path, x, y = tmp_path / "own.npz", pixels(5, 4, 4), np.arange(5)

@@ -22,7 +22,9 @@ from compedu.explorers.colours import ROLES
 from compedu.explorers.controls import as_text, controls_of
 from compedu.explorers.figure import layout, moving, traces
 from compedu.explorers.gauges import captions
-from compedu.explorers.pictures import confusions, pictures_of, product_times, pruned_filters, quantized_inputs, rebuilt_filters, temperature
+from compedu.explorers.pictures import (
+    confusions, pictures_of, product_times, pruned_filters, quantized_inputs, rebuilt_filters, temperature,
+)  # fmt: skip
 from compedu.explorers.pictures.picture import layer_names
 from compedu.explorers.places import KNOBS
 from compedu.explorers.predict import asked_methods, checked
@@ -49,7 +51,7 @@ def pair():
 
 @pytest.fixture(scope="module")
 def fitting(pair):
-    """A function that gives a method class a trained network that it takes, with images: one with batch norms if need be."""
+    """A function that gives a method class a trained network it takes, with images: one with batch norms if need be."""
     with_norms = []
 
     def choose(cls):
@@ -286,7 +288,8 @@ def test_numbers_in_words_carry_units():
     assert [bytes_text(n) for n in (812, 41_234, 999_960, 1_204_000)] == ["812 B", "41.2 kB", "1.00 MB", "1.20 MB"]
     assert points_text(-0.106) == "\N{MINUS SIGN}10.6 points" and points_text(0.006) == "+0.6 points"
     assert times_text(14.53) == "14.5 times smaller than" and times_text(0.5) == "2.0 times larger than"
-    assert times_text(1.03) == "3 % smaller than" and times_text(0.97) == "3 % larger than" and times_text(1) == "as large as"
+    assert times_text(1.03) == "3 % smaller than" and times_text(0.97) == "3 % larger than"
+    assert times_text(1) == "as large as"
 
 
 def test_the_speed_of_a_stored_point_is_never_shown(made):
@@ -323,7 +326,8 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
         if layer != "fc1":
             assert torch.equal(dense[left][:, kept], small)
     bright, faint = (np.array(t["z"], dtype=float) for t in pictures_of(ce.FilterPruning)[0].main(view, "conv1")[:2])
-    assert np.isfinite(faint).sum() == 25 * len(pruned_filters.gone(view, "conv1")) and not (np.isfinite(bright) & np.isfinite(faint)).any()
+    assert np.isfinite(faint).sum() == 25 * len(pruned_filters.gone(view, "conv1"))
+    assert not (np.isfinite(bright) & np.isfinite(faint)).any()
 
 
 def test_the_layout_has_room_on_a_small_screen(made):
@@ -351,7 +355,8 @@ def test_an_illegal_value_is_shown_and_the_next_move_goes_on(made):
     explorer = made(ce.MagnitudePruning(sparsity=0.5))
     measured(explorer)
     explorer._controls["sparsity"].field.value = "1.5"
-    assert explorer.state == "ERROR" and re.search(r"MagnitudePruning.sparsity must be in \[0, 1\).*got 1.5", explorer._screen.message.value)
+    assert explorer.state == "ERROR"
+    assert re.search(r"MagnitudePruning.sparsity must be in \[0, 1\).*got 1.5", explorer._screen.message.value)
     explorer._controls["sparsity"].field.value = "0.6"
     assert measured(explorer).method == "MagnitudePruning(sparsity=0.6)" and explorer._screen.message.value == ""
 
@@ -462,7 +467,11 @@ def test_a_message_to_the_page_leaves_no_gap(made):
     explorer._screen.figure.refresh()
     (style, indices), = sent
     assert indices and all(len(values) == len(indices) for values in style.values())
-    assert all(value is None or isinstance(value, (list, dict, str, float, int, bool, np.ndarray)) for v in style.values() for value in v)
+    assert all(
+        value is None or isinstance(value, (list, dict, str, float, int, bool, np.ndarray))
+        for v in style.values()
+        for value in v
+    )
 
 
 # Predict before you see
@@ -471,7 +480,8 @@ def test_a_message_to_the_page_leaves_no_gap(made):
 def test_nothing_is_told_before_a_prediction_is_committed(made):
     explorer = made(ce.MagnitudePruning, predict=True)
     assert explorer.settle(60) is None and explorer.report is None and explorer.hidden
-    assert explorer._screen.right.layout.display == "none" and "wait for a prediction" in explorer._repr_mimebundle_()["text/html"]
+    assert explorer._screen.right.layout.display == "none"
+    assert "wait for a prediction" in explorer._repr_mimebundle_()["text/html"]
 
 
 def test_a_committed_prediction_is_drawn_with_what_is_measured(made):
@@ -482,7 +492,11 @@ def test_a_committed_prediction_is_drawn_with_what_is_measured(made):
     assert [report.method for report in explorer.view.asked] == [repr(one) for one in asked]
     drawn = {t.name: t for t in explorer._screen.figure.widget.data if t.name in ("your prediction", "as measured")}
     assert sorted(drawn["your prediction"].y) == pytest.approx([50, 60, 70, 80, 90])
-    assert sorted(drawn["as measured"].x) == sorted(drawn["your prediction"].x) == sorted(r.file_bytes for r in explorer.view.asked)
+    assert (
+        sorted(drawn["as measured"].x)
+        == sorted(drawn["your prediction"].x)
+        == sorted(r.file_bytes for r in explorer.view.asked)
+    )
     assert "Largest surprise" in explorer._screen.message.value
     explorer.commit([0.1] * 5)
     assert explorer.view.predicted == tuple(said)
@@ -650,8 +664,9 @@ def test_every_picture_of_a_method_can_be_chosen_and_follows_the_knobs(made, cls
         assert figure.widget in explorer._screen.right.children and picture.name == name
         shown = traces(explorer.view, picture, explorer._screen.layer.value)
         assert [trace.type for trace in figure.widget.data] == [trace["type"] for trace in shown]
-        assert figure.widget.data[len(moving(explorer.view))].text == (picture.say(explorer.view, explorer._screen.layer.value),)
-        assert len(picture.say(explorer.view, explorer._screen.layer.value)) <= 54, "the caption reaches into the curve beside it"
+        said = picture.say(explorer.view, explorer._screen.layer.value)
+        assert figure.widget.data[len(moving(explorer.view))].text == (said,)
+        assert len(said) <= 54, "the caption reaches into the curve beside it"
         assert all(len(text) <= 58 for text in picture.headings)
 
 
@@ -676,7 +691,10 @@ def test_the_crossing_is_the_side_from_which_on_the_transform_stays_faster():
         around = (speed_up - spread, speed_up + spread)
         return Latency(1.0, (1.0, 1.0), 1, 1, 9, 1.0, speed_up, around, 1.0, (0.9, 1.1))
 
-    found = {16: latency(0.2, 0.1), 32: latency(1.5, 0.1), 64: latency(1.1, 0.3), 128: latency(2.0, 0.2), 256: latency(4.0, 0.2)}
+    found = {
+        16: latency(0.2, 0.1), 32: latency(1.5, 0.1), 64: latency(1.1, 0.3), 128: latency(2.0, 0.2),
+        256: latency(4.0, 0.2),
+    }  # fmt: skip
     assert product_times.crossing(found) == 128
     assert product_times.crossing({16: latency(0.2, 0.1)}) is None
 
@@ -687,7 +705,9 @@ def test_the_gradient_that_is_drawn_is_that_of_the_soft_loss():
     for t in (0.7, 1.0, 5.0):
         scores = student.clone().requires_grad_()
         (len(scores) * soft_loss(scores, teacher, t)).backward()  # the loss is a mean over images
-        assert temperature.gradient_norm(student, teacher, t) * t**2 == pytest.approx(scores.grad.norm(dim=1).mean().item())
+        assert temperature.gradient_norm(student, teacher, t) * t**2 == pytest.approx(
+            scores.grad.norm(dim=1).mean().item()
+        )
         said = torch.distributions.Categorical(logits=teacher / t).entropy().mean().item() / np.log(2)
         assert temperature.entropy(teacher, t) == pytest.approx(said)
 
@@ -726,4 +746,5 @@ def test_the_rebuilt_filters_are_those_of_the_compressed_layer(made):
     right = page.shape[1] - (4 * 6 - 1)
     assert np.allclose(page[:5, right : right + 5], kernel_of(view.after.conv1)[0, 0].detach(), atol=1e-6)
     full, rank, even = rebuilt_filters.PICTURE.below(view, "conv1")
-    assert all(r <= f for r, f in zip(rank["y"], full["y"])) and all(r < e for r, e in list(zip(rank["y"], even["y"]))[:3])
+    assert all(r <= f for r, f in zip(rank["y"], full["y"]))
+    assert all(r < e for r, e in list(zip(rank["y"], even["y"]))[:3])

@@ -22,7 +22,9 @@ def masked(layer):
 
 def coded(layer, bits=4):
     g = Geometry.of(layer)
-    scale = layer.weight.detach().abs().amax(dim=tuple(range(1, len(g.shape))), keepdim=True) / max(2 ** (bits - 1) - 1, 1)
+    scale = (
+        layer.weight.detach().abs().amax(dim=tuple(range(1, len(g.shape))), keepdim=True) / max(2 ** (bits - 1) - 1, 1)
+    )
     return Coded(g, layer.weight, scale, bits, layer.bias, layer.weight > -0.05)
 
 

@@ -80,7 +80,10 @@ def test_a_difference_below_what_equal_networks_show_is_no_verdict():
 
 def test_a_steady_difference_of_half_a_percent_between_two_copies_is_no_restless_machine():
     def latency(speed_up, same):
-        around = {"speed_up_interval": (speed_up - 0.001, speed_up + 0.001), "a_a_interval": (same - 0.001, same + 0.001)}
+        around = {
+            "speed_up_interval": (speed_up - 0.001, speed_up + 0.001),
+            "a_a_interval": (same - 0.001, same + 0.001),
+        }
         return Latency(1.0, (1.0, 1.0), 1, 1, 2000, 1.0, speed_up, a_a=same, **around)
 
     assert latency(2.3, 1.005).verdict == "faster" and latency(1.004, 1.005).verdict == "not distinguishable"

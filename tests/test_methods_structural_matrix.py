@@ -124,14 +124,21 @@ def test_sign_flips_depend_on_their_seed_alone():
 
 
 def test_an_empty_batch_gives_an_empty_batch():
-    for layer, x in ((nn.Linear(5, 7), torch.randn(0, 5)), (nn.Linear(5, 7), torch.randn(2, 0, 5)), (nn.Conv2d(5, 7, 3), torch.randn(0, 5, 6, 6))):
+    for layer, x in (
+        (nn.Linear(5, 7), torch.randn(0, 5)),
+        (nn.Linear(5, 7), torch.randn(2, 0, 5)),
+        (nn.Conv2d(5, 7, 3), torch.randn(0, 5, 6, 6)),
+    ):
         made = BlockCirculantProjection(block=2)(nn.Sequential(layer))[0]
         assert made(x).shape == layer(x).shape and FourierLayer(made)(x).shape == layer(x).shape
 
 
 def test_the_deployed_layer_gives_the_same_bits_with_its_transform_at_hand():
     torch.manual_seed(0)
-    for layer, x in ((nn.Linear(10, 7), torch.randn(3, 10)), (nn.Conv2d(6, 8, 3, stride=2, padding=1), torch.randn(2, 6, 9, 9))):
+    for layer, x in (
+        (nn.Linear(10, 7), torch.randn(3, 10)),
+        (nn.Conv2d(6, 8, 3, stride=2, padding=1), torch.randn(2, 6, 9, 9)),
+    ):
         made = BlockCirculantProjection(block=3)(nn.Sequential(layer))[0]
         for act in (nn.Identity(), ActivationQuantizer.for_range(-1.0, 2.0)):
             made.act = act

@@ -44,7 +44,9 @@ def test_training_examples_are_drawn_by_the_seed_with_the_published_noise(proble
 
 def test_the_outputs_are_those_of_a_network_of_layers():
     weights = torch.randn(58, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    net = torch.nn.Sequential(torch.nn.Linear(17, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1), torch.nn.Sigmoid()).double()
+    net = torch.nn.Sequential(
+        torch.nn.Linear(17, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1), torch.nn.Sigmoid()
+    ).double()
     torch.nn.utils.vector_to_parameters(weights, net.parameters())
     x = monk(1).x_test
     torch.testing.assert_close(monks.outputs(x, weights), net(x).squeeze(1).detach())

@@ -53,9 +53,13 @@ def test_an_executed_chapter_holds_no_widget_state(executed):
 
 
 def test_nbval_finds_the_checked_outputs_again(executed):
-    marked = sum("nbval-check-output" in cell.metadata.get("tags", []) for cell in nbformat.read(executed, as_version=4).cells)
+    marked = sum(
+        "nbval-check-output" in cell.metadata.get("tags", []) for cell in nbformat.read(executed, as_version=4).cells
+    )
     assert marked > 0
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider",
+    ]  # fmt: skip
     done = subprocess.run([*command, str(executed), "--rootdir", str(executed.parent)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"\d+ passed", done.stdout)

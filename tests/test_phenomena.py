@@ -14,8 +14,8 @@ from compedu.shipped import shipped
 from compedu.replications.lenets_on_mnist import ANCHORS, dense_error, error, stored_runs, summary
 
 LADDER = {
-    "lenet300": (0.70, 0.80), "lenet5": (0.96, 0.99), "vgg": (0.99, 1.0), "resnet": (0.99, 1.0), "inception": (0.99, 1.0),
-    "mobilenet": (0.98, 1.0),
+    "lenet300": (0.70, 0.80), "lenet5": (0.96, 0.99), "vgg": (0.99, 1.0), "resnet": (0.99, 1.0),
+    "inception": (0.99, 1.0), "mobilenet": (0.98, 1.0),
 }  # fmt: skip
 STUDENT = (0.85, 0.95)  # a lenet5 of a quarter of the width, alone
 OFFLINE = [pair for pair in available() if pair[1] in ("digits", "glyphs")]
@@ -72,8 +72,10 @@ def test_the_ladder_of_difficulties_stands(network, rung):
 
 def test_distillation_closes_a_third_of_the_gap_between_student_and_teacher():
     taught = stored("SoftTargetDistillation", "glyphs")
-    alone = sorted((math.log(one["file_bytes"]), one["correct"] / one["total"]) for one in stored("SmallDense", "glyphs"))
-    student = np.interp(math.log(taught[0]["file_bytes"]), *zip(*alone))  # the control arm at equal bytes, trained as long
+    alone = sorted(
+        (math.log(one["file_bytes"]), one["correct"] / one["total"]) for one in stored("SmallDense", "glyphs")
+    )
+    student = np.interp(math.log(taught[0]["file_bytes"]), *zip(*alone))  # the control at equal bytes, trained as long
     gap = accuracy("lenet5", "glyphs") - student
     assert STUDENT[0] <= student <= STUDENT[1] and gap >= 0.04
     assert max(one["correct"] / one["total"] for one in taught) - student >= gap / 3
@@ -169,7 +171,9 @@ def test_at_nine_tenths_zeros_the_large_linear_layer_runs_sparse_and_the_convolu
     model, _ = pair("lenet5", "glyphs")
     kernels = ce.deploy(ce.MagnitudePruning(sparsity=0.9)(model)).kernels
     assert "sparse" in kernels["fc1"] and all("zeros multiplied" in kernels[name] for name in ("conv1", "conv2"))
-    assert not any("sparse" in kernel for kernel in ce.deploy(ce.MagnitudePruning(sparsity=0.5)(model)).kernels.values())
+    assert not any(
+        "sparse" in kernel for kernel in ce.deploy(ce.MagnitudePruning(sparsity=0.5)(model)).kernels.values()
+    )
 
 
 def test_a_rank_beyond_break_even_makes_the_file_larger():
@@ -188,7 +192,10 @@ def test_eight_bits_are_a_quarter_and_lose_nothing_that_can_be_seen():
 
 
 def test_a_trained_matrix_is_not_circulant():
-    assert accuracy("lenet5", "glyphs", ce.BlockCirculantProjection(block=4, layers="linear")) < accuracy("lenet5", "glyphs") - 0.1
+    assert (
+        accuracy("lenet5", "glyphs", ce.BlockCirculantProjection(block=4, layers="linear"))
+        < accuracy("lenet5", "glyphs") - 0.1
+    )
 
 
 def test_entropy_coding_never_makes_a_file_much_larger():
@@ -222,7 +229,7 @@ def test_random_points_of_the_shipped_sweeps_are_computed_again(method):
 
 @pytest.mark.parametrize("anchor", ANCHORS, ids=lambda anchor: anchor.network)
 def test_on_mnist_twelve_times_fewer_weights_cost_no_accuracy(anchor):
-    """Median test error of three seeds at most a tenth of a point above the dense network's, as Han et al. 2015 report."""
+    """Median test error of three seeds at most 0.1 point above the dense network's, as Han et al. 2015 report."""
     reports = stored_runs(anchor, "test")
     assert len(reports) == 3 and all(report.total == 10_000 for report in reports)
     assert min(report.compression_rate for report in reports) >= 12
@@ -249,5 +256,8 @@ def sparsity_of(text) -> float:
 
 def test_where_the_zeros_stand_matters_more_than_how_many_there_are():
     """Nine in ten weights gone, nothing trained: LAMP keeps nearly all answers, equal shares for all layers a third."""
-    by_rule = {rule: accuracy("lenet5", "glyphs", ce.MagnitudePruning(sparsity=0.9, budget=rule)) for rule in ("uniform", "lamp")}
+    by_rule = {
+        rule: accuracy("lenet5", "glyphs", ce.MagnitudePruning(sparsity=0.9, budget=rule))
+        for rule in ("uniform", "lamp")
+    }
     assert by_rule["lamp"] > 0.95 and by_rule["uniform"] < 0.45

@@ -12,7 +12,7 @@ from compedu.methods import METHODS, LinearQuantization, LotteryTicket, Selectiv
 from compedu.torchvision_import import import_torchvision
 
 LAYERWISE = [cls for cls in METHODS if issubclass(cls, SelectiveMethod)]
-ON_ANY_NETWORK = [cls for cls in LAYERWISE if cls is not LotteryTicket]  # it builds networks anew, and knows how ours are built
+ON_ANY_NETWORK = [cls for cls in LAYERWISE if cls is not LotteryTicket]  # it can build only our own networks anew
 QUICKLY = ("squeezenet1_0", "mobilenet_v2")
 SLOWLY = ("resnet18", "vgg11_bn", "googlenet", "densenet121", "efficientnet_b0")
 OPTIONS = {"googlenet": {"init_weights": False}, "vgg11_bn": {"init_weights": False}}

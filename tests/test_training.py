@@ -1,4 +1,4 @@
-"""The training loop: reproducible by seed, resumable bit by bit, interruptible at any second, honest when it diverges."""
+"""The training loop: reproducible by seed, resumable bit by bit, interruptible at any time, honest when it diverges."""
 
 import os
 import signal
@@ -130,7 +130,9 @@ def test_outputs_and_batches_that_cannot_be_trained_on_are_refused_by_name():
     with pytest.raises(CompressionError, match=r"Heads returns \(\(32, 10\), \(32, 8\)\) in training"):
         fit(Heads(nn.Identity()), DATA, RECIPE)
     normalized = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
-    with pytest.raises(CompressionError, match=r"Sequential cannot be trained on a batch of 1 image\(s\): Expected more"):
+    with pytest.raises(
+        CompressionError, match=r"Sequential cannot be trained on a batch of 1 image\(s\): Expected more"
+    ):
         fit(normalized, DATA, Recipe(epochs=1, batch=199))
 
 
