@@ -62,6 +62,11 @@ def side_by_side(m, maps):
     return m.head(m.drop(m.pool(maps)).view(maps.size(0), -1)) + m.side(maps.mean((2, 3)))
 
 
+def viewed_by_shapes(m, x, maps):
+    batch, channels = maps.shape[0], maps.shape[1]
+    return m.head(maps.view(batch, channels, -1).view(x.shape[0], -1))
+
+
 CHAINS = {
     "linear": (
         lambda m, x: m.head(torch.sigmoid(m.first(x.flatten(1)))),
@@ -80,6 +85,10 @@ CHAINS = {
         lambda m, x: side_by_side(m, m.act(m.norm(m.first(x)))),
         lambda: {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "act": nn.SiLU(), "pool": nn.AdaptiveAvgPool2d(2),
                  "drop": nn.Dropout(), "head": nn.Linear(24, 3), "side": nn.Linear(6, 3)}, "norm",
+    ),
+    "viewed by shapes": (
+        lambda m, x: viewed_by_shapes(m, x, m.first(x).relu()),
+        lambda: {"first": nn.Conv2d(1, 6, 3, stride=3), "head": nn.Linear(96, 3)}, None,
     ),
 }  # fmt: skip
 

@@ -16,15 +16,15 @@ def way_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -
     if layer not in calls:
         return "only training calls it, so that the way to its readers cannot be seen"
     start = calls[layer][0]
-    flow = {start}
+    flow, asked = {start}, sizes_asked(traced)
     for node in traced.graph.nodes:
         if not flow & set(node.all_input_nodes) or (node.op == "call_module" and node.target in readers):
             continue
+        if node in asked:
+            continue
         module = module_of(node, modules)
         name = key(called_name(node) if module is None else type(module).__name__)
-        if name in ASKING:
-            continue
-        if any(other not in flow and key(called_name(other)) not in ASKING for other in node.all_input_nodes):
+        if not flow | asked >= set(node.all_input_nodes):
             return f"{node.name!r} joins its neurons with something else"
         if isinstance(module, BATCH_NORMS):
             if node.all_input_nodes != [start] or module.running_mean is None:
@@ -35,3 +35,14 @@ def way_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -
             return f"{node.name!r} is not known to treat each neuron alone"
         flow.add(node)
     return ""
+
+
+def sizes_asked(traced: fx.GraphModule) -> set[fx.Node]:
+    """Return the nodes that give shapes, data types and the like, and those that compute with nothing else."""
+    asked: set[fx.Node] = set()
+    for node in traced.graph.nodes:
+        if node.op in ("call_function", "call_method"):
+            name = node.args[1] if node.target is getattr else called_name(node)
+            if key(name) in ASKING or (node.all_input_nodes and asked >= set(node.all_input_nodes)):
+                asked.add(node)
+    return asked
