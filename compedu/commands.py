@@ -70,7 +70,7 @@ def inspect(given: argparse.Namespace) -> None:
 
 def train(given: argparse.Namespace) -> None:
     """Train a network from scratch and keep its weights; an interrupted run goes on where it stopped."""
-    from compedu.evaluation import scores_of
+    from compedu.evaluation import refuse_misfit
     from compedu.networks.fitting import network_for
     from compedu.networks.recipes import remake
 
@@ -78,7 +78,7 @@ def train(given: argparse.Namespace) -> None:
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name one for the weights")
     chosen = data_called(given.data)
-    scores_of(network_for(given.network, chosen), chosen.example, chosen)  # a misfit shows before anything is trained
+    refuse_misfit(network_for(given.network, chosen), chosen)  # before anything is trained
     print(as_json(remake(given.network, chosen, folder, confirm=given.confirm), indent=2))
 
 

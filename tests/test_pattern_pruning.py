@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.ao.pruning import WeightNormSparsifier
 
-from compedu.errors import CompressionError, Skip
 from compedu.files import file_sizes
 from compedu.forms import Masked
 from compedu.methods import FineTune, MagnitudePruning, PatternPruning
@@ -20,10 +19,6 @@ PATTERNS = [(2, 4), (1, 4), (3, 4), (1, 2), (4, 8)]
 
 def drawn(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-
-def reasons(model):
-    return {skipped.layer: skipped.reason for skipped in model.compression.skipped}
 
 
 @pytest.mark.parametrize("keep, of", PATTERNS)
@@ -38,7 +33,7 @@ def test_masks_of_linear_layers_are_those_of_torch(keep, of):
 
 
 @pytest.mark.parametrize("keep, of", PATTERNS)
-@pytest.mark.parametrize("shape", [(3, 8, 3, 3), (5, 6, 2, 4), (4, 16), (2, 1, 4, 4)])
+@pytest.mark.parametrize("shape", [(3, 8, 3, 3), (5, 6, 2, 4), (4, 16), (2, 1, 4, 4), (3, 5, 3, 3), (2, 7)])
 def test_masks_are_those_of_a_loop(shape, keep, of):
     scores = drawn(*shape).abs()
     along_channels = shape[1] % of == 0
@@ -48,8 +43,8 @@ def test_masks_are_those_of_a_loop(shape, keep, of):
         if along_channels:  # windows one after another, channels next to each other
             places.sort(key=lambda place: place[1:])
         for start in range(0, len(places), of):
-            group = sorted(places[start : start + of], key=lambda place: scores[(out, *place)])
-            for place in group[of - keep :]:
+            group = sorted(places[start : start + of], key=lambda place: -scores[(out, *place)])
+            for place in group[:keep]:
                 wanted[(out, *place)] = True
     assert torch.equal(pattern_mask(scores, keep, of), wanted)
 
@@ -58,17 +53,17 @@ def test_ties_drop_the_earlier():
     assert pattern_mask(torch.ones(1, 4), 1, 4).tolist() == [[False, False, False, True]]
 
 
-def test_layers_that_the_pattern_does_not_fit_are_named():
+def test_every_layer_has_the_pattern_and_a_shorter_last_group_keeps_as_many():
     small = PatternPruning()(build("lenet5"))
-    assert reasons(small) == {"conv1": "an output has 25 weights, no multiple of 4"}
+    assert not small.compression.skipped
     for name in ("conv2", "fc1", "fc2"):
         layer = small.get_submodule(name)
         groups = layer.mask.movedim(1, -1).reshape(-1, 4)
         assert isinstance(layer, Masked) and bool((groups.sum(1) == 2).all())
-    with pytest.raises(Skip, match="no multiple of 16"):
-        pattern_mask(drawn(2, 5, 3, 3), 2, 16)
-    with pytest.raises(CompressionError, match=r"PatternPruning\(of=16, layers='conv1'\).*conv1: an output has 25 weights"):
-        PatternPruning(of=16, layers="conv1")(build("lenet5"))
+    rows = small.conv1.mask.flatten(1)  # 25 weights: six groups, and one weight that has no rival
+    assert bool((rows[:, :24].reshape(-1, 4).sum(1) == 2).all()) and bool(rows[:, 24].all())
+    ends = pattern_mask(torch.tensor([[9.0, 1.0, 2.0, 8.0, 3.0, 1.0, 2.0]]), 1, 4)
+    assert ends.tolist() == [[True, False, False, False, True, False, False]]
 
 
 def test_a_pattern_and_an_earlier_mask_both_hold():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import all_scores, scores_of
+from compedu.evaluation import all_scores, refuse_misfit, scores_of
 from compedu.knobs import knob, method
 from compedu.methods.method import Task
 from compedu.methods.training_method import FromScratch
@@ -68,7 +68,7 @@ class SoftTargetDistillation(FromScratch):
         if not any(True for _ in teacher.parameters()):
             raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
         student = student_for(self.student, data, scores_of(teacher, data.example, data).shape[1], self.seed)
-        scores_of(student, data.example, data)
+        refuse_misfit(student, data)
         fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data))
         return student
 

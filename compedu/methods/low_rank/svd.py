@@ -6,6 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from compedu.forms import precise
 from compedu.hashing import tensors_digest
 
 
@@ -25,8 +26,7 @@ class _ByContent:
 
 @lru_cache(maxsize=64)
 def _decomposed(kept: _ByContent) -> tuple[Tensor, Tensor, Tensor]:
-    precision = torch.promote_types(kept.matrix.dtype, torch.float32)
-    return tuple(torch.linalg.svd(kept.matrix.to(precision), full_matrices=False))
+    return tuple(torch.linalg.svd(precise(kept.matrix), full_matrices=False))
 
 
 def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
+from compedu.forms import precise
 from compedu.graph import INPUT, ChannelGroup
+from compedu.methods.hooks import hooked
 
 BATCH = 64
 
@@ -55,8 +57,7 @@ def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: Callable[[Te
     """
     totals, counts = torch.zeros(()), torch.zeros(())
     for name in group.producers:
-        kernel = model.get_submodule(name).weight.detach()
-        kernel = kernel.to(torch.promote_types(kernel.dtype, torch.float32))  # squares of half precision vanish
+        kernel = precise(model.get_submodule(name).weight.detach())
         weights = kernel.new_full((len(kernel),), kernel[0].numel())
         totals = totals + group.totals(group.filters(name), weights * criterion(kernel))
         counts = counts + group.totals(group.filters(name), weights)
@@ -75,8 +76,7 @@ def group_scores(model: nn.Module, group: ChannelGroup) -> Tensor:
         layer = model.get_submodule(member.layer)
         if isinstance(layer, nn.PReLU) or layer.weight is None:  # a slope adds nothing to its channel
             continue
-        weights = layer.weight.detach().abs()
-        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+        weights = precise(layer.weight.detach().abs())
         sums = sums_by_input(layer, weights) if member.side == INPUT else weights.reshape(len(weights), -1).sum(1)
         totals = totals + group.totals(member.channels, sums)
     return totals / (float(totals.mean()) or 1.0)  # where all is zero, all are alike
@@ -145,15 +145,7 @@ def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tenso
         shape = [size if place in (0, dim) else 1 for place, size in enumerate(seen.shape)]
         return seen * factors[name].view(shape), *inputs[1:]
 
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, inputs, name=name: multiply(name, layer, inputs))
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.enable_grad():
-            loss = F.cross_entropy(model(x), y, reduction="sum")
-            slopes = torch.autograd.grad(loss, list(factors.values()), allow_unused=True, materialize_grads=True)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked(layers, before=multiply), torch.enable_grad():
+        loss = F.cross_entropy(model(x), y, reduction="sum")
+        slopes = torch.autograd.grad(loss, list(factors.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(factors, slopes))

@@ -1,12 +1,11 @@
 """N:M patterns: of every few consecutive weights a fixed number stays, so that hardware can skip the others in step."""
 
-import math
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu.errors import Skip
 from compedu.forms import kernel_of
 from compedu.knobs import knob, knobs, method
 from compedu.methods.layer_method import SelectiveMethod
@@ -17,25 +16,24 @@ from compedu.methods.pruning.masks import prunable, with_masks
 def pattern_mask(scores: Tensor, keep: int, of: int) -> Tensor:
     """Return a boolean mask of the shape of `scores` (out, in, ...) that keeps the `keep` largest of every `of`.
 
-    They lie along the input channels or, where these are no multiple of `of`, along the whole flattened fan-in. Ties
-    drop the earlier. Raises `Skip` where the fan-in is no multiple either (Mishra et al. 2021, arXiv:2104.08378,
-    section 3).
+    They lie along the input channels or, where these are no multiple of `of`, along the whole flattened fan-in (Mishra
+    et al. 2021, arXiv:2104.08378, section 3). A fan-in that is no multiple either ends in a shorter group, which is
+    thought to be filled up with zeros, as whoever computes with the pattern has to. Ties drop the earlier.
 
-    >>> pattern_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0]]), 2, 4).tolist()
-    [[True, False, False, True]]
+    >>> pattern_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0, 0.5]]), 2, 4).tolist()
+    [[True, False, False, True, True]]
     """
     if scores.shape[1] % of == 0:
         last = scores.movedim(1, -1)
-        return _largest_of_groups(last, keep, of).movedim(-1, 1).contiguous()
-    if math.prod(scores.shape[1:]) % of == 0:
-        return _largest_of_groups(scores, keep, of)
-    raise Skip(f"an output has {math.prod(scores.shape[1:])} weights, no multiple of {of}")
+        return _largest_of_groups(last.flatten(0, -2), keep, of).view(last.shape).movedim(-1, 1).contiguous()
+    return _largest_of_groups(scores.flatten(1), keep, of).view(scores.shape)
 
 
-def _largest_of_groups(scores: Tensor, keep: int, of: int) -> Tensor:
-    groups = scores.reshape(-1, of)
-    lowest = groups.argsort(dim=1, stable=True)[:, : of - keep]
-    return torch.ones_like(groups, dtype=torch.bool).scatter(1, lowest, False).view(scores.shape)
+def _largest_of_groups(rows: Tensor, keep: int, of: int) -> Tensor:
+    size = rows.shape[1]
+    groups = F.pad(rows, (0, -size % of), value=-torch.inf).view(len(rows), -1, of)  # what is filled up goes first
+    lowest = groups.argsort(dim=2, stable=True)[:, :, : of - keep]
+    return torch.ones_like(groups, dtype=torch.bool).scatter(2, lowest, False).view(len(rows), -1)[:, :size]
 
 
 @method
@@ -43,15 +41,16 @@ class PatternPruning(SelectiveMethod):
     r"""Keep the largest few of every few consecutive weights along the inputs: N:M sparsity.
 
     $m_{ij} = [\,|w_{ij}|$ is among the `keep` largest of its `of`$]$; the groups lie along the input channels, for each
-    place of a window by itself, or along the whole flattened fan-in where the channels are no multiple of `of`.
+    place of a window by itself, or along the whole flattened fan-in where the channels are no multiple of `of`. The
+    last group of a fan-in may be shorter.
     Stored: the kept weights at full precision, and their positions.
-    Skips: layers whose fan-in is no multiple of `of`; layers that are not linear or convolutional; forms other than
-    masked ones.
+    Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Mishra et al. 2021, Accelerating sparse deep neural networks, arXiv:2104.08378, section 3; Zhou et al. 2021,
     Learning N:M fine-grained structured sparse neural networks from scratch, arXiv:2102.04010.
     """
 
     topic: ClassVar[str] = "pruning"
+    version: ClassVar[int] = 2
     neutral: ClassVar[dict[str, Any]] = {"keep": 4}
 
     keep: int = knob(2, "weights that stay of each group", low=1, tour=(1, 4))
@@ -65,11 +64,7 @@ class PatternPruning(SelectiveMethod):
             )
 
     def compress(self, task: Task) -> nn.Module:
-        """Mask every selected layer that the pattern fits."""
-        layers, masks = prunable(task), {}
-        for name, layer in layers.items():
-            try:
-                masks[name] = pattern_mask(kernel_of(layer).detach().abs(), self.keep, self.of)
-            except Skip as reason:
-                task.skip(name, str(reason))
-        return with_masks(task, {name: layers[name] for name in masks}, masks)
+        """Mask every selected layer."""
+        layers = prunable(task)
+        sizes = {name: kernel_of(layer).detach().abs() for name, layer in layers.items()}
+        return with_masks(task, layers, {name: pattern_mask(size, self.keep, self.of) for name, size in sizes.items()})

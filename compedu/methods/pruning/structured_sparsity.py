@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
-from compedu.evaluation import scores_of
+from compedu.evaluation import refuse_misfit
 from compedu.forms import Geometry, Masked
 from compedu.graph import INPUT, OUTPUT, ChannelGroup, Channels, bypassed_layers, find_channels, part_of
 from compedu.knobs import inherited, knob, method
@@ -16,7 +16,7 @@ from compedu.methods.method import Task
 from compedu.methods.pruning.channel_pruning import ChannelPruning, counts_over_all, smallest
 from compedu.methods.pruning.channel_removal import go_together, take_out
 from compedu.methods.pruning.group_lasso import block_soft_threshold, group_lasso, root_mean_squares
-from compedu.methods.pruning.masks import prunable, with_masks
+from compedu.methods.pruning.masks import masked_layers, prunable
 from compedu.methods.pruning.penalized import PenalizedPruning, proximal_hook
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.weight_groups import (
@@ -154,10 +154,8 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     def mask(self, task: Task) -> nn.Module:
         """Train inside masks that keep everything, then drop the weakest columns or layers from them."""
-        layers = self.maskable(task)
-        geometries = {name: Geometry.of(layer) for name, layer in layers.items()}
-        ones = {name: torch.ones(geometry.shape, dtype=torch.bool) for name, geometry in geometries.items()}
-        with_masks(task, layers, ones)
+        layers = masked_layers(task, self.maskable(task))
+        geometries = {name: layer.geometry for name, layer in layers.items()}
         label = column_labels if self.groups == "shapes" else layer_labels
         labels = {name: label(geometry) for name, geometry in geometries.items()}
         groups, counts = labelled_groups(labels, geometries)
@@ -170,7 +168,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         """Return the layers that can be masked; for "layers" those alone that the network can do without."""
         layers = prunable(task)
         if self.groups == "layers":
-            scores_of(task.model, task.data.example, task.data)  # images that do not fit are refused first
+            refuse_misfit(task.model, task.data)
             around = bypassed_layers(task.source)
             for name in layers:
                 if name not in around:
