@@ -8,7 +8,9 @@ from compedu.datasets import DATASETS
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import ActivationQuantizer, Factored, Geometry
-from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, SmallDense
+from compedu.methods import (
+    FilterPruning, FineTune, LinearQuantization, LotteryTicket, MagnitudePruning, SmallDense, SoftTargetDistillation,
+)  # fmt: skip
 from compedu.networks import build
 from compedu.networks.shipped import trained
 from compedu.training import Recipe, fit
@@ -126,3 +128,12 @@ def test_a_diverging_training_says_what_to_do(few):
         layer.weight.data *= 1e25
     with pytest.raises(CompressionError, match="diverged at step .* lower lr"):
         FineTune(lr=1.0)(model, few)
+
+
+@pytest.mark.parametrize("cls", [SmallDense, LotteryTicket, SoftTargetDistillation])
+def test_a_new_network_lacks_nothing_that_earlier_steps_took_out(cls, few):
+    thin = FilterPruning(sparsity=0.5)(build("lenet300(width=0.2)"))
+    new = cls(epochs=1)(thin, few)
+    assert thin.compression.removed and new.compression.removed == ()
+    assert FineTune(epochs=1)(thin, few).compression.removed == thin.compression.removed
+    assert new.compression.steps == ("FilterPruning()", repr(cls(epochs=1)))

@@ -66,6 +66,7 @@ class Method(ABC):
     topic: ClassVar[str]
     version: ClassVar[int] = 1  # raised when the same knobs give another model: cached points become invalid
     neutral: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, or None where there are none
+    from_scratch: ClassVar[bool] = False  # whether the result is a new network, whatever earlier steps took out
     chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
 
     def __post_init__(self):
@@ -88,8 +89,9 @@ class Method(ABC):
         task = Task(self, copied(model).eval(), data, source=model)
         result = self.compress(task)
         before = compression_of(model)
+        removed = () if self.from_scratch else before.removed
         result.compression = Compression(
-            before.steps + (repr(self),), before.skipped + tuple(task.skipped), before.removed + tuple(task.removed)
+            before.steps + (repr(self),), before.skipped + tuple(task.skipped), removed + tuple(task.removed)
         )
         return result.eval()
 

@@ -1,6 +1,6 @@
 """Methods that train: the knobs of a recipe, and the way into the one training loop."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -54,6 +54,8 @@ class FromScratch(TrainingMethod):
 
     Student and control share these defaults, as they are compared.
     """
+
+    from_scratch: ClassVar[bool] = True
 
     epochs: int = knob(20, "passes over the training images", low=1, tour=(1, 40))
     lr: float = knob(2e-3, "peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)

@@ -1,6 +1,6 @@
 """Lottery tickets: is a mask alone, found by training and pruning, worth something before any training?"""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -42,6 +42,8 @@ class LotteryTicket(ScheduledPruning):
     Paper: Frankle, Carbin 2019, The lottery ticket hypothesis, arXiv:1803.03635, section 2; rewinding to an early step:
     Frankle, Dziugaite, Roy, Carbin 2020, Linear mode connectivity, arXiv:1912.05671, section 4.
     """
+
+    from_scratch: ClassVar[bool] = True
 
     sparsity: float = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
