@@ -279,3 +279,12 @@ def test_filter_pruning_names_the_layers_inside_factored_ones_with_the_reason():
     factored = TruncatedSVD(rank=0.2)(build("lenet5(size=28)"))
     with pytest.raises(CompressionError, match=r"conv1\.first.*already compressed \(Factored\)"):
         FilterPruning()(factored)
+
+
+def test_each_layer_is_left_out_for_its_own_reason_whatever_the_order_of_sets():
+    masked = MagnitudePruning(sparsity=0.5)(build("vgg(width=0.1)"))
+    with pytest.raises(CompressionError) as refused:
+        FilterPruning()(masked)
+    names = [name for name, layer in masked.named_modules() if isinstance(layer, Masked)]
+    for name in names[:-1]:
+        assert f"{name}: '{name}' is already compressed (Masked)" in str(refused.value)

@@ -69,7 +69,7 @@ def _refusal(model: nn.Module, example: Tensor, training: bool, error: Exception
 def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.GraphModule]) -> None:
     tied, calls = set(shared_weights(model)), [layer_calls(graph) for graph in graphs]
     apart = set().union(*map(owners_read_apart, graphs))
-    for name in {name for name, _ in coupling.ids}:
+    for name in dict.fromkeys(name for name, _ in coupling.ids):  # in the order in which they run
         layer, uses = model.get_submodule(name), max(len(called.get(name, ())) for called in calls)
         if uses > 1:
             reason = f"{name!r} is used {uses} times"
