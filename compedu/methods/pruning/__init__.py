@@ -1,1 +1,10 @@
-"""Pruning: weights, filters and channels to which the result is insensitive are dropped."""
+"""Pruning: weights, filters and channels to which the result is insensitive are dropped.
+
+- one cut, weights: `magnitude`, `random_weights`, `brain_damage`, `brain_surgeon` (base: `weight_pruning`; of the last
+  two `second_order`), `patterns`
+- one cut, channels: `filters`, `random_filters` (base: `channel_pruning`), `merging` (base of all: `channel_removal`)
+- while training: `gradual`, `iterative`, `lottery_ticket`, `movement` (base: `scheduled`), `hard_concrete`
+- under a penalty: `regularized_pruning`, `biased_weight_decay` (base: `penalized`), `structured_sparsity`
+- formulas and parts: `masks`, `budgets`, `sensitivity`, `schedules`, `curvature`, `layer_hessians`, `surgery`,
+  `filter_criteria`, `weight_groups`, `group_lasso`
+"""
