@@ -1,4 +1,4 @@
-"""Filter pruning: the filters of a layer as small images, what is removed faint, and with it the next layer's inputs."""
+"""Filter pruning: a layer's filters as small images, what is removed faint, and with it the next layer's inputs."""
 
 from typing import NamedTuple
 
@@ -47,14 +47,14 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def _dense(view: View, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the first filters by falling sum of absolute values: their numbers, as images, and how strongly each is read."""
+    """Return the first filters by falling sum of absolute values: numbers, images, and how strongly each is read."""
     kernel = kernel_of(view.before.get_submodule(layer)).detach()
     order = torch.argsort(kernel.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
     return order.numpy(), images_of(kernel[order]), _strength(view, layer)[:, order.numpy()]
 
 
 def images_of(kernel: torch.Tensor) -> np.ndarray:
-    """Return the mean of each filter over its input channels, (out, height, width); rows of a linear layer as squares."""
+    """Return the mean of each filter over its input channels, (out, height, width); a linear layer's as squares."""
     if kernel.ndim == 4:
         return kernel.mean(1).numpy()
     side = int(kernel.shape[1] ** 0.5)
@@ -72,7 +72,7 @@ def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray
 
 
 def _strength(view: View, layer: str) -> np.ndarray:
-    """Return the mean absolute weight of the reading layer, (first outputs, filters of `layer`); zeros where none reads."""
+    """Return the reading layer's mean absolute weight, (first outputs, filters of `layer`); zeros where none reads."""
     found = channels(view).get(layer)
     if found is None or found.reader is None:
         return np.zeros((READERS, len(kernel_of(view.before.get_submodule(layer)))), dtype=np.float32)
@@ -134,7 +134,10 @@ def table(view: View) -> Table:
     for name in layer_names(view):
         left, dense = filter_counts(view, name)
         read = channels(view).get(name)
-        rows.append((name, left, dense, percent_text(left / dense), (read and read.reader) or "", ", ".join(map(str, gone(view, name)))))
+        rows.append((
+            name, left, dense, percent_text(left / dense), (read and read.reader) or "",
+            ", ".join(map(str, gone(view, name))),
+        ))  # fmt: skip
     return ("layer", "filters left", "filters when dense", "share", "read by", "removed"), rows
 
 
@@ -145,12 +148,18 @@ def first_convolution(model: nn.Module) -> str:
 
 
 PICTURE = Picture(
-    "filters", main, below, ("filters, strongest first | who reads them; faint = gone", "filters: grey = dense, blue = left"), say, table,
+    "filters", main, below,
+    ("filters, strongest first | who reads them; faint = gone", "filters: grey = dense, blue = left"),
+    say, table,
     {
         "xaxis4": {"domain": across(4, 196), "visible": False},
         "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "xaxis8": {"domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "", "title": title("filters")},
-        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"}, "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view))),
+        "xaxis8": {
+            "domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "",
+            "title": title("filters"),
+        },
+        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"},
+        "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view))),
     },
     start=first_convolution,
 )  # fmt: skip
