@@ -27,11 +27,16 @@ def frequency_kernel(columns: Tensor, geometry: Geometry) -> Tensor:
     """
     spectrum = torch.fft.rfft(columns.to(transformable(columns.dtype)))
     window = geometry.shape[2:]
-    spectrum = spectrum.reshape(len(columns), *(window or (1,)), -1, spectrum.shape[-1]).movedim(-1, 0)  # f, p, window, q
+    # to f, p, window, q
+    spectrum = spectrum.reshape(len(columns), *(window or (1,)), -1, spectrum.shape[-1]).movedim(-1, 0)
     real, imaginary = spectrum.real, spectrum.imag
     rows = torch.cat([real, -imaginary], -1), torch.cat([imaginary, real], -1)  # of real and of imaginary outputs
     kernel = torch.cat(rows, 1).movedim(-1, 2)  # f, 2p, 2q, window
-    return kernel.flatten(2).transpose(1, 2).contiguous() if geometry.kind == "linear" else kernel.flatten(0, 1).contiguous()
+    return (
+        kernel.flatten(2).transpose(1, 2).contiguous()
+        if geometry.kind == "linear"
+        else kernel.flatten(0, 1).contiguous()
+    )
 
 
 def frequency_product(x: Tensor, kernel: Tensor, geometry: Geometry, block: int) -> Tensor:
@@ -58,7 +63,7 @@ def _linear(spectrum: Tensor, kernel: Tensor, geometry: Geometry, block: int) ->
 
 
 def _convolution(spectrum: Tensor, kernel: Tensor, geometry: Geometry, block: int) -> Tensor:
-    """Convolve (N, q, f, height, width, 2) with (f * 2p, 2q, ...) group by group and transform back: (N, p * block, ...)."""
+    """Convolve (N, q, f, height, width, 2) with (f * 2p, 2q, ...) by groups and transform back: (N, p * block, ...)."""
     frequencies = spectrum.shape[2]
     pairs = spectrum.permute(0, 2, 5, 1, 3, 4).flatten(1, 3)  # N, f * 2 * q, height, width
     y = F.conv2d(pairs, kernel, None, geometry.stride, geometry.padding, geometry.dilation, groups=frequencies)

@@ -84,8 +84,7 @@ class Coded(Form):
 
 
 class SignTimesScale(torch.autograd.Function):
-    """Return scale * sign(weight) with sign(0) = +1; the gradient passes unchanged where |weight| <= 1, as there is none
-    of the sign itself.
+    """Return scale * sign(weight), sign(0) = +1; where |weight| <= 1 the gradient passes unchanged, as sign has none.
 
     The straight-through estimator of Courbariaux, Hubara et al. (2016, arXiv:1602.02830, section 1.3), with the scale
     of Rastegari et al. (2016, arXiv:1603.05279, section 3.1), which does not train.

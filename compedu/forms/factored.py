@@ -14,8 +14,8 @@ class Factored(Form):
 
     The dense kernel is second @ first, or sum over r of second[n, r, 0, j] * first[r, c, i, 0] (Tai et al. 2016,
     section 3, arXiv:1511.06067). Both are ordinary layers that further methods may compress; the bias is `second`'s.
-    Where `second` rounds its inputs, the two are no longer one dense layer: `dense()` leaves that rounding out, and each
-    of them equals its own dense layer.
+    Where `second` rounds its inputs, the two are no longer one dense layer: `dense()` leaves that rounding out, and
+    each of them equals its own dense layer.
     """
 
     def __init__(self, geometry: Geometry, first: nn.Module, second: nn.Module):

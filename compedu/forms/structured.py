@@ -72,7 +72,9 @@ class BlockCirculant(Form):
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "BlockCirculant":
         """Rebuild the layer; the sign flips come from the hash, whose version must be the one of the file."""
         if settings["flips"] and settings["hash"] != hashing.VERSION:
-            raise ValueError(f"sign flips of hash version {settings['hash']}; this compedu has version {hashing.VERSION}")
+            raise ValueError(
+                f"sign flips of hash version {settings['hash']}; this compedu has version {hashing.VERSION}"
+            )
         return cls(geometry, parts["columns"], parts.get("bias"), settings["flips"])
 
     def macs(self, positions: int) -> int:
