@@ -88,7 +88,7 @@ class ChannelGroup:
         return next(maker.channels for maker in self.makers if maker.layer == producer)
 
     def totals(self, channels: Tensor, values: Tensor) -> Tensor:
-        """Return for each channel of the group the sum of `values`, one (or one row) a place of a member's `channels`."""
+        """Return for each channel of the group the sum of `values`, one (or a row) a place of a member's `channels`."""
         used = channels >= 0
         zeros = values.new_zeros(self.size, *values.shape[1:])
         return zeros.index_add(0, channels[used].to(values.device), values[used])

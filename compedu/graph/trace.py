@@ -10,7 +10,7 @@ from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 from compedu.graph.nodes import is_relu, only_consumer
 
-# While torch.fx traces, every module call and attribute of the process goes through its tracer, whichever thread it is on.
+# While torch.fx traces, every module call and attribute of the process goes through its tracer, on whichever thread.
 _one_at_a_time = threading.RLock()
 
 
@@ -46,9 +46,9 @@ class _LayerTracer(fx.Tracer):
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """Return the inference graph of `model`: one node per layer call, function or method, with forms as leaves.
 
-    With `training` it is the graph of the forward pass in training mode. The result shares its tensors with `model`; node targets are the names of `model.named_modules()`. Raises
-    `CompressionError` that names the module and the reason when the network cannot be traced (Reed et al. 2022,
-    arXiv:2112.08429, section 5).
+    With `training` it is the graph of the forward pass in training mode. The result shares its tensors with `model`;
+    node targets are the names of `model.named_modules()`. Raises `CompressionError` that names the module and the
+    reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
     tracer = _LayerTracer()
     try:
@@ -81,7 +81,7 @@ def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return whether `layer` is torch's own Conv2d or Linear with an ordinary weight (no subclass, no parametrization of it)."""
+    """Return whether `layer` is torch's own Conv2d or Linear, no subclass, with an ordinary, unparametrized weight."""
     return type(layer) in (nn.Conv2d, nn.Linear) and layer._parameters.get("weight") is not None
 
 
@@ -107,11 +107,16 @@ def shared_weights(model: nn.Module) -> dict[str, str]:
         for parameter in layer._parameters.values():
             if parameter is not None and name not in owners.setdefault(id(parameter), []):
                 owners[id(parameter)].append(name)
-    return {name: next(other for other in names if other != name) for names in owners.values() if len(names) > 1 for name in names}
+    return {
+        name: next(other for other in names if other != name)
+        for names in owners.values()
+        if len(names) > 1
+        for name in names
+    }
 
 
 def weights_read_apart(model: nn.Module) -> set[str]:
-    """Return the modules whose tensors the forward pass reads by itself, beside calling them; none if it is not traced."""
+    """Return the modules whose tensors the forward pass reads by itself, beside calling them; none if not traced."""
     try:
         traced = trace(model)
     except CompressionError:
