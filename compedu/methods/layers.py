@@ -101,7 +101,9 @@ def given_value(value: Any, layer: str) -> Any:
 
 def keep_frozen(before: nn.Module, after: nn.Module) -> None:
     """Freeze in `after` what is frozen in `before`: its bias, and whatever stands for its weight."""
-    frozen = {parameter_name == "bias" for parameter_name, p in before.named_parameters(recurse=False) if not p.requires_grad}
+    frozen = {
+        parameter_name == "bias" for parameter_name, p in before.named_parameters(recurse=False) if not p.requires_grad
+    }
     for parameter_name, parameter in after.named_parameters(recurse=False):
         if (parameter_name == "bias") in frozen:
             parameter.requires_grad_(False)

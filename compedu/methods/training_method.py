@@ -40,7 +40,9 @@ class TrainingMethod(Method):
         parameters and for images that do not fit it.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise CompressionError(f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable")
+            raise CompressionError(
+                f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable"
+            )
         refuse_misfit(model.eval(), data)
         fit(model, data, self.recipe, **hooks)
         for layer in [module for module in model.modules() if isinstance(module, Masked)]:

@@ -34,7 +34,7 @@ def budget_masks(budget: str, scores: Mapping[str, Tensor], sparsity: float | Ma
 
 
 def lamp_scores(scores: Tensor) -> Tensor:
-    """Return s_u^2 / sum of s_v^2 over the weights v of the layer that are no smaller than u; float64, shape of `scores`.
+    """Return s_u^2 / sum of s_v^2 over the weights v of the layer no smaller than u; float64, shape of `scores`.
 
     The largest weight of a layer scores 1, so that no layer is emptied before all others have one weight left (Lee,
     Park, Mo, Ahn, Shin 2021, arXiv:2010.07611, equation 4).
@@ -89,7 +89,8 @@ def refuse_mapping_unless_uniform(method: Method) -> None:
     """Raise `ValueError` when the knob `sparsity` differs by layer although a rule shares the zeros out."""
     if method.budget != "uniform" and not isinstance(method.sparsity, (int, float)):
         raise ValueError(
-            f"{type(method).__name__}.sparsity must be one number when budget is {method.budget!r}, got {method.sparsity!r}"
+            f"{type(method).__name__}.sparsity must be one number when budget is {method.budget!r}, "
+            f"got {method.sparsity!r}"
         )
 
 

@@ -35,7 +35,9 @@ def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
     total = sum(map(len, scores))
     count, possible = part_of(sparsity, total), total - len(scores)
     if count > possible:
-        raise ValueError(f"would remove {count} of {total} channels; only {possible} can go, so that every layer keeps one")
+        raise ValueError(
+            f"would remove {count} of {total} channels; only {possible} can go, so that every layer keeps one"
+        )
     guarded = torch.cat([score.index_fill(0, score.argmax(), math.inf) for score in scores])
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[smallest(guarded, count)] = True

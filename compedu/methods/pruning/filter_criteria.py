@@ -19,7 +19,7 @@ BATCH = 64
 
 
 def mean_absolute(kernel: Tensor) -> Tensor:
-    """Return for each filter of `kernel` (out, ...) the mean of |w|, (out,) (Li et al. 2017, arXiv:1608.08710, section 3).
+    """Return the mean |w| of each filter of `kernel` (out, ...): (out,) (Li et al. 2017, arXiv:1608.08710, section 3).
 
     >>> mean_absolute(torch.tensor([[1.0, -2.0], [3.0, 0.0]])).tolist()
     [1.5, 1.5]
@@ -28,7 +28,7 @@ def mean_absolute(kernel: Tensor) -> Tensor:
 
 
 def mean_square(kernel: Tensor) -> Tensor:
-    """Return for each filter of `kernel` (out, ...) the mean of w^2, (out,): the order of the l2 norms (ibid., section 4).
+    """Return the mean w^2 of each filter of `kernel` (out, ...): (out,), the order of the l2 norms (ibid., section 4).
 
     >>> mean_square(torch.tensor([[1.0, -2.0], [3.0, 0.0]])).tolist()
     [2.5, 4.5]
@@ -37,10 +37,10 @@ def mean_square(kernel: Tensor) -> Tensor:
 
 
 def mean_distance(kernel: Tensor) -> Tensor:
-    """Return for each filter of `kernel` (out, ...) its mean distance to the others, over the root of their size, (out,).
+    """Return the mean distance of each filter of `kernel` (out, ...) to the others, over the root of its size: (out,).
 
-    The filter of least sum of distances is nearest to the geometric median of the layer, and what it does the others can
-    do: it goes first (He, Liu, Wang, Hu, Yang 2019, arXiv:1811.00250, section 3.3).
+    The filter of least sum of distances is nearest to the geometric median of the layer, and what it does the others
+    can do: it goes first (He, Liu, Wang, Hu, Yang 2019, arXiv:1811.00250, section 3.3).
 
     >>> mean_distance(torch.tensor([[0.0], [1.0], [5.0]])).tolist()
     [3.0, 2.5, 4.5]
@@ -93,7 +93,7 @@ def sums_by_input(layer: nn.Conv2d | nn.Linear, weights: Tensor) -> Tensor:
 
 
 def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
-    """Return for each channel of `group` the mean of |gamma| over its batch norms, (size,); None if one has no such scale.
+    """Return for each channel of `group` the mean |gamma| over its batch norms, (size,); None if one has no such scale.
 
     Scales are compared as they are, between layers too: the outputs of batch norms have one scale (Liu et al. 2017,
     Learning efficient convolutional networks through network slimming, arXiv:1708.06519, section 3).
@@ -110,9 +110,9 @@ def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
 def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y: Tensor) -> list[Tensor]:
     """Return for each group and channel the mean over images of |first-order change of the loss without it|, (size,).
 
-    The change is the sum over positions of activation times gradient, at all layers that read the channel; the scores of
-    each group are divided by their l2 norm (Molchanov, Tyree, Karras, Aila, Kautz 2017, arXiv:1611.06440, sections 2.2
-    and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and is left as it was.
+    The change is the sum over positions of activation times gradient, at all layers that read the channel; the scores
+    of each group are divided by their l2 norm (Molchanov, Tyree, Karras, Aila, Kautz 2017, arXiv:1611.06440, sections
+    2.2 and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and is left as it was.
     """
     readers = {reader.layer: model.get_submodule(reader.layer) for group in groups for reader in group.readers}
     sums = [torch.zeros(group.size) for group in groups]

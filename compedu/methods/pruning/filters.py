@@ -1,4 +1,4 @@
-"""Filter pruning: the filters that a criterion finds least important are taken out, and the layers really become smaller."""
+"""Filter pruning: the filters that a criterion finds least important go, and the layers really become smaller."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -49,13 +49,14 @@ class FilterPruning(ChannelPruning):
     A fraction `sparsity` of the filters goes, those of smallest score $s_c$. Of filter $c$ with $n$ weights: l1
     $\frac{1}{n} \sum_{ij} |W_{cij}|$; l2 $\frac{1}{n} \sum_{ij} W_{cij}^2$; geometric-median
     $\frac{1}{\sqrt{n}}\,\mathrm{mean}_{k \neq c} \lVert W_c - W_k \rVert$; batch-norm $|\gamma_c|$; taylor
-    $\mathrm{mean}_{\mathrm{images}} |\sum a_c\, \partial L / \partial a_c|$ over the positions of the activations $a_c$,
-    divided by the root of the sum of its squares over the layer; group $\sum |w| / \mathrm{mean}_k \sum |w|$ over all
-    weights that go with the filter: its own, scales of batch norms, and what reads it. Filters whose outputs are added
-    or joined go together: with the mean over all their weights or batch norms, with the sum of group over all layers,
-    or with the change of the loss when all of them go. With `budget` global these scores are compared between layers
-    as they are; those of group are multiples of the layer's average. Behind a batch norm the size of a filter's weights
-    changes nothing, so that l1 and l2 may know no more than chance; group and batch-norm look at the scales too.
+    $\mathrm{mean}_{\mathrm{images}} |\sum a_c\, \partial L / \partial a_c|$ over the positions of the activations
+    $a_c$, divided by the root of the sum of its squares over the layer; group $\sum |w| / \mathrm{mean}_k \sum |w|$
+    over all weights that go with the filter: its own, scales of batch norms, and what reads it. Filters whose outputs
+    are added or joined go together: with the mean over all their weights or batch norms, with the sum of group over all
+    layers, or with the change of the loss when all of them go. With `budget` global these scores are compared between
+    layers as they are; those of group are multiples of the layer's average. Behind a batch norm the size of a filter's
+    weights changes nothing, so that l1 and l2 may know no more than chance; group and batch-norm look at the scales
+    too.
     Stored: the smaller layers, dense, at full precision.
     Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind; with
     batch-norm, layers without one behind them. A network that does not say the size of its images (model.spec) is

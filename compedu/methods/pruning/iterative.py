@@ -58,7 +58,7 @@ class IterativePruning(ScheduledPruning):
 
 
 def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.Module, tuple[float, Masked, float]]:
-    """Return the dropouts whose output one of `layers` alone reads: the strength, the layer, the share that it keeps now.
+    """Return the dropouts whose output one of `layers` alone reads: strength, layer, and the share that it keeps now.
 
     Empty where the network cannot be traced: there, dropout keeps its strength.
     """

@@ -35,8 +35,8 @@ class LotteryTicket(ScheduledPruning):
     r"""Build the network anew, train it, prune it, and set what is left back to where it began: a control for pruning.
 
     $f(x;\,m \odot \theta_0)$, where $m$ keeps the largest $|\theta_T|$ of the trained $f(x;\,\theta_T)$: found in
-    rounds, each of which trains the network in full, prunes it, and rewinds it to $\theta_0$ or to an early $\theta_k$. In
-    the end the ticket is trained; or, for comparison, the same mask with weights drawn anew.
+    rounds, each of which trains the network in full, prunes it, and rewinds it to $\theta_0$ or to an early $\theta_k$.
+    In the end the ticket is trained; or, for comparison, the same mask with weights drawn anew.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; of the given network only its kind and sizes count.
     Paper: Frankle, Carbin 2019, The lottery ticket hypothesis, arXiv:1803.03635, section 2; rewinding to an early step:

@@ -24,8 +24,8 @@ def sensitivity_scan(
 ) -> dict[str, list[float]]:
     """Return for each of `layers` the mean loss (nats) when it alone loses each of `sparsities` of its weights.
 
-    The weights of lowest `scores` go, but never the last one; the loss is that on `images` training images, evenly spaced (Han, Pool, Tran,
-    Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
+    The weights of lowest `scores` go, but never the last one; the loss is that on `images` training images, evenly
+    spaced (Han, Pool, Tran, Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
     """
     x, y = calibration_set(data, images)
     losses: dict[str, list[float]] = {}

@@ -81,7 +81,7 @@ def channel_groups(found: Sequence[ChannelGroup], layers: Mapping[str, Geometry]
 def kept_with_channels(
     layer: str, geometry: Geometry, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
 ) -> Tensor:
-    """Return a boolean mask over the kernel of `layer`: what stays when the channels `removed`, by group, are taken out."""
+    """Return a boolean mask over the kernel of `layer`: what stays when `removed`, channels by group, are taken out."""
     kept = torch.ones(geometry.shape, dtype=torch.bool)
     for group in groups:
         gone = torch.tensor(removed.get(group.name, ()), dtype=torch.long)

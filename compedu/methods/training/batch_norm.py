@@ -17,7 +17,7 @@ from compedu.methods.method import Method, Task
 
 
 def population(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each channel of `x` (N, channels, ...) over all else: sum of (x - mean)^2 over the count.
+    """Return mean and variance of each channel of `x` (N, channels, ...) over all else, the sums divided by the count.
 
     >>> population(torch.tensor([[1.0], [3.0]]))
     (tensor([2.]), tensor([1.]))
@@ -85,8 +85,8 @@ class BatchNormReestimation(Method):
         x = inputs[0]
         if (count := math.prod(x.shape) // x.shape[1]) < 2:
             raise CompressionError(
-                f"{self!r}: {name} sees {count} value in each channel (shape {tuple(x.shape)}), and a variance needs at "
-                "least 2; give it more training images"
+                f"{self!r}: {name} sees {count} value in each channel (shape {tuple(x.shape)}), and a variance needs "
+                "at least 2; give it more training images"
             )
         mean, variance = population(x)
         norm.running_mean.copy_(mean)
