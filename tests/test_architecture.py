@@ -1,10 +1,11 @@
-"""The house rules that a machine can check: imports point downward, files and functions stay small, tests assert."""
+"""The house rules that a machine can check: imports point down, files, functions and lines stay small, tests assert."""
 
 import ast
 import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_files_and_functions_stay_small_and_documented(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
+def test_lines_are_no_wider_than_the_settings_say():
+    width = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
+    folders = [ROOT / name for name in ("compedu", "tests", "benchmarks", "docs")]
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in (*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py")))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > width
+    ]
+    assert not wide, f"wider than {width} characters: {', '.join(wide)}"
+
+
 def test_every_test_asserts():
     silent = []
     for path in sorted((ROOT / "tests").glob("test_*.py")):
@@ -117,6 +130,11 @@ def test_no_number_in_prose_without_a_cell_or_a_source(path):
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "markdown":
             prose = "".join(cell["source"])
-            for allowed in (r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\[[A-Z][^\]]*\d{4}[^\]]*\]", r"LeNet-300-100|LeNet-5"):
+            for allowed in (
+                r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\[[A-Z][^\]]*\d{4}[^\]]*\]",
+                r"LeNet-300-100|LeNet-5",
+            ):  # fmt: skip
                 prose = re.sub(allowed, "", prose, flags=re.S)
-            assert not re.search(r"\d", prose), f"a number that nothing prints: {re.search('.{0,40}[0-9].{0,20}', prose)[0]}"
+            assert not re.search(r"\d", prose), (
+                f"a number that nothing prints: {re.search('.{0,40}[0-9].{0,20}', prose)[0]}"
+            )

@@ -1,4 +1,4 @@
-"""Batch-norm re-estimation: against torch's own running statistics, against a computation by hand, and what it leaves."""
+"""Batch-norm re-estimation: against torch's own running statistics, a computation by hand, and what it leaves."""
 
 import copy
 
@@ -18,7 +18,9 @@ STEP = BatchNormReestimation(calibration_images=40)
 
 
 def norms_of(model):
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    }
 
 
 def reasons(model):
@@ -134,7 +136,9 @@ def test_where_none_can_be_measured_all_reasons_are_told():
 def test_a_norm_that_sees_one_value_a_channel_is_refused_by_name():
     data = laws.data().shortened(train=1, validation=8, test=8)
     model = small(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
-    with pytest.raises(CompressionError, match=r"2 sees 1 value in each channel \(shape \(1, 4, 1, 1\)\).*more training images"):
+    with pytest.raises(
+        CompressionError, match=r"2 sees 1 value in each channel \(shape \(1, 4, 1, 1\)\).*more training images"
+    ):
         STEP(model, data)
     several = small(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
     assert STEP(several, data)[1].running_var.min() > 0  # one image with many positions is enough

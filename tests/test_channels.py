@@ -35,9 +35,16 @@ def test_members_and_roles_of_a_plain_chain():
 
 
 def test_members_by_what_they_do_with_the_channels():
-    layers = {"a": conv(3, 6), "deep": conv(6, 6, groups=6), "norm": nn.BatchNorm2d(6), "slope": nn.PReLU(6), "b": conv(6, 4)}
-    group = Channels(Network(lambda net, x: net.b(net.slope(net.norm(net.deep(net.a(x))))), **layers), images()).groups[0]
-    of = {name: [m.layer for m in getattr(group, name)] for name in ("makers", "normalizations", "activations", "readers")}
+    layers = {
+        "a": conv(3, 6), "deep": conv(6, 6, groups=6), "norm": nn.BatchNorm2d(6), "slope": nn.PReLU(6),
+        "b": conv(6, 4),
+    }  # fmt: skip
+    group = Channels(
+        Network(lambda net, x: net.b(net.slope(net.norm(net.deep(net.a(x))))), **layers), images()
+    ).groups[0]
+    of = {
+        name: [m.layer for m in getattr(group, name)] for name in ("makers", "normalizations", "activations", "readers")
+    }
     assert of == {"makers": ["a", "deep"], "normalizations": ["norm"], "activations": ["slope"], "readers": ["b"]}
     assert group.producers == ("a",) and torch.equal(group.filters("a"), torch.arange(6))
 
@@ -271,7 +278,11 @@ def test_impossible_counts_are_refused(fraction, round_to):
 def test_totals_add_up_the_filters_that_one_channel_owns():
     forward, layers = STRUCTURES["grouped"]
     group = Channels(Network(forward, **copy.deepcopy(layers)), images()).groups[1]
-    assert group.totals(group.filters("b"), torch.arange(12.0)).tolist() == [0 + 3 + 6 + 9, 1 + 4 + 7 + 10, 2 + 5 + 8 + 11]
+    assert group.totals(group.filters("b"), torch.arange(12.0)).tolist() == [
+        0 + 3 + 6 + 9,
+        1 + 4 + 7 + 10,
+        2 + 5 + 8 + 11,
+    ]
 
 
 def test_groups_are_remembered_until_the_structure_changes():

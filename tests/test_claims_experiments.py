@@ -93,7 +93,9 @@ def test_the_hand_finds_the_best_budget_and_looks_as_often_as_it_says():
 
 def test_all_arms_lose_as_many_weights_and_the_hand_counts_its_looks(monkeypatch):
     seen = {}
-    monkeypatch.setattr(by_rule, "accuracy", lambda model, data, split="test": seen.setdefault(id(model), (model, 50.0))[1])
+    monkeypatch.setattr(
+        by_rule, "accuracy", lambda model, data, split="test": seen.setdefault(id(model), (model, 50.0))[1]
+    )
     found = by_rule.compute(SMALL, seed=0)
     assert list(found.outcomes) == ["dense", UNIFORM, *by_rule.RULES, by_rule.NO_HAND, BY_HAND]
     assert found.of(BY_HAND, by_rule.TRIALS) == 5 + 5 + 3 * 8

@@ -86,7 +86,9 @@ def test_criteria_of_kernels_are_those_of_torch_pruning_up_to_the_scale(ours, cr
 def test_batch_norm_scales_are_those_of_torch_pruning():
     model, data = simple(), pictures()
     model[1].weight.data[2] *= -1
-    other = theirs(importance.BNScaleImportance(group_reduction="first", normalizer=None), model, model[0], data.example)
+    other = theirs(
+        importance.BNScaleImportance(group_reduction="first", normalizer=None), model, model[0], data.example
+    )
     torch.testing.assert_close(batch_norm_scores(model, groups_of(model, data)["0"]), other)
 
 
@@ -97,7 +99,9 @@ def test_derivatives_of_one_image_are_those_of_torch_pruning():
     F.cross_entropy(model(x), y).backward()
     criterion = importance.TaylorImportance(group_reduction="first", normalizer=None, multivariable=True)
     other = theirs(criterion, model, model[3], x)
-    torch.testing.assert_close(loss_derivatives(model, {"7": model[7]}, x, y)["7"][0].abs(), other, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        loss_derivatives(model, {"7": model[7]}, x, y)["7"][0].abs(), other, rtol=1e-4, atol=1e-7
+    )
 
 
 def test_distances_are_those_of_scipy():
@@ -245,7 +249,9 @@ def test_the_group_score_is_the_magnitude_that_goes_with_the_channel(name):
     forward, layers = STRUCTURES[name]
     model = Network(forward, **laws.copy.deepcopy(layers))
     for group in find_channels(model, images()).groups:
-        lost = torch.tensor([magnitude(model) - magnitude(without(model, group, channel)) for channel in range(group.size)])
+        lost = torch.tensor(
+            [magnitude(model) - magnitude(without(model, group, channel)) for channel in range(group.size)]
+        )
         torch.testing.assert_close(group_scores(model, group), lost / lost.mean(), rtol=1e-4, atol=0)
 
 
@@ -278,7 +284,9 @@ def test_the_lowest_scores_go(criterion, budget):
         of_group |= {name: partial(kernel_scores, criterion=score) for name, score in KERNEL_CRITERIA.items()}
         scores = [of_group[criterion](model, group) for group in groups]
     removed = {record.group: record.channels for record in method(model, data).compression.removed}
-    assert removed == {g.name: tuple(sorted(smallest(s, len(removed[g.name])))) for g, s in zip(groups, scores) if g.name in removed}
+    assert removed == {
+        g.name: tuple(sorted(smallest(s, len(removed[g.name])))) for g, s in zip(groups, scores) if g.name in removed
+    }
     if budget == "uniform":
         assert [len(removed[group.name]) for group in groups] == [int(0.3 * group.size) for group in groups]
     else:
@@ -299,7 +307,9 @@ def test_every_criterion_has_its_own_opinion():
 
 
 def test_layers_without_a_batch_norm_are_named_or_all_is_refused():
-    with pytest.raises(CompressionError, match="criterion='batch-norm'.* conv1, conv2, fc1: no batch norm with scales is behind it"):
+    with pytest.raises(
+        CompressionError, match="criterion='batch-norm'.* conv1, conv2, fc1: no batch norm with scales is behind it"
+    ):
         FilterPruning(criterion="batch-norm")(build("lenet5"))
     model, data = simple(), pictures()
     smaller = FilterPruning(criterion="batch-norm")(model, data)

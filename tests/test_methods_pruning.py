@@ -171,7 +171,9 @@ def test_ranking_over_all_layers_removes_the_fraction_of_all_and_keeps_one_of_ea
     weak.conv1.weight.data *= 1e-3
     kept = FilterPruning(sparsity=0.5, budget="global")(weak)
     assert widths(kept)["conv1"] == 1
-    with pytest.raises(CompressionError, match=r"would remove 568 of 570 channels; only 567 can go.*lower the sparsity"):
+    with pytest.raises(
+        CompressionError, match=r"would remove 568 of 570 channels; only 567 can go.*lower the sparsity"
+    ):
         FilterPruning(sparsity=0.998, budget="global")(weak)
 
 
@@ -223,8 +225,9 @@ def test_a_compressed_layer_keeps_its_channels_and_says_so():
 
 def test_a_foreign_network_needs_an_image_and_then_works():
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
-    )
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
     with pytest.raises(CompressionError, match=r"FilterPruning\(\) has to see an image .* Sequential.*\(model, data\)"):
         FilterPruning()(model)
     assert widths(FilterPruning()(model, colour())) == {"0": 4, "2": 4, "6": 10}

@@ -1,4 +1,4 @@
-"""Budgets: each rule against an independent computation of its formula, and the sensitivity scan against single prunings."""
+"""Budgets: each rule against its formula computed independently, and the sensitivity scan against single prunings."""
 
 import math
 
@@ -10,7 +10,9 @@ import compedu as ce
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.methods import MagnitudePruning, RandomPruning
-from compedu.methods.pruning.budgets import BUDGETS, budget_masks, densities_in_proportion, erdos_renyi_densities, lamp_scores
+from compedu.methods.pruning.budgets import (
+    BUDGETS, budget_masks, densities_in_proportion, erdos_renyi_densities, lamp_scores,
+)  # fmt: skip
 from compedu.methods.pruning.sensitivity import (
     SPARSITIES, sensitivity_scan, sensitivity_sparsities, tolerated_sparsity,
 )  # fmt: skip
@@ -36,7 +38,9 @@ def sparsity_of(model):
 def test_every_budget_takes_the_fraction_that_was_asked_for(budget, sparsity):
     data = ce.load_data("digits").shortened(train=64, validation=8, test=8)
     model = ce.trained("lenet5", "digits")
-    assert sparsity_of(MagnitudePruning(sparsity=sparsity, budget=budget)(model, data)) == pytest.approx(sparsity, abs=2e-3)
+    assert sparsity_of(MagnitudePruning(sparsity=sparsity, budget=budget)(model, data)) == pytest.approx(
+        sparsity, abs=2e-3
+    )
 
 
 def test_lamp_scores_are_those_of_a_loop_over_all_pairs():
@@ -73,7 +77,11 @@ def test_erdos_renyi_densities_follow_the_dimensions_and_keep_the_sum(density):
 
 def test_by_hand_leaves_out_what_the_mapping_does_not_name():
     masks = budget_masks("uniform", kernels(build("lenet5")), {"fc*": 0.9, "conv1": 0.2})
-    assert {name: round(1 - float(mask.float().mean()), 6) for name, mask in masks.items()} == {"conv1": 0.2, "fc1": 0.9, "fc2": 0.9}
+    assert {name: round(1 - float(mask.float().mean()), 6) for name, mask in masks.items()} == {
+        "conv1": 0.2,
+        "fc1": 0.9,
+        "fc2": 0.9,
+    }
 
 
 def test_tolerated_sparsity_reads_the_curve_along_straight_lines():
@@ -102,7 +110,9 @@ def test_the_sensitivity_budget_spares_the_fragile_layer():
     found = sensitivity_sparsities(losses, {"fragile": 100, "tough": 100}, 0.4, (0.0, 0.5, 0.9))
     assert found["tough"] > 0.7 > 0.1 > found["fragile"]
     assert 100 * found["tough"] + 100 * found["fragile"] == pytest.approx(80)
-    assert sensitivity_sparsities(losses, {"fragile": 1, "tough": 1}, 0.95, (0.0, 0.5, 0.9)) == dict.fromkeys(losses, 0.95)
+    assert sensitivity_sparsities(losses, {"fragile": 1, "tough": 1}, 0.95, (0.0, 0.5, 0.9)) == dict.fromkeys(
+        losses, 0.95
+    )
     assert SPARSITIES[0] == 0
 
 
@@ -117,7 +127,10 @@ def test_the_rules_say_what_they_need_and_refuse_values_by_layer():
 
 def test_rules_beat_the_uniform_share_where_it_hurts():
     model, data = ce.load("lenet5", "glyphs")
-    right = {b: evaluate(MagnitudePruning(sparsity=0.85, budget=b)(model, data), data).correct for b in (*BUDGETS, "sensitivity")}
+    right = {
+        b: evaluate(MagnitudePruning(sparsity=0.85, budget=b)(model, data), data).correct
+        for b in (*BUDGETS, "sensitivity")
+    }
     assert min(right["lamp"], right["global"], right["sensitivity"]) > right["uniform"]
 
 
@@ -149,7 +162,7 @@ def test_shares_are_scaled_to_the_density_that_is_asked_for():
 
 
 def test_lamp_sees_the_size_of_a_saliency_not_its_square():
-    """With one curvature for all weights, the saliency of Optimal Brain Damage ranks as magnitude does; so must LAMP."""
+    """With one curvature of all weights, the saliency of Optimal Brain Damage ranks as magnitude does; so must LAMP."""
     model = ce.build("lenet300(width=0.1)", seed=1)
     damage, magnitude = (cls(sparsity=0.9, budget="lamp") for cls in (ce.OptimalBrainDamage, ce.MagnitudePruning))
     scores = {name: model.get_submodule(name).weight.detach().abs() for name in ("fc1", "fc2", "fc3")}

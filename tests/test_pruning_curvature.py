@@ -1,4 +1,4 @@
-"""Curvature against exact Hessians by autograd; Optimal Brain Damage and Optimal Brain Surgeon against their quadratic model."""
+"""Curvature against exact Hessians by autograd; Optimal Brain Damage and Surgeon against their quadratic model."""
 
 import copy
 import math
@@ -35,7 +35,9 @@ class Small(nn.Module):
 
     def __init__(self, act=nn.ReLU):
         super().__init__()
-        self.conv1, self.norm, self.act = nn.Conv2d(1, 4, 3, stride=(1, 2), padding=(1, 2), bias=False), nn.BatchNorm2d(4), act()
+        self.conv1, self.norm, self.act = (
+            nn.Conv2d(1, 4, 3, stride=(1, 2), padding=(1, 2), bias=False), nn.BatchNorm2d(4), act(),
+        )  # fmt: skip
         self.grouped = nn.Conv2d(4, 6, (3, 2), groups=2, dilation=(2, 1))
         self.depthwise, self.pool = nn.Conv2d(6, 6, 2, groups=6), nn.MaxPool2d(2)
         self.fc1, self.fc2 = nn.Linear(6, 5), nn.Linear(5, 3)
@@ -124,7 +126,9 @@ def test_sampled_labels_give_gauss_newton_on_average():
     for name in LAYERS:
         mean = sum(p[label] * expected[label][name] for label in range(3))
         torch.testing.assert_close(mean, exact[name], rtol=1e-9, atol=1e-14)
-        drawn = [curvature_diagonals(model, layers, x, torch.tensor([0]), "sampled-fisher", seed)[name] for seed in range(20)]
+        drawn = [
+            curvature_diagonals(model, layers, x, torch.tensor([0]), "sampled-fisher", seed)[name] for seed in range(20)
+        ]
         kinds = {min(range(3), key=lambda label: (one - expected[label][name]).abs().max()) for one in drawn}
         assert len(kinds) > 1  # labels really differ by seed, and each is one of the three
         assert all(min((one - e[name]).abs().max() for e in expected) < 1e-12 for one in drawn)
@@ -132,7 +136,9 @@ def test_sampled_labels_give_gauss_newton_on_average():
 
 def test_labels_are_sampled_as_often_as_the_network_says():
     scores = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(20000, 4)
-    vectors = directions(scores, torch.zeros(20000, dtype=torch.long), "sampled-fisher", torch.Generator().manual_seed(0))[0]
+    vectors = directions(
+        scores, torch.zeros(20000, dtype=torch.long), "sampled-fisher", torch.Generator().manual_seed(0)
+    )[0]
     share = (vectors < 0).double().mean(0)  # p - 1 at the drawn label, p elsewhere
     assert (share - scores[0].double().softmax(0)).abs().max() < 4 * math.sqrt(0.25 / 20000)
 
@@ -322,7 +328,10 @@ def test_budgets_share_the_saliencies_out(budget):
 
 def quadratic(n=12, seed=0, samples=40):
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(samples, n, generator=generator, dtype=torch.float64) @ torch.randn(n, n, generator=generator, dtype=torch.float64)
+    rows = (
+        torch.randn(samples, n, generator=generator, dtype=torch.float64)
+        @ torch.randn(n, n, generator=generator, dtype=torch.float64)
+    )  # fmt: skip
     return rows, rows.T @ rows / samples, torch.randn(n, generator=generator, dtype=torch.float64)
 
 
@@ -340,8 +349,11 @@ def test_each_removal_costs_what_the_saliency_says_and_never_more_than_plain_del
         deletion[q] = -w[q]
         assert rise(hessian, deletion) == pytest.approx(saliencies(w, hessian.diagonal())[q].item())
         assert saliency < rise(hessian, deletion)
-        others = torch.arange(len(w)) != q  # nothing else that deletes q is cheaper: its gradient along the others is zero
-        torch.testing.assert_close((hessian @ dw)[others], torch.zeros(len(w) - 1, dtype=torch.float64), rtol=0, atol=1e-9)
+        others = torch.arange(len(w)) != q
+        # nothing else that deletes q is cheaper: its gradient along the others is zero
+        torch.testing.assert_close(
+            (hessian @ dw)[others], torch.zeros(len(w) - 1, dtype=torch.float64), rtol=0, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12])
@@ -402,7 +414,9 @@ def test_the_hessian_of_rows_is_that_of_what_the_layer_reads(name, monkeypatch):
         moved.weight.data, moved.bias = change, None
         effect = moved(seen[0])[:, rows].square().sum() / (seen[0].shape[0] * math.prod(moved(seen[0]).shape[2:]))
         own = change[rows].flatten(1)
-        assert torch.einsum("ri,ij,rj->", own, found.inputs[group], own).item() == pytest.approx(effect.item(), rel=1e-9)
+        assert torch.einsum("ri,ij,rj->", own, found.inputs[group], own).item() == pytest.approx(
+            effect.item(), rel=1e-9
+        )
     assert found.output > 0
 
 
@@ -413,7 +427,11 @@ def test_surgery_beats_damage_on_the_loss_of_the_images_it_saw():
         return evaluate(method(model, data), data, "train").loss
 
     damage = loss(OptimalBrainDamage(sparsity=0.7, calibration_images=256))
-    assert loss(OptimalBrainSurgeon(sparsity=0.7, calibration_images=256)) < 0.2 * damage < loss(MagnitudePruning(sparsity=0.7))
+    assert (
+        loss(OptimalBrainSurgeon(sparsity=0.7, calibration_images=256))
+        < 0.2 * damage
+        < loss(MagnitudePruning(sparsity=0.7))
+    )
 
 
 @pytest.mark.parametrize("whole", [0, 1000])
@@ -444,7 +462,9 @@ def test_surgery_goes_on_from_a_mask_and_names_what_it_cannot_do(monkeypatch):
     for name in ("conv1", "fc1", "fc2"):
         first, second = model.get_submodule(name).mask, pruned.get_submodule(name).mask
         assert not (second & ~first).any() and int((~second).sum()) == round(0.7 * second.numel())
-    assert "no training image reaches it" in {s.layer: s.reason for s in OptimalBrainSurgeon()(Idle(), data).compression.skipped}["spare"]
+    assert "no training image reaches it" in {
+        s.layer: s.reason for s in OptimalBrainSurgeon()(Idle(), data).compression.skipped
+    }["spare"]
     monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
     monkeypatch.setattr(layer_hessians_module, "LONGEST", 20)
     with pytest.raises(CompressionError, match="fc, spare: has more than 2048 weights for an output"):

@@ -1,4 +1,4 @@
-"""Groups of weights: the block step against its closed form and a solver, what a group is, and networks without groups."""
+"""Groups of weights: the block step against its closed form and a solver, what a group is, networks without groups."""
 
 import copy
 import math
@@ -115,7 +115,9 @@ def test_a_group_that_is_zero_stays_zero_without_any_nan(rows):
 def test_single_weights_as_groups_give_the_soft_threshold():
     weight = drawn(4, 3)
     groups = Groups.of({"a": torch.arange(12).view(4, 3)}, {"a": (4, 3)}, 12)
-    torch.testing.assert_close(block_soft_threshold({"a": weight}, groups, 0.5)["a"], nn.functional.softshrink(weight, 0.5))
+    torch.testing.assert_close(
+        block_soft_threshold({"a": weight}, groups, 0.5)["a"], nn.functional.softshrink(weight, 0.5)
+    )
 
 
 @pytest.mark.parametrize("amount", [0.05, 0.2])
@@ -183,19 +185,25 @@ def test_filters_and_channels_share_out_the_weights_of_the_layers_that_they_belo
     assert groups.sizes.sum() == sum(math.prod(layers[name].shape) for name in groups.labels)
     kernel = kernel_of(model.get_submodule(first)).detach()
     ours = group_norms({name: kernel_of(model.get_submodule(name)).detach() for name in groups.labels}, groups)[:20]
-    torch.testing.assert_close(ours, kernel.transpose(0, 1).flatten(1).norm(dim=1) if side == INPUT else kernel.flatten(1).norm(dim=1))
+    torch.testing.assert_close(
+        ours, kernel.transpose(0, 1).flatten(1).norm(dim=1) if side == INPUT else kernel.flatten(1).norm(dim=1)
+    )
 
 
 def test_layers_that_are_added_are_one_group_and_depthwise_filters_belong_to_it():
     model = build("resnet(blocks=1)")
     found = find_channels(model, torch.randn(1, 1, 32, 32)).groups
-    layers = {name: Geometry.of(layer) for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    layers = {
+        name: Geometry.of(layer) for name, layer in model.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
+    }
     groups = channel_groups(found, layers, OUTPUT)
     assert torch.equal(groups.labels["conv"], groups.labels["stage1.0.conv2"])
     assert groups.sizes[groups.labels["conv"].flatten()].tolist() == [9 + 144] * 16
     mobile = build("mobilenet")
     found = find_channels(mobile, torch.randn(1, 1, 32, 32)).groups
-    layers = {name: Geometry.of(layer) for name, layer in mobile.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))}
+    layers = {
+        name: Geometry.of(layer) for name, layer in mobile.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
+    }
     depthwise = [name for name, geometry in layers.items() if geometry.groups > 1]
     assert depthwise and set(depthwise) <= channel_groups(found, layers, OUTPUT).labels.keys()
 
@@ -260,7 +268,9 @@ def test_channels_that_nothing_reads_leave_without_a_trace():
 @pytest.mark.parametrize("budget", ["uniform", "global"])
 @pytest.mark.parametrize("groups", ["filters", "channels", "shapes"])
 def test_the_fraction_of_the_groups_goes(groups, budget):
-    result = StructuredSparsity(groups=groups, budget=budget, sparsity=0.5, epochs=1, strength=0.0)(ce.trained("lenet5", "digits"), few(64))
+    result = StructuredSparsity(groups=groups, budget=budget, sparsity=0.5, epochs=1, strength=0.0)(
+        ce.trained("lenet5", "digits"), few(64)
+    )
     if groups == "shapes":
         kept = [int(result.get_submodule(name).mask.any(0).sum()) for name in LAYERS]
         whole = [25, 500, 800, 500]
@@ -287,21 +297,28 @@ def test_proximal_steps_make_whole_groups_zero_and_these_go_beyond_the_sparsity(
     sharp = StructuredSparsity(strength=0.6, **options)(model, images)
     blunt = StructuredSparsity(step="subgradient", strength=1e-3, **options)(model, images)
     left = {
-        made: sum(int((kernel_of(made.get_submodule(name)) != 0).sum()) for name in LAYERS) for made in (model, sharp, blunt)
+        made: sum(int((kernel_of(made.get_submodule(name)) != 0).sum()) for name in LAYERS)
+        for made in (model, sharp, blunt)
     }
     assert left[sharp] < 0.9 * left[model] and left[blunt] == left[model], left.values()
 
 
 @pytest.mark.parametrize("groups", ["filters", "channels", "shapes"])
 def test_a_penalty_that_leaves_nothing_is_refused_by_name(groups):
-    with pytest.raises(CompressionError, match=rf"StructuredSparsity\(.*left nothing in .*made all {groups} zero; lower the strength"):
+    with pytest.raises(
+        CompressionError, match=rf"StructuredSparsity\(.*left nothing in .*made all {groups} zero; lower the strength"
+    ):
         StructuredSparsity(groups=groups, strength=1e4, epochs=1)(ce.trained("lenet5", "digits"), few(64))
 
 
-@pytest.mark.parametrize("groups, removed", [("filters", "569 of 570"), ("channels", "569 of 570"), ("shapes", "1823 of 1825")])
+@pytest.mark.parametrize("groups, removed", [
+    ("filters", "569 of 570"), ("channels", "569 of 570"), ("shapes", "1823 of 1825"),
+])  # fmt: skip
 def test_too_much_of_a_common_ranking_is_refused_by_name_before_training(groups, removed):
     steps, method = [], StructuredSparsity(groups=groups, sparsity=0.999, budget="global", epochs=1)
-    refused = pytest.raises(CompressionError, match=rf"StructuredSparsity\(.*would remove {removed}.*lower the sparsity")
+    refused = pytest.raises(
+        CompressionError, match=rf"StructuredSparsity\(.*would remove {removed}.*lower the sparsity"
+    )
     with listening(steps.append), refused:
         method(ce.trained("lenet5", "digits"), few(64))
     assert steps == []
@@ -419,12 +436,18 @@ def test_layers_that_are_gone_already_are_named_by_later_steps():
     assert len(gone) == 3
     assert sum(not layer.mask.any() for layer in twice.modules() if isinstance(layer, Masked)) == 3 + 1  # 1 of 3 left
     for result in (twice, pruned):
-        told = {name for name, reason in reasons(result).items() if reason == "has no weight left: an earlier step emptied it"}
+        told = {
+            name
+            for name, reason in reasons(result).items()
+            if reason == "has no weight left: an earlier step emptied it"
+        }
         assert told == gone and not any(result.get_submodule(name).mask.any() for name in gone)
 
 
 def test_without_any_shortcut_depth_is_refused_by_name():
-    with pytest.raises(CompressionError, match=r"found nothing to compress: conv1, conv2, fc1, fc2: no shortcut leads around it"):
+    with pytest.raises(
+        CompressionError, match=r"found nothing to compress: conv1, conv2, fc1, fc2: no shortcut leads around it"
+    ):
         StructuredSparsity(groups="layers", epochs=1)(build("lenet5"), few(64))
 
 

@@ -1,4 +1,4 @@
-"""Neuron merging: twins merge without a trace, the saliencies are those of a naive loop, and what cannot be merged is named."""
+"""Neuron merging: twins merge without a trace, saliencies are those of a naive loop, what cannot be merged is named."""
 
 import copy
 
@@ -83,8 +83,9 @@ CHAINS = {
     ),
     "readers side by side, viewed by size": (
         lambda m, x: side_by_side(m, m.act(m.norm(m.first(x)))),
-        lambda: {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "act": nn.SiLU(), "pool": nn.AdaptiveAvgPool2d(2),
-                 "drop": nn.Dropout(), "head": nn.Linear(24, 3), "side": nn.Linear(6, 3)}, "norm",
+        lambda: {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "act": nn.SiLU(),
+                 "pool": nn.AdaptiveAvgPool2d(2), "drop": nn.Dropout(), "head": nn.Linear(24, 3),
+                 "side": nn.Linear(6, 3)}, "norm",
     ),
     "viewed by shapes": (
         lambda m, x: viewed_by_shapes(m, x, m.first(x).relu()),
@@ -127,7 +128,9 @@ def naive(incoming, outgoing, count):
     alive, outgoing, pairs = list(range(len(incoming))), [row.clone() for row in outgoing], []
     for _ in range(count):
         costs = {
-            (i, j): (sum(a * a for a in outgoing[j]) / len(outgoing[j]) * (incoming[i] - incoming[j]).square().sum()).item()
+            (i, j): (
+                sum(a * a for a in outgoing[j]) / len(outgoing[j]) * (incoming[i] - incoming[j]).square().sum()
+            ).item()
             for i in alive for j in alive if i != j
         }  # fmt: skip
         i, j = min(costs, key=costs.get)
@@ -180,7 +183,9 @@ def test_the_batch_norm_counts_as_part_of_the_neuron():
     scaled.first.weight.data[4] *= 3  # other weights, and a norm that undoes that: twins
     scaled.first.bias.data[4] *= 3
     scaled.norm.running_mean[4] *= 3
-    scaled.norm.weight.data[4] *= ((9 * scaled.norm.running_var[4] + scaled.norm.eps) / (scaled.norm.running_var[4] + scaled.norm.eps)).sqrt() / 3
+    scaled.norm.weight.data[4] *= (
+        (9 * scaled.norm.running_var[4] + scaled.norm.eps) / (scaled.norm.running_var[4] + scaled.norm.eps)
+    ).sqrt() / 3
     scaled.norm.running_var[4] *= 9
     merged = NeuronMerging(sparsity={"first": 0.17})(scaled, dataset())
     torch.testing.assert_close(merged(images()), scaled(images()), rtol=1e-10, atol=1e-11)
@@ -204,27 +209,34 @@ def before_and_behind(m, maps):
 
 
 OBSTACLES = {
-    "softmax": (lambda m, x: m.head(m.first(x.flatten(1)).softmax(1)), {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3)}, "first"),
+    "softmax": (lambda m, x: m.head(m.first(x.flatten(1)).softmax(1)),
+                {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3)}, "first"),
     "own slopes": (lambda m, x: m.head(m.act(m.first(x.flatten(1)))),
                    {"first": nn.Linear(144, 6), "act": nn.PReLU(6), "head": nn.Linear(6, 3)}, "numbers of their own"),
     "normalizes behind": (lambda m, x: m.head(m.norm(F.relu(m.first(x)))).mean((2, 3)),
-                          {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1)}, "normalizes behind"),
+                          {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1)},
+                          "normalizes behind"),
     "together": (lambda m, x: m.head(m.first(x) + m.second(x)).mean((2, 3)),
-                 {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1)}, "made by first, second together"),
+                 {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1)},
+                 "made by first, second together"),
     "groups": (lambda m, x: m.head(m.first(x)).mean((2, 3)),
                {"first": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1, groups=3)}, "works in groups"),
     "scaled by data": (lambda m, x: m.head(m.first(x) * x.mean((2, 3), keepdim=True)).mean((2, 3)),
-                       {"first": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1)}, "joins its neurons with something else"),
+                       {"first": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1)},
+                       "joins its neurons with something else"),
     "only training": (lambda m, x: m.main(x.flatten(1)) + (m.head(m.first(x.flatten(1))) if m.training else 0),
-                      {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3), "main": nn.Linear(144, 3)}, "only training calls it"),
+                      {"first": nn.Linear(144, 6), "head": nn.Linear(6, 3), "main": nn.Linear(144, 3)},
+                      "only training calls it"),
     "joined": (lambda m, x: m.head(torch.cat([m.first(x), m.second(x)], 1)).mean((2, 3)),
-               {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 5, 3), "head": nn.Conv2d(11, 3, 1)}, "joined with those of other layers"),
+               {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 5, 3), "head": nn.Conv2d(11, 3, 1)},
+               "joined with those of other layers"),
     "gates": (lambda m, x: m.head(gated(m.first(x.flatten(1)).chunk(2, 1))),
               {"first": nn.Linear(144, 6), "head": nn.Linear(3, 3)}, "several of its filters make one channel"),
     "maxout": (lambda m, x: m.head(m.first(x.flatten(1)).view(x.size(0), 2, -1).amax(1)),
                {"first": nn.Linear(144, 6), "head": nn.Linear(3, 3)}, "several of its filters make one channel"),
     "read in front of the batch norm": (lambda m, x: before_and_behind(m, m.first(x)),
-        {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1), "side": nn.Conv2d(6, 3, 1)},
+        {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1),
+         "side": nn.Conv2d(6, 3, 1)},
         "something else reads its neurons in front of 'norm'"),
 }  # fmt: skip
 

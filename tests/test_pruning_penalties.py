@@ -1,4 +1,4 @@
-"""Penalties on weights: steps against closed forms and independent solvers, gradients, and what training makes of them."""
+"""Penalties on weights: steps against closed forms and independent solvers, gradients, what training makes of them."""
 
 import numpy as np
 import pytest
@@ -127,7 +127,10 @@ def test_proximal_descent_solves_logistic_regression_under_l1(problem):
         gradient = w.grad.numpy()
         return value.item() + 0.05 * both.sum(), np.concatenate([gradient + 0.05, 0.05 - gradient])
 
-    theirs = minimize(split, np.zeros(24), jac=True, bounds=[(0, None)] * 24, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10})
+    theirs = minimize(
+        split, np.zeros(24), jac=True, bounds=[(0, None)] * 24, method="L-BFGS-B",
+        options={"ftol": 1e-15, "gtol": 1e-10},
+    )  # fmt: skip
     solution = theirs.x[:12] - theirs.x[12:]
     ours = descended(lambda w: x.T @ (torch.sigmoid(x @ w) - y) / len(x), 0.5, 0.05, "l1", 12, 5000)
     np.testing.assert_allclose(ours, solution, atol=1e-5)
@@ -144,7 +147,9 @@ def trained_by_hand(data, strength, penalty, step, lr=1e-3, batch=64):
     order = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(0))
     for number, chosen in enumerate(order.split(batch)):
         rise = max(1, int(0.1 * steps))
-        rate = lr * ((number + 1) / rise if number < rise else (1 + np.cos(np.pi * (number - rise) / (steps - rise))) / 2)
+        rate = lr * (
+            (number + 1) / rise if number < rise else (1 + np.cos(np.pi * (number - rise) / (steps - rise))) / 2
+        )
         optimizer.param_groups[0]["lr"] = rate
         weights = [model.get_submodule(name).weight for name in LAYERS]
         optimizer.zero_grad()
@@ -153,7 +158,11 @@ def trained_by_hand(data, strength, penalty, step, lr=1e-3, batch=64):
             weight.grad += strength * (weight.detach().sign() if penalty == "l1" else weight.detach())
         optimizer.step()
         for weight in weights if step == "proximal" else ():
-            small = nn.functional.softshrink(weight.detach(), rate * strength) if penalty == "l1" else weight.detach() / (1 + rate * strength)
+            small = (
+                nn.functional.softshrink(weight.detach(), rate * strength)
+                if penalty == "l1"
+                else weight.detach() / (1 + rate * strength)
+            )
             weight.data.copy_(small)
     return kernels(model)
 
@@ -176,7 +185,9 @@ def test_the_proximal_step_makes_exact_zeros_and_the_subgradient_none():
     blunt = RegularizedPruning(step="subgradient", strength=1e-4, sparsity=0.0, epochs=2)(model, data)
     smooth = RegularizedPruning(step="proximal", penalty="l2", strength=3.0, sparsity=0.0, epochs=2)(model, data)
     assert zeros(sharp) > 0.3 and zeros(blunt) == zeros(smooth) == 0
-    assert sum(weight.abs().sum() for weight in kernels(blunt).values()) < sum(weight.abs().sum() for weight in kernels(model).values())
+    assert sum(weight.abs().sum() for weight in kernels(blunt).values()) < sum(
+        weight.abs().sum() for weight in kernels(model).values()
+    )
     for name in LAYERS:
         layer = sharp.get_submodule(name)
         assert isinstance(layer, Masked) and torch.equal(layer.mask, layer.weight != 0)
@@ -185,8 +196,12 @@ def test_the_proximal_step_makes_exact_zeros_and_the_subgradient_none():
 
 def test_the_smallest_weights_go_too_until_the_sparsity_is_reached():
     seen = []
-    with listening(lambda step: seen.append({name: step.model.get_submodule(name).dense().detach().clone() for name in LAYERS})):
-        result = RegularizedPruning(strength=3.0, sparsity=0.95, epochs=1, budget="global")(ce.trained("lenet5", "digits"), few())
+    with listening(
+        lambda step: seen.append({name: step.model.get_submodule(name).dense().detach().clone() for name in LAYERS})
+    ):
+        result = RegularizedPruning(strength=3.0, sparsity=0.95, epochs=1, budget="global")(
+            ce.trained("lenet5", "digits"), few()
+        )
     last = torch.cat([seen[-1][name].flatten() for name in LAYERS])
     mask = torch.cat([result.get_submodule(name).mask.flatten() for name in LAYERS])
     assert 1 - mask.float().mean().item() == pytest.approx(0.95, abs=1e-3)
@@ -241,7 +256,13 @@ def test_biased_decay_spares_large_weights_and_shrinks_small_ones():
     model, data = ce.trained("lenet5", "digits"), few(320)
     dense, biased, lasso = (
         kernels(made)["fc1"].abs()
-        for made in (model, *(BiasedWeightDecay(epsilon=e, strength=1e-3, sparsity=0, epochs=6, lr=3e-3)(model, data) for e in (100, 0)))
+        for made in (
+            model,
+            *(
+                BiasedWeightDecay(epsilon=e, strength=1e-3, sparsity=0, epochs=6, lr=3e-3)(model, data)
+                for e in (100, 0)
+            ),
+        )
     )
     large, small = dense > dense.quantile(0.99), dense < dense.quantile(0.5)
     assert biased[large].mean() > 1.3 * lasso[large].mean()

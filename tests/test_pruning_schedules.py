@@ -9,7 +9,8 @@ from torch import nn
 import compedu as ce
 from compedu.errors import CompressionError
 from compedu.methods import (
-    BiasedWeightDecay, FineTune, GradualPruning, IterativePruning, MagnitudePruning, MovementPruning, RegularizedPruning,
+    BiasedWeightDecay, FineTune, GradualPruning, IterativePruning, MagnitudePruning, MovementPruning,
+    RegularizedPruning,
 )  # fmt: skip
 from compedu.methods.pruning.schedules import cubic_sparsity, geometric_sparsity
 from compedu.training import listening
@@ -117,7 +118,10 @@ def test_dropout_weakens_with_the_root_of_what_is_left():
 ])  # fmt: skip
 def test_a_sparsity_that_empties_a_layer_in_the_end_is_refused_before_training(cls, budget, sparsity):
     steps = []
-    with listening(steps.append), pytest.raises(CompressionError, match="would leave no weight in conv1 .*lower the sparsity"):
+    with (
+        listening(steps.append),
+        pytest.raises(CompressionError, match="would leave no weight in conv1 .*lower the sparsity"),
+    ):
         cls(epochs=1, sparsity=sparsity, budget=budget)(ce.trained("lenet5", "digits"), few(320))
     assert steps == []
 

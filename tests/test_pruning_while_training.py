@@ -58,7 +58,9 @@ class Rooted(nn.Module):
 
 def test_a_gradient_that_is_no_number_in_the_last_step_is_an_error():
     one = ce.load_data("digits").shortened(train=1, validation=4, test=4)
-    with pytest.raises(CompressionError, match=r"diverged at its last step: fc\.weight is not finite; choose a lower lr"):
+    with pytest.raises(
+        CompressionError, match=r"diverged at its last step: fc\.weight is not finite; choose a lower lr"
+    ):
         ce.FineTune(epochs=1)(Rooted(), one)
 
 
@@ -72,5 +74,7 @@ def test_gates_of_different_layers_and_draws_are_drawn_apart():
 
 @pytest.mark.parametrize("images", [16, 256])
 def test_the_surgeon_operates_with_the_least_damping_that_is_allowed(images):
-    result = ce.OptimalBrainSurgeon(sparsity=0.9, damping=1e-8, calibration_images=images)(*ce.load("lenet300", "digits"))
+    result = ce.OptimalBrainSurgeon(sparsity=0.9, damping=1e-8, calibration_images=images)(
+        *ce.load("lenet300", "digits")
+    )
     assert all(bool(tensor.isfinite().all()) for tensor in result.state_dict().values())
