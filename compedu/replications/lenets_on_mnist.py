@@ -87,8 +87,8 @@ def summary(anchor: Anchor) -> str:
     for split in SPLITS:
         lines += [_line(split, stored_runs(anchor, split))]
     dense, pruned = anchor.paper
-    lines += [f"  paper: {dense:.2f} % dense, {pruned:.2f} % with 12 times fewer weights [Han 2015, T1]"]
-    return "\n".join(lines)
+    paper = f"  paper, test error: {dense:.2f} % dense, {pruned:.2f} % with 12 times fewer weights [Han 2015, table 1]"
+    return "\n".join([*lines, paper])
 
 
 def _line(split: str, reports: Sequence[Report]) -> str:
@@ -96,8 +96,8 @@ def _line(split: str, reports: Sequence[Report]) -> str:
     rate = min(report.compression_rate for report in reports)
     each = ", ".join(f"{value:.2f}" for value in errors)
     return (
-        f"  {split}: {dense_error(reports[0]):.2f} % dense, {statistics.median(errors):.2f} % pruned (seeds: {each}), "
-        f"{rate:.1f} times fewer parameters"
+        f"  {split} error: {dense_error(reports[0]):.2f} % dense, {statistics.median(errors):.2f} % pruned "
+        f"(seeds: {each}), {rate:.1f} times fewer parameters"
     )
 
 
