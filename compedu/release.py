@@ -3,10 +3,12 @@
 Needs nbgrader, but neither its database nor a network. Imports nothing of the package: a build can load it alone.
 """
 
+import re
 import sys
 from pathlib import Path
 
 STUB = "# YOUR ANSWER HERE"  # what stands in place of a solution
+_SECOND_STUB = re.compile(rf"^(\w+ = \.\.\..*)\n{STUB}$", re.M)  # below a line such as guess = ...
 _MARKS = [f"{edge} {region}" for edge in ("BEGIN", "END") for region in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")]
 
 # The order of nbgrader's own generate_assignment without its database: checksums come last, once hidden tests are gone.
@@ -66,7 +68,7 @@ def without_solutions(notebook, name, keep_outputs=False):
     resources = {}
     try:
         for step in _steps(keep_outputs):
-            notebook, resources = step.preprocess(notebook, resources)
+            notebook, resources = step(notebook, resources)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name} cannot be released: {error}") from error
     for number, cell in enumerate(notebook.cells):
@@ -78,6 +80,17 @@ def without_solutions(notebook, name, keep_outputs=False):
     return notebook
 
 
+def one_place_to_fill(notebook, resources):
+    """Take the stub away where a line above it, such as `guess = ...`, already says what to fill in.
+
+    A step of a release, also nbgrader's own (docs/nbgrader_config.py): after the solutions went, before checksums.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("solution"):
+            cell.source = _SECOND_STUB.sub(r"\1", cell.source)
+    return notebook, resources
+
+
 def _steps(keep_outputs):
     try:
         from nbgrader import preprocessors
@@ -85,7 +98,9 @@ def _steps(keep_outputs):
         raise ImportError("releasing chapters needs nbgrader: pip install 'compedu[course]'") from error
     made = {step: getattr(preprocessors, step)() for step in _STEPS if not (keep_outputs and step == "ClearOutput")}
     made["ClearSolutions"].code_stub = {"python": STUB}  # nbgrader's own raises: a chapter could not be run to its end
-    return [made[step] for step in _STEPS if step in made]
+    steps = [made[step].preprocess for step in _STEPS if step in made]
+    steps.insert(_STEPS.index("ClearSolutions") + 1, one_place_to_fill)
+    return steps
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """nbgrader's settings for a course with these chapters: copy this file beside the course's folder `source`."""
 
+from compedu.release import STUB, one_place_to_fill
+
 c = get_config()  # noqa: F821  (nbgrader defines it)
 c.CourseDirectory.course_id = "compedu"
 c.Execute.timeout = 600  # seconds a cell may take
 c.Execute.store_widget_state = False  # a stored figure would be 5 MB
-c.ClearSolutions.code_stub = {"python": "# YOUR ANSWER HERE"}  # as in compedu/release.py: the chapter runs to its end
+c.ClearSolutions.code_stub = {"python": STUB}  # nbgrader's own raises: a chapter could not be run to its end
+c.GenerateAssignment.preprocessors.insert(4, one_place_to_fill)  # behind ClearSolutions

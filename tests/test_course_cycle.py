@@ -12,7 +12,7 @@ from papermill.parameterize import parameterize_notebook
 from processes import ROOT, closed_network, network_uses, run
 
 from compedu.execution import fast_profile
-from compedu.release import chapters, release, without_solutions
+from compedu.release import STUB, chapters, release, without_solutions
 
 CHAPTER = ROOT / "notebooks" / "00_start_here.ipynb"
 CONFIGURATION = (ROOT / "docs" / "nbgrader_config.py").read_text()
@@ -125,6 +125,16 @@ def test_test_cells_are_locked_and_solution_cells_are_not():
     kinds = {cell.metadata.nbgrader.grade_id: cell.metadata for cell in cells if "nbgrader" in cell.metadata}
     assert kinds["whole-bytes"]["editable"] is False and kinds["whole-bytes"]["deletable"] is False
     assert kinds["packed-bytes"].get("editable", True) is True
+
+
+def test_a_released_cell_has_one_place_to_fill():
+    author = exercise_notebook()
+    author.cells[6].source = (
+        "guess = ...  # in percent\n### BEGIN SOLUTION\nguess = 60\n### END SOLUTION\nprint(guess)\n"
+        "def twice(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
+    )
+    released = without_solutions(author, "fixture").cells[6].source
+    assert released == f"guess = ...  # in percent\nprint(guess)\ndef twice(x):\n    {STUB}"
 
 
 @pytest.mark.parametrize(
