@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tempfile
 from functools import cache
 from math import comb
@@ -107,11 +108,26 @@ def zeroed(tensors, gone):
     return cut
 
 
+def other_names(tensors, gone):
+    """Forgets one tensor and gives two that nobody asked for."""
+    cut = thinned(tensors, gone)
+    return {name: value for name, value in cut.items() if name != "fc.bias"} | {"extra": cut["fc.bias"], "more": 1}
+
+
 @cache
 def pruned_file(method, save=None):
     path = Path(tempfile.mkdtemp()) / "small.compedu"
     model, data = ce.load("lenet5", "glyphs")
     (save or ce.save)(method(model, data), path)
+    return path
+
+
+@cache
+def another_network():
+    """A small file that is whole, but of a network for other images."""
+    path = Path(tempfile.mkdtemp()) / "digits.compedu"
+    method = MagnitudePruning(sparsity=0.97) | LinearQuantization(bits=4)
+    ce.save(method(*ce.load("lenet300", "digits")), path)
     return path
 
 
@@ -176,12 +192,13 @@ WRONG = {
         lambda tensors, gone: thinned(tensors, gone, made_by=("stem", "norm", "conv2")),
         lambda tensors, gone: thinned(tensors, gone) | {"conv1.weight": tensors["conv1.weight"][:-len(gone)]},
         lambda tensors, gone: thinned(tensors, [channel + 1 for channel in gone]), lambda tensors, gone: None,
-        lambda tensors, gone: tensors["no such tensor"],
+        lambda tensors, gone: tensors["no such tensor"], other_names, lambda tensors, gone: tensors["fc.bias"],
     ],
     "pruned_file": [
         pruned_file(MagnitudePruning(sparsity=0.88, budget="lamp"), saved_dense),
         pruned_file(MagnitudePruning(sparsity=0.92)), pruned_file(MagnitudePruning(sparsity=0.9, budget="lamp")),
-        pruned_file(MagnitudePruning(sparsity=0.93, budget="lamp")), "no such file", 3, Path(__file__),
+        pruned_file(MagnitudePruning(sparsity=0.93, budget="lamp")), "no such file", 3, Path(__file__), ...,
+        another_network(),
     ],
     "budget": [
         MagnitudePruning(sparsity=0.97), LinearQuantization(bits=3), "half of it", FineTune(),
@@ -210,8 +227,16 @@ def test_known_mistakes_fail_with_a_hint(name, answer):
     ("paired", lambda b, f: "rarely", "returns 'rarely' for .* wanted is one number"),
     ("dense_bytes", lambda n: (4, n), "wanted is one number"),
     ("quantized_bytes", lambda w, o, b: "many", "wanted is one number"),
+    ("interval", lambda c, n: (1 / n for n in (1, 0)), "cannot be checked, ZeroDivisionError: division by zero"),
+    ("interval", 5, "your function failed with TypeError: 'int' object is not callable"),
+    ("dense_bytes", lambda n: 10**400, "cannot be checked, OverflowError"),
+    ("budget", ..., "still three dots"),
+    ("pruned_file", another_network(), "holds another network, lenet300.* cannot take images"),
+    ("thin", other_names, "all 20 tensors under the same names; missing: fc.bias; too many: extra, more$"),
+    ("thin", lambda tensors, gone: {}, "missing: stem.weight, .* and 14 more$"),
+    ("thin", lambda tensors, gone: None, r"given \({stem.weight, stem.bias and 18 more}, \[1, 4\]\)$"),
 ])
-def test_answers_that_are_not_numbers_get_a_hint_too(name, answer, hint):
+def test_answers_of_another_kind_get_a_hint_too(name, answer, hint):
     with pytest.raises(AssertionError, match=hint):
         check(name, answer)
 
@@ -232,7 +257,7 @@ def test_the_lab_book_keeps_every_entry_and_is_never_overwritten(tmp_path):
     again = LabBook(tmp_path / "book.json")
     again.write("prediction", "two", value=3)
     assert [entry["name"] for entry in book.entries] == ["one", "two"]
-    page = book.export(tmp_path / "book.html").read_text()
+    page = Path(book.export(tmp_path / "book.html")).read_text()
     assert "because &lt;b&gt;" in page and "<script" not in page
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
@@ -252,10 +277,53 @@ def test_an_answer_stays_hidden_until_a_prediction_is_committed(tmp_path):
     assert first.reveal(91.0) == "You predicted 80 %; measured: 91 %, 11 points more."
     assert predict("zeros", "Accuracy?", 91, "%", book).value == 80  # the first committed number stands
     assert json.loads((tmp_path / "book.json").read_text())["entries"][0]["value"] == 80
-    with pytest.raises(ValueError, match="a number of %"):
-        predict("zeros", "Accuracy?", "many", "%", book)
-    with pytest.raises(ValueError, match="between 0 and 100"):
-        predict("other", "Accuracy?", 160, "%", book)
+
+
+@pytest.mark.parametrize("value, unit, hint", [
+    ("60", "%", "give a number such as 60, without quotes; this is '60'"),
+    ("many", "bits", "give a number such as 4, without quotes; this is 'many'"),
+    (True, "%", "without quotes; this is True"), ([60], "%", "without quotes"), (10**400, "%", "without quotes"),
+    (math.nan, "times", "this is nan"), ("nan %", "%", "this is 'nan %'"),
+    (600, "%", "from 0 to 100; this is 600"), (-3, "%", "from 0 to 100; this is -3"),
+    (0.6, "%", '0.6 % or 60 %? For 60 % write 60; if you do mean 0.6 %, write "0.6 %", with the quotes'),
+])
+def test_a_prediction_that_cannot_be_meant_commits_nothing_and_says_what_to_write(value, unit, hint, tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    asked = predict("zeros", "Accuracy?", value, unit, book)
+    assert not asked.committed and book.entries == []
+    assert repr(asked).startswith("Accuracy? Not committed yet: ") and hint in repr(asked)
+    assert asked.reveal(91.0).startswith("Hidden") and hint in asked.reveal(91.0) and "91" not in asked.reveal(91.0)
+
+
+@pytest.mark.parametrize("value, unit, meant", [
+    ("0.6 %", "%", 0.6), ("60%", "%", 60), (0, "%", 0), (1, "%", 1), (0.5, "points", 0.5), (np.int64(4), "bits", 4),
+])
+def test_a_number_with_its_unit_is_meant_as_it_stands(value, unit, meant, tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    assert predict("zeros", "How much?", value, unit, book).value == meant == book.entries[0]["value"]
+
+
+def test_the_page_shows_every_prediction_rounded_and_with_units(tmp_path):
+    book = LabBook(tmp_path / "book.json")
+    for value in (60, 97, 80.12345):
+        predict("zeros", "Accuracy?", value, "%", book).reveal(36.775)
+    book.write("prediction", "five", value=[0.9, 0.5], unit="accuracy")
+    page = book.export(tmp_path / "book.html")
+    rows = re.findall("<tr>(<td>.*?)</tr>", Path(page).read_text())
+    assert rows[0].startswith(
+        "<td>Accuracy?</td><td>60 % (later: 97 %, 80.1 %; the first counts)</td><td>36.8 %</td><td>-23.2 points</td>"
+    )
+    assert rows[1].startswith("<td>five</td><td>0.9, 0.5 accuracy</td><td></td><td></td>")
+    assert repr(page) == f"Your lab book is now a page too, {page}: open it in a browser."
+
+
+@pytest.mark.parametrize("text", ["...", "", "  ", "because ...", "because\u2026", ...])
+def test_a_place_holder_is_no_answer(text, tmp_path, capsys):
+    book = LabBook(tmp_path / "book.json")
+    assert book.write("answer", "one", text=text) is None and book.entries == []
+    assert capsys.readouterr().out.startswith("not written down yet, 'one': put a sentence of your own")
+    book.write("answer", "one", text="the zeros are multiplied ...")
+    assert len(book.entries) == 1 and capsys.readouterr().out == ""
 
 
 def test_source_is_shown_without_its_docstring():

@@ -3,10 +3,12 @@
 import html
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from compedu.course.amounts import amount, difference
 from compedu.errors import CompressionError
 from compedu.writing import write_whole
 
@@ -17,6 +19,22 @@ PAGE = (
     "</style><h1>Lab book</h1>{}</html>"
 )
 KINDS = ("prediction", "measurement", "answer", "test split")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A lab book that was written as a web page into the file `path`; a notebook shows where to find it."""
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"Your lab book is now a page too, {self.path}: open it in a browser."
 
 
 class LabBook:
@@ -35,10 +53,16 @@ class LabBook:
         """All entries, oldest first; each has kind, name, time and its content."""
         return self._read()
 
-    def write(self, kind: str, name: str, **content: Any) -> dict[str, Any]:
-        """Append an entry and return it; `kind` is one of `KINDS`, `content` anything that JSON holds."""
+    def write(self, kind: str, name: str, **content: Any) -> dict[str, Any] | None:
+        """Append an entry and return it; `kind` is one of `KINDS`, `content` anything that JSON holds.
+
+        Of an answer whose `text` is still a place holder nothing is written: a line says so, and None is returned.
+        """
         if kind not in KINDS:
             raise ValueError(f"a lab book has entries of the kinds {', '.join(KINDS)}, not {kind!r}")
+        if kind == "answer" and "text" in content and _is_place_holder(content["text"]):
+            print(f"not written down yet, {name!r}: put a sentence of your own in place of the three dots")
+            return None
         entry = {
             "kind": kind, "name": name, "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         } | content  # fmt: skip
@@ -55,8 +79,8 @@ class LabBook:
         """Return the newest entry of this kind and name, or None."""
         return next((e for e in reversed(self.entries) if (e["kind"], e["name"]) == (kind, name)), None)
 
-    def export(self, path: str | Path) -> Path:
-        """Write the lab book as a web page that needs nothing else, and return its path.
+    def export(self, path: str | Path) -> Page:
+        """Write the lab book as a web page that needs nothing else, and return it.
 
         Predictions stand beside what was measured, one row each; everything else follows in the order of its writing.
         """
@@ -73,18 +97,20 @@ class LabBook:
             ),
         ]  # fmt: skip
         Path(path).write_text(PAGE.format("".join(tables)), encoding="utf-8")
-        return Path(path)
+        return Page(Path(path))
 
     def _confronted(self, name: str) -> tuple[str, ...]:
-        """Return the row of a prediction: the first number that was committed, the newest that was measured."""
-        said, found = self.first("prediction", name), self.newest("measurement", name)
-        unit = (said or found).get("unit", "")
-        value, measured = (said or {}).get("value", ""), (found or {}).get("measured", "")
-        numbers = all(isinstance(one, (int, float)) for one in (value, measured))
-        gap = f"{measured - value:+.3g}" if numbers else ""
+        """Return the row of a prediction: the first number counts, later ones stand beside it; newest measurement."""
+        entries = [e for e in self.entries if e["name"] == name]
+        said = [e for e in entries if e["kind"] == "prediction"]
+        found = next((e for e in reversed(entries) if e["kind"] == "measurement"), {})
+        head = said[0] if said else found
+        unit = head.get("unit", "")
+        predicted, *later = [amount(e.get("value", ""), unit) for e in said] or [""]
         return (
-            (said or {}).get("question", name), f"{value} {unit}", f"{measured} {unit}" if found else "", gap,
-            _when(said or found),
+            head.get("question", name), predicted + (f" (later: {', '.join(later)}; the first counts)" if later else ""),
+            amount(found["measured"], unit) if "measured" in found else "",
+            difference(head.get("value"), found.get("measured"), unit), _when(head),
         )  # fmt: skip
 
     def _read(self) -> list[dict[str, Any]]:
@@ -97,6 +123,14 @@ class LabBook:
             raise CompressionError(
                 f"{self.path} is not a lab book ({error}); move it away, or name another file"
             ) from error
+
+
+def _is_place_holder(text: Any) -> bool:
+    """Tell whether a text says nothing yet: no words, or the three dots that a chapter gives behind one word."""
+    if not isinstance(text, str):
+        return text is ...
+    words = text.replace("...", " ").replace("\u2026", " ").split()
+    return not words or (len(words) == 1 and text.rstrip().endswith(("...", "\u2026")))
 
 
 def _content(entry: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from types import EllipsisType
 from typing import Any
 
+from compedu.course.amounts import amount, unit_of_difference
 from compedu.course.lab_book import LabBook
 
 
@@ -12,7 +14,8 @@ from compedu.course.lab_book import LabBook
 class Prediction:
     """What a learner expects of a named quantity; `value` is None until a number is committed.
 
-    `later` is a number that was given after `value` was committed, and does not count.
+    `later` is a number that was given after `value` was committed, and does not count. `problem` says why what was
+    given is not committed.
     """
 
     name: str
@@ -21,6 +24,7 @@ class Prediction:
     value: float | None
     book: LabBook | None
     later: float | None = None
+    problem: str = ""
 
     @property
     def committed(self) -> bool:
@@ -30,40 +34,65 @@ class Prediction:
     def reveal(self, measured: float, reason: str = "") -> str:
         """Return prediction and measurement in one sentence, and keep both in the lab book; hidden until committed."""
         if self.value is None:
-            return f"Hidden: commit a prediction first. {self.question}"
+            return f"Hidden: commit a prediction first{f': {self.problem}' if self.problem else f'. {self.question}'}"
         if self.book is not None:
             why = {"reason": reason} if reason else {}
             self.book.write(
                 "measurement", self.name, predicted=self.value, measured=round(measured, 4), unit=self.unit, **why
             )
         gap = measured - self.value
-        apart = "points" if self.unit == "%" else self.unit
-        side = "exactly as predicted" if gap == 0 else f"{abs(gap):.3g} {apart} {'more' if gap > 0 else 'less'}"
-        return f"You predicted {self.value:.3g} {self.unit}; measured: {measured:.3g} {self.unit}, {side}."
+        apart = amount(abs(gap), unit_of_difference(self.unit))
+        side = "exactly as predicted" if gap == 0 else f"{apart} {'more' if gap > 0 else 'less'}"
+        return f"You predicted {amount(self.value, self.unit)}; measured: {amount(measured, self.unit)}, {side}."
 
     def __repr__(self) -> str:
-        said = "not committed yet: replace ... by a number" if self.value is None else f"{self.value:.3g} {self.unit}"
+        if self.problem:
+            return f"{self.question} Not committed yet: {self.problem}"
+        if self.value is None:
+            return f"{self.question} Your prediction: not committed yet: replace ... by a number"
         late = "" if self.later is None else (
-            f" (your first, from the lab book: it counts; {self.later:.3g} is written down beside it)"
+            f" (your first, from the lab book: it counts; {amount(self.later)} is written down beside it)"
         )  # fmt: skip
-        return f"{self.question} Your prediction: {said}{late}"
+        return f"{self.question} Your prediction: {amount(self.value, self.unit)}{late}"
 
 
 def predict(name: str, question: str, value: Any, unit: str, book: LabBook | None = None) -> Prediction:
     """Commit `value` as the prediction for `name`; the place holder ... commits nothing. Returns the prediction.
 
-    The first committed number stands: a later one is written down too, but the prediction keeps the first.
+    The first committed number stands: a later one is written down too, but the prediction keeps the first. What cannot
+    be meant commits nothing either, and the prediction says what to write.
     """
     if isinstance(value, EllipsisType):
         return Prediction(name, question, unit, None, book)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"a prediction is a number of {unit}, got {value!r}")
-    if not math.isfinite(value) or (unit == "%" and not 0 <= value <= 100):
-        raise ValueError(
-            f"a prediction in {unit} lies {'between 0 and 100' if unit == '%' else 'on the number line'}, got {value!r}"
-        )
+    try:
+        said = number_meant(value, unit)
+    except ValueError as doubt:
+        return Prediction(name, question, unit, None, book, problem=str(doubt))
     before = book.newest("prediction", name) if book is not None else None
-    if book is not None and (before is None or before["value"] != value):
-        book.write("prediction", name, question=question, value=value, unit=unit)
-    first = value if book is None else book.first("prediction", name)["value"]
-    return Prediction(name, question, unit, float(first), book, None if first == value else float(value))
+    if book is not None and (before is None or before["value"] != said):
+        book.write("prediction", name, question=question, value=said, unit=unit)
+    first = said if book is None else book.first("prediction", name)["value"]
+    return Prediction(name, question, unit, float(first), book, None if first == said else said)
+
+
+def number_meant(value: Any, unit: str) -> float:
+    """Return the number that was given for a prediction; `ValueError` says what to write where none can be meant.
+
+    Between 0 and 1, a number of per cent may be a share that was meant: it counts as a text with its unit, "0.6 %".
+    """
+    with_unit = isinstance(value, str) and bool(unit) and value.strip().endswith(unit)
+    try:
+        number = float(value.strip().removesuffix(unit)) if with_unit else float(value)
+    except (ValueError, TypeError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not (with_unit or isinstance(value, Real)) or not math.isfinite(number):
+        raise ValueError(f"give a number such as {60 if unit == '%' else 4}, without quotes; this is {value!r:.40}")
+    if unit == "%" and not 0 <= number <= 100:
+        raise ValueError(f"give a number of per cent, from 0 to 100; this is {number:g}")
+    if unit == "%" and 0 < number < 1 and not with_unit:
+        share = f"{100 * number:.6g}"
+        raise ValueError(
+            f'{number:g} % or {share} %? For {share} % write {share}; if you do mean {number:g} %, write "{number:g} %", '
+            "with the quotes"
+        )
+    return number

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu import files
-from compedu.course.answers import called, number
+from compedu.course.answers import called, few, number
 from compedu.datasets.drawn import glyphs
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
@@ -84,9 +84,7 @@ def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]]) 
         smaller = bypassed(maps - len(gone))
         wanted = {name: tuple(value.shape) for name, value in smaller.state_dict().items() if value.ndim}
         answer = called(function, tensors_of(network), list(gone))
-        assert isinstance(answer, dict) and answer.keys() == wanted.keys(), (
-            f"wanted is a dictionary of all {len(wanted)} tensors under the same names, you return {answer!r:.80}"
-        )
+        refuse_other_names(answer, wanted)
         for name, shape in wanted.items():
             assert isinstance(answer[name], Tensor) and tuple(answer[name].shape) == shape, (
                 f"without channels {gone} of {maps}, {name} has the shape {shape}; yours: {shape_of(answer[name])}. "
@@ -102,9 +100,22 @@ def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]]) 
     return "stem, both batch norms of the sum, the second convolution, and both readers lose the same channels"
 
 
-def shape_of(answer: object) -> object:
-    """Return the shape of a tensor, or what else stands in its place."""
-    return tuple(answer.shape) if isinstance(answer, Tensor) else answer
+def refuse_other_names(answer: object, wanted: Collection[str]) -> None:
+    """Raise an `AssertionError` that names the tensors that are missing, and those that are too many."""
+    assert isinstance(answer, dict), (
+        f"wanted is a dictionary of all {len(wanted)} tensors by name, you return a {type(answer).__name__}"
+    )
+    wrong = {
+        "missing": [name for name in wanted if name not in answer],
+        "too many": [name for name in answer if name not in wanted],
+    }
+    said = "; ".join(f"{what}: {few(names)}" for what, names in wrong.items() if names)
+    assert not said, f"wanted is a dictionary of all {len(wanted)} tensors under the same names; {said}"
+
+
+def shape_of(answer: object) -> str:
+    """Return the shape of a tensor in words, or what stands in its place."""
+    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"no tensor, but a {type(answer).__name__}"
 
 
 def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
@@ -134,7 +145,13 @@ def pruned_file(path: str) -> str:
     )
     seed = os.environ.get(SEED, GIVEN_SEED)
     fresh = glyphs(seed=int(seed), sizes={"train": 1, "validation": 1, "test": 4000})
-    right, kept = (evaluate(network, fresh, "test").correct for network in (dense, small))
+    try:
+        right, kept = (evaluate(network, fresh, "test").correct for network in (dense, small))
+    except CompressionError as misfit:
+        raise AssertionError(
+            f"{path} holds another network, {getattr(small, 'spec', type(small).__name__)}; wanted is lenet5 for glyphs, "
+            f"made smaller: {misfit}"
+        ) from misfit
     lost = 100 * (right - kept) / len(fresh.y_test)
     assert lost <= 1, (
         f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on characters that nobody has seen; "

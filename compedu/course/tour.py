@@ -47,9 +47,8 @@ def quantized_bytes(function: Callable[[int, int, int], float]) -> str:
 
 def budget(method: Method) -> str:
     """Check a method (or pipeline) that must write lenet5 on glyphs into a twentieth, losing at most one point."""
-    kind = type(method).__name__
     assert isinstance(method, Method), (
-        f"give a method such as MagnitudePruning(sparsity=0.5), or several joined by |, not a {kind}"
+        f"give a method such as MagnitudePruning(sparsity=0.5), or several joined by |, not {method!r:.60}"
     )
     assert method.needs != "training", f"{method!r} trains; this budget is met without"
     model, data = load("lenet5", "glyphs")
