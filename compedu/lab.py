@@ -89,13 +89,22 @@ def _place(folder, name, content, record) -> Copied:
         # The learner's own. A version not offered yet goes beside it, by the same rules.
         record[name.as_posix()] = wanted
         if written == wanted:
-            return Copied(name, "kept")
-        return Copied(name, "kept", _place(folder, name.with_suffix(".new.ipynb"), content, record).name)
+            return Copied(name, "kept", _offered(folder, name))
+        placed = _place(folder, name.with_suffix(".new.ipynb"), content, record)
+        return Copied(name, "kept", placed.beside or placed.name)
     record[name.as_posix()] = wanted
     if present == wanted:
         return Copied(name, "same")
     _placed(target, content)
     return Copied(name, "new" if present is None else "updated")
+
+
+def _offered(folder, name) -> Path | None:
+    """The newest version that lies beside a changed chapter from an earlier start, if any."""
+    newest = None
+    while (folder / (name := name.with_suffix(".new.ipynb"))).exists():
+        newest = name
+    return newest
 
 
 def _placed(path, content) -> None:
@@ -124,8 +133,9 @@ def summary(folder, copies) -> str:
             lines.append(f"  {count} {words}")
     for copy in copies:
         if copy.state == "kept":
-            beside = f"; the new version is {copy.beside}" if copy.beside else ""
-            lines.append(f"  {copy.name}: you changed it, so it stays as it is{beside}")
+            lines.append(f"  {copy.name}: you changed it, so it stays as it is")
+            if copy.beside:
+                lines.append(f"    an older copy may not run with this version; the new one is beside it: {copy.beside}")
     return "\n".join(lines)
 
 

@@ -54,12 +54,18 @@ def test_a_changed_file_is_kept_and_the_new_version_lies_beside_it(released, tmp
     (mine / "00_start.ipynb").write_text("my work")
     assert states(copy_chapters(released, mine))["00_start.ipynb"] == "kept"
     assert files(mine) == {"00_start.ipynb", "gallery/02_more.ipynb"}, "nothing new to offer, so nothing beside it"
+    assert "beside" not in summary(mine, copy_chapters(released, mine))
 
     (released / "00_start.ipynb").write_text("second")
     copies = copy_chapters(released, mine)
     assert (mine / "00_start.ipynb").read_text() == "my work"
     assert (mine / "00_start.new.ipynb").read_text() == "second"
-    assert "00_start.new.ipynb" in summary(mine, copies)
+    said = (
+        "  00_start.ipynb: you changed it, so it stays as it is\n"
+        "    an older copy may not run with this version; the new one is beside it: 00_start.new.ipynb"
+    )
+    assert said in summary(mine, copies)
+    assert said in summary(mine, copy_chapters(released, mine)), "said at every start, not only after the update"
 
 
 def test_the_version_beside_a_changed_file_is_itself_never_overwritten(released, tmp_path):
@@ -70,7 +76,8 @@ def test_the_version_beside_a_changed_file_is_itself_never_overwritten(released,
     copy_chapters(released, mine)
     (mine / "00_start.new.ipynb").write_text("my second work")
     (released / "00_start.ipynb").write_text("third")
-    copy_chapters(released, mine)
+    for _ in range(2):
+        assert "is beside it: 00_start.new.new.ipynb" in summary(mine, copy_chapters(released, mine))
     assert (mine / "00_start.ipynb").read_text() == "my work"
     assert (mine / "00_start.new.ipynb").read_text() == "my second work"
     assert (mine / "00_start.new.new.ipynb").read_text() == "third"
