@@ -127,7 +127,11 @@ def declare_claim(parser: Parser) -> None:
     """Declare what `claim` takes."""
     parser.add_argument("name", nargs="?", metavar="CLAIM", help="a claim, such as D4 (default: list all)")
     parser.add_argument("--run", choices=("quick", "full"), help="run it here as well: minutes")
-    parser.add_argument("--store", metavar="FILE", help="keep these runs in this file, and take them up from it")
+    parser.add_argument(
+        "--store", metavar="FILE",
+        help=f"keep these runs in this file, and take them up from it; `{commands.SHIPPED}` stands for the file of the "
+        "package itself, whose missing runs are then made (default: they are shown, and not kept)",
+    )  # fmt: skip
 
 
 def declare_lab(parser: Parser) -> None:

@@ -9,14 +9,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compedu.errors import CompressionError
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
+    from compedu.claims.experiments import Experiment
+    from compedu.claims.store import Run
     from compedu.datasets.dataset import Dataset
     from compedu.knobs import Knob
     from compedu.methods import Method
     from compedu.metrics import Report
 
+SHIPPED = "shipped"  # in place of a file: the one that comes with the package
 KNOB = "knob:"  # begins the names under which the values of knobs stand among the options
 
 
@@ -126,15 +133,44 @@ def claim(given: argparse.Namespace) -> None:
     """Show a claim of the survey on trial: what was run and the verdict; without a name, list the claims."""
     from compedu.claims import CLAIMS, experiment
 
-    if given.name:
-        chosen = experiment(given.name)
-        live = chosen.run(given.run == "full", given.store) if given.run else ()
-        print(chosen.page(live), end="")
-        return
-    if given.run:
+    chosen = [experiment(given.name)] if given.name else CLAIMS
+    in_shipped = given.store == SHIPPED
+    if given.store and not given.run:
+        raise ValueError("--store says where the runs of --run are kept; add --run quick or --run full")
+    if given.run and not given.name and not in_shipped:
         raise ValueError(f"--run needs a claim, such as: compedu claim {CLAIMS[0].key} --run quick")
-    for one in CLAIMS:
-        print(f"{one.key}: {one.title}; {one.judge(one.stored(full=True)).verdict} at our scale")
+    for one in chosen:
+        live = one.run(given.run == "full", one.path if in_shipped else given.store) if given.run else ()
+        if given.name:
+            show_claim(one, live)
+        else:
+            print(f"{one.key}: {one.title}; {verdict_in_words(one)}")
+
+
+def show_claim(chosen: "Experiment", live: "Sequence[Run]") -> None:
+    """Print the page of a claim; where shipped runs are missing, that of the `live` ones alone, and what is missing."""
+    from compedu.claims.page import page
+
+    try:
+        print(chosen.page(live), end="")
+    except CompressionError as missing:
+        if not live:
+            raise
+        print(page(chosen, {"run just now": live}), end="")
+        print(f"compedu claim: {one_line(missing)}", file=sys.stderr)
+
+
+def verdict_in_words(claim: "Experiment") -> str:
+    """Return the verdict on a claim from its shipped runs, or how to make them."""
+    try:
+        return f"{claim.judge(claim.stored(full=True)).verdict} at our scale"
+    except CompressionError:
+        return f"no stored runs: {command_for_runs(claim.key, full=True)}"
+
+
+def command_for_runs(key: str, full: bool) -> str:
+    """Return the command that makes the shipped runs of a claim that are missing."""
+    return f"compedu claim {key} --run {'full' if full else 'quick'} --store {SHIPPED}"
 
 
 def lab(given: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import pkgutil
 import platform
 import re
 import shutil
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from compedu.errors import MissingData
+import compedu
+from compedu.commands import command_for_runs
+from compedu.errors import CompressionError, MissingData, first_line
 from compedu.shipped import is_checkout, shipped
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that the tests ran on
@@ -48,7 +51,7 @@ def report() -> str:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding after another; never raises because of what it finds."""
-    for look in (python, packages, processor, kernels, jupyter, shipped_files, data_sets, browser):
+    for look in (python, packages, processor, kernels, jupyter, parts, shipped_files, claims, data_sets, browser):
         topic = look.__name__.replace("_", " ").capitalize()
         try:
             for state, text, *cure in look():
@@ -145,6 +148,22 @@ def _extension(name):
     return "ok", f"{package} {version}; in JupyterLab {front}"
 
 
+def parts():
+    """Every module of compedu, loaded: an update that broke off leaves some that cannot be."""
+    names = [found.name for found in pkgutil.walk_packages(compedu.__path__, "compedu.", onerror=lambda name: None)]
+    broken = {}
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            broken.setdefault(f"{type(error).__name__}: {first_line(error)}", []).append(name)
+    for reason, same in broken.items():
+        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        yield "missing", f"{same[0]}{more} cannot be loaded: {reason}", "install compedu again"
+    if not broken:
+        yield "ok", f"all {len(names)} modules can be loaded"
+
+
 def shipped_files():
     """Chapters, trained networks and sweeps that come with compedu."""
     yield "ok", f"a checkout in {shipped()}" if is_checkout() else f"installed in {shipped().parent}"
@@ -156,6 +175,17 @@ def shipped_files():
     for kind, files in kinds.items():
         count = len(list(files))
         yield ("ok", f"{count} {kind}") if count else ("missing", f"0 {kind} in {shipped()}", "install compedu again")
+
+
+def claims():
+    """The claims on trial, and whether the runs that their verdicts rest on are there."""
+    for claim in importlib.import_module("compedu.claims").CLAIMS:
+        for plan in ("quick", "full"):
+            try:
+                yield "ok", f"{claim.key}: {len(claim.stored(plan == 'full'))} stored runs of the {plan} plan"
+            except CompressionError:
+                cure = command_for_runs(claim.key, plan == "full")
+                yield "missing", f"{claim.key}: stored runs of the {plan} plan", cure
 
 
 def data_sets():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import compedu
 from compedu import datasets, files, metrics, training
 from compedu.cli import COMMANDS, Parser, declare_run, declare_sweep, main, options
 from compedu.commands import KNOB, method_with_knobs, option, summary
+from compedu.errors import CompressionError
 from compedu.knobs import knobs
 from compedu.methods import METHODS, TOPICS
 from compedu.methods.card import card
@@ -262,6 +264,62 @@ def test_doctor_reports(good):
     assert f"torch {torch.__version__.split('+')[0]}" in report and "networks with trained weights" in report
 
 
+# Claims
+
+
+class Trial:
+    """A claim whose shipped runs may be missing, and which notes how it is run."""
+
+    def __init__(self, key, missing=False):
+        self.key, self.title, self.missing, self.path, self.ran = key, f"title of {key}", missing, f"{key}.jsonl", []
+
+    def stored(self, full=False):
+        if self.missing:
+            raise CompressionError(f"no runs of {self.key}")
+        return ["stored"]
+
+    def judge(self, runs):
+        return SimpleNamespace(verdict="refuted")
+
+    def run(self, full, store):
+        self.ran.append((full, store))
+        return ["live"]
+
+    def page(self, live=()):
+        return f"page of {[*live, *self.stored()]}"
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    found = {key: Trial(key, missing=key == "D1") for key in ("D1", "D2")}
+    monkeypatch.setattr("compedu.claims.CLAIMS", tuple(found.values()))
+    monkeypatch.setattr("compedu.claims.experiment", found.get)
+    monkeypatch.setattr("compedu.claims.page.page", lambda claim, sessions: f"page of {claim.key} with {sessions}")
+    return found
+
+
+def test_all_claims_are_listed_also_where_runs_of_one_are_missing(good, trials):
+    assert good("claim").splitlines() == [
+        "D1: title of D1; no stored runs: compedu claim D1 --run full --store shipped",
+        "D2: title of D2; refuted at our scale",
+    ]
+
+
+def test_runs_of_a_claim_are_shown_also_where_the_shipped_ones_are_missing(call, refused, trials):
+    assert call("claim", "D2", "--run", "quick") == (0, "page of ['live', 'stored']", "")
+    code, printed, said = call("claim", "D1", "--run", "quick", "--store", "mine.jsonl")
+    assert (code, printed) == (0, "page of D1 with {'run just now': ['live']}")
+    assert said == "compedu claim: no runs of D1\n" and trials["D1"].ran == [(False, "mine.jsonl")]
+    assert refused("claim", "D1") == "no runs of D1\n"
+
+
+def test_the_shipped_runs_are_made_by_the_same_command(good, trials):
+    good("claim", "D2", "--run", "full", "--store", "shipped")
+    assert trials["D2"].ran == [(True, "D2.jsonl")]
+    assert len(good("claim", "--run", "quick", "--store", "shipped").splitlines()) == 2
+    assert trials["D1"].ran == [(False, "D1.jsonl")] and trials["D2"].ran[1:] == [(False, "D2.jsonl")]
+
+
 # Training
 
 
@@ -381,6 +439,9 @@ def test_an_interruption_is_one_line(call, monkeypatch, request):
     (("train", "lenet5(size=20)"), "cannot take images of 'digits'"),
     (("train", "lenet5", "--data", "nosuch"), "no data set is called 'nosuch'"),
     (("train", "lenet5", "--folder", __file__), "is no folder: name one for the weights"),
+    (("claim", "D99"), "no experiment is called 'D99'"),
+    (("claim", "--run", "quick"), "--run needs a claim, such as: compedu claim D3 --run quick"),
+    (("claim", "D4", "--store", "r.jsonl"), "--store says where the runs of --run are kept; add --run quick"),
     (("doctor", "now"), "doctor does not know 'now'"),
     (("lab", "--no-browser"), "options for JupyterLab stand behind --"),
     (("lab", "--folder", __file__), "is a file: name a folder for your copy of the chapters"),

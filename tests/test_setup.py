@@ -14,6 +14,8 @@ from processes import ROOT, closed_network, network_uses, run
 
 import compedu
 from compedu import doctor
+from compedu.claims import CLAIMS, Experiment
+from compedu.errors import CompressionError
 from compedu.execution import execute, fast_profile
 from compedu.shipped import is_checkout, shipped
 
@@ -102,7 +104,8 @@ def test_shipped_files_of_a_checkout_are_in_its_own_folders():
 
 def test_the_doctor_reports_every_topic_with_a_cure_for_what_is_missing():
     report = doctor.report()
-    for topic in ("Python", "Packages", "Processor", "Kernels", "Jupyter", "Shipped files", "Data sets", "Browser"):
+    topics = ("Python", "Packages", "Processor", "Kernels", "Jupyter", "Parts", "Shipped files", "Claims", "Data sets")
+    for topic in (*topics, "Browser"):
         assert f"\n{topic}\n" in f"\n{report}"
     assert all(found.cure for found in doctor.examine() if found.state == "missing")
     assert re.search(r"ok +torch 2\.13", report) and re.search(r"8-bit integers: \S", report)
@@ -129,6 +132,31 @@ def test_the_doctor_survives_a_part_that_fails(monkeypatch):
     monkeypatch.setattr(doctor, "processor", processor)
     report = doctor.report()
     assert "OSError: torn library" in report and "Browser" in report and "missing" in report.splitlines()[-1]
+
+
+def test_the_doctor_loads_every_module_and_names_those_that_cannot_be(monkeypatch, tmp_path):
+    assert any(found.topic == "Parts" and re.search("all [0-9]{3} modules", found.text) for found in doctor.examine())
+    for name, text in {"torn": "from compedu.methods import Nosuch", "half": "def half("}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    monkeypatch.setattr(compedu, "__path__", [*compedu.__path__, str(tmp_path)])
+    found = [found for found in doctor.examine() if found.topic == "Parts"]
+    assert all(one.state == "missing" and one.cure for one in found)
+    assert "compedu.torn cannot be loaded: ImportError: cannot import name 'Nosuch'" in found[1].text
+    assert "compedu.half cannot be loaded: SyntaxError" in found[0].text and len(found) == 2
+
+
+def test_the_doctor_says_for_each_claim_whether_its_runs_are_there(monkeypatch):
+    def stored(claim, full=False):
+        if full and claim.key == "D4":
+            raise CompressionError("3 of 16 runs are missing")
+        return [None] * 7
+
+    monkeypatch.setattr(Experiment, "stored", stored)
+    found = {one.text: (one.state, one.cure) for one in doctor.examine() if one.topic == "Claims"}
+    assert len(found) == 2 * len(CLAIMS)
+    assert found["D4: 7 stored runs of the quick plan"] == ("ok", "")
+    assert found["D4: stored runs of the full plan"] == ("missing", "compedu claim D4 --run full --store shipped")
 
 
 def test_the_doctor_asks_no_other_machine(tmp_path):
