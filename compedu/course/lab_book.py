@@ -108,7 +108,8 @@ class LabBook:
         unit = head.get("unit", "")
         predicted, *later = [amount(e.get("value", ""), unit) for e in said] or [""]
         return (
-            head.get("question", name), predicted + (f" (later: {', '.join(later)}; the first counts)" if later else ""),
+            head.get("question", name),
+            predicted + (f" (later: {', '.join(later)}; the first counts)" if later else ""),
             amount(found["measured"], unit) if "measured" in found else "",
             difference(head.get("value"), found.get("measured"), unit), _when(head),
         )  # fmt: skip

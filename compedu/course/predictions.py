@@ -92,7 +92,7 @@ def number_meant(value: Any, unit: str) -> float:
     if unit == "%" and 0 < number < 1 and not with_unit:
         share = f"{100 * number:.6g}"
         raise ValueError(
-            f'{number:g} % or {share} %? For {share} % write {share}; if you do mean {number:g} %, write "{number:g} %", '
-            "with the quotes"
+            f"{number:g} % or {share} %? For {share} % write {share}; if you do mean {number:g} %, write "
+            f'"{number:g} %", with the quotes'
         )
     return number

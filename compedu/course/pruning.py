@@ -149,8 +149,8 @@ def pruned_file(path: str) -> str:
         right, kept = (evaluate(network, fresh, "test").correct for network in (dense, small))
     except CompressionError as misfit:
         raise AssertionError(
-            f"{path} holds another network, {getattr(small, 'spec', type(small).__name__)}; wanted is lenet5 for glyphs, "
-            f"made smaller: {misfit}"
+            f"{path} holds another network, {getattr(small, 'spec', type(small).__name__)}; wanted is lenet5 for "
+            f"glyphs, made smaller: {misfit}"
         ) from misfit
     lost = 100 * (right - kept) / len(fresh.y_test)
     assert lost <= 1, (
