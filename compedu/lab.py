@@ -135,7 +135,7 @@ def summary(folder, copies) -> str:
         if copy.state == "kept":
             lines.append(f"  {copy.name}: you changed it, so it stays as it is")
             if copy.beside:
-                lines.append(f"    an older copy may not run with this version; the new one is beside it: {copy.beside}")
+                lines.append(f"    an older copy may not run with this version; the new one beside it: {copy.beside}")
     return "\n".join(lines)
 
 
