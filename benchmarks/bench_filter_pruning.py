@@ -23,15 +23,15 @@ from compedu.training import Recipe, fit
 OURS, THEIRS = "ours", "torch-pruning"
 Gone = dict[str, set[int]]  # layer at which torch-pruning began -> channels taken out
 CRITERIA = {
-    "its default, p=1": torch_pruning.importance.GroupMagnitudeImportance(p=1),
+    "group, p=1": torch_pruning.importance.GroupMagnitudeImportance(p=1),
     "first layer's filters": torch_pruning.importance.GroupMagnitudeImportance(
         p=1, group_reduction="first", normalizer=None, target_types=[nn.Conv2d, nn.Linear]
     ),
 }
-PAIRS = (("l1", "its default, p=1"), ("l1", "first layer's filters"), ("group", "its default, p=1"))  # ours, theirs
+PAIRS = (("l1", "group, p=1"), ("l1", "first layer's filters"), ("group", "group, p=1"))  # ours, theirs
 SAID = """
 `FilterPruning(sparsity=...)` against torch-pruning {version} alone: `BasePruner`, uniform `pruning_ratio`, the output
-layer ignored, and either of two criteria. *Its default, p=1*, is `GroupMagnitudeImportance(p=1)`: the mean L1 norm over
+layer ignored, and either of two criteria. *Group, p=1*, is `GroupMagnitudeImportance(p=1)`: the mean L1 norm over
 all layers of a group, those that read the channels and batch norms included; our `group` is the same but for depthwise
 filters, which it counts too. *First layer's filters* is the L1 norm of the filters that make the channels in the
 group's first layer. Our `l1` is the mean over all layers that make the channels: the same choice where no sum couples
@@ -52,6 +52,8 @@ the channels taken out by ours that torch-pruning takes out too. A "?" marks rat
 epoch(s), peak learning rate {lr:g}, the same recipe and the same order of images for both sides, once for each seed of
 that order. Differences are ours minus torch-pruning's on the same images, in points, with the paired 95 % interval; one
 that holds 0 tells nothing. The interval is about the images; what the order of training images does, the seeds show.
+*Pruned* is before any training, with batch-norm statistics that fit neither network any more: what counts is the
+accuracy after fine-tuning.
 """
 SPEED_HEAD = (
     "network", "ratio", "criterion of ours", "criterion of torch-pruning", "gone alike", "MACs", "parameters",
