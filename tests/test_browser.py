@@ -7,6 +7,7 @@ import pytest
 from lab_page import PATIENCE_MS, LabPage, lab_server, notebook
 
 from compedu.explorers.pictures import pictures_of
+from compedu.explorers.screen import TABS
 from compedu.methods import METHODS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -201,6 +202,41 @@ def test_controls_and_figure_have_names_for_screen_readers(lab):
     assert figure.get_attribute("role") == "img"
     said = figure.get_attribute("aria-label")
     assert re.search(r"MagnitudePruning\(.*Accuracy: .* %.*Size: .*B;.*Picture: fc1: .* weights left", said)
+
+
+@pytest.mark.parametrize("width", [1440, 1100])
+def test_nothing_in_the_top_line_covers_anything_else(lab, width):
+    shown = explorer(lab, "MagnitudePruning")
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    try:
+        lab.python(
+            "from dataclasses import replace\n"
+            "e = opened['MagnitudePruning']; e.settle(300); view = e.view\n"
+            "view.state, view.report = 'MEASURING', replace(view.report, total=40_000)\n"
+            "view.method = ce.MagnitudePruning(sparsity=0.62, budget='sensitivity', calibration_images=1024)\n"
+            "e._show('knobs')"
+        )
+        shown.get_by_text("MEASURING 200 of 40000").wait_for()
+        boxes = shown.evaluate(
+            """root => [root, ...root.querySelectorAll('.compedu-top :is(input, button, .compedu-badge)')]
+                .map(element => element.getBoundingClientRect().toJSON())"""
+        )
+    finally:
+        lab.page.set_viewport_size({"width": 1400, "height": 1000})
+        lab.python("e.set(sparsity=0.8, budget='uniform', calibration_images=16).settle(300)")
+    whole, *parts = boxes
+    assert len(parts) == 4 and parts[0]["width"] > 280
+    for i, one in enumerate(parts):
+        assert one["left"] >= whole["left"] and one["right"] <= whole["right"]
+        for other in parts[i + 1 :]:
+            beside = one["right"] <= other["left"] or other["right"] <= one["left"]
+            assert beside or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
+
+
+def test_tabs_say_what_is_in_them(lab):
+    tabs = explorer(lab, "MagnitudePruning").get_by_role("tab")
+    assert tabs.count() == len(TABS)
+    assert [tab.get_attribute("title") for tab in tabs.all()] == list(TABS.values())
 
 
 @pytest.mark.parametrize("width", [1400, 1280])

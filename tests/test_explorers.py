@@ -17,7 +17,9 @@ from torch import nn
 
 import compedu as ce
 from compedu.course import LabBook
-from compedu.explorers import Explorer, explore, session
+from compedu.errors import Cancelled
+from compedu.explorers import Explorer, curves, explore, matrices, noise_dots, session
+from compedu.explorers.badge import badge
 from compedu.explorers.colours import ROLES
 from compedu.explorers.controls import as_text, controls_of
 from compedu.explorers.figure import layout, moving, traces
@@ -25,10 +27,11 @@ from compedu.explorers.gauges import captions
 from compedu.explorers.pictures import (
     confusions, pictures_of, product_times, pruned_filters, quantized_inputs, rebuilt_filters, temperature,
 )  # fmt: skip
-from compedu.explorers.pictures.picture import layer_names
+from compedu.explorers.pictures.picture import labels, layer_names
 from compedu.explorers.places import KNOBS
 from compedu.explorers.predict import asked_methods, checked
 from compedu.explorers.runner import Runner
+from compedu.explorers.tables import html_table
 from compedu.explorers.tradeoff import reports_shown
 from compedu.explorers.words import bytes_text, points_text, times_text
 from compedu.forms import kernel_of
@@ -38,6 +41,7 @@ from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.methods.layer_method import LayerMethod
 from compedu.metrics import Latency
 from compedu.sweeps import method_of
+from compedu.training import Step
 
 QUICK = {"epochs": 1, "calibration_images": 16}
 
@@ -330,6 +334,54 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
     assert not (np.isfinite(bright) & np.isfinite(faint)).any()
 
 
+def test_what_is_left_of_each_layer_stands_in_numbers_above_its_bar(made):
+    explorer = made(ce.FilterPruning(sparsity=0.6))
+    measured(explorer)
+    for cls, place in ((ce.FilterPruning, 0), (ce.MagnitudePruning, 2)):
+        (picture, *_), view = pictures_of(cls), explorer.view
+        shares = [row[3].removesuffix(" %") for row in picture.table(view)[1]]
+        assert picture.below(view, "conv1")[place]["text"] == [f"{float(share):.0f}" for share in shares]
+    assert labels([1.0] * 10, most=9)["text"] == [""] * 10
+
+
+def sizes_of(node) -> list:
+    """All sizes of letters in a figure."""
+    if isinstance(node, dict):
+        fonts = [value["size"] for key, value in node.items() if key.endswith("font") and "size" in value]
+        return fonts + [size for value in node.values() for size in sizes_of(value)]
+    return [size for value in node for size in sizes_of(value)] if isinstance(node, (list, tuple)) else []
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_no_letter_of_a_figure_is_smaller_than_12_pixels(made, cls):
+    view = made(cls).view
+    for picture in pictures_of(cls):
+        found = sizes_of([layout(view, picture), *traces(view, picture, layer_names(view)[0])])
+        assert found and min(found) >= 12
+
+
+def test_a_table_keeps_figure_and_unit_together_and_long_lists_short(made):
+    explorer = made(ce.FilterPruning(sparsity=0.6))
+    measured(explorer)
+    removed = {row[0]: row[-1] for row in pictures_of(ce.FilterPruning)[0].table(explorer.view)[1]}
+    numbers, more = removed["fc1"].split(" and ")
+    assert more == f"{len(pruned_filters.gone(explorer.view, 'fc1')) - 10} more" and numbers.count(",") == 9
+    assert "40.0&nbsp;%" in html_table(("share",), [("40.0 %",)], "")
+
+
+def test_figures_that_stand_alone_show_no_buttons(monkeypatch):
+    shown = []
+    monkeypatch.setattr("plotly.io.show", lambda figure, **options: shown.append(options["config"]))
+    figures = [
+        curves([0, 1], {"a": [1, 2]}, "x", "y"), matrices(a=torch.eye(2)),
+        noise_dots(torch.ones(9) > 0, (3,), repeats=2),
+    ]  # fmt: skip
+    for figure in figures:
+        figure.show()
+        assert min(sizes_of(figure.to_dict())) >= 12
+    assert shown == [{"displayModeBar": False}] * 3
+
+
 def test_the_layout_has_room_on_a_small_screen(made):
     explorer = made(ce.MagnitudePruning)
     shown = layout(explorer.view, pictures_of(ce.MagnitudePruning)[0])
@@ -349,6 +401,58 @@ def test_a_move_is_previewed_from_points_measured_before_then_measured(made):
     assert explorer.settle(60).method == "MagnitudePruning(sparsity=0.52)"
     assert [state for state, _ in states][0] == "PREVIEW" and states[0][1].method == "MagnitudePruning(sparsity=0.5)"
     assert [state for state, _ in states][-1] == "FINAL" and "MEASURING" in [state for state, _ in states]
+
+
+def test_a_point_far_along_the_knob_is_not_shown_for_another(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    measured(explorer)
+    previews = []
+    told = explorer._session._changed
+    explorer._session._changed = lambda news: (
+        told(news), previews.append((badge(explorer.view)[0], captions(explorer.view)[0], explorer.view.report))
+    )  # fmt: skip
+    explorer.set(sparsity=0.9).settle(60)
+    assert previews[0] == ("NOT MEASURED", ("…", "not measured yet"), None)
+    previews.clear()
+    explorer.set(sparsity=0.89).settle(60)
+    assert previews[0][0] == "PREVIEW, nearby" and "nearest point" in previews[0][1][1]
+    previews.clear()
+    explorer.set(sparsity=0.89, budget="global").settle(60)  # as near along the slider, but another curve
+    assert previews[0][2] is None
+
+
+def test_before_a_run_badge_and_caption_say_that_the_picture_is_the_dense_network(made):
+    explorer = made(ce.GradualPruning(sparsity=0.9, epochs=1))
+    view, picture = explorer.view, explorer._screen.picture
+    assert badge(view)[0] == "NOT RUN" and ">NOT RUN<" in explorer._screen.state.value
+    for shown in pictures_of(ce.GradualPruning) + pictures_of(ce.FilterPruning) + pictures_of(ce.CReLU):
+        assert shown.say(view, "conv1") == "conv1 of the dense network, none compressed yet"
+    stored = replace(view.baseline, method=repr(view.method))
+    assert badge(replace(view, report=stored))[0] == "STORED, not run"
+    near = replace(view.baseline, method="GradualPruning(sparsity=0.91, epochs=1)")
+    for state, word in (("PREVIEW", "PREVIEW, nearby"), ("RUNNING", "RUNNING"), ("CANCELLED", "CANCELLED")):
+        seen = replace(view, report=near, state=state)
+        assert badge(seen)[0] == word and captions(seen)[0][0].startswith("≈")
+    measured(explorer)
+    assert "weights left" in picture.say(view, "conv1")
+
+
+def test_a_step_that_ends_after_the_cancel_does_not_say_running_again(made, pair):
+    explorer = made(ce.FineTune(epochs=1))
+    explorer.cancel()
+    stale = iter([False, True])  # cancelled while the step was being looked at
+    with pytest.raises(Cancelled):
+        explorer._session._stepped(Step(1, 2, 0.5, pair[0]), lambda: next(stale))
+    assert explorer.state == "CANCELLED" and explorer.view.curve == []
+
+
+def test_the_knob_of_images_is_in_front_only_where_images_matter(made):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    screen, images = explorer._screen, explorer._controls["calibration_images"].widget
+    assert images in screen._rest.children and images not in screen._front.children
+    explorer.set(budget="sensitivity", calibration_images=16).settle(60)
+    assert images in screen._front.children and images not in screen._rest.children
+    assert len(screen._front.children) + len(screen._rest.children) == len(explorer._controls)
 
 
 def test_an_illegal_value_is_shown_and_the_next_move_goes_on(made):
@@ -431,7 +535,7 @@ def test_pins_reset_and_csv(made):
     assert [report.method[-4:-1] for report in explorer.pins] == ["0.6", "0.7", "0.9"]
     lines = explorer.csv.splitlines()
     assert lines[0].startswith("method,model,data,split,correct") and len(lines) == 5
-    assert explorer.looks == 4 and "looks: 4" in explorer._screen.state.value
+    assert explorer.looks == 4 and "looks: 4" in explorer._screen.about.value
     assert explorer.reset().settle(60).method == "MagnitudePruning(sparsity=0.5)" and explorer.pins == ()
 
 
@@ -574,6 +678,7 @@ def test_the_page_moves_without_a_kernel_and_without_an_address(made, monkeypatc
     assert len(steps) == len(frames) >= 9 and steps[shape["sliders"][0]["active"]]["label"] == "0.5"
     texts = {frame["data"][0]["text"][0] for frame in frames}
     assert len(texts) > 3 and repr(explorer.method) in page
+    assert not any("≈" in text for text in texts), "each stop of the slider shows its own point"
 
 
 def test_a_stored_page_holds_the_sweep_that_is_shipped():
@@ -664,7 +769,7 @@ def test_every_picture_of_a_method_can_be_chosen_and_follows_the_knobs(made, cls
         assert figure.widget in explorer._screen.right.children and picture.name == name
         shown = traces(explorer.view, picture, explorer._screen.layer.value)
         assert [trace.type for trace in figure.widget.data] == [trace["type"] for trace in shown]
-        said = picture.say(explorer.view, explorer._screen.layer.value)
+        said = picture.caption(explorer.view, explorer._screen.layer.value)
         assert figure.widget.data[len(moving(explorer.view))].text == (said,)
         assert len(said) <= 54, "the caption reaches into the curve beside it"
         assert all(len(text) <= 58 for text in picture.headings)

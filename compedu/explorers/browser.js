@@ -11,6 +11,13 @@ function name_controls(root) {
   }
 }
 
+function explain_tabs(root, tips) {
+  for (const tab of root.querySelectorAll(".lm-TabBar-tab")) {
+    const name = tab.querySelector(".lm-TabBar-tabLabel")?.textContent.replace(/ \(.*/, ""); // "Newly wrong (12)"
+    if (tips[name]) tab.title = tips[name];
+  }
+}
+
 function name_figure(root, said) {
   for (const figure of root.querySelectorAll(".js-plotly-plot")) {
     figure.setAttribute("role", "img");
@@ -54,6 +61,7 @@ function render({ model, el }) {
   const look = () => {
     asked = false;
     name_controls(root);
+    explain_tabs(root, model.get("tips"));
     name_figure(root, model.get("said"));
     const figure = root.querySelector(".js-plotly-plot .main-svg")?.closest(".js-plotly-plot");
     if (figure && figure !== drawn) {

@@ -11,15 +11,16 @@ class Browser(anywidget.AnyWidget):
     """Two buttons, Copy and CSV; beside that it names controls and figure for screen readers.
 
     `code` is what Copy copies, `said` the sentence that stands for the figure. `drawn` is called when a page has drawn
-    the figure for the first time, `csv` gives name and content of the file.
+    the figure for the first time, `csv` gives name and content of the file, `tips` explains the tabs by their names.
     """
 
     _esm = Path(__file__).with_name("browser.js")
     code = traitlets.Unicode().tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
+    tips = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, drawn: Callable[[], None], csv: Callable[[], tuple[str, str]]):
-        super().__init__()
+    def __init__(self, drawn: Callable[[], None], csv: Callable[[], tuple[str, str]], tips: dict[str, str]):
+        super().__init__(tips=tips)
         self._drawn, self._csv = drawn, csv
         self.on_msg(self._asked)
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from compedu.explorers.colours import DENSE, LIVE, TEXT
-from compedu.explorers.style import TOOLS
+from compedu.explorers.colours import DENSE, LIVE
+from compedu.explorers.standalone import StandaloneFigure, styled
 from compedu.explorers.tradeoff import size_axis
 from compedu.explorers.words import bytes_text
 from compedu.metrics import Report
@@ -26,7 +26,7 @@ def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Re
     `controls` are small dense networks trained from scratch, as a grey line: whatever lies below it could be had
     without compression.
     """
-    figure = go.Figure()
+    figure = StandaloneFigure()
     line = sorted(controls, key=lambda report: report.file_bytes)
     figure.add_scatter(
         x=[report.file_bytes for report in line], y=[100 * report.accuracy for report in line], mode="lines+markers",
@@ -46,12 +46,11 @@ def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Re
     axis = size_axis(shown)
     low, high = axis["range"]
     figure.update_layout(
-        width=820, height=420, margin={"l": 60, "r": 20, "t": 10, "b": 50}, showlegend=False,
+        showlegend=False,
         xaxis=axis | {"title": "size of the file", "range": [low - 0.1, high + 0.15]},
         yaxis={"title": "accuracy, %", "range": [max(0.0, 100 * min(report.accuracy for report in shown) - 8), 104]},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT}, modebar={"remove": TOOLS},
     )  # fmt: skip
-    return figure
+    return styled(figure, width=820, height=420, b=50)
 
 
 def _point(report: Report, colour: str, symbol: str, place: str) -> dict:

@@ -10,7 +10,9 @@ from compedu.explorers import gauges, tradeoff
 from compedu.explorers.colours import BLACK, GREY, TEXT
 from compedu.explorers.drawing import Drawing
 from compedu.explorers.pictures import Picture
-from compedu.explorers.places import BESIDE, CURVE, GAUGES, HEIGHT, LEFT, LOWER, RIGHT, UPPER, WIDTH, across, down
+from compedu.explorers.places import (
+    BESIDE, CURVE, GAUGES, HEIGHT, LEFT, LOWER, RIGHT, TEXT_SIZE, UPPER, WIDTH, across, down,
+)  # fmt: skip
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text
 
@@ -32,7 +34,7 @@ def drawn(view: View, picture: Picture, layer: str) -> list[dict]:
     """Return the traces of the picture, with its caption; they follow the network."""
     caption = {
         "type": "scatter", "mode": "text", "xaxis": "x9", "yaxis": "y9", "x": [0], "y": [0], "hoverinfo": "skip",
-        "text": [picture.say(view, layer)], "textposition": "middle right", "textfont": {"size": 12},
+        "text": [picture.caption(view, layer)], "textposition": "middle right", "textfont": {"size": TEXT_SIZE},
         "showlegend": False, "cliponaxis": False,
     }  # fmt: skip
     return [caption, *picture.traces(view, layer)]
@@ -47,21 +49,25 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
     } | legend_axes(RIGHT[0] - 46)
     for name, settings in picture.axes.items():
         axes[name] = axes[name] | (settings(view) if callable(settings) else settings)
-    heads = [
-        heading(0, UPPER[0] - 18, picture.headings[0], 11), heading(0, LOWER[0] - 18, picture.headings[1], 11),
-        heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE, 12),
-    ]  # fmt: skip
+    above, below = UPPER[0] - 18, round(HEIGHT * (1 - axes["yaxis7"]["domain"][1])) - 22
+    heads = [*_headings(above, picture.headings[0]), *_headings(below, picture.headings[1])]
     return base(WIDTH, HEIGHT) | axes | {
-        "annotations": [head for head in heads if head["text"]],
+        "annotations": [*heads, heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE)],
         "shapes": [one_line(), *([BLACK_GROUND] if picture.black else [])], "images": picture.images(view),
     }  # fmt: skip
+
+
+def _headings(top: float, text: str) -> list[dict[str, Any]]:
+    """Return a heading in one piece, or in two, "left | right", where a second plot stands beside the first."""
+    return [heading(x, top, part) for x, part in zip((0, BESIDE[0] - 4), text.split(" | ")) if part]
 
 
 def base(width: int, height: int) -> dict[str, Any]:
     """Return what all layouts share: no margins, so that places are pixels, and no colour of their own."""
     return {
         "template": go.layout.Template(), "width": width, "height": height,
-        "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0}, "font": {"size": 11, "color": TEXT, "family": FONT},
+        "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
+        "font": {"size": TEXT_SIZE, "color": TEXT, "family": FONT},
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "barmode": "overlay", "showlegend": False,
         "bargap": 0.1, "hovermode": "closest", "dragmode": False, "uirevision": "keep",
     }  # fmt: skip
@@ -91,7 +97,7 @@ def legend_axes(left: float) -> dict[str, Any]:
     """Return the axes of the legend below the trade-off curve; it is text: plotly's own would push the plot aside."""
     return {
         "xaxis10": axis("y10", across(left, WIDTH), range=[0, 1], visible=False),
-        "yaxis10": axis("x10", down(CURVE[1] + 20, HEIGHT), range=[0, 1], visible=False),
+        "yaxis10": axis("x10", down(CURVE[1] + 26, HEIGHT), range=[0, 1], visible=False),
     }
 
 
@@ -122,15 +128,15 @@ def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
     return {
         "domain": domain, "anchor": anchor, "showgrid": False, "zeroline": False, "linecolor": LINES, "showline": True,
         "ticks": "outside", "ticklen": 3, "tickcolor": LINES, "title": {"text": ""},
-        "tickfont": {"size": 10}, "fixedrange": True, "automargin": False,
+        "fixedrange": True, "automargin": False,
     } | settings  # fmt: skip
 
 
-def heading(x: float, top: float, text: str, size: int) -> dict[str, Any]:
+def heading(x: float, top: float, text: str) -> dict[str, Any]:
     """Return a line of text whose upper left corner is at that pixel."""
     return {
         "x": x / WIDTH, "y": 1 - top / HEIGHT, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top",
-        "showarrow": False, "text": text, "font": {"size": size}, "align": "left",
+        "showarrow": False, "text": text, "align": "left",
     }  # fmt: skip
 
 

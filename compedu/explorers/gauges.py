@@ -3,6 +3,7 @@
 import math
 
 from compedu.explorers.colours import DENSE, GREY, LIVE, PALE, PREVIEW, ROLES
+from compedu.explorers.places import TEXT_SIZE
 from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
 
@@ -19,12 +20,12 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
     """Return the lines below each gauge's name: the figure first, then what is to be known about it."""
     report = view.report
     if report is None:
-        return (("…",),) * 3
+        return (("…", "not measured yet"),) * 3
     if view.nearby:  # another point's counts and interval would pass for this one's
         accuracy, size = accuracy_lines(report)[0], size_lines(report, view.baseline)[0]
         return (
-            (f"≈ {accuracy}", "of the nearest stored point"),
-            (f"≈ {size}", "of the nearest stored point"),
+            (f"≈ {accuracy}", "of the nearest point measured"),
+            (f"≈ {size}", "of the nearest point measured"),
             speed_lines(report, False),
         )
     return accuracy_lines(report), size_lines(report, view.baseline), speed_lines(report, view.measured)
@@ -32,9 +33,11 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
 
 def _captions(view: View) -> list[dict]:
     lines = captions(view)
-    large = [f"{_headline(said[0])} <span style='font-size:11px'>{name}</span>" for name, said in zip(NAMES, lines)]
+    large = [
+        f"{_headline(said[0])} <span style='font-size:{TEXT_SIZE}px'>{name}</span>" for name, said in zip(NAMES, lines)
+    ]
     small = ["<br>".join(said[1:]) for said in lines]
-    return [_text(large, 52, 19), _text(small, 28, 11)]
+    return [_text(large, 54, 19), _text(small, 31, TEXT_SIZE)]
 
 
 def _headline(said: str) -> str:

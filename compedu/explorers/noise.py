@@ -8,8 +8,9 @@ from torch import Tensor
 
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.colours import GREY, LIVE
+from compedu.explorers.standalone import StandaloneFigure, styled
 from compedu.explorers.strip import image_bytes
-from compedu.explorers.style import STYLE, TOOLS
+from compedu.explorers.style import STYLE
 from compedu.explorers.tables import criteria_table
 from compedu.metrics import Report
 
@@ -51,7 +52,7 @@ def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: 
     `right` tells for each image whether the answer is right, boolean of shape (N,).
     """
     generator = torch.Generator().manual_seed(seed)
-    figure = go.Figure()
+    figure = StandaloneFigure()
     for row, size in enumerate(sizes):
         draws = torch.randint(len(right), (repeats, size), generator=generator)
         accuracy = 100 * right.float()[draws].mean(1)
@@ -63,11 +64,10 @@ def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: 
         )  # fmt: skip
     figure.add_vline(x=100 * right.float().mean().item(), line={"color": GREY, "dash": "dot"})
     figure.update_layout(
-        width=640, height=80 + 60 * len(sizes), margin={"l": 90, "r": 10, "t": 10, "b": 40},
-        xaxis={"title": "accuracy, %"}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": GREY}, modebar={"remove": TOOLS},
+        xaxis={"title": "accuracy, %"},
         yaxis={
             "tickvals": list(range(len(sizes))), "ticktext": [f"{size} images" for size in sizes], "showgrid": False,
+            "zeroline": False,
         },
     )  # fmt: skip
-    return figure
+    return styled(figure, width=640, height=80 + 60 * len(sizes), l=90, r=10, b=40)

@@ -2,16 +2,18 @@
 
 KNOBS = 202  # width of the knobs beside the figure: together they fit into JupyterLab on a screen of 1280 x 800
 WIDTH, HEIGHT = 640, 390
-GAUGES = ((10, 204), (232, 418), (448, 626))  # from, to
+GAUGES = ((10, 204), (232, 410), (448, 626))  # from, to
 LEFT, RIGHT = (40, 300), (362, 632)  # the picture, the trade-off curve
-UPPER, LOWER = (142, 266), (314, 358)  # the picture's places: top and bottom
+UPPER, LOWER = (142, 262), (315, 356)  # the picture's places: top and bottom
+NAMED = (306, 338)  # the lower place where slanted names of layers stand below it
 BESIDE = (212, 300)  # a third one, at the right end of the lower one
-CURVE = (130, 336)
+CURVE = (130, 330)
+TEXT_SIZE = 12  # pixels: the smallest letters of any figure
 
 
-def title(text: str) -> dict:
-    """Return the title of an axis."""
-    return {"text": text, "standoff": 0, "font": {"size": 11}}
+def title(text: str, standoff: int = 0) -> dict:
+    """Return the title of an axis, `standoff` pixels away from it."""
+    return {"text": text, "standoff": standoff, "font": {"size": TEXT_SIZE}}
 
 
 def across(left: float, right: float) -> list[float]:

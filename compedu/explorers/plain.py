@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from compedu.explorers.colours import BLUE, GREEN, ORANGE, PURPLE, SIGNED, SKY, TEXT, VERMILLION
-from compedu.explorers.style import TOOLS
+from compedu.explorers.colours import BLUE, GREEN, ORANGE, PURPLE, SIGNED, SKY, VERMILLION
+from compedu.explorers.standalone import StandaloneFigure, styled
 
 CURVES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # colour is never the only difference
@@ -16,8 +16,9 @@ MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # colour
 def matrices(**named: Tensor) -> go.Figure:
     """Return a figure of matrices (rows, columns) side by side under their names; zeros are left empty."""
     figure = make_subplots(
-        1, len(named), subplot_titles=[name.replace("_", " ") for name in named], horizontal_spacing=0.04
-    )
+        1, len(named), subplot_titles=[name.replace("_", " ") for name in named], horizontal_spacing=0.04,
+        figure=StandaloneFigure(),
+    )  # fmt: skip
     limit = max(float(matrix.abs().max()) for matrix in named.values()) or 1.0
     for column, (name, matrix) in enumerate(named.items(), start=1):
         shown = [[None if value == 0 else value for value in row] for row in matrix.tolist()]
@@ -30,14 +31,15 @@ def matrices(**named: Tensor) -> go.Figure:
     side = 42 * max(matrix.shape[0] for matrix in named.values())
     figure.update_xaxes(visible=False, constrain="domain")
     figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain")
-    return _styled(figure, width=30 + sum(20 + 42 * matrix.shape[1] for matrix in named.values()), height=60 + side)
+    width = 30 + sum(20 + 42 * matrix.shape[1] for matrix in named.values())
+    return styled(figure, width, height=60 + side, r=10, t=40, b=45)
 
 
 def curves(
     x: Sequence[float], named: Mapping[str, Sequence[float]], x_title: str, y_title: str, log: bool = False
 ) -> go.Figure:
     """Return a figure of curves over `x`, each with its own name, colour and mark; `log` makes heights logarithmic."""
-    figure = go.Figure()
+    figure = StandaloneFigure()
     for index, (name, y) in enumerate(named.items()):
         figure.add_scatter(
             x=list(x), y=list(y), name=name, mode="lines+markers",
@@ -45,18 +47,5 @@ def curves(
             marker={"symbol": MARKERS[index % len(MARKERS)], "size": 8},
             hovertemplate=name + " at %{x:g}: %{y:.3g}<extra></extra>",
         )  # fmt: skip
-    grid = {"gridcolor": "rgba(140,140,140,.25)", "zerolinecolor": "rgba(140,140,140,.5)"}
-    figure.update_layout(
-        xaxis={"title": x_title, **grid},
-        yaxis={"title": y_title, "type": "log" if log else "linear", **grid},
-        legend={"font": {"size": 12}},
-    )
-    return _styled(figure, width=640, height=340)
-
-
-def _styled(figure: go.Figure, width: int, height: int) -> go.Figure:
-    """Give a figure the looks that stand on a light page and on a dark one."""
-    return figure.update_layout(
-        width=width, height=height, margin={"l": 60, "r": 10, "t": 40, "b": 45}, paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT}, modebar={"remove": TOOLS},
-    )  # fmt: skip
+    figure.update_layout(xaxis_title=x_title, yaxis={"title": y_title, "type": "log" if log else "linear"})
+    return styled(figure, width=640, height=340, r=10, t=40, b=45)

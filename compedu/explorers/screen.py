@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ipywidgets as widgets
 
+from compedu.explorers.badge import about_html, badge_html
 from compedu.explorers.browser import Browser
 from compedu.explorers.controls import Control
 from compedu.explorers.figure import LiveFigure
@@ -17,14 +18,25 @@ from compedu.explorers.style import STYLE
 from compedu.explorers.tables import criteria_table, html_table, layers_table, points_table
 from compedu.explorers.view import View
 from compedu.explorers.words import sentence
+from compedu.methods import Method
 
 SHOWN_KNOBS = 3
-TABS = ("Newly wrong", "Newly right", "What runs", "Criteria", "Points", "Picture", "In words")
+LETTER = 8  # pixels of a letter in the code line
+DATA_KNOB = "calibration_images"  # it matters only where a method, with its other knobs, looks at images
+TABS = {
+    "Newly wrong": "images that the dense network gets right and this network wrong",
+    "Newly right": "images that the dense network gets wrong and this network right",
+    "What runs": "what each layer became, what it costs, and the kernel that really runs it",
+    "Criteria": "the survey's criteria of this network: compression rates, space saving, speed-up",
+    "Points": "the points of the trade-off curve as a table",
+    "Picture": "the picture's numbers for every layer as a table",
+    "In words": "gauges and picture in sentences",
+}
 BUTTONS = {
-    "Run": "train and measure with these knobs",
+    "Run": "train and measure the network with these knobs",
     "Cancel": "stop the training; the network is untouched",
     "Reset": "back to the knobs at the start, without pins",
-    "Pin": "keep this point in the plot; the fourth replaces the first",
+    "Pin": "keep the measured point in plot and table, to compare others with it; a fourth pin replaces the first",
 }
 
 
@@ -47,29 +59,32 @@ class Screen:
         self.right = widgets.VBox([self.figure.widget], layout=widgets.Layout(flex="0 0 auto"))
         self.layer.observe(lambda change: looked(), "value")
         self.choice.observe(lambda change: (self._replace_figure(view, change["old"]), looked()), "value")
-        self.browser = Browser(lambda: self.figure.refresh(), csv)
+        self.browser = Browser(lambda: self.figure.refresh(), csv, TABS)
         self.code = widgets.Text(
             continuous_update=False,
-            layout=widgets.Layout(flex="1 1 280px", width="280px"),
+            layout=widgets.Layout(width="auto"),
             tooltip="the method as code: change it, or copy it",
         )
-        self._coded, self._quiet = coded, False
+        self._coded, self._quiet, self._wide = coded, False, 280
         self.code.observe(self._typed, "value")
         self.state, self.message = widgets.HTML(layout=widgets.Layout(flex="0 0 auto")), widgets.HTML()
+        self.about = widgets.HTML()
         self.buttons = {name: _button(name, tip, actions[name]) for name, tip in BUTTONS.items()}
         self.progress = widgets.IntProgress(layout=widgets.Layout(width="100%", margin="2px 0"))
         self.panes = {name: widgets.HTML() for name in TABS}
-        self.tabs = widgets.Tab(list(self.panes.values()), titles=TABS)
+        self.tabs = widgets.Tab(list(self.panes.values()), titles=tuple(TABS))
         self.tabs.observe(self._tall, "selected_index")
         self.questions, self.remark, self._shown = widgets.VBox(), "", ""
-        self.left = self._left(controls)
+        self.left = self._left(controls, view.method)
         self.widgets = self._assembled()
 
-    def _left(self, controls: Mapping[str, Control]) -> widgets.Widget:
-        knobs = [control.widget for control in controls.values()]
-        rest = widgets.VBox(knobs[SHOWN_KNOBS:], layout=widgets.Layout(display="none"))
+    def _left(self, controls: Mapping[str, Control], method: Method) -> widgets.Widget:
+        self._knobs = {name: control.widget for name, control in controls.items()}
+        self._front = widgets.VBox()
+        self._rest = rest = widgets.VBox(layout=widgets.Layout(display="none"))
+        self._place_knobs(method)
         more = widgets.ToggleButton(
-            description="More", layout=widgets.Layout(width="auto"), tooltip="show all knobs of this method"
+            description="More", layout=widgets.Layout(width="auto"), tooltip="show the other knobs of this method"
         )
         more.observe(lambda change: setattr(rest.layout, "display", None if change["new"] else "none"), "value")
         which = [_labelled("layer in the picture", self.layer)]
@@ -77,10 +92,19 @@ class Screen:
             which.insert(0, _labelled("picture", self.choice))
         self._training = widgets.VBox([widgets.HBox([self.buttons["Run"], self.buttons["Cancel"]]), self.progress])
         row = widgets.HBox([self.buttons["Reset"], self.buttons["Pin"], *([more] if rest.children else [])])
-        children = [*knobs[:SHOWN_KNOBS], self._training, row, rest, *which]
+        children = [self._front, self._training, row, rest, *which, self.about]
         left = widgets.VBox(children, layout=widgets.Layout(width=f"{KNOBS}px", flex=f"0 0 {KNOBS}px"))
         left.add_class("compedu-left")
         return left
+
+    def _place_knobs(self, method: Method) -> None:
+        """Put the first knobs in front and the others below More, as also what does not matter with these values."""
+        idle = {DATA_KNOB} if method.needs == "weights" else set()
+        front = [name for name in list(self._knobs)[:SHOWN_KNOBS] if name not in idle]
+        shown = tuple(self._knobs[name] for name in front)
+        if shown != self._front.children:
+            self._rest.children = [widget for name, widget in self._knobs.items() if name not in front]
+            self._front.children = shown
 
     def _assembled(self) -> list[widgets.Widget]:
         top = widgets.HBox([self.code, self.browser, self.state], layout=widgets.Layout(flex_flow="row wrap"))
@@ -107,6 +131,11 @@ class Screen:
         self.layer.value = layer  # once the figure is the new picture's: it is drawn at once
         old.widget.close()
         self.fill(view)
+
+    def _widen(self, code: str) -> None:
+        """Give the code line room for `code`; it never narrows, so that a moving slider does not move the line."""
+        self._wide = max(self._wide, LETTER * len(code) + 24)
+        self.code.layout.flex = f"1 1 {self._wide}px"
 
     def _typed(self, change: dict) -> None:
         if not self._quiet:
@@ -154,15 +183,18 @@ class Screen:
     def _state(self, view: View, looks: int) -> None:
         """Bring code line, badge, message and buttons up to the view."""
         self._quiet = True
-        self.browser.code = repr(view.method)
+        self.browser.code = code = repr(view.method)
         if view.state != "ERROR":  # what was typed wrong can be mended where it stands
-            self.code.value = repr(view.method)
+            self.code.value = code
+        self._widen(code)
         self._quiet = False
         for widget in (self.right, self.tabs):  # what is not of now is pale
             widget.remove_class(f"compedu-{self._shown}")
             widget.add_class(f"compedu-{view.state}")
         self._shown = view.state
-        self.state.value, self.message.value = state_html(view, looks), message_html(view, self.remark)
+        self.state.value, self.message.value = badge_html(view), message_html(view, self.remark)
+        self.about.value = about_html(view, looks)
+        self._place_knobs(view.method)
         self._training.layout.display = None if view.method.needs == "training" else "none"
         running = view.state == "RUNNING"
         self.buttons["Run"].disabled, self.buttons["Cancel"].disabled = running, not running
@@ -183,7 +215,8 @@ class Screen:
         panes["In words"].value = f"<p>{html.escape(said)}</p><p>Picture: {html.escape(seen)}</p>"
         self.browser.said = f"{said} Picture: {seen}"
         counts = [f" ({len(flips)})" if flips is not None else "" for flips in (wrong, right)]
-        self.tabs.titles = (TABS[0] + counts[0], TABS[1] + counts[1], *TABS[2:])
+        first, second, *others = TABS
+        self.tabs.titles = (first + counts[0], second + counts[1], *others)
 
 
 def _labelled(text: str, field: widgets.Widget) -> widgets.Widget:
@@ -204,24 +237,6 @@ def in_words(view: View) -> str:
         return f"{view.method!r}: nothing is measured yet."
     kind = "" if view.measured else ", a stored point"
     return f"{view.report.method}{kind}. {sentence(view.report, view.baseline, view.measured)}"
-
-
-def state_html(view: View, looks: int) -> str:
-    """Return what is looked at, how far it is measured, and how often the split was looked at."""
-    badge, tip = view.state, ""
-    if view.state == "MEASURING" and view.report is not None:
-        badge = f"MEASURING {view.report.seen} of {view.report.total}"
-    if view.nearby:
-        badge, tip = "PREVIEW, nearby", f"measured before: {view.report.method}"
-    where = (
-        f"{getattr(view.before, 'spec', type(view.before).__name__).split('(')[0]} on {view.data.name}, {view.split}"
-    )
-    looked = "every look at these images is a choice made with them: a final claim needs images that nobody looked at"
-    return (
-        f"<div class='compedu-state'><span>{html.escape(where)}</span>"
-        f"<span class='compedu-badge {view.state}' role='status' title='{html.escape(tip, quote=True)}'>{badge}</span>"
-        f"<span class='compedu-quiet' title='{looked}'>looks: {looks}</span></div>"
-    )
 
 
 def message_html(view: View, remark: str = "") -> str:

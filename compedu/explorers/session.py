@@ -21,6 +21,7 @@ from compedu.sweeps import grid, nearest, stored_points
 from compedu.training import Step, listening
 
 DRAW_EVERY_S = 0.2  # how often a training is shown
+NEARBY = 0.06  # share of a slider within which a point measured before is shown for the one asked for
 WATCHED = 256  # images of the split on which a training is watched
 
 Stale = Callable[[], bool]
@@ -51,10 +52,10 @@ class Session:
         self._changed, self._drawn_at = changed, 0.0
 
     def move(self, method: Method) -> None:
-        """Go to `method`: the nearest known point at once, then the measurement, unless it takes a training."""
+        """Go to `method`: a known point nearby at once, then the measurement, unless it takes a training."""
         with self.lock:
             self.view.method = method
-            self.view.report = nearest((*self.view.points, *self.seen.values()), method)
+            self.view.report = nearest((*self.view.points, *self.seen.values()), method, NEARBY)
             self.become("PREVIEW", "knobs")
         if method.needs == "training":
             self.runner.cancel()
@@ -184,6 +185,8 @@ class Session:
         drawn = step.done == step.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S
         reached = glance(step.model, *self._watched, self.view.data) if drawn else 0.0
         with self.lock:
+            if stale():  # cancelled meanwhile: what is on the screen says so
+                raise Cancelled
             self.view.curve.append(step.loss)
             self.steps = (step.done, step.steps)
             if drawn:

@@ -54,7 +54,8 @@ def _is_own(view: View, report: Report) -> bool:
 
 def _traces(view: View, report: Report) -> list[dict]:
     state = "FINAL" if _is_own(view, report) else "PREVIEW"
-    seen = replace(view, state=state, report=report, pins=[], kept={})
+    method = method_of(report.method, (type(view.method),))  # of its own setting the report is no nearby one
+    seen = replace(view, method=method, state=state, report=report, pins=[], kept={})
     return gauges.traces(seen) + tradeoff.traces(seen)
 
 
@@ -95,7 +96,7 @@ def _layout(view: View) -> dict[str, Any]:
     return base(WIDTH, HEIGHT) | gauge_axes(view) | legend_axes(40) | {
         "xaxis5": axis("y5", across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
         "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
-        "shapes": [one_line()], "annotations": [heading(8, 108, tradeoff.TITLE, 12)],
+        "shapes": [one_line()], "annotations": [heading(8, 108, tradeoff.TITLE)],
     }
 
 

@@ -14,8 +14,13 @@ WAIT = "<p class='compedu-quiet'>the table appears when all is measured</p>"
 def html_table(head: Iterable[str], rows: Iterable[Iterable], caption: str) -> str:
     """Return an HTML table with a caption and column heads."""
     top = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
     return f"<table class='compedu-table'><caption>{html.escape(caption)}</caption><tr>{top}</tr>{body}</table>"
+
+
+def _cell(value: object) -> str:
+    """Return a cell of a table; a figure and its unit stay on one line."""
+    return f"<td>{html.escape(str(value)).replace(' %', '&nbsp;%')}</td>"
 
 
 def layers_table(report: Report | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from compedu.explorers.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.main_knob import main_knob, others
+from compedu.explorers.places import TEXT_SIZE
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
@@ -57,7 +58,7 @@ def _legend(view: View) -> dict:
     )
     return {
         "type": "scatter", "mode": "text", "xaxis": "x10", "yaxis": "y10", "x": [0], "y": [1], "text": [text],
-        "textposition": "bottom right", "textfont": {"size": 11}, "hoverinfo": "skip", "cliponaxis": False,
+        "textposition": "bottom right", "textfont": {"size": TEXT_SIZE}, "hoverinfo": "skip", "cliponaxis": False,
     }  # fmt: skip
 
 

@@ -5,20 +5,21 @@ import plotly.graph_objects as go
 from compedu.claims.experiments import Judged, Judgement
 from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, UNDECIDED
 from compedu.explorers.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
-from compedu.explorers.style import TOOLS
+from compedu.explorers.standalone import StandaloneFigure, styled
 
 COLOURS = {CONFIRMED: BLUE, REFUTED: ORANGE, UNDECIDED: GREY, PROXY: PURPLE}
 SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
 ROW = 44  # pixels
-GRID = "rgba(140, 140, 140, 0.25)"
+KEY = "◆ decides   □ control   ○ finding   ━ interval, in the colour of its verdict   ┃ margin   ┊ no effect"
+WORDS = 150  # pixels at the right, for the verdicts
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
 
 
 def forest(judgement: Judgement) -> go.Figure:
-    """Return the forest plot of a judgement: a row for each part, its margin as a bar across, its verdict above it.
+    """Return the forest plot of a judgement: a row for each part, its margin as a bar across, its verdict at the right.
 
     Open marks are controls and findings, which decide nothing by themselves; the dotted line is no effect. Ratios stand
-    on a logarithmic axis. Raises `ValueError` for parts of different units, which share no axis.
+    on a logarithmic axis. A key is above. Raises `ValueError` for parts of different units, which share no axis.
     """
     rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgement.parts}
     if len(rules) > 1:
@@ -26,7 +27,7 @@ def forest(judgement: Judgement) -> go.Figure:
         raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
     (unit, ratio), = rules
     scale = {"type": "log", "tickvals": TIMES} if ratio else {}
-    figure, rows = go.Figure(), list(reversed(judgement.parts))
+    figure, rows = StandaloneFigure(), list(reversed(judgement.parts))
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
     figure.add_scatter(
@@ -36,20 +37,33 @@ def forest(judgement: Judgement) -> go.Figure:
     )  # fmt: skip
     figure.add_vline(x=rows[0].part.rule.nothing, line={"color": TEXT, "dash": "dot", "width": 1})
     figure.update_layout(
-        width=820, height=70 + ROW * len(rows), margin={"l": 10, "r": 20, "t": 10, "b": 46}, showlegend=False,
-        xaxis={"title": unit, "zeroline": False, "gridcolor": GRID} | scale,
+        showlegend=False, annotations=[_key(), *(_verdict(row, one) for row, one in enumerate(rows))],
+        xaxis={"title": f"{unit}: further right is more as the claim says", "zeroline": False} | scale,
         yaxis={"tickvals": list(range(len(rows))), "ticktext": [one.part.name for one in rows], "automargin": True,
                "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"color": TEXT}, modebar={"remove": TOOLS},
     )  # fmt: skip
-    return figure
+    return styled(figure, width=820, height=94 + ROW * len(rows), l=10, r=WORDS, t=34)
+
+
+def _key() -> dict:
+    """Return the line above the plot that says what the marks are."""
+    return {
+        "text": KEY, "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
+        "xshift": WORDS - 8, "yshift": 6, "showarrow": False,
+    }  # fmt: skip
+
+
+def _verdict(row: int, one: Judged) -> dict:
+    """Return the verdict of a part, at the right of its row, where no line runs through it."""
+    return {
+        "text": one.came_out, "xref": "paper", "x": 1, "y": row, "xanchor": "left", "xshift": 8, "showarrow": False,
+    }  # fmt: skip
 
 
 def _effect(row: int, one: Judged) -> dict:
     effect, colour, symbol = one.effect, COLOURS[one.verdict], SYMBOLS[one.part.role]
     return {
-        "x": [effect.mean], "y": [row], "mode": "markers+text", "text": [one.came_out], "textposition": "top center",
-        "textfont": {"size": 11}, "cliponaxis": False,
+        "x": [effect.mean], "y": [row], "mode": "markers", "text": [one.came_out], "cliponaxis": False,
         "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
         "error_x": {"type": "data", "symmetric": False, "array": [effect.high - effect.mean],
                     "arrayminus": [effect.mean - effect.low], "color": colour, "thickness": 2},

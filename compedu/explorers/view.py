@@ -47,8 +47,8 @@ class View:
 
     @property
     def nearby(self) -> bool:
-        """Whether the shown report is that of another setting: the nearest one that is stored."""
-        return self.state == "PREVIEW" and self.report is not None and self.report.method != repr(self.method)
+        """Whether the shown report is that of another setting: the nearest one that was measured before."""
+        return self.report is not None and self.report.method != repr(self.method)
 
     def layer_pair(self, name: str) -> tuple[nn.Module, nn.Module | None]:
         """Return the layer `name` of the dense and of the compressed network (None where it is gone)."""

@@ -51,16 +51,16 @@ def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
     return cls(**values)
 
 
-def nearest(reports: Iterable[Report], method: Method) -> Report | None:
+def nearest(reports: Iterable[Report], method: Method, within: float = math.inf) -> Report | None:
     """Return of `reports` the one whose method is nearest to `method`: a preview; None where none has the same steps.
 
     Each knob counts with the difference of its values as a share of the range worth showing, or with 1 where values
-    that are no numbers differ.
+    that are no numbers differ. Only reports nearer than `within` count.
     """
     reports, text = list(reports), repr(method)
     if (exact := next((report for report in reports if report.method == text), None)) is not None:
         return exact
-    wanted, best = _steps(method), (math.inf, None)
+    wanted, best = _steps(method), (within, None)
     classes = {type(step) for step in wanted}
     for report in reports:
         try:

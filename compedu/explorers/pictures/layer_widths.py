@@ -1,8 +1,11 @@
 """The small dense network: how many filters each layer has, beside the given network; the loss while it is trained."""
 
 from compedu.explorers.pictures import loss, pruned_filters
-from compedu.explorers.pictures.picture import MAIN, Picture, before_and_after, layer_names, log_bars
+from compedu.explorers.pictures.picture import MAIN, SLANTED, Picture, before_and_after, layer_names, log_bars
+from compedu.explorers.places import UPPER
 from compedu.explorers.view import View
+
+WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large place, less what slanted names need
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -31,6 +34,9 @@ def table(view: View):
 PICTURE = Picture(
     "widths", main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
     {
-        "yaxis4": log_bars(lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view))),
+        "xaxis4": SLANTED,
+        "yaxis4": log_bars(
+            lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view)), WITH_NAMES
+        ),
     } | loss.AXES,
 )  # fmt: skip

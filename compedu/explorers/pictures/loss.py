@@ -9,11 +9,11 @@ from compedu.explorers.pictures.picture import BELOW, BESIDE, line
 from compedu.explorers.places import LEFT, across, title
 from compedu.explorers.view import View
 
-HEADING = "loss | accuracy, %, at each step; grey = the run before"
+HEADING = "loss; grey = the run before | accuracy, %"
 AXES = {
     "xaxis7": {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
     "yaxis7": {"rangemode": "tozero", "nticks": 3},
-    "xaxis8": {"visible": True, "rangemode": "tozero", "nticks": 3},
+    "xaxis8": {"visible": True, "title": title("step"), "rangemode": "tozero", "nticks": 3},
     "yaxis8": {"visible": True, "range": [0, 103], "tickvals": [0, 50, 100]},
 }  # fmt: skip
 MOST = 300  # points of a curve: the figure is no wider

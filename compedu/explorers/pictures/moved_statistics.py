@@ -4,7 +4,8 @@ import numpy as np
 
 from compedu.errors import CompressionError
 from compedu.explorers.colours import DENSE, LIVE
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, Table, bars, layer_names, line
+from compedu.explorers.pictures.picture import BELOW, MAIN, SLANTED, Picture, Table, bars, layer_names, line
+from compedu.explorers.places import NAMED, down
 from compedu.explorers.view import View
 from compedu.graph import batch_norm_pairs
 
@@ -71,5 +72,8 @@ def table(view: View) -> Table:
 PICTURE = Picture(
     "statistics", main, below,
     ("deviation of each channel, after against before", "means: moved by so many deviations"), say, table,
-    {"xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5}, "yaxis7": {"rangemode": "tozero", "nticks": 3}},
+    {
+        "xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5},
+        "xaxis7": SLANTED, "yaxis7": {"rangemode": "tozero", "nticks": 3, "domain": down(*NAMED)},
+    },
 )  # fmt: skip

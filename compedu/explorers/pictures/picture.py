@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from compedu.explorers.colours import DENSE, LIVE, SIGNED
+from compedu.explorers.places import NAMED, down
 from compedu.explorers.view import View
 from compedu.forms import kernel_of
 from compedu.methods.layers import compressible
@@ -16,6 +17,10 @@ from compedu.metrics import costs
 
 # The places of a picture: a large one, a small one below it, a third at the right end of that, for those who use it.
 MAIN, BELOW, BESIDE = ("x4", "y4"), ("x7", "y7"), ("x8", "y8")
+
+TICK = 14  # pixels between two numbers at an axis, at least
+# Names of layers below bars: level where there is room for them, else slanted.
+SLANTED = {"autotickangles": [0, 45]}
 
 Table = tuple[tuple[str, ...], list[tuple]]
 
@@ -49,6 +54,10 @@ class Picture:
     black: bool = False
     lively: bool = False
     prepare: Callable[[View, Callable[[], bool]], None] | None = None
+
+    def caption(self, view: View, layer: str) -> str:
+        """Return what `say` says with the layer's short name: the picture is no wider."""
+        return self.say(view, layer).replace(layer, dict(zip(layer_names(view), short_names(layer_names(view))))[layer])
 
     def traces(self, view: View, layer: str) -> list[dict]:
         """Return the traces of all places, always in the same order and number."""
@@ -90,6 +99,17 @@ def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **styl
     } | style  # fmt: skip
 
 
+def labels(shares: Sequence[float], most: int) -> dict[str, Any]:
+    """Return the settings that write `shares`, in percent, above bars; nothing above more than `most` of them."""
+    text = [f"{share:.0f}" if len(shares) <= most else "" for share in shares]
+    return {"text": text, "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False}
+
+
+def untouched(layer: str) -> str:
+    """Return what is said of a layer while there is no compressed network to show."""
+    return f"{layer} of the dense network, none compressed yet"
+
+
 def short_names(names: Sequence[str]) -> list[str]:
     """Return what follows the last dot of each name, or the names as they are where that would not tell them apart.
 
@@ -117,14 +137,21 @@ def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
     return matrix[np.ix_(rows, columns)]
 
 
-def log_bars(longest: Callable[[View], float]) -> Callable[[View], dict]:
-    """Return a logarithmic axis for bars of whole numbers, the longest the dense network's; 1 is still seen."""
+def log_bars(
+    longest: Callable[[View], float], place: tuple[int, int] = NAMED, room: float = 1.06
+) -> Callable[[View], dict]:
+    """Return a logarithmic axis for bars of whole numbers, the longest the dense network's; 1 is still seen.
+
+    `place` is where it begins and ends, in pixels from the top, `room` how much longer it is than its longest bar.
+    """
 
     def settings(view: View) -> dict:
         top = math.log10(max(longest(view), 2))
+        tight = math.ceil(TICK * (room * top + 0.2) / (place[1] - place[0]))
         return {
-            "type": "log", "range": [-0.2, 1.06 * top],
-            "tickvals": [10**power for power in range(int(top) + 1)][:: 1 + int(top) // 4], "exponentformat": "SI",
+            "type": "log", "range": [-0.2, room * top], "domain": down(*place),
+            "tickvals": [10**power for power in range(int(top) + 1)][:: max(tight, 1 + int(top) // 4)],
+            "exponentformat": "SI",
         }  # fmt: skip
 
     return settings

@@ -9,7 +9,8 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.explorers.colours import LIVE, WHITE
 from compedu.explorers.pictures.picture import (
-    BELOW, BESIDE, MAIN, Picture, Table, before_and_after, heatmap, largest_layer, layer_names, log_bars, percent_text,
+    BELOW, BESIDE, MAIN, SLANTED, Picture, Table, before_and_after, heatmap, labels, largest_layer, layer_names,
+    log_bars, percent_text, untouched,
 )  # fmt: skip
 from compedu.explorers.places import UPPER, across, down, title
 from compedu.explorers.view import View
@@ -19,6 +20,7 @@ from compedu.methods.layers import compressible
 from compedu.methods.pruning.channel_removal import taken_out_first
 
 MOST, READERS = 40, 24  # filters that are shown, outputs of the next layer that are shown
+MOST_LISTED, MOST_LABELLED = 10, 9  # removed filters named in the table, layers whose percentages fit above bars
 FADED = 0.2
 WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
@@ -112,7 +114,9 @@ def below(view: View, layer: str) -> list[dict]:
     """Return the filters of every layer, dense and left."""
     names = layer_names(view)
     counts = [filter_counts(view, name) for name in names]
-    return before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
+    every, kept = before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
+    shares = [100 * left / dense for left, dense in counts]
+    return [every | labels(shares, MOST_LABELLED), kept]
 
 
 def filter_counts(view: View, layer: str) -> tuple[int, int]:
@@ -125,6 +129,8 @@ def filter_counts(view: View, layer: str) -> tuple[int, int]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     left, dense = filter_counts(view, layer)
+    if view.after is None:
+        return untouched(layer)
     return f"{layer}: {left} of {dense} filters left"
 
 
@@ -136,9 +142,15 @@ def table(view: View) -> Table:
         read = channels(view).get(name)
         rows.append((
             name, left, dense, percent_text(left / dense), (read and read.reader) or "",
-            ", ".join(map(str, gone(view, name))),
+            _listed(gone(view, name)),
         ))  # fmt: skip
     return ("layer", "filters left", "filters when dense", "share", "read by", "removed"), rows
+
+
+def _listed(numbers: np.ndarray) -> str:
+    """Return the first numbers, and how many more there are."""
+    shown = ", ".join(map(str, numbers[:MOST_LISTED]))
+    return shown if len(numbers) <= MOST_LISTED else f"{shown} and {len(numbers) - MOST_LISTED} more"
 
 
 def first_convolution(model: nn.Module) -> str:
@@ -149,17 +161,18 @@ def first_convolution(model: nn.Module) -> str:
 
 PICTURE = Picture(
     "filters", main, below,
-    ("filters, strongest first | who reads them; faint = gone", "filters: grey = dense, blue = left"),
+    ("strongest first; faint = gone | who reads them", "filters: grey = dense, blue = left (in %)"),
     say, table,
     {
         "xaxis4": {"domain": across(4, 196), "visible": False},
         "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
         "xaxis8": {
             "domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "",
-            "title": title("filters"),
+            "title": title("filters", 6),
         },
         "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"},
-        "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view))),
+        "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
+        "xaxis7": SLANTED,
     },
     start=first_convolution,
 )  # fmt: skip

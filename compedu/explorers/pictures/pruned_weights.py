@@ -5,12 +5,14 @@ import numpy as np
 from compedu.explorers.colours import DENSE, LIVE
 from compedu.explorers.pictures.left_weights import left_weights
 from compedu.explorers.pictures.picture import (
-    BELOW, BESIDE, MAIN, Picture, Table, as_matrix, bars, dense_matrix, heatmap, layer_names, percent_text, shrunk,
+    BELOW, BESIDE, MAIN, SLANTED, Picture, Table, as_matrix, bars, dense_matrix, heatmap, labels, layer_names,
+    percent_text, shrunk, untouched,
 )  # fmt: skip
-from compedu.explorers.places import LEFT, across
+from compedu.explorers.places import LEFT, NAMED, across, down
 from compedu.explorers.view import View
 
 BINS = 41
+MOST_LABELLED = 4  # layers whose percentages fit above their bars
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -34,7 +36,7 @@ def below(view: View, layer: str) -> list[dict]:
     return [
         bars(BELOW, middle, every, "all weights", DENSE, width=width),
         bars(BELOW, middle, left, "kept weights", LIVE, width=width),
-        bars(BESIDE, names, shares, "kept, %", LIVE),
+        bars(BESIDE, names, shares, "kept, %", LIVE, **labels(shares, MOST_LABELLED)),
     ]
 
 
@@ -65,6 +67,8 @@ def kept_count(view: View, layer: str) -> tuple[int, int]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     kept, size = kept_count(view, layer)
+    if view.after is None:
+        return untouched(layer)
     return f"{layer}: {kept:,} of {size:,} weights left ({100 * kept / size:.1f} %)"
 
 
@@ -88,7 +92,7 @@ PICTURE = Picture(
         "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False},
         "yaxis7": {"type": "log", "dtick": 2, "exponentformat": "SI"},
         "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5},
-        "xaxis8": {"visible": True, "tickangle": 45, "tickfont": {"size": 9}}, "yaxis8": {"range": [0, 105]},
+        "xaxis8": {"visible": True} | SLANTED, "yaxis8": {"range": [0, 115], "domain": down(*NAMED)},
     },
     black=True,
 )  # fmt: skip

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from compedu.explorers.colours import DENSE, LIVE, VERMILLION
-from compedu.explorers.pictures.picture import BELOW, MAIN, Picture, Table, bars, layer_names, line, percent_text
-from compedu.explorers.places import title
+from compedu.explorers.pictures.picture import (
+    BELOW, MAIN, SLANTED, Picture, Table, bars, layer_names, line, percent_text,
+)  # fmt: skip
+from compedu.explorers.places import NAMED, down, title
 from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
 from compedu.methods.quantization.calibration import watch
@@ -111,9 +113,9 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "inputs of the layer", main, below,
-    ("inputs: grey = all, orange = clipped, blue = codes", "error of each layer's inputs, %"), say, table,
+    ("inputs: grey = all, orange = clipped, blue = codes", "error of the inputs, %"), say, table,
     {
         "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")},
-        "yaxis7": {"nticks": 3, "rangemode": "tozero"},
+        "xaxis7": SLANTED, "yaxis7": {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},
     },
 )  # fmt: skip

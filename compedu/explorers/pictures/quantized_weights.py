@@ -107,11 +107,11 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "weights", main, below,
-    ("weights in grid steps: orange = clipped, blue = codes", "code against weight; error of each filter, %"),
+    ("weights in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
     say, table,
     {
         "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"},
-        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 5},
+        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 3},
         "xaxis8": {"visible": True, "nticks": 3},
         "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },

@@ -6,7 +6,8 @@ from compedu.explorers.colours import DENSE, LIVE, VERMILLION
 from compedu.explorers.pictures import singular_values
 from compedu.explorers.pictures.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.pictures.picture import (
-    BELOW, MAIN, Picture, bars, heatmap, layer_names, line, log_bars, percent_text, relative_error,
+    BELOW, MAIN, SLANTED, Picture, bars, heatmap, layer_names, line, log_bars, percent_text, relative_error,
+    short_names,
 )  # fmt: skip
 from compedu.explorers.view import View
 from compedu.forms import kernel_of
@@ -37,7 +38,7 @@ def below(view: View, layer: str) -> list[dict]:
     return [
         bars(BELOW, names, full, "full rank", DENSE, width=0.8),
         bars(BELOW, names, [singular_values.rank_of(view, name) for name in names], "rank", LIVE, width=0.5),
-        line(BELOW, names, even, "break-even rank", VERMILLION, mode="markers", marker=marks),
+        line(BELOW, short_names(names), even, "break-even rank", VERMILLION, mode="markers", marker=marks),
     ]
 
 
@@ -57,6 +58,7 @@ PICTURE = Picture(
         "xaxis4": {"visible": False},
         "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
         "yaxis7": log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
+        "xaxis7": SLANTED,
     },
     start=first_convolution,
 )  # fmt: skip

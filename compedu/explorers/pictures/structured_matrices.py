@@ -3,7 +3,7 @@
 import numpy as np
 
 from compedu.explorers.pictures.picture import (
-    BELOW, MAIN, Picture, Table, as_matrix, before_and_after, dense_matrix, heatmap, layer_names, log_bars,
+    BELOW, MAIN, SLANTED, Picture, Table, as_matrix, before_and_after, dense_matrix, heatmap, layer_names, log_bars,
     percent_text, relative_error,
 )  # fmt: skip
 from compedu.explorers.view import View
@@ -63,10 +63,11 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "matrix", main, below,
-    ("a corner: dense | projected, copies faint | difference", "numbers in each layer: grey = dense, blue = stored"),
+    ("a corner: dense, projected (copies faint), difference", "numbers in each layer: grey = dense, blue = stored"),
     say, table,
     {
         "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},
         "yaxis7": log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
+        "xaxis7": SLANTED,
     },
 )  # fmt: skip

@@ -4,7 +4,7 @@ import numpy as np
 
 from compedu.explorers.pictures import loss
 from compedu.explorers.pictures.pruned_filters import first_convolution, images_of, montage
-from compedu.explorers.pictures.picture import MAIN, Picture, Table, heatmap, layer_names, percent_text
+from compedu.explorers.pictures.picture import MAIN, Picture, Table, heatmap, layer_names, percent_text, untouched
 from compedu.explorers.view import View
 from compedu.forms import CReLUFilters, kernel_of
 
@@ -36,6 +36,8 @@ def stored_filters(view: View, layer: str) -> tuple[int, int]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     stored, count = stored_filters(view, layer)
+    if view.after is None:
+        return untouched(layer)
     return f"{layer}: {count} filters, " + (
         "all stored" if stored == count else f"{stored} stored, {count - stored} negatives"
     )
