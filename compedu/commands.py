@@ -165,12 +165,7 @@ def verdict_in_words(claim: "Experiment") -> str:
     try:
         return f"{claim.judge(claim.stored(full=True)).verdict} at our scale"
     except CompressionError:
-        return f"no stored runs: {command_for_runs(claim.key, full=True)}"
-
-
-def command_for_runs(key: str, full: bool) -> str:
-    """Return the command that makes the shipped runs of a claim that are missing."""
-    return f"compedu claim {key} --run {'full' if full else 'quick'} --store {SHIPPED}"
+        return f"no stored runs: {claim.command(full=True)}"
 
 
 def lab(given: argparse.Namespace) -> None:

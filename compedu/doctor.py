@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 
 import compedu
-from compedu.commands import command_for_runs
 from compedu.errors import CompressionError, MissingData, first_line
 from compedu.shipped import is_checkout, shipped
 
@@ -184,7 +183,7 @@ def claims():
             try:
                 yield "ok", f"{claim.key}: {len(claim.stored(plan == 'full'))} stored runs of the {plan} plan"
             except CompressionError:
-                cure = command_for_runs(claim.key, plan == "full")
+                cure = claim.command(plan == "full")
                 yield "missing", f"{claim.key}: stored runs of the {plan} plan", cure
 
 

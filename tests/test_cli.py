@@ -281,6 +281,9 @@ class Trial:
     def judge(self, runs):
         return SimpleNamespace(verdict="refuted")
 
+    def command(self, full):
+        return f"the command for {self.key}, {full=}"
+
     def run(self, full, store):
         self.ran.append((full, store))
         return ["live"]
@@ -300,7 +303,7 @@ def trials(monkeypatch):
 
 def test_all_claims_are_listed_also_where_runs_of_one_are_missing(good, trials):
     assert good("claim").splitlines() == [
-        "D1: title of D1; no stored runs: compedu claim D1 --run full --store shipped",
+        "D1: title of D1; no stored runs: the command for D1, full=True",
         "D2: title of D2; refuted at our scale",
     ]
 

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from compedu.claims.store import Run, read_runs
-from compedu.claims.verdict import CLAIMS_READ_TOGETHER, CONFIRMED, LEVEL, PROXY, UNDECIDED, Effect, Rule, together
+from compedu.claims.verdict import (
+    CLAIMS_READ_TOGETHER, CONFIRMED, LEVEL, PROXY, REFUTED, UNDECIDED, Effect, Rule, together,
+)  # fmt: skip
 from compedu.errors import CompressionError
 from compedu.methods.method import Method
 from compedu.shipped import shipped
 
 FORMS = {
-    "universal": 'it says "all" or "only": one counterexample refutes it',
-    "tendency": "it says what happens on the whole: effect and interval decide",
+    "universal": 'it says "all" or "only": one counterexample refutes it, and no number of examples confirms it',
+    "tendency": "it says what happens on the whole: effect and interval decide, for each part of it",
     "proxy": "it speaks of theory or effort, which no run measures: runs can only stand for it",
 }
 ROLES = ("verdict", "control", "finding")
+EXAMPLES = "all that was tried bears it out, but examples confirm nothing that is said of all"
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,10 @@ class Judged:
 
     @property
     def came_out(self) -> str:
-        """The verdict in a word; for a control whether it is what it must be."""
+        """The verdict in a word or two; for a control whether it is what it must be."""
         if self.part.role != "control":
-            return self.verdict
+            below = self.verdict == REFUTED and self.part.rule.is_below(self.effect)
+            return f"{self.verdict}: there, but smaller" if below else self.verdict
         return f"{self.verdict}: failed" if self.failed else "as it must"
 
 
@@ -102,6 +106,7 @@ class Judgement:
     verdict: str
     parts: tuple[Judged, ...]
     level: float
+    form: str
 
     @property
     def seeds(self) -> int:
@@ -113,10 +118,13 @@ class Judgement:
         """Why nothing is decided where nothing is: controls that failed, parts that could not see their margin."""
         failed = [f"the control failed: {one.part.name} came out {one.verdict}" for one in self.parts if one.failed]
         blind = [
-            f"{one.part.name}: the smallest effect that these runs could detect is larger than the margin; more seeds"
+            f"{one.part.name}: these seeds could not tell an effect of the size of the margin from none; it takes a "
+            "plan with more seeds, all of them fresh"
             for one in self.parts if one.part.role == "verdict" and one.part.rule.is_blind(one.effect)
         ]
-        return (*failed, *blind)
+        borne_out = all(one.verdict == CONFIRMED for one in self.parts if one.part.role == "verdict")
+        examples = [EXAMPLES] if self.form == "universal" and borne_out else []
+        return (*failed, *blind, *examples)
 
 
 def judge(parts: Iterable[Part], form: str, level: float = LEVEL) -> Judgement:
@@ -133,10 +141,10 @@ def judge(parts: Iterable[Part], form: str, level: float = LEVEL) -> Judgement:
     for part in parts:
         effect = Effect.of(part.values, part.rule, 1 - level / (counting if part.role == "verdict" else 1))
         judged.append(Judged(part, effect, part.rule.decide(effect)))
-    verdict = together(one.verdict for one in judged if one.part.role == "verdict")
+    verdict = together((one.verdict for one in judged if one.part.role == "verdict"), form)
     if any(one.failed for one in judged):
         verdict = UNDECIDED
-    return Judgement(PROXY if form == "proxy" else verdict, tuple(judged), level)
+    return Judgement(PROXY if form == "proxy" else verdict, tuple(judged), level, form)
 
 
 @dataclass(frozen=True)
@@ -198,9 +206,13 @@ class Experiment:
         if missing := sum(key not in found for key in keys):
             raise CompressionError(
                 f"{missing} of {len(keys)} runs of claim {self.key} are not in {self.path}; make them with: "
-                f"python -m compedu.claims {self.key}{' --full' if full else ''}"
+                f"{self.command(full)}"
             )
         return tuple(found[key] for key in keys)
+
+    def command(self, full: bool) -> str:
+        """Return the command that makes shipped runs that are missing."""
+        return f"compedu claim {self.key} --run {'full' if full else 'quick'} --store shipped"
 
     def judge(self, runs: Sequence[Run], claims: int = 1) -> Judgement:
         """Return the verdict from runs; read together with others, `claims` in all, each may be wrong less often."""

@@ -16,38 +16,39 @@ from compedu.evaluation import evaluate
 from compedu.forms import Masked, kernel_of
 from compedu.methods import FineTune, MagnitudePruning
 from compedu.methods.pruning.budgets import densities_in_proportion
-from compedu.methods.pruning.sensitivity import SPARSITIES
 
-BY_HAND, UNIFORM, NO_HAND = "by hand", "uniform", "scan, no hand"
-SCAN = "sensitivity"
-RULES = {"one threshold for all": "global", "LAMP": "lamp", "Erdos-Renyi": "erdos-renyi"}  # names and budgets
-BEFORE, AFTER, TRIALS = "accuracy before, %", "accuracy after, %", "trials"
+BY_HAND, ALONE, UNIFORM, DENSE = "by hand", "by hand, from uniform on", "uniform", "dense"
+RULES = {"one threshold": "global", "LAMP": "lamp", "Erdos-Renyi": "erdos-renyi", "scan": "sensitivity"}  # and budgets
+BEFORE, AFTER, TRIALS = "accuracy before, %", "accuracy after, %", "networks trained and looked at"
 
 
 @dataclass(frozen=True)
 class Budgeted:
     """A network trained on glyphs for `epochs` over `images`, pruned to one `sparsity` of all weights, then retrained.
 
-    `trials` are those of the hand, beside its looks at every rule and the scan; `looked_at` are the validation images
-    that it judges by.
+    `trials` are those of a hand, beside its look at what it begins with; `looked_at` are the validation images that it
+    judges by.
     """
 
     network: str
     sparsity: float
     images: int
     epochs: int
-    trials: int = 32
+    trials: int = 16
     looked_at: int = 1000
     retrain: int = 1
 
     def __str__(self) -> str:
         return f"{self.network} on {self.images} glyphs, {self.sparsity:.0%} zeros"
 
-
     @property
     def data(self) -> Dataset:
         """The images."""
         return glyphs(self.images, self.looked_at)
+
+    def retrained(self, pruned: nn.Module, seed: int) -> nn.Module:
+        """Return a pruned network after the training that every arm gets."""
+        return FineTune(epochs=self.retrain, lr=1e-3, shift=1, seed=seed)(pruned, self.data)
 
 
 def tuned_by_hand(
@@ -82,60 +83,64 @@ def densities(pruned: nn.Module) -> dict[str, float]:
 
 
 def by_hand(
-    model: nn.Module, data: Dataset, setting: Budgeted, proposed: Iterable[nn.Module]
+    model: nn.Module, setting: Budgeted, seed: int, proposed: Sequence[nn.Module]
 ) -> tuple[MagnitudePruning, int]:
-    """Return the pruning that a hand chooses by validation accuracy, and all networks that it looked at.
+    """Return the pruning that a hand chooses, and how many networks it trained and looked at.
 
-    It begins with the best of what the rules `proposed`.
+    It begins with the best of the networks `proposed`, and judges by the validation accuracy after the retraining.
     """
     def pruning(found: Mapping[str, float]) -> MagnitudePruning:
         return MagnitudePruning(sparsity={name: round(1 - value, 6) for name, value in found.items()})
 
     def score(found: dict[str, float]) -> float:
         try:
-            return evaluate(pruning(found)(model), data).correct
+            return evaluate(setting.retrained(pruning(found)(model), seed), setting.data).correct
         except CompressionError:  # a layer would be empty
             return 0
 
     starts = [densities(one) for one in proposed]
     sizes = {name: kernel_of(model.get_submodule(name)).numel() for name in starts[0]}
-    found = tuned_by_hand(max(starts, key=score), sizes, 1 - setting.sparsity, setting.trials, score)
-    return pruning(found), setting.trials + len(starts) + len(sizes) * len(SPARSITIES)
+    best = max(starts, key=score) if len(starts) > 1 else starts[0]
+    found = tuned_by_hand(best, sizes, 1 - setting.sparsity, setting.trials, score)
+    return pruning(found), setting.trials + (len(starts) if len(starts) > 1 else 0)
 
 
 def compute(setting: Budgeted, seed: int) -> Run:
     """Train a dense network, prune it by every budget, retrain each equally; accuracies on the test images."""
     data = setting.data
     model = dense_network(setting.network, data, setting.epochs, seed)
-    rules = {UNIFORM: UNIFORM} | RULES | {NO_HAND: SCAN}
     networks = {
-        name: MagnitudePruning(sparsity=setting.sparsity, budget=budget)(model, data) for name, budget in rules.items()
+        name: MagnitudePruning(sparsity=setting.sparsity, budget=budget)(model, data)
+        for name, budget in ({UNIFORM: UNIFORM} | RULES).items()
     }
-    hand, trials = by_hand(model, data, setting, networks.values())
-    outcomes: dict[str, dict[str, float]] = {"dense": {BEFORE: accuracy(model, data)}}
-    for name, pruned in (networks | {BY_HAND: hand(model, data)}).items():
-        retrained = FineTune(epochs=setting.retrain, lr=1e-3, shift=1, seed=seed)(pruned, data)
-        outcomes[name] = {BEFORE: accuracy(pruned, data), AFTER: accuracy(retrained, data)}
-    outcomes[BY_HAND][TRIALS] = trials
-    return Run(str(setting), seed, outcomes, {BY_HAND: repr(hand)})
+    hands = {
+        BY_HAND: by_hand(model, setting, seed, list(networks.values())),
+        ALONE: by_hand(model, setting, seed, [networks[UNIFORM]]),
+    }
+    outcomes: dict[str, dict[str, float]] = {DENSE: {AFTER: accuracy(model, data)}}
+    for name, pruned in (networks | {name: pruning(model, data) for name, (pruning, _) in hands.items()}).items():
+        outcomes[name] = {BEFORE: accuracy(pruned, data), AFTER: accuracy(setting.retrained(pruned, seed), data)}
+    for name, (_, trials) in hands.items():
+        outcomes[name][TRIALS] = trials
+    return Run(str(setting), seed, outcomes, {name: repr(pruning) for name, (pruning, _) in hands.items()})
 
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
-    """Return for each automatic rule how much accuracy the hand is ahead of it, in points, mean over settings."""
+    """Return for each automatic rule how much the hand is ahead of it, in points, in the network where it is most."""
     points = Rule(1.0, "points of accuracy")
 
-    def ahead(name: str, measure: str) -> tuple[float, ...]:
-        return by_seed(runs, lambda run: run.of(BY_HAND, measure) - run.of(name, measure))
+    def ahead(name: str, of: str, over: Callable[[Iterable[float]], float] = max) -> tuple[float, ...]:
+        return by_seed(runs, lambda run: run.of(name, AFTER) - run.of(of, AFTER), over)
 
     return (
-        Part("uniform falls short of the hand: there is something to tune", ahead(UNIFORM, AFTER), points, "control"),
-        *(Part(f"{name} falls short of the hand", ahead(name, AFTER), points) for name in RULES),
-        Part("the scan falls short of the hand", ahead(NO_HAND, AFTER), points, "finding"),
-        *(Part(f"{name} falls short, not retrained", ahead(name, BEFORE), points, "finding") for name in RULES),
+        Part("a hand that begins with uniform gets ahead of it", ahead(ALONE, UNIFORM, min), points, "control"),
+        Part("LAMP leaves room below the dense network", ahead(DENSE, "LAMP", min), points, "control"),
+        *(Part(f"{name} falls short of the hand", ahead(BY_HAND, name), points) for name in RULES),
+        Part("LAMP falls short of the hand that began with uniform", ahead(ALONE, "LAMP"), points, "finding"),
     )
 
 
-LENET, VGG = ("lenet5(width=0.5)", 0.9), ("vgg(width=0.25)", 0.6)
+LENET, VGG = ("lenet5(width=0.5)", 0.9), ("vgg(width=0.25)", 0.8)
 
 MANUAL_SENSITIVITY = Experiment(
     key="D4",
@@ -143,34 +148,36 @@ MANUAL_SENSITIVITY = Experiment(
     claim="All pruning criteria need a sensitivity that is set by hand for each layer.",
     source="the survey by Cheng, Wang, Zhou and Zhang (2018), drawbacks of pruning",
     form="universal",
-    scope="small convolutional networks on drawn characters (20 classes), single weights pruned by magnitude in one "
-    "step, so far that uniform pruning leaves little and the hand still sees something; retrained for one epoch; "
-    "accuracies on 4,000 test images",
+    scope="small convolutional networks on drawn characters (20 classes), one criterion, the size of a weight, with "
+    "four rules that share the zeros out; pruned in one step, so far that uniform pruning leaves little; retrained for "
+    "one epoch; accuracies on 4,000 test images",
     arms=(
         Arm(UNIFORM, "`MagnitudePruning(sparsity=s)`", "one epoch", "0"),
         Arm(BY_HAND, "`MagnitudePruning(sparsity={layer: ...})`, by validation accuracy, from the best other arm on",
-            "one epoch", "32 (quick: 16), a look at each other arm, and 8 looks at each layer alone"),
+            "one epoch", "16 that retrain (quick: 8), and a look at each other arm"),
+        Arm(ALONE, "the same, from uniform on", "one epoch", "16 that retrain (quick: 8)"),
         *(
-            Arm(name, f"`MagnitudePruning(sparsity=s, budget={rule!r})`", "one epoch", "0")
+            Arm(name, f"`MagnitudePruning(sparsity=s, budget={rule!r})`", "one epoch",
+                "8 looks at each layer alone" if rule == "sensitivity" else "0")
             for name, rule in RULES.items()
         ),
-        Arm(NO_HAND, "`MagnitudePruning(sparsity=s, budget='sensitivity')`", "one epoch",
-            "0, and 8 looks at each layer alone"),
     ),
-    decides="a rule needs the hand if it falls short by more than 1 point of accuracy after equal retraining, averaged "
-    "over the networks; a single rule that falls short by less refutes the claim, provided that uniform falls short by "
-    "more",
+    decides="a rule needs the hand if it falls short by more than 1 point of accuracy after equal retraining, in the "
+    "network where it falls short most; a single rule that falls short by less refutes the claim, provided that the "
+    "hand is able to find something, and that the dense network leaves it room",
     varies="the dense network: its first weights and the order of the images, in training and in retraining. The full "
-    "plan counts seeds from 8 on; those before it were looked at while the hand was improved",
-    changes="more trials, or trials that retrain; whole filters instead of weights; larger networks. The rules have "
-    "choices of their own, made once by their authors and not for these networks",
-    quick=Plan((Budgeted(*LENET, images=2000, epochs=5, trials=16, looked_at=500),), 3, "half a minute"),
+    "plan counts seeds from 100 on, which nobody had looked at. Two plans went before. The first (4 seeds) had a hand "
+    "that began with the scan, the second (8 seeds) one that began with the best rule; both judged before retraining "
+    "and averaged over networks, and both refuted the claim by LAMP",
+    changes="more trials of the hand; other criteria; whole filters instead of weights; larger networks. The rules "
+    "have choices of their own, made once by their authors and not for these networks",
+    quick=Plan((Budgeted(*LENET, images=2000, epochs=8, trials=8, looked_at=500),), 3, "a minute"),
     full=Plan(
-        (Budgeted(*LENET, images=4000, epochs=8), Budgeted(*VGG, images=3000, epochs=6)), 8,
-        "nine minutes", first=8,
+        (Budgeted(*LENET, images=4000, epochs=16), Budgeted(*VGG, images=1500, epochs=12)), 8, "twenty minutes",
+        first=100,
     ),
     compute=compute,
     parts=parts,
     uses=(MagnitudePruning, FineTune),
-    version=2,
+    version=3,
 )  # fmt: skip

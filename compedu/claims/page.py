@@ -7,12 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement
 from compedu.claims.store import Run, read_runs
-from compedu.claims.verdict import CLAIMS_READ_TOGETHER, CONFIRMED, PROXY, REFUTED, UNDECIDED, some_wrong
+from compedu.claims.verdict import CLAIMS_READ_TOGETHER, CONFIRMED, PROXY, REFUTED, SPLIT, UNDECIDED, some_wrong
 
 MEANS = {
     CONFIRMED: "the runs bear out the claim", REFUTED: "the runs contradict the claim",
+    SPLIT: "the runs bear out one part of the claim and contradict another",
     UNDECIDED: "the runs do not tell", PROXY: "no run measures what is claimed; the runs only stand for it",
 }  # fmt: skip
+
+
+KEY = (
+    "*Verdict* parts decide: confirmed where the whole interval lies above the margin, refuted where it lies below. A "
+    "*control* must come out as said, or nothing is decided; a *finding* is shown and decides nothing."
+)
 
 
 class Page:
@@ -36,22 +43,24 @@ def folded(summary: str, text: str) -> str:
 def page(experiment: Experiment, sessions: Mapping[str, Sequence[Run]]) -> Page:
     """Return the page of `experiment`; `sessions` are its runs under a heading each, the most telling ones last."""
     *before, final = [_session(experiment, name, runs) for name, runs in sessions.items() if runs] or [""]
-    made = [*(folded(text.splitlines()[0].removeprefix("### "), text) for text in before), *([final] if final else [])]
+    parts = (text.removeprefix("### ").partition("\n\n") for text in before)
+    made = [*(folded(heading, rest) for heading, _, rest in parts), *([final] if final else [])]
     last = next((runs for runs in reversed(sessions.values()) if runs), None)
     return Page("\n\n".join([
         f"## {experiment.key}: {experiment.title}",
         f"> {experiment.claim}\n>\n> {experiment.source}",
         sentence(experiment, None if last is None else experiment.judge(last)),
-        f"**Form.** The claim is {experiment.form}: {FORMS[experiment.form]}.  \n**Scope.** {experiment.scope}.  \n"
-        f"**What decides.** {experiment.decides}.  \n**Seeds.** A seed changes {experiment.varies}.  \n"
+        f"**Form.** The claim is {'a tendency' if experiment.form == 'tendency' else experiment.form}: "
+        f"{FORMS[experiment.form]}.  \n**Scope.** {begun(experiment.scope)}.  \n"
+        f"**What decides.** {begun(experiment.decides)}.  \n**Seeds.** A seed changes {experiment.varies}.  \n"
         f"**Effort.** Quick: {experiment.quick.seeds} seeds, {experiment.quick.takes} on one core; full: "
-        f"{experiment.full.seeds} seeds, {experiment.full.takes}: `python -m compedu.claims {experiment.key} --full`.",
+        f"{experiment.full.seeds} seeds, {experiment.full.takes}: `compedu claim {experiment.key} --run full`.",
         "**Arms**\n\n" + table(
             ("arm", "settings", "training steps", "tuning trials"),
             ((arm.name, arm.settings, arm.steps, arm.trials) for arm in experiment.arms),
         ),
         *made,
-        f"**What would change it.** {experiment.changes}.",
+        f"**What would change it.** {begun(experiment.changes)}.",
         _together(experiment, last),
     ]) + "\n")  # fmt: skip
 
@@ -72,9 +81,13 @@ def sentence(experiment: Experiment, judgement: Judgement | None) -> str:
     if judgement is None:
         return "**Not run yet.**"
     text = f"**{judgement.verdict.capitalize()} at our scale:** {MEANS[judgement.verdict]} ({judgement.seeds} seeds)."
-    parts = [f"{one.part.name}: {one.verdict}" for one in judgement.parts if one.part.role == "verdict"]
-    reasons = [f"{reason[0].upper()}{reason[1:]}." for reason in judgement.reservations]
-    return " ".join([text, "; ".join(parts) + ".", *reasons])
+    parts = [f"*{one.part.name}*: {one.came_out}" for one in judgement.parts if one.part.role == "verdict"]
+    return " ".join([text, f"Part by part: {'; '.join(parts)}.", *(f"{begun(r)}." for r in judgement.reservations)])
+
+
+def begun(text: str) -> str:
+    """Return `text` as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def _session(experiment: Experiment, name: str, runs: Sequence[Run]) -> str:
@@ -97,9 +110,9 @@ def _conditions(experiment: Experiment, runs: Sequence[Run]) -> str:
 
 
 def effects_table(judgement: Judgement) -> str:
-    """Return the effect of each part with its interval, its margin and the smallest effect that could be detected."""
-    head = ("what the claim says", "role", "effect", "interval", "margin", "could detect", "seeds", "came out")
-    return table(head, (_effect_row(one) for one in judgement.parts))
+    """Return each part with its effect, interval, margin, and the smallest effect that could be told from none."""
+    head = ("part", "role", "effect", "interval", "margin", "could tell from none", "seeds", "came out")
+    return table(head, (_effect_row(one) for one in judgement.parts)) + f"\n\n{KEY}"
 
 
 def _effect_row(one: Judged) -> tuple[str, ...]:
@@ -141,13 +154,13 @@ def _chosen(runs: Sequence[Run]) -> list[str]:
 
 def _together(experiment: Experiment, runs: Sequence[Run] | None) -> str:
     text = (
-        f"**Read with the others.** {CLAIMS_READ_TOGETHER} such verdicts at 95 % each hold at least one wrong one with "
-        f"probability {some_wrong():.0%} if they are independent."
+        f"**Read with the others.** {CLAIMS_READ_TOGETHER} drawbacks and suggestions of the survey are to be judged. "
+        f"At 95 % each, up to {some_wrong():.0%} of such collections hold a wrong verdict, if they are independent."
     )
     if runs is None:
         return text
     strict = experiment.judge_with_all(runs).verdict
-    return f"{text} So strict that all together hold none at 95 % (Bonferroni), this one is: {strict}."
+    return f"{text} So strict that at most 5 % of collections would hold one (Bonferroni), this one is: {strict}."
 
 
 def number(value: float) -> str:

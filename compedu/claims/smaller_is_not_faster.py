@@ -159,7 +159,8 @@ SMALLER_IS_NOT_FASTER = Experiment(
     claim="Pruning usually makes a network smaller, but does not make it run faster.",
     source="the last arXiv version (2020) of the survey by Cheng, Wang, Zhou and Zhang (2018)",
     form="tendency",
-    scope="two linear layers with a ReLU between, float32, one thread, batches of 64, random weights",
+    scope="two linear layers with a ReLU between, float32, batches of 64, random weights: only their number and places "
+    "matter here, not what they compute. The clock is the processor time of the one thread that works",
     arms=(
         Arm(DENSE, "two linear layers", "0", "0"),
         Arm(AGAIN, "the same in other memory: how far equal networks differ", "0", "0"),
@@ -168,10 +169,11 @@ SMALLER_IS_NOT_FASTER = Experiment(
         Arm(REMOVED, "a share s of the hidden units taken out, dense layers of what is left", "0", "0"),
     ),
     decides="the time must fall below 0.9 of the dense network's to count as faster; above, the claim holds. *Usually* "
-    "does not say for which pruning, so that it must hold for every way to run a pruned network and every range of "
-    "zeros that is tried, each on the whole: the mean over sizes of layers",
+    "does not say for which pruning, so that each way to run a pruned network is a part of its own, and sparse rows "
+    "two, for few zeros and for many; each on the whole: the mean over sizes of layers",
     varies="the weights, and the process with its memory: each seed is timed in a process of its own",
-    changes="hardware with kernels for sparse products, other batches, convolutions; more threads",
+    changes="hardware with kernels for sparse products; other processors, which move the share of zeros from which "
+    "sparse rows pay; a batch of one, at which they pay later, if at all; convolutions; more threads",
     quick=Plan(tuple(Layers(width, budget_s=0.05) for width in (256, 1024)), 3, "half a minute"),
     full=Plan(tuple(Layers(width) for width in (128, 256, 512, 1024, 2048, 4096)), 3, "three minutes"),
     compute=compute,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from compedu.metrics.accuracy import Interval
 
-CONFIRMED, REFUTED, UNDECIDED, PROXY = "confirmed", "refuted", "undecided", "testable only by proxy"
+CONFIRMED, REFUTED, SPLIT, UNDECIDED, PROXY = "confirmed", "refuted", "split", "undecided", "testable only by proxy"
 CLAIMS_READ_TOGETHER = 16  # the verdicts on the survey's drawbacks and suggestions
-LEVEL = 0.05  # the share of wrong decisions that one verdict may make
+LEVEL = 0.05  # what lies outside the interval: half of it on the side where a decision would be wrong
 POWER = 0.8  # what "can detect" means: in so many of repeated experiments
 
 
@@ -91,9 +91,15 @@ class Rule:
     def is_blind(self, effect: "Effect") -> bool:
         """Tell whether nothing was found where nothing could be: an effect as large as the margin might be missed.
 
-        An interval that excludes no effect has found one, however wide it is.
+        An interval that excludes no effect has found one, however wide it is. Seeds that all say the same say nothing
+        of how much others would differ.
         """
-        return effect.low <= self.nothing <= effect.high and effect.smallest_detectable > self.distance
+        found = not effect.low <= self.nothing <= effect.high
+        return effect.low == effect.high or (not found and effect.smallest_detectable > self.distance)
+
+    def is_below(self, effect: "Effect") -> bool:
+        """Tell whether there is an effect in the claim's direction, but a smaller one than the margin."""
+        return self.nothing < effect.low and effect.high < self.margin
 
     def decide(self, effect: "Effect") -> str:
         """Return the verdict on an effect; undecided, too, where the experiment is blind."""
@@ -128,28 +134,29 @@ class Effect:
         return cls(back(_mean(scaled)), *map(back, ends), least, len(scaled), confidence)
 
 
-def together(verdicts: Iterable[str]) -> str:
-    """Return the verdict on a claim that says several things at once: one that is refuted refutes it.
+def together(verdicts: Iterable[str], form: str = "tendency") -> str:
+    """Return the verdict on a claim that says several things at once.
 
-    >>> together([CONFIRMED, UNDECIDED]), together([CONFIRMED, UNDECIDED, REFUTED])
-    ('undecided', 'refuted')
+    What is said of all falls with one counterexample, and no number of examples confirms it. A tendency that holds in
+    one thing and not in another is split.
+
+    >>> together([CONFIRMED, UNDECIDED]), together([CONFIRMED, REFUTED]), together([CONFIRMED, REFUTED], "universal")
+    ('undecided', 'split', 'refuted')
     """
     verdicts = set(verdicts)
-    return REFUTED if REFUTED in verdicts else CONFIRMED if verdicts == {CONFIRMED} else UNDECIDED
+    if form == "universal":
+        return REFUTED if REFUTED in verdicts else UNDECIDED
+    if {CONFIRMED, REFUTED} <= verdicts:
+        return SPLIT
+    return verdicts.pop() if len(verdicts) == 1 else UNDECIDED
 
 
 def some_wrong(verdicts: int = CLAIMS_READ_TOGETHER, level: float = LEVEL) -> float:
-    """Return the probability that at least one of so many independent verdicts, each wrong with `level`, is wrong.
+    """Return how probable it is at most that one of so many independent verdicts is wrong.
+
+    Wherever the true effect lies, a verdict is wrong on one side of the margin only, with at most half of `level`.
 
     >>> round(some_wrong(), 2)
-    0.56
+    0.33
     """
-    return 1 - (1 - level) ** verdicts
-
-
-def shared_level(verdicts: int = CLAIMS_READ_TOGETHER, level: float = LEVEL) -> float:
-    """Return the level for each of several verdicts that keeps the probability of any wrong one below `level`.
-
-    Bonferroni 1936, Teoria statistica delle classi e calcolo delle probabilita.
-    """
-    return level / verdicts
+    return 1 - (1 - level / 2) ** verdicts

@@ -130,8 +130,8 @@ Written by `python -m compedu.replications.monk_problems FILE`. Networks of 17 i
 one output (sigmoid), squared error, weight decay {DECAY[1]:g}, {DECAY[2]:g} and {DECAY[3]:g}, damping of the Hessian
 {DAMPING[1]:g}, {DAMPING[2]:g} and {DAMPING[3]:g}; the decay is what a few tries gave, the damping that of
 1e-6, 1e-4 and 1e-2 which left fewest. Both were chosen on these problems, which flatters the figures, MONK-3's most.
-Each of {SEEDS} seeds draws training examples of its own and {STARTS} starting points, of which the best by training loss
-is pruned. One weight or bias goes at a time, with the Hessian computed anew; of all networks on the way the smallest
+Each of {SEEDS} seeds draws training examples of its own and {STARTS} starting points; the best by training loss is
+pruned. One weight or bias goes at a time, with the Hessian computed anew; of all networks on the way the smallest
 counts whose training accuracy is that of the whole network, or better. Test accuracy decides nothing. Figures are
 medians over the seeds; in brackets fewest and most.
 
