@@ -130,7 +130,7 @@ def test_small_filters_are_not_just_any_filters():
     assert chosen > sum(drawn) / 3 + 0.1
 
 
-RESCUED = [("vgg", ce.FilterPruning(sparsity=0.3)), ("resnet", ce.PatternPruning())]
+RESCUED = [("vgg", ce.FilterPruning(sparsity=0.3)), ("resnet", ce.MagnitudePruning(sparsity=0.5))]
 
 
 @pytest.mark.parametrize("network, pruning", RESCUED, ids=lambda value: str(value).split("(")[0])
