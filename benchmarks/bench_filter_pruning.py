@@ -17,7 +17,8 @@ from compedu.evaluation import Evaluation
 from compedu.graph import find_channels
 from compedu.methods.method import compression_of
 from compedu.metrics import Change, Latency, costs
-from compedu.metrics.latency import WARM_UP, torch_threads
+from compedu.metrics.latency import WARM_UP
+from compedu.reproducible import torch_threads
 from compedu.training import Recipe, fit
 
 OURS, THEIRS = "ours", "torch-pruning"

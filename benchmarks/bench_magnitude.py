@@ -13,7 +13,8 @@ from torch.nn.utils import prune
 import compedu as ce
 from compedu.methods.pruning.masks import keep_largest
 from compedu.metrics import Latency
-from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds, torch_threads
+from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds
+from compedu.reproducible import torch_threads
 
 SAID = """
 Fraction of zeros {sparsity:g}, one thread. Both sides copy the network first and leave the given one untouched; torch

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from compedu.metrics import Latency
-from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds, torch_threads
+from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds
+from compedu.reproducible import torch_threads
 
 
 @dataclass(frozen=True)

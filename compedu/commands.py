@@ -47,20 +47,22 @@ def methods(given: argparse.Namespace) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Compress a trained network with one method, or several in a row, and measure it."""
+    """Compress a trained network with one method, or several in a row, and measure it: on one thread, as in sweeps."""
     from compedu import files
     from compedu.metrics import measure
+    from compedu.reproducible import torch_threads
 
     method, target = method_with_knobs(given), given.save and place_for_file(given.save)
     model, data = network_and_data(given)
-    small = method(model, data)
-    if target:
-        try:
-            written = files.save(small, target, coding=given.coding)
-        except OSError as error:
-            raise ValueError(f"{target} cannot be written: {error.strerror}") from error
-        print(f"{target}: {written:,} bytes written", file=sys.stderr)
-    report = measure(small, data, baseline=model, split=given.split)
+    with torch_threads(1):
+        small = method(model, data)
+        if target:
+            try:
+                written = files.save(small, target, coding=given.coding)
+            except OSError as error:
+                raise ValueError(f"{target} cannot be written: {error.strerror}") from error
+            print(f"{target}: {written:,} bytes written", file=sys.stderr)
+        report = measure(small, data, baseline=model, split=given.split)
     print(as_json(report.as_dict(), indent=2) if given.json else report)
 
 
@@ -76,17 +78,20 @@ def inspect(given: argparse.Namespace) -> None:
 
 
 def train(given: argparse.Namespace) -> None:
-    """Train a network from scratch and keep its weights; an interrupted run goes on where it stopped."""
+    """Train a network from scratch, on one thread, and keep the weights; an interrupted run goes on where it stopped."""
     from compedu.evaluation import refuse_misfit
     from compedu.networks.fitting import network_for
     from compedu.networks.recipes import remake
+    from compedu.reproducible import torch_threads
 
     folder = Path(given.folder) if given.folder else None
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name one for the weights")
     chosen = data_called(given.data)
     refuse_misfit(network_for(given.network, chosen), chosen)  # before anything is trained
-    print(as_json(remake(given.network, chosen, folder, confirm=given.confirm), indent=2))
+    with torch_threads(1):
+        record = remake(given.network, chosen, folder, confirm=given.confirm)
+    print(as_json(record, indent=2))
 
 
 def data(given: argparse.Namespace) -> None:

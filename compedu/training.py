@@ -9,21 +9,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from tqdm.std import tqdm
 
-from compedu import hashing
 from compedu.datasets.augmentation import mirrored, shifted
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.evaluation import shape_of
-from compedu.writing import write_whole
+from compedu.reproducible import seeded, torch_threads
+from compedu.saved_training import save_training, saved_training
 
 SAVE_EVERY_S = 20.0
 AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
@@ -135,27 +135,28 @@ def fit(
     """Train `model` in place on `data`'s training split and return the mean loss of each epoch.
 
     `penalty(model)` is added to the loss; `before_step` runs between the gradient and the update, `after_step` after
-    the update, both with the step's number. With `resume`, the state is kept in that file and taken up from it, so
-    that an interrupted run ends with the same bits as an uninterrupted one. The model ends in evaluation mode.
+    the update, both with the step's number. Whatever draws random numbers in a step draws by seed and step. With
+    `resume`, the state is kept in that file and taken up from it, so that an interrupted run ends with the same bits
+    as an uninterrupted one. The model ends in evaluation mode.
     """
     run = _Run(model, optimizer_of(model, recipe), recipe, data, resume)
     run.load()
     model.train()
     try:
-        with _seeded(model, recipe) as seed, interrupt_between_steps() as interrupted, tqdm(
+        with torch_threads(run.threads), interrupt_between_steps() as interrupted, tqdm(
             total=run.steps, initial=run.done, disable=None, unit="step", leave=False
         ) as bar:
             for step in range(run.done, run.steps):
-                x, y = run.batch(step)
-                seed(step)
-                run.optimizer.zero_grad(set_to_none=True)
-                value = loss_of(model, x, y, loss)
-                (value if penalty is None else value + penalty(model)).backward()
-                if before_step:
-                    before_step(model, step)
-                run.update(step)
-                if after_step:
-                    after_step(model, step)
+                with seeded(recipe.seed * 1_000_003 + step):  # so that a run repeats and resumes bit by bit
+                    x, y = run.batch(step)
+                    run.optimizer.zero_grad(set_to_none=True)
+                    value = loss_of(model, x, y, loss)
+                    (value if penalty is None else value + penalty(model)).backward()
+                    if before_step:
+                        before_step(model, step)
+                    run.update(step)
+                    if after_step:
+                        after_step(model, step)
                 run.finished(value.item())
                 bar.update()
                 interrupted()
@@ -165,19 +166,6 @@ def fit(
     finally:
         model.eval()
     return run.end()
-
-
-@contextlib.contextmanager
-def _seeded(model: nn.Module, recipe: Recipe) -> Iterator[Callable[[int], None]]:
-    """Let dropout draw by seed and step alone, so that a run repeats and resumes bit by bit; yield what seeds a step.
-
-    torch's random stream is one for the process: networks without dropout leave it alone.
-    """
-    if not any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules()):
-        yield lambda step: None
-        return
-    with torch.random.fork_rng(devices=[]):
-        yield lambda step: torch.manual_seed(recipe.seed * 1_000_003 + step)
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
@@ -229,6 +217,7 @@ class _Run:
         self.model, self.optimizer, self.recipe, self.data, self.path = model, optimizer, recipe, data, path
         self.per_epoch = recipe.steps_per_epoch(len(data.x_train))
         self.steps = recipe.steps(len(data.x_train))
+        self.threads = torch.get_num_threads()
         self.losses: list[float] = []
         self.saved_at = time.monotonic()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -278,37 +267,31 @@ class _Run:
         chunks = [self.losses[i : i + self.per_epoch] for i in range(0, self.done, self.per_epoch)]
         return [sum(chunk) / len(chunk) for chunk in chunks]
 
+    @cached_property
     def identity(self) -> str:
+        """What decides how the training goes: the network's structure, the recipe, the data, the version of torch."""
         shapes = {name: list(value.shape) for name, value in self.model.state_dict().items()}
-        return hashing.tensors_digest({"order": self.data.x_train[:64], "labels": self.data.y_train}) + json.dumps(
-            [asdict(self.recipe), shapes], sort_keys=True
-        )
+        structure = sha256(json.dumps([repr(self.model), shapes]).encode()).hexdigest()
+        return json.dumps([structure, asdict(self.recipe), self.data.digest, torch.__version__], sort_keys=True)
 
     def save(self) -> None:
-        """Write the state; the file is always whole."""
+        """Write the state."""
         if self.path is None or self.done == 0:
             return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        contiguous = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, safetensors_bytes(contiguous, {"identity": self.identity()}))
+        tensors["threads"] = torch.tensor(self.threads)
+        save_training(self.path, self.identity, tensors)
         self.saved_at = time.monotonic()
 
     def load(self) -> None:
-        """Take up the saved state if there is one."""
+        """Take up the saved state if there is one; the training goes on with as many threads as it began with."""
         if self.path is None or not self.path.exists():
             return
-        try:
-            with safe_open(self.path, "pt") as file:
-                identity, tensors = file.metadata().get("identity"), {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, AttributeError) as error:
-            raise CompressionError(f"{self.path} is not a saved training: {error}; delete it to start anew") from error
-        if identity != self.identity():
-            raise CompressionError(f"{self.path} is of another network, recipe or data set; delete it to start anew")
-        self.losses = tensors.pop("losses").tolist()
+        tensors = saved_training(self.path, self.identity)
+        self.losses, self.threads = tensors.pop("losses").tolist(), int(tensors.pop("threads"))
         self.model.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )

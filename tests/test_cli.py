@@ -25,6 +25,7 @@ from compedu.methods import METHODS, TOPICS
 from compedu.methods.card import card
 from compedu.networks import recipes
 from compedu.networks.shipped import trained
+from compedu.reproducible import torch_threads
 
 TEXTS = "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"
 names = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
@@ -366,6 +367,15 @@ def test_an_interrupted_training_goes_on_in_another_process_and_ends_with_the_sa
     good("train", "lenet300", "--folder", "whole")
     for name in ("lenet300-digits.safetensors", "lenet300-digits.json"):
         assert (tmp_path / "weights" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_run_and_train_compute_on_one_thread_whatever_the_machine_has(good, one_epoch):
+    seen = []
+    with torch_threads(2), training.listening(lambda step: seen.append(torch.get_num_threads())):
+        record = json.loads(good("train", "lenet300", "--folder", "weights"))
+        good("run", "FineTune(epochs=1)", "--model", "lenet300")
+        assert torch.get_num_threads() == 2
+    assert set(seen) == {1} and record["made_with"]["threads"] == 1
 
 
 def test_an_interruption_is_one_line(call, monkeypatch, request):

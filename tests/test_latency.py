@@ -12,7 +12,6 @@ from compedu.errors import Cancelled
 from compedu.metrics import Latency, Timing
 from compedu.metrics.latency import (
     BASELINE, BASELINE_AGAIN, CANDIDATE, MIN_ROUNDS, WARM_UP, median_interval, time_networks, time_rounds,
-    torch_threads,
 )
 
 
@@ -172,14 +171,6 @@ def test_the_interval_of_a_median_needs_six_values():
 def test_a_plan_that_cannot_be_timed_is_refused_by_name(bad):
     with pytest.raises(ValueError, match=f"Timing.{next(iter(bad))} must be at least"):
         Timing(**bad)
-
-
-def test_the_number_of_threads_is_put_back_even_after_an_error():
-    before = torch.get_num_threads()
-    with pytest.raises(KeyError), torch_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-        raise KeyError
-    assert torch.get_num_threads() == before
 
 
 def test_networks_are_timed_on_one_batch_each_with_its_own_memory():

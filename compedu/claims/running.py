@@ -11,7 +11,7 @@ from tqdm.std import tqdm
 
 from compedu.claims.experiments import Experiment, Plan
 from compedu.claims.store import Run, RunStore
-from compedu.metrics.latency import torch_threads
+from compedu.reproducible import torch_threads
 
 Cell = tuple[Any, int]
 

@@ -15,6 +15,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.files.gaps import to_gaps
 from compedu.networks.shipped import trained
+from compedu.reproducible import seeded
 
 SEED = "COMPEDU_SECRET_SEED"  # an instructor's own seed for the characters that a file is measured on
 GIVEN_SEED = 4711
@@ -61,8 +62,7 @@ class Bypassed(nn.Module):
 
 def bypassed(maps: int = 6) -> Bypassed:
     """Return the small residual network in float64, with batch norms as after a training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(maps)
+    with seeded(maps):
         network = Bypassed(maps)
         for norm in (network.norm, network.norm1, network.norm2):
             for tensor in (norm.weight, norm.bias, norm.running_mean):

@@ -14,6 +14,7 @@ from compedu.graph.grouping import ChannelGroup, collect_groups
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
 from compedu.graph.trace import layer_calls, trace
+from compedu.reproducible import seeded
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 
@@ -142,7 +143,7 @@ def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
 
 
 def _float64_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
-    with torch.no_grad():
+    with torch.no_grad(), seeded(0):
         outputs = model.double().eval()(example.double())
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 

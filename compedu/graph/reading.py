@@ -10,6 +10,7 @@ from compedu.graph.following import Follower, Shapes
 from compedu.graph.trace import (
     inference_copy, is_plain, layer_calls, owners_read_apart, replace_module, shared_weights, trace,
 )  # fmt: skip
+from compedu.reproducible import seeded
 
 MOST_IMAGES = 2  # of the example: enough to tell the dimension of the batch from one of size 1
 
@@ -26,7 +27,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     graphs, coupling = [traced, trace(model, training=True)] if training else [traced], Coupling()
     for graph in graphs:
         try:
-            with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            with torch.inference_mode(False), torch.enable_grad(), seeded(0):
                 _follow(model, graph, (min(len(example), MOST_IMAGES), *example.shape[1:]), coupling)
         except Exception as error:  # a forward may raise anything at all
             raise CompressionError(_refusal(model, example, graph is not traced, error)) from error

@@ -1,15 +1,15 @@
 """Timing as an experiment: baseline, candidate and the baseline once more, in random order, round after round."""
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from compedu.metrics.accuracy import Interval
+from compedu.reproducible import torch_threads
 
 MIN_ROUNDS = 9  # the fewest whose 95 % interval of the median is not the whole range
 MAX_ROUNDS = 2000  # the ends of the interval are then 44 ranks from the middle: more would tell little more
@@ -135,17 +135,6 @@ def time_rounds(
             seconds[names[index]].append(clock() - before)
         between()
     return seconds
-
-
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch compute on `count` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def time_networks(

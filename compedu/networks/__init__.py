@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from compedu.networks.inception import inception
@@ -12,6 +11,7 @@ from compedu.networks.lenet300 import lenet300
 from compedu.networks.mobilenet import mobilenet
 from compedu.networks.resnet import resnet
 from compedu.networks.vgg import vgg
+from compedu.reproducible import seeded
 from compedu.specs import parse, text
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -38,8 +38,7 @@ def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
     values = {knob: parameter.default for knob, parameter in known.items()} | {
         knob: value for knob, value in defaults.items() if knob in known
     } | given
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = NETWORKS[name](**values)
     model.spec = text(name, values)
     return model.eval()

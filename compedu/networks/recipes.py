@@ -53,7 +53,10 @@ def train_network(
         "recipe": asdict(recipe), "final_training_loss": round(losses[-1], 5),
         "accuracy": {split: f"{score.correct}/{score.seen}" for split, score in scores.items()},
         "validation_accuracy_before_rounding_to_half": f"{full.correct}/{full.seen}",
-        "made_with": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
+        "made_with": {
+            "torch": torch.__version__, "threads": torch.get_num_threads(), "python": platform.python_version(),
+            "machine": platform.machine(),
+        },
     }  # fmt: skip
     return model, record
 

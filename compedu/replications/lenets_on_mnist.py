@@ -19,8 +19,8 @@ from compedu import datasets
 from compedu.methods import GradualPruning
 from compedu.methods.method import Method
 from compedu.metrics import Report, measure
-from compedu.metrics.latency import torch_threads
 from compedu.networks.shipped import trained
+from compedu.reproducible import torch_threads
 from compedu.shipped import shipped
 from compedu.sweeps.keys import point_key
 from compedu.sweeps.store import Store, read_sweep

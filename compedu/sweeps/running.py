@@ -16,7 +16,8 @@ from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
 from compedu.methods.method import Method
 from compedu.metrics import Report, Timing, machine
-from compedu.metrics.latency import time_networks, torch_threads
+from compedu.metrics.latency import time_networks
+from compedu.reproducible import torch_threads
 from compedu.sweeps.keys import point_key
 from compedu.sweeps.models import KeptModels
 from compedu.sweeps.store import Failure, Store

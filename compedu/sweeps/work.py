@@ -15,7 +15,7 @@ from compedu.errors import Cancelled
 from compedu.hashing import model_digest
 from compedu.methods.method import Method
 from compedu.metrics import Baseline, Report, measure
-from compedu.metrics.latency import torch_threads
+from compedu.reproducible import torch_threads
 from compedu.sweeps.store import Failure
 
 

@@ -14,6 +14,7 @@ from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import replace_layer
 from compedu.methods.method import Task
 from compedu.methods.training_method import TrainingMethod
+from compedu.reproducible import seeded
 
 
 def half_difference(filters: Tensor) -> Tensor:
@@ -126,8 +127,7 @@ def draw_anew(model: nn.Module, seed: int) -> None:
 
     Raises `CompressionError` naming a module that does not say how it is initialised.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for name, module in model.named_modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()

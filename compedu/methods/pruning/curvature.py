@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compedu.forms import Form, Geometry, precise
 from compedu.methods.hooks import hooked
+from compedu.reproducible import seeded
 
 CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
 VALUES = 2**16  # of the images that run at once: it bounds the memory
@@ -78,7 +79,7 @@ def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) 
         calls.setdefault(name, []).append((precise(read.detach().clone()), output))
         return output.clone()
 
-    with hooked(layers, after=keep), torch.inference_mode(False), torch.enable_grad():
+    with hooked(layers, after=keep), torch.inference_mode(False), torch.enable_grad(), seeded(0):
         return model(images.detach().clone().requires_grad_().clone()), calls
 
 

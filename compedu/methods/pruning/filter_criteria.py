@@ -14,6 +14,7 @@ from compedu.errors import CompressionError
 from compedu.forms import precise
 from compedu.graph import INPUT, ChannelGroup
 from compedu.methods.hooks import hooked
+from compedu.reproducible import seeded
 
 BATCH = 64
 
@@ -145,7 +146,7 @@ def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tenso
         shape = [size if place in (0, dim) else 1 for place, size in enumerate(seen.shape)]
         return seen * factors[name].view(shape), *inputs[1:]
 
-    with hooked(layers, before=multiply), torch.enable_grad():
+    with hooked(layers, before=multiply), torch.enable_grad(), seeded(0):
         loss = F.cross_entropy(model(x), y, reduction="sum")
         slopes = torch.autograd.grad(loss, list(factors.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(factors, slopes))

@@ -1,0 +1,48 @@
+"""The state of a training in a file: what it takes to go on, bit by bit, as if nothing had happened."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of_bytes
+from safetensors.torch import save as bytes_of_tensors
+from torch import Tensor
+
+from compedu.errors import CompressionError
+from compedu.writing import write_whole
+
+CHECKSUM = 32  # bytes of SHA-256 over all that follows
+IDENTITY = "identity"  # the tensor that holds the identity as text
+
+
+def save_training(path: Path, identity: str, tensors: dict[str, Tensor]) -> None:
+    """Write `tensors`, the state of the training that `identity` tells from all others; the file is always whole."""
+    state = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    state[IDENTITY] = torch.frombuffer(bytearray(identity.encode()), dtype=torch.uint8)
+    content = bytes_of_tensors(state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, sha256(content).digest() + content)
+
+
+def saved_training(path: Path, identity: str) -> dict[str, Tensor]:
+    """Return the tensors that `save_training` wrote.
+
+    Raises `CompressionError` for a file that is none, in which a bit has changed, or whose training was another.
+    """
+    written = path.read_bytes()
+    content = written[CHECKSUM:]
+    if sha256(content).digest() != written[:CHECKSUM]:
+        raise CompressionError(
+            f"{path} is no saved training, or is damaged (its checksum is wrong); delete it to start anew"
+        )
+    try:
+        state = tensors_of_bytes(content)
+        found = bytes(state.pop(IDENTITY).tolist()).decode()
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CompressionError(f"{path} is no saved training: {error}; delete it to start anew") from error
+    if found != identity:
+        raise CompressionError(
+            f"{path} is of another network, recipe, data set or version of torch; delete it to start anew"
+        )
+    return state

@@ -1,0 +1,224 @@
+"""Equal seeds, equal results: whatever draws in a network draws by the seed, and a saved training is what was saved."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import compedu as ce
+from compedu import hashing
+from compedu.datasets.digits import digits
+from compedu.errors import Cancelled, CompressionError
+from compedu.evaluation import evaluate
+from compedu.networks import build
+from compedu.reproducible import seeded, torch_threads
+from compedu.saved_training import save_training, saved_training
+from compedu.torchvision_import import import_torchvision
+from compedu.training import Recipe, fit, listening
+
+DATA = digits(size=8).shortened(train=64, validation=32, test=8)
+RECIPE = Recipe(epochs=2, batch=16, seed=3)
+OPS = import_torchvision().ops
+
+
+class Noisy(nn.Module):
+    """A small network with `noise` between its layers."""
+
+    def __init__(self, noise):
+        super().__init__()
+        with seeded(1):
+            self.conv, self.fc1, self.fc2 = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 16), nn.Linear(16, 10)
+        self.noise = noise
+
+    def forward(self, x):
+        return self.fc2(self.fc1(self.noise(self, self.conv(x)).tanh().flatten(1)).relu())
+
+
+def called(module):
+    return lambda network, x: module.train(network.training)(x)
+
+
+NOISES = {
+    "functional dropout": lambda network, x: F.dropout(x, 0.5, network.training),
+    "dropout module": called(nn.Dropout(0.5)),
+    "rrelu": called(nn.RReLU()),
+    "alpha dropout": lambda network, x: F.feature_alpha_dropout(x, 0.3, network.training),
+    "stochastic depth": called(OPS.StochasticDepth(0.5, "row")),
+    "drop block": called(OPS.DropBlock2d(0.3, 3)),
+    "a draw of its own": lambda network, x: x + torch.randn_like(x) if network.training else x,
+    "numpy": lambda network, x: x * np.random.uniform(0.5, 1.5) if network.training else x,
+    "python": lambda network, x: x * random.uniform(0.5, 1.5) if network.training else x,
+}  # fmt: skip
+noises = pytest.mark.parametrize("noise", NOISES.values(), ids=list(NOISES))
+
+
+def streams():
+    """Where the streams of random numbers stand, as texts."""
+    return str(torch.random.get_rng_state().tolist()), str(np.random.get_state()), str(random.getstate())
+
+
+@pytest.fixture
+def anywhere():
+    """Moves the streams somewhere else, as other code does; they are put back after the test."""
+    with seeded(0):
+        yield lambda place: (torch.manual_seed(place), np.random.seed(place), random.seed(place))
+
+
+def weights(model):
+    return hashing.model_digest(model)
+
+
+def test_a_seeded_block_draws_by_its_seed_and_leaves_the_streams_where_they_were(anywhere):
+    def drawn(seed):
+        with seeded(seed):
+            return torch.rand(1).item(), np.random.rand(), random.random()
+
+    before = streams()
+    first = drawn(5)
+    assert streams() == before
+    anywhere(9)
+    assert drawn(5) == first and drawn(2**40 + 5)[1:] != first[1:] and not set(drawn(6)) & set(first)
+    with seeded(5):
+        drawn(7)  # a block within a block
+        assert (torch.rand(1).item(), np.random.rand(), random.random()) == first
+    before = streams()
+    with pytest.raises(KeyError), seeded(1):
+        raise KeyError
+    assert streams() == before
+
+
+def test_the_number_of_threads_is_put_back_even_after_an_error():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise KeyError
+    assert torch.get_num_threads() == before
+
+
+# Training
+
+
+@noises
+def test_whatever_draws_in_training_draws_by_the_seed_so_that_runs_repeat_and_resume(noise, anywhere, tmp_path):
+    def stop(step):
+        if step.done == 3:
+            raise Cancelled
+
+    results = []
+    for interrupted in (False, False, True):
+        anywhere(len(results))
+        model, before, path = Noisy(noise), streams(), tmp_path / str(len(results))
+        if interrupted:
+            with pytest.raises(Cancelled), listening(stop):
+                fit(model, DATA, RECIPE, resume=path)
+            anywhere(9)
+            model, before = Noisy(noise), streams()
+        fit(model, DATA, RECIPE, resume=path)
+        assert streams() == before
+        results.append(weights(model))
+    assert results[0] == results[1] == results[2]
+    quiet, other = Noisy(lambda network, x: x), Noisy(noise)
+    fit(quiet, DATA, RECIPE)
+    fit(other, DATA, replace(RECIPE, seed=4))
+    assert len({results[0], weights(quiet), weights(other)}) == 3
+
+
+METHODS = [
+    ce.FineTune(epochs=1, batch=16), ce.GradualPruning(epochs=1, batch=16),
+    ce.SoftTargetDistillation(epochs=1, batch=16, student="lenet300(size=8, width=0.1)"),
+    ce.LinearQuantization(bits=8, activation_bits=8), ce.OptimalBrainDamage(calibration_images=16),
+    ce.OptimalBrainSurgeon(calibration_images=16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_network_that_draws_even_in_evaluation_gives_one_result_for_one_key(method, anywhere):
+    results = []
+    for place in (1, 2):
+        anywhere(place)
+        model, before = Noisy(lambda network, x: F.dropout(x, 0.3)), streams()
+        result = method(model, DATA)
+        found = evaluate(result, DATA)
+        assert streams() == before
+        results.append((weights(result), found.loss, found.predictions.tolist()))
+    assert results[0] == results[1]
+
+
+# Saved trainings
+
+
+def saved(tmp_path):
+    """A file with the state of a training, and how to go on from it."""
+    path = tmp_path / "run.training"
+    fit(build("lenet300(size=8, width=0.02)"), DATA, RECIPE, resume=path)
+
+    def go_on(network="lenet300(size=8, width=0.02)", data=DATA, recipe=RECIPE):
+        model = network if isinstance(network, nn.Module) else build(network)
+        return fit(model, data, recipe, resume=path)
+
+    return path, go_on
+
+
+def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
+    path, go_on = saved(tmp_path)
+    assert len(go_on()) == 2
+    x, tanh = DATA.x_train.clone(), build("lenet300(size=8, width=0.02)")
+    x[-1, 0, 0, 0] += 1
+    tanh.relu1 = nn.Tanh()
+    others = (
+        {"network": "lenet300(size=8, width=0.03)"}, {"network": tanh}, {"recipe": replace(RECIPE, lr=1e-4)},
+        {"data": replace(DATA, x_train=x)},
+    )  # fmt: skip
+    for other in others:
+        with pytest.raises(CompressionError, match=r"run\.training is of another network, recipe, data set or version"):
+            go_on(**other)
+    monkeypatch.setattr(torch, "__version__", "0.1")
+    with pytest.raises(CompressionError, match="version of torch; delete it to start anew"):
+        go_on()
+
+
+def test_every_flipped_bit_and_every_cut_of_a_saved_training_is_noticed(tmp_path):
+    path = tmp_path / "run.training"
+    save_training(path, "one training", {"model.weight": torch.arange(6.0), "losses": torch.ones(2)})
+    whole = path.read_bytes()
+    assert saved_training(path, "one training").keys() == {"model.weight", "losses"}
+    damaged = [whole[: len(whole) // 2], b"", whole + b"x", b"nonsense"]
+    for place in range(len(whole)):
+        for bit in range(8):
+            damaged.append(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(CompressionError, match=r"run\.training is no saved training, or is damaged.*delete it"):
+            saved_training(path, "one training")
+
+
+def test_a_damaged_state_stops_the_training_before_anything_is_taken_up(tmp_path):
+    path, go_on = saved(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    model = build("lenet300(size=8, width=0.02)")
+    before = weights(model)
+    with pytest.raises(CompressionError, match="checksum"):
+        go_on(model)
+    assert weights(model) == before and path.read_bytes() == content
+
+
+def test_a_training_goes_on_with_as_many_threads_as_it_began_with(tmp_path):
+    seen, path = [], tmp_path / "run.training"
+
+    def stop(step):
+        seen.append(torch.get_num_threads())
+        if step.done == 2 and len(seen) == 2:
+            raise Cancelled
+
+    with torch_threads(2), pytest.raises(Cancelled), listening(stop):
+        fit(build("lenet300(size=8, width=0.02)"), DATA, RECIPE, resume=path)
+    with torch_threads(1), listening(stop):
+        fit(build("lenet300(size=8, width=0.02)"), DATA, RECIPE, resume=path)
+        assert torch.get_num_threads() == 1
+    assert seen == [2] * 8
