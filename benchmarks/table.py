@@ -20,7 +20,7 @@ from compedu.metrics.machine import cpu_name
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 DATA = "glyphs"  # the images of every benchmark, and with them the shipped weights
-PACKAGES = ("torch", "numpy", "numba", "ipywidgets", "plotly")
+PACKAGES = ("torch", "numpy", "ipywidgets", "plotly")
 HEAD = """# Benchmarks
 
 Written by `make bench`; each script of this folder replaces its own section. Times of different sections may be hours

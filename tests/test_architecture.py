@@ -138,3 +138,14 @@ def test_no_number_in_prose_without_a_cell_or_a_source(path):
             assert not re.search(r"\d", prose), (
                 f"a number that nothing prints: {re.search('.{0,40}[0-9].{0,20}', prose)[0]}"
             )
+
+
+def test_text_is_read_and_written_with_an_encoding():
+    """Without one, a file means something else on a machine of another language."""
+    guilty = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+            if called in ("read_text", "write_text") and all(word.arg != "encoding" for word in node.keywords):
+                guilty.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert guilty == []

@@ -224,16 +224,35 @@ def test_words_that_end_too_early_are_refused():
         huffman.decode(data[:-3], 100)
 
 
-def test_the_compiled_loop_reads_what_the_plain_one_reads():
-    stream = skewed(500, 20)
-    data = huffman.encode(stream)
+def read_bit_by_bit(data: bytes, count: int) -> list[int]:
+    """Huffman decoding as the textbook has it: a bit at a time, until the bits read so far are a word."""
     reader = Reader(data)
     symbols, lengths = huffman.read_table(reader)
-    out = np.zeros(500, np.uint16)
-    ordered = symbols[np.argsort(lengths, kind="stable")]
-    words = np.frombuffer(data[reader.position:], np.uint8).astype(int)
-    assert huffman.walk(words, np.bincount(lengths, minlength=33), ordered, out)
-    assert np.array_equal(out, stream) and np.array_equal(huffman.decode(data, 500), stream)
+    words = {
+        (int(length), int(word)): int(symbol)
+        for symbol, length, word in zip(symbols, lengths, huffman.canonical_words(lengths), strict=True)
+    }
+    left, out = "".join(f"{byte:08b}" for byte in reader.take(reader.left)), []
+    while len(out) < count:
+        length = next(length for length in range(1, 33) if (length, int(left[:length], 2)) in words)
+        out.append(words[length, int(left[:length], 2)])
+        left = left[length:]
+    return out
+
+
+@pytest.mark.parametrize("stretch", [1, 2, 7, 2**15])
+def test_words_are_read_across_the_ends_of_stretches(stretch, monkeypatch):
+    monkeypatch.setattr(huffman, "STRETCH", stretch)
+    fibonacci = np.repeat(np.arange(16), [max(1, round(1.6**place)) for place in range(16)])  # words of 1 to 15 bits
+    stream = np.random.default_rng(0).permutation(fibonacci)
+    data = huffman.encode(stream)
+    assert huffman.decode(data, len(stream)).tolist() == stream.tolist() == read_bit_by_bit(data, len(stream))
+
+
+def test_a_long_stream_in_few_bytes_is_refused_before_it_is_allocated():
+    data = huffman.encode(bell(100, 4))
+    with pytest.raises(ValueError, match="end before"):
+        huffman.decode(data, 2**62)
 
 
 # ANS

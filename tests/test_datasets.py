@@ -1,14 +1,17 @@
 """Data sets by name, file and folder: right splits, clear errors, nothing downloaded silently."""
 
+import io
 import struct
+from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from PIL import Image
 
 from compedu.datasets import load
-from compedu.datasets.dataset import Dataset, fixed_order
+from compedu.datasets.dataset import Dataset, cache_folder, data_folders, fixed_order
 from compedu.errors import CompressionError, MissingData
 
 
@@ -38,8 +41,47 @@ def test_glyphs_are_drawn_once_and_then_read(no_data):
     second = load("glyphs(seed=3, sizes={'train': 40, 'validation': 20, 'test': 20})")
     assert first.digest == second.digest and len(files) == 3
     assert stamps == [path.stat().st_mtime_ns for path in files]
-    files[0].write_bytes(b"broken")
-    assert load("glyphs(seed=3, sizes={'train': 40, 'validation': 20, 'test': 20})").digest == first.digest
+
+
+def rewritten(path, **changes):
+    with np.load(path) as kept:
+        arrays = dict(kept) | changes
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: array for name, array in arrays.items() if array is not None})
+    return content.getvalue()
+
+
+DAMAGED = {
+    "no archive": lambda path: b"broken",
+    "cut short": lambda path: path.read_bytes()[:-100],
+    "a flipped bit in each byte of the deflated images": lambda path: bytes(
+        byte ^ 4 if 60 < place < 2000 else byte for place, byte in enumerate(path.read_bytes())
+    ),
+    "too few images": lambda path: rewritten(path, images=np.zeros((3, 1, 32, 32), np.uint8)),
+    "images of another type": lambda path: rewritten(path, images=np.zeros((8, 1, 32, 32))),
+    "a thousand images of zeros": lambda path: rewritten(path, images=np.zeros((1000, 1, 32, 32), np.uint8)),
+    "labels without a class": lambda path: rewritten(path, labels=np.full(8, 7000)),
+    "classes that are no names": lambda path: rewritten(path, classes=np.arange(36)),
+    "an array missing": lambda path: rewritten(path, classes=None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_cache_is_drawn_again_and_mended(damage, no_data):
+    spec = "glyphs(seed=3, sizes={'train': 8, 'validation': 8, 'test': 8})"
+    first = load(spec)
+    for path in (no_data / "cache" / "glyphs").glob("*.npz"):
+        whole = path.read_bytes()
+        path.write_bytes(DAMAGED[damage](path))
+        assert path.read_bytes() != whole and load(spec).digest == first.digest
+        assert rewritten(path) == whole  # mended: the archive holds the arrays again
+
+
+def test_the_cache_is_where_the_system_keeps_such_files_unless_a_variable_names_a_folder(no_data, monkeypatch):
+    assert cache_folder() == no_data / "cache"
+    monkeypatch.delenv("COMPEDU_CACHE")
+    assert cache_folder() == Path(platformdirs.user_cache_dir("compedu", appauthor=False))
+    assert data_folders() == [no_data / "data", cache_folder() / "data"]
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import platformdirs
 import torch
 from torch import Tensor
 
@@ -108,8 +109,7 @@ def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
 
 def cache_folder() -> Path:
     """Return the user's folder for drawn and downloaded data; the environment variable COMPEDU_CACHE overrides it."""
-    base = os.environ.get("COMPEDU_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compedu"
-    return Path(base)
+    return Path(os.environ.get("COMPEDU_CACHE") or platformdirs.user_cache_dir("compedu", appauthor=False))
 
 
 def data_folders() -> list[Path]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import zipfile
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +12,12 @@ from torch import Tensor
 
 from compedu.datasets.dataset import Dataset, cache_folder, normalised
 from compedu.datasets.glyphs import GlyphDials, draw_glyphs
+from compedu.datasets.glyphs.factors import SIDE
 from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
 MEAN, STD = 0.129, 0.237  # of grey 0..1 over the training images, rounded
+LARGEST, ROOM = 3 * SIDE * SIDE + 8, 100_000  # bytes of an image in colours with its label; of names and heads
 VERSION = 3  # raised when the generator draws other images, so that no cached set of the old ones is used
 
 
@@ -39,14 +40,29 @@ def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) 
 def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     identity = f"{VERSION}|{split}|{count}|{seed}|{sorted(asdict(dials).items())}"
     path = cache_folder() / "glyphs" / f"{sha256(identity.encode()).hexdigest()[:20]}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            images, labels, classes = kept["images"], kept["labels"], tuple(kept["classes"].tolist())
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # none kept, or not whole: draw it
+    images, labels, classes = _kept(path, count) or (None, None, ())
+    if images is None:
         made = draw_glyphs(count, seed=seed, split=split, dials=dials)
         images, labels, classes = made.images, made.labels, made.classes
         _keep(path, images=images, labels=labels, classes=np.array(classes))
     return torch.from_numpy(images), torch.from_numpy(labels), classes
+
+
+def _kept(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
+    """Return images, labels and classes from the cache, or None where it does not hold them whole: draw them then."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            if sum(part.file_size for part in kept.zip.infolist()) > LARGEST * count + ROOM:
+                return None
+            images, labels, classes = kept["images"], kept["labels"], tuple(kept["classes"].tolist())
+    except Exception:  # what a damaged archive sets off in zipfile, zlib and numpy has no class of its own
+        return None
+    whole = (
+        (images.dtype, images.shape[:1], images.shape[2:]) == (np.uint8, (count,), (SIDE, SIDE))
+        and (labels.dtype, labels.shape) == (np.int64, (count,))
+        and 0 <= labels.min() and labels.max() < len(classes) and all(isinstance(name, str) for name in classes)
+    )
+    return (images, labels, classes) if whole else None
 
 
 def _keep(path: Path, **arrays: np.ndarray) -> None:

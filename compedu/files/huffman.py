@@ -4,8 +4,6 @@ Huffman (1952); the canonical words need only their lengths in the file (Schwart
 alphabet, the lengths, the words. Empty streams take no byte; with one symbol the words are empty.
 """
 
-from functools import cache
-
 import numpy as np
 
 from compedu.files import bits
@@ -13,6 +11,7 @@ from compedu.files.alphabet import Alphabet, read_symbols, symbols_bits, write_s
 from compedu.files.buffers import Reader
 
 MAX_LENGTH = 32
+STRETCH = 2**15  # bytes at a time: their windows and word lengths take four megabytes
 
 
 def code_lengths(counts: np.ndarray, limit: int = MAX_LENGTH) -> np.ndarray:
@@ -100,11 +99,7 @@ def decode(data: bytes, count: int) -> np.ndarray:
     per_length = np.bincount(lengths, minlength=MAX_LENGTH + 1)
     if int(per_length @ np.left_shift(1, MAX_LENGTH - np.arange(MAX_LENGTH + 1))) != 2**MAX_LENGTH:
         raise ValueError("the word lengths are not those of a complete prefix-free code")
-    ordered = symbols[np.argsort(lengths, kind="stable")].astype(np.uint16)
-    out = np.empty(count, np.uint16)
-    if not _walk()(np.frombuffer(reader.take(reader.left), np.uint8), per_length, ordered, out):
-        raise ValueError(f"the code words end before {count} symbols are read")
-    return out
+    return symbols[np.argsort(lengths, kind="stable")].astype(np.uint16)[_ranks(reader, per_length, count)]
 
 
 def _table(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
@@ -127,36 +122,48 @@ def read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray]:
     return symbols, lengths
 
 
-@cache
-def _walk():
-    """Return the compiled decoding loop: compiled at the first use, as only reading needs it, and kept on disk."""
-    import numba
+def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
+    """Return which word, in the order of the canonical code, each of the next `count` words is (int64).
 
-    try:
-        return numba.njit(walk, cache=True)
-    except RuntimeError:  # no folder where it could be kept may be written to
-        return numba.njit(walk)
-
-
-def walk(data: np.ndarray, per_length: np.ndarray, ordered: np.ndarray, out: np.ndarray) -> bool:
-    """Read code words bit by bit into `out`; return whether `data` held enough of them.
-
-    The words of one length are consecutive numbers. `first` is the first of the length reached so far and `behind` the
-    number of shorter words, so a word is complete once it is less than `per_length` away from `first`.
+    At every bit of a stretch the length of the word that would begin there is looked up; then only the places where
+    one does begin have to be followed, from each to the next.
     """
-    position, end = 0, 8 * len(data)
-    for i in range(len(out)):
-        word = first = behind = length = 0
-        while True:
-            if position == end:
-                return False
-            word = word << 1 | (data[position >> 3] >> (7 - (position & 7))) & 1
-            first <<= 1
-            position += 1
-            length += 1
-            if word - first < per_length[length]:
-                out[i] = ordered[behind + word - first]
-                break
-            first += per_length[length]
-            behind += per_length[length]
-    return True
+    data = np.frombuffer(reader.take(reader.left), np.uint8)
+    if count > 8 * len(data):  # a word takes a bit at least: nothing is allocated for more than there can be
+        raise ValueError(f"the code words end before {count} symbols are read")
+    lengths = np.arange(MAX_LENGTH + 1)
+    # The words of one length are consecutive, so a window is compared with where, seen as 0.window, each length ends.
+    ends = np.cumsum(np.left_shift(per_length, MAX_LENGTH - lengths))
+    before = np.cumsum(per_length) - per_length
+    starts = ends - np.left_shift(per_length, MAX_LENGTH - lengths)
+    found, place = [], 0
+    while count > 0:
+        begin = place // 8
+        windows = _windows(data, begin, STRETCH)
+        jumps = np.searchsorted(ends, windows, side="right")
+        places, place = _followed(jumps.tolist(), place - 8 * begin, min(count, len(windows)))
+        length, place = jumps[places], place + 8 * begin
+        found.append(before[length] + (windows[places] - starts[length] >> MAX_LENGTH - length))
+        count -= len(places)
+        if place > 8 * len(data):
+            raise ValueError(f"the code words end before {count + 1} more symbols are read")
+    return np.concatenate(found)
+
+
+def _windows(data: np.ndarray, begin: int, count: int) -> np.ndarray:
+    """Return the 32 bits (int64) from each bit of `count` bytes on, the first at `begin`; zeros follow the last byte."""
+    taken = data[begin: begin + count + 4]
+    size = min(count, len(taken))
+    near = np.zeros(size + 4, np.int64)
+    near[: len(taken)] = taken
+    five = sum(near[i: i + size] << 8 * (4 - i) for i in range(5))
+    return (five[:, None] >> 8 - np.arange(8) & 2**MAX_LENGTH - 1).reshape(-1)
+
+
+def _followed(jumps: list[int], place: int, count: int) -> tuple[list[int], int]:
+    """Return the places of at most `count` words, the first at `place`, and where the next would begin."""
+    places = []
+    while place < len(jumps) and len(places) < count:
+        places.append(place)
+        place += jumps[place]
+    return places, place

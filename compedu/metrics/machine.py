@@ -18,7 +18,7 @@ def cpu_name() -> str:
     """Return the processor's name as its maker writes it, or its architecture where the system does not tell."""
     described = Path("/proc/cpuinfo")
     if described.exists():
-        for line in described.read_text().splitlines():
+        for line in described.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     if platform.system() == "Darwin":

@@ -30,7 +30,7 @@ def available() -> list[tuple[str, str]]:
 
 def record_of(spec: str, data: str) -> dict:
     """Return what is written beside the weights: recipe, seed, accuracy as measured, SHA-256 of the weights' file."""
-    return json.loads(_existing(spec, data).with_suffix(".json").read_text())
+    return json.loads(_existing(spec, data).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def trained(spec: str, data: str) -> nn.Module:

@@ -45,7 +45,7 @@ def has_vnni() -> bool:
     if torch.cpu._is_vnni_supported():
         return True
     listing = Path("/proc/cpuinfo")
-    return listing.exists() and not _FLAGS.isdisjoint(listing.read_text().split())
+    return listing.exists() and not _FLAGS.isdisjoint(listing.read_text(encoding="utf-8").split())
 
 
 def sums_exactly() -> bool:
