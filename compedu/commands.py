@@ -78,7 +78,7 @@ def inspect(given: argparse.Namespace) -> None:
 
 
 def train(given: argparse.Namespace) -> None:
-    """Train a network from scratch, on one thread, and keep the weights; an interrupted run goes on where it stopped."""
+    """Train a network from scratch on one thread and keep its weights; an interrupted run goes on where it stopped."""
     from compedu.evaluation import refuse_misfit
     from compedu.networks.fitting import network_for
     from compedu.networks.recipes import remake

@@ -151,7 +151,7 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
 
 
 def _windows(data: np.ndarray, begin: int, count: int) -> np.ndarray:
-    """Return the 32 bits (int64) from each bit of `count` bytes on, the first at `begin`; zeros follow the last byte."""
+    """Return the 32 bits (int64) from each bit of `count` bytes, the first at `begin`; zeros follow the last byte."""
     taken = data[begin: begin + count + 4]
     size = min(count, len(taken))
     near = np.zeros(size + 4, np.int64)
