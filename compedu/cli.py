@@ -107,7 +107,11 @@ def declare_train(parser: Parser) -> None:
     """Declare what `train` takes."""
     parser.add_argument("network", help='such as "lenet5" or "lenet5(width=0.5)"')
     parser.add_argument("--data", default="digits", help=DATA)
-    parser.add_argument("--folder", help="where the weights go (default: where the package looks)")
+    parser.add_argument(
+        "--folder",
+        help=f"where the weights go (default: your own, where --model finds them); `{commands.SHIPPED}` stands for "
+        "that of the package itself, whose weights are then made anew",
+    )
     parser.add_argument("--confirm", action="store_true", help="also train twice as long, to see that it is enough")
 
 

@@ -81,17 +81,21 @@ def train(given: argparse.Namespace) -> None:
     """Train a network from scratch on one thread and keep its weights; an interrupted run goes on where it stopped."""
     from compedu.evaluation import refuse_misfit
     from compedu.networks.fitting import network_for
-    from compedu.networks.recipes import remake
+    from compedu.networks.recipes import remake, train_own
     from compedu.reproducible import torch_threads
 
-    folder = Path(given.folder) if given.folder else None
+    folder = None if given.folder in (None, SHIPPED) else Path(given.folder).expanduser()
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is no folder: name one for the weights")
     chosen = data_called(given.data)
     refuse_misfit(network_for(given.network, chosen), chosen)  # before anything is trained
     with torch_threads(1):
-        record = remake(given.network, chosen, folder, confirm=given.confirm)
+        if given.folder == SHIPPED:
+            path, record = remake(given.network, chosen, given.confirm)
+        else:
+            path, record = train_own(given.network, chosen, folder, given.confirm)
     print(as_json(record, indent=2))
+    print(f"{path}: weights of {given.network} for {chosen.name}", file=sys.stderr)
 
 
 def data(given: argparse.Namespace) -> None:

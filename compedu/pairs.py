@@ -6,13 +6,31 @@ from torch import nn
 
 from compedu import datasets, files
 from compedu.datasets.dataset import Dataset
-from compedu.networks.shipped import trained
+from compedu.errors import MissingData
+from compedu.networks.own import own
+from compedu.networks.shipped import checkpoint_path, trained
 
 
-def load(network: str, data: str | Dataset) -> tuple[nn.Module, Dataset]:
-    """Return network `network` with shipped weights for `data`, and the data: load("lenet5", "digits")."""
+def load(network: str, data: str | Dataset, folder: str | Path | None = None) -> tuple[nn.Module, Dataset]:
+    """Return network `network` with weights trained for `data`, and the data: load("lenet5", "digits").
+
+    The weights are the shipped ones of this data set, or else those that `compedu train` kept for this very network and
+    these very images, in `folder` or the user's own; a set that was cut or drawn otherwise has the shipped ones last.
+    Raises `MissingData` where there are none.
+    """
     chosen = data if isinstance(data, Dataset) else load_data(data)
-    return trained(network, chosen.name.split("[")[0].split("(")[0]), chosen
+    place = None if folder is None else Path(folder).expanduser()
+    if place is None and chosen.origin == chosen.name and checkpoint_path(network, chosen.name).exists():
+        return trained(network, chosen.name), chosen
+    if (model := own(network, chosen, place)) is not None:
+        return model, chosen
+    if place is None and chosen.origin:
+        return trained(network, chosen.origin), chosen
+    where = "" if place is None else f" in {place}"
+    raise MissingData(
+        f"no weights of {network!r} trained on {chosen.name!r} are kept{where}; "
+        f'train them with: compedu train "{network}" --data "{chosen.name}"' + (f' --folder "{place}"' if where else "")
+    )
 
 
 def load_data(name: str, *, download: bool = False) -> Dataset:

@@ -1,16 +1,72 @@
-"""Files that are written whole or not at all: another process, or an interruption, never leaves half of one."""
+"""Files that are written whole or not at all, by one process at a time, under names that every file system takes."""
 
 import contextlib
 import os
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+ABANDONED_S = 3600.0  # no file takes an hour from one written block to the next: its writer was killed
+
+
+def safe_name(text: str, longest: int = 40) -> str:
+    """Return the letters, digits and dots of `text`, joined by hyphens: readable, but several texts may give one.
+
+    >>> safe_name("my data (1).v2")
+    'my-data-1-.v2'
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:longest].strip("-.")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, in place of what is there, at one instant; an error leaves what was there."""
+    """Write `content` to `path`, in place of what is there, at one instant; an error leaves what was there.
+
+    What killed processes left unfinished of the same file is removed. An `OSError` names `path`.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove_abandoned(path)
     try:
         unfinished.write_bytes(content)
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # the reader knows of no unfinished file
+        raise
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if pattern.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED_S:
+                os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one process or thread at a time change the file `path`: the others wait. A lock beside it goes afterwards."""
+    from filelock import FileLock
+
+    beside = path.with_name(f".{path.name}.lock")
+    with FileLock(beside):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # whoever waits sees that the lock is no file any more, and makes one
+                beside.unlink()
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Add whole `lines` to the end of `path`, all or none of them; the caller holds `alone(path)`."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            if file.write(lines) != len(lines):
+                raise OSError(28, os.strerror(28), str(path))  # a disk takes part of a write only when it is full
+        except OSError:
+            file.truncate(end)
+            raise

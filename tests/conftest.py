@@ -6,6 +6,7 @@ import shutil
 import tempfile
 
 os.environ["COMPEDU_CACHE"] = tempfile.mkdtemp(prefix="compedu-cache-")
+os.environ["COMPEDU_WEIGHTS"] = os.path.join(os.environ["COMPEDU_CACHE"], "weights")
 atexit.register(shutil.rmtree, os.environ["COMPEDU_CACHE"], ignore_errors=True)
 os.environ.pop("COMPEDU_SYNC", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start

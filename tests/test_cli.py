@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from processes import ROOT, closed_network
 
 import compedu
-from compedu import datasets, files, metrics, training
+from compedu import datasets, files, hashing, metrics, training
 from compedu.cli import COMMANDS, Parser, declare_run, declare_sweep, main, options
 from compedu.commands import KNOB, method_with_knobs, option, summary
 from compedu.errors import CompressionError
@@ -26,6 +27,7 @@ from compedu.methods.card import card
 from compedu.networks import recipes
 from compedu.networks.shipped import trained
 from compedu.reproducible import torch_threads
+from compedu.shipped import shipped
 
 TEXTS = "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"
 names = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
@@ -336,8 +338,74 @@ def test_train_keeps_the_weights_and_says_how_they_were_made(good, one_epoch, tm
     record = json.loads(good("train", "lenet300", "--folder", tmp_path / "weights"))
     assert record["recipe"]["epochs"] == 1 and record["data"] == "digits"
     kept = sorted(path.name for path in (tmp_path / "weights").iterdir())
-    assert kept == ["lenet300-digits.json", "lenet300-digits.safetensors"]
+    assert [re.sub("-[0-9a-f]{10}", "-DIGEST", name) for name in kept] == [
+        "lenet300-digits-DIGEST.json", "lenet300-digits-DIGEST.safetensors"
+    ]
     assert json.loads((tmp_path / "weights" / kept[0]).read_text())["accuracy"] == record["accuracy"]
+
+
+def own_data(path, seed):
+    """An .npz file of 30 images for 10 classes."""
+    x = np.random.default_rng(seed).integers(0, 255, (30, 28, 28), dtype=np.uint8)
+    np.savez(path, x_train=x, y_train=np.arange(30) % 10, x_test=x[:9], y_test=np.arange(9) % 3)
+    return path
+
+
+def test_weights_belong_to_network_and_images_whatever_the_data_are_called(good, call, refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes, "DEFAULT", training.Recipe(epochs=1))
+    one, other = own_data(tmp_path / "my (1).npz", seed=0), own_data(tmp_path / "other.npz", seed=1)
+    trained_on = [("lenet300(width=0.1)", one), ("lenet300(width=0.1)", other), ("lenet300(width=0.2)", one)]
+    for network, data in trained_on:
+        assert "trained on" in refused("run", "RandomPruning", "--model", network, "--data", data)
+        good("train", network, "--data", data, "--folder", "weights")
+        good("train", network, "--data", data)
+    kept = sorted(path.name for path in Path("weights").glob("*.safetensors"))
+    assert [re.sub("-[0-9a-f]{10}", "", name) for name in kept] == [
+        "lenet300-width0.1-my-1.safetensors", "lenet300-width0.1-other.safetensors",
+        "lenet300-width0.2-my-1.safetensors",
+    ]
+    places = [(network, str(data), folder) for network, data in trained_on for folder in (None, "weights")]
+    digests = [hashing.model_digest(compedu.load(*place)[0]) for place in places]
+    assert digests[::2] == digests[1::2] and len(set(digests)) == 3
+    report = json.loads(good("run", "RandomPruning", "--model", "lenet300(width=0.2)", "--data", one, "--json"))
+    assert report["data"] == str(one)
+    one.rename("moved.npz")
+    assert hashing.model_digest(compedu.load("lenet300(width=0.1)", "moved.npz")[0]) == digests[0]
+    assert not list(shipped("data", "checkpoints").glob("*my*"))
+
+
+def test_finished_weights_are_not_trained_again_and_those_of_another_recipe_stay(good, refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes, "DEFAULT", training.Recipe(epochs=1))
+    arguments = ("train", "lenet300(width=0.1)", "--data", own_data(tmp_path / "my.npz", seed=0), "--folder", "weights")
+    first, steps = good(*arguments), []
+    with training.listening(steps.append):
+        assert good(*arguments) == first and steps == []
+    before = {path: path.read_bytes() for path in Path("weights").iterdir()}
+    monkeypatch.setattr(recipes, "DEFAULT", training.Recipe(epochs=2))
+    assert "was trained by another recipe; move it away, or name another folder" in refused(*arguments)
+    assert before == {path: path.read_bytes() for path in Path("weights").iterdir()}
+
+
+def test_a_folder_called_like_a_shipped_data_set_is_not_taken_for_it(refused, monkeypatch):
+    for split in ("train", "test"):
+        for name in "ab":
+            place = Path("digits", split, name)
+            place.mkdir(parents=True)
+            for index in range(5):
+                pixels = np.full((28, 28), 10 * index + ord(name), np.uint8)
+                Image.fromarray(pixels).save(place / f"{index}.png")
+    message = refused("run", "RandomPruning", "--model", "lenet300", "--data", "./digits")
+    assert "no weights of 'lenet300' trained on 'digits' are kept; train them with: compedu train" in message
+
+
+def test_shipped_weights_are_made_anew_only_where_that_is_said(good, refused, monkeypatch, one_epoch, tmp_path):
+    before = trained("lenet300", "digits").fc1.weight
+    assert "come with compedu and stay as they are; name a folder" in refused("train", "lenet300")
+    assert "do not come with compedu" in refused("train", "lenet5", "--data", "digits(size=20)", "--folder", "shipped")
+    monkeypatch.setattr(recipes, "checkpoint_path", lambda network, data: tmp_path / f"{network}-{data}.safetensors")
+    good("train", "lenet300", "--folder", "shipped")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lenet300-digits.json", "lenet300-digits.safetensors"]
+    assert torch.equal(trained("lenet300", "digits").fc1.weight, before)
 
 
 INTERRUPTED = """
@@ -359,14 +427,16 @@ def test_an_interrupted_training_goes_on_in_another_process_and_ends_with_the_sa
     )  # fmt: skip
     assert (stopped.returncode, stopped.stdout) == (130, "")
     assert stopped.stderr == "compedu train: interrupted; the same command goes on where it stopped\n"
-    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["lenet300-digits.training"]
+    (left,) = (tmp_path / "weights").iterdir()
+    assert re.fullmatch(r"lenet300-digits-[0-9a-f]{10}\.training", left.name)
     steps = []
     with training.listening(steps.append):
         good("train", "lenet300", "--folder", "weights")
     assert steps[0].done == 6
     good("train", "lenet300", "--folder", "whole")
-    for name in ("lenet300-digits.safetensors", "lenet300-digits.json"):
-        assert (tmp_path / "weights" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    weights, whole = (sorted((tmp_path / folder).iterdir()) for folder in ("weights", "whole"))
+    assert [path.name for path in weights] == [path.name for path in whole] and len(whole) == 2
+    assert [path.read_bytes() for path in weights] == [path.read_bytes() for path in whole]
 
 
 def test_run_and_train_compute_on_one_thread_whatever_the_machine_has(good, one_epoch):
@@ -407,7 +477,8 @@ def test_an_interruption_is_one_line(call, monkeypatch, request):
     (("run", "MagnitudePruning", "--sparsity", "conv*=0.5,*"), "sparsity must be in [0, 1), or a mapping"),
     (("run", "MagnitudePruning", "--layers", "nosuch"), "no layer fits 'nosuch'; the layers are conv1, conv2"),
     (("run", "MagnitudePruning", "--sparsity", "nosuch=0.5"), "MagnitudePruning.sparsity: no layer fits 'nosuch'"),
-    (("run", "MagnitudePruning", "--model", "nosuch"), "no trained weights of 'nosuch' for 'digits'"),
+    (("run", "MagnitudePruning", "--model", "nosuch"), "no network is called 'nosuch'; there are: lenet300"),
+    (("run", "MagnitudePruning", "--model", "lenet5(width=0.5)"), "no trained weights of 'lenet5(width=0.5)'"),
     (("run", "MagnitudePruning", "--model", "lenet5(width=0.5"), "cannot be read; write a name such as \"lenet5\""),
     (("run", "MagnitudePruning", "--model", "nowhere/m.ce"), "there is no file nowhere/m.ce"),
     (("run", "MagnitudePruning", "--model", "m.ce"), "there is no file m.ce"),

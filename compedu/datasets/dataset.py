@@ -1,6 +1,7 @@
 """A data set in memory: three splits of images and labels, fixed once and for all."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,8 @@ class Dataset:
 
     Methods learn from `train`, explorers and choices look at `validation`, and `test` is read once, for a claim.
     `mean` and the standard deviation `std` undo the normalisation: grey value in 0..1 = image * std + mean.
-    `version` says how the images were made where that matters, such as "JPEG".
+    `version` says how the images were made where that matters, such as "JPEG". `origin` is the set of `DATASETS` that
+    the images are of, whole, cut or changed by knobs; of a user's own images it is empty, whatever their name.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Dataset:
     mean: float = 0.0
     std: float = 1.0
     version: str = ""
+    origin: str = ""
 
     def __post_init__(self):
         for split in SPLITS:
@@ -82,7 +85,12 @@ class Dataset:
             return self
         parts = {f"{kind}_{s}": getattr(self, f"{kind}_{s}")[:n] for s, n in sizes.items() for kind in "xy"}
         kept = [str(len(parts[f"x_{s}"])) for s in SPLITS]
-        return replace(self, name=f"{self.name.split('[')[0]}[{'/'.join(kept)}]", **parts)
+        return replace(self, name=f"{self.whole_name}[{'/'.join(kept)}]", **parts)
+
+    @property
+    def whole_name(self) -> str:
+        """The name without the sizes that `shortened` puts behind it."""
+        return re.sub(r"\[\d+/\d+/\d+\]$", "", self.name)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.split(s)[0])} {s}" for s in SPLITS)

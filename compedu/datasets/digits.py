@@ -23,7 +23,8 @@ def digits(size: int = 28) -> Dataset:
     for split, end in (("train", TRAIN), ("validation", TRAIN + VALIDATION), ("test", len(labels))):
         parts |= {f"x_{split}": images[start:end], f"y_{split}": labels[start:end]}
         start = end
-    return Dataset("digits", **parts, classes=tuple("0123456789"), mean=MEAN, std=STD)
+    name = "digits" if size == 28 else f"digits(size={size})"
+    return Dataset(name, **parts, classes=tuple("0123456789"), mean=MEAN, std=STD, origin="digits")
 
 
 def enlarged(images: Tensor, size: int) -> Tensor:

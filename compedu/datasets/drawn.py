@@ -13,6 +13,7 @@ from torch import Tensor
 from compedu.datasets.dataset import Dataset, cache_folder, normalised
 from compedu.datasets.glyphs import GlyphDials, draw_glyphs
 from compedu.datasets.glyphs.factors import SIDE
+from compedu.specs import text
 from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
@@ -31,10 +32,9 @@ def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) 
     for split, count in (SIZES | (sizes or {})).items():
         images, labels, classes = _drawn(split, count, seed, chosen)
         arrays |= {f"x_{split}": normalised(images, MEAN, STD), f"y_{split}": labels}
-    changed = [f"{name}={value!r}" for name, value in dials.items()] + ([f"seed={seed}"] if seed else [])
-    return Dataset(
-        "glyphs" + (f"({', '.join(changed)})" if changed else ""), **arrays, classes=classes, mean=MEAN, std=STD
-    )
+    changed = dials | ({"seed": seed} if seed else {}) | ({"sizes": sizes} if sizes else {})
+    name = text("glyphs", changed) if changed else "glyphs"
+    return Dataset(name, **arrays, classes=classes, mean=MEAN, std=STD, origin="glyphs")
 
 
 def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor, Tensor, tuple[str, ...]]:

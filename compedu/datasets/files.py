@@ -40,7 +40,7 @@ def from_npz(path: Path) -> Dataset:
     return Dataset(str(path), **arrays, classes=classes, mean=mean, std=std)
 
 
-def from_folder(folder: Path, name: str = "", mean: float | None = None, std: float | None = None) -> Dataset:
+def from_folder(folder: Path, origin: str = "", mean: float | None = None, std: float | None = None) -> Dataset:
     """Return the data set of image files in `folder`/train/<class>/ and `folder`/test/<class>/, all of one size.
 
     Grey images give one channel, others three. `mean` and `std` default to those of the training images.
@@ -54,8 +54,8 @@ def from_folder(folder: Path, name: str = "", mean: float | None = None, std: fl
     found = _statistics(pairs[0][0])
     jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for path in (folder / "train" / classes[0]).iterdir())
     return with_validation(
-        name or str(folder), *pairs, classes=classes, mean=found[0] if mean is None else mean,
-        std=found[1] if std is None else std, version="JPEG" if jpeg else "",
+        origin or str(folder), *pairs, classes=classes, mean=found[0] if mean is None else mean,
+        std=found[1] if std is None else std, version="JPEG" if jpeg else "", origin=origin,
     )  # fmt: skip
 
 

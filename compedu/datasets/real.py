@@ -40,7 +40,7 @@ def cifar10(download: bool = False) -> Dataset:
         if (folder / "cifar-10-batches-bin").is_dir():
             return _cifar10_binary(folder / "cifar-10-batches-bin")
         if (folder / "cifar10" / "train").is_dir():
-            return from_folder(folder / "cifar10", name="cifar10", mean=CIFAR10_MEAN, std=CIFAR10_STD)
+            return from_folder(folder / "cifar10", origin="cifar10", mean=CIFAR10_MEAN, std=CIFAR10_STD)
     if not download:
         raise _missing("cifar10", "cifar-10-batches-bin, or cifar10/train/<class> and cifar10/test/<class>")
     target = cache_folder() / "data"
@@ -70,7 +70,7 @@ def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, std: float
     except RuntimeError as error:
         raise MissingData(f"{folder / kind} is not complete: {error}") from error
     pairs = [(split.data.unsqueeze(1), split.targets) for split in (train, test)]
-    return with_validation(name, *pairs, classes=classes, mean=mean, std=std)
+    return with_validation(name, *pairs, classes=classes, mean=mean, std=std, origin=name)
 
 
 def _cifar10_binary(folder: Path) -> Dataset:
@@ -82,4 +82,6 @@ def _cifar10_binary(folder: Path) -> Dataset:
         splits.append((
             torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0]).long(),
         ))  # fmt: skip
-    return with_validation("cifar10", *splits, classes=CIFAR10_CLASSES, mean=CIFAR10_MEAN, std=CIFAR10_STD)
+    return with_validation(
+        "cifar10", *splits, classes=CIFAR10_CLASSES, mean=CIFAR10_MEAN, std=CIFAR10_STD, origin="cifar10"
+    )

@@ -9,7 +9,7 @@ VALIDATION = 5000
 
 def with_validation(
     name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: tuple[str, ...], mean: float,
-    std: float, version: str = "",
+    std: float, version: str = "", origin: str = "",
 ) -> Dataset:
     """Return a data set from uint8 images and labels, with a validation split drawn from the training images.
 
@@ -20,5 +20,5 @@ def with_validation(
     x, y = normalised(train[0], mean, std), train[1]
     return Dataset(
         name, x[order[held_out:]], y[order[held_out:]], x[order[:held_out]], y[order[:held_out]],
-        normalised(test[0], mean, std), test[1], classes, mean, std, version,
+        normalised(test[0], mean, std), test[1], classes, mean, std, version, origin,
     )  # fmt: skip

@@ -48,7 +48,7 @@ def badge_html(view: View) -> str:
 def about_html(view: View, looks: int) -> str:
     """Return which network is measured on which images, and how often these were looked at."""
     network = getattr(view.before, "spec", type(view.before).__name__).split("(")[0]
-    where = html.escape(f"{network} on {view.data.name.split('[')[0]}, {view.split}")
+    where = html.escape(f"{network} on {view.data.whole_name}, {view.split}")
     count = len(view.data.split(view.split)[1])
     images = html.escape(f"data set {view.data.name}: {count} images to look at", quote=True)
     return (

@@ -1,21 +1,19 @@
 """How the shipped weights are made: one recipe for each network and data set, and the command that remakes them."""
 
-import json
 import platform
 from dataclasses import asdict, replace
-from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import evaluate
+from compedu.networks.checkpoints import read_checkpoint, write_checkpoint
 from compedu.networks.fitting import network_for
+from compedu.networks.own import own_path
 from compedu.networks.shipped import checkpoint_path
 from compedu.training import Recipe, fit
-from compedu.writing import write_whole
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet300", "digits"): Recipe(epochs=60, lr=2e-3, shift=1),
@@ -32,6 +30,12 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet5", "mnist"): Recipe(epochs=15, lr=1.5e-3, batch=128, shift=1),
 }
 DEFAULT = Recipe(epochs=20, lr=2e-3, shift=1)
+CONFIRMED = "validation_accuracy_with_doubled_epochs"  # in a record: what says that the training was long enough
+
+
+def recipe_for(spec: str, data: Dataset) -> Recipe:
+    """Return the recipe that made the shipped weights of this pair, or `DEFAULT`; a user's own data have no recipe."""
+    return RECIPES.get((spec, data.origin and data.name), DEFAULT)
 
 
 def train_network(
@@ -42,7 +46,7 @@ def train_network(
     Weights are rounded to half precision before the accuracies are measured, as they are shipped. The recipe defaults
     to the one that made the shipped weights, or to `DEFAULT`. `resume` names the file that keeps the state meanwhile.
     """
-    recipe = recipe or RECIPES.get((spec, data.name), DEFAULT)
+    recipe = recipe or recipe_for(spec, data)
     model = network_for(spec, data, seed=recipe.seed)
     losses = fit(model, data, recipe, resume=resume)
     full = evaluate(model, data, "validation")
@@ -66,34 +70,49 @@ def doubled(recipe: Recipe) -> Recipe:
     return replace(recipe, epochs=2 * recipe.epochs)
 
 
-def write_checkpoint(model: nn.Module, record: dict, path: Path) -> None:
-    """Write the weights in half precision (`path`, safetensors) and their record beside them (same name, .json)."""
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in model.state_dict().items()
-    }
-    content = safetensors_bytes(tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content)
-    record = record | {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
-    write_whole(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
+def train_and_keep(spec: str, data: Dataset, path: Path, confirm: bool = False) -> dict:
+    """Train `spec` on `data`, write the weights to `path` and return their record; `confirm` doubles the epochs too.
 
-
-def remake(spec: str, data: Dataset, folder: Path | None = None, confirm: bool = False) -> dict:
-    """Train, write and return the record of one shipped network; `confirm` also trains with doubled epochs.
-
-    An interrupted run goes on where it stopped. The files go to `folder`, by default to where the package looks.
+    An interrupted run goes on where it stopped, from the file of the same name that ends in .training.
     """
-    path = checkpoint_path(spec, data.name)
-    path = path if folder is None else folder / path.name
     state = path.with_suffix(".training")
     model, record = train_network(spec, data, resume=state)
     if confirm:
         recipe = doubled(Recipe(**record["recipe"]))
         again = path.with_suffix(".doubled.training")
         _, longer = train_network(spec, data, recipe, resume=again)
-        record["validation_accuracy_with_doubled_epochs"] = longer["accuracy"]["validation"]
+        record[CONFIRMED] = longer["accuracy"]["validation"]
         again.unlink(missing_ok=True)
-    write_checkpoint(model, record, path)
+    record = write_checkpoint(model, record, path)
     state.unlink(missing_ok=True)
     return record
+
+
+def remake(spec: str, data: Dataset, confirm: bool = False) -> tuple[Path, dict]:
+    """Train the shipped weights of `spec` for `data` anew, and return their path and record."""
+    if data.origin != data.name:
+        raise ValueError(f"weights for {data.name!r} do not come with compedu; name a folder of your own")
+    path = checkpoint_path(spec, data.name)
+    return path, train_and_keep(spec, data, path, confirm)
+
+
+def train_own(spec: str, data: Dataset, folder: Path | None = None, confirm: bool = False) -> tuple[Path, dict]:
+    """Train `spec` on `data` and keep the weights in `folder`, by default the user's; return their path and record.
+
+    Weights of the same network and data that are there already are finished: they stay, and so does their record.
+    Raises `ValueError` where they were trained by another recipe, and, without a folder, for a pair that is shipped.
+    """
+    if folder is None and data.origin == data.name and checkpoint_path(spec, data.name).exists():
+        raise ValueError(
+            f"trained weights of {spec} for {data.name} come with compedu and stay as they are; "
+            "name a folder for weights of your own"
+        )
+    path = own_path(spec, data, folder)
+    if not path.exists() or path.with_suffix(".training").exists():
+        return path, train_and_keep(spec, data, path, confirm)
+    _, record = read_checkpoint(path)
+    if record["recipe"] != asdict(recipe_for(spec, data)):
+        raise ValueError(f"{path} was trained by another recipe; move it away, or name another folder")
+    if confirm and CONFIRMED not in record:
+        record = train_and_keep(spec, data, path, confirm)
+    return path, record

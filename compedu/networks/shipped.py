@@ -1,16 +1,11 @@
 """Networks with trained weights: the ones that come with the package, by network and data set."""
 
-import json
-from hashlib import sha256
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import nn
 
 from compedu.errors import MissingData
-from compedu.networks import build
+from compedu.networks.checkpoints import read_checkpoint, read_record
 from compedu.shipped import shipped
 from compedu.specs import parse
 
@@ -24,31 +19,18 @@ def checkpoint_path(spec: str, data: str) -> Path:
 
 def available() -> list[tuple[str, str]]:
     """Return the pairs (network, data set) that have shipped weights."""
-    folder = shipped("data", "checkpoints")
-    return sorted(tuple(path.stem.rsplit("-", 1)) for path in folder.glob("*.safetensors"))
+    names = {path.stem: read_record(path)["data"] for path in shipped("data", "checkpoints").glob("*.safetensors")}
+    return sorted((stem.removesuffix(f"-{data}"), data) for stem, data in names.items())
 
 
 def record_of(spec: str, data: str) -> dict:
     """Return what is written beside the weights: recipe, seed, accuracy as measured, SHA-256 of the weights' file."""
-    return json.loads(_existing(spec, data).with_suffix(".json").read_text(encoding="utf-8"))
+    return read_record(_existing(spec, data))
 
 
 def trained(spec: str, data: str) -> nn.Module:
     """Return network `spec` with its shipped weights for `data`; `MissingData` says which pairs there are."""
-    path = _existing(spec, data)
-    content, record = path.read_bytes(), record_of(spec, data)
-    if sha256(content).hexdigest() != record["sha256"]:
-        raise MissingData(f"{path.name} is not the file that its record describes; install compedu again")
-    model = build(record["spec"])
-    try:
-        model.load_state_dict({name: _float32(tensor) for name, tensor in load_tensors(content).items()}, strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        raise MissingData(f"{path.name} does not hold the weights of {record['spec']}: {error}") from error
-    return model.eval()
-
-
-def _float32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    return read_checkpoint(_existing(spec, data))[0]
 
 
 def _existing(spec: str, data: str) -> Path:
@@ -57,6 +39,10 @@ def _existing(spec: str, data: str) -> Path:
         known = ", ".join(f"{network} on {name}" for network, name in available()) or "none"
         raise MissingData(
             f"no trained weights of {spec!r} for {data!r} are shipped; there are: {known}. "
-            f"Train them with: compedu train {spec} --data {data}"
+            f"Train them with: compedu train {_word(spec)} --data {_word(data)}"
         )
     return path
+
+
+def _word(text: str) -> str:
+    return text if text.isidentifier() else f'"{text}"'  # brackets mean something to a shell
