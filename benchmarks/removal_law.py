@@ -6,7 +6,6 @@ import functools
 import gc
 import hashlib
 import inspect
-import os
 import re
 import sys
 import time
@@ -23,6 +22,7 @@ from compedu.errors import CompressionError
 from compedu.graph import Channels
 from compedu.graph.removal import silence_layer
 from compedu.torchvision_import import import_torchvision
+from compedu.writing import write_whole
 
 RESULTS = Path(__file__).with_name("REMOVAL_LAW.md")
 FRACTION, LAW, TEETH = 0.4, 1e-9, 1e-3
@@ -212,9 +212,7 @@ def write(rows: dict[str, tuple[str, ...]], networks: Sequence[str], path: Path)
         sizes=", ".join(map(str, SIZES)),
     )  # fmt: skip
     table = grid(COLUMNS, (rows[name] for name in networks if name in rows))
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(f"{head}\n{table}\n\n{circumstances()}\n\n<!-- {fingerprint()} -->\n")
-    os.replace(unfinished, path)
+    write_whole(path, f"{head}\n{table}\n\n{circumstances()}\n\n<!-- {fingerprint()} -->\n".encode())
 
 
 def main(given: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ import torch
 from compedu.metrics import Latency
 from compedu.metrics.latency import median_interval
 from compedu.metrics.machine import cpu_name
+from compedu.writing import alone, write_whole
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 DATA = "glyphs"  # the images of every benchmark, and with them the shipped weights
@@ -126,12 +127,12 @@ def circumstances() -> str:
 
 def write(section: Section, path: Path) -> None:
     """Put `section` into the file `path`, in place of its predecessor; the other sections stay, sorted by name."""
-    before = path.read_text() if path.exists() else ""
-    kept = {found[1]: found[0] for found in re.finditer(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", before, re.S)}
-    sections = kept | {section.name: section.text}
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text("\n\n".join([HEAD.strip(), *(sections[name] for name in sorted(sections))]) + "\n")
-    os.replace(unfinished, path)
+    with alone(path):
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        kept = {found[1]: found[0] for found in re.finditer(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", before, re.S)}
+        sections = kept | {section.name: section.text}
+        text = "\n\n".join([HEAD.strip(), *(sections[name] for name in sorted(sections))]) + "\n"
+        write_whole(path, text.encode())
     print(section.text)
 
 

@@ -1,10 +1,13 @@
 """The command line: which commands there are, and their options; each option that sets a knob is derived from it."""
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from compedu import __version__, commands
@@ -179,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         try:
             given = options(arguments, name)
-            code = COMMANDS[name].run(given) or 0
+            with _termination_interrupts():
+                code = COMMANDS[name].run(given) or 0
         except SystemExit as ended:  # argparse has shown a help text
             code = ended.code or 0
         sys.stdout.flush()
@@ -198,6 +202,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{where}: interrupted{hint}", file=sys.stderr)
         return 130
     return 2
+
+
+@contextlib.contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: trainings are saved, workers ended, unfinished files removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def options(arguments: list[str], name: str) -> argparse.Namespace:

@@ -191,12 +191,18 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 @contextlib.contextmanager
 def interrupt_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold back Ctrl-C (SIGINT) inside the block; the yielded function raises it, where the state is whole."""
+    """Hold back Ctrl-C (SIGINT) and SIGTERM inside the block; the yielded function raises them as `KeyboardInterrupt`.
+
+    It is called where the state is whole.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # signals reach the main thread only
         return
     received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    before = {
+        ending: signal.signal(ending, lambda number, frame: received.append(number))
+        for ending in (signal.SIGINT, signal.SIGTERM)
+    }
 
     def raise_if_received() -> None:
         if received:
@@ -205,7 +211,8 @@ def interrupt_between_steps() -> Iterator[Callable[[], None]]:
     try:
         yield raise_if_received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
 
 
 class _Run:

@@ -60,8 +60,8 @@ def alone(path: Path) -> Iterator[None]:
                 beside.unlink()
 
 
-def append_lines(path: Path, lines: bytes) -> None:
-    """Add whole `lines` to the end of `path`, all or none of them; the caller holds `alone(path)`."""
+def append_lines(path: Path, lines: bytes) -> int:
+    """Add whole `lines` to the end of `path`, all or none, and return its new end; the caller holds `alone(path)`."""
     with path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
@@ -70,3 +70,4 @@ def append_lines(path: Path, lines: bytes) -> None:
         except OSError:
             file.truncate(end)
             raise
+    return end + len(lines)

@@ -448,11 +448,13 @@ def test_run_and_train_compute_on_one_thread_whatever_the_machine_has(good, one_
     assert set(seen) == {1} and record["made_with"]["threads"] == 1
 
 
-def test_an_interruption_is_one_line(call, monkeypatch, request):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background may ignore it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    monkeypatch.setattr(metrics, "measure", lambda *given, **options: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(metrics, "measure", lambda *given, **options: os.kill(os.getpid(), number))
     assert call("run", "MagnitudePruning", "--model", "lenet300") == (130, "", "compedu run: interrupted\n")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 # Bad input
@@ -505,6 +507,9 @@ def test_an_interruption_is_one_line(call, monkeypatch, request):
     (("sweep", "MagnitudePruning", "--over=sparsity", "--sparsity", "0.5"), "--sparsity is given and varied as well"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--count=0"), "--count: must be a whole number from 1 on, got"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--workers=two"), "--workers: must be a whole number from 1 on"),
+    (("sweep", "MagnitudePruning", "--over=sparsity", "--workers=10000"), "one process for each core of this machine"),
+    (("sweep", "MagnitudePruning", "--over=sparsity", "--store", __file__), "and stays as it is: no line of versions"),
+    (("sweep", "MagnitudePruning", "--over=sparsity", "--store", os.devnull), "is no ordinary file"),
     (("sweep", "MagnitudePruning", "--over", "sparsity", "--store", "."), ". is a folder; name a file"),
     (("sweep", TEXTS, "--over", "bits"), "a sweep varies a knob of one method"),
     (("inspect",), "required: file"),

@@ -150,6 +150,53 @@ def test_a_half_written_last_line_is_computed_again(model, data, store):
     assert len(read_sweep(store).reports) == 5 and [list(line)[0] for line in lines(store)].count("run") == 2
 
 
+def test_a_last_line_without_its_end_counts_and_gets_one(model, data, store):
+    whole = figures(sweep(COUNTED[:3], model, data, store=store))
+    store.write_bytes(store.read_bytes()[:-1])
+    assert figures(sweep(COUNTED[:3], model, data, store=store)) == whole and len(Counted.calls) == 3
+    list(sweep(COUNTED[:4], model, data, store=store))
+    assert [list(line)[0] for line in lines(store)] == ["run", *["key"] * 3, "run", "key"]
+
+
+@pytest.mark.parametrize("content", [
+    b"my notes", b"my notes\n", b"[1, 2]", b"{}", b'{"run"', b'{"run": {"format": 1}}\nmy notes', b"\x89PNG\r\n", b"\n",
+], ids=repr)
+def test_a_file_of_somebody_else_is_refused_and_stays_as_it_was(content, model, data, store):
+    store.parent.mkdir()
+    store.write_bytes(content)
+    if content == b'{"run"':  # what an interruption leaves of the first line
+        assert len(list(sweep(COUNTED[:1], model, data, store=store))) == 1 and len(lines(store)) == 2
+        return
+    with pytest.raises(CompressionError, match="choose another file"):
+        list(sweep(COUNTED[:1], model, data, store=store))
+    assert store.read_bytes() == content and Counted.calls == []
+
+
+def test_a_file_that_became_somebody_elses_meanwhile_is_refused_too(model, data, store):
+    running = sweep(COUNTED, model, data, store=store)
+    next(running)
+    store.write_bytes(b"my notes")
+    with pytest.raises(CompressionError, match="stays as it is"):
+        next(running)
+    assert store.read_bytes() == b"my notes"
+
+
+def test_sweeps_that_share_a_file_lose_nothing_and_say_of_each_point_in_which_run_it_was_made(
+    model, data, store, monkeypatch
+):
+    one, other = (sweep(points, model, data, store=store) for points in (COUNTED[:2], COUNTED[2:]))
+    monkeypatch.setattr("compedu.sweeps.store.conditions", lambda: {"format": 1, "made by": Counted.calls[-1] > 1})
+    for turn in (one, other, other, one, other):
+        next(turn)
+    found, run = {}, None
+    for line in lines(store):
+        run = line.get("run", run)
+        if "report" in line:
+            found[line["report"]["method"]] = run["made by"]
+    assert found == {repr(point): point.number > 1 for point in COUNTED}
+    assert len(read_sweep(store).reports) == 5
+
+
 def test_a_finished_sweep_is_not_touched(model, data, store):
     list(sweep(COUNTED, model, data, store=store))
     before = store.read_bytes()
@@ -220,6 +267,54 @@ def test_what_joblib_is_told_around_the_call_counts(model, data, store, monkeypa
     with joblib.parallel_config(backend="loky", n_jobs=2):
         assert figures(sweep(POINTS[:2], model, data)) == expected
         next(sweep(POINTS, model, data))  # left early: the rest is neither waited for nor complained about
+
+
+def test_a_killed_worker_is_one_sentence_on_what_is_kept_and_how_to_go_on(model, data, store, monkeypatch):
+    list(sweep(POINTS[:2], model, data, store=store))
+    # a function of no module: it travels to the workers by value
+    killed = eval("lambda *given: __import__('os')._exit(1)", {"__name__": "__main__"})
+    with monkeypatch.context() as dying:
+        dying.setattr("compedu.sweeps.running.compute", killed)
+        running = sweep(POINTS, model, data, store=store, workers=2)
+        assert len([next(running), next(running)]) == 2
+        with pytest.raises(CompressionError) as caught:
+            next(running)
+        with pytest.raises(CompressionError, match="nothing is kept, as no store was named"):
+            list(sweep(POINTS, model, data, workers=2))
+    assert str(caught.value) == (
+        "a worker process was killed, from outside or by the system because memory ran out: try fewer workers; "
+        f"all finished points are in {store}, and the same sweep goes on with the others"
+    )
+    assert len(list(sweep(POINTS, model, data, store=store))) == 4
+
+
+ORPHANING = """
+import os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from compedu.sweeps.work import end_with_parent
+pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
+pool.submit(time.sleep, 0).result()
+pool.submit(time.sleep, 1e6)
+print("working", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no signal that ends a process at once")
+def test_workers_end_with_the_process_that_started_them():
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    # the worker writes to the same pipe: `run` returns when it has ended too
+    ended = subprocess.run(
+        [sys.executable, "-c", ORPHANING], env=environment, stdout=subprocess.PIPE, timeout=300, text=True
+    )
+    assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, "working\n")
+
+
+@pytest.mark.parametrize("workers", [0, -1, 2.0, True, "2", 10_000])
+def test_more_processes_than_cores_are_refused(workers, model, data):
+    with pytest.raises(ValueError, match=f"one process for each core of this machine, or None, got {workers!r}"):
+        sweep(POINTS, model, data, workers=workers)
 
 
 def test_threads_of_one_process_do_not_disturb_each_other(model, data, store):

@@ -50,7 +50,11 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not same(first, weights(model))
 
 
-@pytest.mark.parametrize("how", [cancel, lambda: os.kill(os.getpid(), signal.SIGINT)], ids=["cancel", "ctrl-c"])
+def sent(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("how", [cancel, sent(signal.SIGINT), sent(signal.SIGTERM)], ids=["cancel", "ctrl-c", "term"])
 @pytest.mark.parametrize("step", [1, 6, 9])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, how, step):
     path = tmp_path / "run.safetensors"

@@ -1,7 +1,7 @@
 """Running an experiment: every run once, on one torch thread, kept as soon as it is done."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,7 +11,10 @@ from tqdm.std import tqdm
 
 from compedu.claims.experiments import Experiment, Plan
 from compedu.claims.store import Run, RunStore
+from compedu.errors import CompressionError
 from compedu.reproducible import torch_threads
+from compedu.sweeps.running import KILLED
+from compedu.sweeps.work import end_with_parent
 
 Cell = tuple[Any, int]
 
@@ -41,9 +44,12 @@ def _here(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
 def _apart(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
     """Compute each seed in a process of its own: where a process puts its arrays is then part of the spread."""
     for _, same in groupby(cells, key=lambda cell: cell[1]):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as process:
             for cell in same:
-                yield process.submit(_alone, compute, cell).result()
+                try:
+                    yield process.submit(_alone, compute, cell).result()
+                except BrokenExecutor as error:
+                    raise CompressionError(f"{KILLED}; finished runs are in the store, if one was named") from error
 
 
 def _alone(compute: Callable[..., Run], cell: Cell) -> Run:

@@ -10,7 +10,7 @@ from typing import Any
 
 from compedu.course.amounts import amount, difference
 from compedu.errors import CompressionError
-from compedu.writing import write_whole
+from compedu.writing import alone, write_whole
 
 PAGE = (
     "<!doctype html><html lang='en'><meta charset='utf-8'><title>Lab book</title><style>body{{font:15px sans-serif;"
@@ -66,9 +66,10 @@ class LabBook:
         entry = {
             "kind": kind, "name": name, "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         } | content  # fmt: skip
-        entries = [*self._read(), entry]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, (json.dumps({"lab book": 1, "entries": entries}, indent=1) + "\n").encode())
+        with alone(self.path):  # two notebooks may write into one book
+            entries = [*self._read(), entry]
+            write_whole(self.path, (json.dumps({"lab book": 1, "entries": entries}, indent=1) + "\n").encode())
         return entry
 
     def first(self, kind: str, name: str) -> dict[str, Any] | None:
@@ -96,7 +97,7 @@ class LabBook:
                 [(e["kind"], e["name"], _content(e), _when(e)) for e in rest],
             ),
         ]  # fmt: skip
-        Path(path).write_text(PAGE.format("".join(tables)), encoding="utf-8")
+        write_whole(Path(path), PAGE.format("".join(tables)).encode())
         return Page(Path(path))
 
     def _confronted(self, name: str) -> tuple[str, ...]:

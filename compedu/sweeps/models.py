@@ -1,5 +1,6 @@
 """Compressed models that wait to be timed, as files."""
 
+import contextlib
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,5 +35,5 @@ class KeptModels:
     def drop(self, key: str) -> None:
         """Forget the model of `key`."""
         self.path(key).unlink(missing_ok=True)
-        if self.folder.exists() and not any(self.folder.iterdir()):
+        with contextlib.suppress(OSError):  # not empty, or gone already
             self.folder.rmdir()

@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tqdm.std import tqdm
 
 from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
+from compedu.errors import CompressionError
 from compedu.methods.method import Method
 from compedu.metrics import Report, Timing, machine
 from compedu.metrics.latency import time_networks
@@ -21,7 +23,9 @@ from compedu.reproducible import torch_threads
 from compedu.sweeps.keys import point_key
 from compedu.sweeps.models import KeptModels
 from compedu.sweeps.store import Failure, Store
-from compedu.sweeps.work import Ground, Outcome, Point, compute
+from compedu.sweeps.work import Ground, Outcome, Point, compute, end_with_parent
+
+KILLED = "a worker process was killed, from outside or by the system because memory ran out: try fewer workers"
 
 
 def sweep(
@@ -31,15 +35,26 @@ def sweep(
     """Return an iterator over the reports of all `methods` on `model`, which is also the baseline of each.
 
     Points that the file `store` holds come first and are not computed again; the others come as they are done, and are
-    in the file before they are yielded. Without `store` nothing is kept. `workers` are processes on this machine; None
-    means one, or what `joblib.parallel_config` around the loop says, a Dask cluster included. The results do not depend
-    on it, as every point runs on one thread. With `speed` the points are timed when all are computed, one after the
-    other, and yielded then. A point that raises is noted in `failures` and in the file, and the sweep goes on. The
-    reports hold no lists of images.
+    in the file before they are yielded. Without `store` nothing is kept. `workers` are processes on this machine, at
+    most one a core; None means one, or what `joblib.parallel_config` around the loop says, a Dask cluster included. The
+    results do not depend on it, as every point runs on one thread. With `speed` the points are timed when all are
+    computed, one after the other, and yielded then. A point that raises is noted in `failures` and in the file, and the
+    sweep goes on. The reports hold no lists of images. Raises `ValueError` for a number of workers that this machine cannot keep busy, and
+    `CompressionError` where one of them was killed.
     """
+    _refuse_crowd(workers)
     timing = (speed if isinstance(speed, Timing) else Timing()) if speed else None
     points = {point_key(method, model, data, split): method for method in methods}
     return Sweep(_Run(points, Ground(model, data, split), workers, timing, None if store is None else Store(store)))
+
+
+def _refuse_crowd(workers: int | None) -> None:
+    most = max(2, joblib.cpu_count())  # two everywhere, so that a sweep over processes can be tried anywhere
+    if workers is not None and (type(workers) is not int or not 1 <= workers <= most):
+        raise ValueError(
+            f"workers must be a whole number from 1 to {most}, one process for each core of this machine, or None, "
+            f"got {workers!r}"
+        )
 
 
 class Sweep(Iterator[Report]):
@@ -97,16 +112,25 @@ class _Run:
         """Compute `points`, each as soon as a process is free."""
         if not points:
             return
-        parallel = joblib.Parallel(n_jobs=self.workers, return_as="generator_unordered", mmap_mode="c")
+        parallel = joblib.Parallel(
+            n_jobs=self.workers, return_as="generator_unordered", mmap_mode="c", initializer=end_with_parent
+        )
         wanted = self.timing is not None
         outcomes = parallel(joblib.delayed(compute)(self.ground, point, wanted) for point in points)
         try:
-            for outcome in outcomes:
-                yield outcome
+            yield from outcomes
+        except BrokenExecutor as error:
+            raise CompressionError(f"{KILLED}; {self._kept()}") from error
         finally:
             with warnings.catch_warnings():  # whoever stops early knows that results are not used
                 warnings.filterwarnings("ignore", message=".*adjusting the input task iterator", category=UserWarning)
                 outcomes.close()
+
+    def _kept(self) -> str:
+        """Say what is left of a sweep that ends early, and how it goes on."""
+        if self.store is None:
+            return "nothing is kept, as no store was named: name one, and the same sweep goes on where it stops"
+        return f"all finished points are in {self.store.path}, and the same sweep goes on with the others"
 
     def _noted(self, outcome: Outcome, models: KeptModels) -> bool:
         """Write down what became of a point; tell whether it has a report."""

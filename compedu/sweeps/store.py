@@ -1,9 +1,10 @@
 """A sweep as a file: one JSON line for each run that added points, and one for each point that is done.
 
 A run's line holds for the points after it and says with which versions, on which machine and when they were computed.
-Lines are only ever appended; of two with the same key the later one counts.
+Lines are only ever appended, by one process at a time; of two with the same key the later one counts.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -16,8 +17,11 @@ from typing import Any, Generic, Protocol, TypeVar
 from compedu import __version__
 from compedu.errors import CompressionError
 from compedu.metrics import Report, machine
+from compedu.writing import alone, append_lines
 
 FORMAT = 1
+RECORD = b'{"'  # how every line begins
+FIRST = RECORD + b'run"'  # how the first one does
 PACKAGES = ("torch", "numpy", "joblib")
 
 
@@ -84,50 +88,89 @@ def read_sweep(path: str | os.PathLike) -> StoredSweep:
 
 
 def read_records(path: str | os.PathLike, found: Found) -> Found:
-    """Add to `found` what the file `path` holds; a last line without an end, cut by an interruption, does not count.
+    """Add to `found` what the file `path` holds; a last record that an interruption cut does not count.
 
-    Raises `CompressionError`, naming the line, for anything else that is not a whole record.
+    Raises `CompressionError` for a file that no `Store` began and, naming the line, for anything in it that is no
+    record.
     """
-    for number, line in enumerate(_whole_lines(Path(path)), start=1):
+    for number, line in enumerate(_lines(Path(path))[0], start=1):
         try:
             found.add(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a text of somebody else makes of the classes that read it
+            cure = "delete this line, its point is then computed again, or " if number > 1 else ""
             raise CompressionError(
-                f"{path}, line {number}, is no record ({type(error).__name__}: {error}); delete this line, "
-                "its point is then computed again, or choose another file"
+                f"{path}, line {number}, is no record ({type(error).__name__}: {error}); {cure}choose another file"
             ) from error
     return found
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is no whole line
+def _lines(path: Path) -> tuple[list[bytes], bytes]:
+    """Return the records of a file, each as a line, and what an interruption left of one behind them.
+
+    A record without its line end is whole: no beginning of a JSON object is one.
+    """
+    _refuse_foreign(path)
+    *whole, last = path.read_bytes().split(b"\n")
+    if not last:
+        return whole, b""
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(last)
+        return [*whole, last], b""
+    if not last.startswith(RECORD[: len(last)]):
+        raise CompressionError(f"{path}, line {len(whole) + 1}, is no record; choose another file")
+    return whole, last
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise `CompressionError` for what is no ordinary file, or one that does not begin as a store does."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CompressionError(f"{path} is no ordinary file: name another one for the records")
+    with path.open("rb") as file:
+        start = file.read(len(FIRST))
+    if start != FIRST[: len(start)]:
+        raise CompressionError(
+            f"{path} is no file of records, and stays as it is: no line of versions and machine comes first, but line 1 "
+            f"begins with {start!r}; choose another file"
+        )
 
 
 class Store(Generic[Found]):
-    """A file of records, open for more: `stored`, which begins as `empty`, is what it held, `append` adds to it."""
+    """A file of records, open for more: `stored`, which begins as `empty`, is what it held, `append` adds to it.
+
+    Several processes may add to one file.
+    """
 
     def __init__(self, path: str | os.PathLike, empty: Found | None = None):
         self.path = Path(path)
         self.stored = StoredSweep() if empty is None else empty
         if self.path.exists():
             read_records(self.path, self.stored)
-        self.started = False
+        self._end: int | None = None  # of the file, when this store added to it last
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one line in one piece, after the line of this run."""
-        if not self.started:
-            self._start()
-        line = json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
-        with self.path.open("ab", buffering=0) as file:
-            file.write(line.encode())
-
-    def _start(self) -> None:
-        """Cut off what an interruption left of a line; write under which conditions the points to come are made."""
-        self.started = True
+        """Write one line in one piece; where the line before it is not of this run, the line of this run first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            os.truncate(self.path, sum(len(line) + 1 for line in _whole_lines(self.path)))
-        self.append({"run": conditions()})
+        with alone(self.path):
+            records = [record] if self._mended() == self._end else [{"run": conditions()}, record]
+            texts = (json.dumps(one, allow_nan=False, ensure_ascii=False) + "\n" for one in records)
+            self._end = append_lines(self.path, "".join(texts).encode())
+
+    def _mended(self) -> int:
+        """Cut off what an interruption left of a record, end a last line that has no end, and return the file's end."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            ended = file.read() in (b"", b"\n")
+        if ended:
+            _refuse_foreign(self.path)
+            return size
+        whole, torn = _lines(self.path)
+        if not torn:
+            return append_lines(self.path, b"\n")
+        os.truncate(self.path, size - len(torn))
+        return size - len(torn)
 
 
 def conditions() -> dict[str, Any]:
