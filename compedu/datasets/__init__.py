@@ -6,7 +6,8 @@ from pathlib import Path
 from compedu.datasets.dataset import SPLITS, Dataset
 from compedu.datasets.digits import digits
 from compedu.datasets.drawn import glyphs
-from compedu.datasets.files import from_folder, from_npz
+from compedu.datasets.folder import from_folder
+from compedu.datasets.npz import from_npz
 from compedu.datasets.real import cifar10, fashion_mnist, mnist
 from compedu.errors import MissingData
 from compedu.specs import parse
@@ -26,7 +27,7 @@ def load(name: str, *, download: bool = False) -> Dataset:
     if name in DATASETS:
         return DATASETS[name](download=True) if download and name not in MADE_HERE else DATASETS[name]()
     path = Path(name).expanduser()
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         return from_npz(path)
     if path.is_dir():
         return from_folder(path)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from compedu.datasets.dataset import Dataset, cache_folder, data_folders
-from compedu.datasets.files import from_folder
+from compedu.datasets.folder import from_folder
 from compedu.datasets.splits import with_validation
 from compedu.errors import MissingData
 from compedu.torchvision_import import import_torchvision
@@ -67,7 +67,7 @@ def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, std: float
         if download:
             read(str(folder), download=True)  # does nothing where the files are; checked by hash, with a progress bar
         train, test = read(str(folder), train=True), read(str(folder), train=False)
-    except RuntimeError as error:
+    except Exception as error:  # torchvision and numpy raise many kinds for files that are not whole
         raise MissingData(f"{folder / kind} is not complete: {error}") from error
     pairs = [(split.data.unsqueeze(1), split.targets) for split in (train, test)]
     return with_validation(name, *pairs, classes=classes, mean=mean, std=std, origin=name)
@@ -78,10 +78,21 @@ def _cifar10_binary(folder: Path) -> Dataset:
     names = [f"data_batch_{number}.bin" for number in range(1, 6)], ["test_batch.bin"]
     splits = []
     for files in names:
-        rows = np.concatenate([np.fromfile(folder / file, dtype=np.uint8).reshape(-1, 3073) for file in files])
+        rows = np.concatenate([_rows(folder / file) for file in files])
         splits.append((
             torch.from_numpy(rows[:, 1:].reshape(-1, 3, 32, 32).copy()), torch.from_numpy(rows[:, 0]).long(),
         ))  # fmt: skip
     return with_validation(
         "cifar10", *splits, classes=CIFAR10_CLASSES, mean=CIFAR10_MEAN, std=CIFAR10_STD, origin="cifar10"
     )
+
+
+def _rows(path: Path) -> np.ndarray:
+    """Return one file of the binary version as uint8 (images, 3073); `MissingData` for one that is not whole."""
+    try:
+        rows = np.fromfile(path, dtype=np.uint8).reshape(-1, 3073)
+    except (OSError, ValueError) as error:
+        raise MissingData(f"{path} is not complete: {error}; download it anew") from error
+    if len(rows) == 0 or rows[:, 0].max() >= len(CIFAR10_CLASSES):
+        raise MissingData(f"{path} holds no images of {len(CIFAR10_CLASSES)} classes; download it anew")
+    return rows

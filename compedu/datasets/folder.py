@@ -1,0 +1,123 @@
+"""A user's own data as a folder of images: a folder for each class, below train/ and test/."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from compedu.datasets.dataset import Dataset
+from compedu.datasets.own import refuse_too_large, statistics
+from compedu.datasets.splits import with_validation
+from compedu.errors import CompressionError, first_line
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+GREY = ("1", "L", "LA")
+COLOUR = ("P", "PA", "RGB", "RGBA")  # a palette is of colours
+MOST_PIXELS = 1 << 24  # of one image; each is looked at before it is decoded
+
+
+def from_folder(folder: Path, origin: str = "", mean: float | None = None, std: float | None = None) -> Dataset:
+    """Return the data set of image files in `folder`/train/<class>/ and `folder`/test/<class>/, all of one size.
+
+    Grey images give one channel, others three; images that a camera turned are turned upright (EXIF orientation).
+    Hidden files and folders, whose names begin with a dot, are no data. `mean` and `std` default to those of the
+    training images; `origin` is the set of `DATASETS` that the images are of. `CompressionError` names the first file
+    that cannot be used.
+    """
+    classes = _classes(folder)
+    paths = {split: _paths(folder / split, classes) for split in ("train", "test")}
+    for name, found in zip(classes, paths["train"]):
+        if not found:
+            raise CompressionError(f"{folder / 'train' / name} holds no image: fill this class, or remove its folder")
+    pairs = [_read(found, folder / split) for split, found in paths.items()]
+    found = statistics(pairs[0][0])
+    jpeg = any(path.suffix.lower() in (".jpg", ".jpeg") for same in paths["train"] for path in same)
+    return with_validation(
+        origin or str(folder), *pairs, classes=classes, mean=found[0] if mean is None else mean,
+        std=found[1] if std is None else std, version="JPEG" if jpeg else "", origin=origin,
+    )  # fmt: skip
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes; those of test/ must be among those of train/."""
+    known, tested = (
+        sorted(path.name for path in (folder / split).glob("*") if path.is_dir() and not path.name.startswith("."))
+        for split in ("train", "test")
+    )
+    if not known or not tested:
+        raise CompressionError(
+            f"{folder} holds no images: needed are {folder}/train/<class>/ and {folder}/test/<class>/"
+        )
+    for name in tested:
+        if name not in known:
+            raise CompressionError(
+                f"{folder / 'test' / name} is a class without training images: the folders of train/ are "
+                f"{', '.join(known)}; rename it, or remove it"
+            )
+    return tuple(known)
+
+
+def _paths(folder: Path, classes: tuple[str, ...]) -> list[list[Path]]:
+    """Return the image files of each class."""
+    found = [
+        [path for path in sorted((folder / name).glob("*")) if not path.name.startswith(".")] for name in classes
+    ]
+    for path in (path for same in found for path in same):
+        if path.suffix.lower() not in ENDINGS or path.is_dir():
+            what = "is a folder" if path.is_dir() else "is no image by its name"
+            raise CompressionError(
+                f"{path} {what}: in the folder of a class stand files that end in {', '.join(ENDINGS)}; move it away"
+            )
+    if not any(found):
+        raise CompressionError(f"{folder} is empty: no image in {', '.join(classes)} ends in {', '.join(ENDINGS)}")
+    return found
+
+
+def _read(paths: list[list[Path]], folder: Path) -> tuple[Tensor, Tensor]:
+    """Return the images (N, channels, height, width) and labels (N,) of a split."""
+    files = [path for same in paths for path in same]
+    first = _pixels(files[0])
+    refuse_too_large(len(files) * first.nbytes, str(folder))
+    images = np.empty((len(files), *first.shape), np.uint8)
+    for place, path in enumerate(files):
+        pixels = _pixels(path)
+        if pixels.shape != first.shape:
+            raise CompressionError(
+                f"{path} is {pixels.shape}, but {files[0]} is {first.shape}: all must have one size, and all be grey or "
+                "all be in colour"
+            )
+        images[place] = pixels
+    labels = torch.tensor([label for label, same in enumerate(paths) for _ in same])
+    return torch.from_numpy(images), labels
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Return an image as uint8 (1 or 3, height, width); whatever stands against it is one `CompressionError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # of damaged metadata
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is an error, below
+            with Image.open(path) as image:
+                pixels = np.asarray(_upright(image))
+    except Exception as error:  # Pillow raises many kinds for files that are damaged, or not what their name says
+        raise CompressionError(f"{path} cannot be read as an image: {first_line(error)}") from error
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image with 8 bits of grey, or of red, green and blue; `ValueError` where that would change it."""
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, and at most {MOST_PIXELS:,} are read")
+    if getattr(image, "n_frames", 1) > 1:
+        raise ValueError(f"it has {image.n_frames} frames: save one of them as an image of its own")
+    if image.mode not in GREY + COLOUR:
+        raise ValueError(
+            f"its mode is {image.mode}, and not grey or red, green, blue with 8 bits each: convert it as you mean it"
+        )
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise ValueError("parts of it are transparent: put it on a background")
+    ImageOps.exif_transpose(image, in_place=True)
+    return image.convert("L" if image.mode in GREY else "RGB")
