@@ -548,3 +548,37 @@ def test_a_machine_without_the_instructions_simulates_and_says_so(monkeypatch):
 def test_a_copy_of_a_deployed_network_computes_the_same():
     deployed, x = deploy(quantized(lively(lenet5(size=16)), images())), images()
     assert torch.equal(copy.deepcopy(deployed)(x), deployed(x))
+
+
+# --- parameters beside layers, and layers inside of layers ---
+
+
+def test_layers_of_a_network_with_parameters_of_its_own_run_as_they_would_without():
+    layers = {"first": masked(512, 1024, 0.05), "second": masked(512, 512, 0.05), "norm": nn.BatchNorm1d(512)}
+    model = net(lambda self, x: self.norm(self.second(self.first(x) * self.scale)), **layers)
+    model.scale, model.spare = nn.Parameter(random(512)), nn.Parameter(random(3))
+    deployed, x = deploy(model.eval()), random(4, 1024)
+    assert deployed.kernels == {
+        "": "float32, parameters of its own: scale, spare", "first": csr.NAME, "second": csr.NAME,
+        "norm": "float32 normalization, not folded",
+    }
+    torch.testing.assert_close(deployed(x), plain_output(model, x), rtol=1e-4, atol=1e-4)
+    spare = net(lambda self, x: self.first(x), first=masked(512, 1024, 0.05))
+    spare.scale = nn.Parameter(random(512))
+    assert deploy(spare).kernels[""] == "never runs at inference"
+
+
+def test_parts_of_attention_are_named_and_stay_layers_whose_weight_can_be_read():
+    block = nn.TransformerEncoderLayer(512, 2, 512, batch_first=True).eval()
+    block.linear1, block.linear2 = masked(512, 512, 0.05), masked(512, 512, 0.05)
+    model = net(lambda self, x: self.block(x) + self.place, block=block)
+    model.place = nn.Parameter(random(1, 1, 512))
+    deployed, x = deploy(model.eval()), random(2, 5, 512)
+    assert deployed.kernels == {
+        "": "float32, parameters of its own: place", "block.self_attn": "float32 MultiheadAttention",
+        "block.self_attn.out_proj": "float32 dense", "block.linear1": "float32 dense, from Masked",
+        "block.linear2": "float32 dense, from Masked", "block.norm1": "float32 LayerNorm",
+        "block.norm2": "float32 LayerNorm",
+    }
+    with torch.enable_grad():  # the reference runs the layers one by one
+        torch.testing.assert_close(deployed(x), model(x).detach(), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.deployment.float_layers import float_layers, with_prepared_kernels
+from compedu.deployment.float_layers import float_layers, parameters_apart, with_prepared_kernels
 from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
@@ -118,15 +118,29 @@ def _untraced(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed
 
 
 def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str, str]:
-    """Return the kernels of the layers that the graph calls; batch norms that were folded are left out."""
-    modules, found = dict(traced.named_modules()), {}
+    """Return the kernels with a note at layers that the graph never runs; batch norms that were folded are left out."""
+    modules = dict(traced.named_modules())
     called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
+    read = {node.target for node in traced.graph.nodes if node.op == "get_attr"}
+    found = {}
     for name, kernel in kernels.items():
-        if not any(target == name or target.startswith(f"{name}.") for target in called):
-            found[name] = "never runs at inference"
-        elif not isinstance(modules[name], nn.Identity):
-            found[name] = kernel
+        layer = modules.get(name)
+        if layer is not None and not has_tensors(layer):
+            continue
+        apart = {f"{name}.{own}" if name else own for own in parameters_apart(layer)} if layer is not None else ()
+        runs = apart & read if apart else any(is_within(name, target) for target in called)
+        found[name] = kernel if runs else "never runs at inference"
     return found
+
+
+def is_within(name: str, called: str) -> bool:
+    """Return whether the layer `name` runs when `called` does: it is that one, inside of it, or made of parts like it."""
+    return name == called or called.startswith(f"{name}.") or name.startswith(f"{called}.")
+
+
+def has_tensors(layer: nn.Module) -> bool:
+    """Return whether `layer` or a part of it holds parameters or buffers."""
+    return any(True for _ in layer.parameters()) or any(True for _ in layer.buffers())
 
 
 def label(step: Multiply, products: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from compedu.deployment.kernels import csr, fourier
 from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
@@ -37,16 +38,20 @@ def float_layers(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     return _replaced(model, "", kernels, {}), kernels
 
 
-def _replaced(module: nn.Module, name: str, kernels: dict[str, str], made: dict[nn.Module, nn.Module]) -> nn.Module:
+def _replaced(
+    module: nn.Module, name: str, kernels: dict[str, str], made: dict[nn.Module, nn.Module], read: bool = False
+) -> nn.Module:
+    """Return what runs in place of `module`; `read`: it is a part of a layer that may read its weight by itself."""
     if module in made:  # registered twice: stays one layer
         return made[module]
-    new, kernel = running(module)
+    new, kernel = running_dense(module) if read else running(module)
     if kernel is not None:
         kernels[name] = kernel
     made[module] = new
-    if kernel is None or isinstance(module, Factored):
+    if not isinstance(module, Form) or isinstance(new, nn.Sequential):
+        read = read or is_whole(module)
         for child, inner in list(new.named_children()):
-            setattr(new, child, _replaced(inner, f"{name}.{child}" if name else child, kernels, made))
+            setattr(new, child, _replaced(inner, f"{name}.{child}" if name else child, kernels, made, read))
     return new
 
 
@@ -63,14 +68,39 @@ def with_prepared_kernels(model: nn.Module, kernels: dict[str, str]) -> nn.Modul
 
 
 def running(layer: nn.Module) -> tuple[nn.Module, str | None]:
-    """Return the module that runs in place of `layer`, and its kernel's name; None for modules without own weights."""
+    """Return the module that runs in place of `layer`, and its kernel's name; None for modules without own weights.
+
+    Modules inside of `layer` have kernels of their own; the parameters that it holds beside them are named.
+    """
     if isinstance(layer, Form):
         return _running_form(layer)
     if isinstance(layer, _NormBase):
         return layer, "float32 normalization, not folded"
-    if type(layer) in (nn.Linear, nn.Conv2d):
+    if type(layer) in (nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv2d):
         return layer, DENSE
+    if apart := parameters_apart(layer):
+        return layer, f"float32, parameters of its own: {', '.join(apart)}"
     return layer, f"float32 {type(layer).__name__}" if any(True for _ in layer.parameters(recurse=False)) else None
+
+
+def running_dense(layer: nn.Module) -> tuple[nn.Module, str | None]:
+    """Return `running` for a part of a layer that may read its weight: a form becomes an ordinary layer if it can."""
+    if not isinstance(layer, Form) or isinstance(layer.act, ActivationQuantizer):
+        return running(layer)
+    return layer.geometry.layer(layer.dense().detach(), layer.dense_bias()), f"{DENSE}, from {type(layer).__name__}"
+
+
+def is_whole(layer: nn.Module) -> bool:
+    """Return whether `layer` is one of torch's own that works with the weights of layers inside of it."""
+    holding = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return type(layer).__module__.startswith("torch.nn.modules.") and not isinstance(layer, holding)
+
+
+def parameters_apart(layer: nn.Module) -> list[str]:
+    """Return the parameters that a part of a network holds beside other layers; forms and torch's layers are whole."""
+    if isinstance(layer, Form) or is_whole(layer) or not any(True for _ in layer.children()):
+        return []
+    return [name for name, _ in layer.named_parameters(recurse=False)]
 
 
 def _running_form(form: Form) -> tuple[nn.Module, str]:

@@ -60,7 +60,7 @@ def layer_rows(
             error=(
                 costs.relative_error(kernel, reference) if isinstance(layer, Form) and reference is not None else None
             ),
-            kernel=running.get(name or "0"),  # a network that is one layer is deployed as a sequence of it
+            kernel=running.get(name, None if name else running.get("0")),  # one layer alone is deployed as a sequence
         ))
     return tuple(rows)
 
