@@ -60,7 +60,7 @@ class Smaller:
     @classmethod
     def of(cls, model: nn.Module, data: Dataset, multiples: tuple[int, ...]) -> "Smaller":
         """Return `model` with its costs for one image of `data`."""
-        parameters, macs = sum(costs.parameters(model).values()), sum(costs.macs(model, data).values())
+        parameters, macs = sum(costs.parameters(model).values()), costs.macs(model, data).total
         return cls(model, multiples, channels_of(model), parameters, macs)
 
 

@@ -104,12 +104,12 @@ def counted(ours: nn.Module, theirs: nn.Module, data: Dataset) -> tuple[int, int
     macs, parameters = costs.macs(ours, data), sum(costs.parameters(ours).values())
     _, found, operations, _ = torch_pruning.utils.count_ops_and_params(ours, data.example, layer_wise=True)
     assert found == parameters, f"we count {parameters} parameters, torch-pruning {found}"
-    for name, count in macs.items():
+    for name, count in macs.layers.items():
         layer = ours.get_submodule(name)
         weights = layer.weight.numel()  # torch-pruning adds one operation at each place for a bias
         found = operations[layer] * weights / (weights + (0 if layer.bias is None else len(layer.bias)))
         assert found == count, f"{name}: we count {count} MACs, torch-pruning {found}"
-    return sum(macs.values()), parameters
+    return macs.total, parameters
 
 
 def gone_alike(model: nn.Module, ours: nn.Module, gone: Gone, data: Dataset) -> float:

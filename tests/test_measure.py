@@ -21,6 +21,7 @@ from compedu.metrics import Baseline, Report, Timing, costs, measure, measuring
 from compedu.metrics.latency import MIN_ROUNDS
 from compedu.networks import build
 from compedu.networks.shipped import trained
+from compedu.torchvision_import import import_torchvision
 
 QUICK = Timing(batch_size=2, budget_s=0.0)
 
@@ -196,7 +197,7 @@ def counted_by_torch(network, x):
 def test_macs_of_dense_networks_equal_the_flop_counter(spec):
     data = random_images(channels=1)
     network = build(spec)
-    assert sum(costs.macs(network, data).values()) == counted_by_torch(network, data.example)
+    assert costs.macs(network, data).total == counted_by_torch(network, data.example)
 
 
 def test_macs_of_factored_grouped_and_crelu_layers_equal_the_flop_counter():
@@ -210,15 +211,70 @@ def test_macs_of_factored_grouped_and_crelu_layers_equal_the_flop_counter():
     data = random_images()
     network(data.example)
     counts = costs.macs(network, data)
-    assert sum(counts.values()) == counted_by_torch(network, data.example)
-    assert counts["1"] == 7 * 14 * first.weight.numel() + 7 * 7 * second.weight.numel()  # 14x14 positions before it
+    assert counts.total == counted_by_torch(network, data.example)
+    after_first = 7 * 14 * first.weight.numel()  # 14 x 14 positions before it
+    assert counts.layers["1"] == after_first + 7 * 7 * second.weight.numel()
 
 
 def test_a_layer_that_runs_twice_counts_twice_and_the_fft_counts_its_products():
     layer, circulant = nn.Linear(256, 256), BlockCirculant(Geometry("linear", (10, 256)), torch.randn(2, 32, 8), None)
     network = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, circulant)
     counts = costs.macs(network, random_images(channels=1))
-    assert counts == {"1": 2 * 256 * 256, "4": 4 * 2 * 32 * 5}
+    assert counts.layers == {"1": 2 * 256 * 256, "4": 4 * 2 * 32 * 5}
+
+
+def by_forward(forward, **layers):
+    network = type("Net", (nn.Module,), {"forward": forward})()
+    for name, layer in layers.items():
+        network.add_module(name, layer)
+    return network.eval()
+
+
+def test_pixels_and_channels_in_the_batch_count_where_the_weights_are_used():
+    pixels = by_forward(
+        lambda net, x: net.b(net.a(x.permute(0, 2, 3, 1).reshape(-1, 3)).reshape(1, -1, 5).mean(1)),
+        a=nn.Linear(3, 5), b=nn.Linear(5, 10),
+    )
+    assert costs.macs(pixels, random_images(size=8)).layers == {"a": 64 * 3 * 5, "b": 50}
+    channels = by_forward(
+        lambda net, x: net.b(net.a(x.flatten(0, 1)[:, None]).mean((0, 2, 3)))[None],
+        a=nn.Conv2d(1, 2, 3, padding=1), b=nn.Linear(2, 10),
+    )
+    assert costs.macs(channels, random_images(size=8)).layers == {"a": 3 * 64 * 2 * 9, "b": 20}
+    masked = MagnitudePruning(sparsity=0.5, layers="a")(pixels)
+    assert costs.macs(masked, random_images(size=8)).layers == {"a": 64 * 3 * 5, "b": 50}
+
+
+def test_transposed_convolutions_and_attention_count():
+    transposed = by_forward(
+        lambda net, x: net.b(net.a(x).mean((2, 3))), a=nn.ConvTranspose2d(3, 4, 2, stride=2), b=nn.Linear(4, 10)
+    )
+    assert costs.macs(transposed, random_images(size=8)).layers == {"a": 64 * 3 * 4 * 4, "b": 40}
+    block = nn.TransformerEncoderLayer(64, 2, 96, batch_first=True)
+    encoder = by_forward(lambda net, x: net.b(net.block(x.flatten(2)).mean(1)), block=block, b=nn.Linear(64, 10))
+    projections, products = 3 * 4 * 64 * 64, 2 * 3 * 3 * 64  # of three tokens: what each asks, finds, tells and gives
+    assert costs.macs(encoder, random_images(size=8)).layers == {
+        "block.self_attn": projections + products, "block.linear1": 3 * 64 * 96, "block.linear2": 3 * 96 * 64, "b": 640,
+    }
+
+
+def test_a_vision_transformer_counts_what_torchvision_says():
+    models = import_torchvision().models
+    with torch.device("meta"):
+        network = models.vit_b_16(weights=None)
+    counts = costs.macs(network.to_empty(device="cpu"), random_images(1, size=224))
+    documented = models.ViT_B_16_Weights.IMAGENET1K_V1.meta["_ops"]
+    assert counts.total == pytest.approx(1e9 * documented, rel=1e-3) and counts.uncounted == ()
+
+
+def test_products_without_a_formula_are_named():
+    network = by_forward(
+        lambda net, x: net.a(x.mean((2, 3)), x.amax((2, 3))) + torch.fft.rfft(x).real.mean(), a=nn.Bilinear(3, 3, 10)
+    )
+    report = measure(network, random_images(), speed=False)
+    assert report.macs == 0 and report.uncounted == ("_trilinear in a", "_fft_r2c in the network itself")
+    assert "not counted" in str(report) and "_trilinear in a" in str(report)
+    assert Report.from_dict(json.loads(json.dumps(report.as_dict()))) == report
 
 
 def test_zeros_are_multiplied_unless_the_kernel_skips_them():

@@ -134,7 +134,7 @@ def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str,
 
 
 def is_within(name: str, called: str) -> bool:
-    """Return whether the layer `name` runs when `called` does: it is that one, inside of it, or made of parts like it."""
+    """Return whether the layer `name` runs when `called` does: it is that one, inside of it, or holds it."""
     return name == called or called.startswith(f"{name}.") or name.startswith(f"{called}.")
 
 

@@ -34,6 +34,7 @@ def _entries(report: Report) -> list[tuple[str, str]]:
         ("", ", ".join(f"{role} {size:,}" for role, size in (report.size_by_role or {}).items())),
         ("parameters", _count(report.parameters, report.baseline_parameters)),
         ("MACs", _count(report.macs, report.baseline_macs, " for one image")),
+        ("not counted", ", ".join(report.uncounted)),
         ("speed", _speed(report.latency)),
         ("criteria", _criteria(report)),
         ("machine", _machine(**report.machine)),

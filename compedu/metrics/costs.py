@@ -9,6 +9,7 @@ from compedu.deployment.kernels import csr
 from compedu.evaluation import scores_of
 from compedu.forms import Factored, Form, kernel_of
 from compedu.graph.trace import inference_copy
+from compedu.metrics.counting import Counter, Macs, in_simple_steps
 
 PARAMETER_ROLES = ("values", "bias")
 
@@ -51,36 +52,37 @@ def parameters(model: nn.Module) -> dict[str, int]:
     return counts
 
 
-def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Return the multiply-accumulates of each linear layer, convolution and form for one image, by the layer's name.
+def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = None) -> Macs:
+    """Return the multiply-accumulates of `model` for one image, by the name of the layer or other module.
 
-    One image of `data` runs through a copy to see how many output positions each layer has; a form says itself what it
-    needs for them, the two layers of a factored one are added up. `running` names the kernels of the deployed network:
-    one that skips zeros needs no more than the weights that are left. Other modules, such as pooling, are not counted.
+    One image of `data` runs through a copy, and every product is counted where it is made, from the shapes that it
+    meets: those of a layer by its name, those between activations (attention) by the name of the module whose forward
+    makes them. A form says itself what it needs for its output positions, the two layers of a factored one are added
+    up. `running` names the kernels of the deployed network: one that skips zeros needs no more than the weights that
+    are left.
     """
-    copy, counts = inference_copy(model), {}
-    for name, layer in holders(copy).items():
-        sparse = (running or {}).get(name) == csr.NAME
-        for part in (layer.first, layer.second) if isinstance(layer, Factored) else (layer,):
-            if isinstance(part, (Form, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-                part.register_forward_hook(_counter(counts, name, sparse))
-    scores_of(copy, data.example, data)
-    return counts
+    copy, counter = inference_copy(model), Counter()
+    known = holders(copy)
+    for name, module in copy.named_modules():
+        holder = holder_of(name, known)
+        part = isinstance(module, Form) and not isinstance(module, Factored)
+        if part:
+            sparse = (running or {}).get(holder) == csr.NAME
+            module.register_forward_hook(_formula(counter, holder, sparse))
+        counter.watch(module, None if part else name if holder is None else holder)
+    with in_simple_steps(), counter:
+        scores_of(copy, data.example, data)
+    return Macs(counter.counts, tuple(counter.uncounted))
 
 
-def _counter(counts: dict[str, int], name: str, sparse: bool) -> Callable[..., None]:
-    """Return a forward hook that adds the multiply-accumulates of a layer's call to `counts[name]`."""
+def _formula(counter: Counter, name: str, sparse: bool) -> Callable[..., None]:
+    """Return a forward hook that adds what a form needs for one call to that of the layer `name`."""
 
-    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs = layer.geometry.shape[0] if isinstance(layer, Form) else layer.weight.shape[0]
-        positions = output.numel() // (len(output) * max(1, outputs))
-        if sparse:
-            needed = positions * int(kernel_of(layer).count_nonzero())
-        else:
-            needed = layer.macs(positions) if isinstance(layer, Form) else positions * layer.weight.numel()
-        counts[name] = counts.get(name, 0) + needed
+    def add(form: Form, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        positions = output.numel() // max(1, form.geometry.shape[0])
+        counter.add(name, positions * int(kernel_of(form).count_nonzero()) if sparse else form.macs(positions))
 
-    return count
+    return add
 
 
 def kernels(model: nn.Module) -> dict[str, Tensor]:

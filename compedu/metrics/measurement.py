@@ -45,7 +45,7 @@ class Baseline:
         """Prepare `model`, which must not change afterwards; raise as `measure` does."""
         check_finite(model)
         deployed = deploy(model)
-        macs = sum(costs.macs(model, data, deployed.kernels).values())
+        macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
         return cls(
             model, data, split, deployed, deploy(model), finite(evaluate(deployed, data, split, BATCH), model),
@@ -154,21 +154,23 @@ def _identity(model: nn.Module, data: Dataset, split: str) -> dict[str, Any]:
     }
 
 
-def _counts(model: nn.Module, macs: dict[str, int], baseline: Baseline | None) -> dict[str, int]:
-    counts = {"parameters": sum(costs.parameters(model).values()), "macs": sum(macs.values())}
+def _counts(model: nn.Module, macs: costs.Macs, baseline: Baseline | None) -> dict[str, Any]:
+    counts = {
+        "parameters": sum(costs.parameters(model).values()), "macs": macs.total, "uncounted": macs.uncounted,
+    }
     return counts if baseline is None else counts | {
         "baseline_parameters": baseline.parameters, "baseline_macs": baseline.macs,
         "baseline_file_bytes": baseline.file_bytes, "baseline_coded_bytes": baseline.coded_bytes,
     }
 
 
-def _sizes(model: nn.Module, macs: dict[str, int], deployed: Deployed, baseline: Baseline | None) -> dict[str, Any]:
+def _sizes(model: nn.Module, macs: costs.Macs, deployed: Deployed, baseline: Baseline | None) -> dict[str, Any]:
     packed = files.model_bytes(model, "packed")
     written = files.map_of(packed)
     references = None if baseline is None else baseline.references
     return {
         "file_bytes": len(packed), "coded_bytes": len(files.model_bytes(model, "ans")), "size_by_role": written.totals,
-        "layers": layer_rows(model, written, macs, deployed.kernels, references),
+        "layers": layer_rows(model, written, macs.layers, deployed.kernels, references),
     }
 
 

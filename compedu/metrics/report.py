@@ -21,6 +21,8 @@ class Flip(NamedTuple):
 class LayerRow:
     """One layer that holds numbers: `bytes` in the packed file, multiply-accumulates for one image, what runs.
 
+    Products between activations, as attention makes them, belong to no such layer and count in the report alone.
+
     `bits_per_weight` are all its bits for each weight of the dense layer, `error` the distance of its kernel from the
     baseline's, relative to that (Frobenius norm).
     """
@@ -42,7 +44,8 @@ class Report:
 
     `correct` counts among the first `seen` of `total` images. `loss` is the mean cross entropy in nats. `file_bytes` is
     the length of the packed model file, `coded_bytes` of the entropy-coded one, `size_by_role` sorts the packed bytes
-    by what they are for. `macs` are multiply-accumulates for one image. `baseline_...` are the same of the baseline.
+    by what they are for. `macs` are multiply-accumulates for one image, `uncounted` names products that could not be
+    counted. `baseline_...` are the same of the baseline.
     """
 
     method: str
@@ -57,6 +60,7 @@ class Report:
     partial: bool = False
     parameters: int | None = None
     macs: int | None = None
+    uncounted: tuple[str, ...] = ()
     file_bytes: int | None = None
     coded_bytes: int | None = None
     size_by_role: dict[str, int] | None = None
@@ -125,6 +129,7 @@ class Report:
             for name, record in (("layers", LayerRow), ("skipped", Skipped)):
                 if name in known:
                     known[name] = tuple(_record(record, row) for row in known[name])
+            known["uncounted"] = tuple(known.get("uncounted", ()))
             for name in ("newly_wrong", "newly_right"):
                 if name in known:
                     known[name] = tuple(Flip(*flip) for flip in known[name])
