@@ -13,6 +13,7 @@ import compedu as ce
 from compedu import files
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import header
+from compedu.forms import Coded
 from compedu.knobs import knobs
 from compedu.methods import METHODS, SelectiveMethod
 from compedu.methods.layers import compressible
@@ -98,6 +99,20 @@ def test_values_that_are_not_finite_are_refused_wherever_they_are(tensor, value)
         expect(message, f"{tensor} holds 1 value(s) that are not finite", "load intact weights or train again")
     expect(refusal(ce.measure, model, data()), tensor, "not finite")
     assert sum(int((~torch.isfinite(value)).sum()) for value in model.state_dict().values()) == 1
+
+
+def test_a_mask_may_hide_with_infinity_but_not_with_what_is_no_number(tmp_path):
+    model = plain()
+    model.register_buffer("hidden", torch.tensor([0.0, -math.inf]))
+    pruned = ce.MagnitudePruning(sparsity=0.5)(model)
+    assert ce.measure(pruned, data(), speed=False).macs
+    ce.save(pruned, tmp_path / "m.ce")
+    assert files.load(tmp_path / "m.ce", into=model).hidden.tolist() == [0.0, -math.inf]
+    quantized = ce.LinearQuantization()(plain())
+    next(layer for layer in quantized.modules() if isinstance(layer, Coded)).scale.view(-1)[0] = math.inf
+    expect(refusal(ce.MagnitudePruning(layers="conv*"), quantized, data()), "scale holds 1 value(s)", "not finite")
+    model.hidden[1] = math.nan
+    expect(refusal(ce.MagnitudePruning(), model, data()), "hidden holds 1 value(s) that are not finite")
 
 
 def test_a_step_of_a_pipeline_that_refuses_leaves_the_network_as_it_was():

@@ -14,6 +14,8 @@ from compedu.deployment.integer_chain import (
 )
 from compedu.deployment.kernels import csr, int8
 from compedu.deployment.kernels.simulated import Simulated
+from compedu.errors import CompressionError
+from compedu.files import save
 from compedu.forms import (
     ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Geometry, Masked,
 )
@@ -582,3 +584,22 @@ def test_parts_of_attention_are_named_and_stay_layers_whose_weight_can_be_read()
     }
     with torch.enable_grad():  # the reference runs the layers one by one
         torch.testing.assert_close(deployed(x), model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_tensors_of_five_dimensions_stay_beside_convolutions():
+    model = net(lambda self, x: self.a(x).relu() * self.scale.mean((0, 1, 2)), a=conv(1, 4))
+    model.scale = nn.Parameter(random(2, 2, 2, 1, 1))
+    model.register_buffer("place", random(1, 2, 3, 4, 5))
+    deployed, x = deploy(model.eval()), images()
+    assert deployed.body.a.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(deployed(x), plain_output(model, x), rtol=1e-4, atol=1e-4)
+    volume = net(lambda self, x: self.b(self.a(x)[:, None]).mean((2, 3, 4)), a=conv(1, 4), b=nn.Conv3d(1, 2, 3))
+    torch.testing.assert_close(deploy(volume)(x), plain_output(volume, x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_deployed_network_is_not_saved(tmp_path):
+    model = lively(lenet5(size=16))
+    for deployed in (deploy(model), deploy(quantized(model, images())), nn.Sequential(deploy(model))):
+        with pytest.raises(CompressionError, match="is a deployed network.*save the model that it was made from"):
+            save(deployed, tmp_path / "file")
+    assert not list(tmp_path.iterdir())

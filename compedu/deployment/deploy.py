@@ -2,7 +2,8 @@
 
 import copy
 import operator
-from typing import Any
+from itertools import chain
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,6 +28,8 @@ class Deployed(nn.Module):
     float32 arithmetic.
     `notes` says what holds for the network as a whole, `plan` is the plan of its integer chain or None.
     """
+
+    only_runs: ClassVar[bool] = True  # no file holds it
 
     def __init__(self, body: nn.Module, kernels: dict[str, str], notes: tuple[str, ...], channels_last: bool):
         super().__init__()
@@ -71,7 +74,7 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     convolutions = any(map(is_convolution, body.modules()))
     try:
         folded = fold_batch_norm(body)
-        traced = trace(folded.to(memory_format=torch.channels_last) if convolutions else folded)
+        traced = trace(channels_last(folded) if convolutions else folded)
     except CompressionError as reason:
         deployed = _untraced(body, kernels, str(reason))
     else:
@@ -91,15 +94,23 @@ def engine() -> tuple[Any, tuple[str, ...]]:
     return Simulated(), (f"integer layers are simulated: {capability.reason}",)
 
 
-def _traced(traced: fx.GraphModule, kernels: dict[str, str], channels_last: bool) -> Deployed:
+def channels_last(model: nn.Module) -> nn.Module:
+    """Return `model` with its tensors of four dimensions, such as kernels, in that memory order; changes `model`."""
+    for tensor in chain(model.parameters(), model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def _traced(traced: fx.GraphModule, kernels: dict[str, str], images: bool) -> Deployed:
     kernels = called_kernels(traced, kernels)
     modules = dict(with_prepared_kernels(traced, kernels).named_modules())
     if not any(integer_layer(node, modules) for node in traced.graph.nodes):
-        return Deployed(in_place(traced), kernels, (), channels_last)
+        return Deployed(in_place(traced), kernels, (), images)
     products, notes = engine()
-    chain = IntegerChain(plan_of(traced), products)
-    kernels |= {step.name: label(step, products) for step in chain.plan.steps if isinstance(step, Multiply)}
-    return Deployed(chain, kernels, notes, channels_last)
+    integers = IntegerChain(plan_of(traced), products)
+    kernels |= {step.name: label(step, products) for step in integers.plan.steps if isinstance(step, Multiply)}
+    return Deployed(integers, kernels, notes, images)
 
 
 def _untraced(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed:
@@ -109,10 +120,10 @@ def _untraced(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed
     alone = [name for name, kernel in kernels.items() if kernel == "int8"]
     for name in alone:
         layer = body.get_submodule(name)
-        chain = IntegerChain(plan_of(trace(nn.Sequential(layer))), products)
-        step = next(step for step in chain.plan.steps if isinstance(step, Multiply))
+        alone_chain = IntegerChain(plan_of(trace(nn.Sequential(layer))), products)
+        step = next(step for step in alone_chain.plan.steps if isinstance(step, Multiply))
         kernels[name] = f"{label(step, products)}, not chained"
-        replace_module(body, layer, chain)
+        replace_module(body, layer, alone_chain)
     why = f"not traced, so batch normalization stays, layers run one by one and memory order is as it was: {reason}"
     return Deployed(body, kernels, (*(notes if alone else ()), why), channels_last=False)
 

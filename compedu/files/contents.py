@@ -60,9 +60,20 @@ def write(model: nn.Module, *codings: str) -> list[bytes]:
         if coding not in CODINGS:
             raise ValueError(f"coding must be one of {', '.join(CODINGS)}, got {coding!r}")
     spec = getattr(model, "spec", None)
+    refuse_deployed(model)
     places = _places(model)
     parts = _parts(places.holders)
     return [_write(spec if isinstance(spec, str) else "", places, parts, coding) for coding in codings]
+
+
+def refuse_deployed(model: nn.Module) -> None:
+    """Raise `CompressionError` for a network that was deployed, or has a part that was: it is made to run, no more."""
+    for path, module in model.named_modules():
+        if getattr(module, "only_runs", False):
+            raise CompressionError(
+                f"{path or 'the network'} is a deployed network, whose kernels no file holds; save the model that it "
+                "was made from, and deploy that after loading"
+            )
 
 
 def _write(spec: str, places: "_Places", parts: list[dict[str, Part | tuple[str, str]]], coding: str) -> bytes:

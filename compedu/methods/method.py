@@ -2,15 +2,17 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from compedu import hashing
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, first_line
+from compedu.forms import ActivationQuantizer, Form
 from compedu.graph.trace import weights_read_apart
 from compedu.knobs import changed_knobs, check_knobs, knobs, method
 from compedu.methods.layers import check_patterns, compressible, selected
@@ -172,11 +174,26 @@ def copied(model: nn.Module) -> nn.Module:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            count = int((~torch.isfinite(tensor)).sum())
+    """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity.
+
+    Infinity is legal in a buffer that is no statistic and belongs to no form: a mask of attention is -inf where it
+    hides something.
+    """
+    for name, tensor, may_be_infinite in _numbers(model):
+        wrong = tensor.isnan() if may_be_infinite else ~tensor.isfinite()
+        if bool(wrong.any()):
+            count = int(wrong.sum())
             raise CompressionError(
                 f"{name} holds {count} value(s) that are not finite (NaN or infinity); such a network cannot be "
                 "compressed: load intact weights or train again with a lower learning rate"
             )
+
+
+def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yield the names and tensors of `model` that hold floating-point numbers, and whether infinity is legal there."""
+    for path, module in model.named_modules():
+        strict = isinstance(module, (Form, ActivationQuantizer, _NormBase))
+        for own, free in ((module._parameters, False), (module._buffers, not strict)):
+            for name, tensor in own.items():
+                if tensor is not None and tensor.is_floating_point():
+                    yield f"{path}.{name}".lstrip("."), tensor, free
