@@ -8,10 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from structures import STRUCTURES, Network, conv, images, masked, plain
-from torch import nn
+from torch import fx, nn
 
+from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.graph import ChannelGroup, Channels, find_channels
+from compedu.files import load, save
+from compedu.graph import ChannelGroup, Channels, batch_norm_pairs, find_channels, fold_batch_norm
+from compedu.methods import FilterPruning
 
 
 def sizes(channels: Channels) -> dict[str, int]:
@@ -201,9 +204,29 @@ def test_channels_end_at_an_unknown_operation_by_name_and_the_others_are_free():
 # Removal: what is refused
 
 
-def test_channel_that_speaks_when_silenced_is_caught_unless_verification_is_off():
-    model = Network(lambda net, x: net.b(torch.sigmoid(net.a(x))), a=conv(3, 4), b=conv(4, 4))
+def speaking_when_silent() -> Network:
+    """Return a network whose layer `a` alone is followed by an operation that makes something of nothing."""
+    return Network(
+        lambda net, x: net.c(net.b(torch.sigmoid(net.a(x)) + net.d(x)).relu()),
+        a=conv(3, 4), b=conv(4, 5), c=conv(5, 4), d=conv(3, 4),
+    )
+
+
+def test_groups_whose_silent_channels_speak_are_left_out_and_the_others_can_go():
+    model = speaking_when_silent()
     channels = Channels(model, images())
+    assert sizes(channels) == {"b": 5}
+    assert reason(channels, "a") == reason(channels, "d")
+    assert "to take its channels out is not to silence them: outputs differ by" in reason(channels, "a")
+    assert channels.remove(model, {"b": [0]}).b.out_channels == 4
+
+
+def test_a_removal_that_only_some_weights_allow_is_caught_unless_verification_is_off():
+    model = Network(lambda net, x: net.b(net.a(x) + net.shift), a=conv(3, 4), b=conv(4, 4))
+    model.shift = nn.Parameter(torch.zeros(()))
+    channels = Channels(model, images())
+    with torch.no_grad():
+        model.shift.fill_(1.0)
     with pytest.raises(CompressionError, match="outputs differ by .*law on their own: a\\. "):
         channels.remove(model, {"a": [0]})
     assert channels.remove(model, {"a": [0]}, verify=False).a.out_channels == 3
@@ -307,3 +330,64 @@ def test_groups_found_once_serve_networks_with_other_weights():
     other.first.weight.data.neg_()
     channels = Channels(model, images())
     assert torch.equal(channels.remove(other, {"first": [0]}).first.weight, other.first.weight[1:])
+
+
+def test_a_network_that_cannot_run_in_float64_is_refused_by_name():
+    model = Network(lambda net, x: net.c(torch.einsum("nchw,cd->ndhw", net.b(net.a(x)), torch.eye(4))),
+                    a=conv(3, 5), b=conv(5, 4), c=conv(4, 4))
+    channels = Channels(model, images())
+    with pytest.raises(CompressionError, match="Network does not run in float64 .*nothing can be compared"):
+        channels.remove(model, {"a": [0]})
+
+
+# Subclasses of batch norm, networks that are graphs
+
+
+class NormAndActivation(nn.BatchNorm2d):
+    """A batch norm with an activation inside, as timm's BatchNormAct2d."""
+
+    def __init__(self, maps: int, act: nn.Module):
+        super().__init__(maps)
+        self.drop, self.act = nn.Identity(), act
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+def test_batch_norms_with_an_activation_are_followed_and_folded(tmp_path):
+    model = Network(lambda net, x: net.b(net.norm(net.a(x))), a=conv(3, 6), b=conv(6, 4),
+                    norm=NormAndActivation(6, nn.SiLU()))
+    channels = Channels(model, images())
+    assert sizes(channels) == {"a": 6}
+    smaller = channels.remove(model, {"a": [1, 4]})
+    assert smaller.norm.num_features == 4 and type(smaller.norm) is NormAndActivation
+    folded = fold_batch_norm(model.double())
+    assert batch_norm_pairs(model) == [("a", "norm")] and not isinstance(folded.norm, nn.BatchNorm2d)
+    torch.testing.assert_close(folded(images().double()), model(images().double()), rtol=1e-10, atol=1e-10)
+    save(folded, tmp_path / "folded")
+    assert torch.equal(load(tmp_path / "folded", into=model)(images().double()), folded(images().double()))
+
+
+def test_batch_norms_whose_way_of_working_is_not_known_are_left_alone():
+    class Doubled(NormAndActivation):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = Network(lambda net, x: net.b(net.norm(net.a(x))), a=conv(3, 6), b=conv(6, 4),
+                    norm=Doubled(6, nn.SiLU()))
+    with pytest.raises(CompressionError, match="cannot be traced: module 'norm'"):
+        batch_norm_pairs(model)
+    strange = Network(lambda net, x: net.b(net.norm(net.a(x))), a=conv(3, 6), b=conv(6, 4),
+                      norm=NormAndActivation(6, nn.Softmax(1)))
+    assert "has a Softmax behind it" in reason(Channels(strange, images()), "a")
+
+
+def test_networks_that_are_graphs_are_pruned_and_so_are_networks_of_graphs():
+    graph = fx.symbolic_trace(plain())
+    data = Dataset("images", *[images(), torch.arange(2)] * 3, tuple("01"))
+    for model in (graph, Network(lambda net, x: net.part(x), part=graph)):
+        smaller = FilterPruning(sparsity=0.5)(model, data)
+        assert [layer.out_channels for layer in smaller.modules() if isinstance(layer, nn.Conv2d)] == [4, 3]
+    other = fx.symbolic_trace(Network(lambda net, x: net.b(net.a(x)), a=conv(3, 8), b=conv(8, 6)))
+    with pytest.raises(CompressionError, match="another structure"):
+        Channels(graph, images()).remove(other, {"first": [0]})

@@ -11,6 +11,7 @@ from compedu.errors import CompressionError, FileFormatError
 from compedu.files import contents, layers
 from compedu.files.contents import TIED, Contents, Layer
 from compedu.files.streams import CODINGS
+from compedu.graph.norms import behind
 from compedu.writing import write_whole
 
 FITTING = "load into a network of the structure that was saved"
@@ -77,7 +78,17 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
         filled[layer.path] = made
     for path, earlier in found.aliases:
         network = _placed(network, path, _at(network, earlier, where), where)
+    network = _folded(network, filled, where)
     _check_complete(network, filled, where)
+    return network
+
+
+def _folded(network: nn.Module, filled: dict[str, nn.Module], where: str) -> nn.Module:
+    """Leave of batch norms that carry an activation, and of which the file has nothing, what is left when folded."""
+    known = {id(module) for module in filled.values()}
+    for path, module in list(network.named_modules()):
+        if id(module) not in known and isinstance(rest := behind(module), nn.Sequential):
+            network = _placed(network, path, rest, where)
     return network
 
 

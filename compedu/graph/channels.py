@@ -2,28 +2,31 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, fx, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.graph.coupling import OUTPUT
 from compedu.graph.grouping import ChannelGroup, collect_groups
+from compedu.graph.precise import float64_outputs
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
-from compedu.graph.trace import layer_calls, trace
-from compedu.reproducible import seeded
+from compedu.graph.trace import layer_calls, owners_read_apart, trace
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 
 # Rounding alone stays far below this in float64; one wrong channel is far above it.
 TOLERANCE = 1e-9
+UNCHECKED = "so that nothing can be compared"
 
 
 class Channels:
     """The coupled channels of one network: `groups` that can be removed from, and `left_out` layers with the reason.
+
+    A group that breaks the removal law on its own is left out, as where an operation makes something of silence.
 
     `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
     of the same structure can be given to `remove` and `zero`, so that one search serves many removals. Raises
@@ -35,7 +38,8 @@ class Channels:
         coupling = read_coupling(model, traced, example)
         self.groups, self.left_out = collect_groups(coupling, model, layer_calls(traced))
         self.example = example
-        self._structure = structure_of(model)
+        self._structure, self._read_apart = structure_of(model), owners_read_apart(traced)
+        self._leave_out_breaking(model)
 
     def why_left_out(self, layer: str) -> str | None:
         """Return why `layer`, or the form that it is inside of, keeps its channels; None where they can go."""
@@ -50,10 +54,12 @@ class Channels:
         Raises `CompressionError` for an unknown group or channel, for a group that would become empty, for a network
         of another structure, and when the removal law fails.
         """
-        removed = self._masks(model, removal)
-        smaller = copy.deepcopy(model)
+        removed, given = self._masks(model, removal), {id(t): t for t in chain(model.parameters(), model.buffers())}
+        smaller = copy.deepcopy(model, dict(given))  # at first with the same tensors: those that shrink are made anew
         for name, sides in removed.items():
             shrink_layer(smaller.get_submodule(name), sides)
+        made = {id(t): t for t in chain(smaller.parameters(), smaller.buffers()) if id(t) not in given}
+        smaller = copy.deepcopy(smaller, made)
         if verify:
             self._verify(model, smaller, removal)
         return smaller
@@ -98,31 +104,62 @@ class Channels:
         problem = self._difference(model, smaller, removal)
         if problem is None:
             return
-        guilty = [name for name, numbers in removal.items() if self._breaks(model, {name: numbers})]
+        guilty = [name for name, numbers in removal.items() if self._broken_by(model, {name: numbers})]
         raise CompressionError(
             f"removing channels changes what {type(model).__name__} computes: {problem}. Groups that break the removal "
             f"law on their own: {', '.join(guilty) or 'none, only together'}. An operation behind them turns silent "
             "channels into something else or moves channels in a way that cannot be followed; exclude these layers."
         )
 
-    def _breaks(self, model: nn.Module, removal: Removal) -> bool:
-        return self._difference(model, self.remove(model, removal, verify=False), removal) is not None
+    def _broken_by(self, model: nn.Module, removal: Removal) -> str | None:
+        """Return how a removal breaks the removal law, None where it does not."""
+        return self._difference(model, self.remove(model, removal, verify=False), removal)
 
     def _difference(self, model: nn.Module, smaller: nn.Module, removal: Removal) -> str | None:
-        expected = _float64_outputs(self.zero(model, removal), self.example)
+        masks = self._masks(model, removal)
+        silent = {name: sides[OUTPUT] for name, sides in masks.items() if OUTPUT in sides}
         try:
-            found = _float64_outputs(copy.deepcopy(smaller), self.example)
+            expected = float64_outputs(model, self.example, self._read_apart, silent)
+        except RuntimeError as error:
+            return f"{type(model).__name__} does not run in float64 ({first_line(error)}), {UNCHECKED}"
+        try:
+            found = float64_outputs(smaller, self.example, self._read_apart)
         except RuntimeError as error:
             return f"the smaller network does not run ({first_line(error)})"
-        if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
-            return "its outputs have another shape"
-        if not all(tensor.isfinite().all() for tensor in expected):
-            return "outputs on the example are not finite, so that nothing can be compared"
-        worst = max(float((a - b).abs().max()) for a, b in zip(found, expected))
-        scale = max(float(tensor.abs().max()) for tensor in expected)
-        if worst <= TOLERANCE * (scale or 1.0):
-            return None
-        return f"outputs differ by {worst:.3g} from the network with silent channels, at a scale of {scale:.3g}"
+        return difference(found, expected)
+
+    def _leave_out_breaking(self, model: nn.Module) -> None:
+        """Leave out the groups that break the removal law on their own when every second channel goes."""
+        breaking = self._breaking(model, {group.name: range(0, group.size, 2) for group in self.groups})
+        for group in self.groups:
+            if group.name in breaking:
+                reason = f"to take its channels out is not to silence them: {breaking[group.name]}"
+                self.left_out += tuple((maker.layer, reason) for maker in group.makers)
+        self.groups = tuple(group for group in self.groups if group.name not in breaking)
+
+    def _breaking(self, model: nn.Module, trial: Removal) -> dict[str, str]:
+        """Return which groups of `trial` break the removal law on their own, and how; by halves, as few do."""
+        problem = self._broken_by(model, trial) if trial else None
+        if problem is None or problem.endswith(UNCHECKED):
+            return {}
+        if len(trial) == 1:
+            return dict.fromkeys(trial, problem)
+        names = list(trial)
+        first = {name: trial[name] for name in names[: len(names) // 2]}
+        return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first):]})
+
+
+def difference(found: list[Tensor], expected: list[Tensor]) -> str | None:
+    """Return in what the outputs of a smaller network differ from those `expected` of the silent one, or None."""
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+        return "its outputs have another shape"
+    if not all(tensor.isfinite().all() for tensor in expected):
+        return f"outputs on the example are not finite, {UNCHECKED}"
+    worst = max(float((a - b).abs().max()) for a, b in zip(found, expected))
+    scale = max(float(tensor.abs().max()) for tensor in expected)
+    if worst <= TOLERANCE * (scale or 1.0):
+        return None
+    return f"outputs differ by {worst:.3g} from the network with silent channels, at a scale of {scale:.3g}"
 
 
 def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
@@ -142,16 +179,15 @@ def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
     return mask
 
 
-def _float64_outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
-    with torch.no_grad(), seeded(0):
-        outputs = model.double().eval()(example.double())
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
 def structure_of(model: nn.Module) -> tuple:
     """Return what decides how the channels of a network hang together: the kinds of its modules and all shapes."""
-    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    modules = tuple((name, kind_of(module)) for name, module in model.named_modules())
     return modules, tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+
+
+def kind_of(module: nn.Module) -> type | str:
+    """Return what `module` has in common with its copies: its class, or its code where each copy has its own class."""
+    return module.code if isinstance(module, fx.GraphModule) else type(module)
 
 
 _found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Channels]] = WeakKeyDictionary()

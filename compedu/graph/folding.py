@@ -5,9 +5,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from compedu.graph.norms import behind, is_batch_norm
 from compedu.graph.trace import is_plain, layer_calls, only_readers, replace_module, trace
 
-_FOLLOWS = {nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm1d: nn.Linear}
+_BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
 
 
 def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
@@ -22,7 +23,7 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     pairs = []
     for name, reader in only_readers(traced).items():
         layer, norm = modules[name], modules[reader]
-        if not is_plain(layer) or _FOLLOWS.get(type(norm)) is not type(layer):
+        if not is_plain(layer) or not isinstance(norm, _BEHIND[type(layer)]) or not is_batch_norm(norm):
             continue
         fits = norm.num_features == layer.weight.shape[0] and norm.running_mean is not None
         if fits and len(calls[reader]) == 1:
@@ -50,7 +51,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     """Return a copy of `model` whose batch norms are folded into the layers in front of them where that is possible.
 
     Computed in float64 and kept in the layer's own type; a layer without a bias gets one; a folded batch norm becomes
-    `nn.Identity`. Holds for evaluation mode. Raises `CompressionError` when `model` cannot be traced.
+    what is `behind` it: an `nn.Identity` for torch's own. Holds for evaluation mode. Raises `CompressionError` when
+    `model` cannot be traced.
     """
     pairs = batch_norm_pairs(model)
     folded = copy.deepcopy(model)
@@ -61,5 +63,5 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         old = layer.weight
         layer.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
         layer.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
-        replace_module(folded, norm, nn.Identity())
+        replace_module(folded, norm, behind(norm))
     return folded

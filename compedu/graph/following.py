@@ -11,7 +11,7 @@ from compedu.errors import first_line
 from compedu.forms.form import Form
 from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Unfollowed, is_depthwise
 from compedu.graph.nodes import called_name
-from compedu.graph.operations import ASKING, Call, follow, key
+from compedu.graph.operations import ASKING, ELEMENTWISE, Call, follow, key
 
 _HOMES = ("torch.", "_operator.", "builtins.", "math.", "torchvision.ops.")
 
@@ -106,6 +106,9 @@ class Follower(fx.Interpreter):
 
     def layer(self, name: str, layer: nn.Module, dim: int, ids: Tensor) -> Tensor:
         """Note the channels of a layer that lie along `dim`; return the ids of its output."""
+        for part in layer.children() if isinstance(layer, BATCH_NORMS) else ():
+            if key(type(part).__name__) not in ELEMENTWISE or any(True for _ in part.parameters()):
+                raise Unfollowed(f"which has a {type(part).__name__} behind it, whose effect on channels is not known")
         channels, shape = self.coupling.along(ids, dim), self.made[self.node].shape
         if not (isinstance(layer, (*BATCH_NORMS, nn.PReLU)) or is_depthwise(layer)):
             self.coupling.put((name, INPUT), channels)

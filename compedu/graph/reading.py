@@ -5,8 +5,9 @@ from torch import Tensor, fx, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
-from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, is_depthwise, modules_outside_forms
+from compedu.graph.coupling import INPUT, OUTPUT, Coupling, is_depthwise, modules_outside_forms
 from compedu.graph.following import Follower, Shapes
+from compedu.graph.norms import is_batch_norm
 from compedu.graph.trace import (
     inference_copy, is_plain, layer_calls, owners_read_apart, replace_module, shared_weights, trace,
 )  # fmt: skip
@@ -80,7 +81,7 @@ def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.Gr
             reason = f"the tensors of {name!r} are read by themselves too"
         elif isinstance(layer, Form):
             reason = f"{name!r} is already compressed ({type(layer).__name__}): remove channels first"
-        elif not is_plain(layer) and type(layer) not in (*BATCH_NORMS, nn.PReLU):
+        elif not is_plain(layer) and not is_batch_norm(layer) and type(layer) is not nn.PReLU:
             reason = f"{name!r} is a {type(layer).__name__}, not a plain Conv2d, Linear or batch norm"
         else:
             continue

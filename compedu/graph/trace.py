@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 from compedu.graph.nodes import is_relu, only_consumer
+from compedu.graph.norms import is_batch_norm
 
 # While torch.fx traces, every module call and attribute of the process goes through its tracer, on whichever thread.
 _one_at_a_time = threading.RLock()
@@ -22,9 +23,9 @@ class _LayerTracer(fx.Tracer):
 
     inside = ""
 
-    def __init__(self):
+    def __init__(self, leaves: set[nn.Module]):
         super().__init__()
-        self._thread = threading.get_ident()
+        self._thread, self._leaves = threading.get_ident(), leaves
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         if threading.get_ident() != self._thread:
@@ -32,7 +33,7 @@ class _LayerTracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Form) or super().is_leaf_module(m, module_qualified_name)
+        return m in self._leaves or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):
         if threading.get_ident() != self._thread:
@@ -50,9 +51,9 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     node targets are the names of `model.named_modules()`. Raises `CompressionError` that names the module and the
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
-    tracer = _LayerTracer()
+    root = inference_copy(model).train(training)
+    tracer = _LayerTracer({module for module in root.modules() if isinstance(module, Form) or is_batch_norm(module)})
     try:
-        root = inference_copy(model).train(training)
         with _one_at_a_time:
             return fx.GraphModule(root, tracer.trace(root))
     except Exception as error:  # a forward may raise anything at all
@@ -142,7 +143,7 @@ def followed_by_relu(model: nn.Module) -> set[str]:
         reader = only_consumer(nodes[0])
         if len(nodes) > 1 or not is_plain(modules[name]) or reader is None:
             continue
-        if reader.op == "call_module" and isinstance(modules[reader.target], (nn.BatchNorm1d, nn.BatchNorm2d)):
+        if reader.op == "call_module" and type(modules[reader.target]) in (nn.BatchNorm1d, nn.BatchNorm2d):
             reader = only_consumer(reader)
         if reader is not None and is_relu(reader, modules):
             found.add(name)
