@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compedu.deployment.float_layers import float_layers, parameters_apart, with_prepared_kernels
-from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan
+from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan, engine_for
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
 from compedu.deployment.lowering import plan_of
@@ -19,6 +19,7 @@ from compedu.forms import Form
 from compedu.graph import fold_batch_norm, only_consumer, trace
 from compedu.graph.nodes import is_relu
 from compedu.graph.trace import replace_module
+from compedu.graph.writes import hidden_write
 
 
 class Deployed(nn.Module):
@@ -64,8 +65,9 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     Batch normalization is folded into the layers in front of it. Layers with coded weights and quantized inputs run on
     integers, chained from layer to layer (8-bit products; fewer bits are held in 8). Networks with convolutions keep
     their tensors in channels-last order: up to twice as fast at batch 64, hardly slower at batch 1. Pruned linear
-    layers run as sparse rows under the rule of `kernels.csr`. A network that cannot be traced runs layer by layer, and
-    `notes` says so. `example`, an input, is run once: an input that does not fit shows here, and the kernels are warm.
+    layers run as sparse rows under the rule of `kernels.csr`. A network that cannot be traced, or that overwrites what
+    it reads again under another name, runs layer by layer, and `notes` says so. `example`, an input, is run once: an
+    input that does not fit shows here, and the kernels are warm.
     """
     copied = copy.deepcopy(model).eval().requires_grad_(False).float()
     if isinstance(copied, Form) or not any(True for _ in copied.children()):
@@ -75,8 +77,10 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     try:
         folded = fold_batch_norm(body)
         traced = trace(channels_last(folded) if convolutions else folded)
+        if write := hidden_write(traced):
+            raise CompressionError(f"{write}, so its operations run as they are written")
     except CompressionError as reason:
-        deployed = _untraced(body, kernels, str(reason))
+        deployed = _one_by_one(body, kernels, str(reason))
     else:
         deployed = _traced(traced, kernels, convolutions)
     if hasattr(model, "spec"):
@@ -113,18 +117,26 @@ def _traced(traced: fx.GraphModule, kernels: dict[str, str], images: bool) -> De
     return Deployed(integers, kernels, notes, images)
 
 
-def _untraced(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed:
+class _SingleLayer(IntegerChain):
+    """The chain of one layer in a network that runs as it is written, and may ask for views of what the layer gives."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the output of the layer in the order of memory that an ordinary layer gives."""
+        return super().forward(*inputs).contiguous()
+
+
+def _one_by_one(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed:
     """Return the network with each integer layer as a chain of its own, between values in float32."""
     products, notes = engine()
     body = with_prepared_kernels(body, kernels)
     alone = [name for name, kernel in kernels.items() if kernel == "int8"]
     for name in alone:
         layer = body.get_submodule(name)
-        alone_chain = IntegerChain(plan_of(trace(nn.Sequential(layer))), products)
+        alone_chain = _SingleLayer(plan_of(trace(nn.Sequential(layer))), products)
         step = next(step for step in alone_chain.plan.steps if isinstance(step, Multiply))
         kernels[name] = f"{label(step, products)}, not chained"
         replace_module(body, layer, alone_chain)
-    why = f"not traced, so batch normalization stays, layers run one by one and memory order is as it was: {reason}"
+    why = f"batch normalization stays, layers run one by one and memory order is as it was: {reason}"
     return Deployed(body, kernels, (*(notes if alone else ()), why), channels_last=False)
 
 
@@ -158,7 +170,9 @@ def label(step: Multiply, products: Any) -> str:
     """Return the kernel's name of an integer layer."""
     inputs = (step.product.source.top + 1).bit_length() - 1
     narrow = "" if step.bits == inputs == 8 else f", {step.bits}-bit weights and {inputs}-bit inputs held in 8 bits"
-    return f"{products.name}{narrow}"
+    used = engine_for(step.product, products)
+    wide = "" if used is products else ", as its sums might not fit in 32 bits"
+    return f"{used.name}{narrow}{wide}"
 
 
 def in_place(traced: fx.GraphModule) -> fx.GraphModule:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from compedu.deployment.kernels.product import Grid, Product, Window
+from compedu.deployment.kernels.simulated import Simulated
+from compedu.errors import CompressionError
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Quantize(Step):
-    """Values to codes."""
+    """Values to codes. `checked`: the values may be NaN, which has no code."""
 
     grid: Grid
-
-
-@dataclass(frozen=True)
-class Dequantize(Step):
-    """Codes to values."""
-
-    grid: Grid
+    checked: bool
 
 
 @dataclass(frozen=True)
@@ -55,15 +50,6 @@ class MaxPool(Step):
     """The largest code in each window: the grid stays."""
 
     window: Window
-
-
-@dataclass(frozen=True)
-class AveragePool(Step):
-    """The average of each window (None: of the whole image), from codes to codes or values."""
-
-    window: Window | None
-    before: Grid
-    after: Grid | None
 
 
 @dataclass(frozen=True)
@@ -109,17 +95,13 @@ def description(step: Step) -> str:
     match step:
         case Quantize(grid=grid):
             return f"values to codes 0..{grid.top}, scale {grid.scale:.4g}, zero point {grid.zero_point}"
-        case Dequantize():
-            return "codes to values"
         case Multiply(product=p, bits=bits):
-            added = "" if not p.adds else " + shortcut"
+            added = "" if not p.adds else " + values"
             clipped = "" if p.low is None else " + ReLU" if p.high is None else f" + clip to {p.low:g}..{p.high:g}"
             end = "values" if p.target is None else f"codes 0..{p.target.top}, scale {p.target.scale:.4g}"
             return f"{p.geometry.kind} with {bits}-bit weights{added}{clipped} to {end}"
         case MaxPool(window=w):
             return f"largest code of {w.kernel[0]}x{w.kernel[1]}"
-        case AveragePool(window=w):
-            return "average of " + ("the image" if w is None else f"{w.kernel[0]}x{w.kernel[1]}") + " in integers"
         case Clip():
             return "ReLU on codes"
         case Call(on=on):
@@ -155,18 +137,12 @@ class IntegerChain(nn.Module):
 def runner(step: Step, engine: Any) -> Callable:
     """Return the function from the tensors of a step's sources to the tensor of its target."""
     match step:
-        case Quantize(grid=grid):
-            return grid.codes
-        case Dequantize(grid=grid):
-            return grid.values
+        case Quantize():
+            return quantizing(step)
         case Multiply(product=product):
-            return adding(step, engine) if product.adds else engine.product(product)
+            return adding(step, engine) if product.adds else engine_for(product, engine).product(product)
         case MaxPool(window=window):
             return engine.max_pool(window)
-        case AveragePool(window=None):
-            return partial(image_average, source=step.before, target=step.after)
-        case AveragePool():
-            return window_average(step, engine)
         case Clip(low=low, high=high):
             return lambda codes: codes.clamp(low, high)
         case Call():
@@ -174,43 +150,43 @@ def runner(step: Step, engine: Any) -> Callable:
     raise TypeError(f"{type(step).__name__} is not a step of a plan")
 
 
-def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the fused product and sum; two tensors whose sum would be broadcast are added afterwards in float32."""
+def engine_for(product: Product, engine: Any) -> Any:
+    """Return `engine`, or one with sums in float64 where those of `product` might not fit in the 32 bits of engines."""
+    return engine if product.sums_fit() else Simulated(torch.float64)
+
+
+def quantizing(step: Quantize) -> Callable[[Tensor], Tensor]:
+    """Return the function from values to codes; values that are NaN raise `CompressionError`."""
+    if not step.checked:
+        return step.grid.codes
+
+    def run(x: Tensor) -> Tensor:
+        if bool(x.sum().isnan()) and bool(x.isnan().any()):  # the sum is fast, but NaN for inf - inf too
+            raise CompressionError(
+                f"{step.name!r} gives NaN, for which integers have no code; give inputs without NaN, or run the "
+                "network as it is, without deploy()"
+            )
+        return step.grid.codes(x)
+
+    return run
+
+
+def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Any], Tensor]:
+    """Return the fused product and sum; what has not the shape and type of the product is added afterwards."""
     p = step.product
-    fused, alone = engine.product(p), engine.product(replace(p, target=None, low=None, adds=False, addend=None))
+    used = engine_for(p, engine)
+    fused, alone = used.product(p), used.product(replace(p, low=None, adds=False))
     shapes: dict[torch.Size, torch.Size] = {}
 
-    def run(x: Tensor, other: Tensor) -> Tensor:
+    def run(x: Tensor, other: Any) -> Tensor:
         if x.shape not in shapes:
             shapes[x.shape] = p.output_shape(x.shape)
-        if other.shape == shapes[x.shape]:
+        if isinstance(other, Tensor) and other.shape == shapes[x.shape] and other.dtype == torch.float32:
             return fused(x, other.clone() if step.keep_addend else other)
-        y = alone(x) + (other if p.addend is None else p.addend.values(other))
-        y = y if p.low is None else y.relu_()
-        return y if p.target is None else p.target.codes(y)
+        y = alone(x) + other
+        return y if p.low is None else y.relu_()
 
     return run
-
-
-def window_average(step: AveragePool, engine: Any) -> Callable[[Tensor], Tensor]:
-    """Return the average pooling of a window, prepared for each number of channels that it meets."""
-    prepared: dict[int, Callable] = {}
-
-    def run(codes: Tensor) -> Tensor:
-        channels = codes.shape[1]
-        if channels not in prepared:
-            prepared[channels] = engine.product(step.window.average(channels, step.before, step.after))
-        return prepared[channels](codes)
-
-    return run
-
-
-def image_average(codes: Tensor, source: Grid, target: Grid | None) -> Tensor:
-    """Return the average over the image of codes (N, C, height, width), as (N, C, 1, 1): exact sums, one rounding."""
-    size = codes.shape[2] * codes.shape[3]
-    sums = codes.sum((2, 3), dtype=torch.int32, keepdim=True) - size * source.zero_point
-    y = sums.to(torch.float32) * source.scale * (torch.ones(()) / size)
-    return y if target is None else target.rounded(y)
 
 
 def calling(step: Call) -> Callable:

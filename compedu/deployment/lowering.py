@@ -9,19 +9,20 @@ from torch import fx, nn
 
 from compedu.deployment import patterns
 from compedu.deployment.integer_chain import (
-    AveragePool, Call, Clip, Dequantize, MaxPool, Multiply, Plan, Quantize, Register, Step, registers_in,
+    Call, Clip, MaxPool, Multiply, Plan, Quantize, Register, Step, registers_in,
 )
-from compedu.deployment.kernels.product import Grid, Product, Window
+from compedu.deployment.kernels.product import Grid, Product
 from compedu.graph import only_consumer
+from compedu.graph.nodes import is_question
 
 
 def plan_of(traced: fx.GraphModule) -> Plan:
-    """Return the plan of a traced network.
+    """Return the plan of a traced network, which means what the network means at every bit width.
 
-    A tensor takes the grid of the first layer that reads it, seen through pooling, reshaping, concatenation and ReLU;
-    other readers of the same bit width use the same codes. A ReLU behind a layer, and a sum whose one part is a
-    convolution, are fused with it. Whatever has no meaning on codes runs in float32 between two conversions. Changes
-    `traced`.
+    Between layers there are float32 values, and each layer rounds its input to its own grid. A tensor is made as codes
+    at once where all that read it round it to one and the same grid, seen through operations that may as well be done
+    behind the rounding (`patterns.passed_on`). A ReLU behind a layer, and a sum whose one part is a convolution, are
+    fused with it. Changes `traced`.
     """
     return _Lowering(patterns.simplified(traced)).plan()
 
@@ -30,11 +31,12 @@ class _Lowering:
     def __init__(self, traced: fx.GraphModule):
         self.nodes, self.modules = list(traced.graph.nodes), dict(traced.named_modules())
         self.attribute = partial(_attribute, traced)
-        self.wanted = wanted_grids(self.nodes, self.modules)
+        self.held = sole_grids(self.nodes, self.modules)
         self.summands = fused_sums(self.nodes, self.modules)  # convolution -> the sum that it is fused with
-        self.ready: dict[fx.Node, tuple[int, Grid]] = {}  # convolution -> its input, for those that wait for a sum
+        self.ready: dict[fx.Node, int] = {}  # layer -> its input, for those that wait for a sum
         self.places: dict[fx.Node, dict[Grid | None, int]] = {}  # node -> its registers: codes by grid, values by None
         self.shapes: set[fx.Node] = set()  # nodes that hold shapes, not tensors
+        self.never_nan: set[fx.Node] = set()  # nodes whose values no input makes NaN
         self.steps: list[Step] = []
         self.inputs: list[int] = []
         self.count, self.output = 0, None
@@ -61,7 +63,9 @@ class _Lowering:
                 self.product(node, node)
         elif node in self.summands.values():
             self.sum(node)
-        elif not self.on_codes(node):
+        elif node in self.held and (sources := patterns.passed_on(node, self.modules)):
+            self.on_codes(node, self.held[node], sources)
+        else:
             self.call(node)
 
     def input(self, node: fx.Node) -> None:
@@ -75,14 +79,15 @@ class _Lowering:
 
     def product(self, conv: fx.Node, node: fx.Node, other: fx.Node | None = None) -> None:
         """Append the product of layer `conv` and with it the sum `node` with `other`, if any, and the ReLU behind."""
-        layer, (register, grid) = patterns.integer_layer(conv, self.modules), self.ready[conv]
+        layer = patterns.integer_layer(conv, self.modules)
         result, low, high = self.clipped(node, only_relu=other is not None)
-        target, addend, sources = self.wanted.get(result), None, (register,)
-        if other is not None:  # codes are added to codes, values to values
-            addend = None if target is None else self.grid_of(other)
-            target = None if addend is None else target
-            sources += (self.values(other) if addend is None else self.places[other][addend],)
-        product = Product.of(layer, grid, target=target, low=low, high=high, adds=other is not None, addend=addend)
+        target, sources = self.held.get(result), (self.ready[conv],)
+        if other is not None:  # engines add values to values
+            target = None
+            sources += (self.values(other),)
+        if other is None or other in self.never_nan:
+            self.never_nan.add(result)
+        product = Product.of(layer, Grid.of(layer.act), target=target, low=low, high=high, adds=other is not None)
         self.steps.append(Multiply(conv.target, sources, self.new(result, target), product, layer.bits))
 
     def clipped(self, node: fx.Node, only_relu: bool) -> tuple[fx.Node, float | None, float | None]:
@@ -100,54 +105,28 @@ class _Lowering:
         conv, other = (second, first) if self.summands.get(second) is node else (first, second)
         self.product(conv, node, other)
 
-    def on_codes(self, node: fx.Node) -> bool:
-        """Append a node that has a meaning on codes, if its input is codes; return whether it was."""
-        if parts := patterns.joined(node):
-            return self.join(node, parts)
-        source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        grid = self.grid_of(source) if source is not None else None
-        if grid is None:
-            return False
-        name, register = _name(node), self.places[source][grid]
+    def on_codes(self, node: fx.Node, grid: Grid, sources: list[fx.Node]) -> None:
+        """Append a node that takes and gives codes of `grid`."""
+        registers = {source: self.codes(source, grid) for source in sources}
+        first, name = registers[sources[0]], _name(node)
         if window := patterns.max_pool(node, self.modules):
-            self.steps.append(MaxPool(name, (register,), self.new(node, grid), window))
-        elif window := patterns.average_pool(node, self.modules):
-            self.average(node, window, grid, register)
-        elif patterns.is_image_average(node, self.modules):
-            self.average(node, None, grid, register)
-        elif patterns.is_reshape(node, self.modules):
-            places = (Register(register), *self.filled(node.args[1:]))
-            self.append_call(node, grid, (places, self.filled(node.kwargs)), "codes")
+            self.steps.append(MaxPool(name, (first,), self.new(node, grid), window))
         elif clip := patterns.clip_of(node, self.modules):
             low, high = (None if bound is None else int(grid.codes(torch.tensor(bound))) for bound in clip)
-            self.steps.append(Clip(name, (register,), self.new(node, grid), low, grid.top if high is None else high))
+            self.steps.append(Clip(name, (first,), self.new(node, grid), low, grid.top if high is None else high))
         else:
-            return False
-        return True
-
-    def average(self, node: fx.Node, window: Window | None, grid: Grid, register: int) -> None:
-        target = self.wanted.get(node)
-        self.steps.append(AveragePool(_name(node), (register,), self.new(node, target), window, grid, target))
-
-    def join(self, node: fx.Node, parts: list[fx.Node]) -> bool:
-        """Append a concatenation of codes, if any part is codes; all parts take one grid."""
-        grids = [self.grid_of(part) for part in parts]
-        grid = self.wanted.get(node) or grids[0]
-        if grid is None or all(found is None for found in grids):
-            return False
-        places = tuple(Register(self.codes(part, grid, exact=True)[0]) for part in parts)
-        rest = (places, *self.filled(node.args[1:]))
-        keywords = {key: self.filled(value) for key, value in node.kwargs.items() if key != "tensors"}
-        self.append_call(node, grid, (rest, keywords), "codes")
-        return True
+            arguments = self.filled(node.args, registers), self.filled(node.kwargs, registers)
+            self.append_call(node, grid, arguments, "codes")
 
     def call(self, node: fx.Node) -> None:
         """Append a node as it is, on float32 values; questions about shapes take codes as well."""
-        asked = patterns.is_question(node)
-        arguments = self.filled(node.args, asked), self.filled(node.kwargs, asked)
-        inputs = node.all_input_nodes
+        asked, inputs = is_question(node), node.all_input_nodes
+        registers = {source: next(iter(self.places[source].values())) for source in inputs} if asked else {}
         if asked or (inputs and all(source in self.shapes for source in inputs)):
             self.shapes.add(node)
+        elif self.never_nan.issuperset(patterns.passed_on(node, self.modules) or [node]):
+            self.never_nan.add(node)
+        arguments = self.filled(node.args, registers), self.filled(node.kwargs, registers)
         self.append_call(node, None, arguments, "neither" if node in self.shapes else "values")
 
     def append_call(self, node: fx.Node, grid: Grid | None, arguments: tuple, on: str) -> None:
@@ -166,55 +145,41 @@ class _Lowering:
         self.count += 1
         return self.count - 1
 
-    def grid_of(self, node: fx.Node) -> Grid | None:
-        """Return the grid of which `node` has codes, or None."""
-        return next((grid for grid in self.places[node] if grid is not None), None)
-
-    def codes(self, node: fx.Node, grid: Grid, exact: bool = False) -> tuple[int, Grid]:
-        """Return a register with codes of `node`, and their grid: one of the same width if there is one, or `grid`."""
+    def codes(self, node: fx.Node, grid: Grid) -> int:
+        """Return a register with the codes of `node` on `grid`."""
         places = self.places[node]
-        for found, register in places.items():
-            if found == grid or (not exact and found is not None and found.top == grid.top):
-                return register, found
-        source = self.values(node)
-        self.steps.append(Quantize(_name(node), (source,), self.new(node, grid), grid))
-        return places[grid], grid
+        if grid not in places:
+            source, checked = places[None], node not in self.never_nan
+            self.steps.append(Quantize(_name(node), (source,), self.new(node, grid), grid, checked))
+        return places[grid]
 
     def values(self, node: fx.Node) -> int:
-        """Return a register with the float32 values of `node`."""
-        places = self.places[node]
-        if None not in places:
-            grid, register = next(iter(places.items()))
-            self.steps.append(Dequantize(_name(node), (register,), self.new(node, None), grid))
-        return places[None]
+        """Return the register with the float32 values of `node`."""
+        return self.places[node][None]
 
-    def filled(self, structure: Any, asked: bool = False) -> Any:
-        """Return `structure` with registers in place of nodes: values, or when only `asked` for a shape anything."""
-
-        def place(node: fx.Node) -> Register:
-            return Register(next(iter(self.places[node].values())) if asked else self.values(node))
-
-        return fx.node.map_arg(structure, place)
+    def filled(self, structure: Any, registers: dict[fx.Node, int] | None = None) -> Any:
+        """Return `structure` with a register in place of each node: one of `registers`, or its values."""
+        chosen = registers or {}
+        return fx.node.map_arg(
+            structure, lambda node: Register(chosen[node] if node in chosen else self.values(node))
+        )
 
 
-def wanted_grids(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node, Grid]:
-    """Return for each tensor that should be codes its grid: that of the first layer that reads it."""
-    wanted: dict[fx.Node, Grid] = {}
-    for node in reversed(nodes):  # so that the first reader has the last word
-        layer = patterns.integer_layer(node, modules)
-        if layer is not None:
-            wanted[patterns.source_of(node)] = Grid.of(layer.act)
-        elif node not in wanted:
+def sole_grids(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node, Grid]:
+    """Return the tensors that are only read rounded, and rounded to one grid by all that read them: {node: grid}."""
+    asked: dict[fx.Node, set[Grid | None]] = {node: set() for node in nodes}  # None: the values
+    sole: dict[fx.Node, Grid] = {}
+    for node in reversed(nodes):
+        layer, passed = patterns.integer_layer(node, modules), []
+        if len(asked[node]) == 1 and None not in asked[node]:
+            sole[node] = next(iter(asked[node]))
+            passed = patterns.passed_on(node, modules)
+        if is_question(node):
             continue
-        elif patterns.is_reshape(node, modules):
-            wanted[patterns.source_of(node)] = wanted[node]
-        elif patterns.max_pool(node, modules) or patterns.clip_of(node, modules):
-            # Other readers of the input may need values that this grid leaves out, such as those below zero.
-            if only_consumer(patterns.source_of(node)) is node:
-                wanted[patterns.source_of(node)] = wanted[node]
-        else:
-            wanted.update(dict.fromkeys(patterns.joined(node) or [], wanted[node]))
-    return wanted
+        for source in node.all_input_nodes:
+            grid = Grid.of(layer.act) if layer is not None else sole[node] if source in passed else None
+            asked[source].add(grid)
+    return sole
 
 
 def fused_sums(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node, fx.Node]:

@@ -10,14 +10,15 @@ from torch import fx, nn
 
 from compedu.deployment.kernels.product import Window
 from compedu.forms import ActivationQuantizer, Coded
-from compedu.graph.nodes import is_addition, is_relu, module_of
+from compedu.graph.nodes import called_name, is_addition, is_relu, module_of
+from compedu.graph.writes import Modules, is_passed, overwrites
 
-Modules = dict[str, nn.Module]
-
-_PASSED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-_RESHAPED = {"flatten", "view", "reshape", "squeeze", "unsqueeze"}
-_OVERWRITING = (operator.iadd, operator.isub, operator.imul, operator.itruediv, F.relu_, torch.relu_)
-_ASKED = {"size", "dim", "numel", "ndimension"}
+_MOVED = {
+    "chunk", "flatten", "movedim", "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes",
+    "transpose", "unbind", "unsqueeze", "view",
+}  # fmt: skip
+_CUT = {"chunk", "split", "unbind"}  # these give several tensors
+_JOINED = (torch.cat, torch.concat, torch.concatenate, torch.stack)
 
 
 def source_of(node: fx.Node) -> fx.Node:
@@ -39,11 +40,6 @@ def clip_of(node: fx.Node, modules: Modules) -> tuple[float, float | None] | Non
     return (0.0, 6.0) if bounded else None
 
 
-def is_passed(node: fx.Node, modules: Modules) -> bool:
-    """Return whether the output of `node` is its input: identities, and dropout, which is off at inference."""
-    return type(module_of(node, modules)) in _PASSED or (node.op, node.target) == ("call_method", "contiguous")
-
-
 def simplified(traced: fx.GraphModule) -> fx.GraphModule:
     """Return the graph without identities, in which readers of an overwritten tensor read what overwrote it.
 
@@ -51,7 +47,7 @@ def simplified(traced: fx.GraphModule) -> fx.GraphModule:
     """
     modules, done = dict(traced.named_modules()), set()
     for node in traced.graph.nodes:
-        if is_passed(node, modules):
+        if is_passed(node, modules) or (node.op, node.target) == ("call_method", "contiguous"):
             node.replace_all_uses_with(source_of(node))
             traced.graph.erase_node(node)
             continue
@@ -62,25 +58,32 @@ def simplified(traced: fx.GraphModule) -> fx.GraphModule:
     return traced
 
 
-def is_reshape(node: fx.Node, modules: Modules) -> bool:
-    """Return whether `node` only gives its first input another shape."""
-    if node.op == "call_method":
-        return node.target in _RESHAPED
-    return type(module_of(node, modules)) is nn.Flatten or node.target in (torch.flatten, torch.reshape, torch.squeeze)
+def passed_on(node: fx.Node, modules: Modules) -> list[fx.Node]:
+    """Return the inputs of an operation that may as well be done after their rounding as before; none for others.
+
+    Rounding and clipping to a grid that holds 0 keep the order of numbers, so they change places with what moves
+    elements, joins them, takes the largest of them or, as ReLU does, cuts them off.
+    """
+    if parts := joined(node):
+        return parts
+    if is_moved(node, modules) or clip_of(node, modules) or max_pool(node, modules):
+        return [source_of(node)]
+    return []
 
 
-def is_question(node: fx.Node) -> bool:
-    """Return whether `node` only asks for the shape of its input."""
-    if node.op == "call_method":
-        return node.target in _ASKED
-    return node.target is getattr and node.args[1] in ("shape", "ndim")
+def is_moved(node: fx.Node, modules: Modules) -> bool:
+    """Return whether the result of `node` holds elements of its first input, only in other places."""
+    if node.target is operator.getitem:
+        whole, place = node.args
+        return isinstance(place, tuple) or (_is_function(whole, modules) and called_name(whole) in _CUT)
+    if node.op == "call_module":
+        return type(modules[node.target]) in (nn.Flatten, nn.Unflatten)
+    return _is_function(node, modules) and called_name(node) in _MOVED
 
 
-def overwrites(node: fx.Node, modules: Modules) -> bool:
-    """Return whether `node` writes its result over its first input, which later readers then see."""
-    flag = getattr(module_of(node, modules), "inplace", False) or node.kwargs.get("inplace", False)
-    method = node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__")
-    return bool(flag) or method or node.target in _OVERWRITING
+def _is_function(node: fx.Node, modules: Modules) -> bool:
+    """Return whether `node` calls a method, or a function of torch's own."""
+    return node.op == "call_method" or (node.op == "call_function" and hasattr(torch, called_name(node)))
 
 
 def added(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
@@ -90,8 +93,8 @@ def added(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
 
 
 def joined(node: fx.Node) -> list[fx.Node] | None:
-    """Return the nodes that `node` concatenates, or None."""
-    if node.target not in (torch.cat, torch.concat, torch.concatenate):
+    """Return the nodes that `node` concatenates or stacks, or None."""
+    if node.target not in _JOINED:
         return None
     parts = node.args[0] if node.args else node.kwargs["tensors"]
     return list(parts) if isinstance(parts, (list, tuple)) else None
@@ -103,24 +106,6 @@ def max_pool(node: fx.Node, modules: Modules) -> Window | None:
     if type(m) is nn.MaxPool2d:
         return _max_window(None, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices)
     return _read(node, (F.max_pool2d, torch.max_pool2d), _max_window)
-
-
-def average_pool(node: fx.Node, modules: Modules) -> Window | None:
-    """Return the window of a two-dimensional average pooling that always divides by the window's size, or None."""
-    m = module_of(node, modules)
-    if type(m) is nn.AvgPool2d:
-        return _average_window(
-            None, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
-        )
-    return _read(node, (F.avg_pool2d,), _average_window)
-
-
-def is_image_average(node: fx.Node, modules: Modules) -> bool:
-    """Return whether `node` averages each channel over the whole image and keeps four dimensions."""
-    m = module_of(node, modules)
-    if type(m) is nn.AdaptiveAvgPool2d:
-        return _is_one(None, m.output_size)
-    return bool(_read(node, (F.adaptive_avg_pool2d,), _is_one))
 
 
 def _read(node: fx.Node, functions: tuple[Callable, ...], reader: Callable) -> Any:
@@ -135,19 +120,6 @@ def _max_window(
         return None
     kernel = _pair(kernel_size)
     return Window(kernel, _pair(stride or kernel), _pair(padding), _pair(dilation), ceil_mode)
-
-
-def _average_window(
-    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
-) -> Window | None:
-    if ceil_mode or divisor_override is not None or (not count_include_pad and _pair(padding) != (0, 0)):
-        return None
-    kernel = _pair(kernel_size)
-    return Window(kernel, _pair(stride or kernel), _pair(padding))
-
-
-def _is_one(input, output_size) -> bool:
-    return output_size in (1, (1, 1), [1, 1])
 
 
 def _pair(value: Any) -> tuple[int, int]:

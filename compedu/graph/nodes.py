@@ -10,6 +10,11 @@ _RELU_FUNCTIONS = (F.relu, F.relu_, torch.relu, torch.relu_)
 _RELU_METHODS = ("relu", "relu_")
 _ADDING_FUNCTIONS = (operator.add, operator.iadd, torch.add)
 _ADDING_METHODS = ("add", "add_")
+_ASKED = ("size", "dim", "numel", "ndimension", "shape", "ndim")
+OVERWRITING_OPERATORS = (
+    "iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub", "itruediv",
+    "ixor",
+)  # fmt: skip
 
 
 def only_consumer(node: fx.Node) -> fx.Node | None:
@@ -35,6 +40,13 @@ def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 def is_addition(node: fx.Node) -> bool:
     """Return whether `node` adds, as an operator, a function or a method."""
     return _calls(node, _ADDING_FUNCTIONS, _ADDING_METHODS)
+
+
+def is_question(node: fx.Node) -> bool:
+    """Return whether `node` only asks for the shape of its input."""
+    if node.op == "call_method":
+        return node.target in _ASKED
+    return node.target is getattr and node.args[1] in _ASKED
 
 
 def _calls(node: fx.Node, functions: tuple, methods: tuple[str, ...]) -> bool:

@@ -1,6 +1,7 @@
 """Tracing: a network as a graph whose leaves are forms and torch's own layers."""
 
 import copy
+import operator
 import threading
 from itertools import chain
 
@@ -8,11 +9,29 @@ from torch import Tensor, fx, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
-from compedu.graph.nodes import is_relu, only_consumer
+from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
 
 # While torch.fx traces, every module call and attribute of the process goes through its tracer, on whichever thread.
 _one_at_a_time = threading.RLock()
+
+
+class _Proxy(fx.Proxy):
+    """A value in a trace for which `y += x` overwrites y, as it does to a tensor that others may see.
+
+    The proxies of torch.fx take it for `y = y + x`, so that these others would not see it.
+    """
+
+
+def _overwriting(name: str):
+    def method(self, other):
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return method
+
+
+for _name in OVERWRITING_OPERATORS:
+    setattr(_Proxy, f"__{_name}__", _overwriting(_name))
 
 
 class _LayerTracer(fx.Tracer):
@@ -26,6 +45,9 @@ class _LayerTracer(fx.Tracer):
     def __init__(self, leaves: set[nn.Module]):
         super().__init__()
         self._thread, self._leaves = threading.get_ident(), leaves
+
+    def proxy(self, node):
+        return _Proxy(node, self)
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         if threading.get_ident() != self._thread:

@@ -62,7 +62,7 @@ class OneDNN:
     name = NAME
 
     def product(self, p: Product) -> Callable[..., Tensor]:
-        """Return the function that runs `p` on uint8 codes; with `p.adds` its second argument is overwritten."""
+        """Return the function that runs `p` on uint8 codes; with `p.adds` its second argument may be overwritten."""
         if p.geometry.kind == "linear":
             return _linear(p)
         return _adding_convolution(p) if p.adds else _convolution(p)
@@ -117,17 +117,14 @@ def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
 
 def _adding_convolution(p: Product) -> Callable[[Tensor, Tensor], Tensor]:
     convolve, weights, place = torch.ops.onednn.qconv2d_pointwise.binary, _packed(p), _place(p.geometry)
-    zeros, output, (after, bounds) = _zeros(p), _output(p), _after(p)
-    addend = (1.0, 0) if p.addend is None else (p.addend.scale, p.addend.zero_point)
-    top = 255 if p.target is None else p.target.top
+    zeros, output, after = _zeros(p), _output(p), _after(p)
 
     def run(x: Tensor, other: Tensor) -> Tensor:
         other = other.contiguous(memory_format=torch.channels_last)
         source = (x, p.source.scale, p.source.zero_point)
-        y = convolve(
-            *source, weights, p.scales, zeros, other, p.bias, *place, *output, *addend, "sum", 1.0, after, bounds, ""
+        return convolve(
+            *source, weights, p.scales, zeros, other, p.bias, *place, *output, 1.0, 0, "sum", 1.0, *after, ""
         )
-        return y if top == 255 else y.clamp_(max=top)
 
     return run
 

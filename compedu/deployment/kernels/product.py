@@ -8,6 +8,8 @@ from torch import Tensor
 
 from compedu.forms import ActivationQuantizer, Coded, Geometry
 
+_WHOLE = 1.5 * 2**23  # float32 numbers around it are whole, and the lowest byte of this one is zero
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -23,16 +25,11 @@ class Grid:
         return cls(act.scale.item(), int(act.zero_point), 2**act.bits - 1)
 
     def codes(self, x: Tensor) -> Tensor:
-        """Return the codes of values x, the same as `ActivationQuantizer.codes`."""
-        codes = torch.div(x, self.scale).round_()
-        if self.zero_point:
-            codes.add_(self.zero_point)
-        return codes.clamp_(0, self.top).to(torch.uint8)
-
-    def values(self, codes: Tensor) -> Tensor:
-        """Return the float32 values of codes."""
-        values = codes.to(torch.float32)
-        return (values.sub_(self.zero_point) if self.zero_point else values).mul_(self.scale)
+        """Return the codes of float32 values x, none NaN: the same as `ActivationQuantizer.codes`."""
+        steps = torch.div(x, self.scale).clamp_(-self.zero_point, self.top - self.zero_point)
+        # Adding rounds half to even and leaves the code in the lowest byte: faster than round and a cast from float.
+        codes = steps.add_(_WHOLE).view(torch.int32).to(torch.uint8)
+        return codes.add_(self.zero_point) if self.zero_point else codes
 
     def rounded(self, x: Tensor) -> Tensor:
         """Return the codes of float32 values in the engines' order: times 1 / scale, plus zero point, half to even."""
@@ -42,13 +39,11 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A linear layer or convolution on codes: clip(scales * source.scale * sum + bias + addend), rounded to `target`.
+    """A linear layer or convolution on codes: clip(scales * source.scale * sum + bias), rounded to `target`.
 
     sum = codes * (input - source.zero_point), with `codes` int8 of `geometry.shape`; `scales` float32 of shape (1,) or
-    (out,); `bias` float32 (out,) or None. Without `target` the result stays float32. `adds`: a second input of the
-    output's shape is added, codes of the grid `addend` or, where that is None, float32 values; it takes its kind from
-    the result, so `addend` and `target` are both grids or both None (Jacob et al. 2018, section 2.2,
-    arXiv:1712.05877).
+    (out,); `bias` float32 (out,) or None. Without `target` the result stays float32. `adds`: a second input, float32
+    of the output's shape, is added; the result is then float32 too (Jacob et al. 2018, section 2.2, arXiv:1712.05877).
     """
 
     geometry: Geometry
@@ -60,7 +55,6 @@ class Product:
     low: float | None = None
     high: float | None = None
     adds: bool = False
-    addend: Grid | None = None
 
     @classmethod
     def of(cls, layer: Coded, source: Grid, **options) -> "Product":
@@ -72,14 +66,19 @@ class Product:
     def bounds(self) -> tuple[float | None, float | None]:
         """Return what to clip the float32 result to before rounding: as asked for and, below 8 bits, to the grid.
 
-        Eight-bit grids end where uint8 ends. A sum is clipped to its grid after rounding: engines fuse only ReLU there.
+        Eight-bit grids end where uint8 ends.
         """
-        if self.target is None or self.target.top == 255 or self.adds:
+        if self.target is None or self.target.top == 255:
             return self.low, self.high
         scale, zero_point, top = self.target.scale, self.target.zero_point, self.target.top
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         return max(low, -zero_point * scale), min(high, (top - zero_point) * scale)
+
+    def sums_fit(self) -> bool:
+        """Return whether every sum fits in 32 bits with a sign, whatever codes come in, each partial sum included."""
+        sums = self.codes.flatten(1).abs().sum(1, dtype=torch.int64)
+        return not len(sums) or int(sums.max()) * self.source.top < 2**31
 
     def output_shape(self, shape: torch.Size) -> torch.Size:
         """Return the shape of a convolution's output for an input of `shape` (N, in, height, width)."""
@@ -100,9 +99,3 @@ class Window:
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
     ceil_mode: bool = False
-
-    def average(self, channels: int, source: Grid, target: Grid | None) -> Product:
-        """Return the product that averages each window: a depthwise convolution with ones, scaled by 1 / size."""
-        geometry = Geometry("conv2d", (channels, 1, *self.kernel), self.stride, self.padding, groups=channels)
-        ones = torch.ones(geometry.shape, dtype=torch.int8)
-        return Product(geometry, ones, torch.ones(1) / math.prod(self.kernel), None, source, target)

@@ -13,13 +13,12 @@ class Simulated:
     """Integer products computed with sums in `dtype`: exact in float64, in float32 up to sums of 2^24.
 
     Everything after the sum is float32 in the engine's order, so that its codes come out equal: times the input's
-    scale, times the weight's scale, plus bias, plus addend, clipped, rounded half to even.
+    scale, times the weight's scale, plus bias, plus values, clipped, rounded half to even.
     """
-
-    name = "simulated int8, float32 arithmetic"
 
     def __init__(self, dtype: torch.dtype = torch.float32):
         self.dtype = dtype
+        self.name = f"simulated int8, {str(dtype).removeprefix('torch.')} arithmetic"
 
     def product(self, p: Product) -> Callable[..., Tensor]:
         """Return the function that runs `p` on uint8 codes, with `p.adds` on a second argument too."""
@@ -31,7 +30,7 @@ class Simulated:
             sums = p.geometry.apply(x.to(self.dtype) - p.source.zero_point, weights, None)
             y = sums.to(torch.float32) * p.source.scale * scales
             y = y if bias is None else y + bias
-            y = y if other is None else plus(y, other, p)
+            y = y if other is None else y + other
             y = y if low is None and high is None else y.clamp(low, high)
             return y if p.target is None else p.target.rounded(y)
 
@@ -44,11 +43,3 @@ class Simulated:
             return F.max_pool2d(codes.float(), w.kernel, w.stride, w.padding, w.dilation, w.ceil_mode).to(torch.uint8)
 
         return run
-
-
-def plus(y: Tensor, other: Tensor, p: Product) -> Tensor:
-    """Return y plus the addend; the engine multiplies codes by their scale and adds in one rounding."""
-    if p.addend is None:
-        return y + other
-    scale = torch.tensor(p.addend.scale, dtype=torch.float32).double()
-    return (y.double() + (other.double() - p.addend.zero_point) * scale).to(torch.float32)
