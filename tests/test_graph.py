@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from structures import Network, conv, images, masked, plain
+from structures import Network, conv, head, images, masked, plain
 from torch import nn
 
 from compedu.errors import CompressionError
@@ -84,7 +84,8 @@ def _plus_its_relu(y):
     (nn.Linear(5, 6, bias=False), nn.BatchNorm1d(6, eps=0.1), (2, 5)),
 ])
 def test_folded_layer_equals_layer_and_batch_norm(layer, norm, shape):
-    model = Network(lambda net, x: net.norm(net.layer(x)), layer=layer, norm=norm).double()
+    start = (lambda x: x.flatten(1)) if isinstance(layer, nn.Linear) else (lambda x: x)
+    model = Network(lambda net, x: net.norm(net.layer(start(x))), layer=layer, norm=norm).double()
     x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     folded = fold_batch_norm(model)
     assert type(folded.norm) is nn.Identity and folded.layer.bias is not None
@@ -113,6 +114,42 @@ def test_what_cannot_be_folded_is_left_alone(forward):
     model = Network(forward, layer=conv(4, 4), norm=nn.BatchNorm2d(4))
     assert batch_norm_pairs(model) == []
     assert torch.equal(fold_batch_norm(model)(images(4)), model(images(4)))
+
+
+FLATTENED = {
+    "flatten": lambda x: x.flatten(1), "function": lambda x: torch.flatten(x, start_dim=1),
+    "view": lambda x: x.view(x.size(0), -1), "reshape": lambda x: x.reshape((x.shape[0], -1)),
+    "pooled": lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+}
+
+
+@pytest.mark.parametrize("start", FLATTENED)
+def test_batch_norm_behind_a_linear_layer_is_folded_where_its_input_is_flat(start):
+    flat = FLATTENED[start](images(6)).shape[1]
+    model = Network(
+        lambda net, x: net.norm2(net.b(torch.relu(net.norm(net.a(FLATTENED[start](x)))))),
+        a=nn.Linear(flat, 5), norm=nn.BatchNorm1d(5), b=nn.Linear(5, 5), norm2=nn.BatchNorm1d(5),
+    ).double()
+    x = images(6).double()
+    assert batch_norm_pairs(model) == [("a", "norm"), ("b", "norm2")]
+    assert torch.allclose(fold_batch_norm(model)(x), model(x), rtol=1e-12, atol=1e-12)
+
+
+def test_batch_norm_behind_averaged_maps_is_folded():
+    model = Network(lambda net, x: net.norm(net.fc(head(net.first(x)))),
+                    first=conv(3, 4), fc=nn.Linear(4, 5), norm=nn.BatchNorm1d(5)).double()
+    assert batch_norm_pairs(model) == [("fc", "norm")]
+    assert torch.allclose(fold_batch_norm(model)(images().double()), model(images().double()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", [lambda x: x, lambda x: x.flatten(2).transpose(1, 2), lambda x: x.view(2, 6, 6)],
+                         ids=["as it comes", "tokens", "three sizes"])
+def test_batch_norm_over_the_second_of_three_dimensions_stays(start):
+    model = Network(lambda net, x: net.norm(net.fc(start(x))), fc=nn.Linear(6, 6), norm=nn.BatchNorm1d(6)).double()
+    x = torch.randn(2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    assert batch_norm_pairs(model) == []
+    if start(x).shape == x.shape:
+        assert torch.equal(fold_batch_norm(model)(x), model(x))
 
 
 def _add_both(norm, y):

@@ -3,9 +3,12 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from compedu.graph.nodes import called_name, is_question
 from compedu.graph.norms import behind, is_batch_norm
+from compedu.graph.operations import ELEMENTWISE, POOLING, key
 from compedu.graph.trace import is_plain, layer_calls, only_readers, replace_module, trace
 
 _BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
@@ -15,20 +18,56 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """Return the names (layer, batch norm) that can be folded, in the order in which they run.
 
     A pair is a plain Conv2d or Linear, used once, and a batch norm with running statistics, used once, that is the only
-    reader of the layer's output. Linear outputs are taken as (batch, features). Raises `CompressionError` when `model`
+    reader of the layer's output. Behind a Linear the output must be (batch, features) whatever the input is, as behind a
+    flattening: of three dimensions a batch norm takes the second, not the last. Raises `CompressionError` when `model`
     cannot be traced.
     """
+    if not any(map(is_batch_norm, model.modules())):
+        return []
     traced = trace(model)
-    modules, calls = dict(traced.named_modules()), layer_calls(traced)
+    modules, calls, ranks = dict(traced.named_modules()), layer_calls(traced), dimensions(traced)
     pairs = []
     for name, reader in only_readers(traced).items():
         layer, norm = modules[name], modules[reader]
         if not is_plain(layer) or not isinstance(norm, _BEHIND[type(layer)]) or not is_batch_norm(norm):
             continue
         fits = norm.num_features == layer.weight.shape[0] and norm.running_mean is not None
-        if fits and len(calls[reader]) == 1:
+        along = type(layer) is nn.Conv2d or ranks[calls[name][0]] == 2
+        if fits and along and len(calls[reader]) == 1:
             pairs.append((name, reader))
     return pairs
+
+
+def dimensions(traced: fx.GraphModule) -> dict[fx.Node, int | None]:
+    """Return for each node how many dimensions its result has; None where the graph alone does not tell."""
+    modules, ranks = dict(traced.named_modules()), {}
+    for node in traced.graph.nodes:
+        before = {ranks[source] for source in node.all_input_nodes if not is_question(source)}
+        ranks[node] = _rank(node, modules, before.pop() if len(before) == 1 else None)
+    return ranks
+
+
+def _rank(node: fx.Node, modules: dict[str, nn.Module], before: int | None) -> int | None:
+    """Return the dimensions of a result whose inputs all have `before` dimensions."""
+    if node.op not in ("call_module", "call_function", "call_method"):
+        return None
+    module = modules[node.target] if node.op == "call_module" else None
+    if isinstance(module, nn.Conv2d):
+        return 4
+    name = key(called_name(node) if module is None else type(module).__name__)
+    rest = node.args[1:]
+    if name == "flatten":
+        places = (module.start_dim, module.end_dim) if module is not None else (*rest, *node.kwargs.values())
+        return 2 if places in ((1,), (1, -1)) else None
+    if name in ("view", "reshape"):
+        sizes = rest[0] if rest and isinstance(rest[0], (list, tuple)) else rest
+        return len(sizes) if len(sizes) > 1 else None  # one may be the shape of another tensor
+    if name == "mean":
+        dims = rest[0] if rest else node.kwargs.get("dim")
+        reduced = isinstance(dims, (list, tuple)) and len(rest) < 2 and "keepdim" not in node.kwargs
+        return before - len(dims) if before and reduced else None
+    kept = name in ELEMENTWISE or POOLING.match(name) or isinstance(module, (nn.Linear, _NormBase))
+    return before if kept else None
 
 
 def folded_kernel(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
