@@ -127,12 +127,10 @@ class Draft:
         stride, dilation = self.choose([1, 1, 2]), self.choose([1, 1, 2])
         reach = dilation * (kernel - 1)
         padding = reach // 2 if min(shape[1:]) <= reach else self.choose([reach // 2, 0])
-        layer = nn.Conv2d(
-            inside, out, kernel, stride, padding, dilation, groups, bias=self.choose([True, False])
-        )
+        layer = nn.Conv2d(inside, out, kernel, stride, padding, dilation, groups, bias=self.choose([True, False]))
         sides = [(side + 2 * padding - reach - 1) // stride + 1 for side in shape[1:]]
-        norm = self.choose([nn.BatchNorm2d(out), nn.GroupNorm(1, out)])
-        return layer, (out, *sides), norm
+        grouped = nn.GroupNorm(1, out) if out * math.prod(sides) > 1 else nn.Identity()  # torch norms no single number
+        return layer, (out, *sides), self.choose([nn.BatchNorm2d(out), grouped])
 
     def linear(self, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...], nn.Module] | None:
         """Return a linear layer, the shape that it gives, and a norm that fits behind it."""

@@ -1,9 +1,13 @@
 """Laws of all forms: forward equals dense, stored parts rebuild the layer, gradients flow inside the form."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from compedu.errors import CompressionError
 from compedu.forms import (
     FORMS, ActivationQuantizer, BlockCirculant, CReLUFilters, Coded, Codes, Factored, Floats, Geometry, Masked,
     Positions, kernel_of,
@@ -157,6 +161,41 @@ def test_activation_codes_agree_with_torch_fake_quantization():
     expected = torch.fake_quantize_per_tensor_affine(x, quantizer.scale, quantizer.zero_point, 0, 31)
     torch.testing.assert_close(quantizer(x), expected)
     assert len(torch.unique(quantizer(x))) == 32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("high", [4e-6, 1.0, 3e4])
+def test_activations_are_rounded_to_the_same_codes_in_every_precision(dtype, high):
+    quantizer = ActivationQuantizer.for_range(0.0, high)
+    x = torch.linspace(0, high, 99).to(dtype)
+    wanted = quantizer(x.double())
+    assert torch.equal(quantizer.codes(x), quantizer.codes(x.double()).float())
+    assert quantizer(x).dtype == dtype and torch.equal(quantizer(x), wanted.to(dtype))
+    quantizer.to(dtype)
+    assert torch.equal(quantizer(x), wanted.to(dtype))
+
+
+def test_a_network_made_half_afterwards_keeps_its_scales():
+    layer = coded(nn.Linear(13, 10).float())
+    layer.scale *= 1e-5
+    layer.act = ActivationQuantizer.for_range(0.0, 4e-6)
+    small, x = copy.deepcopy(layer).half(), 4e-6 * torch.rand(3, 13)
+    assert small.scale.dtype == small.act.scale.dtype == torch.float32
+    assert torch.equal(small.scale, layer.scale) and torch.equal(small.act.scale, layer.act.scale)
+    assert small(x.half()).isfinite().all()
+
+
+@pytest.mark.parametrize("low, high", [(0.0, math.inf), (-math.inf, 1.0), (math.nan, 1.0), (0.0, math.nan)])
+def test_a_range_without_end_has_no_grid(low, high):
+    with pytest.raises(CompressionError, match="have no grid: it needs finite ends"):
+        ActivationQuantizer.for_range(low, high)
+
+
+@pytest.mark.parametrize("high", [1e-45, 1e-40, 1e-36, 3.4e38])
+def test_a_grid_at_the_ends_of_single_precision_is_one(high):
+    quantizer = ActivationQuantizer.for_range(0.0, high)
+    y = quantizer(torch.tensor([0.0, high / 2, high]))
+    assert quantizer.scale > 0 and y.isfinite().all() and y[0] == 0 and (y.diff() >= 0).all()
 
 
 def test_every_listed_form_is_tested():

@@ -1,6 +1,7 @@
 """Linear quantization: codes against torch's own, scales against brute force, calibration against hand values."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from compedu import files
 from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
+from compedu.deployment import deploy
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import ActivationQuantizer, Coded, Factored, Geometry
@@ -249,6 +251,45 @@ def test_an_empty_calibration_set_and_images_that_do_not_fit_are_refused():
         LinearQuantization(activation_bits=8)(build("lenet5"))
     with pytest.raises(CompressionError, match="cannot take images"):
         LinearQuantization(activation_bits=8)(build("lenet5"), pictures(size=20))
+
+
+@pytest.mark.parametrize("coverage", [1.0, 0.9])
+def test_values_that_are_not_finite_have_no_range_and_their_layer_is_named(coverage):
+    class Dividing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(784, 10), nn.Linear(10, 10)
+
+        def forward(self, x):
+            y = self.first(x.flatten(1))
+            return self.last(y / (x.flatten(1)[:, :1] - 0.5).clamp(min=0))
+
+    data = pictures(100)
+    with pytest.raises(CompressionError, match="layer 'last' gets values from .* codes need finite ones"):
+        LinearQuantization(activation_bits=8, coverage=coverage)(Dividing(), data)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_network_and_its_deployed_twin_agree(dtype):
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(784, 10), nn.Linear(10, 10)
+
+        def forward(self, x):
+            return self.last(self.first(x.flatten(1)).relu())
+
+    torch.manual_seed(0)
+    model, data = Small(), pictures()
+    with torch.no_grad():
+        model.first.weight.mul_(1e-6)
+        model.first.bias.mul_(1e-6)
+    data = replace(data, **{f"x_{split}": data.split(split)[0].to(dtype) for split in ("train", "validation", "test")})
+    small = LinearQuantization(activation_bits=8)(model.to(dtype), data)
+    x = data.x_validation
+    y = small(x)
+    assert y.dtype == dtype and y.isfinite().all() and small.last.act.scale < 6e-8
+    torch.testing.assert_close(y.float(), deploy(small)(x), rtol=0.02, atol=0.02)
 
 
 def test_eight_bits_keep_the_accuracy_of_a_trained_network_and_one_bit_does_not_keep_its_loss():

@@ -1,8 +1,11 @@
 """Quantized activations: unsigned codes on an affine grid, rounded in the forward pass, passed through backwards."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from compedu.errors import CompressionError
 from compedu.forms.parts import Codes, Floats, Part
 
 
@@ -14,9 +17,9 @@ class RoundOnGrid(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
-        codes = torch.round(x / scale) + zero_point
+        codes = grid_codes(x, scale, zero_point)
         ctx.save_for_backward((codes >= low) & (codes <= high))
-        return (codes.clamp(low, high) - zero_point) * scale
+        return ((codes.clamp(low, high) - zero_point) * scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -24,7 +27,26 @@ class RoundOnGrid(torch.autograd.Function):
         return gradient * inside, None, None, None, None
 
 
-class ActivationQuantizer(nn.Module):
+def grid_codes(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Return x / scale + zero_point rounded, not clipped: whole numbers in the precision of `scale` or a better one.
+
+    Half precision has neither room for the scales of small activations nor for codes of large ones.
+    """
+    return torch.round(x.to(torch.promote_types(x.dtype, scale.dtype)) / scale) + zero_point
+
+
+class Scaled(nn.Module):
+    """A module with a `scale` that half precision would round or lose: it stays in single precision or better."""
+
+    def _apply(self, fn, recurse=True):
+        before = self.scale
+        super()._apply(fn, recurse)
+        if self.scale.dtype.itemsize < 4:
+            self.scale = before.to(self.scale.device)
+        return self
+
+
+class ActivationQuantizer(Scaled):
     """Round activations to `bits`-bit unsigned codes: x is about scale * (code - zero_point), code in 0..2^bits - 1.
 
     `scale` is a positive float32 scalar, `zero_point` an int32 scalar that is itself a code, so that 0 is exact.
@@ -39,18 +61,24 @@ class ActivationQuantizer(nn.Module):
     @classmethod
     def for_range(cls, low: float, high: float, bits: int = 8) -> "ActivationQuantizer":
         """Return the quantizer whose grid covers [min(low, 0), max(high, 0)]."""
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CompressionError(
+                f"activations from {low} to {high} have no grid: it needs finite ends; look for the layer in front of "
+                "them whose values grow without bound"
+            )
         low, high = min(low, 0.0), max(high, 0.0)
         top = 2**bits - 1
-        scale = (high - low) / top or 1.0  # a tensor that is always zero needs no step
+        # A tensor that is always zero needs no step; a smaller step than float32 can hold well rounds all to zero.
+        scale = max((high - low) / top, torch.finfo(torch.float32).tiny) if high > low else 1.0
         return cls(scale, min(max(round(-low / scale), 0), top), bits)
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the codes of `x` as a float tensor of whole numbers."""
-        return (torch.round(x / self.scale) + self.zero_point).clamp(0, 2**self.bits - 1)
+        return grid_codes(x, self.scale, self.zero_point).clamp(0, 2**self.bits - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` rounded to the grid, same shape."""
-        return RoundOnGrid.apply(x, self.scale.to(x.dtype), self.zero_point, 0, 2**self.bits - 1)
+        return RoundOnGrid.apply(x, self.scale, self.zero_point, 0, 2**self.bits - 1)
 
     def stored(self) -> dict[str, Part]:
         """Return what a file must hold: scale and zero point."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compedu.forms.activation import RoundOnGrid
+from compedu.forms.activation import RoundOnGrid, Scaled
 from compedu.forms.form import Form, Geometry
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.parts import Codes, Floats, Part
@@ -13,7 +13,7 @@ from compedu.forms.parts import Codes, Floats, Part
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # precisions whose scales are finer than they are
 
 
-class Coded(Form):
+class Coded(Scaled, Form):
     """A dense layer with kernel scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
 
     `scale` is float32, one number or one per output channel of shape (out, 1, ...). Weights outside an optional

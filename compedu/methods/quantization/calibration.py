@@ -1,11 +1,13 @@
 """Calibration: what range of inputs each layer sees on some training images."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError
 from compedu.evaluation import scores_of
 from compedu.methods.calibration import calibration_set
 from compedu.methods.hooks import hooked
@@ -35,20 +37,26 @@ def input_ranges(
     """Return for each of `layers` the range of its inputs on at most `images` training images, evenly spaced.
 
     With `coverage` 1 it goes from the smallest to the largest input; below 1 it is `covering_range` of a histogram.
-    Layers that the images do not reach are left out. Raises `CompressionError` when images and network do not fit.
+    Layers that the images do not reach are left out. Raises `CompressionError` when images and network do not fit, and
+    when a layer gets values that are not finite.
     """
     batches = calibration_set(data, images)[0].split(BATCH)
     ranges: dict[str, tuple[float, float]] = {}
 
     def widen(name: str, x: Tensor) -> None:
         low, high = map(float, x.aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CompressionError(
+                f"layer {name!r} gets values from {low} to {high} on the images of {data.name!r}; codes need finite ones: "
+                "look for what grows without bound or divides by zero in front of it"
+            )
         before = ranges.get(name, (low, high))
         ranges[name] = min(before[0], low), max(before[1], high)
 
     watch(model, layers, data, batches, widen)
     if coverage == 1:
         return ranges
-    counts = {name: torch.zeros(BINS) for name in ranges}
+    counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}  # float32 counts no further than 2^24
 
     def count(name: str, x: Tensor) -> None:
         counts[name] += torch.histc(x.float(), BINS, *ranges[name])
