@@ -5,23 +5,23 @@ import copy
 import functools
 import hashlib
 import inspect
+import itertools
 import os
 import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import random_graphs
 import torch
-from random_graphs import Draft, Network, draft, lively
+from random_graphs import Network, draft
 from removal_law import bare
 from table import circumstances, grid
 from torch import Tensor, nn
 
 import compedu as ce
-import compedu.deployment
-import compedu.graph
 from compedu.datasets.dataset import Dataset
 from compedu.deployment.integer_chain import IntegerChain
 from compedu.deployment.kernels.simulated import Simulated
@@ -30,13 +30,35 @@ from compedu.forms import Coded
 from compedu.graph.trace import replace_module
 
 RESULTS = Path(__file__).with_name("INTEGER_LAW.md")
-GRAPHS, ROUND, QUICK = 5000, 250, 20
+NETWORKS, ROUND, QUICK = 5000, 100, 4
 WIDTHS = (8, 4, 2)
 EXACT, CLOSE = 1e-10, 1e-4  # of the largest output: between float64 and float64, between float32 and float64
 TIE = 2.0**-20  # of a grid's length: how near to the middle between two codes float32 may take the other one
 DRAWS = 40
-COLUMNS = ("graphs", *(f"{bits} bits: {what}" for bits in WIDTHS for what in ("chained", "layer by layer", "wrong")),
-           "refused", "reasons")  # fmt: skip
+VERDICTS = ("chained", "layer by layer", "refused", "wrong")
+COLUMNS = (
+    "networks", *(f"{bits} bits: {what}" for bits in WIDTHS for what in VERDICTS), "why not chained"
+)  # fmt: skip
+HEAD = """# The integer law on random networks
+
+Written by `python benchmarks/integer_law.py`, which keeps the rows that it finds here if they were measured with the
+same code (`--fresh` measures all anew).
+
+{networks:,} networks of random graphs: branches, sums and products, concatenations with parts and constants, stacks,
+slices and halves, flattening, tokens, shuffles, pooling by largest and by average, tensors with several readers, layers
+called twice, convolutions with strides, dilation, groups and one map each, linear layers on vectors and on tokens,
+batch norms over two, three and four dimensions, layer norms, functions that cut off, and operations in place, also
+through views. Each is quantized by `LinearQuantization` at {widths} bits, weights and activations alike.
+
+The law: the quantized network (in float64 and in float32), what it is deployed as (by the engine of this machine and by
+the simulated one) and the same layers in whole numbers and float64, written down independently, give the same outputs;
+at {first} bits the original network and what it is deployed as in float32 do too. Same: no output differs by more than
+{exact:g} of the largest one between float64 and float64, and {close:g} between float32 and float64. Where a value lies
+within 2^-20 of a grid's length of the middle between two codes, the last bits of float32 decide which it takes, so
+images are drawn until none does. **Chained**: codes go from layer to layer. **Layer by layer**: each layer runs on
+integers between values in float32, for the reason that stands there. **Refused**: by a named error. **Wrong**: anything
+else. {counts}.
+"""
 
 
 class WholeNumbers(nn.Module):
@@ -95,9 +117,9 @@ def apart(found: Tensor, wanted: Tensor) -> float:
 def verdict(network: Network, bits: int) -> tuple[str, str]:
     """Return "chained", "layer by layer", "refused" or "wrong", and why, for one network at one width.
 
-    Compared are, on images without ties: the network and what it is deployed as in float32; the forms in float64 and
-    in float32, and what they are deployed as by the engine of this machine and by the simulated one, each with
-    `WholeNumbers`.
+    Compared with `WholeNumbers` are, on images without ties, the forms in float64 and in float32, and what they are
+    deployed as by the engine of this machine and by the simulated one; at the largest width also the network itself
+    with what it is deployed as in float32.
     """
     seen = pictures(network, 0, 8)
     labels = torch.arange(8) % 2
@@ -125,7 +147,7 @@ def verdict(network: Network, bits: int) -> tuple[str, str]:
     for name, (found, expected, limit) in pairs.items():
         if not (distance := apart(found, expected)) <= limit:
             return "wrong", f"{name} is {distance:.1e} apart"
-    return ("chained", "") if deployed.plan is not None else ("layer by layer", deployed.notes[-1])
+    return ("chained", "") if deployed.plan is not None else ("layer by layer", deployed.notes[-1].partition(": ")[2])
 
 
 def without_ties(small: nn.Module, network: Network) -> tuple[nn.Module | None, Tensor]:
@@ -140,3 +162,97 @@ def without_ties(small: nn.Module, network: Network) -> tuple[nn.Module | None, 
         if min(layer.nearest for layer in reference.modules() if isinstance(layer, WholeNumbers)) > TIE:
             return reference, x
     return None, x
+
+
+def network(index: int) -> Network:
+    """Return the random network of this number: the first draft that runs at all, as torch allows not every view."""
+    for attempt in itertools.count():
+        made = draft(random.Random(f"{index}.{attempt}").choice)
+        try:
+            with torch.no_grad():
+                made(pictures(made, 0, 2))
+        except RuntimeError:
+            continue
+        return made
+
+
+def measured(first: int, count: int) -> tuple[str, ...]:
+    """Return the row of the table for `count` networks from number `first` on."""
+    found, reasons = Counter(), Counter()
+    for index in range(first, first + count):
+        made = network(index)
+        for bits in WIDTHS:
+            try:
+                kind, why = verdict(made, bits)
+            except Exception as error:  # a crash is a wrong answer too, and the others are still to be measured
+                kind, why = "wrong", f"{type(error).__name__}: {error}"
+            found[bits, kind] += 1
+            reasons[re.sub(r"'[\w.]+'", "an operation", " ".join(why.split()))] += kind != "chained"
+            if kind == "wrong":
+                print(f"{index} at {bits} bits: {why}; {made}", flush=True)
+    because = "; ".join(f"{number} x {why}" for why, number in reasons.most_common() if number)
+    counts = (str(found[bits, kind]) for bits in WIDTHS for kind in VERDICTS)
+    return f"{first} to {first + count - 1}", *counts, because
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Return what a row depends on: the code of deployment, forms, folding and quantization, the networks, torch."""
+    root = Path(ce.__file__).parent
+    folders = ("deployment", "graph", "forms", "methods/quantization")
+    code = [bare(path.read_text()) for folder in folders for path in sorted((root / folder).rglob("*.py"))]
+    code += [bare(inspect.getsource(module)) for module in (random_graphs, sys.modules[__name__])]
+    return hashlib.sha256(repr((code, torch.__version__)).encode()).hexdigest()[:16]
+
+
+def finished(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the rows of an earlier run that still hold, by their networks."""
+    text = path.read_text() if path.exists() else ""
+    if f"<!-- {fingerprint()} -->" not in text:
+        return {}
+    rows = [tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in re.findall(r"^\|.*\|$", text, re.M)]
+    return {row[0]: row for row in rows if re.fullmatch(r"\d+ to \d+", row[0])}
+
+
+def write(rows: dict[str, tuple[str, ...]], path: Path) -> None:
+    """Write the table of what is known so far, whole or not at all."""
+    totals = {kind: sum(int(row[place]) for row in rows.values() for place in places(kind)) for kind in VERDICTS}
+    whole = sum(totals.values())
+    counts = ", ".join(f"{number:,} {kind} ({number / whole:.1%})" for kind, number in totals.items())
+    head = HEAD.format(
+        networks=whole // len(WIDTHS), widths=", ".join(map(str, WIDTHS)), first=WIDTHS[0], exact=EXACT, close=CLOSE,
+        counts=f"Of {whole:,} quantized networks: {counts}",
+    )  # fmt: skip
+    unfinished = path.with_name(f"{path.name}.part")
+    table = grid(COLUMNS, rows.values())
+    unfinished.write_text(f"{head}\n{table}\n\n{circumstances()}\n\n<!-- {fingerprint()} -->\n")
+    os.replace(unfinished, path)
+
+
+def places(kind: str) -> list[int]:
+    """Return the places of a verdict in a row, one for each width."""
+    return [1 + width * len(VERDICTS) + VERDICTS.index(kind) for width in range(len(WIDTHS))]
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure what is not in the table yet, some networks after the others, and write the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{2 * QUICK} networks: it runs, no more")
+    parser.add_argument("--fresh", action="store_true", help="measure all networks anew")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file with the table")
+    asked = parser.parse_args(given)
+    if asked.quick and asked.out == RESULTS:
+        parser.error("--quick measures nothing worth keeping: name another file with --out")
+    total, size = (2 * QUICK, QUICK) if asked.quick else (NETWORKS, ROUND)
+    torch.set_num_threads(1)
+    rows = {} if asked.fresh else finished(asked.out)
+    for first in range(0, total, size):
+        name = f"{first} to {first + size - 1}"
+        if name not in rows:
+            rows[name] = measured(first, size)
+            write(rows, asked.out)
+        print(" | ".join(rows[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

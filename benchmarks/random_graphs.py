@@ -13,16 +13,16 @@ from torch import Tensor, nn
 Choose = Callable[[Sequence[Any]], Any]  # returns one of several things: `random.Random.choice`, or a draw of Hypothesis
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": lambda x: x.relu(), "F.relu": F.relu, "relu6": F.relu6, "tanh": torch.tanh, "sigmoid": lambda x: x.sigmoid(),
-    "silu": F.silu, "hardswish": F.hardswish, "abs": torch.abs, "gelu": F.gelu, "relu_": lambda x: x.relu_(),
-    "F.relu in place": lambda x: F.relu(x, True), "silu in place": lambda x: F.silu(x, inplace=True),
-    "*= -2": lambda x: operator.imul(x, -2.0), "+= 1": lambda x: operator.iadd(x, 1.0), "7 x": lambda x: 7 * x,
-    "x - 3": lambda x: x - 3, "dropout": lambda x: F.dropout(x, 0.5, False), "clamp": lambda x: x.clamp(-0.5, 0.4),
+    "relu": lambda x: x.relu(), "F.relu": F.relu, "torch.relu": torch.relu, "relu6": F.relu6, "tanh": torch.tanh,
+    "sigmoid": lambda x: x.sigmoid(), "silu": F.silu, "hardswish": F.hardswish, "abs": torch.abs, "gelu": F.gelu,
+    "clamp": lambda x: x.clamp(-0.5, 0.4), "7 x": lambda x: 7 * x, "x - 3": lambda x: x - 3,
+    "dropout": lambda x: F.dropout(x, 0.5, False), "relu_": lambda x: x.relu_(),
+    "F.relu in place": lambda x: F.relu(x, True), "*= -2": lambda x: operator.imul(x, -2.0),
 }  # fmt: skip
 MODULES = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Dropout, nn.Tanh, lambda: nn.ReLU(inplace=True), nn.PReLU)
 SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "+": operator.add, "torch.add": torch.add, "+=": operator.iadd, "add_": lambda a, b: a.add_(b), "-": operator.sub,
-    "*": operator.mul, "* sigmoid": lambda a, b: a * b.sigmoid(), "maximum": torch.maximum,
+    "+": operator.add, "torch.add": torch.add, "a.add": lambda a, b: a.add(b), "-": operator.sub, "*": operator.mul,
+    "* sigmoid": lambda a, b: a * b.sigmoid(), "maximum": torch.maximum, "+=": operator.iadd,
 }  # fmt: skip
 POOLS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[int], int]]] = {
     "max 2": (lambda x: F.max_pool2d(x, 2), lambda side: side // 2),
@@ -51,6 +51,9 @@ class Operation:
     sources: tuple[int, ...]
     run: Callable[..., Tensor]
 
+    def __deepcopy__(self, memo: dict) -> "Operation":
+        return self
+
 
 class Network(nn.Module):
     """Runs operations one after the other on images (N, channels, side, side) and returns vectors (N, outputs)."""
@@ -59,7 +62,8 @@ class Network(nn.Module):
         self, channels: int, operations: Sequence[Operation], layers: dict[str, nn.Module], outputs: Sequence[int]
     ):
         super().__init__()
-        self.channels, self.operations, self.outputs, self.layers = channels, tuple(operations), tuple(outputs), nn.ModuleDict(layers)
+        self.channels, self.operations, self.outputs = channels, tuple(operations), tuple(outputs)
+        self.layers = nn.ModuleDict(layers)
         self.register_buffer("shift", torch.tensor(0.3))
         self.eval()
 
@@ -183,13 +187,17 @@ class Draft:
             self.add("cat", [first, second], after, lambda network, a, b: torch.cat([a, b], dim=1))
 
     def cut(self) -> None:
-        """Append a slice or both halves of a tensor."""
+        """Append a slice, both halves of a tensor, or the halves swapped."""
         place = self.pick(lambda shape: shape[0] >= 2)
         if place is None:
             return
         count, *rest = self.shapes[place]
-        if self.choose([False, True]):
+        kind = self.choose(["halves", "slice", "swapped"])
+        if kind == "slice":
             self.add("slice", [place], (count - 1, *rest), lambda network, x: x[:, 1:])
+            return
+        if kind == "swapped":
+            self.add("halves swapped", [place], (count, *rest), swap)
             return
         first = -(-count // 2)
         for index, size in enumerate((first, count - first)):
@@ -212,7 +220,7 @@ class Draft:
             after = (shape[1] * shape[2], shape[0])
             self.add("tokens", [place], after, lambda network, x: x.flatten(2).transpose(1, 2))
         elif kind == "shuffle" and shape[0] % 2 == 0:
-            self.add("shuffle", [place], shape, lambda network, x: x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2))
+            self.add("shuffle", [place], shape, shuffle)
         else:
             self.add("mean", [place], shape[:1], lambda network, x: x.mean((2, 3)))
 
@@ -227,6 +235,17 @@ class Draft:
                 return x
 
             self.add(name, [place], self.shapes[place], run)
+
+
+def swap(network: Network, x: Tensor) -> Tensor:
+    """Return the second half of the channels, then the first."""
+    first, second = x.chunk(2, 1)
+    return torch.cat([second, first], 1)
+
+
+def shuffle(network: Network, x: Tensor) -> Tensor:
+    """Return the maps of two halves in turn."""
+    return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def draft(choose: Choose) -> Network:

@@ -562,6 +562,45 @@ def test_a_residual_network_is_the_same_network_in_forms_and_deployed_at_every_w
     assert apart(resnet(size=16, width=0.5, blocks=2), images(), bits=bits, act_bits=bits) < 0.05
 
 
+def pieces_and_the_whole(self, x):
+    parts = self.a(x).split([3, 5], 1)
+    return self.b(torch.cat([parts[1], parts[0]], 1)) + self.b(torch.cat(parts, 1))
+
+
+def named_by_keyword(self, x):
+    return torch.flatten(input=F.max_pool2d(input=F.relu(input=self.a(x)), kernel_size=2), start_dim=1)
+
+
+def largest_with_places(self, x):
+    y, _ = F.max_pool2d(self.a(x), 2, return_indices=True)
+    return self.b(y) + self.b(self.a(x).flatten(2).max(2).values[..., None, None])
+
+
+def tokens(self, x):
+    return self.fc(self.a(x).permute(0, 2, 3, 1)).transpose(1, 3)
+
+
+def a_number_added(self, x):
+    return self.b(self.a(x)) + x.size(0)
+
+
+def left_out(self, x, mask=None):
+    return self.b(self.a(x)) if mask is None else self.b(mask)
+
+
+@pytest.mark.parametrize("forward", [
+    pieces_and_the_whole, named_by_keyword, largest_with_places, tokens, a_number_added, left_out,
+], ids=lambda forward: forward.__name__)
+def test_the_graph_is_followed_as_it_is_written(forward):
+    assert apart(net(forward, a=conv(1), b=conv(), fc=nn.Linear(8, 3)), IMAGES) < 0.02
+
+
+def test_a_single_image_without_a_batch_is_taken_as_by_the_forms():
+    pools = nn.MaxPool2d(2), nn.MaxPool2d(2)
+    model = nn.Sequential(conv(1), nn.ReLU(), pools[0], conv(8, 4), conv(4, 32), pools[1], conv(32, 2))
+    assert apart(model, IMAGES[0]) < 0.02
+
+
 def test_a_layer_whose_sums_might_not_fit_in_32_bits_is_simulated_and_named():
     layer = Coded(Geometry("linear", (4, 150_528)), torch.ones(4, 150_528), torch.tensor(1 / 127), 8, None)
     layer.act = ActivationQuantizer.for_range(0.0, 1.0)

@@ -13,7 +13,7 @@ from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan, engin
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
 from compedu.deployment.lowering import plan_of
-from compedu.deployment.patterns import integer_layer, simplified
+from compedu.deployment.patterns import integer_layer, simplified, source_of
 from compedu.errors import CompressionError
 from compedu.forms import Form
 from compedu.graph import fold_batch_norm, only_consumer, trace
@@ -180,8 +180,9 @@ def in_place(traced: fx.GraphModule) -> fx.GraphModule:
     traced = simplified(traced)
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
-        if is_relu(node, modules) and _is_fresh(node.args[0], modules) and only_consumer(node.args[0]) is node:
-            node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, node.args[:1], {}
+        source = source_of(node) if is_relu(node, modules) else None
+        if source is not None and _is_fresh(source, modules) and only_consumer(source) is node:
+            node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (source,), {}
         elif node.op == "call_method" and node.target == "view":
             node.target = "reshape"
     traced.recompile()

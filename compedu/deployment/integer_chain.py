@@ -179,9 +179,10 @@ def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Any], Tensor]:
     shapes: dict[torch.Size, torch.Size] = {}
 
     def run(x: Tensor, other: Any) -> Tensor:
-        if x.shape not in shapes:
+        if x.shape not in shapes and x.dim() == 4:
             shapes[x.shape] = p.output_shape(x.shape)
-        if isinstance(other, Tensor) and other.shape == shapes[x.shape] and other.dtype == torch.float32:
+        fits = isinstance(other, Tensor) and other.dtype == torch.float32 and other.shape == shapes.get(x.shape)
+        if fits:
             return fused(x, other.clone() if step.keep_addend else other)
         y = alone(x) + other
         return y if p.low is None else y.relu_()

@@ -63,7 +63,7 @@ class _Lowering:
                 self.product(node, node)
         elif node in self.summands.values():
             self.sum(node)
-        elif node in self.held and (sources := patterns.passed_on(node, self.modules)):
+        elif sources := self.sources_as_codes(node):
             self.on_codes(node, self.held[node], sources)
         else:
             self.call(node)
@@ -104,6 +104,13 @@ class _Lowering:
         first, second = patterns.added(node)
         conv, other = (second, first) if self.summands.get(second) is node else (first, second)
         self.product(conv, node, other)
+
+    def sources_as_codes(self, node: fx.Node) -> list[fx.Node]:
+        """Return the inputs that `node` takes as codes, if it is an operation on codes."""
+        sources = patterns.passed_on(node, self.modules) if node in self.held else []
+        if sources and patterns.is_piece(node, self.modules) and sources[0] not in self.held:
+            return []  # the pieces are rounded one by one: there is no code for all of them together
+        return sources
 
     def on_codes(self, node: fx.Node, grid: Grid, sources: list[fx.Node]) -> None:
         """Append a node that takes and gives codes of `grid`."""

@@ -74,11 +74,16 @@ def passed_on(node: fx.Node, modules: Modules) -> list[fx.Node]:
 def is_moved(node: fx.Node, modules: Modules) -> bool:
     """Return whether the result of `node` holds elements of its first input, only in other places."""
     if node.target is operator.getitem:
-        whole, place = node.args
-        return isinstance(place, tuple) or (_is_function(whole, modules) and called_name(whole) in _CUT)
+        return isinstance(node.args[1], tuple) or is_piece(node, modules)
     if node.op == "call_module":
         return type(modules[node.target]) in (nn.Flatten, nn.Unflatten)
     return _is_function(node, modules) and called_name(node) in _MOVED
+
+
+def is_piece(node: fx.Node, modules: Modules) -> bool:
+    """Return whether `node` takes one of the tensors that another node has cut its input into."""
+    whole = source_of(node)
+    return node.target is operator.getitem and _is_function(whole, modules) and called_name(whole) in _CUT
 
 
 def _is_function(node: fx.Node, modules: Modules) -> bool:

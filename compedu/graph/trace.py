@@ -1,11 +1,13 @@
 """Tracing: a network as a graph whose leaves are forms and torch's own layers."""
 
 import copy
+import inspect
 import operator
 import threading
 from itertools import chain
 
 from torch import Tensor, fx, nn
+from torch.fx._symbolic_trace import _assert_is_none
 
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
@@ -69,15 +71,20 @@ class _LayerTracer(fx.Tracer):
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """Return the inference graph of `model`: one node per layer call, function or method, with forms as leaves.
 
-    With `training` it is the graph of the forward pass in training mode. The result shares its tensors with `model`;
+    With `training` it is the graph of the forward pass in training mode. An input that defaults to None is taken as left
+    out: the graph of torch.fx would say of it that it is not None. The result shares its tensors with `model`;
     node targets are the names of `model.named_modules()`. Raises `CompressionError` that names the module and the
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
     root = inference_copy(model).train(training)
     tracer = _LayerTracer({module for module in root.modules() if isinstance(module, Form) or is_batch_norm(module)})
     try:
+        left_out = {name: None for name, p in inspect.signature(root.forward).parameters.items() if p.default is None}
         with _one_at_a_time:
-            return fx.GraphModule(root, tracer.trace(root))
+            graph = tracer.trace(root, left_out or None)
+        for node in graph.find_nodes(op="call_function", target=_assert_is_none):
+            graph.erase_node(node)
+        return fx.GraphModule(root, graph)
     except Exception as error:  # a forward may raise anything at all
         place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
         raise CompressionError(

@@ -65,7 +65,7 @@ class OneDNN:
         """Return the function that runs `p` on uint8 codes; with `p.adds` its second argument may be overwritten."""
         if p.geometry.kind == "linear":
             return _linear(p)
-        return _adding_convolution(p) if p.adds else _convolution(p)
+        return _adding_convolution(p) if p.adds else _with_or_without_batch(_convolution(p))
 
     def max_pool(self, w: Window) -> Callable[[Tensor], Tensor]:
         """Return the function that takes the largest code in each window."""
@@ -78,7 +78,12 @@ class OneDNN:
             sliced = plain and (codes.shape[1] % 32 or codes.numel() >= 2**20)
             return _max_of_slices(codes, w) if sliced else pool(codes, *options)
 
-        return run
+        return _with_or_without_batch(run)
+
+
+def _with_or_without_batch(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `run`, which asks for images (N, channels, height, width), for a single image as well."""
+    return lambda codes: run(codes) if codes.dim() == 4 else run(codes[None])[0]
 
 
 def _max_of_slices(codes: Tensor, w: Window) -> Tensor:
