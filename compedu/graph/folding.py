@@ -22,7 +22,7 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     flattening: of three dimensions a batch norm takes the second, not the last. Raises `CompressionError` when `model`
     cannot be traced.
     """
-    if not any(map(is_batch_norm, model.modules())):
+    if not any(isinstance(module, _NormBase) for module in model.modules()):
         return []
     traced = trace(model)
     modules, calls, ranks = dict(traced.named_modules()), layer_calls(traced), dimensions(traced)
