@@ -53,9 +53,14 @@ class Control:
                 if field is not self.slider:
                     field.value = as_text(value) if self.knob.per_layer and isinstance(field, widgets.Text) else value
                 elif type(value) in (int, float):  # values per layer have no place on the slider
-                    field.value = min(range(len(self.places)), key=lambda index: abs(self.places[index] - value))
+                    field.value = self._place(value)
         finally:
             self._quiet = False
+
+    def _place(self, value: float) -> int:
+        """Return the slider's position that is nearest to `value`, which may lie far beyond its ends."""
+        near = min(max(value, self.places[0]), self.places[-1])
+        return min(range(len(self.places)), key=lambda index: abs(self.places[index] - near))
 
     def _moved(self, change: dict) -> None:
         if self._quiet:

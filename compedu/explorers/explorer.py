@@ -17,7 +17,7 @@ from compedu.explorers.screen import Screen
 from compedu.explorers.session import Session
 from compedu.explorers.static import page_figure
 from compedu.explorers.tables import csv_text
-from compedu.methods import Method
+from compedu.methods import Method, Pipeline
 from compedu.metrics import Report
 from compedu.sweeps import method_of
 
@@ -30,7 +30,8 @@ class Explorer(widgets.VBox):
     the current method and `explorer.report` the newest report; `settle()` waits for it.
 
     With `predict`, True or the name of a knob, the answers stay hidden until five accuracies are committed, on the
-    screen or by `commit`; a `book` keeps them. Raises `ValueError` where `predict` cannot be asked.
+    screen or by `commit`; a `book` keeps them. Raises `ValueError` where `predict` cannot be asked, and for several
+    methods in a row: knobs, points and pictures are those of one.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Explorer(widgets.VBox):
         predict: bool | str = False, book: LabBook | None = None,
     ):  # fmt: skip
         self._start, self._book = method() if isinstance(method, type) else method, book
+        _refuse_several(self._start)
         self._session = Session(self._start, model, data, split, self._show)
         self.view = self._session.view
         self._controls = controls_of(self._start, self._moved)
@@ -163,7 +165,9 @@ class Explorer(widgets.VBox):
     def _coded(self, text: str) -> None:
         """Go to the method that is written in the code line."""
         try:
-            self._put(method_of(text, (type(self._start),)))
+            method = method_of(text, (type(self._start),))
+            _refuse_several(method)
+            self._put(method)
         except ValueError as error:
             self._session.refuse(
                 f"this explorer turns {type(self._start).__name__}, written as {self._start!r}: {error}"
@@ -198,7 +202,7 @@ class Explorer(widgets.VBox):
         self._session.questions = asked_methods(self._start, knob, self.view.points)
         self._question = (
             f"{self._session.questions[0]!r} to {self._session.questions[-1]!r}: "
-            f"{self.view.baseline.model} on {self.view.data.name}"
+            f"{self.view.baseline.model} on {_named(self.view.data)}"
         )
         if (entry := self._written()) is not None:
             self.view.predicted = tuple(entry["value"])
@@ -234,3 +238,16 @@ class Explorer(widgets.VBox):
             self._session.survey()
         with self._session.lock:
             return bundle | {"text/html": page_figure(self.view, self._session.answers().values(), self.hidden)}
+
+
+def _named(data: Dataset) -> str:
+    """Return what a lab book calls `data`: of a user's own, whose name is a path, a digest says which images these are."""
+    return data.name if data.origin else f"{data.name} ({data.digest[:8]})"
+
+
+def _refuse_several(method: Method) -> None:
+    if isinstance(method, Pipeline):
+        raise ValueError(
+            f"an explorer turns the knobs of one method, and {method!r} is {len(method.steps)} in a row; compress with "
+            "the first ones and explore the last one on the result"
+        )

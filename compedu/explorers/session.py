@@ -79,9 +79,11 @@ class Session:
         self.runner.request(self.view.method)
 
     def cancel(self) -> None:
-        """Stop whatever runs; the networks are untouched."""
+        """Stop whatever runs; the networks are untouched. What is measured, or was refused, stays what it is."""
         self.runner.cancel()
         with self.lock:
+            if self.view.state in ("FINAL", "ERROR"):
+                return
             self.become("CANCELLED", "knobs", "cancelled: the dense network is untouched")
 
     def look(self, prepare: Prepare | None) -> None:

@@ -34,9 +34,9 @@ def method_of(text: str, known: Iterable[type[Method]] = METHODS) -> Method:
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"{text!r} is no method: {error.msg}; {ADVICE}") from error
-    return _built(tree, {cls.__name__: cls for cls in known}, text)
+        return _built(tree, {cls.__name__: cls for cls in known}, text)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:  # what reading a text as Python may raise
+        raise ValueError(f"{text[:80]!r} is no method: {error}; {ADVICE}") from error
 
 
 def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
