@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from compedu.claims.page import effects_table, number, page, sentence, stored_pa
 from compedu.claims.running import run
 from compedu.claims.store import Run, by_seed, read_runs
 from compedu.claims.verdict import (
-    CONFIRMED, LEVEL, PROXY, REFUTED, SPLIT, UNDECIDED, smallest_detectable, some_wrong, student_interval, together,
+    CLAUSES, CONFIRMED, LEVEL, PROXY, REFUTED, RULE_IN_WORDS, SPLIT, UNDECIDED, error_rates, smallest_detectable,
+    some_wrong, student_interval, together,
 )  # fmt: skip
 from compedu.cli import main
 from compedu.errors import CompressionError
@@ -74,12 +76,57 @@ def test_the_interval_beyond_the_margin_decides(values, verdict):
     assert POINTS.decide(Effect.of(values, POINTS)) == verdict
 
 
-def test_nothing_found_by_an_experiment_that_could_not_find_it_decides_nothing():
+def test_interval_and_margin_alone_decide():
     effect = Effect(mean=0.0, low=-0.9, high=0.9, smallest_detectable=1.2, seeds=5, confidence=0.95)
-    assert POINTS.is_blind(effect) and POINTS.decide(effect) == UNDECIDED
-    assert POINTS.decide(replace(effect, smallest_detectable=0.99)) == REFUTED
-    found = replace(effect, low=-2.0, high=-0.2)  # an effect was found, in the other direction
-    assert not POINTS.is_blind(found) and POINTS.decide(found) == REFUTED
+    assert POINTS.decide(effect) == REFUTED  # wholly below the margin, whatever the seeds could have told from none
+    assert POINTS.decide(replace(effect, smallest_detectable=9.0, seeds=2, mean=5.0)) == REFUTED
+    assert POINTS.decide(replace(effect, high=1.1)) == POINTS.decide(replace(effect, high=1.0)) == UNDECIDED
+
+
+@pytest.mark.parametrize("low, high, verdict", [
+    (2.0, 2.0, UNDECIDED), (1.1, 2.0, CONFIRMED), (1.0, 2.0, UNDECIDED), (0.2, 0.9, REFUTED), (0.9, 1.1, UNDECIDED),
+])  # fmt: skip
+def test_the_printed_rule_is_the_one_that_decides(low, high, verdict):
+    effect = Effect(mean=1.5, low=low, high=high, smallest_detectable=0.1, seeds=5, confidence=0.95)
+    first = next(clause for clause in CLAUSES if clause.holds(effect, 1.0))
+    assert POINTS.decide(effect) == first.verdict == verdict
+    assert f"{first.words}: {first.verdict}" in RULE_IN_WORDS.lower()
+
+
+def known_effects(true, seeds, confidence, deviation=0.5, draws=1500):
+    """Return the share of confirmed and of refuted experiments whose ratios lie about `true`, on a margin of 1.5."""
+    logs = np.random.default_rng(3).normal(np.log(true), deviation, (draws, seeds)).tolist()
+    ends = (np.exp(student_interval(sample, confidence)) for sample in logs)
+    verdicts = [TIMES.decide(Effect(true, low, high, np.nan, seeds, confidence)) for low, high in ends]
+    return verdicts.count(CONFIRMED) / draws, verdicts.count(REFUTED) / draws
+
+
+@pytest.mark.parametrize("seeds, parts", [(3, 1), (8, 2)])
+def test_the_rule_is_wrong_as_often_as_the_page_says(seeds, parts):
+    side = LEVEL / 2 / parts
+    for share in known_effects(1.5, seeds, 1 - LEVEL / parts):
+        assert abs(share - side) < 4 * (side / 1500) ** 0.5
+    assert known_effects(1.2, seeds, 1 - LEVEL / parts)[0] < side > known_effects(1.8, seeds, 1 - LEVEL / parts)[1]
+    assert "at the margin 2.5 % are called confirmed and 2.5 % refuted" in error_rates()
+
+
+def test_the_rule_finds_most_of_what_is_there():
+    assert known_effects(0.7, 8, 1 - LEVEL / 2)[1] > 0.85  # the refutations that it exists for
+
+
+def test_the_rule_is_printed_alike_wherever_it_is_printed():
+    from compedu.explorers.verdicts import forest
+
+    found = judge([Part("a", HELD, POINTS)], "tendency")
+    key = forest(found).layout.annotations[0].text
+    for printed in (effects_table(found), key, written("docs/architecture.md"), written("notebooks/02_pruning.ipynb")):
+        assert RULE_IN_WORDS in printed
+    assert error_rates() in effects_table(found)
+
+
+def written(path):
+    text = (Path(__file__).parents[1] / path).read_text(encoding="utf-8")
+    return " ".join(text.split())
 
 
 def test_ratios_are_compared_as_logarithms():
@@ -127,7 +174,7 @@ def test_an_effect_below_the_margin_is_no_contradiction_in_words():
 @pytest.mark.parametrize("values, rule", [((1.0, 1.0, 1.0), TIMES), ((16.0, 16.0, 16.0), TIMES), ((0.0, 0.0), POINTS)])
 def test_seeds_that_all_say_the_same_decide_nothing(values, rule):
     found = judge([Part("b", values, rule)], "tendency")
-    assert found.verdict == UNDECIDED and "could not tell" in found.reservations[0]
+    assert found.verdict == UNDECIDED and "the seeds do not tell" in found.reservations[0]
 
 
 HELD, MISSED, UNSURE = (2.0, 2.1, 1.9), (0.0, 0.1, -0.1), (1.0, 1.1, 0.9)
@@ -343,7 +390,7 @@ def test_an_unknown_claim_is_refused_with_those_there_are():
         experiment("D99")
 
 
-VERDICTS = {"D3": UNDECIDED, "D4": REFUTED, "D4b": SPLIT}
+VERDICTS = {"D3": REFUTED, "D4": REFUTED, "D4b": SPLIT}
 
 
 @claims

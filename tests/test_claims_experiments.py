@@ -75,6 +75,13 @@ def test_one_way_to_become_faster_refutes_and_an_unsteady_clock_decides_nothing(
     assert judge(speed.parts(runs), "tendency").verdict == verdict
 
 
+def test_every_share_of_zeros_that_was_timed_is_judged():
+    found = speed.parts(timed({AGAIN: 1.0, MASKED: 1.0, CSR: 2.0, REMOVED: 0.3}))
+    judged = [part.name for part in found if part.role == "verdict"]
+    assert [name for name in judged if "CSR" in name] == [f"CSR takes as long, {s:.0%} zeros" for s in SPARSITIES]
+    assert len(judged) == len(SPARSITIES) + 2
+
+
 # D4: sensitivity must be set by hand
 
 SMALL = Budgeted("lenet300(width=0.05)", 0.8, images=80, epochs=1, trials=5, looked_at=40)

@@ -15,7 +15,8 @@ from compedu.shipped import shipped
 
 FORMS = {
     "universal": 'it says "all" or "only": one counterexample refutes it, and no number of examples confirms it',
-    "tendency": "it says what happens on the whole: effect and interval decide, for each part of it",
+    "tendency": "it says what happens on the whole: parts that are all confirmed confirm it, all refuted refute it, "
+    "some of either split it, and anything else leaves it undecided",
     "proxy": "it speaks of theory or effort, which no run measures: runs can only stand for it",
 }
 ROLES = ("verdict", "control", "finding")
@@ -115,16 +116,15 @@ class Judgement:
 
     @property
     def reservations(self) -> tuple[str, ...]:
-        """Why nothing is decided where nothing is: controls that failed, parts that could not see their margin."""
+        """Why nothing is decided where nothing is: controls that failed, parts whose seeds do not tell."""
         failed = [f"the control failed: {one.part.name} came out {one.verdict}" for one in self.parts if one.failed]
-        blind = [
-            f"{one.part.name}: these seeds could not tell an effect of the size of the margin from none; it takes a "
-            "plan with more seeds, all of them fresh"
-            for one in self.parts if one.part.role == "verdict" and one.part.rule.is_blind(one.effect)
+        unsure = [
+            f"{one.part.name}: the seeds do not tell; it takes a plan with more of them, all fresh"
+            for one in self.parts if one.part.role == "verdict" and one.verdict == UNDECIDED
         ]
         borne_out = all(one.verdict == CONFIRMED for one in self.parts if one.part.role == "verdict")
         examples = [EXAMPLES] if self.form == "universal" and borne_out else []
-        return (*failed, *blind, *examples)
+        return (*failed, *unsure, *examples)
 
 
 def judge(parts: Iterable[Part], form: str, level: float = LEVEL) -> Judgement:

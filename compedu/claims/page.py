@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement
 from compedu.claims.store import Run, read_runs
-from compedu.claims.verdict import CLAIMS_READ_TOGETHER, CONFIRMED, PROXY, REFUTED, SPLIT, UNDECIDED, some_wrong
+from compedu.claims.verdict import (
+    CLAIMS_READ_TOGETHER, CONFIRMED, POWER, PROXY, REFUTED, RULE_IN_WORDS, SPLIT, UNDECIDED, error_rates, some_wrong,
+)  # fmt: skip
 
 MEANS = {
     CONFIRMED: "the runs bear out the claim", REFUTED: "the runs contradict the claim",
@@ -17,8 +19,9 @@ MEANS = {
 
 
 KEY = (
-    "*Verdict* parts decide: confirmed where the whole interval lies above the margin, refuted where it lies below. A "
-    "*control* must come out as said, or nothing is decided; a *finding* is shown and decides nothing."
+    f"*Verdict* parts decide, each by one rule: *{RULE_IN_WORDS}*. {error_rates()}. A *control* must come out as "
+    "said, or nothing is decided; a *finding* is shown and decides nothing, nor does the effect that these seeds "
+    f"*could tell from none* in {POWER:.0%} of repetitions."
 )
 
 

@@ -3,14 +3,17 @@
 import plotly.graph_objects as go
 
 from compedu.claims.experiments import Judged, Judgement
-from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, UNDECIDED
+from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, RULE_IN_WORDS, UNDECIDED
 from compedu.explorers.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
 from compedu.explorers.standalone import StandaloneFigure, styled
 
 COLOURS = {CONFIRMED: BLUE, REFUTED: ORANGE, UNDECIDED: GREY, PROXY: PURPLE}
 SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
 ROW = 44  # pixels
-KEY = "◆ decides   □ control   ○ finding   ━ interval, in the colour of its verdict   ┃ margin   ┊ no effect"
+KEY = (
+    "◆ decides   □ control   ○ finding   ━ interval, in the colour of its verdict   ┃ margin   ┊ no effect<br>"
+    f"{RULE_IN_WORDS}"
+)
 WORDS = 150  # pixels at the right, for the verdicts
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
 
@@ -42,14 +45,14 @@ def forest(judgement: Judgement) -> go.Figure:
         yaxis={"tickvals": list(range(len(rows))), "ticktext": [one.part.name for one in rows], "automargin": True,
                "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
     )  # fmt: skip
-    return styled(figure, width=820, height=94 + ROW * len(rows), l=10, r=WORDS, t=34)
+    return styled(figure, width=820, height=112 + ROW * len(rows), l=10, r=WORDS, t=52)
 
 
 def _key() -> dict:
-    """Return the line above the plot that says what the marks are."""
+    """Return the lines above the plot: what the marks are, and the rule by which they decide."""
     return {
         "text": KEY, "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
-        "xshift": WORDS - 8, "yshift": 6, "showarrow": False,
+        "xshift": WORDS - 8, "yshift": 6, "showarrow": False, "align": "right",
     }  # fmt: skip
 
 

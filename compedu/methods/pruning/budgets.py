@@ -53,9 +53,10 @@ def lamp_scores(scores: Tensor) -> Tensor:
 def erdos_renyi_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
     """Return the fraction of weights that each layer keeps: as the sum of its dimensions to their product.
 
-    A common factor makes the density of all layers together `density`; layers that would need more than all of their
-    weights keep them all (Mocanu et al. 2018, arXiv:1707.04780, section 2; with kernel sizes: Evci et al. 2020,
-    arXiv:1911.11134, section 3).
+    That is the Erdos-Renyi-Kernel rule, which sets 1 - e (n_in + n_out + w + h) / (n_in n_out w h) of a layer to zero
+    (Evci, Gale, Menick, Castro, Elsen 2020, arXiv:1911.11134, section 3); for linear layers, without w and h, it is the
+    rule of Mocanu et al. (2018, arXiv:1707.04780). One e for all layers makes the density of all together `density`;
+    layers that would need more than all of their weights keep them all.
 
     >>> erdos_renyi_densities({"a": (100, 100), "b": (10, 100)}, 0.1)
     {'a': 0.07096774193548387, 'b': 0.3903225806451613}

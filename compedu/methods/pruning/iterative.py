@@ -25,7 +25,8 @@ class IterativePruning(ScheduledPruning):
     Dropout directly before a pruned layer is weakened to $p\sqrt{C_r/C}$, as fewer of its $C$ weights overfit less.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
-    Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3.
+    Paper: LeCun, Denker, Solla 1990, Optimal brain damage, NIPS 2, section 2 (rounds, by curvature); Han, Pool, Tran,
+    Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3 (by size, and the dropout).
     """
 
     sparsity: float = inherited(ScheduledPruning, "sparsity")

@@ -19,7 +19,7 @@ class MagnitudePruning(WeightPruning):
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3. Budgets:
     Lee, Park, Mo, Ahn, Shin 2021, arXiv:2010.07611 (lamp); Evci, Gale, Menick, Castro, Elsen 2020, arXiv:1911.11134
-    (erdos-renyi).
+    (erdos-renyi, with kernels).
     """
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:

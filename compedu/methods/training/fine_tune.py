@@ -17,8 +17,9 @@ class FineTune(TrainingMethod):
     what is rounded passes its gradient straight through.
     Stored: what the layers stored before; no byte is added.
     Skips: nothing; scales of codes, masks and ranges of activations are no parameters and stay as they are.
-    Paper: Han, Pool, Tran, Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3; through
-    rounding: Bengio, Leonard, Courville 2013, arXiv:1308.3432.
+    Paper: LeCun, Denker, Solla 1990, Optimal brain damage, NIPS 2 (after pruning); Han, Pool, Tran, Dally 2015,
+    Learning both weights and connections, arXiv:1506.02626, section 3 (the same in deep networks); through rounding:
+    Bengio, Leonard, Courville 2013, arXiv:1308.3432.
     """
 
     topic: ClassVar[str] = "training"
