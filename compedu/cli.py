@@ -13,12 +13,14 @@ from typing import NamedTuple, NoReturn
 from compedu import __version__, commands
 from compedu.commands import KNOB, one_line, option, summary
 
+GIVEN = "given"  # in what was read: the names that had a value
 
 class Parser(argparse.ArgumentParser):
     """Reads options, never abbreviated; what it cannot read raises `ValueError` that says what to type."""
 
     def __init__(self, **settings):
         super().__init__(**settings, allow_abbrev=False)
+        self.register("action", None, Once)
 
     def error(self, message: str) -> NoReturn:
         """Raise argparse's `message`, with what to do."""
@@ -26,6 +28,19 @@ class Parser(argparse.ArgumentParser):
             name, hint = lacking[1], "one that begins with a minus sign is joined to it, as in --layers=-last"
             raise ValueError(f"{name} needs a value; {hint}")
         raise ValueError(f"{message}; see: {self.prog} --help")
+
+
+class Once(argparse.Action):
+    """Stores a value; a second one for the same name, or an empty one, is refused instead of silently preferred."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if values == "":
+            raise ValueError(f"{option_string or self.metavar or self.dest} needs a value, and got an empty text")
+        given = vars(namespace).setdefault(GIVEN, set())
+        if self.dest in given:
+            raise ValueError(f"{option_string} is given twice; give it once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class MethodHelp(argparse.Action):
@@ -177,6 +192,7 @@ WITH_METHOD = ("run", "sweep")  # their --help is ours
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code: 0, 2 with one clear line for bad input, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
     name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     where = f"compedu {name}".strip()
     try:
@@ -189,10 +205,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # who reads the output has seen enough, as in `compedu methods | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:
         print(f"{where}: {about_file(error)}", file=sys.stderr)
+        if error.filename is None:  # what is left of the output would fail once more, at the end
+            _drop_output()
     except ValueError as error:  # all errors of compedu about knobs, models, data and files are ValueErrors
         print(f"{where}: {one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -219,6 +237,19 @@ def _termination_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _open_closed_streams() -> None:
+    """Give a process that was started without output or error stream one that takes everything and keeps nothing."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: the interpreter would try once more to write it."""
+    with contextlib.suppress(OSError):  # an output that is no file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def options(arguments: list[str], name: str) -> argparse.Namespace:
@@ -249,7 +280,7 @@ def about_file(error: OSError) -> str:
         return f"{place} is a folder; name a file"
     if isinstance(error, PermissionError) and place:
         return f"{place} may not be opened: change its permissions, or name another file"
-    return one_line(f"{place}: {error.strerror}" if place and error.strerror else error)
+    return one_line(f"{place or 'the output'}: {error.strerror}" if error.strerror else error)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> None:
     from compedu.metrics import measure
     from compedu.reproducible import torch_threads
 
-    method, target = method_with_knobs(given), given.save and place_for_file(given.save)
+    method, target = method_with_knobs(given), None if given.save is None else place_for_file(given.save)
     model, data = network_and_data(given)
     with torch_threads(1):
         small = method(model, data)
@@ -70,11 +70,12 @@ def inspect(given: argparse.Namespace) -> None:
     """Show what each byte of a model file is for."""
     from compedu import files
 
+    path = file_to_read(given.file)
     if given.json:
-        found = files.inspect(given.file)
+        found = files.inspect(path)
         print(as_json(asdict(found) | {"bytes": found.bytes, "totals": found.totals}, indent=2))
     else:
-        print(files.describe(given.file))
+        print(files.describe(path))
 
 
 def train(given: argparse.Namespace) -> None:
@@ -254,8 +255,12 @@ def method_with_knobs(given: argparse.Namespace) -> "Method":
 
 def value_of(knob: "Knob", text: str) -> Any:
     """Return the value that is typed as `text`; what cannot be read stays a text, which the method refuses by name."""
+    from compedu.specs import RepeatedName
+
     try:
         return knob.parse(text)
+    except RepeatedName:
+        raise
     except ValueError:
         return text
 
@@ -266,7 +271,7 @@ def network_and_data(given: argparse.Namespace) -> tuple["nn.Module", "Dataset"]
 
     chosen = data_called(given.data)
     if is_path(given.model):
-        return files.load(Path(given.model).expanduser()), chosen
+        return files.load(file_to_read(given.model)), chosen
     return pairs.load(given.model, chosen)
 
 
@@ -286,6 +291,14 @@ def is_path(name: str) -> bool:
     """Tell whether `name` means a file or folder rather than a network or data set with its knobs."""
     path = Path(name).expanduser()
     return path.is_file() or ("(" not in name and (path.name != name or path.suffix != ""))
+
+
+def file_to_read(name: str) -> Path:
+    """Return the path called `name`, unless it is a pipe or device, which may have no end."""
+    path = Path(name).expanduser()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is no ordinary file: name a model file")
+    return path
 
 
 def place_for_file(name: str) -> Path:

@@ -2,14 +2,42 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
+
+from compedu.specs import named_once
+
 STEPS = 100  # stops of a slider over a range without round steps
+LARGEST = 2**31 - 1  # of whole numbers, where a knob has no lower bound of its own: torch counts no further safely
+SHOWN = 100  # characters of a refused value in a message
 
 method = dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+
+
+class ByLayer(Mapping):
+    """Values by layer name or pattern, in order, as a method keeps them: what the caller's dictionary held then."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = dict(values)
+
+    def __getitem__(self, pattern: str) -> Any:
+        return self._values[pattern]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._values)
 
 
 @dataclass(frozen=True)
@@ -17,8 +45,9 @@ class Knob:
     """What is known about one knob; its type is the type of its default.
 
     `low` and `high` bound what is legal (`open` says which ends are excluded: "low", "high" or "both"); outside, the
-    method refuses to be built. `tour` is the part of it that sliders and sweeps show. A `per_layer` knob also takes a
-    mapping from layer names or patterns to values, such as {"conv*": 0.3, "*": 0.9}; the first match counts.
+    method refuses to be built. Whole numbers end at `LARGEST`. `tour` is the part of it that sliders and sweeps show. A
+    `per_layer` knob also takes a mapping from layer names or patterns to values, such as {"conv*": 0.3, "*": 0.9}; the
+    first match counts.
     """
 
     default: Any
@@ -32,25 +61,48 @@ class Knob:
     log: bool = False
     per_layer: bool = False
 
+    def __post_init__(self):
+        if self.type is int and self.high is None:
+            object.__setattr__(self, "high", LARGEST)
+
     @property
     def type(self) -> type:
         """The Python type of a value: bool, int, float or str."""
         return type(self.default)
 
+    def kept(self, value: Any) -> Any:
+        """Return `value` in the one form in which a method keeps it; what is illegal stays illegal.
+
+        Numbers of NumPy become Python's, those of a fraction become floats, -0.0 becomes 0.0, mappings `ByLayer`.
+        """
+        if self.per_layer and isinstance(value, Mapping):
+            pairs = ((str(key) if isinstance(key, str) else key, self._kept_one(one)) for key, one in value.items())
+            return ByLayer(dict(pairs))
+        return self._kept_one(value)
+
+    def _kept_one(self, value: Any) -> Any:
+        value = value.item() if isinstance(value, np.generic) else value
+        if self.type is float and type(value) in (int, float) and not self.choices:
+            try:
+                return float(value) + 0.0
+            except OverflowError:
+                return value
+        return value
+
     def allows(self, value: Any) -> bool:
         """Tell whether `value` is legal: of the knob's type, inside its range, or a mapping of such values."""
-        if self.per_layer and isinstance(value, Mapping):
-            return len(value) > 0 and all(isinstance(key, str) and self._allows_one(v) for key, v in value.items())
-        return self._allows_one(value)
+        kept = self.kept(value)
+        if isinstance(kept, ByLayer):
+            return len(kept) > 0 and all(isinstance(key, str) and self._allows_one(one) for key, one in kept.items())
+        return self._allows_one(kept)
 
     def _allows_one(self, value: Any) -> bool:
-        if self.choices:
-            return type(value) is self.type and value in self.choices
-        if self.type in (bool, str):
-            return type(value) is self.type
-        whole = type(value) is int
-        if not (whole or (self.type is float and type(value) is float and math.isfinite(value))):
+        if type(value) is not self.type or (self.type is float and not math.isfinite(value)):
             return False
+        if self.choices:
+            return value in self.choices
+        if self.type in (bool, str):
+            return True
         above = self.low is None or value > self.low or (value == self.low and self.open not in ("low", "both"))
         below = self.high is None or value < self.high or (value == self.high and self.open not in ("high", "both"))
         return above and below
@@ -73,8 +125,8 @@ class Knob:
     def parse(self, text: str) -> Any:
         """Read a value as typed on a command line; "conv*=0.3,*=0.9" is a mapping. A text that is no value raises."""
         if self.per_layer and "=" in text:
-            pairs = (item.split("=", 1) for item in text.split(","))
-            return {name.strip(): self._parse_one(value.strip()) for name, value in pairs}
+            pairs = [item.split("=", 1) for item in text.split(",")]
+            return named_once((name.strip(), self._parse_one(value.strip())) for name, value in pairs)
         return self._parse_one(text)
 
     def _parse_one(self, text: str) -> Any:
@@ -169,15 +221,27 @@ def knobs(method: Any) -> dict[str, Knob]:
     return {name: declared[name] for name in order if name in declared}
 
 
-def check_knobs(method: Any) -> None:
-    """Refuse a method with an illegal value: `ValueError` with class, knob, allowed range, given value, meaning."""
+def settle_knobs(method: Any) -> None:
+    """Bring the values of a new method into the one form of each knob.
+
+    Raises `ValueError` with class, knob, allowed range, given value and meaning for a value that is illegal.
+    """
     for name, declared in knobs(method).items():
         value = getattr(method, name)
         if not declared.allows(value):
             also = ", or a mapping of layer names to such values" if declared.per_layer else ""
             raise ValueError(
-                f"{type(method).__name__}.{name} must be {declared}{also}, got {value!r} ({declared.help})"
+                f"{type(method).__name__}.{name} must be {declared}{also}, got {_shown(value)} ({declared.help})"
             )
+        object.__setattr__(method, name, declared.kept(value))
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number too long to be written"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def changed_knobs(method: Any) -> dict[str, Any]:

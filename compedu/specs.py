@@ -1,6 +1,12 @@
 """Texts that name a network or data set with its knobs, such as "lenet5(width=0.5)"."""
 
 import ast
+from collections.abc import Iterable
+from typing import Any
+
+
+class RepeatedName(ValueError):
+    """A name that was given twice, where either value could be meant."""
 
 
 def text(name: str, values: dict) -> str:
@@ -15,7 +21,29 @@ def parse(spec: str) -> tuple[str, dict]:
         if isinstance(tree, ast.Name):
             return tree.id, {}
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
-            return tree.func.id, {item.arg: ast.literal_eval(item.value) for item in tree.keywords if item.arg}
+            return tree.func.id, keyword_values(tree)
+    except RepeatedName as error:
+        raise ValueError(f"{spec!r}: {error}") from error
     except (SyntaxError, ValueError):
         pass
     raise ValueError(f'{spec!r} cannot be read; write a name such as "lenet5", or "lenet5(width=0.5)"')
+
+
+def keyword_values(call: ast.Call) -> dict[str, Any]:
+    """Return the values that a call gives by name, all of them literals; raise `ValueError` for anything else."""
+    for node in ast.walk(call):
+        if isinstance(node, ast.Dict):
+            named_once((ast.literal_eval(key), None) for key in node.keys if key is not None)
+    if any(item.arg is None for item in call.keywords):
+        raise ValueError("values are given by name")
+    return named_once((item.arg, ast.literal_eval(item.value)) for item in call.keywords)
+
+
+def named_once(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a dictionary of `pairs`; raise `RepeatedName` for a name that comes twice."""
+    found: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise RepeatedName(f"{name!r} is given twice; give it once")
+        found[name] = value
+    return found

@@ -22,14 +22,16 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError
 from compedu.files import load, model_bytes, save
 from compedu.forms import Form
-from compedu.knobs import Knob, knobs
+from compedu.knobs import LARGEST, Knob, knobs
 from compedu.methods import METHODS, TOPICS, LayerMethod, Method, Pipeline, SelectiveMethod
 from compedu.methods.layers import compressible
+from compedu.methods.training_method import TrainingMethod
 from compedu.methods.method import NEEDS
 from compedu.metrics import measure
 from compedu.networks import build
 
 QUICK = {"epochs": 1, "calibration_images": 16}  # knobs that decide how long a call takes
+LONG = ("epochs", "rounds")  # the longest call that these allow never ends
 CODINGS = ("packed", "huffman", "ans")
 DOCUMENTED = ("$", "Stored:", "Skips:", "Paper:")
 
@@ -38,6 +40,11 @@ DOCUMENTED = ("$", "Stored:", "Skips:", "Paper:")
 def data() -> Dataset:
     """A few real digits, 28 x 28."""
     return DATASETS["digits"]().shortened(train=96, validation=32, test=32)
+
+
+def tiny() -> Dataset:
+    """A dozen of these digits: for laws that call often."""
+    return data().shortened(train=12, validation=8, test=8)
 
 
 def misfit() -> Dataset:
@@ -166,6 +173,29 @@ def values_outside_the_range_are_refused_by_name(cls):
             message = str(refusal.value)
             assert message.startswith(f"{cls.__name__}.{name} must be {declared}"), message
             assert repr(value) in message and declared.help in message
+
+
+def the_ends_of_what_is_legal_work_or_are_refused_by_name(cls):
+    """No legal value ends in an error of torch: not the least, not the largest, not the smallest fraction.
+
+    The knobs of all trainings are tried on those that train and do nothing else.
+    """
+    others = knobs(TrainingMethod) if cls.topic != "training" else {}
+    for name, declared in knobs(cls).items():
+        for value in () if name in (*LONG, *others) else ends(declared):
+            short = {long: 1 for long in LONG if long in knobs(cls)}
+            try:
+                assert logits(quick(cls, **short | {name: value})(suited(cls)[0](), tiny())).shape == (32, 10)
+            except ValueError as refusal:
+                assert cls.__name__ in str(refusal) or "diverged" in str(refusal), refusal
+
+
+def ends(declared: Knob) -> list:
+    """The legal values at the ends of a knob's range; where a fraction has none, the ends of what a float can be."""
+    if declared.choices or declared.type not in (int, float):
+        return []
+    tried = (declared.low, declared.high, 5e-324, 1 - 2**-53, 2**70, 1.7976931348623157e308, LARGEST)
+    return list({repr(value): value for value in tried if declared.allows(value)}.values())
 
 
 def the_repr_is_the_method(cls):
@@ -408,7 +438,8 @@ def the_docstring_is_complete(cls):
 
 
 LAWS = (
-    defaults_construct, values_outside_the_range_are_refused_by_name, the_repr_is_the_method,
+    defaults_construct, values_outside_the_range_are_refused_by_name,
+    the_ends_of_what_is_legal_work_or_are_refused_by_name, the_repr_is_the_method,
     the_key_tells_every_setting_apart, the_input_is_untouched, the_same_seed_gives_the_same_result,
     another_seed_gives_another_result, the_neutral_setting_reproduces_the_model, the_result_gives_scores,
     forward_equals_dense, a_file_gives_back_the_same_model_and_its_length_is_the_size,

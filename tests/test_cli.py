@@ -532,6 +532,17 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("claim", "--run", "quick"), "--run needs a claim, such as: compedu claim D3 --run quick"),
     (("claim", "D4", "--store", "r.jsonl"), "--store says where the runs of --run are kept; add --run quick"),
     (("doctor", "now"), "doctor does not know 'now'"),
+    (("run", "RandomPruning", "--save", ""), "--save needs a value, and got an empty text"),
+    (("train", "lenet5", "--folder="), "--folder needs a value, and got an empty text"),
+    (("run", "FineTune", "--model", "lenet5", "--model=vgg"), "--model is given twice; give it once"),
+    (("run", "FineTune", "--lr", "0.1", "--lr", "0.2"), "--lr is given twice; give it once"),
+    (("run", "RandomPruning", "--sparsity", "conv*=0.5,conv*=0.6"), "'conv*' is given twice"),
+    (("run", "RandomPruning(sparsity=0.5, sparsity=0.6)"), "'sparsity' is given twice"),
+    (("run", "RandomPruning(sparsity={'*': 0.5, '*': 0.6})"), "'*' is given twice"),
+    (("run", "RandomPruning(**{'sparsity': 0.5})"), "values are given by name"),
+    (("data", "digits(size=8, size=9)"), "'size' is given twice"),
+    (("train", "lenet5(width=9999)"), "has 42,491,561,118,940 weights; at most 268,435,456 are built"),
+    (("train", "resnet(blocks=99999)"), "resnet.blocks must be a positive whole number, got 99999; the largest is 100"),
     (("lab", "--no-browser"), "options for JupyterLab stand behind --"),
     (("lab", "--folder", __file__), "is a file: name a folder for your copy of the chapters"),
 ], ids=lambda value: " ".join(value)[:60].strip() or "nothing" if isinstance(value, tuple) else "")  # fmt: skip
@@ -592,6 +603,13 @@ def test_a_file_that_may_not_be_read_is_refused(refused, monkeypatch):
     assert refused("inspect", "m.ce") == "m.ce may not be opened: change its permissions, or name another file\n"
 
 
+@pytest.mark.parametrize("command", [("inspect",), ("inspect", "--json"), ("run", "FineTune", "--model")])
+def test_pipes_and_devices_are_not_waited_for(command, refused, tmp_path):
+    os.mkfifo("pipe.ce")
+    for name in ("pipe.ce", "/dev/zero"):
+        assert refused(*command, name) == f"{name} is no ordinary file: name a model file\n"
+
+
 # A real process
 
 
@@ -623,6 +641,20 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path):
     done = process(tmp_path, "--help", stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed, arguments, code", [
+    ((1,), ("--help",), 0), ((2,), ("--help",), 0), ((1, 2), ("nosuch",), 2), ((2,), ("nosuch",), 2),
+])  # fmt: skip
+def test_a_process_without_output_or_error_stream_runs_and_ends_as_any_other(tmp_path, closed, arguments, code):
+    done = process(tmp_path, *arguments, preexec_fn=lambda: [os.close(stream) for stream in closed])
+    assert done.returncode == code
+
+
+def test_a_full_disk_under_the_output_is_named(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = process(tmp_path, "--help", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, "compedu: the output: No space left on device\n")
 
 
 def test_doctor_and_help_work_where_torch_cannot_be_loaded(tmp_path):

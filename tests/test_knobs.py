@@ -1,13 +1,19 @@
 """Knobs: what is legal, what is refused and how, what is parsed and shown."""
 
+import copy
+import dataclasses
 import math
+import pickle
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from torch import nn
 
-from compedu.knobs import Knob, changed_knobs, check_knobs, inherited, knob, knobs, method, value_for
+from compedu.knobs import Knob, changed_knobs, settle_knobs, inherited, knob, knobs, method, value_for
 from compedu.methods import Method
+from compedu.methods.low_rank.rank import RankKnob
 
 QUIET = settings(derandomize=True, deadline=None)
 FRACTION = Knob(0.5, "a share", low=0, high=1, open="high", tour=(0.0, 0.9), per_layer=True)
@@ -18,6 +24,7 @@ NUMBER = Knob(0, "one of some", choices=(0, 2, 4))
 SWITCH = Knob(False, "yes or no")
 TEXT = Knob("all", "a text")
 ANY = Knob(1.0, "any number")
+RANK = RankKnob(0.5, "a rank", low=0.0, high=1.0, open="low", per_layer=True)
 ALL = (FRACTION, WHOLE, STEP, WORD, NUMBER, SWITCH, TEXT, ANY)
 
 
@@ -105,6 +112,64 @@ def test_points_spread_evenly_or_by_equal_ratios_over_what_is_worth_showing():
     assert FRACTION.points(1) == [0.45]
 
 
+@pytest.mark.parametrize("declared, given, kept", [
+    (FRACTION, np.float64(0.25), 0.25), (FRACTION, np.float32(0.5), 0.5), (FRACTION, 0, 0.0), (FRACTION, -0.0, 0.0),
+    (FRACTION, np.int64(0), 0.0), (WHOLE, np.int64(4), 4), (WHOLE, np.uint8(8), 8), (SWITCH, np.True_, True),
+    (WORD, np.str_("global"), "global"), (NUMBER, np.int32(2), 2), (ANY, 2**64, 2.0**64), (TEXT, np.str_("fc1"), "fc1"),
+    (RANK, 1, 1), (RANK, np.int64(40), 40), (RANK, 1.0, 1.0), (RANK, np.float64(1.0), 1.0),
+    (FRACTION, {np.str_("fc1"): np.float64(0.5)}, {"fc1": 0.5}),
+    (RANK, {"fc1": np.int64(3), "*": 0.5}, {"fc1": 3, "*": 0.5}),
+], ids=repr)  # fmt: skip
+def test_every_value_is_kept_in_one_form(declared, given, kept):
+    assert declared.allows(given)
+    found = declared.kept(given)
+    assert found == kept and repr(found) == repr(kept)
+    assert math.copysign(1, found) == 1 if isinstance(found, float) else True
+
+
+@pytest.mark.parametrize("declared, value", [
+    (WHOLE, np.float64(4.0)), (FRACTION, np.True_), (ANY, 10**400), (FRACTION, np.array([0.5])), (SWITCH, np.int64(1)),
+    (Knob(1, "a count", low=1), 2**31), (RANK, 2**31), (RANK, 0), (RANK, True), (ANY, np.float64("nan")),
+])  # fmt: skip
+def test_numbers_of_the_wrong_kind_and_without_end_stay_illegal(declared, value):
+    assert not declared.allows(value)
+
+
+def test_numpy_values_and_every_zero_give_the_method_that_plain_ones_give():
+    plain = Example(sparsity=0.25, bits=4)
+    for given in ({"sparsity": np.float64(0.25), "bits": np.int64(4)}, {"sparsity": np.float32(0.25), "bits": 4}):
+        assert repr(Example(**given)) == repr(plain) and Example(**given) == plain and eval(repr(plain)) == plain
+    zeros = {repr(Example(sparsity=zero)) for zero in (0, 0.0, -0.0, np.float64(-0.0), np.int8(0))}
+    keys = {Example(sparsity={"*": zero}).key(nn.Linear(1, 1), None).split("|")[0] for zero in (0, 0.0, -0.0)}
+    assert zeros == {"Example(sparsity=0.0)"} and keys == {"Example/1(bits=8, sparsity={'*': 0.0})"}
+
+
+def test_a_method_keeps_what_a_dictionary_held_when_it_was_made():
+    given = {"conv*": 0.3, "*": 0.9}
+    example = Example(sparsity=given)
+    given["conv*"] = 0.5
+    del given["*"]
+    assert repr(example) == "Example(sparsity={'conv*': 0.3, '*': 0.9})" and eval(repr(example)) == example
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        example.sparsity["conv*"] = 0.5
+    same = (pickle.loads(pickle.dumps(example)), copy.deepcopy(example), dataclasses.replace(example, bits=8))
+    assert all(other == example and hash(other) == hash(example) and repr(other) == repr(example) for other in same)
+    assert value_for(example.sparsity, "conv1") == 0.3 and len(example.sparsity) == 2
+
+
+def test_a_value_too_long_to_be_shown_is_refused_in_one_line():
+    long = ((10**5000, "got a number too long to be written"), ("x" * 5000, r"got 'xxx[x]*\.\.\. \(fraction"))
+    for value, words in long:
+        with pytest.raises(ValueError, match=words) as refusal:
+            Example(sparsity=value)
+        assert len(str(refusal.value)) < 300
+
+
+def test_a_layer_named_twice_is_refused():
+    with pytest.raises(ValueError, match=r"'conv\*' is given twice"):
+        FRACTION.parse("conv*=0.3, conv*=0.5")
+
+
 def test_an_illegal_value_is_refused_with_class_knob_range_value_and_meaning():
     with pytest.raises(ValueError) as refusal:
         Example(sparsity=1.0)
@@ -118,7 +183,7 @@ def test_an_illegal_value_is_refused_with_class_knob_range_value_and_meaning():
 
 
 def test_a_knob_with_an_illegal_default_cannot_be_declared():
-    with pytest.raises(ValueError, match=r"the default 2 is not a whole number in \[3, inf\)"):
+    with pytest.raises(ValueError, match=r"the default 2 is not a whole number in \[3, 2147483647\]"):
         knob(2, "too small", low=3)
 
 
@@ -136,7 +201,7 @@ def test_own_knobs_come_in_the_order_of_their_declaration_before_inherited_ones(
     assert Narrowed().bits == 4 and knobs(Narrowed)["bits"].high == 4
     with pytest.raises(ValueError, match=r"Narrowed\.bits"):
         Narrowed(bits=8)
-    check_knobs(Narrowed(bits=3))
+    settle_knobs(Narrowed(bits=3))
 
 
 def test_an_inherited_knob_is_declared_anew_in_another_place_with_changes():

@@ -1,18 +1,16 @@
 """Training images changed at random, reproducibly: moved by a few pixels, left and right swapped."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def shifted(x: Tensor, by: int, seed: int) -> Tensor:
     """Return images (N, channels, height, width), each moved by -by..by pixels down and right; edges are repeated."""
     generator = torch.Generator().manual_seed(seed)
-    moves = torch.randint(0, 2 * by + 1, (len(x), 2), generator=generator)
-    wide = F.pad(x, (by, by, by, by), mode="replicate")
-    rows = moves[:, :1] + torch.arange(x.shape[2])
-    columns = moves[:, 1:] + torch.arange(x.shape[3])
-    return wide[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    moves = torch.randint(0, 2 * by + 1, (len(x), 2), generator=generator) - by
+    rows = (moves[:, :1] + torch.arange(x.shape[2])).clamp(0, x.shape[2] - 1)
+    columns = (moves[:, 1:] + torch.arange(x.shape[3])).clamp(0, x.shape[3] - 1)
+    return x[torch.arange(len(x))[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def mirrored(x: Tensor, seed: int) -> Tensor:

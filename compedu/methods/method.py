@@ -12,7 +12,7 @@ from compedu import hashing
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, first_line
 from compedu.graph.trace import weights_read_apart
-from compedu.knobs import changed_knobs, check_knobs, knobs, method
+from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.methods.layers import check_patterns, compressible, selected
 
 TOPICS = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
@@ -70,7 +70,7 @@ class Method(ABC):
     chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
 
     def __post_init__(self):
-        check_knobs(self)
+        settle_knobs(self)
 
     @property
     def needs(self) -> str:

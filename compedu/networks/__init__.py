@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from compedu.networks.inception import inception
@@ -17,13 +18,16 @@ from compedu.specs import parse, text
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     make.__name__: make for make in (lenet300, lenet5, vgg, resnet, inception, mobilenet)
 }
+MOST, MOST_BLOCKS = 99_999, 100  # of a knob: what no network of these families needs, and what is built in a second
+MOST_WEIGHTS = 2**28  # a gigabyte in single precision
 
 
 def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
     """Return a freshly initialised network from its `spec`, "name" or "name(knob=value, ...)"; `seed` sets the weights.
 
     `defaults` fill knobs that the spec leaves open. The network carries its complete spec as `model.spec`. Raises
-    `ValueError` for a name or knob that does not exist and for a value that is not positive.
+    `ValueError` for a name or knob that does not exist, for a value that is not positive, and, before anything is
+    allocated, for a network that is too large.
     """
     name, given = parse(spec)
     if name not in NETWORKS:
@@ -33,11 +37,17 @@ def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
         if knob not in known:
             raise ValueError(f"{name} has no knob {knob!r}; it has: {', '.join(known)}")
         whole = isinstance(known[knob].default, int)
-        if type(value) not in ((int,) if whole else (int, float)) or not 0 < value < 1e5:
-            raise ValueError(f"{name}.{knob} must be a positive {'whole ' if whole else ''}number, got {value!r}")
+        most = MOST_BLOCKS if knob == "blocks" else MOST
+        if type(value) not in ((int,) if whole else (int, float)) or not 0 < value <= most:
+            kind = "whole number" if whole else "number"
+            raise ValueError(f"{name}.{knob} must be a positive {kind}, got {value!r}; the largest is {most}")
     values = {knob: parameter.default for knob, parameter in known.items()} | {
         knob: value for knob, value in defaults.items() if knob in known
     } | given
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in NETWORKS[name](**values).parameters())
+    if weights > MOST_WEIGHTS:
+        raise ValueError(f"{text(name, values)} has {weights:,} weights; at most {MOST_WEIGHTS:,} are built")
     with seeded(seed):
         model = NETWORKS[name](**values)
     model.spec = text(name, values)

@@ -10,6 +10,7 @@ from compedu.knobs import Knob, knobs
 from compedu.methods import METHODS, Pipeline
 from compedu.methods.method import Method
 from compedu.metrics import Report
+from compedu.specs import keyword_values
 
 ADVICE = "write it as its repr, such as MagnitudePruning(sparsity=0.9)"
 
@@ -45,7 +46,7 @@ def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
         raise ValueError(f"{text!r} is no method; {ADVICE}")
     if tree.func.id not in known:
         raise ValueError(f"no method is called {tree.func.id!r}; there are: {', '.join(known)}")
-    cls, values = known[tree.func.id], {item.arg: ast.literal_eval(item.value) for item in tree.keywords}
+    cls, values = known[tree.func.id], keyword_values(tree)
     if unknown := values.keys() - knobs(cls).keys():
         raise ValueError(f"{cls.__name__} has no knob {unknown.pop()!r}; it has: {', '.join(knobs(cls))}")
     return cls(**values)

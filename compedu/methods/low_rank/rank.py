@@ -4,15 +4,21 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from compedu.knobs import Knob
+import numpy as np
+
+from compedu.knobs import LARGEST, Knob
 
 
 @dataclass(frozen=True)
 class RankKnob(Knob):
     """A knob whose floats are fractions of the full rank and whose whole numbers are ranks: 1.0 is all, 1 is one."""
 
+    def _kept_one(self, value: Any) -> Any:
+        kept = super()._kept_one(value)
+        return int(value) if isinstance(value, (int, np.integer)) and type(kept) is float else kept
+
     def _allows_one(self, value: Any) -> bool:
-        return value >= 1 if type(value) is int else super()._allows_one(value)
+        return 1 <= value <= LARGEST if type(value) is int else super()._allows_one(value)
 
     def __str__(self) -> str:
         """Both kinds of allowed values in words."""

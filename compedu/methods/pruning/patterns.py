@@ -31,6 +31,7 @@ def pattern_mask(scores: Tensor, keep: int, of: int) -> Tensor:
 
 def _largest_of_groups(rows: Tensor, keep: int, of: int) -> Tensor:
     size = rows.shape[1]
+    of = max(keep, min(of, size))  # of a longer group only what there is could go
     groups = F.pad(rows, (0, -size % of), value=-torch.inf).view(len(rows), -1, of)  # what is filled up goes first
     lowest = groups.argsort(dim=2, stable=True)[:, :, : of - keep]
     return torch.ones_like(groups, dtype=torch.bool).scatter(2, lowest, False).view(len(rows), -1)[:, :size]

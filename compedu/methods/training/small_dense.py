@@ -48,4 +48,8 @@ class SmallDense(FromScratch):
                 f"{self!r} needs a network of compedu, whose width can be changed (model.spec); "
                 f"{type(task.model).__name__} does not say how it is built"
             )
-        return self.train(build(narrower(spec, self.width), seed=self.seed), task.data)
+        try:
+            small = build(narrower(spec, self.width), seed=self.seed)
+        except ValueError as error:
+            raise CompressionError(f"{self!r} cannot be built: {error}") from error
+        return self.train(small, task.data)
