@@ -653,8 +653,8 @@ def test_a_process_without_output_or_error_stream_runs_and_ends_as_any_other(tmp
 
 def test_a_full_disk_under_the_output_is_named(tmp_path):
     with open("/dev/full", "w") as full:
-        done = process(tmp_path, "--help", stdout=full, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (2, "compedu: the output: No space left on device\n")
+        done = process(tmp_path, "methods", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, "compedu methods: the output: No space left on device\n")
 
 
 def test_doctor_and_help_work_where_torch_cannot_be_loaded(tmp_path):

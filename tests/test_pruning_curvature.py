@@ -392,7 +392,7 @@ def exact_hessian(model, name, x, y):
 def test_the_whole_hessian_of_a_layer_is_the_exact_one(name):
     """A network of ReLU is piecewise linear in all weights of one layer together."""
     model, (x, y) = small(), images()
-    found = layer_hessians(model, layers_of(model), x, y, 0)[name]
+    found = layer_hessians(model, layers_of(model), x, y)[name]
     torch.testing.assert_close(found.matrix, exact_hessian(model, name, x, y), rtol=1e-8, atol=1e-12)
 
 
@@ -400,7 +400,7 @@ def test_the_whole_hessian_of_a_layer_is_the_exact_one(name):
 def test_the_hessian_of_rows_is_that_of_what_the_layer_reads(name, monkeypatch):
     monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
     model, (x, y) = small(), images()
-    found, seen = layer_hessians(model, layers_of(model), x, y, 0)[name], []
+    found, seen = layer_hessians(model, layers_of(model), x, y)[name], []
     layer = model.get_submodule(name)
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     model(x)
@@ -417,7 +417,21 @@ def test_the_hessian_of_rows_is_that_of_what_the_layer_reads(name, monkeypatch):
         assert torch.einsum("ri,ij,rj->", own, found.inputs[group], own).item() == pytest.approx(
             effect.item(), rel=1e-9
         )
-    assert found.output > 0
+
+
+@pytest.mark.parametrize("name", ["conv1", "grouped", "fc1"])
+def test_the_scale_of_rows_is_that_of_the_exact_hessian(name, monkeypatch):
+    """No label is sampled: with these the scale of a layer hung on a few images that the network is not sure of."""
+    monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
+    model, (x, y) = small(), images()
+    whole = layer_hessians(model, layers_of(model), x, y)[name]
+    rows = model.get_submodule(name).weight.shape[0] // len(whole.inputs)
+    trace = whole.scale * rows * whole.inputs.diagonal(dim1=1, dim2=2).sum().item()
+    assert trace == pytest.approx(exact_hessian(model, name, x, y).trace().item(), rel=1e-9) and trace > 0
+    monkeypatch.setattr(module, "VALUES", 2 * x[0].numel())  # two images at once, and the last one alone
+    parts = layer_hessians(model, layers_of(model), x, y)[name]
+    torch.testing.assert_close(parts.inputs, whole.inputs, rtol=1e-12, atol=1e-14)
+    assert parts.scale == pytest.approx(whole.scale, rel=1e-12)
 
 
 def test_surgery_beats_damage_on_the_loss_of_the_images_it_saw():
@@ -441,7 +455,7 @@ def test_surgery_leaves_as_many_weights_as_asked_at_the_least_rise(whole, monkey
     method = OptimalBrainSurgeon(sparsity=0.4, calibration_images=24, layers="-depthwise")
     pruned = method(model, data)
     x, y = calibration_set(data, 24, 0)
-    found = layer_hessians(model, {n: model.get_submodule(n) for n in LAYERS if n != "depthwise"}, x, y, 0)
+    found = layer_hessians(model, {n: model.get_submodule(n) for n in LAYERS if n != "depthwise"}, x, y)
     for name, hessian in found.items():
         form, before = pruned.get_submodule(name), model.get_submodule(name).weight.detach().double()
         assert int((~form.mask).sum()) == round(0.4 * form.mask.numel()) and not form.weight[~form.mask].any()

@@ -44,6 +44,7 @@ class OptimalBrainDamage(SecondOrderPruning):
         "gradients, for true labels (empirical-fisher) or drawn ones (sampled-fisher)",
         choices=CURVATURES,
     )
+    seed: int = inherited(SecondOrderPruning, "seed", help="which training images are drawn, which labels are sampled")
 
     def measured(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Return the second derivative of the loss along each weight of the layers that the images reach."""

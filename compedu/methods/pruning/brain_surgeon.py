@@ -1,6 +1,7 @@
 """Optimal Brain Surgeon: a weight goes, and the other weights of its layer make up for it."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     $L_q = w_q^2 / (2 [H^{-1}]_{qq})$ and $\delta w = -(w_q / [H^{-1}]_{qq}) H^{-1} e_q$, with the Hessian $H$ of one
     layer plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one after the other,
     with $H^{-1}$ brought up to date each time. In larger layers each row (the weights of one output) is taken for
-    itself with $H = h\,\mathrm{E}[x x^\top]$; the weights of smallest $L_q$ go at once, and the rest of the row makes
+    itself with $H = h\,\mathrm{E}[x x^\top]$, $h$ from the trace of the Gauss-Newton matrix; the weights of smallest $L_q$ go at once, and the rest of the row makes
     up jointly. Biases stay. The budget shares the zeros out by $L_q$ as it is before the first removal.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; rows of more than 2,048 weights; layers that no image reaches,
@@ -29,6 +30,8 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     Paper: Hassibi, Stork 1993, Second order derivatives for network pruning: Optimal Brain Surgeon, NIPS 5. Rows: Dong,
     Chen, Pan 2017, arXiv:1705.07565; Frantar, Alistarh 2022, arXiv:2208.11580.
     """
+
+    version: ClassVar[int] = 2
 
     sparsity: float = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
@@ -41,7 +44,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     ) -> dict[str, LayerHessian]:
         """Return the Hessian of each of `layers` that is small enough and that the images reach."""
         fitting = {name: layer for name, layer in layers.items() if not too_large(layer)}
-        return layer_hessians(model, fitting, x, y, self.seed)
+        return layer_hessians(model, fitting, x, y)
 
     def obstacle(self, layer: nn.Module, curvature: LayerHessian | None) -> str:
         """Return why the Hessian of `layer` cannot be used, "" where it can."""

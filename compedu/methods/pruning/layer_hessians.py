@@ -3,10 +3,10 @@
 Whole, it is the layer's block of the generalized Gauss-Newton matrix. Where that is too large, each row of the kernel
 (the weights of one output) is taken for itself with h A: A the mean of x x^T over what the layer reads, the
 layer-wise Hessian of Dong, Chen, Pan (2017, arXiv:1705.07565, section 3) and Frantar, Alistarh (2022,
-arXiv:2208.11580, section 3); h the curvature of the loss along an output, summed over the positions of an image,
-which brings all layers to one scale (the factors of Martens, Grosse 2015, arXiv:1503.05671, section 3). h is the mean
-over the rows: that of a single row hangs on the few images that the network is not sure of, and rows that these leave
-alone would lose everything.
+arXiv:2208.11580, section 3), which knows nothing of the loss; h brings all layers to one scale: with it the second
+derivatives along all weights of the layer have the sum that they have in the generalized Gauss-Newton matrix. h is the
+same for all rows: that of a single row hangs on the few images that the network is not sure of, and rows that these
+leave alone would lose everything.
 """
 
 import math
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms import Geometry
-from compedu.methods.pruning.curvature import Call, backward_signals, kernel_gradients, patches
+from compedu.methods.pruning.curvature import Call, backward_signals, kernel_gradients, patches, squared_gradients
 from compedu.methods.pruning.surgery import damped, damped_inverse, make_up_for, remove_greedily, surgeon_saliencies
 
 WHOLE = 1024  # weights of a layer up to which its Hessian is used whole
@@ -56,17 +56,17 @@ class WholeHessian:
 
 @dataclass(frozen=True, eq=False)
 class RowHessians:
-    """The Hessian h A of each row of a kernel: `inputs` is A for each group (groups, n, n), `output` is h."""
+    """The Hessian h A of each row of a kernel: `inputs` is A for each group (groups, n, n), `scale` is h."""
 
     inputs: Tensor
-    output: float
+    scale: float
 
     def flat(self, live: Tensor) -> bool:
         """Tell whether the loss does not depend on the layer, on a group of it, or on the `live` weights of a group."""
         diagonals = self.inputs.diagonal(dim1=1, dim2=2)
         read = live.reshape(len(self.inputs), -1, self.inputs.shape[-1]).any(1)
         parts = [diagonal[columns] for diagonal, columns in zip(diagonals, read) if bool(columns.any())]
-        return not min(self.output, *(float(part.sum()) for part in (*diagonals, *parts))) > 0
+        return not min(self.scale, *(float(part.sum()) for part in (*diagonals, *parts))) > 0
 
     def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:
         """Return L_q for each weight of `kernel` where `live`, zero elsewhere; float64, of its shape.
@@ -75,7 +75,7 @@ class RowHessians:
         """
         groups = kernel.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
         inverses = torch.stack([damped_inverse(matrix, damping).diagonal() for matrix in self.inputs])
-        found = self.output * groups.square() / (2 * inverses[:, None])
+        found = self.scale * groups.square() / (2 * inverses[:, None])
         return found.view(kernel.shape) * live
 
     def operate(self, kernel: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
@@ -99,34 +99,56 @@ def too_large(layer: nn.Module) -> bool:
 
 
 def layer_hessians(
-    model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor, seed: int
+    model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor
 ) -> dict[str, LayerHessian]:
     """Return the Hessian, float64, of each of `layers` that images `x` (N, ...) with labels `y` reach.
 
-    It is whole up to `WHOLE` weights; of larger layers the curvature at the outputs is sampled by `seed`.
+    It is whole up to `WHOLE` weights; for larger layers it is that of the rows. Both take one backward pass a class.
     """
-    small = {name: layer for name, layer in layers.items() if math.prod(Geometry.of(layer).shape) <= WHOLE}
-    large = {name: layer for name, layer in layers.items() if name not in small}
-    found: dict[str, LayerHessian] = {}
-    sums: dict[str, Tensor] = {}
-    for images, signals in backward_signals(model, small, x, y, "gauss-newton", torch.Generator()):
+    sums: dict[str, _WholeSum | _RowSums] = {}
+    for images, signals in backward_signals(model, layers, x, y, "gauss-newton", torch.Generator()):
         for name, calls in signals.items():
-            rows = kernel_gradients(Geometry.of(layers[name]), calls, images).flatten(1).double()
-            sums[name] = sums.get(name, 0) + rows.T @ rows
-    found |= {name: WholeHessian(total / len(x)) for name, total in sums.items()}
-    factors: dict[str, tuple[Tensor, float, int]] = {}
-    for _, signals in backward_signals(model, large, x, y, "sampled-fisher", torch.Generator().manual_seed(seed)):
-        for name, calls in signals.items():
-            for call in calls:
-                made = _factors(Geometry.of(layers[name]), call)
-                factors[name] = tuple(map(sum, zip(factors[name], made))) if name in factors else made
-    found |= {name: RowHessians(a / positions, h / len(x)) for name, (a, h, positions) in factors.items()}
-    return {name: found[name] for name in layers if name in found}
+            if name not in sums:
+                geometry = Geometry.of(layers[name])
+                sums[name] = (_WholeSum if math.prod(geometry.shape) <= WHOLE else _RowSums)(geometry)
+            sums[name].add(calls, images)
+    return {name: sums[name].mean(len(x)) for name in layers if name in sums}
 
 
-def _factors(geometry: Geometry, call: Call) -> tuple[Tensor, float, int]:
-    """Return over a call the sum of x x^T (groups, n, n), that of squared gradients by row, and how many positions."""
-    columns, gradients = patches(geometry, call)
-    joined = columns.permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
-    joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
-    return joined @ joined.mT, gradients.double().square().sum().item() / geometry.shape[0], joined.shape[-1]
+class _WholeSum:
+    """Adds up the products of the gradients of single images for a whole kernel."""
+
+    def __init__(self, geometry: Geometry):
+        self.geometry, self.total = geometry, 0
+
+    def add(self, calls: list[Call], images: int) -> None:
+        rows = kernel_gradients(self.geometry, calls, images).flatten(1).double()
+        self.total = self.total + rows.T @ rows
+
+    def mean(self, images: int) -> WholeHessian:
+        return WholeHessian(self.total / images)
+
+
+class _RowSums:
+    """Adds up x x^T over what a layer reads, once for the same images, and the squared gradients for its kernel."""
+
+    def __init__(self, geometry: Geometry):
+        self.geometry, self.inputs, self.squares, self.positions = geometry, 0, 0.0, 0
+        self.seen: Tensor | None = None
+
+    def add(self, calls: list[Call], images: int) -> None:
+        self.squares += squared_gradients(self.geometry, calls, images).double().sum().item()
+        if calls[0][0] is self.seen:
+            return  # another class of the same images
+        self.seen = calls[0][0]
+        for call in calls:
+            joined = patches(self.geometry, call)[0].permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
+            joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
+            self.inputs = self.inputs + joined @ joined.mT
+            self.positions += joined.shape[-1]
+
+    def mean(self, images: int) -> RowHessians:
+        inputs = self.inputs / self.positions
+        rows = self.geometry.shape[0] // len(inputs)  # of a group
+        read = rows * float(inputs.diagonal(dim1=1, dim2=2).sum())
+        return RowHessians(inputs, self.squares / images / read if read else 0.0)

@@ -33,7 +33,7 @@ class SecondOrderPruning(WeightPruning):
         WeightPruning, "calibration_images", help="training images that the loss is taken over"
     )
     seed: int = knob(
-        0, "which training images are drawn, and which labels are sampled", low=0, high=2**31 - 1, tour=(0, 9)
+        0, "which training images are drawn", low=0, high=2**31 - 1, tour=(0, 9)
     )
 
     @property
