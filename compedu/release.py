@@ -3,13 +3,23 @@
 Needs nbgrader, but neither its database nor a network. Imports nothing of the package: a build can load it alone.
 """
 
+import difflib
 import re
 import sys
 from pathlib import Path
 
 STUB = "# YOUR ANSWER HERE"  # what stands in place of a solution
 _SECOND_STUB = re.compile(rf"^(\w+ = \.\.\..*)\n{STUB}$", re.M)  # below a line such as guess = ...
-_MARKS = [f"{edge} {region}" for edge in ("BEGIN", "END") for region in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")]
+_MARKS = {  # the lines that nbgrader cuts by, with their edge and region
+    f"### {edge} {region}": (edge, region)
+    for edge in ("BEGIN", "END")
+    for region in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")
+}
+_LIKE_A_MARK = re.compile(
+    r"(?:begin|start|end|stop|close)\w{0,4}[\s_:-]*"
+    r"(?:(?:of|the)[\s_:-]+)*(?:solution|hidden|tests|mark(?:ing)?[\s_]*scheme)",
+    re.IGNORECASE,
+)
 
 # The order of nbgrader's own generate_assignment without its database: checksums come last, once hidden tests are gone.
 _STEPS = (
@@ -72,12 +82,43 @@ def without_solutions(notebook, name, keep_outputs=False):
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name} cannot be released: {error}") from error
     for number, cell in enumerate(notebook.cells):
-        for mark in _MARKS:
-            if mark in cell.source:
-                raise ValueError(f"{name}, cell {number}: '{mark}' is left: a region needs its BEGIN and its END line")
+        for line, text in enumerate(cell.source.splitlines(), 1):
+            if text.strip() in _MARKS:
+                raise ValueError(f"{name}, cell {number}, line {line}: {text.strip()!r} is left: a region stands in a cell marked for it")
         if cell.cell_type == "code" and cell.metadata.get("nbgrader"):
             cell.outputs, cell.execution_count = [], None
     return notebook
+
+
+def only_whole_marks(notebook, resources):
+    """Refuse a line that looks like a mark of a region and is none, and a region without its BEGIN or its END line.
+
+    What such a line was meant to hide would be shown. A step of a release, also nbgrader's own: before all others.
+    """
+    for number, cell in enumerate(notebook.cells):
+        opened, at = None, ""
+        for line, text in enumerate(cell.source.splitlines(), 1):
+            at = f"cell {number}, line {line}: {text.strip()!r}"
+            edge, region = _MARKS.get(text.strip(), (None, None))
+            if edge is None and _looks_like_a_mark(text, cell.cell_type):
+                raise ValueError(f"{at} is no mark; the marks are {', '.join(_MARKS)}, each on a line of its own")
+            if edge == "BEGIN" and opened or edge == "END" and opened != region:
+                raise ValueError(f"{at}: {f'{opened} is still open' if opened else 'nothing is open'} there")
+            opened = {"BEGIN": region, "END": None}.get(edge, opened)
+        if opened:
+            raise ValueError(f"{at}: the cell ends here, and {opened} is still open: '### END {opened}' is missing")
+    return notebook, resources
+
+
+def _looks_like_a_mark(text, cell_type) -> bool:
+    """Tell of a line that is no mark: three hashes in code, a comment with the words of one, letters close to one."""
+    _, sign, comment = text.partition("#")
+    if cell_type == "code" and "###" in sign + comment:
+        return True
+    words = re.sub(r"^[\W_]+", "", comment if sign else text)
+    near = [f"{edge} {region}" for edge, region in _MARKS.values()]
+    spoken = re.sub(r"[\W_]+", " ", words).strip().upper()
+    return bool(difflib.get_close_matches(spoken, near, cutoff=0.8) or (sign and _LIKE_A_MARK.match(words)))
 
 
 def one_place_to_fill(notebook, resources):
@@ -100,7 +141,7 @@ def _steps(keep_outputs):
     made["ClearSolutions"].code_stub = {"python": STUB}  # nbgrader's own raises: a chapter could not be run to its end
     steps = [made[step].preprocess for step in _STEPS if step in made]
     steps.insert(_STEPS.index("ClearSolutions") + 1, one_place_to_fill)
-    return steps
+    return [only_whole_marks, *steps]
 
 
 if __name__ == "__main__":

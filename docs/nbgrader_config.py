@@ -1,6 +1,6 @@
 """nbgrader's settings for a course with these chapters: copy this file beside the course's folder `source`."""
 
-from compedu.release import STUB, one_place_to_fill
+from compedu.release import STUB, one_place_to_fill, only_whole_marks
 
 c = get_config()  # noqa: F821  (nbgrader defines it)
 c.CourseDirectory.course_id = "compedu"
@@ -8,3 +8,4 @@ c.Execute.timeout = 600  # seconds a cell may take
 c.Execute.store_widget_state = False  # a stored figure would be 5 MB
 c.ClearSolutions.code_stub = {"python": STUB}  # nbgrader's own raises: a chapter could not be run to its end
 c.GenerateAssignment.preprocessors.insert(4, one_place_to_fill)  # behind ClearSolutions
+c.GenerateAssignment.preprocessors.insert(0, only_whole_marks)

@@ -140,10 +140,12 @@ def test_a_released_cell_has_one_place_to_fill():
 @pytest.mark.parametrize(
     ("cell", "source", "message"),
     [
-        (6, "### BEGIN SOLUTION\nx = 1", "no end solution"),
-        (6, "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "nested"),
-        (8, "### BEGIN HIDDEN TESTS\nassert x", "No end hidden tests"),
-        (8, "### BEGIN MARK SCHEME\nassert x", "mark scheme"),
+        (6, "### BEGIN SOLUTION\nx = 1", "cell 6, line 2: 'x = 1'.*'### END SOLUTION' is missing"),
+        (6, "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION", "cell 6, line 2:.*SOLUTION is still open"),
+        (6, "x = 1\n### END SOLUTION", "cell 6, line 2: '### END SOLUTION': nothing is open"),
+        (8, "### BEGIN HIDDEN TESTS\nassert x\n### END SOLUTION", "cell 8, line 3:.*HIDDEN TESTS is still open"),
+        (8, "### BEGIN HIDDEN TESTS\nassert x", "cell 8, line 2:.*'### END HIDDEN TESTS' is missing"),
+        (8, "### BEGIN MARK SCHEME\nassert x", "'### END MARK SCHEME' is missing"),
     ],
 )
 def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, source, message):
@@ -151,6 +153,33 @@ def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, sou
     author.cells[cell].source = source
     with pytest.raises(ValueError, match=f"chapter seven.*{message}"):
         without_solutions(author, "chapter seven")
+
+
+@pytest.mark.parametrize("mark", [
+    "### START HIDDEN TEST", "### START HIDDEN TESTS", "### BEGIN HIDDEN TEST", "### begin hidden tests",
+    "### Begin Hidden Tests", "## BEGIN HIDDEN TESTS", "#BEGIN HIDDEN TESTS", "###BEGIN HIDDEN TESTS",
+    "BEGIN HIDDEN TESTS", "###  BEGIN HIDDEN TESTS", "### BEGIN  HIDDEN TESTS", "### BEGIN HIDDEN_TESTS",
+    "### BEGIN HIDEN TESTS", "### BEGINN HIDDEN TESTS", "### HIDDEN TESTS", "### BEGIN TESTS", "### BEGIN SOLUTIONS",
+    "### BEGIN SOLUTON", "### SOLUTION", "# begin solution", "x = 1  ### BEGIN HIDDEN TESTS", "# END HIDDEN TESTS ###",
+    "### BEGIN: HIDDEN TESTS", "### BEGIN MARKING SCHEME", "# --- start of hidden tests", "# End of the solution",
+    "###\u00a0BEGIN HIDDEN TESTS",
+])  # fmt: skip
+def test_a_line_that_looks_like_a_mark_and_is_none_is_refused(mark):
+    author = exercise_notebook()
+    author.cells[8].source = f"x = 1\n{mark}\nassert packed_bytes(9, 1) == 2\n### END HIDDEN TESTS"
+    with pytest.raises(ValueError, match="chapter seven.*cell 8, line 2: .* is no mark; the marks are ### BEGIN SOL"):
+        without_solutions(author, "chapter seven")
+
+
+@pytest.mark.parametrize("kind, line", [
+    ("markdown", "### Two networks, the same images"), ("markdown", "The hidden tests begin behind the solution."),
+    ("code", "# the end of a solution found"), ("code", "start_tests = tests[0]"), ("code", "end_solution = 1  # the end"),
+    ("code", "## a heading"), ("code", "# hidden layers begin here"),
+])  # fmt: skip
+def test_a_line_that_only_uses_such_words_is_none(kind, line):
+    author = exercise_notebook()
+    author.cells[1 if kind == "code" else 0].source = line
+    assert without_solutions(author, "chapter seven").cells[1 if kind == "code" else 0].source == line
 
 
 def test_a_solution_in_a_cell_that_is_not_marked_is_refused():
