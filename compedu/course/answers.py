@@ -1,23 +1,82 @@
-"""What a learner's function returns: numbers as asked for, or a hint."""
+"""Questions to a learner's answer: it is asked, and what comes back is plain data, as asked for, or a hint."""
 
+import base64
+import os
 from collections.abc import Callable, Iterable
-from numbers import Real
+from pathlib import Path
+from typing import Any
 
+from compedu.course.plain import Other, decode, encode
 from compedu.errors import first_line
 
+DOTS = "the answer is still three dots: write yours in their place"
+FILE_BYTES = 4 * 2**20  # of a file that is an answer: the dense network's has fewer
 
-def called(function: Callable, *arguments):
-    """Return what a learner's function returns; a failure or a missing result is an `AssertionError` with a hint."""
+
+class Elsewhere:
+    """An answer that lives in another process: `exchange` carries a question there, and brings the text of a reply."""
+
+    def __init__(self, exchange: Callable[[str], str]):
+        self.exchange = exchange
+
+
+def reply(answer: Any, question: str) -> str:
+    """Return what `answer` says to a question, both as texts: this runs where the learner's code runs."""
     try:
-        answer = function(*arguments)
-    except Exception as error:
-        raise AssertionError(
-            f"your function failed with {type(error).__name__}: {first_line(error)}; it was given {short(arguments)}"
-        ) from error
-    assert answer is not None, (
-        f"your function returns nothing: write its last line, return ...; it was given {short(arguments)}"
-    )
-    return answer
+        return encode(_said(answer, **decode(question)))
+    except Exception as error:  # whatever a learner's code raises
+        return encode({"failed": f"{type(error).__name__}: {first_line(error)}"})
+
+
+def _said(answer: Any, do: str, given: list) -> dict[str, Any]:
+    if answer is ... or do == "describe":
+        return {"answer": answer}
+    if do == "read":
+        return {"answer": answer, "content": _content(answer)}
+    before = encode(given)
+    return {"answer": answer(*given), "changed": encode(given) != before}
+
+
+def _content(path: Any) -> str | None:
+    """Return a file's bytes in base64, at most `FILE_BYTES`; None where the answer names no file."""
+    if not isinstance(path, (str, os.PathLike)) or not Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        return base64.b64encode(file.read(FILE_BYTES)).decode()
+
+
+def _asked(answer: Any, do: str, *given: Any) -> dict[str, Any]:
+    question = encode({"do": do, "given": list(given)})
+    said = decode(answer.exchange(question) if isinstance(answer, Elsewhere) else reply(answer, question))
+    assert isinstance(said, dict), "no reply came from your answer"
+    assert said.get("answer") is not ..., DOTS
+    return said
+
+
+def described(answer: Any) -> Any:
+    """Return an answer that is no function, as plain data."""
+    said = _asked(answer, "describe")
+    assert "answer" in said, f"your answer cannot be read: {said.get('failed')}"
+    return said["answer"]
+
+
+def file_content(answer: Any) -> tuple[str, bytes]:
+    """Return the path and the bytes of the file that an answer names; anything else is a hint."""
+    said = _asked(answer, "read")
+    path, content = said.get("answer"), said.get("content")
+    assert isinstance(path, str), f"give the path of a file that ce.save has written, not {path!r:.60}"
+    assert isinstance(content, str), f"there is no file {path}: write it first, with ce.save(network, path)"
+    return path, base64.b64decode(content)
+
+
+def called(function: Any, *arguments: Any) -> Any:
+    """Return what a learner's function returns; a failure or a missing result is an `AssertionError` with a hint."""
+    said = _asked(function, "call", *arguments)
+    given = f"it was given {short(arguments)}"
+    assert "failed" not in said, f"your function failed with {said['failed']}; {given}"
+    assert said.get("answer") is not None, f"your function returns nothing: write its last line, return ...; {given}"
+    assert said.get("changed") is False, f"your function changes what it gets: work on a copy; {given}"
+    return said["answer"]
 
 
 def short(arguments: tuple) -> str:
@@ -40,20 +99,27 @@ def few(names: Iterable, most: int = 6) -> str:
     return ", ".join(names[:most]) + more
 
 
-def number(function: Callable, *arguments) -> float:
+def number(function: Any, *arguments: Any) -> int | float:
     """Return the number that a learner's function returns; anything else is an `AssertionError` with a hint."""
     answer = called(function, *arguments)
-    assert isinstance(answer, Real), f"your function returns {answer!r:.80} for {arguments}: wanted is one number"
+    assert _is_number(answer), f"your function returns {answer!r:.80} for {arguments}: wanted is one number"
     return answer
 
 
-def numbers(function: Callable, count: int, *arguments) -> tuple[float, ...]:
+def numbers(function: Any, count: int, *arguments: Any) -> tuple[int | float, ...]:
     """Return the `count` numbers that a learner's function returns; all else is an `AssertionError` with a hint."""
     answer = called(function, *arguments)
-    fits = (
-        isinstance(answer, Iterable)
-        and len(parts := tuple(answer)) == count
-        and all(isinstance(p, Real) for p in parts)
+    parts = answer.tolist() if hasattr(answer, "tolist") else answer
+    assert isinstance(parts, list) and len(parts) == count and all(map(_is_number, parts)), (
+        f"your function returns {answer!r:.80} for {arguments}: wanted are {count} numbers, return a, b, ..."
     )
-    assert fits, f"your function returns {answer!r:.80} for {arguments}: wanted are {count} numbers, return a, b, ..."
-    return parts
+    return tuple(parts)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def kind_of(answer: Any) -> str:
+    """Return the name of an answer's class, also of one that did not come along."""
+    return answer.kind if isinstance(answer, Other) else type(answer).__name__

@@ -1,12 +1,19 @@
-"""Checks of exercises: they verify properties and measurements, by simulation where that would give a formula away."""
+"""Checks of exercises: they verify properties and measurements, by simulation where that would give a formula away.
 
+The cases are drawn anew for each check, so that no table of them passes; a hint names the seed that draws them again.
+"""
+
+import os
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 from compedu.course import pruning, start_here, tour
 from compedu.errors import first_line
 
-CHECKS: dict[str, Callable[[Any], str]] = {
+SEED = "COMPEDU_SECRET_SEED"  # an instructor's own seed of all cases
+
+CHECKS: dict[str, Callable[[Any, int], str]] = {
     check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS, *pruning.CHECKS)
 }
 
@@ -19,15 +26,18 @@ class NotYet(AssertionError):
         return [f"not yet: {self}"]
 
 
-def check(name: str, answer: Any) -> str:
-    """Check `answer` to the exercise `name`: returns what is right about it, or raises `NotYet` with a hint."""
+def check(name: str, answer: Any, seed: int | None = None) -> str:
+    """Check `answer` to the exercise `name`: returns what is right about it, or raises `NotYet` with a hint.
+
+    `seed` draws the cases, by default one that nobody knows beforehand, or the environment's COMPEDU_SECRET_SEED.
+    """
     if name not in CHECKS:
         raise ValueError(f"no exercise is called {name!r}; there are: {', '.join(CHECKS)}")
-    if answer is ...:
-        raise NotYet("the answer is still three dots: write yours in their place")
+    if seed is None:
+        seed = int(os.environ.get(SEED) or secrets.randbelow(10**6))
     try:
-        return "right: " + CHECKS[name](answer)
+        return "right: " + CHECKS[name](answer, seed)
     except AssertionError as hint:
-        raise NotYet(str(hint)) from hint.__cause__
+        raise NotYet(f"{hint} (seed={seed} draws the same cases again)") from hint.__cause__
     except Exception as error:  # an answer may be anything: what no check thought of is still no reason for a traceback
         raise NotYet(f"this answer cannot be checked, {type(error).__name__}: {first_line(error)}") from error

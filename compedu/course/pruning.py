@@ -1,41 +1,46 @@
 """Checks of chapter 02: bytes of gaps, channels removed through batch norm and a shortcut, a small file that works."""
 
-import os
 from collections.abc import Callable, Collection
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compedu import files
-from compedu.course.answers import called, few, number
-from compedu.datasets.drawn import glyphs
+from compedu.course.answers import called, few, file_content, kind_of, number
+from compedu.datasets.dataset import Dataset, normalised
+from compedu.datasets.drawn import MEAN, STD
+from compedu.datasets.glyphs import draw_glyphs
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
+from compedu.files import contents
 from compedu.files.gaps import to_gaps
 from compedu.networks.shipped import trained
 from compedu.reproducible import seeded
+from compedu.specs import parse
 
-SEED = "COMPEDU_SECRET_SEED"  # an instructor's own seed for the characters that a file is measured on
-GIVEN_SEED = 4711
 LIMIT = 0.1  # of the dense file: magnitudes alone, by LAMP, lose more than a point there
-CASES = ((300_000, 0.1, 4), (400_000, 0.01, 4), (200_000, 0.05, 5), (300_000, 0.3, 3))
+CHARACTERS = 4000  # drawn anew, for one measurement of a file
 
 
-def gap_bytes(function: Callable[[int, float, int], float]) -> str:
+def gap_bytes(function: Callable[[int, float, int], float], seed: int) -> str:
     """Check a function (places, density, bits) -> bytes of the gaps, fillers included, of weights at random places."""
-    for places, density, bits in CASES:
-        kept = np.flatnonzero(np.random.default_rng(0).random(places) < density)
+    rng = np.random.default_rng(seed)
+    drawn = ((0.008, 0.012, 4), (0.04, 0.06, 5), (0.08, 0.12, 4), (0.27, 0.33, 3), (0.15, 0.2, 2))
+    for least, most, bits in drawn:
+        places, density = int(rng.integers(200_000, 400_000)), round(rng.uniform(least, most), 4)
+        kept = np.sort(rng.permutation(places)[: round(places * density)])
         written = len(to_gaps(kept, bits)) * bits / 8
         told = number(function, places, density, bits)
         assert abs(told - 8 * written) > 0.24 * written, (
             f"you say {told:,.0f}: are these bits? Wanted are bytes, of eight bits each"
         )
         assert abs(told - written) <= 0.03 * written, (
-            f"{places:,} places, {density:.0%} of them kept, gaps of {bits} bits: you say {told:,.0f} bytes, written "
-            f"are {written:,.0f}. How long a gap fits into {bits} bits when the code of all ones is a filler, and "
-            "what bridges the longer ones? Behind a filler another one may be needed"
+            f"{places:,} places, {density:.2%} of them kept, gaps of {bits} bits: the file has "
+            f"{'more' if written > told else 'fewer'} bytes than the {told:,.0f} that you say. How long a gap fits "
+            f"into {bits} bits when the code of all ones is a filler, and what bridges the longer ones? Behind a "
+            "filler another one may be needed"
         )
     return "one code for each kept weight, and the fillers, of which a sparse layer has many"
 
@@ -60,10 +65,10 @@ class Bypassed(nn.Module):
         return self.fc((x + y).relu().mean((2, 3)))
 
 
-def bypassed(maps: int = 6) -> Bypassed:
+def bypassed(maps: int = 6, inside: int = 5, seed: int = 6) -> Bypassed:
     """Return the small residual network in float64, with batch norms as after a training."""
-    with seeded(maps):
-        network = Bypassed(maps)
+    with seeded(seed):
+        network = Bypassed(maps, inside)
         for norm in (network.norm, network.norm1, network.norm2):
             for tensor in (norm.weight, norm.bias, norm.running_mean):
                 nn.init.normal_(tensor, 0.3, 0.5)
@@ -76,34 +81,49 @@ def tensors_of(network: Bypassed) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items() if value.ndim}
 
 
-def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]]) -> str:
+def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]], seed: int) -> str:
     """Check a function (tensors, gone) -> tensors of the network without those channels of stem and shortcut."""
-    x = torch.randn(3, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for maps, gone in ((6, [1, 4]), (6, [0]), (9, [8, 2, 3])):
-        network = bypassed(maps)
-        smaller = bypassed(maps - len(gone))
-        wanted = {name: tuple(value.shape) for name, value in smaller.state_dict().items() if value.ndim}
-        answer = called(function, tensors_of(network), list(gone))
-        refuse_other_names(answer, wanted)
-        for name, shape in wanted.items():
-            assert isinstance(answer[name], Tensor) and tuple(answer[name].shape) == shape, (
-                f"without channels {gone} of {maps}, {name} has the shape {shape}; yours: {shape_of(answer[name])}. "
-                "Who makes these channels, and who reads them?"
-            )
+    rng = np.random.default_rng(seed)
+    x = torch.randn(3, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    # Numbers of channels that agree with those inside the block, with the classes, with the side of a window; half of
+    # the channels, in order; one from the middle; several, in any order.
+    for maps, inside, count in ((6, 5, 3), (9, 5, 1), (9, 9, 3), (4, 5, 2), (3, 4, 1), (5, 5, 2)):
+        gone = rng.permutation(maps)[:count].tolist()
+        gone = {3: sorted(gone), 1: [int(rng.integers(1, maps - 1))]}.get(count, gone)
+        network = bypassed(maps, inside, seed)
+        given = tensors_of(network)
+        answer = called(function, given, list(gone))
+        _check_shapes(answer, given, bypassed(maps - count, inside), f"without channels {gone} of {maps}")
+        smaller = bypassed(maps - count, inside)
         smaller.load_state_dict(answer, strict=False)
         with torch.inference_mode():
             worst = float((smaller(x) - silenced(network, gone)(x)).abs().max())
         assert worst < 1e-9, (
             f"the shapes are right, but the outputs differ by {worst:.2g} from the network in which channels {gone} "
-            "are silent. Do all tensors keep the same channels, in the same order?"
+            f"of {maps} are silent. Do all tensors keep the same channels, in the same order?"
         )
     return "stem, both batch norms of the sum, the second convolution, and both readers lose the same channels"
+
+
+def _check_shapes(answer: object, given: dict[str, Tensor], smaller: Bypassed, told: str) -> None:
+    """Raise an `AssertionError` with a hint where the tensors of an answer do not fit into the smaller network."""
+    wanted = tensors_of(smaller)
+    refuse_other_names(answer, wanted)
+    for name, tensor in wanted.items():
+        one = answer[name]
+        assert isinstance(one, Tensor) and one.shape == tensor.shape, (
+            f"{told}, your {name} has not the shape that fits: {shape_of(one)}, where {shape_of(given[name])} was "
+            "given. Which of its axes are those channels? Who makes them, and who reads them?"
+        )
+        assert one.dtype == given[name].dtype, (
+            f"{told}, your {name} has become {one.dtype}: taking channels out changes no number and no type"
+        )
 
 
 def refuse_other_names(answer: object, wanted: Collection[str]) -> None:
     """Raise an `AssertionError` that names the tensors that are missing, and those that are too many."""
     assert isinstance(answer, dict), (
-        f"wanted is a dictionary of all {len(wanted)} tensors by name, you return a {type(answer).__name__}"
+        f"wanted is a dictionary of all {len(wanted)} tensors by name, you return a {kind_of(answer)}"
     )
     wrong = {
         "missing": [name for name in wanted if name not in answer],
@@ -115,7 +135,7 @@ def refuse_other_names(answer: object, wanted: Collection[str]) -> None:
 
 def shape_of(answer: object) -> str:
     """Return the shape of a tensor in words, or what stands in its place."""
-    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"no tensor, but a {type(answer).__name__}"
+    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"no tensor, but a {kind_of(answer)}"
 
 
 def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
@@ -129,35 +149,51 @@ def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
     return network
 
 
-def pruned_file(path: str) -> str:
+@lru_cache(maxsize=1)
+def fresh_characters(seed: int) -> Dataset:
+    """Return characters that no split of `glyphs` holds, drawn from `seed` and not kept, as the split "test"."""
+    drawn = draw_glyphs(CHARACTERS, seed=seed, split="test")
+    x, y = normalised(torch.from_numpy(drawn.images), MEAN, STD), torch.from_numpy(drawn.labels)
+    return Dataset(f"glyphs(seed={seed})", x[:1], y[:1], x[:1], y[:1], x, y, drawn.classes, MEAN, STD)
+
+
+@lru_cache(maxsize=1)
+def _right_when_dense(seed: int) -> int:
+    return evaluate(trained("lenet5", "glyphs"), fresh_characters(seed), "test").correct
+
+
+def pruned_file(answer: str, seed: int) -> str:
     """Check a file of lenet5 for glyphs: at most 10 % of the dense file, at most one point lost on new characters."""
-    assert isinstance(path, (str, Path)), f"give the path of a file that ce.save has written, not {path!r:.60}"
-    assert Path(path).is_file(), f"there is no file {path}: write it first, with ce.save(network, path)"
-    try:
-        small = files.load(path)
-    except CompressionError as refusal:
-        raise AssertionError(f"{path} is no model file: {refusal}") from refusal
-    dense = trained("lenet5", "glyphs")
-    share = Path(path).stat().st_size / len(files.model_bytes(dense))
+    path, content = file_content(answer)
+    share = len(content) / len(files.model_bytes(trained("lenet5", "glyphs")))
+    small = _lenet5(path, content)
     assert share <= LIMIT, (
         f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros save nothing as "
         "numbers, and indices cost bits too: how many weights may stay?"
     )
-    seed = os.environ.get(SEED, GIVEN_SEED)
-    fresh = glyphs(seed=int(seed), sizes={"train": 1, "validation": 1, "test": 4000})
     try:
-        right, kept = (evaluate(network, fresh, "test").correct for network in (dense, small))
+        kept = evaluate(small, fresh_characters(seed), "test").correct
     except CompressionError as misfit:
-        raise AssertionError(
-            f"{path} holds another network, {getattr(small, 'spec', type(small).__name__)}; wanted is lenet5 for "
-            f"glyphs, made smaller: {misfit}"
-        ) from misfit
-    lost = 100 * (right - kept) / len(fresh.y_test)
+        raise AssertionError(f"{path} holds a lenet5 for other images than glyphs: {misfit}") from misfit
+    lost = 100 * (_right_when_dense(seed) - kept) / CHARACTERS
     assert lost <= 1, (
         f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on characters that nobody has seen; "
         "allowed is 1. Which layer can spare its weights, and what does training inside the mask give back?"
     )
     return f"{share:.1%} of the bytes, {lost:.2f} points lost on new characters"
+
+
+def _lenet5(path: str, content: bytes) -> nn.Module:
+    """Return the network of a file where it is a lenet5; anything else is a hint."""
+    try:
+        spec = contents.read(content, path).spec
+        name = parse(spec)[0] if spec else "a network without a name"
+        assert name == "lenet5", (
+            f"{path} holds another network, {spec or name}; wanted is lenet5 for glyphs, made smaller"
+        )
+        return files.from_bytes(content, where=path)
+    except CompressionError as refusal:
+        raise AssertionError(f"{path} is no model file that can be read: {refusal}") from refusal
 
 
 CHECKS = (gap_bytes, thin, pruned_file)
