@@ -62,5 +62,5 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         for name, wanted in masks.items():
             layer = layers[name]
             kernel, left[name] = curvatures[name].operate(kernel_of(layer), mask_of(layer), wanted, self.damping)
-            layer.weight.copy_(kernel)
+            layer.latent.copy_(kernel)
         return left
