@@ -699,7 +699,9 @@ def test_a_network_that_cannot_be_traced_runs_layer_by_layer_and_says_so():
     assert torch.equal(float_only(x), plain_output(model, x)) and "cannot be traced" in float_only.notes[-1]
     small = quantized(model, x)
     small.again = small.second
-    deployed = deploy(small)
+    blind = deploy(small)  # nothing shows that the layers are called and not read
+    assert "as Coded" in blind.kernels["first"] and torch.equal(blind(x), plain_output(small, x))
+    deployed = deploy(small, x)
     assert deployed.kernels == {
         "first": f"{ENGINE}, not chained",
         "norm": "float32 normalization, not folded",

@@ -84,6 +84,34 @@ def test_forward_equals_the_dense_layer_on_quantized_input(make, kind):
 
 
 @pytest.mark.parametrize("make, kind", CASES)
+def test_a_form_has_what_networks_ask_of_the_layer_it_stands_for(make, kind):
+    form, x = example(make, kind)
+    torch.manual_seed(3)
+    layer = LAYERS[kind][0]()
+    asked = [name for name in ("in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride",
+                               "padding", "dilation", "groups", "padding_mode", "transposed", "output_padding")
+             if hasattr(layer, name)]
+    assert len(asked) == (2 if kind == "linear" else 10)
+    assert {name: getattr(form, name) for name in asked} == {name: getattr(layer, name) for name in asked}
+    assert not hasattr(form, "in_channels" if kind == "linear" else "in_features")
+    assert torch.equal(form(input=x), form(x))
+
+
+@pytest.mark.parametrize("make, kind", CASES)
+def test_the_weight_and_bias_of_a_form_are_what_it_means(make, kind):
+    """Readers beside `forward` get the dense kernel, differentiable: never latent weights, never an error."""
+    form, x = example(make, kind)
+    torch.testing.assert_close(form.geometry.apply(x, form.weight, form.bias), form(x), rtol=1e-10, atol=1e-10)
+    assert (form.bias is None) == (form.dense_bias() is None)
+    through, by_calling = (
+        torch.autograd.grad(y.sin().sum(), [*form.parameters()])
+        for y in (form.geometry.apply(x, form.weight, form.bias), form(x))
+    )
+    for one, other in zip(through, by_calling):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make, kind", CASES)
 def test_stored_parts_rebuild_the_layer(make, kind):
     form, x = example(make, kind)
     parts = {name: part.tensor for name, part in form.stored().items()}

@@ -11,7 +11,7 @@ from torch import nn
 
 from compedu.errors import CompressionError
 from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, only_readers, trace
-from compedu.graph.trace import shared_weights, weights_read_apart
+from compedu.graph.trace import owners_read_apart, shared_weights
 from compedu.networks import build
 
 
@@ -200,4 +200,4 @@ def test_weights_that_modules_share_and_that_are_read_apart_are_found():
             return torch.relu(self.enc(x)) @ self.enc.weight
 
     assert shared_weights(Net()) == {"words": "out", "out": "words"}
-    assert weights_read_apart(Net()) == {"enc"}
+    assert owners_read_apart(trace(Net())) == {"enc"}

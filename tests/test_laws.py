@@ -124,10 +124,10 @@ class Wrong(Shrinking):
 
 class Lying(Masked):
     def dense(self):
-        return self.weight * 1.001 if self.geometry.kind == "linear" else self.weight
+        return self.latent * 1.001 if self.geometry.kind == "linear" else self.latent
 
     def forward(self, x):
-        return self.geometry.apply(x, self.weight, self.bias)
+        return self.geometry.apply(x, self.latent, self.bias)
 
 
 class Dishonest(Shrinking):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.deployment.float_layers import float_layers, parameters_apart, with_prepared_kernels
+from compedu.deployment.float_layers import UNCHAINED, float_layers, parameters_apart, with_prepared_kernels
 from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan, engine_for
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
@@ -17,8 +17,13 @@ from compedu.deployment.patterns import integer_layer, simplified, source_of
 from compedu.errors import CompressionError
 from compedu.forms import Form
 from compedu.graph import fold_batch_norm, only_consumer, trace
+from compedu.graph.folding import refuse_noticed_folding
+from compedu.graph.memory import remembered
 from compedu.graph.nodes import is_relu
-from compedu.graph.trace import replace_module
+from compedu.graph.own_hooks import refuse_hooks, refuse_recomputed_weights
+from compedu.graph.probes import outermost_forms
+from compedu.graph.replacement import obstacles
+from compedu.graph.trace import owners_read_apart, replace_module
 from compedu.graph.writes import hidden_write
 
 
@@ -59,22 +64,37 @@ class Deployed(nn.Module):
         return super().train(False)
 
 
+class Alone(IntegerChain):
+    """An integer chain of one layer, which can be called as that layer in a network that runs as it is written."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what the layer returns for `input`, in float32, in the order of memory that an ordinary layer gives."""
+        return super().forward(input).contiguous()
+
+
 def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     """Return what runs when `model` is used; `model` is untouched.
 
     Batch normalization is folded into the layers in front of it. Layers with coded weights and quantized inputs run on
     integers, chained from layer to layer (8-bit products; fewer bits are held in 8). Networks with convolutions keep
     their tensors in channels-last order: up to twice as fast at batch 64, hardly slower at batch 1. Pruned linear
-    layers run as sparse rows under the rule of `kernels.csr`. A network that cannot be traced, or that overwrites what
-    it reads again under another name, runs layer by layer, and `notes` says so. `example`, an input, is run once: an
-    input that does not fit shows here, and the kernels are warm.
+    layers run as sparse rows under the rule of `kernels.csr`. A network that cannot be traced, that overwrites what it
+    reads again under another name, or that has forward hooks (these stay) runs layer by layer, and `notes` says so. A
+    form whose weight the network reads beside calling it, or of which nothing shows that it does not, runs as a dense
+    layer: `example`, an input, shows it where the graph does not. It is run once more: an input that does not fit shows
+    here, and the kernels are warm.
     """
+    refuse_recomputed_weights(model)
     copied = copy.deepcopy(model).eval().requires_grad_(False).float()
     if isinstance(copied, Form) or not any(True for _ in copied.children()):
         copied = nn.Sequential(copied)  # a single layer gets the name "0"
-    body, kernels = float_layers(copied)
+    forms = outermost_forms(copied)
+    apart = remembered(model, ("deploy",), copied, example, lambda: obstacles(copied, forms, example, rounding=True))
+    body, kernels = float_layers(copied, apart)
     convolutions = any(map(is_convolution, body.modules()))
     try:
+        refuse_hooks(body)
+        remembered(model, ("folding",), copied, None, lambda: refuse_noticed_folding(body))
         folded = fold_batch_norm(body)
         traced = trace(channels_last(folded) if convolutions else folded)
         if write := hidden_write(traced):
@@ -110,19 +130,19 @@ def _traced(traced: fx.GraphModule, kernels: dict[str, str], images: bool) -> De
     kernels = called_kernels(traced, kernels)
     modules = dict(with_prepared_kernels(traced, kernels).named_modules())
     if not any(integer_layer(node, modules) for node in traced.graph.nodes):
-        return Deployed(in_place(traced), kernels, (), images)
+        return Deployed(in_place(traced), unchained(kernels, modules), (), images)
     products, notes = engine()
     integers = IntegerChain(plan_of(traced), products)
     kernels |= {step.name: label(step, products) for step in integers.plan.steps if isinstance(step, Multiply)}
-    return Deployed(integers, kernels, notes, images)
+    return Deployed(integers, unchained(kernels, modules), notes, images)
 
 
-class _SingleLayer(IntegerChain):
-    """The chain of one layer in a network that runs as it is written, and may ask for views of what the layer gives."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the output of the layer in the order of memory that an ordinary layer gives."""
-        return super().forward(*inputs).contiguous()
+def unchained(kernels: dict[str, str], modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Return `kernels` with true names of the integer layers that another module calls, where no chain reaches them."""
+    return {
+        name: UNCHAINED.format(type(modules[name]).__name__) if kernel == "int8" else kernel
+        for name, kernel in kernels.items()
+    }
 
 
 def _one_by_one(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed:
@@ -132,7 +152,8 @@ def _one_by_one(body: nn.Module, kernels: dict[str, str], reason: str) -> Deploy
     alone = [name for name, kernel in kernels.items() if kernel == "int8"]
     for name in alone:
         layer = body.get_submodule(name)
-        alone_chain = _SingleLayer(plan_of(trace(nn.Sequential(layer))), products)
+        alone_chain = Alone(plan_of(trace(nn.Sequential(layer))), products)
+        vars(alone_chain).update(layer.geometry.attributes)
         step = next(step for step in alone_chain.plan.steps if isinstance(step, Multiply))
         kernels[name] = f"{label(step, products)}, not chained"
         replace_module(body, layer, alone_chain)
@@ -143,7 +164,7 @@ def _one_by_one(body: nn.Module, kernels: dict[str, str], reason: str) -> Deploy
 def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str, str]:
     """Return the kernels with a note at layers that the graph never runs; batch norms that were folded are left out."""
     modules = dict(traced.named_modules())
-    called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
+    called = {node.target for node in traced.graph.nodes if node.op == "call_module"} | owners_read_apart(traced)
     read = {node.target for node in traced.graph.nodes if node.op == "get_attr"}
     found = {}
     for name, kernel in kernels.items():

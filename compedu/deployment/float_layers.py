@@ -1,6 +1,7 @@
 """Layers that run in float32: what each compressed form becomes at inference, and what to call it."""
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -10,9 +11,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from compedu.deployment.kernels import csr, fourier
 from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
+from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module
 
 DENSE = "float32 dense"
+UNCHAINED = DENSE + ", as {}, inputs rounded in float32"
 
 
 class BaseAndNegative(nn.Module):
@@ -22,36 +25,37 @@ class BaseAndNegative(nn.Module):
         super().__init__()
         self.base = base
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return [y, -y] along the channels."""
-        y = self.base(x)
+        y = self.base(input)
         return torch.cat([y, -y], dim=1)
 
 
-def float_layers(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+def float_layers(model: nn.Module, apart: Collection[str] = ()) -> tuple[nn.Module, dict[str, str]]:
     """Return `model` with its forms replaced by what runs, and the kernel of each layer that holds weights, by name.
 
+    The forms `apart` are not reached by calling alone, and become dense layers, whose weight can be read too.
     Changes `model`, which must be a private copy. Three kinds of forms stay until the network is traced: coded layers
     with quantized inputs, which run on integers, pruned linear layers that will run sparse, and block-circulant ones.
     """
     kernels: dict[str, str] = {}
-    return _replaced(model, "", kernels, {}), kernels
+    return _replaced(model, "", kernels, {}, apart), kernels
 
 
 def _replaced(
-    module: nn.Module, name: str, kernels: dict[str, str], made: dict[nn.Module, nn.Module], read: bool = False
+    module: nn.Module, name: str, kernels: dict[str, str], made: dict[nn.Module, nn.Module], apart: Collection[str]
 ) -> nn.Module:
-    """Return what runs in place of `module`; `read`: it is a part of a layer that may read its weight by itself."""
     if module in made:  # registered twice: stays one layer
         return made[module]
-    new, kernel = running_dense(module) if read else running(module)
+    new, kernel = running_dense(module) if name in apart else running(module)
+    if new is not module:
+        stand_in(module, new)
     if kernel is not None:
         kernels[name] = kernel
     made[module] = new
     if not isinstance(module, Form) or isinstance(new, nn.Sequential):
-        read = read or is_whole(module)
         for child, inner in list(new.named_children()):
-            setattr(new, child, _replaced(inner, f"{name}.{child}" if name else child, kernels, made, read))
+            setattr(new, child, _replaced(inner, f"{name}.{child}" if name else child, kernels, made, apart))
     return new
 
 
@@ -60,11 +64,18 @@ def with_prepared_kernels(model: nn.Module, kernels: dict[str, str]) -> nn.Modul
     for name, kernel in kernels.items():
         if kernel == csr.NAME:
             layer = model.get_submodule(name)
-            replace_module(model, layer, csr.SparseLinear(layer.dense(), layer.bias))
+            replace_module(model, layer, stand_in(layer, csr.SparseLinear(layer.dense(), layer.bias)))
         elif kernel.startswith(fourier.NAME):
             layer = model.get_submodule(name)
-            replace_module(model, layer, fourier.FourierLayer(layer))
+            replace_module(model, layer, stand_in(layer, fourier.FourierLayer(layer)))
     return model
+
+
+def stand_in(form: Form, layer: nn.Module) -> nn.Module:
+    """Give `layer`, which runs in place of `form`, what a network asks a layer for, and the hooks; return it."""
+    vars(layer).update(form.geometry.attributes)
+    move_hooks(form, layer)
+    return layer
 
 
 def running(layer: nn.Module) -> tuple[nn.Module, str | None]:
@@ -83,11 +94,11 @@ def running(layer: nn.Module) -> tuple[nn.Module, str | None]:
     return layer, f"float32 {type(layer).__name__}" if any(True for _ in layer.parameters(recurse=False)) else None
 
 
-def running_dense(layer: nn.Module) -> tuple[nn.Module, str | None]:
-    """Return `running` for a part of a layer that may read its weight: a form becomes an ordinary layer if it can."""
-    if not isinstance(layer, Form) or isinstance(layer.act, ActivationQuantizer):
-        return running(layer)
-    return layer.geometry.layer(layer.dense().detach(), layer.dense_bias()), f"{DENSE}, from {type(layer).__name__}"
+def running_dense(form: Form) -> tuple[nn.Module, str]:
+    """Return `running` for a form whose weight may be read by itself: an ordinary layer, if no inputs are rounded."""
+    if any(isinstance(module, ActivationQuantizer) for module in form.modules()):
+        return form, UNCHAINED.format(type(form).__name__)
+    return form.geometry.layer(form.dense().detach(), form.dense_bias()), f"{DENSE}, from {type(form).__name__}"
 
 
 def is_whole(layer: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from compedu.files import contents, layers
 from compedu.files.contents import TIED, Contents, Layer
 from compedu.files.streams import CODINGS
 from compedu.graph.norms import behind
+from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
 from compedu.writing import write_whole
 
 FITTING = "load into a network of the structure that was saved"
@@ -20,13 +21,16 @@ FITTING = "load into a network of the structure that was saved"
 def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
     """Return the bytes that `save` writes. `coding` is "packed", "huffman" or "ans".
 
-    Raises `CompressionError`, naming layer and part, for numbers of a type that no file can hold.
+    Raises `CompressionError`, naming layer and part, for numbers of a type that no file can hold, and for weights that
+    are made anew before each forward pass.
     """
+    refuse_recomputed_weights(model)
     return contents.write(model, coding)[0]
 
 
 def file_sizes(model: nn.Module, *codings: str) -> dict[str, int]:
     """Return for each of the `codings`, all if none is given, how many bytes `save` writes."""
+    refuse_recomputed_weights(model)
     codings = codings or CODINGS
     return dict(zip(codings, map(len, contents.write(model, *codings)), strict=True))
 
@@ -57,6 +61,8 @@ def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the mod
     found = contents.read(data, where)
     if into is None and not found.spec:
         raise CompressionError(f"{where} does not name its network: load(path, into=network); {FITTING}")
+    if into is not None:
+        refuse_recomputed_weights(into)
     try:
         network = networks.build(found.spec) if into is None else copy.deepcopy(into)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -68,8 +74,8 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
     """Put every layer of the file in its place; identities and empty places too, as methods may have put them there."""
     filled: dict[str, nn.Module] = {}
     for path in found.identities:
-        if type(_at(network, path, where)) is not nn.Identity:
-            network = _placed(network, path, nn.Identity(), where)
+        if type(there := _at(network, path, where)) is not nn.Identity:
+            network = _placed(network, path, _left(there, nn.Identity(), path, where), where)
     for path in found.absent:
         network = _placed(network, path, None, where)
     for index, layer in enumerate(found.layers):
@@ -88,7 +94,7 @@ def _folded(network: nn.Module, filled: dict[str, nn.Module], where: str) -> nn.
     known = {id(module) for module in filled.values()}
     for path, module in list(network.named_modules()):
         if id(module) not in known and isinstance(rest := behind(module), nn.Sequential):
-            network = _placed(network, path, rest, where)
+            network = _placed(network, path, _left(module, rest, path, where), where)
     return network
 
 
@@ -142,13 +148,27 @@ def _at(network: nn.Module, path: str, where: str) -> nn.Module:
         raise CompressionError(f"{where} holds a layer {path!r} that the network lacks; {FITTING}") from error
 
 
+def _left(norm: nn.Module, rest: nn.Module, path: str, where: str) -> nn.Module:
+    """Return the `rest` that the file has in the place of a folded `norm`, with the size that networks may ask for."""
+    if has_hooks(norm):
+        raise CompressionError(
+            f"{where} holds a network without {path!r}, at which the given network has forward hooks: remove these"
+        )
+    if hasattr(norm, "num_features"):
+        rest.num_features = norm.num_features
+    return rest
+
+
 def _placed(network: nn.Module, path: str, module: nn.Module | None, where: str) -> nn.Module:
-    """Put `module` at `path`; return the network, which is `module` itself for the empty path."""
-    if not path:
-        return module
+    """Put `module` at `path`, with the hooks of what was there; return the network, `module` for the empty path."""
     parent, _, name = path.rpartition(".")
     holder = _at(network, parent, where)
-    if name not in holder._modules:
+    if path and name not in holder._modules:
         _at(network, path, where)
+    before = holder._modules[name] if path else network
+    if before is not None and module is not None and module is not before:
+        move_hooks(before, module)
+    if not path:
+        return module
     holder._modules[name] = module
     return network

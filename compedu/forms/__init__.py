@@ -3,7 +3,7 @@
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.coded import Coded
 from compedu.forms.factored import Factored
-from compedu.forms.form import Form, Geometry, kernel_of, precise
+from compedu.forms.form import Form, Geometry, LatentForm, kernel_of, precise, trained_weight
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
 from compedu.forms.structured import BlockCirculant
@@ -13,5 +13,5 @@ FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUF
 
 __all__ = [
     "FORMS", "ActivationQuantizer", "BlockCirculant", "CReLUFilters", "Coded", "Codes", "Factored", "Floats", "Form",
-    "Geometry", "Masked", "Positions", "kernel_of", "mask_of", "precise",
+    "Geometry", "LatentForm", "Masked", "Positions", "kernel_of", "mask_of", "precise", "trained_weight",
 ]

@@ -3,21 +3,21 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compedu.forms.activation import RoundOnGrid, Scaled
-from compedu.forms.form import Form, Geometry
+from compedu.forms.form import Geometry, LatentForm
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.parts import Codes, Floats, Part
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # precisions whose scales are finer than they are
 
 
-class Coded(Scaled, Form):
+class Coded(Scaled, LatentForm):
     """A dense layer with kernel scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
 
     `scale` is float32, one number or one per output channel of shape (out, 1, ...). Weights outside an optional
-    `mask` are exactly zero. `weight` holds the latent weights that fine-tuning moves (Jacob et al. 2018, section 3,
+    `mask` are exactly zero. `latent` holds the latent weights that fine-tuning moves (Jacob et al. 2018, section 3,
     arXiv:1712.05877).
     """
 
@@ -25,9 +25,8 @@ class Coded(Scaled, Form):
         self, geometry: Geometry, weight: Tensor, scale: Tensor, bits: int, bias: Tensor | None,
         mask: Tensor | None = None,
     ):
-        super().__init__(geometry, bias)
+        super().__init__(geometry, weight.detach().clone(), bias)
         self.bits = bits
-        self.weight = nn.Parameter(weight.detach().clone())
         self.register_buffer("scale", scale.detach().clone())
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.clone())
 
@@ -39,24 +38,24 @@ class Coded(Scaled, Form):
     def codes(self) -> Tensor:
         """Return the codes, int8, of the kernel's shape."""
         if self.bits == 1:
-            codes = torch.where(self.weight.detach() < 0, -1, 1)
+            codes = torch.where(self.latent.detach() < 0, -1, 1)
         else:
-            codes = torch.round(self.weight.detach().to(self.precise) / self.scale).clamp(-self.top, self.top)
+            codes = torch.round(self.latent.detach().to(self.precise) / self.scale).clamp(-self.top, self.top)
         return (codes * self.mask).to(torch.int8)
 
     @property
     def precise(self) -> torch.dtype:
         """The precision in which weights are divided by the scale: half precision would round the quotient."""
-        return torch.promote_types(self.weight.dtype, torch.float32)
+        return torch.promote_types(self.latent.dtype, torch.float32)
 
     def dense(self) -> Tensor:
         """Return scale * code, differentiable with respect to the latent weights."""
-        weight = self.weight.to(self.precise)
+        weight = self.latent.to(self.precise)
         if self.bits == 1:
             rounded = SignTimesScale.apply(weight, self.scale)
         else:
             rounded = RoundOnGrid.apply(weight, self.scale, torch.zeros_like(self.scale), -self.top, self.top)
-        return (rounded * self.mask).to(self.weight.dtype)
+        return (rounded * self.mask).to(self.latent.dtype)
 
     def stored_kernel(self) -> dict[str, Part]:
         """Return the codes of the kept weights, their positions unless all are kept, and the scales."""
@@ -66,8 +65,8 @@ class Coded(Scaled, Form):
 
     def settings(self) -> dict[str, Any]:
         """Return the bit width of the weights, and their precision when decoded where it is not that of the scales."""
-        own = str(self.weight.dtype).removeprefix("torch.")
-        return {"bits": self.bits} | ({"dtype": own} if self.weight.dtype != self.scale.dtype else {})
+        own = str(self.latent.dtype).removeprefix("torch.")
+        return {"bits": self.bits} | ({"dtype": own} if self.latent.dtype != self.scale.dtype else {})
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Coded":

@@ -38,9 +38,14 @@ class Factored(Form):
         """Return the bias of the second layer."""
         return self.second.dense_bias() if isinstance(self.second, Form) else self.second.bias
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the second layer."""
+        return self.dense_bias()
+
+    def forward(self, input: Tensor) -> Tensor:
         """Run the two layers one after the other."""
-        return self.second(self.first(self.act(x)))
+        return self.second(self.first(self.act(input)))
 
     def stored_kernel(self) -> dict[str, Part]:
         """Return nothing of its own: a file stores `first` and `second` as the layers they are."""

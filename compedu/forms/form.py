@@ -61,6 +61,18 @@ class Geometry:
         return made
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What networks ask of torch's own layer of this geometry, by name."""
+        out, inside, *window = self.shape
+        if self.kind == "linear":
+            return {"in_features": inside, "out_features": out}
+        return {
+            "in_channels": inside * self.groups, "out_channels": out, "kernel_size": tuple(window),
+            "stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups,
+            "padding_mode": "zeros", "transposed": False, "output_padding": (0, 0),
+        }
+
+    @property
     def per_output(self) -> tuple[int, ...]:
         """The shape (out, 1, ...) of one number per output channel, to broadcast against the kernel."""
         return (self.shape[0],) + (1,) * (len(self.shape) - 1)
@@ -69,32 +81,40 @@ class Geometry:
 class Form(nn.Module, ABC):
     """A compressed layer: `forward(x)` equals the dense layer with kernel `dense()` applied to `act(x)`.
 
-    `geometry` is that of the dense layer, `bias` its bias or None, `act` an identity or an activation quantizer.
+    `geometry` is that of the dense layer, whose attributes (`in_features`, `kernel_size`, ...) it has too, `act` an
+    identity or an activation quantizer. `weight` is the dense kernel in every form: torch's own fast paths, and
+    networks that read a layer's weight, get what the layer means.
     """
 
     def __init__(self, geometry: Geometry, bias: Tensor | None):
         super().__init__()
         self.geometry = geometry
         self.act: nn.Module = nn.Identity()
+        vars(self).update(geometry.attributes)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 
     @abstractmethod
     def dense(self) -> Tensor:
         """Return the dense kernel that this layer means, of shape `geometry.shape`."""
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel, as `dense()` makes it."""
+        return self.dense()
+
     def dense_bias(self) -> Tensor | None:
         """Return the bias that goes with `dense()`, or None."""
         return self.bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the layer on `x`: (N, in) or (N, in, height, width)."""
-        return self.geometry.apply(self.act(x), self.dense(), self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        """Run the layer on `input`, which torch calls so too: (N, in) or (N, in, height, width)."""
+        return self.geometry.apply(self.act(input), self.dense(), self.bias)
 
     def stored(self) -> dict[str, Part]:
         """Return all that a file must hold to rebuild this layer bit by bit."""
-        parts = self.stored_kernel()
-        if self.bias is not None:
-            parts["bias"] = Floats(self.bias.detach(), "bias")
+        parts, bias = self.stored_kernel(), self._parameters["bias"]
+        if bias is not None:
+            parts["bias"] = Floats(bias.detach(), "bias")
         return parts
 
     @abstractmethod
@@ -119,9 +139,30 @@ class Form(nn.Module, ABC):
         return f"{self.geometry.kind} {tuple(self.geometry.shape)}"
 
 
+class LatentForm(Form):
+    """A form with a parameter of the kernel's shape that is not yet the kernel: training moves it, `dense()` reads it.
+
+    In a state dict it is called `weight` as in the dense layer; its name here is `latent`.
+    """
+
+    def __init__(self, geometry: Geometry, latent: Tensor, bias: Tensor | None):
+        super().__init__(geometry, bias)
+        self._parameters["weight"] = nn.Parameter(latent)
+
+    @property
+    def latent(self) -> nn.Parameter:
+        """The parameter behind the kernel."""
+        return self._parameters["weight"]
+
+
 def precise(tensor: Tensor) -> Tensor:
     """Return `tensor` in single precision or better: squares and sums of half-precision numbers vanish or overflow."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def trained_weight(layer: nn.Module) -> nn.Parameter:
+    """Return the parameter that trains in an ordinary layer or a form with latent weights."""
+    return layer.latent if isinstance(layer, LatentForm) else layer.weight
 
 
 def kernel_of(layer: nn.Module) -> Tensor:

@@ -5,33 +5,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compedu.forms.form import Form, Geometry
+from compedu.forms.form import Geometry, LatentForm
 from compedu.forms.parts import Floats, Part, Positions
 
 
-class Masked(Form):
+class Masked(LatentForm):
     """A dense layer of which only the weights under a boolean `mask` of the kernel's shape are left.
 
+    `latent` holds them as training moves them, also under the mask, where nothing reads them.
     A file holds the kept weights and their positions (Han et al. 2016, section 2, arXiv:1510.00149).
     """
 
     def __init__(self, geometry: Geometry, weight: Tensor, mask: Tensor, bias: Tensor | None):
-        super().__init__(geometry, bias)
+        super().__init__(geometry, torch.where(mask, weight.detach(), torch.zeros_like(weight)), bias)
         self.register_buffer("mask", mask.clone())
-        self.weight = nn.Parameter(torch.where(mask, weight.detach(), torch.zeros_like(weight)))
 
     def dense(self) -> Tensor:
         """Return the kernel with zeros where the mask is false."""
-        return self.weight * self.mask
+        return self.latent * self.mask
 
     @torch.no_grad()
     def clear(self) -> None:
         """Set the weights outside the mask to zero: an optimizer's momentum moves them on, where nothing reads them."""
-        self.weight.copy_(torch.where(self.mask, self.weight, torch.zeros_like(self.weight)))
+        self.latent.copy_(torch.where(self.mask, self.latent, torch.zeros_like(self.latent)))
 
     def stored_kernel(self) -> dict[str, Part]:
         """Return the kept weights, and where they stand unless all are kept."""
-        return {"weight": Floats(self.weight.detach()[self.mask])} | positions(self.mask)
+        return {"weight": Floats(self.latent.detach()[self.mask])} | positions(self.mask)
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Masked":

@@ -45,9 +45,9 @@ class BlockCirculant(Form):
         matrix = blocks.reshape(p, places, q // places, b, b).permute(0, 3, 2, 4, 1).reshape(p * b, -1, places)
         return matrix[:out, :inside].reshape(out, inside, *window)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Multiply in the frequency domain: each block costs O(b log b) instead of b^2."""
-        return self.product(x, frequency_kernel(self.columns, self.geometry))
+        return self.product(input, frequency_kernel(self.columns, self.geometry))
 
     def product(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Run the layer on `x` with its `frequency_kernel`, which at inference is computed once and for all."""

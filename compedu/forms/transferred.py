@@ -25,13 +25,18 @@ class CReLUFilters(Form):
         """Return the bias of all filters: that of the base and its negative."""
         return None if self.base_bias is None else torch.cat([self.base_bias, -self.base_bias])
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of all filters."""
+        return self.dense_bias()
+
     def dense(self) -> Tensor:
         """Return all filters: the base and its negative."""
         return torch.cat([self.base, -self.base])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Run the base filters once and append the negative of their output."""
-        y = self.geometry.apply(self.act(x), self.base, self.base_bias)
+        y = self.geometry.apply(self.act(input), self.base, self.base_bias)
         return torch.cat([y, -y], dim=1)
 
     def stored_kernel(self) -> dict[str, Part]:

@@ -11,16 +11,12 @@ from torch import Tensor, fx, nn
 from compedu.errors import CompressionError, first_line
 from compedu.graph.coupling import OUTPUT
 from compedu.graph.grouping import ChannelGroup, collect_groups
-from compedu.graph.precise import float64_outputs
+from compedu.graph.precise import UNCHECKED, difference, float64_outputs
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
 from compedu.graph.trace import layer_calls, owners_read_apart, trace
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
-
-# Rounding alone stays far below this in float64; one wrong channel is far above it.
-TOLERANCE = 1e-9
-UNCHECKED = "so that nothing can be compared"
 
 
 class Channels:
@@ -147,19 +143,6 @@ class Channels:
         names = list(trial)
         first = {name: trial[name] for name in names[: len(names) // 2]}
         return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first):]})
-
-
-def difference(found: list[Tensor], expected: list[Tensor]) -> str | None:
-    """Return in what the outputs of a smaller network differ from those `expected` of the silent one, or None."""
-    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
-        return "its outputs have another shape"
-    if not all(tensor.isfinite().all() for tensor in expected):
-        return f"outputs on the example are not finite, {UNCHECKED}"
-    worst = max(float((a - b).abs().max()) for a, b in zip(found, expected))
-    scale = max(float(tensor.abs().max()) for tensor in expected)
-    if worst <= TOLERANCE * (scale or 1.0):
-        return None
-    return f"outputs differ by {worst:.3g} from the network with silent channels, at a scale of {scale:.3g}"
 
 
 def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from compedu.errors import CompressionError
 from compedu.graph.nodes import called_name, is_question
 from compedu.graph.norms import behind, is_batch_norm
 from compedu.graph.operations import ELEMENTWISE, POOLING, key
-from compedu.graph.trace import is_plain, layer_calls, only_readers, replace_module, trace
+from compedu.graph.own_hooks import has_hooks
+from compedu.graph.trace import is_plain, layer_calls, only_readers, owners_read_apart, replace_module, trace
 
 _BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
 
@@ -18,18 +20,21 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """Return the names (layer, batch norm) that can be folded, in the order in which they run.
 
     A pair is a plain Conv2d or Linear, used once, and a batch norm with running statistics, used once, that is the only
-    reader of the layer's output. Behind a Linear the output must be (batch, features) whatever the input is, as behind a
-    flattening: of three dimensions a batch norm takes the second, not the last. Raises `CompressionError` when `model`
-    cannot be traced.
+    reader of the layer's output; neither has forward hooks, nor does the network read tensors of theirs by themselves.
+    Behind a Linear the output must be (batch, features) whatever the input is, as behind a flattening: of three
+    dimensions a batch norm takes the second, not the last. Raises `CompressionError` when `model` cannot be traced.
     """
     if not any(isinstance(module, _NormBase) for module in model.modules()):
         return []
     traced = trace(model)
     modules, calls, ranks = dict(traced.named_modules()), layer_calls(traced), dimensions(traced)
+    apart = owners_read_apart(traced)
     pairs = []
     for name, reader in only_readers(traced).items():
         layer, norm = modules[name], modules[reader]
         if not is_plain(layer) or not isinstance(norm, _BEHIND[type(layer)]) or not is_batch_norm(norm):
+            continue
+        if apart & {name, reader} or has_hooks(layer) or has_hooks(norm):
             continue
         fits = norm.num_features == layer.weight.shape[0] and norm.running_mean is not None
         along = type(layer) is nn.Conv2d or ranks[calls[name][0]] == 2
@@ -102,5 +107,15 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         old = layer.weight
         layer.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
         layer.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
-        replace_module(folded, norm, behind(norm))
+        left = behind(norm)
+        left.num_features = norm.num_features  # networks may still ask for it
+        replace_module(folded, norm, left)
     return folded
+
+
+def refuse_noticed_folding(model: nn.Module) -> None:
+    """Raise `CompressionError` where the forward pass of `model` goes another way once batch norms are folded."""
+    if batch_norm_pairs(model) and str(trace(fold_batch_norm(model)).graph) != str(trace(model).graph):
+        raise CompressionError(
+            f"{type(model).__name__} goes another way where its batch norms are folded: it looks at what they are"
+        )

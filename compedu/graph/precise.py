@@ -1,14 +1,20 @@
 """Running a network in float64 without a copy of it in float64: the weights of a layer are converted while it runs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
+from compedu.forms.form import Form
 from compedu.graph.removal import silence_layer
 from compedu.graph.trace import inference_copy, is_plain
 from compedu.reproducible import seeded
+
+# Rounding alone stays far below this in float64; one wrong channel or layer is far above it.
+TOLERANCE = 1e-9
+UNCHECKED = "so that nothing can be compared"
 
 
 def float64_outputs(
@@ -16,39 +22,84 @@ def float64_outputs(
 ) -> list[Tensor]:
     """Return the tensors that `model` gives for `example` in evaluation mode, computed in float64; it is untouched.
 
-    `read_apart` are the layers whose weights the network also reads without calling them: these are converted for the
-    whole run. `silent` maps layers to a boolean mask over their outputs, true where these are made silent.
+    `read_apart` and `silent` are those of `float64_copy`.
+    """
+    return outputs_of(float64_copy(model, read_apart, silent), example)
+
+
+def float64_copy(
+    model: nn.Module, read_apart: Collection[str] = (), silent: Mapping[str, Tensor] | None = None
+) -> nn.Module:
+    """Return a copy of `model` in evaluation mode that computes in float64.
+
+    Layers and forms are converted while they run, but for `read_apart`, whose weights the network may also read
+    without calling them: these are converted at once. `silent` maps layers to a boolean mask over their outputs, true
+    where these are made silent.
     """
     copy, silent = inference_copy(model), silent or {}
-    for name, module in copy.named_modules():
-        if is_plain(module) and name not in read_apart:
+    outer: list[str] = []
+    for name, module in list(copy.named_modules()):
+        if any(name.startswith(f"{form}.") or not form for form in outer):
+            continue
+        if isinstance(module, Form):
+            outer.append(name)
+        if (isinstance(module, Form) or is_plain(module)) and name not in read_apart:
             _convert_at_each_call(module, silent.get(name))
         else:
             _convert(module, silent.get(name))
-    with torch.no_grad(), seeded(0):
-        outputs = copy(example.double())
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return copy
 
 
-def _convert(module: nn.Module, removed: Tensor | None) -> None:
-    """Give `module` own tensors in float64, those of the outputs that are `removed` silent."""
-    for tensors in (module._parameters, module._buffers):
-        for name, tensor in tensors.items():
-            if tensor is not None and tensor.is_floating_point():
-                converted = tensor.detach().to(torch.float64, copy=True)
-                tensors[name] = nn.Parameter(converted, False) if isinstance(tensor, nn.Parameter) else converted
+def outputs_of(network: nn.Module, example: Tensor, gradients: bool = False) -> list[Tensor]:
+    """Return the tensors that `network`, which computes in float64, gives for `example`; draws have a fixed seed.
+
+    With `gradients` the parameters can have some, and some of torch's layers then go another way; nothing is kept for
+    a backward pass.
+    """
+    inputs = example.double() if example.is_floating_point() else example
+    forget = saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients), seeded(0), forget:
+        outputs = network(inputs)
+    return [leaf.detach() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+
+def difference(found: list[Tensor], expected: list[Tensor]) -> str | None:
+    """Return in words how outputs differ from those `expected`, or None where they differ by rounding alone."""
+    if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
+        return "outputs have another shape"
+    if not all(tensor.isfinite().all() for tensor in expected):
+        return f"outputs on the example are not finite, {UNCHECKED}"
+    pairs = [(a.double(), b.double()) for a, b in zip(found, expected) if a.numel()]
+    worst = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
+    scale = max((float(b.abs().max()) for _, b in pairs), default=0.0)
+    if worst <= TOLERANCE * (scale or 1.0):
+        return None
+    return f"outputs differ by {worst:.3g}, at a scale of {scale:.3g}"
+
+
+def _convert(module: nn.Module, removed: Tensor | None = None) -> None:
+    """Give `module`, with what is inside of a form, own tensors in float64, outputs that are `removed` silent."""
+    for part in module.modules() if isinstance(module, Form) else (module,):
+        for tensors in (part._parameters, part._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.is_floating_point():
+                    converted = tensor.detach().to(torch.float64, copy=True)
+                    tensors[name] = nn.Parameter(converted) if isinstance(tensor, nn.Parameter) else converted
     if removed is not None:
         silence_layer(module, removed)
 
 
 def _convert_at_each_call(layer: nn.Module, removed: Tensor | None) -> None:
-    given = dict(layer._parameters)
+    fill_at_each_call(layer, lambda: _convert(layer, removed))
 
-    def convert(layer: nn.Module, inputs: tuple) -> None:
-        _convert(layer, removed)
+
+def fill_at_each_call(layer: nn.Module, fill: Callable[[], None]) -> None:
+    """Call `fill`, which changes tensors of `layer`, before each of its calls, and put them back after it."""
+    given = [(tensors, dict(tensors)) for part in layer.modules() for tensors in (part._parameters, part._buffers)]
 
     def restore(layer: nn.Module, inputs: tuple, output: object) -> None:
-        layer._parameters.update(given)
+        for tensors, before in given:
+            tensors.update(before)
 
-    layer.register_forward_pre_hook(convert)
+    layer.register_forward_pre_hook(lambda layer, inputs: fill(), prepend=True)
     layer.register_forward_hook(restore)

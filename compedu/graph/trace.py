@@ -6,6 +6,7 @@ import operator
 import threading
 from itertools import chain
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx._symbolic_trace import _assert_is_none
 
@@ -13,6 +14,7 @@ from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
+from compedu.graph.own_hooks import move_hooks
 
 # While torch.fx traces, every module call and attribute of the process goes through its tracer, on whichever thread.
 _one_at_a_time = threading.RLock()
@@ -44,15 +46,19 @@ class _LayerTracer(fx.Tracer):
 
     inside = ""
 
-    def __init__(self, leaves: set[nn.Module]):
+    def __init__(self, root: nn.Module):
         super().__init__()
-        self._thread, self._leaves = threading.get_ident(), leaves
+        self._thread = threading.get_ident()
+        forms = [module for module in root.modules() if isinstance(module, Form)]
+        self._leaves = {*forms, *filter(is_batch_norm, root.modules())}
+        self._inside_forms = {id(parameter) for form in forms for parameter in form.parameters()}
 
     def proxy(self, node):
         return _Proxy(node, self)
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
-        if threading.get_ident() != self._thread:
+        # A form that is asked for its weight computes it, and is no part of the graph.
+        if threading.get_ident() != self._thread or id(attr_val) in self._inside_forms:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
@@ -62,6 +68,8 @@ class _LayerTracer(fx.Tracer):
     def call_module(self, m, forward, args, kwargs):
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
+        if kwargs.keys() == {"input"} and self.is_leaf_module(m, ""):  # torch's layers call it so
+            args, kwargs = (*kwargs.values(), *args), {}
         outside, self.inside = self.inside, self.path_of_module(m)
         output = super().call_module(m, forward, args, kwargs)
         self.inside = outside  # not in a `finally`: after an exception the innermost module is the answer
@@ -77,10 +85,10 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
     root = inference_copy(model).train(training)
-    tracer = _LayerTracer({module for module in root.modules() if isinstance(module, Form) or is_batch_norm(module)})
+    tracer = _LayerTracer(root)
     try:
         left_out = {name: None for name, p in inspect.signature(root.forward).parameters.items() if p.default is None}
-        with _one_at_a_time:
+        with _one_at_a_time, torch.no_grad():
             graph = tracer.trace(root, left_out or None)
         for node in graph.find_nodes(op="call_function", target=_assert_is_none):
             graph.erase_node(node)
@@ -104,7 +112,8 @@ def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in the place of `old` inside `model`, under every name that `old` is registered by."""
+    """Put `new` in the place of `old` inside `model`, under every name that this is registered by; hooks move along."""
+    move_hooks(old, new)
     for parent in list(model.modules()):  # as they were: `new` may hold `old`
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)
@@ -143,15 +152,6 @@ def shared_weights(model: nn.Module) -> dict[str, str]:
         if len(names) > 1
         for name in names
     }
-
-
-def weights_read_apart(model: nn.Module) -> set[str]:
-    """Return the modules whose tensors the forward pass reads by itself, beside calling them; none if not traced."""
-    try:
-        traced = trace(model)
-    except CompressionError:
-        return set()
-    return owners_read_apart(traced)
 
 
 def owners_read_apart(traced: fx.GraphModule) -> set[str]:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -14,11 +15,25 @@ def hooked(
     """Run `before(name, layer, inputs)` and `after(name, layer, inputs, output)` at each call of a layer in the block.
 
     What they return, unless it is None, takes the place of the inputs or the output, as in torch's own forward hooks.
+    Inputs that the network gives by name are inputs like the others.
     """
     with contextlib.ExitStack() as handles:
         for name, layer in layers.items():
             if before is not None:
-                handles.enter_context(layer.register_forward_pre_hook(partial(before, name)))
+                hook = partial(_before, partial(before, name))
+                handles.enter_context(layer.register_forward_pre_hook(hook, with_kwargs=True))
             if after is not None:
-                handles.enter_context(layer.register_forward_hook(partial(after, name)))
+                hook = partial(_after, partial(after, name))
+                handles.enter_context(layer.register_forward_hook(hook, with_kwargs=True))
         yield
+
+
+def _before(call: Callable, layer: nn.Module, inputs: tuple, named: dict[str, Any]) -> tuple[tuple, dict] | None:
+    changed = call(layer, (*inputs, *named.values()))
+    if changed is None:
+        return None
+    return changed if isinstance(changed, tuple) else (changed,), {}
+
+
+def _after(call: Callable, layer: nn.Module, inputs: tuple, named: dict[str, Any], output: Any) -> Any:
+    return call(layer, (*inputs, *named.values()), output)

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
+from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import value_for
 
@@ -112,15 +113,17 @@ def keep_frozen(before: nn.Module, after: nn.Module) -> None:
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Put `layer` in the place of the one called `name`, under every name that this one has; return the model.
 
-    The activation quantizer moves along.
+    The activation quantizer and the hooks move along.
     """
-    if not name:
-        return layer
     before = model.get_submodule(name)
     keep_frozen(before, layer)
     if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
         layer.act = before.act
-    replace_module(model, before, layer.train(model.training))
+    layer.train(model.training)
+    if not name:
+        move_hooks(before, layer)
+        return layer
+    replace_module(model, before, layer)
     return model
 
 

@@ -2,10 +2,11 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -13,9 +14,12 @@ from compedu import hashing
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, first_line
 from compedu.forms import ActivationQuantizer, Form
-from compedu.graph.trace import weights_read_apart
+from compedu.graph.memory import remembered, share_answers
+from compedu.graph.own_hooks import refuse_recomputed_weights
+from compedu.graph.replacement import differing_forms, obstacles
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.methods.layers import check_patterns, compressible, selected
+from compedu.networks import parse
 
 TOPICS = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
     "pruning": "Parameter pruning and sharing: pruning and sharing",
@@ -82,20 +86,23 @@ class Method(ABC):
     def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:
         """Return a compressed copy of `model`, in evaluation mode; `model` itself is untouched.
 
-        Raises `CompressionError` for weights that are not finite, for missing data, and when no layer could be
-        compressed, naming each layer and the reason.
+        Raises `CompressionError` for weights that are not finite or are made anew before each forward pass, for missing
+        data, when no layer could be compressed, naming each layer and the reason, and when the result does not compute
+        what the network does with the dense kernels of its compressed layers.
         """
         if self.needs != "weights" and data is None:
             raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
+        refuse_recomputed_weights(model)
         check_finite(model)
         task = Task(self, copied(model).eval(), data, source=model)
-        result = self.compress(task)
+        result = self.compress(task).eval()
+        task.refuse_differing(result)
         before = compression_of(model)
         removed = () if self.from_scratch else before.removed
         result.compression = Compression(
             before.steps + (repr(self),), before.skipped + tuple(task.skipped), removed + tuple(task.removed)
         )
-        return result.eval()
+        return result
 
     @abstractmethod
     def compress(self, task: "Task") -> nn.Module:
@@ -126,6 +133,7 @@ class Task:
 
     def __init__(self, method: Method, model: nn.Module, data: Dataset | None, source: nn.Module):
         self.method, self.model, self.data, self.source = method, model, data, source
+        self.example = example_of(model, data)  # an image, or None where nothing shows one
         self.skipped: list[Skipped] = []
         self.removed: list[Removed] = []
 
@@ -136,8 +144,8 @@ class Task:
     def selected_layers(self) -> dict[str, nn.Module]:
         """Return the layers that the method's `layers` knob selects, by name; others that hold weights are noted."""
         layers, others = compressible(self.model)
-        for name in weights_read_apart(self.model) & layers.keys():
-            others[name] = "the network reads its weight elsewhere too, where a form would not be asked"
+        for name, reason in self.obstacles(layers).items():
+            others[name] = reason
             del layers[name]
         for name, reason in others.items():
             self.skip(name, reason)
@@ -149,6 +157,29 @@ class Task:
             if declared.per_layer:
                 check_patterns(getattr(self.method, knob_name), layers, f"{type(self.method).__name__}.{knob_name}")
         return chosen
+
+    def obstacles(self, layers: Iterable[str], rounding: bool = False) -> dict[str, str]:
+        """Return what `compedu.graph.obstacles` finds in the task's network, looked for once for all knobs."""
+        question = "obstacles", tuple(layers), rounding
+        return remembered(
+            self.source, question, self.model, self.example,
+            lambda: obstacles(self.model, layers, self.example, rounding),
+        )
+
+    def refuse_differing(self, result: nn.Module) -> None:
+        """Raise `CompressionError` where the forms of `result` do not do in their places what their dense layers do."""
+        share_answers(self.source, result)
+        if self.example is None:
+            return
+        found = remembered(
+            self.source, ("forms",), result, self.example, lambda: differing_forms(result, self.example)
+        )
+        if found:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in found.items())
+            raise CompressionError(
+                f"{self.method!r}: the compressed network does not compute what it does with the dense kernels of its "
+                f"layers ({reasons}); exclude these layers with layers='{' '.join(f'-{name}' for name in found)}'"
+            )
 
     def refuse_if_nothing_done(self, done: int) -> None:
         """Raise `CompressionError` with every reason and the layers that it holds for when no layer was compressed."""
@@ -162,14 +193,25 @@ class Task:
             )
 
 
+def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
+    """Return one image for `model`: of `data`, or drawn from its spec; None where there is neither."""
+    if data is not None:
+        return data.example
+    if (spec := getattr(model, "spec", None)) is None:
+        return None
+    values = parse(spec)[1]
+    shape = (1, values["channels"], values["size"], values["size"])
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
 def copied(model: nn.Module) -> nn.Module:
     """Return an independent copy of `model`, its parameters detached from any graph."""
     try:
         return copy.deepcopy(model)
     except RuntimeError as error:  # torch copies no tensor that is still part of a computation
         raise CompressionError(
-            f"{type(model).__name__} cannot be copied: {first_line(error)}; where torch.nn.utils.prune or another "
-            "parametrization made its weights, make these final first (prune.remove)"
+            f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps beside "
+            "its parameters and buffers"
         ) from error
 
 

@@ -11,7 +11,9 @@ from compedu import files
 from compedu.datasets.dataset import Dataset
 from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
-from compedu.evaluation import Evaluation, evaluate, evaluating
+from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
+from compedu.graph.own_hooks import refuse_recomputed_weights
+from compedu.graph.trace import inference_copy
 from compedu.methods.method import check_finite, compression_of
 from compedu.metrics import costs
 from compedu.metrics.accuracy import Change
@@ -91,7 +93,9 @@ def measuring(
     go_on = _checking(stale)
     check_finite(model)
     baseline = _prepared(baseline, data, split)
-    deployed = deploy(model)
+    refuse_recomputed_weights(model)
+    refuse_misfit(inference_copy(model), data)
+    deployed = deploy(model, data.example)
     macs = costs.macs(model, data, deployed.kernels)
     known = _identity(model, data, split) | _counts(model, macs, baseline)
     guard = deployed.register_forward_pre_hook(lambda network, inputs: go_on())

@@ -30,8 +30,8 @@ class SparseLinear(nn.Module):
             self.rows = weight.detach().to_sparse_csr()
         self.bias = None if bias is None else bias.detach().clone()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output for x."""
-        columns = x.reshape(-1, x.shape[-1]).t()
-        y = (self.rows @ columns).t().reshape(*x.shape[:-1], -1)
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output for `input`."""
+        columns = input.reshape(-1, input.shape[-1]).t()
+        y = (self.rows @ columns).t().reshape(*input.shape[:-1], -1)
         return y if self.bias is None else y + self.bias

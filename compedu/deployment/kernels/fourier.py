@@ -16,6 +16,6 @@ class FourierLayer(nn.Module):
         self.form = form
         self.register_buffer("kernel", frequency_kernel(form.columns.detach(), form.geometry), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output for x."""
-        return self.form.product(x, self.kernel)
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the layer's output for `input`."""
+        return self.form.product(input, self.kernel)

@@ -55,10 +55,10 @@ def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int
     """
     _, after = view.layer_pair(layer)
     dense = dense_matrix(view, layer)
-    if not isinstance(after, Coded) or as_matrix(after.weight).shape != dense.shape:
+    if not isinstance(after, Coded) or as_matrix(after.latent).shape != dense.shape:
         return (dense / np.abs(dense).max() * 127).reshape(-1), None, 127
     scale = after.scale.detach().cpu().numpy().reshape(-1, 1)
-    latent = as_matrix(after.weight)  # batch normalization may have been folded in
+    latent = as_matrix(after.latent)  # batch normalization may have been folded in
     return (latent / scale).reshape(-1), as_matrix(after.codes()).reshape(-1), after.top
 
 
@@ -67,7 +67,7 @@ def filter_errors(view: View, layer: str) -> np.ndarray:
     _, after = view.layer_pair(layer)
     if not isinstance(after, Coded):
         return np.zeros(len(dense_matrix(view, layer)), dtype=np.float32)
-    latent, made = as_matrix(after.weight), as_matrix(kernel_of(after))
+    latent, made = as_matrix(after.latent), as_matrix(kernel_of(after))
     return (
         100 * np.linalg.norm(latent - made, axis=1) / np.maximum(np.linalg.norm(latent, axis=1), 1e-12)
     ).astype(np.float32)
@@ -75,7 +75,7 @@ def filter_errors(view: View, layer: str) -> np.ndarray:
 
 def kernel_error(after: Coded) -> str:
     """Return how far the codes are from the weights that were rounded, batch normalization folded in, in percent."""
-    return percent_text(costs.relative_error(after.dense().detach(), after.weight.detach())) or "unknown"
+    return percent_text(costs.relative_error(after.dense().detach(), after.latent.detach())) or "unknown"
 
 
 def say(view: View, layer: str) -> str:

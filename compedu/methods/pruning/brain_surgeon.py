@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from compedu.forms import kernel_of, mask_of
+from compedu.forms import kernel_of, mask_of, trained_weight
 from compedu.knobs import inherited, knob, method
 from compedu.methods.pruning.layer_hessians import LONGEST, LayerHessian, layer_hessians, too_large
 from compedu.methods.pruning.second_order import SecondOrderPruning
@@ -65,5 +65,5 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         for name, wanted in masks.items():
             layer = layers[name]
             kernel, left[name] = curvatures[name].operate(kernel_of(layer), mask_of(layer), wanted, self.damping)
-            layer.weight.copy_(kernel)
+            trained_weight(layer).copy_(kernel)
         return left

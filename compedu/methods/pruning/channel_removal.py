@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
@@ -13,7 +12,6 @@ from compedu.knobs import knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import NO_VALUE
 from compedu.methods.method import Removed, Task, compression_of
-from compedu.networks import parse
 
 
 @method
@@ -100,14 +98,9 @@ def example_input(task: Task) -> Tensor:
 
     Raises `CompressionError` where there is neither.
     """
-    if task.data is not None:
-        return task.data.example
-    spec = getattr(task.model, "spec", None)
-    if spec is None:
+    if task.example is None:
         raise CompressionError(
             f"{task.method!r} has to see an image to follow the channels of {type(task.model).__name__}, which does "
             "not say the size of its images: call it as method(model, data)"
         )
-    values = parse(spec)[1]
-    shape = (1, values["channels"], values["size"], values["size"])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return task.example

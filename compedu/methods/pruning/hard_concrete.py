@@ -76,7 +76,7 @@ class Gated(Masked):
     def final(self) -> Masked:
         """Return the layer with its weights times their settled gates, and without the weights of shut ones."""
         gates = settled(self.log_alpha.detach())
-        return Masked(self.geometry, self.weight * gates, self.mask & (gates > 0), self.bias)
+        return Masked(self.geometry, self.latent * gates, self.mask & (gates > 0), self.bias)
 
 
 @method

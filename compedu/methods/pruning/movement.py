@@ -34,11 +34,11 @@ class Moving(Masked):
     @torch.no_grad()
     def move(self, gradient: Tensor) -> None:
         """Lower the scores by w dL/dw', where w' = m w: dL/dm with the threshold taken for straight."""
-        self.scores.sub_(self.weight * gradient)
+        self.scores.sub_(self.latent * gradient)
 
     def final(self) -> Masked:
         """Return the layer as it is without scores and without the weights outside the mask."""
-        return Masked(self.geometry, self.weight, self.mask, self.bias)
+        return Masked(self.geometry, self.latent, self.mask, self.bias)
 
 
 @method

@@ -63,7 +63,7 @@ class PenalizedPruning(SelectiveMethod, TrainingMethod):
 
     def hooks(self, task: Task, layers: Mapping[str, Masked]) -> dict[str, Any]:
         """Return the hooks of `fit` that bring the penalty in: in the loss, if a subclass says nothing else."""
-        weights = [layer.weight for layer in layers.values()]
+        weights = [layer.latent for layer in layers.values()]
         return {"penalty": lambda model: self.strength * sum(self.penalty_of(weight) for weight in weights)}
 
     @abstractmethod

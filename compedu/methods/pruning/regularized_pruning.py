@@ -65,8 +65,8 @@ class RegularizedPruning(PenalizedPruning):
             return super().hooks(task, layers)
 
         def shrink(amount: float) -> None:
-            for layer in [layer for layer in layers.values() if layer.weight.requires_grad]:
-                layer.weight.copy_(proximal_step(layer.weight, amount, self.penalty))
+            for layer in [layer for layer in layers.values() if layer.latent.requires_grad]:
+                layer.latent.copy_(proximal_step(layer.latent, amount, self.penalty))
 
         return proximal_hook(shrink, self.strength, self.recipe, len(task.data.x_train))
 

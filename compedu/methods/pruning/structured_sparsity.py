@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.evaluation import refuse_misfit
-from compedu.forms import Geometry, Masked
+from compedu.forms import Geometry, Masked, trained_weight
 from compedu.graph import INPUT, OUTPUT, ChannelGroup, Channels, bypassed_layers, find_channels, part_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
@@ -82,7 +82,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     def trained_scores(self, task: Task, groups: Groups) -> Tensor:
         """Train the task's network under the penalty on `groups`; return the root mean square of each, (count,)."""
-        weights = {name: task.model.get_submodule(name).weight for name in groups.labels}
+        weights = {name: trained_weight(task.model.get_submodule(name)) for name in groups.labels}
 
         def shrink(amount: float) -> None:
             for name, weight in block_soft_threshold(weights, groups, amount).items():

@@ -9,6 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of, mask_of, precise
 from compedu.graph import fold_batch_norm
+from compedu.graph.folding import refuse_noticed_folding
+from compedu.graph.own_hooks import has_hooks
+from compedu.graph.memory import remembered
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import compressible, given_value, replace_layer
@@ -119,10 +122,13 @@ class LinearQuantization(LayerMethod):
             return LayerMethod.compress(self, task)
         layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_coded(layer)}
         ranges = input_ranges(task.model, layers, task.data, self.calibration_images, self.coverage)
+        unrounded = task.obstacles(layers, rounding=True)
         model = LayerMethod.compress(self, task)
         for name in layers:
             layer = model.get_submodule(name)
-            if is_coded(layer) and name in ranges:
+            if is_coded(layer) and name in unrounded:
+                task.skip(name, f"its activations stay in floating point: {unrounded[name]}")
+            elif is_coded(layer) and name in ranges:
                 layer.act = ActivationQuantizer.for_range(*ranges[name], self.activation_bits)
             elif is_coded(layer):
                 task.skip(name, "its activations stay in floating point: no calibration image reaches it")
@@ -161,10 +167,14 @@ def fold(task: Task) -> None:
         layer = model.get_submodule(name)
         model = replace_layer(model, name, layer.geometry.layer(layer.dense(), layer.bias))
     try:
+        remembered(task.source, ("folding",), task.model, None, lambda: refuse_noticed_folding(task.model))
         model = fold_batch_norm(model)
     except CompressionError as reason:
         task.skip("(network)", f"batch normalization is not folded into the layers: {reason}")
         return
+    for name, norm in model.named_modules():
+        if isinstance(norm, _BatchNorm) and has_hooks(norm):
+            task.skip(name, "is not folded into the layer before it: its forward hooks would see other numbers")
     for name, mask in masks.items():  # folding multiplies whole filters, so that zeros stay zero
         layer = model.get_submodule(name)
         model = replace_layer(model, name, Masked(Geometry.of(layer), layer.weight, mask, layer.bias))

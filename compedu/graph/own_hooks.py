@@ -1,0 +1,64 @@
+"""Hooks that a network has of its own: moved along with a layer that is replaced, or named where they would be lost."""
+
+from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from compedu.errors import CompressionError
+
+_KEPT_IN = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)
+_MADE_FINAL_BY = {
+    WeightNorm: "torch.nn.utils.remove_weight_norm(layer)",
+    SpectralNorm: "torch.nn.utils.remove_spectral_norm(layer)",
+    BasePruningMethod: "torch.nn.utils.prune.remove(layer, name)",
+}
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether something of the user's runs before or after the forward pass of `module`."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def refuse_hooks(model: nn.Module) -> None:
+    """Raise `CompressionError` naming the first module of `model` with hooks, which no graph holds."""
+    for name, module in model.named_modules():
+        if has_hooks(module):
+            raise CompressionError(f"{name or 'the network itself'} has forward hooks, which a graph would leave out")
+
+
+def move_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Let the hooks of `old` run at `new`, which has none; handles of them go on working."""
+    if has_hooks(old) or old._backward_hooks or old._backward_pre_hooks:
+        for name in _KEPT_IN:
+            setattr(new, name, getattr(old, name))
+
+
+def refuse_recomputed_weights(model: nn.Module) -> None:
+    """Raise `CompressionError` naming the first layer whose weight is made anew before each forward pass.
+
+    Until then, as after `load_state_dict`, such a weight is out of date: torch's older `weight_norm`, `spectral_norm`
+    and `prune` work like that, by a hook. Parametrizations, which compute a weight whenever it is read, are no such.
+    """
+    for name, module in model.named_modules():
+        if reason := _recomputed(module):
+            raise CompressionError(
+                f"layer {name or type(module).__name__!r}: {reason}; make its weight final first and call again"
+            )
+
+
+def _recomputed(module: nn.Module) -> str:
+    """Return how the weight of `module` is made anew, and what makes it final; nothing where it is a parameter."""
+    for hook in module._forward_pre_hooks.values():
+        for kind, call in _MADE_FINAL_BY.items():
+            if isinstance(hook, kind):
+                return (
+                    f"the hook {type(hook).__name__} makes its weight anew before each forward pass, so that until "
+                    f"then it can be out of date ({call} makes it final)"
+                )
+    if type(module) in (nn.Linear, nn.Conv2d) and module._parameters.get("weight") is None:
+        return "its weight is not a parameter, so that whatever sets it may not have done so yet"
+    return ""

@@ -1,0 +1,99 @@
+"""What a graph shows of a network: which layers it calls and nothing else, so that a form can take their places."""
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.forms.form import Form, Geometry
+from compedu.graph.trace import inference_copy, layer_calls, owners_read_apart, replace_module, trace
+
+
+class Probe(Form):
+    """Stands for any form in the place of `layer`: equal when it is called or its weight is read, and nothing else.
+
+    A `blind` one is equal when it is called alone, as a form that rounds its inputs; its weight is read as NaN.
+    """
+
+    def __init__(self, layer: nn.Module, blind: bool = False):
+        super().__init__(Geometry.of(layer), None)
+        vars(self)["layer"] = layer  # not registered: a form need not have parameters of these names
+        self.blind = blind
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernel of the layer."""
+        return self.layer.weight * torch.nan if self.blind else self.layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the layer."""
+        return self.layer.bias
+
+    def dense(self) -> Tensor:
+        """Return the kernel of the layer."""
+        return self.layer.weight
+
+    def stored_kernel(self) -> dict:
+        """Return nothing: a probe is never stored."""
+        return {}
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: dict, parts: dict) -> "Probe":
+        """Raise `NotImplementedError`: a probe is never stored."""
+        raise NotImplementedError("a probe is never stored")
+
+
+def outermost_forms(model: nn.Module) -> list[str]:
+    """Return the names of the forms of `model` that are not inside another form."""
+    names: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, Form) and not any(not outer or name.startswith(f"{outer}.") for outer in names):
+            names.append(name)
+    return names
+
+
+def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:
+    """Return those of the layers `names` of which the graph does not show that they are called and nothing else."""
+    sketch = _sketch(model)
+    try:
+        traced = trace(sketch)
+    except CompressionError as error:
+        return dict.fromkeys(names, f"nothing shows what the network does with it ({error})")
+    calls, apart = layer_calls(traced), owners_read_apart(traced)
+    found = {name: "the network reads its weight by itself" for name in names if name in apart}
+    for name in names:
+        inside = next((call for call in calls if name.startswith(f"{call}.")), None)
+        if inside is not None:
+            found[name] = f"nothing shows what {type(sketch.get_submodule(inside)).__name__} does with it"
+    for name in [name for name in names if name not in found]:
+        layer = sketch.get_submodule(name)
+        replace_module(sketch, layer, Probe(hollow(layer)))
+    if _text(sketch) == str(traced.graph):
+        return found
+    return dict.fromkeys(names, "with a form in its place the network goes another way")
+
+
+def _sketch(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` for tracing, with ordinary layers without values in the place of forms."""
+    sketch = inference_copy(model)
+    for name in outermost_forms(sketch):
+        form = sketch.get_submodule(name)
+        if not name:
+            return hollow(form)
+        replace_module(sketch, form, hollow(form))
+    return sketch
+
+
+def hollow(layer: nn.Module) -> nn.Module:
+    """Return an ordinary layer of the geometry of a layer or form, without values."""
+    geometry, bias = Geometry.of(layer), layer.bias
+    return geometry.layer(
+        torch.empty(geometry.shape, device="meta"), None if bias is None else bias.detach().to("meta")
+    )
+
+
+def _text(model: nn.Module) -> str | None:
+    try:
+        return str(trace(model).graph)
+    except CompressionError:
+        return None

@@ -1,0 +1,159 @@
+"""The law of replacement: with forms in its layers' places a network computes what it does with their dense kernels."""
+
+from collections.abc import Callable, Collection, Iterable
+
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError, first_line
+from compedu.forms.form import Form
+from compedu.graph.own_hooks import has_hooks, move_hooks
+from compedu.graph.precise import difference, float64_copy, outputs_of
+from compedu.graph.probes import Probe, hollow, not_shown, outermost_forms
+from compedu.graph.trace import is_plain, replace_module
+
+GIVE_DATA = "give data, so that the network can be run on an image"
+
+
+def obstacles(
+    model: nn.Module, layers: Iterable[str], example: Tensor | None, rounding: bool = False
+) -> dict[str, str]:
+    """Return why a form cannot take the place of some of the `layers` of `model`, by name; forms there count as layers.
+
+    The graph shows it where the network only calls a layer. Else probes take the places of the layers in a copy, which
+    must give in float64 what the copy gave before, on `example`, with and without gradients. With `rounding` the form
+    rounds its inputs, which is lost wherever the network reads a weight instead of calling the layer.
+    """
+    outer = _outermost(model, layers)
+    found = not_shown(model, list(dict.fromkeys(outer.values())))
+    if found and example is None:
+        found = {name: f"{reason}; {GIVE_DATA}" for name, reason in found.items()}
+    elif found:
+        try:
+            found = _seen_on(example, model, list(found), rounding)
+        except CompressionError as error:
+            found = {name: f"{reason}, and {error}" for name, reason in found.items()}
+    return {name: found[place] for name, place in outer.items() if place in found}
+
+
+def differing_forms(model: nn.Module, example: Tensor) -> dict[str, str]:
+    """Return the forms of `model` that do something else in their places than their dense layers, and how that shows.
+
+    Compared in float64 on `example`, with and without gradients; activations are not rounded. Empty also where the
+    network with dense layers does not run on the example.
+    """
+    names = outermost_forms(model)
+    if not names:
+        return {}
+    apart = _apart(model)
+    try:
+        expected = both_ways(float64_twin(model, names, apart), example)
+    except Exception:  # a forward may raise anything at all
+        return {}
+
+    def problem(forms: list[str]) -> str | None:
+        try:
+            found = both_ways(float64_twin(model, [name for name in names if name not in forms], apart), example)
+        except Exception as error:  # a forward may raise anything at all
+            return failure(error)
+        return difference(found, expected)
+
+    return _guilty(names, problem)
+
+
+def _guilty(names: list[str], problem: Callable[[list[str]], str | None]) -> dict[str, str]:
+    """Return which of `names` have a `problem` on their own, or else only together, and what it is."""
+    if problem(names) is None:
+        return {}
+    guilty = {name: found for name in names if (found := problem([name])) is not None}
+    rest = [name for name in names if name not in guilty]
+    together = problem(rest) if rest else None
+    return guilty if together is None else guilty | dict.fromkeys(rest, together)
+
+
+def _outermost(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
+    """Return for each of `layers` the outermost form that it is inside of, or itself."""
+    forms = outermost_forms(model)
+    return {name: next((form for form in forms if name.startswith(f"{form}.")), name) for name in layers}
+
+
+def float64_twin(model: nn.Module, dense: Iterable[str], apart: Collection[str]) -> nn.Module:
+    """Return a copy of `model` that computes in float64, with ordinary layers in the place of the forms `dense`.
+
+    The other forms do not round their inputs. Layers that are not `apart` are converted while they run.
+    """
+    network = float64_copy(model, apart)
+    for form in [module for module in network.modules() if isinstance(module, Form)]:
+        form.act = nn.Identity()
+    for name in dense:
+        form = network.get_submodule(name)
+        layer = _dense(form) if name in apart else hollow(form)
+        if not name:
+            move_hooks(form, layer)
+            network = layer
+        replace_module(network, form, layer)
+        if name not in apart:
+            _fill_from(form, layer)
+    return network
+
+
+def _dense(form: Form) -> nn.Module:
+    return form.geometry.layer(form.dense(), form.dense_bias())
+
+
+def _fill_from(form: Form, layer: nn.Module) -> None:
+    """Give `layer` the dense kernel of `form` while it runs; the hooks of the form, which convert it, are there too."""
+    empty = dict(layer._parameters)
+
+    def fill(layer: nn.Module, inputs: tuple) -> None:
+        layer._parameters.update(_dense(form)._parameters)
+
+    def clear(layer: nn.Module, inputs: tuple, output: object) -> None:
+        layer._parameters.update(empty)
+
+    layer.register_forward_pre_hook(fill)
+    layer.register_forward_hook(clear)
+
+
+def _apart(model: nn.Module) -> set[str]:
+    """Return the layers and forms that the graph does not show to be called only, or that have hooks."""
+    layers = [name for name, module in model.named_modules() if is_plain(module)] + outermost_forms(model)
+    return {*not_shown(model, layers), *(name for name in layers if has_hooks(model.get_submodule(name)))}
+
+
+def _seen_on(example: Tensor, model: nn.Module, names: list[str], rounding: bool) -> dict[str, str]:
+    """Return which of the layers `names` probes cannot stand for on `example`, one by one or only together."""
+    network = float64_twin(model, outermost_forms(model), {*names, *_apart(model)})
+    try:
+        expected = both_ways(network, example)
+    except Exception as error:  # a forward may raise anything at all
+        raise CompressionError(
+            f"the network does not run in float64 on an image of shape {tuple(example.shape[1:])} ({first_line(error)})"
+        ) from error
+    guilty = _guilty(names, lambda probed: _difference_of_probes(network, probed, expected, example, rounding))
+    does = "the network reads its weight without calling it" if rounding else "the network does more than call it"
+    return {name: f"{does}: with a form in its place {found}" for name, found in guilty.items()}
+
+
+def _difference_of_probes(
+    network: nn.Module, names: list[str], expected: list[Tensor], example: Tensor, blind: bool
+) -> str | None:
+    probes = {name: Probe(network.get_submodule(name), blind) for name in names}
+    try:
+        for probe in probes.values():
+            replace_module(network, probe.layer, probe)
+        return difference(both_ways(network, example), expected)
+    except Exception as error:  # a forward may raise anything at all
+        return failure(error)
+    finally:
+        for probe in probes.values():
+            replace_module(network, probe, probe.layer)
+
+
+def both_ways(network: nn.Module, example: Tensor) -> list[Tensor]:
+    """Return what `network` gives in float64 for `example` without gradients, then with them."""
+    return [y for gradients in (False, True) for y in outputs_of(network, example, gradients)]
+
+
+def failure(error: Exception) -> str:
+    """Return in words how a network failed."""
+    return f"the network fails with {type(error).__name__}: {first_line(error)}"

@@ -1,0 +1,410 @@
+"""Layers that a network does more with than call: a form in their place means the same, or they are left by name."""
+
+import copy
+import sys
+
+import laws
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import compedu as ce
+from compedu.errors import CompressionError
+from compedu.files import load, save
+from compedu.forms import ActivationQuantizer, Form
+from compedu.methods import (
+    BlockCirculantProjection, FineTune, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD,
+)  # fmt: skip
+from compedu.methods.layer_method import LayerMethod
+
+
+class Seeded(nn.Module):
+    """A network whose weights are the same at each making."""
+
+    def __init__(self, **layers: nn.Module):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data = torch.rand(parameter.shape, generator=generator) * 0.6 - 0.3
+        self.eval()
+
+
+class ViT(Seeded):
+    """A vision transformer of torch's own encoder layers, whose fast path reads weights and calls no layer."""
+
+    def __init__(self):
+        layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, activation="gelu", norm_first=True)
+        super().__init__(
+            patch=nn.Conv2d(1, 16, 7, 7), encoder=nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+            head=nn.Linear(16, 10),
+        )
+        self.token = nn.Parameter(torch.full((1, 1, 16), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        return self.head(self.encoder(x)[:, 0])
+
+
+class T5Block(Seeded):
+    """A block that asks for types and devices of weights, and reads one by `F.linear`, as ports of T5 do."""
+
+    def __init__(self):
+        super().__init__(
+            embed=nn.Linear(28, 16), wi=nn.Linear(16, 24), wo=nn.Linear(24, 16, bias=False), head=nn.Linear(16, 10)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(input=x[:, 0])
+        hidden = self.wi(x).relu()
+        if isinstance(self.wo.weight, Tensor) and hidden.dtype != self.wo.weight.dtype:
+            hidden = hidden.to(self.wo.weight.dtype)
+        if hidden.sum() > -1e9:  # a decision that depends on the data: no graph
+            x = x + F.linear(hidden, self.wo.weight)
+        return self.head(x.mean(1).reshape(-1, self.head.in_features))
+
+
+class Typed(Seeded):
+    """A network that goes another way where a layer is not torch's own."""
+
+    def __init__(self):
+        super().__init__(a=nn.Linear(784, 12), b=nn.Linear(12, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x.flatten(1)).relu()
+        return self.b(x) if type(self.a) is nn.Linear else self.b(-x)
+
+
+class Registry(Seeded):
+    """A network that takes a weight from its register of parameters."""
+
+    def __init__(self):
+        super().__init__(a=nn.Linear(784, 12), b=nn.Linear(12, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(F.linear(x.flatten(1), dict(self.named_parameters())["a.weight"]).relu())
+
+
+class Asking(Seeded):
+    """A network that asks its layers for their sizes."""
+
+    def __init__(self):
+        super().__init__(
+            conv=nn.Conv2d(1, 6, 3, stride=2, padding=1), norm=nn.BatchNorm2d(6), fc=nn.Linear(6, 10)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(input=x)).relu()
+        side = (28 + 2 * self.conv.padding[0] - self.conv.kernel_size[0]) // self.conv.stride[0] + 1
+        x = x.reshape(-1, self.norm.num_features, side * self.conv.out_channels // self.conv.out_channels, side)
+        return self.fc(input=x.mean((2, 3)).reshape(-1, self.fc.in_features))
+
+
+METHODS = (
+    LinearQuantization(bits=3), LinearQuantization(bits=8, activation_bits=4), MagnitudePruning(sparsity=0.6),
+    TruncatedSVD(rank=0.25, layers="all"), BlockCirculantProjection(block=4),
+)
+NETWORKS = (ViT, T5Block, Typed, Registry, Asking)
+
+
+def with_dense_weights(model: nn.Module) -> nn.Module:
+    """What a compressed network means: ordinary layers that hold its forms' dense kernels. Written for these tests."""
+    dense = copy.deepcopy(model)
+    for name, form in [(name, m) for name, m in model.named_modules() if isinstance(m, Form)]:
+        parent, _, last = name.rpartition(".")
+        if not isinstance(dense.get_submodule(parent), Form) and not isinstance(model.get_submodule(parent), Form):
+            layer = form.geometry.layer(form.dense(), form.dense_bias())
+            setattr(dense.get_submodule(parent), last, layer)
+    return dense
+
+
+def without_rounding(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(model)
+    for form in [module for module in model.modules() if isinstance(module, Form)]:
+        form.act = nn.Identity()
+    return model
+
+
+def outputs(model: nn.Module, gradients: bool) -> Tensor:
+    with torch.set_grad_enabled(gradients):
+        return model.eval()(laws.data().x_validation[:8].to(next(model.parameters()).dtype)).detach()
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_what_is_compressed_computes_what_its_dense_weights_compute(make, method):
+    model = make()
+    before = laws.state(model)
+    try:
+        result = method(model, laws.data())
+    except CompressionError as refusal:
+        assert make in (Typed, Registry) and "a: the network does more than call it" in str(refusal)
+        return
+    finally:
+        assert laws.state(model) == before
+    if make in (Typed, Registry):
+        assert not isinstance(result.a, Form) and isinstance(result.b, Form)
+    precise = without_rounding(result).double()
+    expected = with_dense_weights(precise)
+    for gradients in (False, True):
+        torch.testing.assert_close(outputs(precise, gradients), outputs(expected, gradients), rtol=1e-9, atol=1e-9)
+        assert not torch.allclose(outputs(result, gradients), outputs(model, gradients), rtol=1e-4)
+    torch.testing.assert_close(outputs(result, False), outputs(result, True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_what_is_deployed_or_loaded_computes_the_same(make, method, tmp_path):
+    try:
+        result = method(make(), laws.data())
+    except CompressionError:
+        return
+    x = laws.data().x_validation[:8]
+    save(result, tmp_path / "model.ce")
+    assert torch.equal(outputs(load(tmp_path / "model.ce", into=make()), False), outputs(result, False))
+    for deployed in (ce.deploy(result), ce.deploy(result, x[:1])):
+        found, expected = deployed(x), outputs(result, False)
+        # integers round halves another way here and there: one level of an activation
+        allowed = 0.02 if any("int8" in kernel for kernel in deployed.kernels.values()) else 1e-5
+        assert (found - expected).norm() <= allowed * expected.norm()
+        idle = [name for name, kernel in deployed.kernels.items() if kernel == "never runs at inference"]
+        assert not any(isinstance(result.get_submodule(name), Form) for name in idle)
+
+
+def test_inputs_are_never_said_to_be_rounded_where_they_are_not():
+    result = LinearQuantization(bits=8, activation_bits=8)(ViT(), laws.data())
+    kept = {s.layer: s.reason for s in result.compression.skipped if "activations stay" in s.reason}
+    assert set(kept) == {f"encoder.layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)}
+    assert all("reads its weight without calling it" in reason for reason in kept.values())
+    assert isinstance(result.head.act, ActivationQuantizer)
+    assert isinstance(result.encoder.layers[0].linear1.act, nn.Identity)
+    block = LinearQuantization(bits=8, activation_bits=8)(T5Block(), laws.data())
+    assert isinstance(block.wi.act, ActivationQuantizer) and isinstance(block.wo.act, nn.Identity)
+
+
+def test_an_encoder_layer_trains_inside_its_form():
+    before = LinearQuantization(bits=2)(ViT(), laws.data())
+    small = FineTune(epochs=1)(before, laws.data())
+    layer = small.encoder.layers[0].linear1
+    assert isinstance(layer, Form) and len(layer.dense()[0].unique()) <= 3
+    assert not torch.equal(layer.latent, before.encoder.layers[0].linear1.latent)
+    torch.testing.assert_close(outputs(small, False), outputs(small, True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make, names", [(ViT, "encoder.layers.0.linear1"), (T5Block, "embed, wi, wo, head")])
+def test_without_data_nothing_is_taken_for_shown(make, names):
+    """A network that no graph shows whole: what is not shown is left by name, and the reason says what to do."""
+    try:
+        result = MagnitudePruning()(make())
+    except CompressionError as refusal:
+        assert make is T5Block and f"{names}: nothing shows what the network does with it" in str(refusal)
+        assert "cannot be traced" in str(refusal) and "give data" in str(refusal)
+        return
+    reasons = {s.layer: s.reason for s in result.compression.skipped}
+    assert "nothing shows what TransformerEncoder does with it" in reasons[names] and "give data" in reasons[names]
+    assert isinstance(result.head, Form) and isinstance(result.patch, Form)
+
+
+def test_a_network_whose_graph_shows_everything_needs_no_data():
+    assert isinstance(MagnitudePruning()(Asking()).fc, Form)
+    with pytest.raises(CompressionError, match="goes another way; give data"):
+        MagnitudePruning()(Typed())
+
+
+
+
+def test_a_form_that_does_not_compute_what_its_kernel_says_is_refused_by_name():
+    from compedu.forms import Geometry, Masked
+
+    class Doubled(Masked):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class Doubling(LayerMethod):
+        topic = "pruning"
+
+        def compress_layer(self, name, layer):
+            kind = Doubled if name == "wi" else Masked
+            return kind(Geometry.of(layer), layer.weight, torch.ones_like(layer.weight, dtype=torch.bool), layer.bias)
+
+    model = T5Block()
+    with pytest.raises(CompressionError, match=r"\(wi: outputs differ by .*layers='-wi'"):
+        Doubling()(model, laws.data())
+
+
+def counting(function, calls):
+    def counted(*args, **kwargs):
+        calls.append(function)
+        return function(*args, **kwargs)
+
+    return counted
+
+
+def test_the_answer_is_remembered_for_all_values_of_the_knobs(monkeypatch):
+    counted = []
+    for place, name in (("methods.method", "obstacles"), ("deployment.deploy", "obstacles"),
+                        ("methods.method", "differing_forms")):
+        module = sys.modules[f"compedu.{place}"]
+        monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
+    model, data = ViT(), laws.data()
+
+    def move(sparsity: float) -> None:
+        ce.deploy((RandomPruning(sparsity=sparsity) | LinearQuantization(bits=4))(model, data))
+
+    move(0.5)
+    first = len(counted)
+    for sparsity in (0.1, 0.3, 0.8):
+        move(sparsity)
+    assert len(counted) == first == 5
+    MagnitudePruning()(ViT(), data)
+    assert len(counted) > first
+
+
+class Hooked(Seeded):
+    """A network with a batch norm that can be folded, and one at which the user's hooks stand."""
+
+    def __init__(self):
+        super().__init__(
+            conv=nn.Conv2d(1, 8, 3), norm=nn.BatchNorm2d(8), again=nn.Conv2d(8, 8, 3), last=nn.BatchNorm2d(8),
+            fc=nn.Linear(8, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x)).relu()
+        return self.fc(self.last(self.again(x)).relu().mean((2, 3)))
+
+
+HOOKS = {
+    "a layer's output": ("fc", lambda m: m.register_forward_hook(lambda layer, inputs, y: 2 * y)),
+    "a layer's input": ("again", lambda m: m.register_forward_pre_hook(lambda layer, inputs: (inputs[0] + 1,))),
+    "before a batch norm": ("conv", lambda m: m.register_forward_hook(lambda layer, inputs, y: y.clamp(max=0.1))),
+    "a batch norm's input": ("norm", lambda m: m.register_forward_pre_hook(lambda norm, inputs: (inputs[0].abs(),))),
+    "a batch norm's output": ("last", lambda m: m.register_forward_hook(lambda norm, inputs, y: y - 0.2)),
+    "the network's output": ("", lambda m: m.register_forward_hook(lambda net, inputs, y: y.flip(1))),
+    "the network's input": ("", lambda m: m.register_forward_pre_hook(lambda net, inputs: (inputs[0] * 0.5,))),
+}
+
+
+@pytest.mark.parametrize("where", HOOKS)
+@pytest.mark.parametrize("method", METHODS[1:4], ids=repr)
+def test_hooks_stay_in_methods_in_what_is_deployed_and_in_what_is_loaded_into(where, method, tmp_path):
+    place, register = HOOKS[where]
+
+    def hooked(model: nn.Module) -> nn.Module:
+        register(model.get_submodule(place))
+        return model
+
+    model, x = hooked(laws.lively(Hooked())), laws.data().x_validation[:8]
+    assert not torch.allclose(outputs(model, False), outputs(laws.lively(Hooked()), False), rtol=1e-2)
+    neutral = RandomPruning(sparsity=0.0)(model, laws.data())
+    torch.testing.assert_close(outputs(neutral, False), outputs(model, False))
+    torch.testing.assert_close(ce.deploy(model)(x), outputs(model, False), rtol=1e-4, atol=1e-5)
+
+    result = method(model, laws.data())
+    precise = without_rounding(result).double()
+    expected = with_dense_weights(precise)
+    for name, layer in precise.named_modules():  # the tests' own network of dense weights loses hooks at layers
+        if isinstance(layer, Form) and name == place:
+            register(expected.get_submodule(name))
+    torch.testing.assert_close(outputs(precise, False), outputs(expected, False), rtol=1e-9, atol=1e-9)
+    found = ce.deploy(result, x[:1])
+    assert (found(x) - outputs(result, False)).norm() < 0.05 * outputs(result, False).norm()
+    assert "has forward hooks" in found.notes[-1]
+
+    unhooked = method(laws.lively(Hooked()), laws.data())
+    save(unhooked, tmp_path / "model.ce")
+    into = hooked(laws.lively(Hooked()))
+    if isinstance(unhooked.norm, nn.Identity) and place in ("norm", "last"):
+        with pytest.raises(CompressionError, match=f"without '{place}', at which the given network has forward hooks"):
+            load(tmp_path / "model.ce", into=into)
+        return
+    loaded = load(tmp_path / "model.ce", into=into)
+    assert torch.equal(outputs(loaded, False), outputs(hooked(unhooked), False))
+
+
+def test_a_handle_of_a_hook_still_removes_it_where_it_was_moved():
+    model = Hooked()
+    model.fc.register_forward_hook(lambda layer, inputs, y: 2 * y)
+    small = MagnitudePruning(sparsity=0.0)(model, laws.data())
+    handle = small.fc.register_forward_hook(lambda layer, inputs, y: y + 1)
+    with_both = outputs(small, False)
+    handle.remove()
+    torch.testing.assert_close(outputs(small, False) + 1, with_both)
+
+
+def test_a_batch_norm_that_is_looked_at_is_not_folded():
+    class Looking(Hooked):
+        def forward(self, x):
+            x = self.norm(self.conv(x)).relu() if type(self.norm) is nn.BatchNorm2d else self.conv(x).tanh()
+            return self.fc(self.last(self.again(x)).relu().mean((2, 3)))
+
+    class Reading(Hooked):
+        def forward(self, x):
+            x = self.norm(self.conv(x)).relu() * self.norm.weight.abs().sum()
+            return self.fc(self.last(self.again(x)).relu().mean((2, 3)))
+
+    x = laws.data().x_validation[:8]
+    for make, kept in ((Looking, {"norm", "last"}), (Reading, {"norm"})):
+        model = laws.lively(make())
+        small = LinearQuantization(bits=8)(model, laws.data())
+        assert {name for name in ("norm", "last") if isinstance(small.get_submodule(name), nn.BatchNorm2d)} == kept
+        torch.testing.assert_close(outputs(small, False), outputs(model, False), rtol=0.1, atol=0.05)
+        torch.testing.assert_close(ce.deploy(model)(x), outputs(model, False), rtol=1e-4, atol=1e-5)
+
+
+OLD = {
+    "weight_norm": (nn.utils.weight_norm, "remove_weight_norm"),
+    "spectral_norm": (nn.utils.spectral_norm, "remove_spectral_norm"),
+    "prune": (lambda layer: torch.nn.utils.prune.l1_unstructured(layer, "weight", 0.5), "prune.remove"),
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_weights_that_are_made_anew_before_each_pass_are_refused_by_name_everywhere(old, tmp_path):
+    wrap, final = OLD[old]
+    for ran in (False, True):
+        model = T5Block()
+        wrap(model.wi)
+        if ran:
+            outputs(model, True)
+        state = copy.copy(vars(model.wi)), {name: t.clone() for name, t in model.state_dict().items()}
+        for call in (
+            lambda: MagnitudePruning()(model, laws.data()), lambda: LinearQuantization()(model, laws.data()),
+            lambda: ce.deploy(model), lambda: ce.measure(model, laws.data()), lambda: save(model, tmp_path / "a.ce"),
+            lambda: ce.measure(T5Block(), laws.data(), baseline=model),
+        ):
+            with pytest.raises(CompressionError, match=rf"layer 'wi': the hook .*{final}"):
+                call()
+        assert vars(model.wi) == state[0] and not (tmp_path / "a.ce").exists()
+        assert all(torch.equal(t, state[1][name]) for name, t in model.state_dict().items())
+    save(T5Block(), tmp_path / "whole.ce")
+    with pytest.raises(CompressionError, match="layer 'wi'"):
+        load(tmp_path / "whole.ce", into=model)
+
+
+def test_a_weight_set_by_a_hook_of_the_users_own_is_refused_too():
+    model = T5Block()
+    weight = model.wi.weight.detach()
+    del model.wi.weight
+    model.wi.register_forward_pre_hook(lambda layer, inputs: setattr(layer, "weight", weight * 2))
+    with pytest.raises(CompressionError, match="layer 'wi': its weight is not a parameter"):
+        MagnitudePruning()(model, laws.data())
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_parametrized_layers_are_left_alone_by_name_and_pass_through_files(wrap, tmp_path):
+    model = T5Block()
+    wrap(model.wi)
+    small = MagnitudePruning(sparsity=0.5)(model, laws.data())
+    assert "ParametrizedLinear is not an ordinary" in {s.layer: s.reason for s in small.compression.skipped}["wi"]
+    assert isinstance(small.embed, Form)
+    x = laws.data().x_validation[:8]
+    torch.testing.assert_close(ce.deploy(small)(x), outputs(small, False))
+    save(small, tmp_path / "model.ce")
+    into = T5Block()
+    wrap(into.wi)
+    assert torch.equal(outputs(load(tmp_path / "model.ce", into=into), False), outputs(small, False))
