@@ -177,7 +177,8 @@ def test_what_is_deployed_or_loaded_computes_the_same(make, method, tmp_path):
 def test_inputs_are_never_said_to_be_rounded_where_they_are_not():
     result = LinearQuantization(bits=8, activation_bits=8)(ViT(), laws.data())
     kept = {s.layer: s.reason for s in result.compression.skipped if "activations stay" in s.reason}
-    assert set(kept) == {f"encoder.layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)}
+    inside = ("linear1", "linear2", "self_attn.in_proj", "self_attn.out_proj")
+    assert set(kept) == {f"encoder.layers.{i}.{name}" for i in (0, 1) for name in inside}
     assert all("reads its weight without calling it" in reason for reason in kept.values())
     assert isinstance(result.head.act, ActivationQuantizer)
     assert isinstance(result.encoder.layers[0].linear1.act, nn.Identity)
@@ -408,3 +409,55 @@ def test_parametrized_layers_are_left_alone_by_name_and_pass_through_files(wrap,
     into = T5Block()
     wrap(into.wi)
     assert torch.equal(outputs(load(tmp_path / "model.ce", into=into), False), outputs(small, False))
+
+
+class CrossAttention(Seeded):
+    """Attention of queries over keys and values of other sizes: torch keeps three weights then, and one bias."""
+
+    def __init__(self):
+        super().__init__(
+            q=nn.Linear(28, 16), attention=nn.MultiheadAttention(16, 4, kdim=28, vdim=28, batch_first=True),
+            head=nn.Linear(16, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x[:, 0]
+        return self.head(self.attention(self.q(rows), rows, rows, need_weights=False)[0].mean(1))
+
+
+PROJECTED = {
+    ViT: [f"encoder.layers.{i}.self_attn.{name}" for i in (0, 1) for name in ("in_proj", "out_proj")],
+    CrossAttention: [f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")],
+}
+
+
+@pytest.mark.parametrize("make", PROJECTED)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_the_projections_of_multi_head_attention_are_compressed(make, method, tmp_path):
+    model = make()
+    result = method(model, laws.data())
+    assert all(isinstance(result.get_submodule(name), Form) for name in PROJECTED[make])
+    assert all(not hasattr(module, "in_proj") for module in model.modules())  # the given network stays as it was
+    precise = without_rounding(result).double()
+    expected = with_dense_weights(precise)
+    for gradients in (False, True):
+        torch.testing.assert_close(outputs(precise, gradients), outputs(expected, gradients), rtol=1e-9, atol=1e-9)
+    neutral = MagnitudePruning(sparsity=0.0)(model, laws.data())
+    for gradients in (False, True):  # torch's own attention says what an opened one must compute
+        torch.testing.assert_close(outputs(neutral, gradients), outputs(model, gradients), rtol=1e-5, atol=1e-6)
+    deployed = ce.deploy(result)
+    torch.testing.assert_close(deployed(laws.data().x_validation[:8]), outputs(result, False), rtol=0.05, atol=0.02)
+    assert all(deployed.kernels[name].startswith("float32 dense, from") for name in PROJECTED[make])
+    save(result, tmp_path / "model.ce")
+    assert torch.equal(outputs(load(tmp_path / "model.ce", into=make()), False), outputs(result, False))
+    save(model, tmp_path / "dense.ce")
+    loaded = load(tmp_path / "dense.ce", into=make())
+    assert torch.equal(outputs(loaded, False), outputs(model, False))
+    assert not any(hasattr(module, "in_proj") for module in loaded.modules())
+
+
+def test_what_stays_of_an_attention_is_named():
+    model = CrossAttention()
+    named = {s.layer: s.reason for s in MagnitudePruning(layers="head")(model, laws.data()).compression.skipped}
+    assert {f"attention.{name}_proj" for name in ("q", "k", "v", "out")} <= named.keys() and "attention" in named
+    assert "not an ordinary" in named["attention"]  # the bias of the input projections is its own

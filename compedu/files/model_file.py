@@ -13,6 +13,7 @@ from compedu.files.contents import TIED, Contents, Layer
 from compedu.files.streams import CODINGS
 from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
+from compedu.graph.trace import open_attentions
 from compedu.writing import write_whole
 
 FITTING = "load into a network of the structure that was saved"
@@ -67,6 +68,7 @@ def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the mod
         network = networks.build(found.spec) if into is None else copy.deepcopy(into)
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
+    network = open_attentions(network, {layer.path for layer in found.layers})
     return _fill(network, found, where).eval()
 
 

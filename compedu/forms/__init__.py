@@ -1,6 +1,7 @@
 """Compressed layers: each has a dense kernel, says what a file must hold, and trains inside its own space."""
 
 from compedu.forms.activation import ActivationQuantizer
+from compedu.forms.attention import OpenAttention
 from compedu.forms.coded import Coded
 from compedu.forms.factored import Factored
 from compedu.forms.form import Form, Geometry, LatentForm, kernel_of, precise, trained_weight
@@ -13,5 +14,5 @@ FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUF
 
 __all__ = [
     "FORMS", "ActivationQuantizer", "BlockCirculant", "CReLUFilters", "Coded", "Codes", "Factored", "Floats", "Form",
-    "Geometry", "LatentForm", "Masked", "Positions", "kernel_of", "mask_of", "precise", "trained_weight",
+    "Geometry", "LatentForm", "Masked", "OpenAttention", "Positions", "kernel_of", "mask_of", "precise", "trained_weight",
 ]

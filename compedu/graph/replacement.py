@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import Tensor, nn
 
-from compedu.errors import CompressionError, first_line
-from compedu.forms.form import Form
+from compedu.errors import CompressionError, Skip, first_line
+from compedu.forms.form import Form, Geometry
 from compedu.graph.own_hooks import has_hooks, move_hooks
 from compedu.graph.precise import difference, float64_copy, outputs_of
 from compedu.graph.probes import Probe, hollow, not_shown, outermost_forms
@@ -117,7 +117,17 @@ def _fill_from(form: Form, layer: nn.Module) -> None:
 def _apart(model: nn.Module) -> set[str]:
     """Return the layers and forms that the graph does not show to be called only, or that have hooks."""
     layers = [name for name, module in model.named_modules() if is_plain(module)] + outermost_forms(model)
-    return {*not_shown(model, layers), *(name for name in layers if has_hooks(model.get_submodule(name)))}
+    shown = [name for name in layers if _can_be_probed(model.get_submodule(name))]
+    return {*layers} - {*shown} | not_shown(model, shown).keys()
+
+
+def _can_be_probed(layer: nn.Module) -> bool:
+    """Return whether a layer has a geometry, and no hooks."""
+    try:
+        Geometry.of(layer)
+    except Skip:
+        return False
+    return not has_hooks(layer)
 
 
 def _seen_on(example: Tensor, model: nn.Module, names: list[str], rounding: bool) -> dict[str, str]:

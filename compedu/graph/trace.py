@@ -4,6 +4,7 @@ import copy
 import inspect
 import operator
 import threading
+from collections.abc import Collection
 from itertools import chain
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx._symbolic_trace import _assert_is_none
 
 from compedu.errors import CompressionError, first_line
+from compedu.forms.attention import PROJECTIONS, OpenAttention
 from compedu.forms.form import Form
 from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
@@ -50,7 +52,8 @@ class _LayerTracer(fx.Tracer):
         super().__init__()
         self._thread = threading.get_ident()
         forms = [module for module in root.modules() if isinstance(module, Form)]
-        self._leaves = {*forms, *filter(is_batch_norm, root.modules())}
+        attentions = [module for module in root.modules() if isinstance(module, nn.MultiheadAttention)]
+        self._leaves = {*forms, *attentions, *filter(is_batch_norm, root.modules())}
         self._inside_forms = {id(parameter) for form in forms for parameter in form.parameters()}
 
     def proxy(self, node):
@@ -117,6 +120,22 @@ def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     for parent in list(model.modules()):  # as they were: `new` may hold `old`
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)
+
+
+def open_attentions(model: nn.Module, inside: Collection[str] | None = None) -> nn.Module:
+    """Make the projections of torch's multi-head attentions layers of their own, in place; return the model.
+
+    `inside` names projections, such as "attention.in_proj": only their attentions are opened then.
+    """
+    for name, module in list(model.named_modules()):
+        path = f"{name}." if name else ""
+        meant = inside is None or any(f"{path}{layer}" in inside for layer in PROJECTIONS)
+        if type(module) is nn.MultiheadAttention and meant:
+            opened = OpenAttention.of(module)
+            if not name:
+                return opened
+            replace_module(model, module, opened)
+    return model
 
 
 def is_plain(layer: nn.Module) -> bool:

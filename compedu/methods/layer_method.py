@@ -29,6 +29,7 @@ class LayerMethod(SelectiveMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Replace every selected layer that can be handled; the reasons of the others are noted."""
+        task.open_attentions()
         done = 0
         for name, layer in task.selected_layers().items():
             if isinstance(layer, Form) and not isinstance(layer, self.accepts):

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
+from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import value_for
@@ -40,7 +41,7 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
     seen.add(id(module))
     if isinstance(module, Form) and not isinstance(module, Factored):
         layers[name] = module
-    elif type(module) in (nn.Linear, nn.Conv2d):
+    elif type(module) in (*LINEAR, nn.Conv2d):
         try:
             Geometry.of(module)
             layers[name] = module

@@ -17,6 +17,7 @@ from compedu.forms import ActivationQuantizer, Form
 from compedu.graph.memory import remembered, share_answers
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.replacement import differing_forms, obstacles
+from compedu.graph.trace import open_attentions
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.methods.layers import check_patterns, compressible, selected
 from compedu.networks import parse
@@ -157,6 +158,10 @@ class Task:
             if declared.per_layer:
                 check_patterns(getattr(self.method, knob_name), layers, f"{type(self.method).__name__}.{knob_name}")
         return chosen
+
+    def open_attentions(self) -> None:
+        """Make the projections of multi-head attentions layers of their own, which forms can replace."""
+        self.model = open_attentions(self.model)
 
     def obstacles(self, layers: Iterable[str], rounding: bool = False) -> dict[str, str]:
         """Return what `compedu.graph.obstacles` finds in the task's network, looked for once for all knobs."""

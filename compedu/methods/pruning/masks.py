@@ -41,6 +41,7 @@ def keep_largest_together(scores: dict[str, Tensor], sparsity: float) -> dict[st
 
 def prunable(task: Task) -> dict[str, nn.Module]:
     """Return the selected layers that a mask can be put on; other forms and emptied layers are skipped by name."""
+    task.open_attentions()
     layers = {}
     for name, layer in task.selected_layers().items():
         if isinstance(layer, Form) and not isinstance(layer, Masked):

@@ -117,6 +117,7 @@ class LinearQuantization(LayerMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Fold batch norm, look at the activations of the float network, then round the weights layer by layer."""
+        task.open_attentions()
         fold(task)
         if self.activation_bits == 0:
             return LayerMethod.compress(self, task)
