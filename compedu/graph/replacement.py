@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms.form import Form, Geometry
+from compedu.graph.coupling import modules_outside_forms
 from compedu.graph.own_hooks import has_hooks, move_hooks
 from compedu.graph.precise import difference, float64_copy, outputs_of
 from compedu.graph.probes import Probe, hollow, not_shown, outermost_forms
@@ -116,7 +117,7 @@ def _fill_from(form: Form, layer: nn.Module) -> None:
 
 def _apart(model: nn.Module) -> set[str]:
     """Return the layers and forms that the graph does not show to be called only, or that have hooks."""
-    layers = [name for name, module in model.named_modules() if is_plain(module)] + outermost_forms(model)
+    layers = [name for name, module in modules_outside_forms(model) if is_plain(module)] + outermost_forms(model)
     shown = [name for name in layers if _can_be_probed(model.get_submodule(name))]
     return {*layers} - {*shown} | not_shown(model, shown).keys()
 
