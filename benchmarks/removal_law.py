@@ -1,12 +1,8 @@
 """The removal law on every classification network of torchvision: removed channels against silent ones, in float64."""
 
-import argparse
-import ast
 import functools
 import gc
-import hashlib
 import inspect
-import re
 import sys
 import time
 from collections import Counter
@@ -14,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from table import circumstances, grid
+from rows import bare, digest, kept_rows, rows_options, write_rows
 from torch import Tensor, nn
 
 import compedu.graph
@@ -22,7 +18,6 @@ from compedu.errors import CompressionError
 from compedu.graph import Channels
 from compedu.graph.removal import silence_layer
 from compedu.torchvision_import import import_torchvision
-from compedu.writing import write_whole
 
 RESULTS = Path(__file__).with_name("REMOVAL_LAW.md")
 FRACTION, LAW, TEETH = 0.4, 1e-9, 1e-3
@@ -180,25 +175,12 @@ def fingerprint() -> str:
     parts = (build, enliven, example_for, chosen, silence, relative, measured)
     code += [bare(inspect.getsource(part)) for part in parts]
     settings = (FRACTION, SIZES, sorted(OPTIONS.items()), torch.__version__, import_torchvision().__version__)
-    return hashlib.sha256(repr((code, settings)).encode()).hexdigest()[:16]
-
-
-def bare(code: str) -> str:
-    """Return `code` without comments and docstrings."""
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return digest(code, settings)
 
 
 def finished(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the rows of an earlier run that still hold, by network."""
-    text = path.read_text() if path.exists() else ""
-    if f"<!-- {fingerprint()} -->" not in text:
-        return {}
-    rows = [tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in re.findall(r"^\|.*\|$", text, re.M)]
-    return {row[0]: row for row in rows if len(row) == len(COLUMNS) and row[0] != COLUMNS[0] and "---" not in row[0]}
+    return kept_rows(path, COLUMNS, fingerprint())
 
 
 def write(rows: dict[str, tuple[str, ...]], networks: Sequence[str], path: Path) -> None:
@@ -211,19 +193,12 @@ def write(rows: dict[str, tuple[str, ...]], networks: Sequence[str], path: Path)
         percent=round(100 * FRACTION), counts=f"Of {len(networks)}: {counts}{missing}", classes=10,
         sizes=", ".join(map(str, SIZES)),
     )  # fmt: skip
-    table = grid(COLUMNS, (rows[name] for name in networks if name in rows))
-    write_whole(path, f"{head}\n{table}\n\n{circumstances()}\n\n<!-- {fingerprint()} -->\n".encode())
+    write_rows(path, head, COLUMNS, [rows[name] for name in networks if name in rows], fingerprint())
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure what is not in the table yet, one network after the other, and write the table after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two small networks: it runs, no more")
-    parser.add_argument("--fresh", action="store_true", help="measure all networks anew")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file with the table")
-    asked = parser.parse_args(given)
-    if asked.quick and asked.out == RESULTS:
-        parser.error("--quick measures nothing worth keeping: name another file with --out")
+    asked = rows_options(__doc__, RESULTS, given)
     models = import_torchvision().models
     networks = QUICK if asked.quick else models.list_models(module=models)
     rows = {} if asked.fresh else finished(asked.out)
