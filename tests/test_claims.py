@@ -413,6 +413,18 @@ def test_the_shipped_runs_say_how_they_were_made(claim):
     assert set(read_runs(claim.path).by_key) == wanted, "the file holds runs of an earlier version"
 
 
+@claims
+def test_the_chapter_says_what_the_shipped_runs_say(claim):
+    chapter = Path(__file__).parents[1] / "notebooks" / "02_pruning.ipynb"
+    texts = ["".join(cell["source"]) for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]]
+    asked = next(place for place, text in enumerate(texts) if f'ce.experiment("{claim.key}")' in text)
+    told = next(text for text in texts[asked + 1 :] if text.startswith("*"))
+    runs = claim.stored(full=True)
+    assert told.startswith(f"*{claim.judge(runs).verdict.capitalize()}*")
+    if "sixteen" in told:
+        assert f"it is *{claim.judge_with_all(runs).verdict}*" in told
+
+
 # The command line
 
 

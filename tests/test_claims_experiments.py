@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from compedu.claims import manual_sensitivity as by_rule
+from compedu.claims import penalty_tuning as tuning
 from compedu.claims import regularized_pruning as penalties
 from compedu.claims import smaller_is_not_faster as speed
 from compedu.claims.experiments import judge
 from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, tuned_by_hand
 from compedu.claims.networks import accuracy, dense_network
-from compedu.claims.regularized_pruning import (
-    ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, STEPS, Reached, reached_after,
-)  # fmt: skip
+from compedu.claims.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
+from compedu.claims.penalty_tuning import CHOSEN, START, TRIALS, TRIED, Trial
+from compedu.claims.regularized_pruning import STEPS, Reached, reached_after
 from compedu.claims.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
 from compedu.claims.store import Run
 from compedu.claims.verdict import CONFIRMED, REFUTED, SPLIT, UNDECIDED
@@ -173,26 +174,24 @@ def test_a_rule_has_to_keep_up_in_every_network():
 
 # D3: penalties take longer
 
-TINY = Reached("lenet300(width=0.05)", images=100, epochs=1, budgets=(2, 4), tuned_at=2)
+TINY = Start("lenet300(width=0.05)", images=100, epochs=1)
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_gets_as_many_steps_and_trials(name):
-    make, values = ARMS[name]
-    method = make(TINY, 8, values[0], 3)
+    method = ARMS[name](TINY, 8, CHOSEN[name], 3)
     steps = method.steps if isinstance(method, Pipeline) else (method,)
     trained = [step for step in steps if not isinstance(step, MagnitudePruning)]
-    assert sum(step.epochs for step in trained) == 8 and len(set(values)) == (1 if name in (NONE, AT_ONCE) else 4)
+    assert sum(step.epochs for step in trained) == 8 and len(set(TRIED.get(name, range(5)))) == 5
     assert {(step.lr, step.shift, step.seed) for step in trained} == {(TINY.lr, 1, 3)}
     assert (steps[0].sparsity, steps[0].budget) == (TINY.sparsity, "lamp")
 
 
 @pytest.mark.parametrize("name, differs", [(L1, {"strength"}), (L2, {"strength", "penalty"})])
 def test_a_penalty_differs_from_none_in_the_penalty_alone(name, differs):
-    (none, (strength,)), (make, values) = ARMS[NONE], ARMS[name]
-    without, under = none(TINY, 8, strength, 3).steps, make(TINY, 8, values[1], 3).steps
+    without, under = ARMS[NONE](TINY, 8, CHOSEN[NONE], 3).steps, ARMS[name](TINY, 8, CHOSEN[name], 3).steps
     fields = type(under[0]).__dataclass_fields__
-    assert strength == 0 and under[1] == without[1]
+    assert CHOSEN[NONE] == 0 and under[1] == without[1]
     assert {field for field in fields if getattr(under[0], field) != getattr(without[0], field)} == differs
 
 
@@ -204,38 +203,45 @@ def test_the_budget_that_reaches_the_target_is_read_off_between_budgets():
 def test_each_arm_stops_at_the_first_budget_that_suffices(monkeypatch):
     made = []
 
-    def method(setting, budget, value, seed):
+    def method(start, budget, value, seed):
         made.append((budget, value))
         return lambda model, data: budget
 
-    monkeypatch.setattr(penalties, "ARMS", {GRADUAL: (method, (1, 2, 3)), L1: (method, (4, 5, 6))})
-    monkeypatch.setattr(penalties, "tuned", lambda setting: {GRADUAL: 2, L1: 5})
+    monkeypatch.setattr(penalties, "ARMS", {GRADUAL: method, L1: method})
     monkeypatch.setattr(penalties, "accuracy", lambda model, data, split="test": {2: 89.0, 4: 91.0}.get(model, 90.5))
-    found = penalties.compute(replace(TINY, budgets=(2, 4, 8), tolerance=0.5), seed=0)
+    found = penalties.compute(Reached(TINY, (2, 5), budgets=(2, 4, 8), tolerance=0.5), seed=0)
     assert found.of("dense", penalties.LONGEST) == 2 * 8 * 2  # two steps an epoch
-    assert [budget for budget, _ in made if budget == 8] == [] and {value for _, value in made} == {2, 5}
+    assert [budget for budget, _ in made if budget == 8] == [8, 8]  # the settings in words, one for each arm
+    assert {value for _, value in made} == {2, 5}
     assert found.of(L1, STEPS) == pytest.approx(2 * 2**0.5 * 2) and found.of(L1, "4 epochs, %") == 91.0
 
 
-def test_knobs_are_chosen_by_trials_on_a_network_of_their_own(monkeypatch):
-    asked = []
+def test_no_other_value_of_a_knob_is_told_to_be_better_than_the_chosen_one():
+    trials = tuning.stored_trials()
+    assert len({run.seed for run in trials}) >= 3
+    assert not set(TRIALS.all_seeds) & set(penalties.FULL.all_seeds)
+    assert START.data.y_validation.shape == (4000,) and penalties.FULL.settings[0].start == START
+    assert dict(zip(ARMS, penalties.FULL.settings[0].knobs)) == CHOSEN
+    for arm, values in TRIED.items():
+        for value in set(values) - {CHOSEN[arm]}:
+            lead, low, _ = tuning.ahead(trials, arm, value)
+            assert low <= 0 and lead < 0.5, f"{arm}: {value} is ahead of the chosen {CHOSEN[arm]} by {lead} points"
 
-    def tried(setting, dense, arm, value):
-        asked.append((arm, value))
-        return -abs(value - ARMS[arm][1][1])
 
-    monkeypatch.setattr(penalties, "tried", tried)
-    found = penalties.tuned(replace(TINY, epochs=2))
-    assert found == {name: values[:2][-1] for name, (_, values) in ARMS.items()}
-    assert len(asked) == 16 and not {NONE, AT_ONCE} & dict(asked).keys()
+def test_a_trial_is_a_run_of_the_arm_on_the_images_for_choices(monkeypatch):
+    seen = []
+    monkeypatch.setattr(tuning, "accuracy", lambda model, data, split: seen.append(split) or 50.0)
+    found = tuning.trial(Trial(TINY, L1, 1e-4, epochs=2), seed=0)
+    assert seen == ["validation"] and found.of(L1, tuning.ACCURACY) == 50.0
+    assert found.setting == "L1 in the loss, 0.0001"
 
 
 def test_a_penalty_that_leaves_no_weight_is_a_trial_that_failed(monkeypatch):
     def refuses(model, data):
         raise CompressionError("no weight left")
 
-    monkeypatch.setattr(penalties, "ARMS", {L1: (lambda *given: refuses, (1, 2, 3))})
-    assert penalties.tried(TINY, {0: None}, L1, 1) == 0.0
+    monkeypatch.setattr(tuning, "ARMS", {L1: lambda *given: refuses})
+    assert tuning.trial(Trial(TINY, L1, 1.0), 0).of(L1, tuning.ACCURACY) == 0.0
 
 
 LONGEST_BUDGET = 1504.0

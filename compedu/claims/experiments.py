@@ -147,17 +147,46 @@ def judge(parts: Iterable[Part], form: str, level: float = LEVEL) -> Judgement:
     return Judgement(PROXY if form == "proxy" else verdict, tuple(judged), level, form)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A claim on trial. `compute` makes one run, `parts` says what many runs mean for the claim.
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Runs that are kept in the shipped file of the name `key`; `compute` makes one, from a setting and a seed.
+
+    `uses` are the methods whose version a run depends on; `apart` runs each seed in a process of its own.
+    """
+
+    key: str
+    compute: Callable[[Any, int], Run] = field(repr=False)
+    uses: tuple[type[Method], ...] = ()
+    version: int = 1
+    apart: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file of the shipped runs, such as data/claims/D4.jsonl."""
+        return shipped("data", "claims", f"{self.key}.jsonl")
+
+    def run_key(self, setting: Any, seed: int) -> str:
+        """Return the identity of a run: the versions of series and methods, all of the setting, the seed."""
+        versions = ", ".join(f"{method.__name__}/{method.version}" for method in self.uses)
+        return f"{self.key}/{self.version}|{versions}|{setting!r}|seed {seed}"
+
+    def run_plan(self, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
+        """Return the runs of `plan`, on one thread; those in the file `store` are taken, the others added."""
+        from compedu.claims.running import run
+
+        return run(self, plan, store)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Series):
+    """A claim on trial: runs, and `parts`, which says what they mean for the claim.
 
     `key` is the claim's number among the survey's drawbacks, `title` its short name; `claim` says it in words, `source`
     whose it is.
     `decides` says in words what confirms and what refutes, `varies` what a seed changes, `changes` what would change
-    the verdict. `uses` are the methods whose version a run depends on; `apart` runs each seed in a process of its own.
+    the verdict. `tuning` tells in Markdown how knobs were chosen, where any were.
     """
 
-    key: str
     title: str
     claim: str
     source: str
@@ -169,35 +198,20 @@ class Experiment:
     changes: str
     quick: Plan
     full: Plan
-    compute: Callable[[Any, int], Run] = field(repr=False)
     parts: Callable[[Sequence[Run]], tuple[Part, ...]] = field(repr=False)
-    uses: tuple[type[Method], ...] = ()
-    version: int = 1
-    apart: bool = False
+    tuning: Callable[[], str] | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if self.form not in FORMS:
             raise ValueError(f"Experiment.form must be one of {', '.join(FORMS)}, got {self.form!r}")
 
-    @property
-    def path(self) -> Path:
-        """The file of the shipped runs, such as data/claims/D4.jsonl."""
-        return shipped("data", "claims", f"{self.key}.jsonl")
-
     def plan(self, full: bool) -> Plan:
         """Return the full plan, or the quick one, which is short enough to be run in a chapter."""
         return self.full if full else self.quick
 
-    def run_key(self, setting: Any, seed: int) -> str:
-        """Return the identity of a run: the versions of experiment and methods, all of the setting, the seed."""
-        versions = ", ".join(f"{method.__name__}/{method.version}" for method in self.uses)
-        return f"{self.key}/{self.version}|{versions}|{setting!r}|seed {seed}"
-
     def run(self, full: bool = False, store: str | Path | None = None) -> tuple[Run, ...]:
         """Return the runs of a plan, on one thread; those in the file `store` are taken, the others added."""
-        from compedu.claims.running import run
-
-        return run(self, self.plan(full), store)
+        return self.run_plan(self.plan(full), store)
 
     def stored(self, full: bool = False) -> tuple[Run, ...]:
         """Return the shipped runs of a plan; `CompressionError` with the command that makes missing ones."""

@@ -169,8 +169,9 @@ MANUAL_SENSITIVITY = Experiment(
     "plan counts seeds from 100 on, which nobody had looked at. Two plans went before. The first (4 seeds) had a hand "
     "that began with the scan, the second (8 seeds) one that began with the best rule; both judged before retraining "
     "and averaged over networks, and both refuted the claim by LAMP",
-    changes="more trials of the hand; other criteria; whole filters instead of weights; larger networks. The rules "
-    "have choices of their own, made once by their authors and not for these networks",
+    changes="more trials of the hand: its 15 moves do not try each of the second network's 18 directions once; other "
+    "criteria; whole filters instead of weights; larger networks. The rules have choices of their own, made once by "
+    "their authors and not for these networks",
     quick=Plan((Budgeted(*LENET, images=2000, epochs=8, trials=8, looked_at=500),), 3, "a minute"),
     full=Plan(
         (Budgeted(*LENET, images=4000, epochs=16), Budgeted(*VGG, images=1500, epochs=12)), 8, "twenty minutes",

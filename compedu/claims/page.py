@@ -5,7 +5,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement
+from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement, Series
 from compedu.claims.store import Run, read_runs
 from compedu.claims.verdict import (
     CLAIMS_READ_TOGETHER, CONFIRMED, POWER, PROXY, REFUTED, RULE_IN_WORDS, SPLIT, UNDECIDED, error_rates, some_wrong,
@@ -62,6 +62,7 @@ def page(experiment: Experiment, sessions: Mapping[str, Sequence[Run]]) -> Page:
             ("arm", "settings", "training steps", "tuning trials"),
             ((arm.name, arm.settings, arm.steps, arm.trials) for arm in experiment.arms),
         ),
+        *([experiment.tuning()] if experiment.tuning else []),
         *made,
         f"**What would change it.** {begun(experiment.changes)}.",
         _together(experiment, last),
@@ -97,12 +98,12 @@ def _session(experiment: Experiment, name: str, runs: Sequence[Run]) -> str:
     judgement = experiment.judge(runs)
     return "\n\n".join([
         f"### {name.capitalize()}: {judgement.verdict} at our scale",
-        f"{judgement.seeds} seeds, {len(runs)} runs{_conditions(experiment, runs)}.",
+        f"{judgement.seeds} seeds, {len(runs)} runs{conditions(experiment, runs)}.",
         effects_table(judgement), folded("All runs", "\n\n".join([runs_table(runs), *_chosen(runs)])),
     ])  # fmt: skip
 
 
-def _conditions(experiment: Experiment, runs: Sequence[Run]) -> str:
+def conditions(experiment: Series, runs: Sequence[Run]) -> str:
     """Return where and when stored runs were made; nothing for runs that the shipped file does not hold."""
     stored = read_runs(experiment.path) if experiment.path.exists() else None
     if stored is None or not all(run in stored.by_key.values() for run in runs):

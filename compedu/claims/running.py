@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm.std import tqdm
 
-from compedu.claims.experiments import Experiment, Plan
+from compedu.claims.experiments import Plan, Series
 from compedu.claims.store import Run, RunStore
 from compedu.errors import CompressionError
 from compedu.reproducible import torch_threads
@@ -19,7 +19,7 @@ from compedu.sweeps.work import end_with_parent
 Cell = tuple[Any, int]
 
 
-def run(experiment: Experiment, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
+def run(experiment: Series, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
     """Return the runs of `plan` in order; an interrupted experiment with a `store` goes on where it stopped."""
     kept = None if store is None else RunStore(store)
     cells = {experiment.run_key(*cell): cell for cell in plan.cells()}
