@@ -74,7 +74,8 @@ def course(tmp_path_factory):
         put(answered(author, WRONG), "wrong", name)
         put(released if _asks(author) else answered(released), "untouched", name)
     put(attacking(nbformat.read(folder / "release" / "chapters" / f"{FIRST}.ipynb", 4), places), "attacking", FIRST)
-    nbgrader("autograde", "chapters")
+    for learner in LEARNERS:
+        nbgrader("autograde", "chapters", "--student", learner)
     nbgrader("generate_feedback", "chapters")
     assert network_uses(folder) == []
     return folder

@@ -11,6 +11,7 @@ from submissions import AT_ONCE, DESTRUCTIVE, FORGED, LOUD
 
 from compedu.errors import CompressionError
 from compedu.grading import Confinement, ExecuteApart, Limits
+from compedu.grading.execute import exercise
 
 ROOT_ONLY = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None, reason="confining needs root"
@@ -108,6 +109,18 @@ def test_nothing_of_a_submission_is_left_running(course):
     owners = {os.stat(f"/proc/{name}").st_uid for name in os.listdir("/proc") if name.isdigit()
               and os.path.exists(f"/proc/{name}")}  # fmt: skip
     assert user not in owners
+
+
+@pytest.mark.parametrize("source, asked", [
+    (CHECKED, ("dense_bytes", "dense_bytes")),
+    ('check("thin", mine)', ("thin", "mine")),
+    ('assert thin(1)\nprint(check("thin", thin))', None),  # more than a check: the submission's process runs it
+    ('print(check("thin", lambda tensors, gone: thin(tensors, gone)))', None),
+    ("assert thin({}, []) == {}", None), ("print(", None), ("", None),
+])  # fmt: skip
+def test_a_locked_cell_that_is_a_check_and_nothing_else_is_judged_apart(source, asked):
+    cell = v4.new_code_cell(source, metadata={"nbgrader": {"grade": True}})
+    assert exercise(cell) == asked and exercise(v4.new_code_cell(source)) is None
 
 
 def test_where_nothing_can_be_confined_nothing_is_started(course, monkeypatch):

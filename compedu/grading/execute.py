@@ -26,7 +26,7 @@ MESSAGE = 64 * 2**20  # bytes of one message from a kernel
 
 
 def exercise(cell: NotebookNode) -> tuple[str, str] | None:
-    """Return the exercise that a locked cell checks and the variable of its answer; None for any other cell.
+    """Return the exercise that a locked cell checks, and nothing else, and the variable of its answer; or None.
 
     >>> exercise(v4.new_code_cell('print(check("interval", mine))', metadata={"nbgrader": {"grade": True}}))
     ('interval', 'mine')
@@ -34,14 +34,18 @@ def exercise(cell: NotebookNode) -> tuple[str, str] | None:
     if cell.cell_type != "code" or not is_grade(cell):
         return None
     try:
-        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
-    except SyntaxError:
+        *imports, last = ast.parse(cell.source).body
+    except (SyntaxError, ValueError):  # not Python, or nothing
         return None
-    for call in calls:
-        if isinstance(call.func, ast.Name) and call.func.id == "check" and len(call.args) == 2:
-            name, answer = call.args
-            if isinstance(name, ast.Constant) and isinstance(answer, ast.Name):
-                return str(name.value), answer.id
+    call = getattr(last, "value", None)
+    while isinstance(call, ast.Call) and ast.unparse(call.func) == "print" and len(call.args) == 1:
+        call = call.args[0]
+    alone = isinstance(last, ast.Expr) and all(isinstance(one, (ast.Import, ast.ImportFrom)) for one in imports)
+    if not (alone and isinstance(call, ast.Call) and ast.unparse(call.func) == "check" and len(call.args) == 2):
+        return None
+    name, answer = call.args
+    if isinstance(name, ast.Constant) and isinstance(answer, ast.Name) and not call.keywords:
+        return str(name.value), answer.id
     return None
 
 
