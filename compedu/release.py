@@ -84,7 +84,8 @@ def without_solutions(notebook, name, keep_outputs=False):
     for number, cell in enumerate(notebook.cells):
         for line, text in enumerate(cell.source.splitlines(), 1):
             if text.strip() in _MARKS:
-                raise ValueError(f"{name}, cell {number}, line {line}: {text.strip()!r} is left: a region stands in a cell marked for it")
+                at = f"{name}, cell {number}, line {line}"
+                raise ValueError(f"{at}: {text.strip()!r} is left: a region stands in a cell that is marked for it")
         if cell.cell_type == "code" and cell.metadata.get("nbgrader"):
             cell.outputs, cell.execution_count = [], None
     return notebook

@@ -23,7 +23,7 @@ STOREYS = (  # from the ground up; a module may import from its own storey and t
     {"metrics"},
     {"sweeps", "pairs", "claims", "replications"},
     {"course"},
-    {"explorers", "cli", "commands", "lab", "doctor", "execution"},
+    {"explorers", "cli", "commands", "lab", "doctor", "execution", "grading"},
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

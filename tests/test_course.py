@@ -1,5 +1,6 @@
 """The course's parts: checks fail for known mistakes and pass different right answers; the lab book loses nothing."""
 
+import ast
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.training.fine_tune import FineTune
 
 
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SEED = 3  # of the cases, so that characters are drawn once
 
 
@@ -342,6 +344,34 @@ def test_a_notebook_shows_the_hint_of_a_failed_check_and_not_our_code():
     assert isinstance(done.error_in_exec, AssertionError)  # what grading counts
     said = shown.stdout + shown.stderr
     assert "not yet: for 0 of " in said and "Traceback" not in said and "checks.py" not in said
+
+
+def test_texts_and_figures_that_tell_the_answer_wait_for_the_prediction(capsys):
+    waiting = predict("zeros", "How many?", ..., "%")
+    committed = predict("zeros", "How many?", 60, "%")
+    assert waiting.reveal(91.0, "97 too", "figure").startswith("Hidden") and waiting.show(3, "text").figures == ()
+    told = committed.reveal(91.0, "a line", [1, 2])
+    assert told == "You predicted 60 %; measured: 91 %, 31 points more.\na line" and told.figures == ([1, 2],)
+    told._ipython_display_()
+    assert capsys.readouterr().out == f"{told}\n[1, 2]\n"
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_cell_that_reveals_an_answer_tells_nothing_beside_the_prediction(path):
+    """From the prediction to its answer nothing is printed but through it; behind the answer a lab book at most."""
+    waiting = ""
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        revealed = re.search(r"(\w+)\.reveal\(", source)
+        if revealed:
+            *before, last = ast.parse(source).body
+            said = [ast.unparse(one) for one in (*before, last) if isinstance(one, ast.Expr)]
+            assert all(re.match(rf"(print\()?{revealed[1]}\.reveal\(|book\.", text) for text in said), source
+            loops = [one for one in before if not isinstance(one, ast.Expr)]
+            assert "print(" not in "".join(map(ast.unparse, loops)), source
+            assert revealed[1] == waiting
+        if asked := re.search(r"^(\w+) = predict\(", source, re.M):
+            waiting = asked[1]
 
 
 def test_a_later_prediction_is_written_down_and_said_not_to_count(tmp_path):

@@ -1,28 +1,13 @@
-"""nbgrader's whole cycle on the exercises of a chapter: release, autograde, feedback, without a network or widgets."""
+"""Release of chapters: what nbgrader and we cut out, what is refused; nbgrader's cycle stands in test_grading.py."""
 
-import csv
-import io
 import re
 
 import nbformat
 import pytest
 from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
-from processes import ROOT, closed_network, network_uses, run
+from processes import ROOT
 
-from compedu.execution import fast_profile
 from compedu.release import STUB, chapters, release, without_solutions
-
-CHAPTER = ROOT / "notebooks" / "00_start_here.ipynb"
-CONFIGURATION = (ROOT / "docs" / "nbgrader_config.py").read_text()
-
-
-def author_version():
-    """The first chapter in its fast profile; the small chapter of the tests where there is none."""
-    if not CHAPTER.exists():
-        return exercise_notebook()
-    return parameterize_notebook(load_notebook_node(str(CHAPTER)), fast_profile(CHAPTER))
 
 
 def regions(notebook, name):
@@ -37,68 +22,6 @@ def outside_regions(notebook):
     pattern = r"### BEGIN (SOLUTION|HIDDEN TESTS).*?### END \1"
     sources = [re.sub(pattern, "", cell.source, flags=re.DOTALL) for cell in notebook.cells]
     return {line.strip() for source in sources for line in source.splitlines()}
-
-
-@pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """A course folder after the whole cycle, with one learner who solved everything and one who did nothing."""
-    folder = tmp_path_factory.mktemp("course")
-    environment = closed_network(folder) | {"COMPEDU_SYNC": "1"}
-    (folder / "nbgrader_config.py").write_text(CONFIGURATION)
-    author = author_version()
-
-    def nbgrader(*arguments):
-        return run(["nbgrader", *arguments], folder, environment)
-
-    def put(notebook, place):
-        (folder / place).mkdir(parents=True)
-        nbformat.write(notebook, folder / place / "chapter.ipynb")
-
-    put(author, "source/start")
-    nbgrader("generate_assignment", "start")
-    put(author, "submitted/solved/start")
-    put(nbformat.read(folder / "release" / "start" / "chapter.ipynb", 4), "submitted/untouched/start")
-    nbgrader("autograde", "start")
-    nbgrader("generate_feedback", "start")
-    nbgrader("export", "--to", "grades.csv")
-    assert network_uses(folder) == []
-    return folder
-
-
-def grades(course):
-    rows = csv.DictReader(io.StringIO((course / "grades.csv").read_text()))
-    return {row["student_id"]: (float(row["score"]), float(row["max_score"])) for row in rows}
-
-
-@pytest.mark.slow
-def test_the_solved_chapter_has_full_marks_and_the_untouched_one_less(course):
-    marks = grades(course)
-    score, most = marks["solved"]
-    assert score == most > 0
-    assert marks["untouched"][0] < most and marks["untouched"][1] == most
-
-
-@pytest.mark.slow
-def test_feedback_is_a_page_for_each_learner(course):
-    for learner in ("solved", "untouched"):
-        page = (course / "feedback" / learner / "start" / "chapter.html").read_text(encoding="utf-8")
-        assert "Score" in page
-
-
-@pytest.mark.slow
-def test_grading_stores_no_widgets(course):
-    for learner in ("solved", "untouched"):
-        graded = nbformat.read(course / "autograded" / learner / "start" / "chapter.ipynb", 4)
-        assert "widgets" not in graded.metadata
-
-
-@pytest.mark.slow
-def test_our_release_is_the_one_that_nbgrader_makes(course):
-    theirs = nbformat.read(course / "release" / "start" / "chapter.ipynb", 4)
-    ours = without_solutions(author_version(), "chapter")
-    assert [cell.source for cell in ours.cells] == [cell.source for cell in theirs.cells]
-    checksums = [[cell.metadata.get("nbgrader", {}).get("checksum") for cell in book.cells] for book in (ours, theirs)]
-    assert checksums[0] == checksums[1] and any(checksums[0])
 
 
 def test_no_released_chapter_holds_a_solution_or_a_hidden_test(tmp_path):
@@ -173,7 +96,8 @@ def test_a_line_that_looks_like_a_mark_and_is_none_is_refused(mark):
 
 @pytest.mark.parametrize("kind, line", [
     ("markdown", "### Two networks, the same images"), ("markdown", "The hidden tests begin behind the solution."),
-    ("code", "# the end of a solution found"), ("code", "start_tests = tests[0]"), ("code", "end_solution = 1  # the end"),
+    ("code", "# the end of a solution found"),
+    ("code", "start_tests = tests[0]"), ("code", "end_solution = 1  # the end"),
     ("code", "## a heading"), ("code", "# hidden layers begin here"),
 ])  # fmt: skip
 def test_a_line_that_only_uses_such_words_is_none(kind, line):

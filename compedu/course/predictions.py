@@ -10,6 +10,20 @@ from compedu.course.amounts import amount, unit_of_difference
 from compedu.course.lab_book import LabBook
 
 
+class Told(str):
+    """A text, and figures under it: what a cell shows. As the last line of a cell it shows both."""
+
+    figures: tuple[Any, ...] = ()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if self:
+            print(self)
+        if self.figures:
+            display(*self.figures)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a learner expects of a named quantity; `value` is None until a number is committed.
@@ -31,10 +45,13 @@ class Prediction:
         """Whether a number stands in the lab book."""
         return self.value is not None
 
-    def reveal(self, measured: float, reason: str = "") -> str:
-        """Return prediction and measurement in one sentence, and keep both in the lab book; hidden until committed."""
+    def reveal(self, measured: float, *more: Any, reason: str = "") -> Told:
+        """Return prediction and measurement in one sentence, and keep both in the lab book; hidden until committed.
+
+        `more` are texts and figures that tell the answer too: they are shown below.
+        """
         if self.value is None:
-            return f"Hidden: commit a prediction first{f': {self.problem}' if self.problem else f'. {self.question}'}"
+            return self.show()
         if self.book is not None:
             why = {"reason": reason} if reason else {}
             self.book.write(
@@ -43,7 +60,17 @@ class Prediction:
         gap = measured - self.value
         apart = amount(abs(gap), unit_of_difference(self.unit))
         side = "exactly as predicted" if gap == 0 else f"{apart} {'more' if gap > 0 else 'less'}"
-        return f"You predicted {amount(self.value, self.unit)}; measured: {amount(measured, self.unit)}, {side}."
+        said = f"You predicted {amount(self.value, self.unit)}; measured: {amount(measured, self.unit)}, {side}."
+        return self.show(said, *more)
+
+    def show(self, *things: Any) -> Told:
+        """Return texts and figures that tell the answer, to be shown by a cell; hidden until committed."""
+        if self.value is None:
+            why = f": {self.problem}" if self.problem else f". {self.question}"
+            return Told(f"Hidden: commit a prediction first{why}")
+        told = Told("\n".join(thing for thing in things if isinstance(thing, str)))
+        told.figures = tuple(thing for thing in things if not isinstance(thing, str))
+        return told
 
     def __repr__(self) -> str:
         if self.problem:
