@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "compedu"
 STOREYS = (  # from the ground up; a module may import from its own storey and those below
-    {"errors", "hashing", "shipped", "specs", "knobs", "torchvision_import", "release", "reproducible", "writing"},
+    {
+        "errors", "hashing", "layout", "shipped", "specs", "knobs", "torchvision_import", "release", "reproducible",
+        "writing",
+    },
     {"forms"},
     {"graph"},
     {"evaluation", "training", "saved_training", "datasets", "networks"},

@@ -1,7 +1,10 @@
 """The MONK problems: the published rules and sizes, and the paper's pruning of one of them."""
 
+import re
+
 import pytest
 import torch
+from processes import ROOT
 
 from compedu.datasets.monks import NOISE, SIZES, belongs, monk, one_hot, robots
 from compedu.replications import monk_problems as monks
@@ -61,6 +64,17 @@ def test_monk_3_keeps_its_accuracy_with_a_tenth_of_the_weights(monkeypatch):
     assert found.before == 39 and found.after <= 5
     assert found.train[1] >= found.train[0] > 0.92
     assert found.test[1] == pytest.approx(0.972, abs=0.0006)
+
+
+def test_what_is_left_of_monk_3_hangs_on_the_draw_and_the_gallery_shows_that(monkeypatch):
+    monkeypatch.setattr(monks, "STARTS", 1)
+    problem = monk(3, 3)
+    assert monks.prune(3, problem, monks.train(3, problem, 3), retrain=False).after >= 10
+    table = (ROOT / "benchmarks" / "MONKS.md").read_text(encoding="utf-8")
+    median, fewest, most = re.search(r"\| MONK-3 \| none .* 39 to (\d+) \((\d+) to (\d+)\)", table).groups()
+    gallery = (ROOT / "notebooks" / "gallery" / "02_pruning.ipynb").read_text(encoding="utf-8")
+    assert f"between {fewest} and {most} weights of MONK-3 are left, {median} in the median" in gallery
+    assert "(3, DRAWS)" in gallery
 
 
 def test_the_table_puts_the_paper_beside_ours():

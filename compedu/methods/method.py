@@ -19,6 +19,7 @@ from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.replacement import differing_forms, obstacles
 from compedu.graph.trace import open_attentions
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
+from compedu.layout import put_in_usual_order
 from compedu.methods.layers import check_patterns, compressible, selected
 from compedu.networks import parse
 
@@ -210,9 +211,12 @@ def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """Return an independent copy of `model`, its parameters detached from any graph."""
+    """Return an independent copy of `model`, its parameters detached from any graph, its numbers in the usual order.
+
+    The order decides the last bits, and no file keeps it: what a method makes is then what is loaded again.
+    """
     try:
-        return copy.deepcopy(model)
+        return put_in_usual_order(copy.deepcopy(model))
     except RuntimeError as error:  # torch copies no tensor that is still part of a computation
         raise CompressionError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps beside "
