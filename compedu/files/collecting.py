@@ -20,9 +20,20 @@ def write(model: nn.Module, *codings: str) -> list[bytes]:
     for coding in codings:
         if coding not in CODINGS:
             raise ValueError(f"coding must be one of {', '.join(CODINGS)}, got {coding!r}")
+    refuse_deployed(model)
     places = _places(model)
     parts = _parts(places.holders)
     return [_write(model, places, parts, coding) for coding in codings]
+
+
+def refuse_deployed(model: nn.Module) -> None:
+    """Raise `CompressionError` for a network that was deployed, or has a part that was: it is made to run, no more."""
+    for path, module in model.named_modules():
+        if getattr(module, "only_runs", False):
+            raise CompressionError(
+                f"{path or 'the network'} is a deployed network, whose kernels no file holds; save the model that it "
+                "was made from, and deploy that after loading"
+            )
 
 
 def _write(model: nn.Module, places: "_Places", parts: list[dict[str, Part | tuple[str, str]]], coding: str) -> bytes:
@@ -48,13 +59,13 @@ def _network(model: nn.Module, rest: tuple) -> str | int:
     """
     spec = getattr(model, "spec", None)
     if isinstance(spec, str) and spec:
-        named = structure.known(spec)
-        if named is not None and structure.weightless(model) == structure.weightless(named):
-            try:
-                fitting.check(contents.declared((spec, *rest)), named, "the model")
+        try:
+            named = structure.skeleton(spec, len(rest[1]))
+            fitting.check(contents.declared((spec, *rest)), named, "the model")
+            if structure.weightless(model) == structure.weightless(named):
                 return spec
-            except CompressionError:
-                pass
+        except ValueError:  # no such network, or another
+            pass
     return structure.checksum(model)
 
 

@@ -138,6 +138,8 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
     starts = ends - np.left_shift(per_length, MAX_LENGTH - lengths)
     found, place = [], 0
     while count > 0:
+        if place >= 8 * len(data):
+            raise ValueError(f"the code words end before {count} more symbols are read")
         begin = place // 8
         windows = _windows(data, begin, STRETCH)
         jumps = np.searchsorted(ends, windows, side="right")
@@ -145,10 +147,8 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
         length, place = jumps[places], place + 8 * begin
         found.append(before[length] + (windows[places] - starts[length] >> MAX_LENGTH - length))
         count -= len(places)
-        if place > 8 * len(data):
-            raise ValueError(f"the code words end before {count + 1} more symbols are read")
-    if -(-place // 8) < len(data):
-        raise ValueError(f"{len(data) - -(-place // 8)} bytes are left over behind the code words")
+    if -(-place // 8) != len(data):
+        raise ValueError(f"the code words end before or behind the {len(data)} bytes that hold them")
     return np.concatenate(found)
 
 

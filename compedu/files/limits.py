@@ -12,18 +12,20 @@ NUMBERS_PER_BYTE = 256  # entropy-coded files of networks with one weight in a t
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a file may ask for: bytes of the file, layers, and numbers, those of the dense kernels included.
+    """The most that a file may ask for: bytes of it, layers, numbers in them, numbers in an image (`pixels`).
 
-    `numbers` is by default 256 for each byte of the file, at least 4 million, and at least what the network holds that
-    the file is loaded into. Everything is counted from what the file declares, before any of it is decoded.
+    Dense kernels count with all their numbers, and images where the network is built from its name in the file. By
+    default `numbers` is 256 for each byte of the file, at least 4 million, and at least what the network holds that the
+    file is loaded into. Everything is counted from what the file declares, before any of it is decoded.
     """
 
     bytes: int = 2**31
     layers: int = 4096
+    pixels: int = 2**15
     numbers: int | None = None
 
     def check(self, what: str, wanted: int, where: str, allowed: int | None = None) -> None:
-        """Raise `FileFormatError` where a file has more of `what` than is allowed: "bytes", "layers" or "numbers"."""
+        """Raise `FileFormatError` where a file wants more of `what`, the name of a limit, than is allowed."""
         allowed = getattr(self, what) if allowed is None else allowed
         if wanted > allowed:
             raise FileFormatError(

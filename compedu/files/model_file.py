@@ -1,6 +1,7 @@
 """Saving and loading a compressed model: one file, whose length is the size we report."""
 
 import copy
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +17,24 @@ from compedu.files.limits import DEFAULT, Limits, file_bytes
 from compedu.files.schema import Layer
 from compedu.files.sections import TIED
 from compedu.files.streams import CODINGS
+from compedu.graph.norms import behind
+from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
 from compedu.writing import write_whole
 
 
 def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
     """Return the bytes that `save` writes. `coding` is "packed", "huffman" or "ans".
 
-    Raises `CompressionError`, naming layer and part, for numbers of a type that no file can hold.
+    Raises `CompressionError`, naming layer and part, for numbers of a type that no file can hold, and for weights that
+    are made anew before each forward pass.
     """
+    refuse_recomputed_weights(model)
     return collecting.write(model, coding)[0]
 
 
 def file_sizes(model: nn.Module, *codings: str) -> dict[str, int]:
     """Return for each of the `codings`, all if none is given, how many bytes `save` writes."""
+    refuse_recomputed_weights(model)
     codings = codings or CODINGS
     return dict(zip(codings, map(len, collecting.write(model, *codings)), strict=True))
 
@@ -49,7 +55,7 @@ def load(
 ) -> nn.Module:
     """Return the model that the file `path` holds, in evaluation mode; its logits are bit-identical to the saved ones.
 
-    Networks of compedu are built from the spec in the file, and tried on the sizes of their images. For any other,
+    Networks of compedu are built from the spec in the file, and tried on a black image. For any other,
     `into` is a network of the same structure; a filled copy of it is returned, and tried on the batch `example` if one
     is given. The file may come from anyone: what it asks for is bounded by the network and by `limits`, and nothing of
     it is executed. Raises `FileFormatError` for a file that is damaged, foreign, of another version or above the
@@ -63,11 +69,13 @@ def from_bytes(
     limits: Limits = DEFAULT,
 ) -> nn.Module:
     """Do what `load` does with bytes in memory; `where` names them in error messages."""
+    if into is not None:
+        refuse_recomputed_weights(into)
     found = contents.read(data, where, limits)
-    network = _built(found, where) if into is None else into
+    network = _built(found, where, limits) if into is None else into
     present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
     limits.check("numbers", fitting.check(found, network, where), where, limits.numbers_for(len(data), present))
-    filled = _fill(network if into is None else copy.deepcopy(into), found, where).eval()
+    filled = _fill(copy.deepcopy(network), found, where).eval()
     if found.structure is not None and structure.checksum(filled) != found.structure:
         raise CompressionError(
             f"{where} was saved from a network with other modules that hold no numbers, such as its activations; "
@@ -75,14 +83,14 @@ def from_bytes(
         )
     with _fitting_together(where):
         if into is None:
-            structure.take_images(filled)
+            structure.take_image(filled)
         elif example is not None:
             with torch.no_grad():
                 filled(example)
     return filled
 
 
-def _built(found: Contents, where: str) -> nn.Module:
+def _built(found: Contents, where: str, limits: Limits) -> nn.Module:
     """Return the network that the file names, without memory for its numbers, which all come from the file."""
     if not found.spec:
         raise CompressionError(
@@ -90,9 +98,11 @@ def _built(found: Contents, where: str) -> nn.Module:
             f"load(path, into=network); {fitting.ADVICE}"
         )
     try:
-        return structure.skeleton(found.spec, len(found.layers))
+        network = structure.skeleton(found.spec, len(found.layers))
     except ValueError as error:
         raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
+    limits.check("pixels", math.prod(structure.image_of(network.spec)), where)
+    return network
 
 
 @contextmanager
@@ -110,8 +120,8 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
     """Put every layer of the file in its place; identities and empty places too, as methods may have put them there."""
     filled: dict[str, nn.Module] = {}
     for path in found.identities:
-        if type(_at(network, path, where)) is not nn.Identity:
-            network = _placed(network, path, nn.Identity(), where)
+        if type(there := _at(network, path, where)) is not nn.Identity:
+            network = _placed(network, path, _left(there, nn.Identity(), path, where), where)
     for path in found.absent:
         network = _placed(network, path, None, where)
     for layer, parts in found.sections(where):
@@ -122,7 +132,17 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
         filled[layer.path] = made
     for path, earlier in found.aliases:
         network = _placed(network, path, _at(network, earlier, where), where)
+    network = _folded(network, filled, where)
     _check_complete(network, filled, where)
+    return network
+
+
+def _folded(network: nn.Module, filled: dict[str, nn.Module], where: str) -> nn.Module:
+    """Leave of batch norms that carry an activation, and of which the file has nothing, what is left when folded."""
+    known = {id(module) for module in filled.values()}
+    for path, module in list(network.named_modules()):
+        if id(module) not in known and isinstance(rest := behind(module), nn.Sequential):
+            network = _placed(network, path, _left(module, rest, path, where), where)
     return network
 
 
@@ -165,13 +185,27 @@ def _at(network: nn.Module, path: str, where: str) -> nn.Module:
         raise CompressionError(f"{where} holds a layer {path!r} that the network lacks; {fitting.ADVICE}") from error
 
 
+def _left(norm: nn.Module, rest: nn.Module, path: str, where: str) -> nn.Module:
+    """Return the `rest` that the file has in the place of a folded `norm`, with the size that networks may ask for."""
+    if has_hooks(norm):
+        raise CompressionError(
+            f"{where} holds a network without {path!r}, at which the given network has forward hooks: remove these"
+        )
+    if hasattr(norm, "num_features"):
+        rest.num_features = norm.num_features
+    return rest
+
+
 def _placed(network: nn.Module, path: str, module: nn.Module | None, where: str) -> nn.Module:
-    """Put `module` at `path`; return the network, which is `module` itself for the empty path."""
-    if not path:
-        return module
+    """Put `module` at `path`, with the hooks of what was there; return the network, `module` for the empty path."""
     parent, _, name = path.rpartition(".")
     holder = _at(network, parent, where)
-    if name not in holder._modules:
+    if path and name not in holder._modules:
         _at(network, path, where)
+    before = holder._modules[name] if path else network
+    if before is not None and module is not None and module is not before:
+        move_hooks(before, module)
+    if not path:
+        return module
     holder._modules[name] = module
     return network

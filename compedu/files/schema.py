@@ -36,10 +36,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def need(condition: bool, message: str) -> None:
-    """Raise `ValueError` with `message` unless `condition` holds."""
+def need(condition: bool, message: str, *values: Any) -> None:
+    """Raise `ValueError` with `message`, its places filled with `values`, unless `condition` holds."""
     if not condition:
-        raise ValueError(message)
+        raise ValueError(message.format(*map(shown, values)) if values else message)
 
 
 def texts(value: Any) -> tuple[str, ...]:
@@ -51,15 +51,15 @@ def texts(value: Any) -> tuple[str, ...]:
 
 def fields_of(value: Any) -> tuple:
     """Return `value`, a tuple of anything."""
-    need(type(value) is tuple, f"expected a list, got {shown(value)}")
+    need(type(value) is tuple, "expected a list, got {}", value)
     return value
 
 
 def shape_of(value: tuple) -> tuple[int, ...]:
     """Return `value`, the shape of a tensor that a file can hold."""
     fields(value, *(int,) * len(value))
-    need(len(value) <= MAX_DIMENSIONS and all(side >= 0 for side in value), f"no tensor has the shape {shown(value)}")
-    need(math.prod(value) <= MAX_NUMBERS, f"a tensor of {math.prod(value):,} numbers has an impossible size")
+    need(len(value) <= MAX_DIMENSIONS and all(side >= 0 for side in value), "no tensor has the shape {}", value)
+    need(math.prod(value) <= MAX_NUMBERS, "a tensor of the shape {} has an impossible size", value)
     return value
 
 
@@ -92,7 +92,7 @@ def layer_of(value: Any) -> Layer:
     need(len(names) == len(settings) and all(len(pair) == 2 for pair in settings), "a setting without name or value")
     for name, given in settings:
         plain = type(given) is not tuple or (len(given) == 2 and all(type(entry) is int for entry in given))
-        need(plain, f"the setting {name} is {shown(given)}")
+        need(plain, "the setting {} is {}", name, given)
     parts = tuple(map(record_of, records))
     texts(tuple(part.name for part in parts))
     return Layer(path, kind, geometry_of(geometry), dict(settings), parts)
@@ -105,7 +105,7 @@ def geometry_of(value: tuple) -> Geometry | None:
     types = (str, tuple, tuple, tuple, tuple, int)[: max(2, len(value))]
     kind, shape, *rest = fields(value, *types)
     shape_of(shape)
-    need(len(shape) == {"linear": 2, "conv2d": 4}.get(kind), f"a layer of kind {shown(kind)} of shape {shape}")
+    need(len(shape) == {"linear": 2, "conv2d": 4}.get(kind), "a layer of kind {} of shape {}", kind, shape)
     for pair in rest[:3]:
         fields(pair, int, int)
     need(kind == "conv2d" or not rest, "a linear layer with a stride")
@@ -115,23 +115,23 @@ def geometry_of(value: tuple) -> Geometry | None:
 def record_of(value: Any) -> Record:
     """Return one part of a layer; its details say how many numbers of how many bits follow."""
     record = Record(*fields(value, str, int, int, tuple, tuple))
-    need(record.kind in DETAILS, f"part {shown(record.name)} is of the unknown kind {record.kind}")
-    need(0 <= record.role < len(ROLES), f"part {shown(record.name)} has the unknown role {record.role}")
+    need(record.kind in DETAILS, "part {} is of the unknown kind {}", record.name, record.kind)
+    need(0 <= record.role < len(ROLES), "part {} has the unknown role {}", record.name, record.role)
     fields(record.details, *DETAILS[record.kind])
     fields(record.lengths, *(int,) * len(record.lengths))
     if record.kind == TIED:
-        need(not record.lengths, f"part {shown(record.name)} is stored elsewhere and has bytes of its own")
+        need(not record.lengths, "part {} is stored elsewhere and has bytes of its own", record.name)
         return record
     if record.kind == FLOATS:
-        need(0 <= record.details[0] < len(DTYPES), f"part {shown(record.name)} is of the type {record.details[0]}")
+        need(0 <= record.details[0] < len(DTYPES), "part {} is of the unknown type {}", record.name, record.details[0])
         shape_of(record.details[1])
     elif record.kind == CODES:
         shape_of(record.details[2])
     else:
         size, _, count = record.details
-        need(0 <= count <= size <= MAX_NUMBERS, f"{count} gaps among {size} places")
+        need(0 <= count <= size <= MAX_NUMBERS, "{} gaps among {} places", count, size)
     streams = record.streams
-    need(all(1 <= width <= bits.MAX_BITS for _, width in streams), f"part {shown(record.name)} has impossible bits")
-    need(len(record.lengths) in (0, len(streams)), f"part {shown(record.name)} has {len(record.lengths)} streams")
-    need(all(length >= 0 for length in record.lengths), f"part {shown(record.name)} has a negative length")
+    need(all(1 <= width <= bits.MAX_BITS for _, width in streams), "part {} has impossible bits", record.name)
+    need(len(record.lengths) in (0, len(streams)), "part {} has the lengths {}", record.name, record.lengths)
+    need(all(length >= 0 for length in record.lengths), "part {} has a negative length", record.name)
     return record

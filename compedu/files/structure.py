@@ -9,12 +9,10 @@ from torch.overrides import TorchFunctionMode
 
 from compedu import networks
 from compedu.files import layers
-from compedu.files.limits import Limits
 from compedu.forms import Form
 from compedu.specs import parse
 
-MOST_LAYERS = Limits().layers
-CALLS_PER_LAYER = 64  # torch calls, to make and initialise one layer: a convolution takes a dozen
+CALLS_PER_LAYER = 128  # torch calls, to make and initialise one layer: a convolution takes two dozen
 
 
 class _Bounded(TorchFunctionMode):
@@ -31,25 +29,18 @@ class _Bounded(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+@lru_cache(maxsize=32)
 def skeleton(spec: str, count: int) -> nn.Module:
     """Return the network that `spec` names, of about `count` layers at most, without memory for its numbers.
 
-    Raises `ValueError` for a network that does not exist or is larger.
+    It is shared by all callers and not to be changed. Raises `ValueError` for a network that does not exist or is
+    larger.
     """
     try:
         with torch.device("meta"), _Bounded(CALLS_PER_LAYER * (count + 4)):
             return networks.build(spec)
     except (ArithmeticError, RuntimeError, TypeError) as error:
         raise ValueError(f"{spec!r} cannot be built: {error}") from error
-
-
-@lru_cache(maxsize=64)
-def known(spec: str) -> nn.Module | None:
-    """Return the network that `spec` names, without memory for its numbers and not to be changed; None if none does."""
-    try:
-        return skeleton(spec, MOST_LAYERS)
-    except ValueError:
-        return None
 
 
 def weightless(model: nn.Module) -> list[tuple[str, str]]:
@@ -74,19 +65,16 @@ def checksum(model: nn.Module) -> int:
     return zlib.crc32(repr(weightless(model)).encode())
 
 
-def take_images(model: nn.Module) -> None:
-    """Run a network of this package on the sizes of its images alone; raise whatever its layers raise.
+def image_of(spec: str) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a network is built for, from its complete spec."""
+    sizes = parse(spec)[1]
+    return sizes["channels"], sizes["size"], sizes["size"]
 
-    Nothing is computed, so that even a network for huge images can be tried.
-    """
-    sizes = parse(model.spec)[1]
-    tensors = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-    }
-    kind = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
-    images = torch.empty(1, sizes["channels"], sizes["size"], sizes["size"], dtype=kind, device="meta")
+
+def take_image(model: nn.Module) -> None:
+    """Run a network of this package on one black image; raise whatever its layers raise."""
+    kind = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
     with torch.no_grad():
-        scores = torch.func.functional_call(model, tensors, (images,))
-    if scores.shape != (1, sizes["classes"]):
-        raise ValueError(f"its scores have the shape {tuple(scores.shape)} for one image, not (1, {sizes['classes']})")
+        scores = model(torch.zeros(1, *image_of(model.spec), dtype=kind))
+    if scores.shape != (1, parse(model.spec)[1]["classes"]):
+        raise ValueError(f"its scores of one image have the shape {tuple(scores.shape)}")
