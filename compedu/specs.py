@@ -24,7 +24,7 @@ def parse(spec: str) -> tuple[str, dict]:
             return tree.func.id, keyword_values(tree)
     except RepeatedName as error:
         raise ValueError(f"{spec!r}: {error}") from error
-    except (SyntaxError, ValueError):
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):  # whatever a strange text sets off
         pass
     raise ValueError(f'{spec!r} cannot be read; write a name such as "lenet5", or "lenet5(width=0.5)"')
 

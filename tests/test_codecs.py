@@ -220,8 +220,13 @@ def test_a_table_that_is_no_prefix_free_code_is_refused():
 
 def test_words_that_end_too_early_are_refused():
     data = huffman.encode(bell(100, 4))
-    with pytest.raises(ValueError, match="end before"):
-        huffman.decode(data[:-3], 100)
+    reader = Reader(data)
+    huffman.read_table(reader)
+    for length in range(reader.position, len(data)):
+        with pytest.raises(ValueError, match="end before"):
+            huffman.decode(data[:length], 100)
+    with pytest.raises(ValueError, match="end before or behind"):
+        huffman.decode(data + b"\0", 100)
 
 
 def read_bit_by_bit(data: bytes, count: int) -> list[int]:

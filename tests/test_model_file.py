@@ -251,7 +251,7 @@ def test_forms_that_share_a_tensor_keep_their_own_masks():
 def test_forms_keep_every_part_of_their_geometry():
     for options in ({"stride": 2}, {"padding": (1, 0)}, {"dilation": 2}, {"groups": 2}, {"stride": 2, "groups": 2}):
         model = nn.Sequential(masked(nn.Conv2d(4, 4, 3, **options)))
-        loaded = files.from_bytes(files.model_bytes(model), into=nn.Sequential(nn.Conv2d(4, 4, 3)))
+        loaded = files.from_bytes(files.model_bytes(model), into=nn.Sequential(nn.Conv2d(4, 4, 3, **options)))
         assert loaded[0].geometry == model[0].geometry
 
 
@@ -278,7 +278,9 @@ def test_a_single_layer_is_a_model_too():
 ], ids=str)
 def test_convolutions_come_back_with_their_settings(layer):
     model = nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels)).eval()
-    target = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    target = copy.deepcopy(model)
+    for tensor in target.state_dict().values():
+        tensor.zero_()
     loaded = files.from_bytes(files.model_bytes(model), into=target)
     assert same(loaded(random(2, 4, 9, 9)), model(random(2, 4, 9, 9))) and repr(loaded) == repr(model)
 
@@ -408,7 +410,8 @@ def test_each_kind_of_wrong_file_has_its_own_message(tmp_path):
     torch.save({"a": torch.zeros(3)}, other)
     cases = {
         "is empty": b"", "is not a compedu model file": other.read_bytes(), "damaged": INTACT["ans"][:-1],
-        "has format version 2, this compedu reads version 1": sealed((), version=2),
+        "has format version 3, this compedu reads version 2; update compedu": sealed((), version=3),
+        "has format version 1, this compedu reads version 2; save the model again": sealed((), version=1),
     }
     for message, data in cases.items():
         (tmp_path / "model").write_bytes(data)
@@ -430,7 +433,7 @@ def layer(path="conv1", kind="Linear", geometry=(), settings=(), records=()):
     ((layer(records=(("weight", 0, 0, (99, (2, 2)), ()),)),), b"\0" * 16),  # a type that does not exist
     ((layer(records=(("weight", 0, 0, (0, (-2, -2)), ()),)),), b"\0" * 16),
     ((layer(records=(("weight", 0, 0, "text", ()),)),), b""),
-    ((layer(records=(("weight", 0, 0, (0, (2, 2)), (5, 0, 0, 0)),)),), b"\0" * 17),  # five bytes that are no code
+    ((layer("fc2", records=(("weight", 0, 0, (0, (2, 2)), (5, 0, 0, 0)),)),), b"\0" * 17),  # five bytes, no code
     ((layer(records=(("mask", 2, 1, (3, 1, 5), ()),)),), b"\0"),  # position 4 among 3 places
     (("conv1",), b""),
     (layer(), b""),
@@ -450,7 +453,8 @@ def test_a_header_of_another_form_is_refused():
 def test_bytes_behind_the_header_are_refused():
     deflated = header.seal(("lenet5", 0, (), (), (), ()), [])[header.FIXED + 1:]
     content = bytes([len(deflated) + 3]) + deflated + b"abc"
-    data = header.MAGIC + bytes([1]) + zlib.crc32(content, zlib.crc32(b"\1")).to_bytes(4, "little") + content
+    version = bytes([header.VERSION])
+    data = header.MAGIC + version + zlib.crc32(content, zlib.crc32(version)).to_bytes(4, "little") + content
     with pytest.raises(FileFormatError, match="does not end where it should"):
         files.from_bytes(data)
 
@@ -464,7 +468,7 @@ def test_a_header_nested_without_end_is_refused(monkeypatch):
 @pytest.mark.parametrize("listed, message", [
     ((layer(kind="Hologram"),), "kind Hologram cannot be rebuilt"),
     ((layer(kind="Linear"),), "kind Linear cannot be rebuilt"),
-    ((layer(kind="Masked", geometry=("linear", (2, 2))),), "kind Masked cannot be rebuilt"),
+    ((layer("fc1", kind="Masked", geometry=("linear", (2, 2))),), "kind Masked cannot be rebuilt"),
 ])
 def test_a_layer_that_cannot_be_rebuilt_is_named(listed, message):
     with pytest.raises(FileFormatError, match=message):
@@ -548,15 +552,15 @@ def test_an_unknown_coding_is_refused():
 ))
 @settings(max_examples=50, deadline=None)
 def test_header_values_come_back(value):
-    reader = Reader(header.write_value(value))
-    back = header.read_value(reader)
+    reader = header.Values(header.write_value(value))
+    back = reader.value()
     assert back == value and repr(back) == repr(value) and reader.left == 0
 
 
 # Files of earlier versions
 
 
-def from_version_1() -> nn.Module:
+def every_form() -> nn.Module:
     """A network with every form and known numbers: whole ones divided by powers of two, so that they are exact."""
     def layer(shape):
         count = shape[0] * shape[1]
@@ -582,51 +586,51 @@ def from_version_1() -> nn.Module:
     }).eval()
 
 
-VERSION_1 = {
+VERSION_2 = {
     "huffman": (
-        "Lq$YY0dr4HhM5AbluJ&-Fc60Aags)&QZE1-HguIMaD`r>s4ZdvLdpeLK&w_NXRs%B7n}mM>b)2{W6R;OBfB`6hrj=yIlRaZ_xeP%2HXsKP"
-        "0k`bvs>$84$lfSr{R~Mgy9#$bhdtYoZm0o*qXs;2$a&K5(0%)pp?B5W$A*42ChN|YYQc%HvJzV3jBdvKU3-Df&n7q$9hU;$ZD9zUfx_^xJ"
-        "(7vojyS|X6%AQi(beq18Z1xjx`iraWoWUPCMz|k~_4{K-X6Ii)=&6hCK6cM%%2y47O<&Q>#@?E$sPo(@$vfO-=!!wi6*nS-&LIdyMR-`j5"
-        "~G=w^e^is;|@-O+wuA&FsyyiOE`g+ju|o#K;r00lKvmRjpCe}4b~000000000000000etiG{00001e}4b~000002LK1~00000009HGG(h|"
-        "Rd%L@Bw%V$ys;B?}00000fB-;%zyKgXV1S^&-~bRHFhEdXaDb4Yu)xsZ@Bj!97$7JxI6z2HSYT*ycz}qIn4qWu000000RR91004Y_eSUrb"
-        "004jhKmY&$0000000000010#f3XlK-0`5`(K<;-PA?v+aMlZ}<KCvusXbk`cMC4d0L?;+M%L4)^Q6fNoBEP}B)j~DfbkT<)7hudVr%w8S3"
-        "jhW@Jl|Zj&pq%00xO!-pP~DMgu*N%i%qhCD7`gD3_t<^0098C@@!xj*a83ppaB4X|NsC0{0#vC4iE?e0{+4Nz{YE0^Go&#A0??**(B}Iwm"
-        "x8y`s<2rvy9fo=9laeK1))svPs*aY<$5Z_16^LXBn-F%`ey_e3qqOWRtf-*!hA->#ixf&NEvVnqRO;`7KJm$tP}wvGW9v*IZL|oMyH!G{0"
-        "bx@>-RBl1|+VW9A7TuDGV_IL&NcX@0<b00000e0_a>etv!c004jhK!Csj000000RR910DAxc01yav0SG_>0;Ysk{%FX+;H7;MAy@RUtTXg"
-        "%r2sQCu;3J+XaE2Ju#5nJ-~bR100IC20Ra5U0DJ%d00000etv#^dv<qxetCI*rF{}1SM;!~GxThw;1r-}00026i~xY(0ssI30Q|rJe0_a>"
-        "egFUffB--M00000000000000500;B{00033`2g?Qr~m)}0Du5MfWQDCKwyBNz~BJ@0000100000"
+        "Lq$YY0*MXVEuI3cluJ&-Fc60AaS|dGi3`AnO<Cm%T!AYT^&yZzNV!5=1QMLVp4dpR<OCH_uf&?MGqxNaJF<(DdHDPPnV0_c^Zi=Bx%Dj(8?iI!"
+        "b=iyXT%21M^LSpMITgSBqzu1MrnBwU&1|)3V|xapDNst2N(dBIfl~HFl%)$k8aWFYt}T?5+6;e$DDVevdq<@gbB2g40oG?^h^&Tb?D6z;;xZ*<"
+        "*Y7|z=FkP1=7X472G+6Y9P22$;=@po=^v%rB!_67!LF_F7kLON8}iM+neBcV=CDokm|CrBYT=1LH^Y=B@8lE^YI`KaLDnw`^&BII$^Ij>0=n5K"
+        "v?BVKet)#z*GOVmA+HpLVX2Vtaj*EK9Y8@1m8I7D3x9tA0000000000000000DgS{000000e^o00000000#gE@Bjb+00034wlqNd|9iW;ZMNE~"
+        "s;Z~}000000Du5MfWQDCKwyBNz~BH7ATU5sU~qttps>Ku;P3zl5EvjRFgQR+P*`ASaCm@-keHyT0RR91009610001deSLm@0001h06+i$00000"
+        "00000000Se0Sb@+0s`(*06^|{9U<$zSw=6+Tt2ZZZ)gnw21MjoDMTk2J<9_EC{ZFnej>lYywyTA+jP-~As1lGFsDxXfC~TyJUriAw9h^80s<?V"
+        ")SsdIgM`8?Ba2P4fGE8+M+`s$00031weoCW7}x>;1E2u_fB*mg|NIRB0S*ud0s{WQ{=mj-V)IM(2_Ge?SJ@=((6&Bck^1Y3ZnKQm#pajn5<W{("
+        "ud+$op=^A?BlXu5-DerCi_I_CBz%^oUu2WFLfH9&N9(RBy3R9O7n)zNNck;FzR4$Ug|YJlkJnsNb)06lFEqbkk@8xVeUeVy3uER9AFjBj>p0D9"
+        "UTJ>7d;kCd0DOIYetv#_0001h06>7i0RR9100961004Uc000mOb^!=L0s^LlR{m(nz~H5Q5+PUgu&gumY^4A*GqB(kplAR90I-YzfZzZS5C8%I"
+        "0098}$^d)-000000DgXceS3Cye13U(ex-d9Ay@RUtTXg%rQj5xXaE2Ju#5nJ-~s>u0Ra5K0DOIYetrM|0Du5M0000000000000001po*100001"
+        "0{H;%+Nb~k004jhK!CsiAV6S%pupe(000000RR9100"
     ),
     "ans": (
-        "Lq$YY0jkai5tIV0luJ&-Fc60AapXpV1xJ7th()f@D{zHYEr<mODHmW-T6NK$!Jc?na0*1ly%;-V%jK~nyV#jWzW<+jeTFw$Ju<B$ZXTm1p"
-        "DH~!(?B^#WCc#r$jeW{@C#u+Ti-v-?v{OS&0{tMYVAu2g(?^@CS0h=gp!AjT!jKQG)8OZ$1hS8!~<GCap~nk0HWZ>_KM9=)$m<7zrH-9N("
-        "DU}-obSKl#)b?QOGKTXxI!S8mgiB@Eqh1drdFJ9nMvt+n|)Sv`r~H_RPN-ZF8GuurIS%TD2{=u#@X<oY3N%ngT*>Pn}f#vQYaRIZpK-p%&"
-        "`jv`l^;_eTGHeH4BcWtA9A%Y;SG`y?hD0Gh<gIrjyBe*gdg00000000000001feE<Le0004he*gdg0000700-~@0000000093ryw@4VIQf"
-        "7GKN663KNAA0C52X0001h06>7i03bkMfS|zO01zNBKu}<CfRLcDz|i3E00<BmASf_6KuAznU}$i7fQXQopr`==009L6fB^si0R;en0DOIY"
-        "etrM|0Du5M00000000000000033LGpkN^Mx0|=y=fWmd-Z7Y#n)O@R{;srj?TQH494FCp2<X9<0Cm21;0007)smMTpgi0J8Y&ivMCGP_z8"
-        "6EZ{a<z;O;1~-420T39T(r+U@Bjb<h=P#`fZHY|{bl&c;eoUx!A@rL(m-vw6aoMM00aSm>9k$vXS&!-WdZ;Lpa1{^6aWAKIt>8<4iE?c0|"
-        "NjM;s6j&1sj=2#oL(8FPCg?_0)9accN5??~<jbtqcmC>fTUj`|51AcGZ(kyzN#3{ev304ht|dN!%#H+P5>FOwJ0vdGc(&`m=3W6bs(d8ro"
-        "mUgubxCN5OnLu|iX+$CXiP=LWkU0uZoz1Wzag>CJnF$Y&Qm?{Zz>(gmPpV274`00000e0_a>etv!c004jhK!Csj000030096100RJf0000"
-        "Getv#^dv<qxetCI*d3=0&rF{}1SM;!~GxThw05dbN;1r-}00026i~xY(01yxW0ssI20{{R3fS)M<d;kCd0001fetvy>c6WS!d3k=NeG(y8"
-        "^suZm^lYWz6rgAT006Lz0D#~D0RaI40RR920RR91e0_a>egFUffB--M000000000000000dwhI-eSLj?etv#_etv!c004jhK!CsiAV6S%p"
-        "upe(000040096100aO"
+        "Lq$YY0-=LN-kAcelub^=Fbstgr^-}<1xH|3AQrs>SKtbu84ySyq+S6Av0%=SxG@qeIRT>LO002GC&~=4qq`>cPrvu<=kew1?FwG$?uLnNu=5yo"
+        "`BdpSIS!QbL|)(|mAw3<48Kt3v(@GG>BX|o?Rm_mK&^c#p-=?_#)P?=%_#Y3!&xYBLu0gde)=LsK|G+<Etg&{1R{zA*dDSWsv5ov`$q?RR4Ji{"
+        "@f}R(cPYuVn8d6yh>p!bqN5s`56?k<Tx+^74sou6-3FzsrN@-AW8eIn*&fc*9QI`%ORKi!7M|p~o2ImQr>1}q+fzGLzbw=`M^2OdN2rDRH!YJt"
+        "i@T%WULl2_MOh~X(?Vg<^G=Bg2Y@EAa?X7Ne}4b~000000000000000etiG{00001e}4b~000002LK1~00000000030H+`}uwfsmhcbphw+a)5"
+        "5&&@l1ONa4fB-;%zyKgXV1S^&-~bRHFhEdXaDb4Yu)xsZ@Bj!97$7JxI6z2HSYT*ycz}qIn4qWu000360Du7i009L6fB<}beSUrb004jhKmY&$"
+        "0000000000010#f3XlK*00Ri5nt;M}<83RET-1E4sp17b&|5H#MGXK3MC4d0L?;+M%K!iZm#N4=fP_jM9c(!TYbEakB^e#|ByzQk4&WFI00ulf"
+        "-(0lMJ@5bk1Bil=34q%sCH-ai$>D*tBf(B)^U^?VxfB8b000C5fa$bd=V!XuOl1N91E2r^0~7!N06Gl;0S*ud00RR65aIw3PX!y9NX6Tj%`ca1"
+        "ZuQi3<aeS}i0_i6r>zVMo$B6DX#47HwszH%PQ2|_0{w#;xeg03GfCVi!rHepo=naPzIpO&zWTFmSriN2(;C`e$%MYJ!bib;I<Z1ismGO3YUc*K"
+        "9|91tdIV1>1nJFthRA0ZKJRi};L-)4WnhPvd;kCd0DOIYetv#_0001h06>7i0RR910{{U400093djJ3c5Pp7seS3Cye13U(etCR+dZm35Ay@RU"
+        "tTXg%r2sQCu;3J+XaE2Ju#5nJ-~bR100IC200RI30Dzw<0DJ%d00000etv#^dv<qxetCI*rF{}1SM;!~GxThw;1r-}00026i~xY(0RaI40RaF2"
+        "0RaF20DOIYetrM|0Du5M0000000000000000DF9VeSLj>etv#_etv#_0001h06>7i03bkMfS|zO0RR911ONd5000C4"
     ),
 }
 
 
-@pytest.mark.parametrize("coding", VERSION_1)
-def test_files_of_version_1_are_still_read(coding):
-    model = from_version_1()
+@pytest.mark.parametrize("coding", VERSION_2)
+def test_files_of_version_2_are_still_read(coding):
+    model = every_form()
     target = copy.deepcopy(model)
-    for name in list(target):
-        target[name] = nn.Identity()
-    loaded = files.from_bytes(base64.b85decode(VERSION_1[coding]), into=target)
+    for name, form in model.items():
+        if isinstance(form, Form):
+            target[name] = form.geometry.layer(torch.zeros(form.geometry.shape), form.dense_bias())
+    loaded = files.from_bytes(base64.b85decode(VERSION_2[coding]), into=target)
     for name, form in model.items():
         assert type(loaded[name]) is type(form)
         before, after = (kernel_of(layer) if name != "norm" else layer.running_mean for layer in (form, loaded[name]))
         assert same(after.detach(), before.detach()), name
     assert loaded["coded"].act.scale == 0.0625 and loaded["coded"].act.zero_point == 16
     assert repr(loaded) == repr(model)
-    encodings = {row.encoding for row in files.map_of(base64.b85decode(VERSION_1[coding])).rows}
+    encodings = {row.encoding for row in files.map_of(base64.b85decode(VERSION_2[coding])).rows}
     assert {f"4-bit codes, {coding}", f"3-bit gaps, {coding}"} & encodings
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from compedu.files import bits, gaps
 from compedu.files.buffers import Reader, varint
 
+SYMBOLS = 2**bits.MAX_BITS
+
 
 @dataclass(frozen=True)
 class Alphabet:
@@ -66,16 +68,27 @@ def symbols_bits(symbols: np.ndarray) -> int:
     return 32 + (int(symbols[-1] - symbols[0]) if width == 1 else width * (len(symbols) - 1))
 
 
-def read_symbols(reader: Reader) -> np.ndarray:
-    """Return the symbols (int64) that `write_symbols` wrote; raise `ValueError` where they contradict themselves."""
+def read_symbols(reader: Reader, most: int = SYMBOLS) -> np.ndarray:
+    """Return the symbols (int64), `most` at most, that `write_symbols` wrote; raise `ValueError` on a contradiction.
+
+    A stream has no more symbols in its alphabet than numbers: without that bound, a few bytes would ask for 2^16.
+    """
     number, first, width = reader.varint(), reader.varint(), reader.byte()
-    if not 1 <= number <= 2**bits.MAX_BITS or first >= 2**bits.MAX_BITS or width > bits.MAX_BITS:
+    if not 1 <= number <= min(most, SYMBOLS) or first >= SYMBOLS or width > bits.MAX_BITS:
         raise ValueError(f"an alphabet of {number} symbols from {first} on with gaps of {width} bits")
     if width == 0:
-        return np.arange(first, first + number)
-    count = reader.varint() if width == 1 else number - 1
-    codes = bits.unpack(reader.take(bits.packed_bytes(width, count)), width, count)
-    symbols = np.concatenate([[0], gaps.from_gaps(codes, width) + 1]) + first
-    if len(symbols) != number:
-        raise ValueError(f"an alphabet of {number} symbols lists {len(symbols)}")
+        symbols = np.arange(first, first + number)
+    else:
+        count = reader.varint() if width == 1 else number - 1
+        codes = bits.unpack(reader.take(bits.packed_bytes(width, count)), width, count)
+        symbols = np.concatenate([[0], gaps.from_gaps(codes, width) + 1]) + first
+    if len(symbols) != number or symbols[-1] >= SYMBOLS:
+        raise ValueError(f"an alphabet of {number} symbols lists {len(symbols)} up to {symbols[-1]}")
     return symbols
+
+
+def repeated(symbol: int, count: int, reader: Reader) -> np.ndarray:
+    """Return a stream of `count` times the only symbol (uint16), for which nothing but its table is written."""
+    if reader.left:
+        raise ValueError(f"{reader.left} bytes are left over behind the only symbol")
+    return np.full(count, symbol, np.uint16)

@@ -10,7 +10,7 @@ import numpy as np
 from constriction import stream as library
 
 from compedu.files import bits
-from compedu.files.alphabet import Alphabet, read_symbols, symbols_bits, write_symbols
+from compedu.files.alphabet import SYMBOLS, Alphabet, read_symbols, repeated, symbols_bits, write_symbols
 from compedu.files.buffers import Reader
 
 PRECISION = 24  # constriction's probabilities are multiples of 2^-24
@@ -54,15 +54,15 @@ def decode(data: bytes, count: int) -> np.ndarray:
     if count == 0:
         return np.zeros(0, np.uint16)
     reader = Reader(data)
-    symbols, *rounded = read_table(reader)
+    symbols, *rounded = read_table(reader, count)
     if len(symbols) == 1:
-        return np.full(count, symbols[0], np.uint16)
+        return repeated(symbols[0], count, reader)
     number = reader.take(reader.left)
     coder = library.stack.AnsCoder(np.frombuffer(number + bytes(-len(number) % 4), "<u4").astype(np.uint32))
     ranks = coder.decode(_model(_weights(*rounded)), count)
     if not coder.is_empty():
         raise ValueError(f"the coder is not empty after {count} symbols")
-    return symbols[ranks].astype(np.uint16)
+    return symbols.astype(np.uint16)[ranks]
 
 
 def _rounded(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -110,13 +110,15 @@ def _table(symbols: np.ndarray, exponents: np.ndarray, mantissas: np.ndarray, m:
     return write_symbols(symbols) + bytes([m, least, width]) + bits.pack(frequencies, width + m)
 
 
-def read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return symbols, exponents, mantissas and mantissa bits; raise `ValueError` where they contradict themselves."""
-    symbols = read_symbols(reader)
+def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return `most` symbols at most, exponents, mantissas, mantissa bits; raise `ValueError` on a contradiction."""
+    symbols = read_symbols(reader, most)
     m, least, width = reader.byte(), reader.byte(), reader.byte()
+    if m > MAX_MANTISSA or width > MAX_EXPONENT.bit_length():
+        raise ValueError(f"frequencies with {m} bits of mantissa and {width} of exponent")
     packed = reader.take(bits.packed_bytes(width + m, len(symbols)))
     both = bits.unpack(packed, width + m, len(symbols)).astype(np.int64)
     exponents = (both >> m) + least
-    if m > MAX_MANTISSA or exponents.max() > MAX_EXPONENT:
-        raise ValueError(f"frequencies with {m} bits of mantissa and exponents up to {exponents.max()}")
+    if exponents.max() > MAX_EXPONENT:
+        raise ValueError(f"frequencies with exponents up to {exponents.max()}")
     return symbols, exponents, both & (2**m - 1), m

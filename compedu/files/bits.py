@@ -24,8 +24,10 @@ def pack(codes: np.ndarray, bits: int) -> bytes:
 def unpack(data: bytes, bits: int, count: int) -> np.ndarray:
     """Read `count` numbers of `bits` bits from `data`; returns uint8 or, above 8 bits, uint16.
 
-    Raise `ValueError` if `data` is too short.
+    Raise `ValueError` if `data` is too short, or a number longer than 16 bits.
     """
+    if not 0 <= bits <= MAX_BITS:
+        raise ValueError(f"bits must be 0 to {MAX_BITS}, got {bits}")
     if len(data) < packed_bytes(bits, count):
         raise ValueError(f"{count} numbers of {bits} bits need {packed_bytes(bits, count)} bytes, got {len(data)}")
     if bits == 0:

@@ -30,7 +30,10 @@ class Reader:
 
     def byte(self) -> int:
         """Return the next byte as a number."""
-        return self.take(1)[0]
+        if self.position >= len(self.data):
+            raise ValueError(f"a byte wanted at byte {self.position}, none left")
+        self.position += 1
+        return self.data[self.position - 1]
 
     def varint(self) -> int:
         """Return the next number written by `varint`."""

@@ -11,9 +11,11 @@ from compedu.errors import FileFormatError
 from compedu.files.buffers import Reader, varint
 
 MAGIC = b"CEDU"
-VERSION = 1
+VERSION = 2
 FIXED = len(MAGIC) + 1 + 4
-MAX_HEADER = 2**26  # bytes, expanded: thousands of layers
+MAX_HEADER = 2**20  # bytes, expanded: thousands of layers
+MAX_VALUES = 2**18
+MAX_DEPTH = 12  # whole numbers of a shape stand seven deep
 ADVICE = "write the file again with compedu.save, or copy it again from where it came"
 
 # One byte tells the type of a value and, for what is short, its length; the rest follows.
@@ -43,26 +45,39 @@ def write_value(value: Value) -> bytes:
     raise ValueError(f"{value!r} cannot be written; allowed are None, bool, int, float, str and tuples of these")
 
 
-def read_value(reader: Reader) -> Value:
-    """Return the next value that `write_value` wrote; raise `ValueError` if there is none."""
-    tag = reader.byte()
-    if tag < _SHORT_TEXT:
-        return tag
-    if tag < _SHORT_TUPLE:
-        return reader.take(tag - _SHORT_TEXT).decode()
-    if tag < _NONE:
-        return tuple(read_value(reader) for _ in range(tag - _SHORT_TUPLE))
-    if tag <= _TRUE:
-        return {_NONE: None, _FALSE: False, _TRUE: True}[tag]
-    if tag in (_WHOLE, _NEGATIVE):
-        return reader.varint() if tag == _WHOLE else -reader.varint()
-    if tag == _FLOAT:
-        return struct.unpack("<d", reader.take(8))[0]
-    if tag == _TEXT:
-        return reader.take(reader.varint()).decode()
-    if tag == _TUPLE:
-        return tuple(read_value(reader) for _ in range(reader.varint()))
-    raise ValueError(f"unknown type {tag:#x} at byte {reader.position - 1}")
+class Values(Reader):
+    """A cursor over values that `write_value` wrote, which reads a bounded number of them, nested to a bounded depth.
+
+    Each value in memory takes ten times its byte in the file and more, so their number is bounded by itself.
+    """
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self.read = 0
+
+    def value(self, depth: int = 0) -> Value:
+        """Return the next value; raise `ValueError` if there is none."""
+        self.read += 1
+        if self.read > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} one inside the other")
+        tag = self.byte()
+        if tag < _SHORT_TEXT:
+            return tag
+        if tag < _SHORT_TUPLE:
+            return self.take(tag - _SHORT_TEXT).decode()
+        if tag < _NONE:
+            return tuple(self.value(depth + 1) for _ in range(tag - _SHORT_TUPLE))
+        if tag <= _TRUE:
+            return {_NONE: None, _FALSE: False, _TRUE: True}[tag]
+        if tag in (_WHOLE, _NEGATIVE):
+            return self.varint() if tag == _WHOLE else -self.varint()
+        if tag == _FLOAT:
+            return struct.unpack("<d", self.take(8))[0]
+        if tag == _TEXT:
+            return self.take(self.varint()).decode()
+        if tag == _TUPLE:
+            return tuple(self.value(depth + 1) for _ in range(self.varint()))
+        raise ValueError(f"unknown type {tag:#x} at byte {self.position - 1}")
 
 
 def _start(length: int, short: int, long: int) -> bytes:
@@ -106,16 +121,18 @@ def unseal(data: bytes, where: str) -> tuple[Value, Reader]:
     if len(data) <= FIXED or _checksum(version[0], content) != data[len(MAGIC) + 1: FIXED]:
         raise FileFormatError(f"{where} is damaged: cut short or altered, its checksum does not match; {ADVICE}")
     if version[0] != VERSION:
-        raise FileFormatError(
-            f"{where} has format version {version[0]}, this compedu reads version {VERSION}; update compedu to load it"
-        )
+        todo = "update compedu to load it" if version[0] > VERSION else "save the model again with this compedu"
+        raise FileFormatError(f"{where} has format version {version[0]}, this compedu reads version {VERSION}; {todo}")
     reader = Reader(data)
     reader.take(FIXED)
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS, zdict=DICTIONARY)
-    header = Reader(inflater.decompress(reader.take(reader.varint()), MAX_HEADER))
+    header = Values(inflater.decompress(reader.take(reader.varint()), MAX_HEADER))
     if not inflater.eof or inflater.unused_data:
         raise ValueError("the header does not end where it should")
-    return read_value(header), reader
+    value = header.value()
+    if header.left:
+        raise ValueError(f"{header.left} bytes are left over at the end of the header")
+    return value, reader
 
 
 def _checksum(version: int, content: bytes) -> bytes:

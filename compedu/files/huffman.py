@@ -7,7 +7,7 @@ alphabet, the lengths, the words. Empty streams take no byte; with one symbol th
 import numpy as np
 
 from compedu.files import bits
-from compedu.files.alphabet import Alphabet, read_symbols, symbols_bits, write_symbols
+from compedu.files.alphabet import SYMBOLS, Alphabet, read_symbols, repeated, symbols_bits, write_symbols
 from compedu.files.buffers import Reader
 
 MAX_LENGTH = 32
@@ -93,9 +93,9 @@ def decode(data: bytes, count: int) -> np.ndarray:
     if count == 0:
         return np.zeros(0, np.uint16)
     reader = Reader(data)
-    symbols, lengths = read_table(reader)
+    symbols, lengths = read_table(reader, count)
     if len(symbols) == 1:
-        return np.full(count, symbols[0], np.uint16)
+        return repeated(symbols[0], count, reader)
     per_length = np.bincount(lengths, minlength=MAX_LENGTH + 1)
     if int(per_length @ np.left_shift(1, MAX_LENGTH - np.arange(MAX_LENGTH + 1))) != 2**MAX_LENGTH:
         raise ValueError("the word lengths are not those of a complete prefix-free code")
@@ -112,9 +112,9 @@ def _width(lengths: np.ndarray) -> int:
     return int(lengths.max() - lengths.min()).bit_length()
 
 
-def read_table(reader: Reader) -> tuple[np.ndarray, np.ndarray]:
-    """Return symbols and the lengths of their words; raise `ValueError` where they contradict themselves."""
-    symbols, shortest, width = read_symbols(reader), reader.byte(), reader.byte()
+def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndarray]:
+    """Return `most` symbols at most and the lengths of their words; raise `ValueError` on a contradiction."""
+    symbols, shortest, width = read_symbols(reader, most), reader.byte(), reader.byte()
     packed = reader.take(bits.packed_bytes(width, len(symbols)))
     lengths = bits.unpack(packed, width, len(symbols)).astype(np.int64) + shortest
     if lengths.max() > MAX_LENGTH:
@@ -138,6 +138,8 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
     starts = ends - np.left_shift(per_length, MAX_LENGTH - lengths)
     found, place = [], 0
     while count > 0:
+        if place >= 8 * len(data):
+            raise ValueError(f"the code words end before {count} more symbols are read")
         begin = place // 8
         windows = _windows(data, begin, STRETCH)
         jumps = np.searchsorted(ends, windows, side="right")
@@ -145,13 +147,13 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
         length, place = jumps[places], place + 8 * begin
         found.append(before[length] + (windows[places] - starts[length] >> MAX_LENGTH - length))
         count -= len(places)
-        if place > 8 * len(data):
-            raise ValueError(f"the code words end before {count + 1} more symbols are read")
+    if -(-place // 8) != len(data):
+        raise ValueError(f"the code words end before or behind the {len(data)} bytes that hold them")
     return np.concatenate(found)
 
 
 def _windows(data: np.ndarray, begin: int, count: int) -> np.ndarray:
-    """Return the 32 bits (int64) from each bit of `count` bytes, the first at `begin`; zeros follow the last byte."""
+    """Return the 32 bits (int64) from each bit of `count` bytes on, the first at `begin`; zeros follow the last."""
     taken = data[begin: begin + count + 4]
     size = min(count, len(taken))
     near = np.zeros(size + 4, np.int64)

@@ -8,7 +8,8 @@ import numpy as np
 
 from compedu.files import contents
 from compedu.files.alphabet import entropy
-from compedu.files.contents import Layer
+from compedu.files.limits import DEFAULT, Limits, file_bytes
+from compedu.files.schema import Layer
 from compedu.files.sections import CODES, DTYPES, FLOATS, Record, Section
 from compedu.files.streams import Written
 from compedu.forms.parts import ROLES
@@ -56,16 +57,20 @@ class FileMap:
         return {role: total for role, total in sums.items() if any(row.role == role for row in self.rows)}
 
 
-def inspect(path: str | os.PathLike) -> FileMap:
-    """Return what each byte of the file `path` is for; raise `FileFormatError` unless it is an intact model file."""
-    return map_of(Path(path).read_bytes(), str(path))
+def inspect(path: str | os.PathLike, limits: Limits = DEFAULT) -> FileMap:
+    """Return what each byte of the file `path` is for; raise `FileFormatError` unless it is an intact model file.
+
+    A file that asks for more than `limits` is refused before it is decoded.
+    """
+    return map_of(file_bytes(path, limits), str(path), limits)
 
 
-def map_of(data: bytes, where: str = "the model file") -> FileMap:
+def map_of(data: bytes, where: str = "the model file", limits: Limits = DEFAULT) -> FileMap:
     """Do what `inspect` does with bytes in memory."""
-    found = contents.read(data, where)
+    found = contents.read(data, where, limits)
+    limits.check("numbers", found.numbers, where, limits.numbers_for(len(data)))
     rows = [Row("", HEADER, HEADER, "deflate", 0, found.header_bytes)]
-    for layer, sections in zip(found.layers, found.found, strict=True):
+    for layer, sections in found.sections(where):
         for record, section in zip(layer.records, sections, strict=True):
             rows.append(_tied(layer, record) if section is None else _row(layer, record, section))
     return FileMap(found.spec, found.coding, tuple(rows))

@@ -1,5 +1,6 @@
 """Layers as a file knows them: a kind, settings and parts; how each is taken apart and put together again."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,8 @@ _MADE: dict[type[nn.Module], tuple[Callable, tuple[str, ...]]] = {
     nn.BatchNorm1d: (_batch_norm(nn.BatchNorm1d), ("eps", "momentum")),
     nn.BatchNorm2d: (_batch_norm(nn.BatchNorm2d), ("eps", "momentum")),
 }
-_USUAL = {
+SETTINGS = {made.__name__: names for made, (_, names) in _MADE.items()}
+USUAL = {
     "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros",
     "eps": 1e-5, "momentum": 0.1,
 }
@@ -62,7 +64,7 @@ def settings_of(layer: nn.Module) -> dict[str, Any]:
     if isinstance(layer, ActivationQuantizer):
         return {"bits": layer.bits}
     names = _MADE[type(layer)][1] if type(layer) in _MADE else ()
-    return {name: getattr(layer, name) for name in names if getattr(layer, name) != _USUAL[name]}
+    return {name: getattr(layer, name) for name in names if getattr(layer, name) != USUAL[name]}
 
 
 def geometry_of(layer: nn.Module) -> tuple:
@@ -99,11 +101,13 @@ def _role(layer: nn.Module, name: str) -> str:
     return "bias" if name.endswith("bias") else "values"
 
 
-def make(kind: str, geometry: tuple, settings: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
-    """Return the layer of `kind`; raise `KeyError` for an unknown kind."""
+def make(kind: str, geometry: Geometry | None, settings: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
+    """Return the layer of `kind`; raise `KeyError` for an unknown kind, `ValueError` for numbers it cannot have."""
     if kind in FORM_KINDS:
-        return FORM_KINDS[kind].restore(Geometry(*geometry), settings, tensors)
+        return FORM_KINDS[kind].restore(geometry, settings, tensors)
     if kind == ActivationQuantizer.__name__:
+        if not 0 < float(tensors["act.scale"]) < math.inf:
+            raise ValueError(f"activations of the scale {float(tensors['act.scale'])}")
         return ActivationQuantizer(tensors["act.scale"], tensors["act.zero_point"], settings["bits"])
     rebuild = {made.__name__: rebuild for made, (rebuild, _) in _MADE.items()}[kind]
     return fill(rebuild(tensors, settings), tensors)

@@ -1,23 +1,27 @@
 """Saving and loading a compressed model: one file, whose length is the size we report."""
 
 import copy
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from compedu import networks
-from compedu.errors import CompressionError, FileFormatError
-from compedu.files import contents, layers
-from compedu.files.contents import TIED, Contents, Layer
+from compedu.errors import CompressionError, FileFormatError, first_line
+from compedu.files import collecting, contents, fitting, header, layers, structure
+from compedu.files.contents import Contents
+from compedu.files.limits import DEFAULT, Limits, file_bytes
+from compedu.files.schema import Layer
+from compedu.files.sections import TIED
 from compedu.files.streams import CODINGS
 from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
 from compedu.graph.trace import open_attentions
 from compedu.layout import in_another_order
 from compedu.writing import write_whole
-
-FITTING = "load into a network of the structure that was saved"
 
 
 def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
@@ -27,14 +31,14 @@ def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
     are made anew before each forward pass.
     """
     refuse_recomputed_weights(model)
-    return contents.write(model, coding)[0]
+    return collecting.write(model, coding)[0]
 
 
 def file_sizes(model: nn.Module, *codings: str) -> dict[str, int]:
     """Return for each of the `codings`, all if none is given, how many bytes `save` writes."""
     refuse_recomputed_weights(model)
     codings = codings or CODINGS
-    return dict(zip(codings, map(len, contents.write(model, *codings)), strict=True))
+    return dict(zip(codings, map(len, collecting.write(model, *codings)), strict=True))
 
 
 def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> int:
@@ -55,29 +59,71 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
     return len(data)
 
 
-def load(path: str | os.PathLike, into: nn.Module | None = None) -> nn.Module:
+def load(
+    path: str | os.PathLike, into: nn.Module | None = None, *, example: Tensor | None = None, limits: Limits = DEFAULT
+) -> nn.Module:
     """Return the model that the file `path` holds, in evaluation mode; its logits are bit-identical to the saved ones.
 
-    Networks of compedu are built from the spec in the file. For any other, `into` is a network of the same structure;
-    a filled copy of it is returned. Raises `FileFormatError` for a file that is damaged, foreign or of a newer version,
-    `CompressionError` where file and network do not fit; nothing is loaded then.
+    Networks of compedu are built from the spec in the file, and tried on a black image. For any other,
+    `into` is a network of the same structure; a filled copy of it is returned, and tried on the batch `example` if one
+    is given. The file may come from anyone: what it asks for is bounded by the network and by `limits`, and nothing of
+    it is executed. Raises `FileFormatError` for a file that is damaged, foreign, of another version or above the
+    limits, `CompressionError` where file and network do not fit; nothing is loaded then.
     """
-    return from_bytes(Path(path).read_bytes(), into, str(path))
+    return from_bytes(file_bytes(path, limits), into, str(path), example=example, limits=limits)
 
 
-def from_bytes(data: bytes, into: nn.Module | None = None, where: str = "the model file") -> nn.Module:
+def from_bytes(
+    data: bytes, into: nn.Module | None = None, where: str = "the model file", *, example: Tensor | None = None,
+    limits: Limits = DEFAULT,
+) -> nn.Module:
     """Do what `load` does with bytes in memory; `where` names them in error messages."""
-    found = contents.read(data, where)
-    if into is None and not found.spec:
-        raise CompressionError(f"{where} does not name its network: load(path, into=network); {FITTING}")
     if into is not None:
         refuse_recomputed_weights(into)
-    try:
-        network = networks.build(found.spec) if into is None else copy.deepcopy(into)
-    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
+    found = contents.read(data, where, limits)
+    network = copy.deepcopy(_built(found, where, limits) if into is None else into)
     network = open_attentions(network, {layer.path for layer in found.layers})
-    return _fill(network, found, where).eval()
+    present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
+    limits.check("numbers", fitting.check(found, network, where), where, limits.numbers_for(len(data), present))
+    filled = _fill(network, found, where).eval()
+    if found.structure is not None and structure.checksum(filled) != found.structure:
+        raise CompressionError(
+            f"{where} was saved from a network with other modules that hold no numbers, such as its activations; "
+            f"{fitting.ADVICE}"
+        )
+    with _fitting_together(where):
+        if into is None:
+            structure.take_image(filled)
+        elif example is not None:
+            with torch.no_grad():
+                filled(example)
+    return filled
+
+
+def _built(found: Contents, where: str, limits: Limits) -> nn.Module:
+    """Return the network that the file names, without memory for its numbers, which all come from the file."""
+    if not found.spec:
+        raise CompressionError(
+            f"{where} does not name its network: it was changed after it was built, or is none of compedu's: "
+            f"load(path, into=network); {fitting.ADVICE}"
+        )
+    try:
+        network = structure.skeleton(found.spec, len(found.layers))
+    except ValueError as error:
+        raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
+    limits.check("pixels", math.prod(structure.image_of(network.spec)), where)
+    return network
+
+
+@contextmanager
+def _fitting_together(where: str) -> Iterator[None]:
+    """Turn whatever a network sets off whose layers do not fit each other into one `FileFormatError`."""
+    try:
+        yield
+    except contents.CONTRADICTIONS as error:
+        raise FileFormatError(
+            f"{where} holds layers that do not fit each other ({first_line(error)}); {header.ADVICE}"
+        ) from error
 
 
 def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
@@ -88,8 +134,10 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
             network = _placed(network, path, _left(there, nn.Identity(), path, where), where)
     for path in found.absent:
         network = _placed(network, path, None, where)
-    for index, layer in enumerate(found.layers):
-        made = _made(network, layer, found.tensors(index), where)
+    for layer, parts in found.sections(where):
+        pairs = zip(layer.records, parts, strict=True)
+        tensors = {record.name: part.tensor for record, part in pairs if part is not None}
+        made = _made(network, layer, tensors, where)
         network = _placed(network, layer.path, made, where)
         filled[layer.path] = made
     for path, earlier in found.aliases:
@@ -114,12 +162,11 @@ def _check_complete(network: nn.Module, filled: dict[str, nn.Module], where: str
     missing = [path or "(network)" for path, module in network.named_modules()
                if layers.own_tensors(module) and id(module) not in known]
     if missing:
-        raise CompressionError(
-            f"{where} holds nothing for {', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}; {FITTING}"
-        )
+        named = f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
+        raise CompressionError(f"{where} holds nothing for {named}; {fitting.ADVICE}")
     displaced = [path for path, module in filled.items() if _at(network, path, where) is not module]
     if displaced or len(known) < len(filled):
-        raise CompressionError(f"{where} keeps layers apart that the network shares; {FITTING}")
+        raise CompressionError(f"{where} keeps layers apart that the network shares; {fitting.ADVICE}")
 
 
 def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Module:
@@ -131,31 +178,21 @@ def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Mod
                 tensors[record.name] = tensors[name]
             else:
                 tensors[record.name] = getattr(_at(network, path, where), name)
-    if not layer.kind.startswith(layers.KEPT):
-        try:
-            return layers.make(layer.kind, layer.geometry, dict(layer.settings), tensors)
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-            raise FileFormatError(
-                f"{where}: layer {layer.path!r} of kind {layer.kind} cannot be rebuilt ({error!r}); "
-                "update compedu if a newer one wrote the file"
-            ) from error
-    there = _at(network, layer.path, where)
-    if layers.kind_of(there) != layer.kind:
-        raise CompressionError(
-            f"{where}: layer {layer.path!r} is of class {layer.kind.removeprefix(layers.KEPT)}, the network has "
-            f"{type(there).__name__} there; {FITTING}"
-        )
     try:
-        return layers.fill(there, tensors)
-    except KeyError as error:
-        raise CompressionError(f"{where}: {type(there).__name__} at {layer.path!r} has no tensor {error}") from error
+        if layer.kind.startswith(layers.KEPT):
+            return layers.fill(_at(network, layer.path, where), tensors)
+        return layers.make(layer.kind, layer.geometry, layer.settings, tensors)
+    except contents.CONTRADICTIONS as error:
+        raise FileFormatError(
+            f"{where}: layer {layer.path!r} of kind {layer.kind} cannot be rebuilt ({error!r}); {header.ADVICE}"
+        ) from error
 
 
 def _at(network: nn.Module, path: str, where: str) -> nn.Module:
     try:
         return network.get_submodule(path)
     except AttributeError as error:
-        raise CompressionError(f"{where} holds a layer {path!r} that the network lacks; {FITTING}") from error
+        raise CompressionError(f"{where} holds a layer {path!r} that the network lacks; {fitting.ADVICE}") from error
 
 
 def _left(norm: nn.Module, rest: nn.Module, path: str, where: str) -> nn.Module:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from compedu.files import gaps, streams
+from compedu.files.bits import packed_bytes
 from compedu.files.buffers import Reader
 from compedu.files.streams import Stream
 from compedu.forms.parts import ROLES, Codes, Floats, Part, Positions
 
 FLOATS, CODES, POSITIONS = range(3)
+TIED = -1  # the kind of a part that is the very tensor of an earlier one: its details are that one's layer and name
 DTYPES = (
     torch.float32, torch.float16, torch.float64, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
@@ -21,10 +23,11 @@ MAX_NUMBERS = 2**31
 
 
 class Record(NamedTuple):
-    """What the header says of one part: its name, FLOATS, CODES or POSITIONS, its role, what rebuilds it, its streams.
+    """What the header says of one part: its name, kind, role, what rebuilds it, its streams.
 
-    `details` is (dtype, shape), (bits, signed, shape) or (places, gap width, number of gap codes); `lengths` the number
-    of bytes of each stream, 0 for a packed one, empty when all are packed.
+    `kind` is FLOATS, CODES, POSITIONS or TIED. `details` is (dtype, shape), (bits, signed, shape), (places, gap width,
+    number of gap codes) or (layer, part); `lengths` the number of bytes of each stream, 0 for a packed one, empty when
+    all are packed.
     """
 
     name: str
@@ -32,6 +35,25 @@ class Record(NamedTuple):
     role: int
     details: tuple
     lengths: tuple
+
+    @property
+    def streams(self) -> list[tuple[int, int]]:
+        """How many numbers of how many bits each stream holds."""
+        return [] if self.kind == TIED else _READERS[self.kind][0](self.details)
+
+    @property
+    def stream_bytes(self) -> list[int]:
+        """The length of each stream in the file."""
+        lengths = self.lengths or (0,) * len(self.streams)
+        return [
+            length or packed_bytes(width, count)
+            for (count, width), length in zip(self.streams, lengths, strict=True)
+        ]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are stored."""
+        return self.streams[0][0] if self.streams else 0
 
 
 class Section(NamedTuple):
@@ -56,14 +78,13 @@ def write(name: str, part: Part, coding: str) -> tuple[Record, bytes]:
 
 
 def read(record: Record, reader: Reader, coding: str) -> Section:
-    """Read the part that `record` describes; raise `ValueError` where the file contradicts itself."""
-    streams_of, tensor_of = _READERS[record.kind]
-    shapes = streams_of(record.details)
-    lengths = record.lengths or (0,) * len(shapes)
-    if any(not 0 <= count <= MAX_NUMBERS for count, _ in shapes):
-        raise ValueError(f"part {record.name!r} has an impossible size")
-    written = [streams.read(reader, *shape, length, coding) for shape, length in zip(shapes, lengths, strict=True)]
-    return Section(tensor_of(record.details, [stream.stream.symbols for stream in written]), written)
+    """Read the part that `record`, checked before, describes; raise `ValueError` where its bytes contradict it."""
+    lengths = record.lengths or (0,) * len(record.streams)
+    written = [
+        streams.read(reader, count, width, length, coding)
+        for (count, width), length in zip(record.streams, lengths, strict=True)
+    ]
+    return Section(_READERS[record.kind][1](record.details, [part.stream.symbols for part in written]), written)
 
 
 def _floats(part: Floats) -> tuple[tuple, list[Stream]]:

@@ -55,9 +55,11 @@ def read(reader: Reader, count: int, width: int, length: int, coding: str) -> Wr
         return Written(Stream(bits.unpack(data, width, count), width), "packed", len(data), 0)
     if coding == "packed":
         raise ValueError("an entropy-coded stream in a packed file")
+    if not count:
+        raise ValueError(f"{length} bytes for a stream of no numbers")
     data = reader.take(length)
     symbols = _CODERS[coding].decode(data, count)
-    if count and int(symbols.max()) >> width:
+    if int(symbols.max()) >> width:
         raise ValueError(f"the symbol {symbols.max()} in a stream of {width} bits")
     return Written(Stream(symbols, width), coding, length, table_bytes(data, coding))
 

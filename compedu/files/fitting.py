@@ -1,0 +1,245 @@
+"""Whether what a file declares fits a network: places, kinds, shapes and types, before anything is decoded.
+
+Channels may have been removed since the network was built, so a layer may be smaller than the network's, never larger.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from compedu.errors import CompressionError, FileFormatError
+from compedu.files import layers
+from compedu.files.contents import CONTRADICTIONS, Contents
+from compedu.files.schema import Layer, need
+from compedu.files.sections import DTYPES, FLOATS, TIED, Record
+from compedu.files.stored_parts import bias, check_form, check_quantizer, floats, only
+from compedu.forms import ActivationQuantizer, Factored, Form, Geometry
+from compedu.methods.low_rank.vertical_horizontal import in_sequence
+
+ADVICE = "load into a network of the structure that was saved"
+SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have lost channels
+
+
+def check(found: Contents, network: nn.Module, where: str) -> int:
+    """Return how many numbers the layers of `found` will hold in `network`, dense kernels included.
+
+    Raises `CompressionError` where a layer has no place in the network, is larger or of another kind, and
+    `FileFormatError` where its parts contradict each other.
+    """
+    return _Fitting(found, network, where).numbers
+
+
+class _Fitting:
+    """The places of a network as a file fills them, layer by layer."""
+
+    def __init__(self, found: Contents, network: nn.Module, where: str):
+        self.where, self.numbers = where, found.numbers
+        self.places: dict[str, Any] = dict(network.named_modules(remove_duplicate=False))
+        self.kinds: dict[str, torch.dtype | None] = {}  # of the weights, for places inside forms
+        self.parts: dict[tuple[str, str], Record] = {}  # what later parts may be tied to
+        self.types: dict[torch.dtype, torch.dtype] = {}  # the file's for each of the network's
+        self.geometries: dict[str, Geometry] = {}
+        for path, earlier in found.aliases:
+            if self._at(path) is not self._at(earlier):
+                raise CompressionError(f"{where} shares {earlier!r} with {path!r}, the network does not; {ADVICE}")
+        for path in (*found.identities, *found.absent):
+            self._at(path)
+            self._empty(path)
+        for layer in found.layers:
+            self._take(layer)
+        self._check_factors(found)
+
+    def _at(self, path: str) -> Any:
+        if path not in self.places:
+            raise CompressionError(f"{self.where} holds a layer {path!r} that the network lacks; {ADVICE}")
+        return self.places[path]
+
+    def _empty(self, path: str) -> None:
+        """Take away the places inside the module at `path`, as something else will stand there."""
+        if isinstance(self.places[path], nn.Module):
+            for inside, _ in self.places[path].named_modules(remove_duplicate=False):
+                if inside:
+                    self.places.pop(f"{path}.{inside}" if path else inside, None)
+
+    def _take(self, layer: Layer) -> None:
+        """Check one layer and note what it brings: places inside it, parts that later ones may be tied to."""
+        there = self._at(layer.path)
+        try:
+            dtype = self._fit(layer, there, self._resolved(layer))
+        except CompressionError:
+            raise
+        except CONTRADICTIONS as error:
+            raise FileFormatError(
+                f"{self.where}: layer {layer.path!r} of kind {layer.kind} cannot be rebuilt ({error}); "
+                "update compedu if a newer one wrote the file"
+            ) from error
+        own = self.kinds[layer.path] if layer.path in self.kinds else _type_of(there)
+        if own is not None and dtype is not None and self.types.setdefault(own, dtype) != dtype:
+            raise CompressionError(
+                f"{self.where}: layer {layer.path!r} is of type {dtype}, others of {self.types[own]}; {ADVICE}"
+            )
+
+    def _resolved(self, layer: Layer) -> dict[str, Record]:
+        """Return the parts of a layer by name; for one that is tied, the earlier one that it is tied to."""
+        parts = {}
+        for record in layer.records:
+            if record.kind == TIED:
+                need(record.details in self.parts, f"{record.name!r} is tied to what does not come before")
+                record = self.parts[record.details]._replace(name=record.name)
+            parts[record.name] = record
+            if layer.kind not in layers.FORM_KINDS:
+                self.parts[layer.path, record.name] = record
+        return parts
+
+    def _fit(self, layer: Layer, there: Any, parts: dict[str, Record]) -> torch.dtype | None:
+        """Return the type of the layer's weights, None if it has none."""
+        if layer.kind == ActivationQuantizer.__name__:
+            self._same_kind(layer, there, there is ActivationQuantizer or isinstance(there, ActivationQuantizer))
+            check_quantizer(layer.settings, parts)
+            return None
+        if layer.kind in layers.FORM_KINDS:
+            return self._fit_form(layer, there, parts)
+        need(layer.geometry is None, "only forms have a geometry")
+        if layer.kind in ("Linear", "Conv2d"):
+            return self._fit_dense(layer, there, parts)
+        need(layer.kind.startswith(layers.KEPT) or layer.kind in layers.SETTINGS, "there is no such kind")
+        self._same_kind(layer, there, isinstance(there, nn.Module) and layers.kind_of(there) == layer.kind)
+        if layer.kind.startswith(layers.KEPT):
+            only(layer.settings)
+            return _kept_type(there, parts)
+        return _fit_batch_norm(layer, there, parts)
+
+    def _fit_form(self, layer: Layer, there: Any, parts: dict[str, Record]) -> torch.dtype | None:
+        need(layer.geometry is not None, "a form needs a geometry")
+        self._within(layer, layer.geometry, there, "zeros")
+        need(not isinstance(layer.geometry.padding, str), "its padding is no number of zeros")
+        dtype = check_form(layer.kind, layer.geometry, layer.settings, parts)
+        kind = self.kinds.get(layer.path, _type_of(there))
+        self._empty(layer.path)
+        inside: dict[str, Any] = {"act": ActivationQuantizer}
+        if layer.kind == Factored.__name__:
+            first, second = _factors(layer.geometry, _full_rank(layer.geometry))
+            inside |= {"first": first, "second": second}
+        else:
+            self.numbers += math.prod(layer.geometry.shape)
+        for name, place in inside.items():
+            path = f"{layer.path}.{name}" if layer.path else name
+            self.places[path], self.kinds[path] = place, kind
+        return dtype
+
+    def _fit_dense(self, layer: Layer, there: Any, parts: dict[str, Record]) -> torch.dtype:
+        """Check a Linear or Conv2d, which is made anew from its weights and settings."""
+        only(parts, "weight", "bias")
+        only(layer.settings, *layers.SETTINGS[layer.kind])
+        settings = layers.USUAL | layer.settings
+        need("weight" in parts and parts["weight"].kind == FLOATS, "it lacks the part 'weight'")
+        shape = parts["weight"].details[1]
+        need(len(shape) == (2 if layer.kind == "Linear" else 4), f"'weight' has the shape {shape}")
+        geometry = Geometry("linear", shape) if layer.kind == "Linear" else Geometry(
+            "conv2d", shape, *(settings[name] for name in ("stride", "padding", "dilation", "groups"))
+        )
+        self._within(layer, geometry, there, settings["padding_mode"])
+        self._empty(layer.path)
+        return bias(parts, "bias", shape[0], floats(parts, "weight", shape))
+
+    def _within(self, layer: Layer, geometry: Geometry, there: Any, padding_mode: str) -> None:
+        """Raise unless a layer of `geometry` can be what is left of the one that the network has there."""
+        bound = there if isinstance(there, Geometry) else _geometry_of(there)
+        self._same_kind(layer, there, bound is not None and bound.kind == geometry.kind)
+        out, inside = geometry.shape[:2]
+        groups = geometry.groups
+        need(type(groups) is int and 1 <= groups and out % groups == 0, f"{out} filters in {groups!r} groups")
+        need(min(geometry.shape) >= 1, f"a layer of shape {geometry.shape} computes nothing")
+        fits = (
+            out <= bound.shape[0] and inside * groups <= bound.shape[1] * bound.groups and groups <= bound.groups
+            and geometry.shape[2:] == bound.shape[2:] and padding_mode == getattr(there, "padding_mode", "zeros")
+            and (geometry.stride, geometry.padding, geometry.dilation) == (bound.stride, bound.padding, bound.dilation)
+        )
+        if not fits:
+            raise CompressionError(
+                f"{self.where}: layer {layer.path!r} is {_words(geometry)}, which is no part of {_words(bound)} that "
+                f"the network has there; {ADVICE}"
+            )
+        self.geometries[layer.path] = geometry
+
+    def _same_kind(self, layer: Layer, there: Any, fits: bool) -> None:
+        if not fits:
+            name = type(there).__name__ if isinstance(there, nn.Module) else "another part of a form"
+            kind = layer.kind.removeprefix(layers.KEPT)
+            raise CompressionError(
+                f"{self.where}: layer {layer.path!r} is of class {kind}, the network has {name} there; {ADVICE}"
+            )
+
+    def _check_factors(self, found: Contents) -> None:
+        """Raise `FileFormatError` unless the two layers of each factored one are there and are its factors."""
+        for layer in found.layers:
+            if layer.kind == Factored.__name__:
+                pair = [self.geometries.get(f"{layer.path}.{name}".lstrip(".")) for name in ("first", "second")]
+                if None in pair or tuple(pair) != _factors(layer.geometry, pair[0].shape[0]):
+                    raise FileFormatError(f"{self.where}: layer {layer.path!r} has no two factors of one rank")
+
+
+def _geometry_of(module: Any) -> Geometry | None:
+    """Return the geometry of a dense layer or form, its padding as it is; None for anything else."""
+    if isinstance(module, nn.Conv2d):
+        g = module
+        return Geometry("conv2d", tuple(g.weight.shape), g.stride, g.padding, g.dilation, g.groups)
+    return Geometry.of(module) if isinstance(module, (nn.Linear, Form)) else None
+
+
+def _words(geometry: Geometry) -> str:
+    return f"{geometry.kind} {tuple(geometry.shape)} of stride {geometry.stride} and padding {geometry.padding}"
+
+
+def _type_of(module: Any) -> torch.dtype | None:
+    """Return the type of the first floating-point parameter or buffer of `module`."""
+    tensors = [*module.parameters(), *module.buffers()] if isinstance(module, nn.Module) else []
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+
+
+def _factors(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
+    if geometry.kind == "linear":
+        return Geometry("linear", (rank, geometry.shape[1])), Geometry("linear", (geometry.shape[0], rank))
+    return in_sequence(geometry, rank)
+
+
+def _full_rank(geometry: Geometry) -> int:
+    out, inside, *window = geometry.shape
+    return min(out * math.prod(window[1:]), inside * math.prod(window[:1]))
+
+
+def _fit_batch_norm(layer: Layer, there: nn.Module, parts: dict[str, Record]) -> torch.dtype:
+    """Check a batch norm, which is made anew: one number for each channel that is left, of one type in all parts."""
+    only(layer.settings, *layers.SETTINGS[layer.kind])
+    only(parts, "weight", "bias", "running_mean", "running_var")
+    need(bool(parts) and ("running_mean" in parts) == ("running_var" in parts), "it lacks a mean or a variance")
+    settings = layers.USUAL | layer.settings
+    plain = type(settings["eps"]) is float and type(settings["momentum"]) in (float, type(None))
+    need(plain, "its settings are no numbers")
+    shape = next(iter(parts.values())).details[-1]
+    need(len(shape) == 1 and 1 <= shape[0] <= there.num_features, f"{shape} channels of {there.num_features}")
+    types = {floats(parts, name, shape) for name in parts}
+    need(len(types) == 1, "its parts are of different types")
+    return types.pop()
+
+
+def _kept_type(there: nn.Module, parts: dict[str, Record]) -> torch.dtype | None:
+    """Check a layer that is filled where it stands; return the type of its floating-point numbers."""
+    own, types = layers.own_tensors(there), set()
+    for name in own.keys() ^ parts.keys():
+        raise ValueError(f"the {'file' if name in own else 'network'} has no tensor {name!r}")
+    for name, tensor in own.items():
+        record, shape = parts[name], tuple(tensor.shape)
+        need(record.kind == FLOATS, f"{name!r} holds no plain numbers")
+        dtype, given = DTYPES[record.details[0]], record.details[1]
+        smaller = isinstance(there, SHRINKING) and len(given) == len(shape) and all(
+            1 <= new <= old for new, old in zip(given, shape, strict=True)
+        )
+        need(given == shape or smaller, f"{name!r} has the shape {given}, the network's {shape}")
+        both_float = dtype.is_floating_point and tensor.is_floating_point()
+        need(dtype == tensor.dtype or both_float, f"{name!r} is of {dtype}, the network's of {tensor.dtype}")
+        types |= {dtype} if both_float else set()
+    need(len(types) < 2 or types == {t.dtype for t in own.values() if t.is_floating_point()}, "its types are mixed")
+    return types.pop() if len(types) == 1 else None
