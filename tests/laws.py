@@ -282,6 +282,49 @@ def compare_with_dense(model: nn.Module, images: Dataset) -> int:
     return len(ran)
 
 
+class Attentive(nn.Module):
+    """A small vision transformer, whose fast path reads weights without calling layers, and a layer read by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.relu, self.spread = nn.Conv2d(1, 8, 7, 7), nn.ReLU(), nn.Conv2d(8, 8, 1)
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation="gelu")
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.again, self.head = nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.spread(self.relu(self.patch(x))).flatten(2).transpose(1, 2)
+        x = self.again(self.encoder(x).mean(1))
+        return self.head(self.relu(torch.nn.functional.linear(x, self.again.weight, self.again.bias)))
+
+
+def attentive() -> nn.Module:
+    """The same vision transformer at each call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return Attentive().eval()
+
+
+def compressed_layers_mean_their_dense_kernels_wherever_they_are_read(cls):
+    """With and without gradients: torch's encoder goes another way without."""
+    try:
+        result = quick(cls)(attentive(), data())
+    except CompressionError as refusal:
+        assert "does not compute what it does" not in str(refusal), refusal
+        return
+    exact = copy.deepcopy(result).double()
+    for form in [module for module in exact.modules() if isinstance(module, Form)]:
+        form.act = nn.Identity()
+    dense = copy.deepcopy(exact)
+    for name, form in [(name, module) for name, module in exact.named_modules() if isinstance(module, Form)]:
+        parent, _, last = name.rpartition(".")
+        setattr(dense.get_submodule(parent), last, form.geometry.layer(form.dense(), form.dense_bias()))
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            found, expected = (model(data().x_validation[:4].double()) for model in (exact, dense))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.detach().abs().max()))
+
+
 def a_file_gives_back_the_same_model_and_its_length_is_the_size(cls):
     for method in variants(cls):
         result = compressed(method)
@@ -442,7 +485,8 @@ LAWS = (
     the_ends_of_what_is_legal_work_or_are_refused_by_name, the_repr_is_the_method,
     the_key_tells_every_setting_apart, the_input_is_untouched, the_same_seed_gives_the_same_result,
     another_seed_gives_another_result, the_neutral_setting_reproduces_the_model, the_result_gives_scores,
-    forward_equals_dense, a_file_gives_back_the_same_model_and_its_length_is_the_size,
+    forward_equals_dense, compressed_layers_mean_their_dense_kernels_wherever_they_are_read,
+    a_file_gives_back_the_same_model_and_its_length_is_the_size,
     reported_bytes_are_bytes_written, layers_that_stay_are_named_with_the_reason, unknown_layers_are_refused_by_name,
     forms_of_other_methods_are_named_or_handled, tied_layers_stay_tied_or_are_named,
     weights_that_are_not_finite_are_refused,

@@ -111,6 +111,18 @@ class Moody(Shrinking):
         return super().compress_layer(name, layer)
 
 
+class Latent(Masked):
+    """Holds another weight than it means, as a careless form did."""
+
+    weight = property(lambda self: self.latent * 2)
+
+
+class Twofold(Shrinking):
+    def compress_layer(self, name, layer):
+        form = super().compress_layer(name, layer)
+        return Latent(form.geometry, form.latent, form.mask, form.bias)
+
+
 class Forgetful(Shrinking):
     """Leaves a layer as it is and does not say so."""
 
@@ -247,6 +259,7 @@ BROKEN = [
     (laws.the_same_seed_gives_the_same_result, Moody),
     (laws.the_neutral_setting_reproduces_the_model, Wrong),
     (laws.forward_equals_dense, Dishonest),
+    (laws.compressed_layers_mean_their_dense_kernels_wherever_they_are_read, Twofold),
     (laws.layers_that_stay_are_named_with_the_reason, Forgetful),
     (laws.a_network_with_nothing_to_compress_is_refused_by_name, Satisfied),
     (laws.the_docstring_is_complete, Clamps),
