@@ -72,9 +72,9 @@ class WholeNumbers(nn.Module):
     def __init__(self, layer: Coded):
         super().__init__()
         per_output = (-1,) if layer.geometry.kind == "linear" else (-1, 1, 1)
-        weight, top = layer.weight.detach().double(), max(2 ** (layer.bits - 1) - 1, 1)
-        signs = torch.where(weight < 0, -1.0, 1.0).double()
-        self.codes = signs if layer.bits == 1 else (weight / layer.scale.double()).round().clamp(-top, top)
+        latent, top = layer.latent.detach(), max(2 ** (layer.bits - 1) - 1, 1)
+        codes = torch.where(latent < 0, -1.0, 1.0) if layer.bits == 1 else (latent / layer.scale).round()
+        self.codes = codes.clamp(-top, top).double()
         self.scale, self.bias = layer.scale.detach().double().reshape(per_output), layer.bias
         self.step, self.zero, self.top = layer.act.scale.double(), int(layer.act.zero_point), 2**layer.act.bits - 1
         self.geometry, self.per_output, self.nearest = layer.geometry, per_output, 1.0
@@ -93,6 +93,15 @@ class WholeNumbers(nn.Module):
             sums = torch.conv2d(whole, self.codes, None, g.stride, g.padding, g.dilation, g.groups)
         y = sums * self.step * self.scale
         return y if self.bias is None else y + self.bias.double().reshape(self.per_output)
+
+
+def in_float64(small: nn.Module) -> nn.Module:
+    """Return the quantized network in float64 with the codes that it has in float32, where a weight may be on a tie."""
+    model = copy.deepcopy(small)
+    for layer in model.modules():
+        if isinstance(layer, Coded):
+            layer.latent.copy_(layer.dense())
+    return model.double()
 
 
 def whole_numbers(small: nn.Module) -> nn.Module:
@@ -135,7 +144,7 @@ def verdict(network: Network, bits: int) -> tuple[str, str]:
     if reference is None:
         return "refused", f"none of {DRAWS} draws of images keeps away from ties"
     wanted, deployed = reference(x.double()), ce.deploy(small, seen)
-    if (distance := apart(copy.deepcopy(small).double()(x.double()), wanted)) > EXACT:
+    if (distance := apart(in_float64(small)(x.double()), wanted)) > EXACT:
         return "wrong", f"the forms in float64 are {distance:.1e} apart"
     pairs = [(small, {"what is deployed": deployed}, wanted)]
     if deployed.plan is not None:
