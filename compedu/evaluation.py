@@ -12,6 +12,7 @@ from compedu.errors import CompressionError, first_line
 from compedu.reproducible import seeded
 
 BATCH = 256
+LOOKS = 16  # images that tell probabilities from scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,21 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
 def refuse_misfit(model: nn.Module, data: Dataset) -> None:
     """Raise the `CompressionError` of `scores_of` where `model` and the images of `data` do not fit."""
     scores_of(model, data.example, data)
+
+
+def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
+    """Raise `CompressionError` where `model` gives probabilities: a loss that takes them for scores is another one.
+
+    What sums up to 1 without negative parts on each of some images is taken for the output of a softmax. Logarithms of
+    probabilities are scores.
+    """
+    scores = scores_of(model, data.x_train[:LOOKS], data)
+    sums = scores.double().sum(1)
+    if scores.shape[1] > 1 and bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+        raise CompressionError(
+            f"the network {type(model).__name__} ends in a softmax: it gives probabilities, which sum up to 1, where the "
+            "loss needs the scores before it (a second softmax would flatten them); let it return these"
+        )
 
 
 def shape_of(outputs: object) -> str:

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from scipy.special import rel_entr, softmax
 from torch import nn
 
+import compedu as ce
 from compedu.datasets.digits import digits
 from compedu.errors import CompressionError
+from compedu.evaluation import LOOKS, refuse_probabilities
 from compedu.hashing import model_digest
 from compedu.methods import compression_of
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation, distillation_loss, soft_loss
@@ -95,13 +97,14 @@ class Counting(nn.Module):
 def test_the_teacher_scores_each_image_once_before_the_training():
     teacher = Counting([])
     SoftTargetDistillation(**FAST, shift=0)(teacher, DATA)
-    assert torch.equal(torch.cat(teacher.shown), torch.cat([DATA.example, DATA.x_train]))  # the first tells the classes
+    looks = [DATA.x_train[:LOOKS], DATA.example]  # they tell scores from probabilities, and the classes
+    assert torch.equal(torch.cat(teacher.shown), torch.cat([*looks, DATA.x_train]))
 
 
 def test_the_teacher_sees_images_as_they_are_shifted_for_the_student():
     teacher = Counting([])
     SoftTargetDistillation(**FAST, shift=1)(teacher, DATA)
-    later = torch.cat(teacher.shown)[1:]
+    later = torch.cat(teacher.shown)[LOOKS + 1 :]
     assert len(later) == 2 * 130 and not any(torch.equal(image, later[0]) for image in DATA.x_train)
 
 
@@ -155,6 +158,40 @@ NO_NETWORKS = ["lenet6", "lenet5(depth=3)", "lenet5(width=-1)", "lenet5(size=8)"
 def test_a_student_that_is_no_network_is_refused_when_the_method_is_built(student):
     with pytest.raises(ValueError, match="SoftTargetDistillation.student must be a network in words: "):
         SoftTargetDistillation(student=student)
+
+
+class Ending(nn.Module):
+    """A small network with `end` behind its scores."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.flatten, self.relu, self.end = nn.Flatten(), nn.ReLU(), end
+        self.fc1, self.fc2 = nn.Linear(256, 8), nn.Linear(8, 10)
+        self.eval()
+
+    def forward(self, x):
+        return self.end(self.fc2(self.relu(self.fc1(self.flatten(x)))))
+
+
+@pytest.mark.parametrize("method", [
+    SoftTargetDistillation(**FAST), SoftTargetDistillation(**FAST | {"shift": 1}), ce.FineTune(epochs=1),
+    ce.GradualPruning(epochs=1), ce.OptimalBrainDamage(), ce.OptimalBrainSurgeon(),
+    ce.FilterPruning(criterion="taylor"), ce.MagnitudePruning(budget="sensitivity"),
+], ids=repr)  # fmt: skip
+def test_a_network_that_ends_in_a_softmax_is_refused_by_every_loss(method):
+    network = Ending(nn.Softmax(1))
+    before = model_digest(network)
+    with pytest.raises(CompressionError, match="the network Ending ends in a softmax: it gives probabilities, which sum"):
+        method(network, DATA)
+    assert model_digest(network) == before
+
+
+def test_logarithms_of_probabilities_and_positive_scores_are_scores():
+    for end in (nn.LogSoftmax(1), nn.ReLU(), nn.Sigmoid()):
+        assert SoftTargetDistillation(**FAST)(Ending(end), DATA) is not None
+    labels = {f"y_{split}": torch.zeros_like(DATA.split(split)[1]) for split in ("train", "validation", "test")}
+    one_class = replace(DATA, classes=("all",), **labels)
+    refuse_probabilities(nn.Sequential(nn.Flatten(), nn.Linear(256, 1), nn.Softmax(1)), one_class)
 
 
 def test_images_that_do_not_fit_are_refused_by_name():

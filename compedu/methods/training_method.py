@@ -6,7 +6,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import refuse_misfit
+from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Masked
 from compedu.knobs import knob, method
 from compedu.methods.method import Method
@@ -37,13 +37,14 @@ class TrainingMethod(Method):
         """Train `model` in place and return it; `hooks` are those of `compedu.training.fit`.
 
         Weights outside the masks of masked layers are zero in the end. Raises `CompressionError` for a network without
-        parameters and for images that do not fit it.
+        parameters, for images that do not fit it, and for one that ends in a softmax.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise CompressionError(
                 f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable"
             )
         refuse_misfit(model.eval(), data)
+        refuse_probabilities(model, data)
         fit(model, data, self.recipe, **hooks)
         for layer in [module for module in model.modules() if isinstance(module, Masked)]:
             layer.clear()

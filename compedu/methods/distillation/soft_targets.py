@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import all_scores, refuse_misfit, scores_of
+from compedu.evaluation import all_scores, refuse_misfit, refuse_probabilities, scores_of
 from compedu.knobs import knob, method
 from compedu.methods.method import Task
 from compedu.methods.training_method import FromScratch
@@ -46,7 +46,8 @@ class SoftTargetDistillation(FromScratch):
     $L = (1 - w)\,\mathrm{CE}(y, p) + w\,T^2\,\mathrm{KL}(q_T \,\|\, p_T)$ with $p_T = \mathrm{softmax}(z_s / T)$ of the
     student and $q_T = \mathrm{softmax}(z_t / T)$ of the teacher; with `weight` 0 the student learns alone.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
-    Skips: nothing; of the teacher only its scores count, so that it may be any network or compressed model.
+    Skips: nothing; of the teacher only its scores count, so that it may be any network or compressed model; one that
+    ends in a softmax is refused.
     Paper: Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network, arXiv:1503.02531, section 2.
     """
 
@@ -67,6 +68,7 @@ class SoftTargetDistillation(FromScratch):
         teacher, data = task.model, task.data
         if not any(True for _ in teacher.parameters()):
             raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
+        refuse_probabilities(teacher, data)
         student = student_for(self.student, data, scores_of(teacher, data.example, data).shape[1], self.seed)
         refuse_misfit(student, data)
         fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data))

@@ -23,7 +23,8 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     layer plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one after the other,
     with $H^{-1}$ brought up to date each time. In larger layers each row (the weights of one output) is taken for
     itself with $H = h\,\mathrm{E}[x x^\top]$, $h$ from the trace of the Gauss-Newton matrix; the weights of smallest
-    $L_q$ go at once, and the rest of the row makes up jointly. Biases stay. The budget shares the zeros out by $L_q$ as it is before the first removal.
+    $L_q$ go at once, and the rest of the row makes up jointly. Biases stay. The budget shares the zeros out by $L_q$ as
+    it is before the first removal.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; rows of more than 2,048 weights; layers that no image reaches,
     or on which the loss does not depend; forms other than masked ones.

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from compedu.evaluation import refuse_misfit
+from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.graph import ChannelGroup
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
@@ -29,6 +29,7 @@ def one_by_one(scores: Callable[[nn.Module, ChannelGroup], Tensor]) -> Criterion
 def taylor(task: Task, groups: Sequence[ChannelGroup], images: int) -> list[Tensor]:
     """Return the Taylor scores of all groups on so many training images."""
     refuse_misfit(task.model, task.data)
+    refuse_probabilities(task.model, task.data)
     return taylor_scores(task.model, groups, *calibration_set(task.data, images))
 
 

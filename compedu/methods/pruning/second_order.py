@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu import hashing
-from compedu.evaluation import refuse_misfit
+from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import mask_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
@@ -76,6 +76,7 @@ class SecondOrderPruning(WeightPruning):
         key = (type(self), hashing.model_digest(task.source), task.data.digest, tuple(layers), decisive)
         if _kept.get(task.source, (None,))[0] != key:
             refuse_misfit(task.model, task.data)
+            refuse_probabilities(task.model, task.data)
             x, y = calibration_set(task.data, self.calibration_images, self.seed)
             _kept[task.source] = key, self.measured(task.model, layers, x, y)
         return _kept[task.source][1]

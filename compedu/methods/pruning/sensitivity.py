@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.evaluation import all_scores
+from compedu.evaluation import all_scores, refuse_probabilities
 from compedu.forms import Geometry, kernel_of
 from compedu.graph.trace import inference_copy
 from compedu.methods.calibration import calibration_set
@@ -27,6 +27,7 @@ def sensitivity_scan(
     The weights of lowest `scores` go, but never the last one; the loss is that on `images` training images, evenly
     spaced (Han, Pool, Tran, Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
     """
+    refuse_probabilities(model, data)
     x, y = calibration_set(data, images)
     losses: dict[str, list[float]] = {}
     for name, layer in layers.items():
