@@ -37,7 +37,7 @@ def lamp_scores(scores: Tensor) -> Tensor:
     """Return s_u^2 / sum of s_v^2 over the weights v of the layer no smaller than u; float64, shape of `scores`.
 
     The largest weight of a layer scores 1, so that no layer is emptied before all others have one weight left (Lee,
-    Park, Mo, Ahn, Shin 2021, arXiv:2010.07611, equation 4).
+    Park, Mo, Ahn, Shin 2021, arXiv:2010.07611).
 
     >>> lamp_scores(torch.tensor([1.0, -2.0, 2.0])).tolist()
     [0.1111111111111111, 0.5, 1.0]
