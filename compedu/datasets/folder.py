@@ -86,8 +86,8 @@ def _read(paths: list[list[Path]], folder: Path) -> tuple[Tensor, Tensor]:
         pixels = _pixels(path)
         if pixels.shape != first.shape:
             raise CompressionError(
-                f"{path} is {pixels.shape}, but {files[0]} is {first.shape}: all must have one size, and all be grey or "
-                "all be in colour"
+                f"{path} is {pixels.shape}, but {files[0]} is {first.shape}: all must have one size, and all be grey "
+                "or all be in colour"
             )
         images[place] = pixels
     labels = torch.tensor([label for label, same in enumerate(paths) for _ in same])

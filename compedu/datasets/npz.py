@@ -21,8 +21,8 @@ def from_npz(path: Path) -> Dataset:
     """Return the data set of an .npz file with x_train, y_train, x_test, y_test (and x_validation, y_validation).
 
     Images are uint8 of shape (N, height, width), (N, height, width, 1 or 3) or (N, 1 or 3, height, width); for any
-    other number of channels an entry `layout`, "NHWC" or "NCHW", says which axis they are. Labels are whole numbers from
-    0 that leave none out. Arrays of Python objects are refused: they would be pickles.
+    other number of channels an entry `layout`, "NHWC" or "NCHW", says which axis they are. Labels are whole numbers
+    from 0 that leave none out. Arrays of Python objects are refused: they would be pickles.
     """
     arrays = _arrays(path)
     if missing := [name for name in ARRAYS if name not in arrays]:

@@ -13,8 +13,8 @@ def refuse_too_large(count: int, where: str) -> None:
     """Raise `CompressionError` for `count` bytes of pixels, before they are read, where there are too many."""
     if count > MOST_BYTES:
         raise CompressionError(
-            f"{where} holds {count / 2**30:.1f} GiB of pixels, which stay in memory; at most {MOST_BYTES >> 30} GiB are "
-            "read: take fewer or smaller images"
+            f"{where} holds {count / 2**30:.1f} GiB of pixels, which stay in memory; at most {MOST_BYTES >> 30} GiB "
+            "are read: take fewer or smaller images"
         )
 
 
@@ -41,8 +41,8 @@ def count_classes(labels: dict[str, Tensor], where: str) -> int:
         lacking = next(number for number, label in enumerate(known.tolist()) if number != label)
         raise CompressionError(
             f"{where}: y_train has {len(known)} different labels from {int(known[0])} to {int(known[-1])}, and none is "
-            f"{lacking}; labels count from 0 and leave no number out, as np.unique(labels, return_inverse=True)[1] makes "
-            "them, of all splits together"
+            f"{lacking}; labels count from 0 and leave no number out, as np.unique(labels, return_inverse=True)[1] "
+            "makes them, of all splits together"
         )
     for split, found in labels.items():
         if int(found.max()) >= len(known):

@@ -241,7 +241,7 @@ class Explorer(widgets.VBox):
 
 
 def _named(data: Dataset) -> str:
-    """Return what a lab book calls `data`: of a user's own, whose name is a path, a digest says which images these are."""
+    """Return what a lab book calls `data`: of a user's own, whose name is a path, a digest says which images."""
     return data.name if data.origin else f"{data.name} ({data.digest[:8]})"
 
 

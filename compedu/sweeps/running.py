@@ -39,8 +39,8 @@ def sweep(
     most one a core; None means one, or what `joblib.parallel_config` around the loop says, a Dask cluster included. The
     results do not depend on it, as every point runs on one thread. With `speed` the points are timed when all are
     computed, one after the other, and yielded then. A point that raises is noted in `failures` and in the file, and the
-    sweep goes on. The reports hold no lists of images. Raises `ValueError` for a number of workers that this machine cannot keep busy, and
-    `CompressionError` where one of them was killed.
+    sweep goes on. The reports hold no lists of images. Raises `ValueError` for a number of workers that this machine
+    cannot keep busy, and `CompressionError` where one of them was killed.
     """
     _refuse_crowd(workers)
     timing = (speed if isinstance(speed, Timing) else Timing()) if speed else None

@@ -129,8 +129,8 @@ def _refuse_foreign(path: Path) -> None:
         start = file.read(len(FIRST))
     if start != FIRST[: len(start)]:
         raise CompressionError(
-            f"{path} is no file of records, and stays as it is: no line of versions and machine comes first, but line 1 "
-            f"begins with {start!r}; choose another file"
+            f"{path} is no file of records, and stays as it is: no line of versions and machine comes first, but line "
+            f"1 begins with {start!r}; choose another file"
         )
 
 
