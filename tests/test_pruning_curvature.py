@@ -18,12 +18,12 @@ from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, OptimalBrainDamage, OptimalBrainSurgeon
 from compedu.methods.calibration import calibration_set
+from compedu.methods.pruning import brain_surgeon
 from compedu.methods.pruning import curvature as module
 from compedu.methods.pruning import layer_hessians as layer_hessians_module
 from compedu.methods.pruning.brain_damage import saliencies
 from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
 from compedu.methods.pruning.layer_hessians import layer_hessians
-from compedu.methods.pruning.second_order import SecondOrderPruning
 from compedu.methods.pruning.surgery import (
     damped, damped_inverse, make_up_for, operate_on_network, remove_greedily, surgeon_saliencies, surgeon_update,
 )  # fmt: skip
@@ -276,11 +276,30 @@ def test_one_search_serves_all_settings_of_the_sparsity(monkeypatch):
 
 
 @pytest.mark.parametrize("cls", [OptimalBrainDamage, OptimalBrainSurgeon])
-def test_a_call_asks_for_the_curvature_once(cls, monkeypatch):
-    asked, whole = [], SecondOrderPruning.curvatures
-    monkeypatch.setattr(SecondOrderPruning, "curvatures", lambda *given: asked.append(1) or whole(*given))
+def test_a_call_measures_the_curvature_once(cls, monkeypatch):
+    asked, whole = [], cls.measured
+    monkeypatch.setattr(cls, "measured", lambda *given: asked.append(1) or whole(*given))
     cls()(small().float(), dataset())
     assert asked == [1]
+
+
+def test_hessians_that_do_not_fit_into_memory_together_are_taken_in_portions(monkeypatch):
+    model, method = small().float(), OptimalBrainSurgeon(sparsity=0.6, budget="global")
+    together = method(model, dataset()).state_dict()
+    asked, whole = [], OptimalBrainSurgeon.measured
+    monkeypatch.setattr(OptimalBrainSurgeon, "measured", lambda *given: asked.append(len(given[2])) or whole(*given))
+    monkeypatch.setattr(brain_surgeon, "AT_ONCE", 1)
+    apart = method(copy.deepcopy(model), dataset()).state_dict()
+    assert set(asked) == {1} and len(asked) > 2
+    assert all(torch.equal(apart[name], tensor) for name, tensor in together.items())
+
+
+def test_squared_gradients_are_the_same_whatever_fits_into_memory(monkeypatch):
+    model, method = small().float(), OptimalBrainDamage(sparsity=0.6)
+    together = method(model, dataset()).state_dict()
+    monkeypatch.setattr(module, "GRADIENTS", 1)
+    apart = method(copy.deepcopy(model), dataset()).state_dict()
+    assert all(torch.equal(apart[name], tensor) for name, tensor in together.items())
 
 
 def test_masked_weights_stay_away_and_the_rest_is_pruned_on():

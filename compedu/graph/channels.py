@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,7 +13,7 @@ from compedu.graph.grouping import ChannelGroup, collect_groups
 from compedu.graph.precise import UNCHECKED, difference, float64_outputs
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
-from compedu.graph.trace import layer_calls, owners_read_apart, trace
+from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, with_own_tensors
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 
@@ -50,12 +49,10 @@ class Channels:
         Raises `CompressionError` for an unknown group or channel, for a group that would become empty, for a network
         of another structure, and when the removal law fails.
         """
-        removed, given = self._masks(model, removal), {id(t): t for t in chain(model.parameters(), model.buffers())}
-        smaller = copy.deepcopy(model, dict(given))  # at first with the same tensors: those that shrink are made anew
+        removed, smaller = self._masks(model, removal), shared_copy(model)
         for name, sides in removed.items():
             shrink_layer(smaller.get_submodule(name), sides)
-        made = {id(t): t for t in chain(smaller.parameters(), smaller.buffers()) if id(t) not in given}
-        smaller = copy.deepcopy(smaller, made)
+        smaller = with_own_tensors(smaller, model)
         if verify:
             self._verify(model, smaller, removal)
         return smaller

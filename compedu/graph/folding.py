@@ -1,7 +1,5 @@
 """Batch-norm folding: the affine map of a batch normalization goes into the layer in front of it."""
 
-import copy
-
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -11,7 +9,9 @@ from compedu.graph.nodes import called_name, is_question
 from compedu.graph.norms import behind, is_batch_norm
 from compedu.graph.operations import ELEMENTWISE, POOLING, key
 from compedu.graph.own_hooks import has_hooks
-from compedu.graph.trace import is_plain, layer_calls, only_readers, owners_read_apart, replace_module, trace
+from compedu.graph.trace import (
+    is_plain, layer_calls, only_readers, owners_read_apart, replace_module, shared_copy, trace, with_own_tensors,
+)  # fmt: skip
 
 _BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
 
@@ -99,7 +99,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     `model` cannot be traced.
     """
     pairs = batch_norm_pairs(model)
-    folded = copy.deepcopy(model)
+    folded = shared_copy(model)
     for layer_name, norm_name in pairs:
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
         with torch.no_grad():
@@ -110,7 +110,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         left = behind(norm)
         left.num_features = norm.num_features  # networks may still ask for it
         replace_module(folded, norm, left)
-    return folded
+    return with_own_tensors(folded, model)
 
 
 def refuse_noticed_folding(model: nn.Module) -> None:

@@ -105,13 +105,25 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
         ) from error
 
 
-def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
-    """Return a copy of `model` in evaluation mode with its own modules but the same tensors.
+def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
+    """Return a copy of `model` with its own modules but the same tensors, which nobody may write into.
 
     `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy.
     """
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    return copy.deepcopy(model, shared | (tensors or {})).eval()
+    return copy.deepcopy(model, shared | (tensors or {}))
+
+
+def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
+    """Return a `shared_copy` in evaluation mode."""
+    return shared_copy(model, tensors).eval()
+
+
+def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
+    """Return `model` with tensors of its own in place of those whose memory it has in common with `other`."""
+    theirs = {tensor.untyped_storage().data_ptr() for tensor in chain(other.parameters(), other.buffers())}
+    kept = [t for t in chain(model.parameters(), model.buffers()) if t.untyped_storage().data_ptr() not in theirs]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

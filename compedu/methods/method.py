@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from compedu.forms import ActivationQuantizer, Form
 from compedu.graph.memory import remembered, share_answers
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.replacement import differing_forms, obstacles
-from compedu.graph.trace import open_attentions
+from compedu.graph.trace import open_attentions, shared_copy, with_own_tensors
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.layout import put_in_usual_order
 from compedu.methods.layers import check_patterns, compressible, selected
@@ -75,6 +76,7 @@ class Method(ABC):
     version: ClassVar[int] = 1  # raised when the same knobs give another model: cached points become invalid
     neutral: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, or None where there are none
     from_scratch: ClassVar[bool] = False  # whether the result is a new network, whatever earlier steps took out
+    writes: ClassVar[bool] = True  # whether it writes into tensors of the copy it gets; else these are the network's
     chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
 
     def __post_init__(self):
@@ -96,8 +98,9 @@ class Method(ABC):
             raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
         refuse_recomputed_weights(model)
         check_finite(model)
-        task = Task(self, copied(model).eval(), data, source=model)
+        task = Task(self, copied(model, share=not self.writes).eval(), data, source=model)
         result = self.compress(task).eval()
+        result = result if self.writes else put_in_usual_order(with_own_tensors(result, model))
         task.refuse_differing(result)
         before = compression_of(model)
         removed = () if self.from_scratch else before.removed
@@ -108,7 +111,7 @@ class Method(ABC):
 
     @abstractmethod
     def compress(self, task: "Task") -> nn.Module:
-        """Return the compressed network; `task.model` is a private copy that may be changed."""
+        """Return the compressed network; `task.model` is a private copy that may be changed, its tensors if `writes`."""
 
     def __or__(self, other: "Method") -> "Method":
         """Return the pipeline that runs this method, then `other`."""
@@ -138,6 +141,11 @@ class Task:
         self.example = example_of(model, data)  # an image, or None where nothing shows one
         self.skipped: list[Skipped] = []
         self.removed: list[Removed] = []
+
+    @cached_property
+    def digest(self) -> str:
+        """The identity of the network that was given."""
+        return hashing.model_digest(self.source)
 
     def skip(self, layer: str, reason: str) -> None:
         """Note that `layer` stays as it was."""
@@ -210,13 +218,14 @@ def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """Return an independent copy of `model`, its parameters detached from any graph, its numbers in the usual order.
+def copied(model: nn.Module, share: bool = False) -> nn.Module:
+    """Return an independent copy of `model`, its parameters detached from any graph, or one that `share`s tensors.
 
-    The order decides the last bits, and no file keeps it: what a method makes is then what is loaded again.
+    The numbers of an independent copy lie in the usual order, on which the last bits hang and which no file keeps: what
+    a method makes is then what is loaded again.
     """
     try:
-        return put_in_usual_order(copy.deepcopy(model))
+        return shared_copy(model) if share else put_in_usual_order(copy.deepcopy(model))
     except RuntimeError as error:  # torch copies no tensor that is still part of a computation
         raise CompressionError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps beside "

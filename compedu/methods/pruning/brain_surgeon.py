@@ -8,9 +8,13 @@ from torch import Tensor, nn
 
 from compedu.forms import kernel_of, mask_of, trained_weight
 from compedu.knobs import inherited, knob, method
-from compedu.methods.pruning.layer_hessians import LONGEST, LayerHessian, layer_hessians, too_large
+from compedu.methods.method import Task
+from compedu.methods.pruning.layer_hessians import (
+    LONGEST, LayerHessian, hessian_bytes, layer_hessians, too_large,
+)  # fmt: skip
 from compedu.methods.pruning.second_order import SecondOrderPruning
 
+AT_ONCE = 2**25  # bytes of the Hessians that are held at once
 TOO_LARGE = f"has more than {LONGEST} weights for an output; the inverse of their Hessian would take too long"
 FLAT = "on these images the loss does not depend on it, so that no curvature can guide the surgery"
 
@@ -55,16 +59,34 @@ class OptimalBrainSurgeon(SecondOrderPruning):
 
     def rise(self, layer: nn.Module, curvature: LayerHessian) -> Tensor:
         """Return L_q, in nats, as it is before the first removal."""
-        return curvature.saliencies(kernel_of(layer).detach(), mask_of(layer), self.damping)
+        return curvature.saliencies(kernel_of(layer).detach(), mask_of(layer), self.damping).float()
+
+    def portions(self, layers: Mapping[str, nn.Module]) -> list[Mapping[str, nn.Module]]:
+        """Return `layers` in portions whose Hessians take at most `AT_ONCE` bytes, or are of one layer."""
+        found: list[dict[str, nn.Module]] = [{}]
+        held = 0
+        for name, layer in layers.items():
+            size = 0 if too_large(layer) else hessian_bytes(layer)
+            if found[-1] and held + size > AT_ONCE:
+                found.append({})
+                held = 0
+            found[-1][name] = layer
+            held += size
+        return found
 
     @torch.no_grad()
     def operated(
-        self, layers: Mapping[str, nn.Module], curvatures: Mapping[str, LayerHessian], masks: dict[str, Tensor]
+        self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Take as many weights out as `masks` drop, let the others make up for it, and return what is left."""
         left = {}
-        for name, wanted in masks.items():
-            layer = layers[name]
-            kernel, left[name] = curvatures[name].operate(kernel_of(layer), mask_of(layer), wanted, self.damping)
-            trained_weight(layer).copy_(kernel)
+        for portion in self.portions(layers):
+            with torch.enable_grad():
+                curvatures = self.curvatures(task, portion)
+            for name, layer in portion.items():
+                if (wanted := masks.get(name)) is None:
+                    continue
+                kernel, left[name] = curvatures[name].operate(kernel_of(layer), mask_of(layer), wanted, self.damping)
+                place = next(own for own, p in layer.named_parameters(recurse=False) if p is trained_weight(layer))
+                setattr(layer, place, nn.Parameter(kernel.to(layer.weight.dtype), trained_weight(layer).requires_grad))
         return left

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +48,8 @@ def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
 @method
 class ChannelPruning(ChannelRemoval):
     """A criterion: a subclass scores the channels of each group of coupled layers, and those of lowest score go."""
+
+    writes: ClassVar[bool] = False
 
     sparsity: float = inherited(ChannelRemoval, "sparsity")
     budget: str = knob("uniform", "how the removals are shared out among the layers", choices=("uniform", "global"))

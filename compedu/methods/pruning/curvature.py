@@ -6,6 +6,7 @@ single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal o
 itself: what G leaves out is the second derivative of z along one weight, which is then zero.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -18,6 +19,7 @@ from compedu.reproducible import seeded
 
 CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
 VALUES = 2**16  # of the images that run at once: it bounds the memory
+GRADIENTS = 2**24  # numbers in the gradients of single images for one kernel that are held at once: that too
 Call = tuple[Tensor, Tensor]  # what a layer read, and the gradient at what it gave
 
 
@@ -98,11 +100,12 @@ def patches(geometry: Geometry, call: Call) -> Call:
 
 def kernel_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
     """Return the gradient of each of `images` for the kernel of one layer, (images, *shape)."""
-    total = 0
+    total = None
     for call in calls:
         columns, gradients = patches(geometry, call)
-        made = (gradients @ columns.mT).reshape(len(columns), *geometry.shape)
-        total = total + made.unflatten(0, (images, -1)).sum(1)  # an image may be cut into rows of a batch
+        made = (gradients @ columns.mT).reshape(images, -1, *geometry.shape)
+        made = made.sum(1) if made.shape[1] > 1 else made.squeeze(1)  # an image may be cut into rows of a batch
+        total = made if total is None else total.add_(made)
     return total
 
 
@@ -111,7 +114,21 @@ def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Ten
     if geometry.kind == "linear" and len(calls) == 1 and calls[0][0].shape[:-1] == (images,):
         read, gradient = calls[0]
         return precise(gradient).square().mT @ read.square()  # of products of two numbers each
-    return kernel_gradients(geometry, calls, images).square().sum(0)
+    at_once = max(1, GRADIENTS // math.prod(geometry.shape))
+    total = 0
+    for start in range(0, images, at_once):
+        count = min(at_once, images - start)
+        total = total + kernel_gradients(geometry, of_images(calls, images, start, count), count).square_().sum(0)
+    return total
+
+
+def of_images(calls: list[Call], images: int, start: int, count: int) -> list[Call]:
+    """Return the part of `calls` that `count` of all `images` make, from image `start` on."""
+    rows = [len(read) // images for read, _ in calls]
+    return [
+        (read[start * size : (start + count) * size], gradient[start * size : (start + count) * size])
+        for (read, gradient), size in zip(calls, rows)
+    ]
 
 
 def curvature_diagonals(

@@ -98,6 +98,13 @@ def too_large(layer: nn.Module) -> bool:
     return math.prod(shape) > WHOLE and math.prod(shape[1:]) > LONGEST
 
 
+def hessian_bytes(layer: nn.Module) -> int:
+    """Return how much memory the Hessian of `layer` takes."""
+    geometry = Geometry.of(layer)
+    weights, row = math.prod(geometry.shape), math.prod(geometry.shape[1:])
+    return 8 * (weights**2 if weights <= WHOLE else geometry.groups * row**2)
+
+
 def layer_hessians(
     model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor
 ) -> dict[str, LayerHessian]:
@@ -144,7 +151,7 @@ class _RowSums:
         for call in calls:
             joined = patches(self.geometry, call)[0].permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
             joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
-            self.inputs = self.inputs + joined @ joined.mT
+            self.inputs += joined @ joined.mT  # a number at first, then in place
             self.positions += joined.shape[-1]
 
     def mean(self, images: int) -> RowHessians:

@@ -1,6 +1,7 @@
 """Masks: which weights stay, by score; how a mask is put on a layer, and how it is tightened while training."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,22 +22,30 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
     >>> keep_largest(torch.tensor([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
     [True, False, False, True]
     """
-    drop = round(sparsity * scores.numel())
-    mask = torch.ones(scores.numel(), dtype=torch.bool)
-    if drop > 0:
-        flat = scores.reshape(-1)
-        threshold = flat.kthvalue(drop).values
-        mask[flat < threshold] = False
-        ties = (flat == threshold).nonzero().squeeze(1)
-        mask[ties[: drop - int((~mask).sum())]] = False
-    return mask.view(scores.shape)
+    return keep_largest_together({"": scores}, sparsity)[""]
 
 
-def keep_largest_together(scores: dict[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+def keep_largest_together(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Return masks as `keep_largest` does, with all layers' `scores` ranked together."""
-    mask = keep_largest(torch.cat([score.reshape(-1) for score in scores.values()]), sparsity)
-    pieces = mask.split([score.numel() for score in scores.values()])
-    return {name: piece.view(score.shape) for (name, score), piece in zip(scores.items(), pieces)}
+    drop = round(sparsity * sum(score.numel() for score in scores.values()))
+    if drop == 0:
+        return {name: torch.ones(score.shape, dtype=torch.bool) for name, score in scores.items()}
+    threshold = kth_smallest(scores.values(), drop)
+    masks = {name: score >= threshold for name, score in scores.items()}
+    ties = drop - sum(mask.numel() - int(mask.sum()) for mask in masks.values())
+    for name, score in scores.items():
+        equal = (score == threshold).reshape(-1).nonzero().squeeze(1)[:ties]
+        masks[name].view(-1)[equal] = False
+        ties -= len(equal)
+    return masks
+
+
+def kth_smallest(scores: Iterable[Tensor], k: int) -> Tensor:
+    """Return the k-th smallest of all `scores`, k from 1 on; takes the memory of one copy of them."""
+    values = torch.cat([score.reshape(-1) for score in scores])
+    values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has no such type
+    values.numpy().partition(k - 1)
+    return values[k - 1].clone()
 
 
 def prunable(task: Task) -> dict[str, nn.Module]:

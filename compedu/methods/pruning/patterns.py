@@ -52,6 +52,7 @@ class PatternPruning(SelectiveMethod):
 
     topic: ClassVar[str] = "pruning"
     version: ClassVar[int] = 2
+    writes: ClassVar[bool] = False
     neutral: ClassVar[dict[str, Any]] = {"keep": 4}
 
     keep: int = knob(2, "weights that stay of each group", low=1, tour=(1, 4))

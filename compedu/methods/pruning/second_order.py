@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from compedu import hashing
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import mask_of
+from compedu.graph.trace import inference_copy
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
 from compedu.methods.method import Task
@@ -44,28 +44,31 @@ class SecondOrderPruning(WeightPruning):
     def compress(self, task: Task) -> nn.Module:
         """Mask every selected layer whose curvature can guide this."""
         layers = prunable(task)
-        curvatures = self.curvatures(task, layers)
-        scores = self.scores_by(task, layers, curvatures)
-        layers = {name: layers[name] for name in scores}
-        masks = self.masks(task, layers, scores)
-        return with_masks(task, layers, self.operated(layers, curvatures, masks))
+        scores = self.scores(task, layers)
+        guided = {name: layer for name, layer in layers.items() if name in scores}
+        masks = self.masks(task, guided, scores)
+        del scores  # as large as the network
+        return with_masks(task, guided, self.operated(task, layers, masks))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Return the rise of the loss, in nats, for each weight; layers whose curvature cannot be used are noted."""
-        return self.scores_by(task, layers, self.curvatures(task, layers))
+        """Return the rise of the loss, in nats, for each weight; layers whose curvature cannot be used are noted.
 
-    def scores_by(
-        self, task: Task, layers: Mapping[str, nn.Module], curvatures: Mapping[str, Any]
-    ) -> dict[str, Tensor]:
-        """Return `scores`, given the curvatures; weights that are masked already come before all others."""
+        Weights that are masked already come before all others.
+        """
         scores = {}
-        for name, layer in layers.items():
-            if reason := self.obstacle(layer, curvatures.get(name)):
-                task.skip(name, reason)
-            else:
-                scores[name] = positive(self.rise(layer, curvatures[name]), layer)
+        for portion in self.portions(layers):
+            curvatures = self.curvatures(task, portion)
+            for name, layer in portion.items():
+                if reason := self.obstacle(layer, curvatures.get(name)):
+                    task.skip(name, reason)
+                else:
+                    scores[name] = positive(self.rise(layer, curvatures[name]), layer)
         task.refuse_if_nothing_done(len(scores))
         return scores
+
+    def portions(self, layers: Mapping[str, nn.Module]) -> list[Mapping[str, nn.Module]]:
+        """Return `layers` in portions whose curvatures are in memory at the same time."""
+        return [layers]
 
     def curvatures(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Return the `measured` curvatures by name; the last result for a network is kept as long as this lives.
@@ -73,12 +76,14 @@ class SecondOrderPruning(WeightPruning):
         What a slider moves, such as the sparsity, needs the same Hessian again and again.
         """
         decisive = tuple(getattr(self, name) for name in self.decisive)
-        key = (type(self), hashing.model_digest(task.source), task.data.digest, tuple(layers), decisive)
+        key = (type(self), task.digest, task.data.digest, tuple(layers), decisive)
         if _kept.get(task.source, (None,))[0] != key:
+            _kept.pop(task.source, None)
             refuse_misfit(task.model, task.data)
             refuse_probabilities(task.model, task.data)
             x, y = calibration_set(task.data, self.calibration_images, self.seed)
-            _kept[task.source] = key, self.measured(task.model, layers, x, y)
+            whole = inference_copy(task.source)  # some layers of the task's network may be done already
+            _kept[task.source] = key, self.measured(whole, {n: whole.get_submodule(n) for n in layers}, x, y)
         return _kept[task.source][1]
 
     @abstractmethod
@@ -94,9 +99,9 @@ class SecondOrderPruning(WeightPruning):
         """Return by how much the loss rises, in nats, when each weight of `layer` goes, of the kernel's shape."""
 
     def operated(
-        self, layers: Mapping[str, nn.Module], curvatures: Mapping[str, Any], masks: dict[str, Tensor]
+        self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return the final masks; the weights that they leave to `layers` may be changed in place."""
+        """Return the final masks for some of `layers`; the weights that they leave may be exchanged for others."""
         return masks
 
 

@@ -40,7 +40,9 @@ def damped_inverse(hessian: Tensor, damping: float) -> Tensor:
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
     """Return H + damping m I, where m is the mean of the diagonal of `hessian` (n, n)."""
-    return hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
+    result = hessian.clone()
+    result.diagonal().add_(damping * hessian.diagonal().mean())
+    return result
 
 
 def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -77,7 +79,8 @@ def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
     result = torch.where(kept, weights, 0)
     within = hessian[kept]
     rise = within[:, ~kept] @ weights[~kept]
-    result[kept] += torch.cholesky_solve(rise[:, None], torch.linalg.cholesky(within[:, kept])).squeeze(1)
+    within = within[:, kept]
+    result[kept] += torch.cholesky_solve(rise[:, None], torch.linalg.cholesky(within)).squeeze(1)
     return result
 
 

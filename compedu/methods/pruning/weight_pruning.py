@@ -20,6 +20,7 @@ class WeightPruning(SelectiveMethod):
 
     topic: ClassVar[str] = "pruning"
     chance: ClassVar[str] = "RandomPruning"
+    writes: ClassVar[bool] = False
     neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
     quadratic: ClassVar[bool] = False  # whether scores grow with the square of a weight, which LAMP squares itself
 
@@ -46,8 +47,7 @@ class WeightPruning(SelectiveMethod):
     def compress(self, task: Task) -> nn.Module:
         """Mask every selected layer."""
         layers = prunable(task)
-        scores = self.scores(task, layers)
-        return with_masks(task, layers, self.masks(task, layers, scores))
+        return with_masks(task, layers, self.masks(task, layers, self.scores(task, layers)))
 
     @abstractmethod
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:

@@ -9,13 +9,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of, mask_of, precise
 from compedu.graph import fold_batch_norm
+from compedu.graph.trace import shared_copy
 from compedu.graph.folding import refuse_noticed_folding
 from compedu.graph.own_hooks import has_hooks
 from compedu.graph.memory import remembered
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import compressible, given_value, replace_layer
-from compedu.methods.method import Task, copied
+from compedu.methods.method import Task
 from compedu.methods.quantization.calibration import input_ranges
 
 # Fractions of the largest weight that the search tries: evenly down to a half, then, for far outliers, in equal ratios.
@@ -160,7 +161,7 @@ def fold(task: Task) -> None:
     """Fold the batch norms of the task's network into ordinary and masked layers, or note why they stay."""
     if not any(isinstance(module, _BatchNorm) for module in task.model.modules()):
         return
-    model = copied(task.model)
+    model = shared_copy(task.model)
     masks = {
         name: layer.mask for name, layer in model.named_modules() if type(layer) is Masked and not quantizes(layer)
     }
