@@ -60,12 +60,13 @@ def test_a_submission_that_attacks_its_grading_gets_nothing_and_harms_nothing(co
 
 
 @ROOT_ONLY
-def test_a_right_answer_passes_and_after_the_end_of_its_process_nothing_does(course):
-    shown = graded(
-        SOLVED, CHECKED, "print(open('mine.txt').read())", "import os\nos._exit(0)", SOLVED, CHECKED, course=course
-    )
+def test_a_right_answer_passes_and_after_the_end_of_its_process_nothing_does(course, monkeypatch):
+    monkeypatch.setenv("COMPEDU_SECRET_SEED", "1")
+    seen = "open('mine.txt').read(), 'COMPEDU_SECRET_SEED' in os.environ, os.environ['HOME'] == os.getcwd()"
+    look = f"import os\nprint({seen})"
+    shown = graded(SOLVED, CHECKED, look, "os._exit(0)", SOLVED, CHECKED, course=course)
     assert shown[1] == ["right: the file is the parameters and a short header\n"]
-    assert shown[2] == ["a file of the submission\n"]
+    assert shown[2] == ["a file of the submission False True\n"]
     assert all(texts[0].startswith("DeadKernelError: the submission ended") for texts in shown[3:])
 
 
@@ -79,14 +80,10 @@ def test_a_confined_process_has_no_rights_no_network_and_no_view_of_the_course(c
         f"print(os.getuid() == 0, may(lambda: open({str(course / 'solutions.txt')!r})),\n"
         "      may(lambda: socket.create_connection(('192.0.2.1', 80), 1)), may(lambda: open('/etc/mine', 'w')),\n"
         "      may(lambda: os.setuid(0) is None), may(lambda: os.kill(os.getppid() or 2, 0) is None),\n"
-        "      may(lambda: open('mine.txt')), sorted(os.environ.keys() & {'COMPEDU_SECRET_SEED', 'HOME'}))"
+        "      may(lambda: open('mine.txt')))"
     )
-    os.environ["COMPEDU_SECRET_SEED"] = "1"
-    try:
-        done = confined(program, course)
-    finally:
-        del os.environ["COMPEDU_SECRET_SEED"]
-    assert done.stdout.split(maxsplit=7) == ["False"] * 6 + ["True", "['HOME']\n"], done.stderr
+    done = confined(program, course)
+    assert done.stdout.split() == ["False"] * 6 + ["True"], done.stderr
 
 
 @ROOT_ONLY

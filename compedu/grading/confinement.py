@@ -97,7 +97,7 @@ class Confinement:
         home = str(self.work)
         return kept | {
             "HOME": home, "USER": "submission", "LOGNAME": "submission", "COMPEDU_CACHE": str(cache_folder()),
-            "TMPDIR": "/tmp", "JUPYTER_PLATFORM_DIRS": "1",
+            "TMPDIR": "/tmp",
         }  # fmt: skip
 
     def give(self, *paths: Path) -> None:

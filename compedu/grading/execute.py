@@ -5,7 +5,7 @@ that checks an exercise is not run at all: its answer is asked for, case by case
 """
 
 import ast
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,11 @@ class ExecuteApart(Execute):
             manager.enter(self.confinement)
         return manager
 
-    async def async_start_new_kernel(self, **named: Any) -> None:
-        """Start the kernel in the submission's copy of its folder."""
+    def setup_kernel(self, **named: Any) -> AbstractContextManager:
+        """Start the kernel in the submission's copy of its folder, with few variables, and end it."""
         if self.confinement:
             named |= {"cwd": str(self.confinement.work), "env": self.confinement.environment()}
-        await super().async_start_new_kernel(**named)
+        return super().setup_kernel(**named)
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
         """Run a cell, or judge the answer that it checks; after the end of its kernel every cell fails."""
