@@ -68,7 +68,7 @@ class Alone(IntegerChain):
     """An integer chain of one layer, which can be called as that layer in a network that runs as it is written."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return what the layer returns for `input`, in float32, in the order of memory that an ordinary layer gives."""
+        """Return what the layer returns for `input`, in float32, in the order of memory that a dense layer gives."""
         return super().forward(input).contiguous()
 
 

@@ -14,5 +14,6 @@ FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUF
 
 __all__ = [
     "FORMS", "ActivationQuantizer", "BlockCirculant", "CReLUFilters", "Coded", "Codes", "Factored", "Floats", "Form",
-    "Geometry", "LatentForm", "Masked", "OpenAttention", "Positions", "kernel_of", "mask_of", "precise", "trained_weight",
+    "Geometry", "LatentForm", "Masked", "OpenAttention", "Positions", "kernel_of", "mask_of", "precise",
+    "trained_weight",
 ]

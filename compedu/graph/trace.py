@@ -82,8 +82,8 @@ class _LayerTracer(fx.Tracer):
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """Return the inference graph of `model`: one node per layer call, function or method, with forms as leaves.
 
-    With `training` it is the graph of the forward pass in training mode. An input that defaults to None is taken as left
-    out: the graph of torch.fx would say of it that it is not None. The result shares its tensors with `model`;
+    With `training` it is the graph of the forward pass in training mode. An input that defaults to None is taken as
+    left out: the graph of torch.fx would say of it that it is not None. The result shares its tensors with `model`;
     node targets are the names of `model.named_modules()`. Raises `CompressionError` that names the module and the
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
@@ -101,7 +101,7 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
         raise CompressionError(
             f"{type(model).__name__} cannot be traced: {place} failed with {type(error).__name__}: "
             f"{first_line(error)}. A graph needs a forward without decisions that depend on the data; methods that "
-            "work layer by layer still apply to this network."
+            "work layer by layer apply to this network where they are given data."
         ) from error
 
 
