@@ -130,8 +130,8 @@ def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
     sums = scores.double().sum(1)
     if scores.shape[1] > 1 and bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise CompressionError(
-            f"the network {type(model).__name__} ends in a softmax: it gives probabilities, which sum up to 1, where the "
-            "loss needs the scores before it (a second softmax would flatten them); let it return these"
+            f"the network {type(model).__name__} ends in a softmax: it gives probabilities, which sum up to 1, where "
+            "the loss needs the scores before it (a second softmax would flatten them); let it return these"
         )
 
 

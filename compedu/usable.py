@@ -38,5 +38,6 @@ def _reason(tensor: Tensor) -> str:
     if tensor.layout is not torch.strided:
         return "is sparse (torch.sparse_...); needed is a dense tensor: tensor.to_dense()"
     if tensor.dtype not in TYPES:
-        return f"holds {tensor.dtype}, which few kernels compute with; needed is one of {', '.join(map(str, TYPES[:4]))}"
+        usual = ", ".join(map(str, TYPES[:4]))
+        return f"holds {tensor.dtype}, which few kernels compute with; usual are {usual}"
     return ""
