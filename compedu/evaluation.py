@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, first_line
+from compedu.failing import raised_by_hook
 from compedu.reproducible import seeded
 
 BATCH = 256
@@ -92,7 +93,11 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
             scores = model(x)
     except CompressionError:
         raise
-    except (RuntimeError, ValueError, AssertionError) as error:  # what torch and torchvision raise for other sizes
+    except Exception as error:  # torch and torchvision raise one of these for other sizes, a hook whatever it likes
+        if hook := raised_by_hook(model, error):
+            raise CompressionError(f"{hook}; mend or remove it") from error
+        if not isinstance(error, (RuntimeError, ValueError, AssertionError)):
+            raise
         raise CompressionError(
             f"the network {getattr(model, 'spec', type(model).__name__)} cannot take images of {data.name!r}, shape "
             f"{tuple(x.shape[1:])}: {first_line(error)}; build it with this size and these channels"
@@ -125,8 +130,8 @@ def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
     sums = scores.double().sum(1)
     if scores.shape[1] > 1 and bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise CompressionError(
-            f"the network {type(model).__name__} ends in a softmax: it gives probabilities, which sum up to 1, where the "
-            "loss needs the scores before it (a second softmax would flatten them); let it return these"
+            f"the network {type(model).__name__} ends in a softmax: it gives probabilities, which sum up to 1, where "
+            "the loss needs the scores before it (a second softmax would flatten them); let it return these"
         )
 
 

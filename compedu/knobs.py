@@ -250,8 +250,13 @@ def changed_knobs(method: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != knobs(method)[name].default}
 
 
+def fits(layer: str, pattern: str) -> bool:
+    """Tell whether a layer's name is `pattern`, brackets and all, or one that this pattern means."""
+    return layer == pattern or fnmatchcase(layer, pattern)
+
+
 def value_for(value: Any, layer: str) -> Any:
     """Return what a per-layer knob says for `layer`: the value itself, or of the first pattern that fits; else None."""
     if not isinstance(value, Mapping):
         return value
-    return next((given for pattern, given in value.items() if fnmatchcase(layer, pattern)), None)
+    return next((given for pattern, given in value.items() if fits(layer, pattern)), None)

@@ -9,8 +9,6 @@ def in_usual_order(tensor: Tensor) -> bool:
 
     Kernels of convolutions tell the two apart by strides, even where windows of one pixel make them the same.
     """
-    if tensor.layout is not torch.strided:
-        return True  # sparse: it has an order of its own
     usual = torch.empty(tensor.shape, device="meta").stride()
     return tensor.is_contiguous() and (tensor.ndim < 4 or tensor.stride() == usual)
 

@@ -22,6 +22,7 @@ from compedu.datasets.augmentation import mirrored, shifted
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.evaluation import shape_of
+from compedu.failing import raised_by_hook
 from compedu.reproducible import seeded, torch_threads
 from compedu.saved_training import save_training, saved_training
 
@@ -175,6 +176,8 @@ def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
     except CompressionError:
         raise
     except (RuntimeError, ValueError) as error:
+        if hook := raised_by_hook(model, error):
+            raise CompressionError(f"{hook}; mend or remove it") from error
         raise CompressionError(
             f"{type(model).__name__} cannot be trained on a batch of {len(x)} image(s): {first_line(error)}; "
             "where batch normalization finds too few values, choose a batch size that leaves no batch of one image"

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "compedu"
 STOREYS = (  # from the ground up; a module may import from its own storey and those below
     {
-        "errors", "hashing", "layout", "shipped", "specs", "knobs", "torchvision_import", "release", "reproducible",
-        "writing",
+        "errors", "failing", "hashing", "layout", "shipped", "specs", "knobs", "torchvision_import", "release",
+        "reproducible", "usable", "writing",
     },
     {"forms"},
     {"graph"},

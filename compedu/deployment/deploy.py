@@ -25,6 +25,7 @@ from compedu.graph.probes import outermost_forms
 from compedu.graph.replacement import obstacles
 from compedu.graph.trace import owners_read_apart, replace_module
 from compedu.graph.writes import hidden_write
+from compedu.usable import refuse_unusable
 
 
 class Deployed(nn.Module):
@@ -84,6 +85,7 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     layer: `example`, an input, shows it where the graph does not. It is run once more: an input that does not fit shows
     here, and the kernels are warm.
     """
+    refuse_unusable(model)
     refuse_recomputed_weights(model)
     copied = copy.deepcopy(model).eval().requires_grad_(False).float()
     if isinstance(copied, Form) or not any(True for _ in copied.children()):

@@ -21,6 +21,7 @@ from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
 from compedu.graph.trace import open_attentions
 from compedu.layout import in_another_order
+from compedu.usable import refuse_unusable
 from compedu.writing import write_whole
 
 
@@ -48,6 +49,7 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
     with its own bits, "huffman" and "ans" entropy-code each stream that gets shorter by it. Raises `CompressionError`
     as `model_bytes` does, and for weights that lie channels last: no file keeps that, and last bits hang on it.
     """
+    refuse_unusable(model)
     if others := in_another_order(model):
         raise CompressionError(
             f"{others[0]} lies in memory in another order than row after row, such as channels last, which no file "

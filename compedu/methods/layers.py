@@ -1,7 +1,7 @@
 """Which layers of a network can be compressed, which of them are meant, and how one is replaced."""
 
+import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -12,9 +12,10 @@ from compedu.forms import Factored, Form, Geometry
 from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module, shared_weights
-from compedu.knobs import value_for
+from compedu.knobs import fits, value_for
 
 _UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few numbers a channel: no method compresses them
+TERM = re.compile(r'-?"[^"]*"|[^\s,]+')
 NO_VALUE = "no pattern of the per-layer values fits it"
 WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
 
@@ -59,10 +60,10 @@ def selected(layers: Mapping[str, nn.Module], selection: str) -> dict[str, nn.Mo
 
     A selection is a list of terms separated by commas or spaces: a layer's name, a pattern such as "conv*", or one of
     the words all, conv, linear, first, last, early (first half), late (second half); a term with a minus sign excludes.
-    A selection that begins with an exclusion starts from all layers. Raises `CompressionError` for a term that fits
-    no layer.
+    A selection that begins with an exclusion starts from all layers. A name that holds a comma or a space is put in
+    double quotes. Raises `CompressionError` for a term that fits no layer.
     """
-    terms = selection.replace(",", " ").split()
+    terms = [term.replace('"', "") for term in TERM.findall(selection)]
     chosen = set(layers) if not terms or terms[0].startswith("-") else set()
     for term in terms:
         fitting = _fitting(layers, term.removeprefix("-"))
@@ -77,10 +78,11 @@ def _fitting(layers: Mapping[str, nn.Module], term: str) -> set[str]:
     if term in kinds:
         return {name for name in names if Geometry.of(layers[name]).kind == kinds[term]}
     words = {"all": names, "first": names[:1], "last": names[-1:], "early": names[:half], "late": names[half:]}
-    fitting = set(words.get(term, [name for name in names if fnmatchcase(name, term)]))
+    fitting = set(words.get(term, [name for name in names if fits(name, term)]))
     if not fitting and names and term not in words:
         raise CompressionError(
-            f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too"
+            f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too; a "
+            'name with a comma or a space is put in double quotes'
         )
     return fitting
 
@@ -89,7 +91,7 @@ def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str) -> N
     """Raise `CompressionError` when a per-layer mapping names a layer that does not exist."""
     if isinstance(value, Mapping):
         for pattern in value:
-            if not any(fnmatchcase(name, pattern) for name in layers):
+            if not any(fits(name, pattern) for name in layers):
                 raise CompressionError(f"{where}: no layer fits {pattern!r}; the layers are {', '.join(layers)}")
 
 

@@ -23,6 +23,7 @@ from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.layout import put_in_usual_order
 from compedu.methods.layers import check_patterns, compressible, selected
 from compedu.networks import parse
+from compedu.usable import refuse_unusable
 
 TOPICS = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
     "pruning": "Parameter pruning and sharing: pruning and sharing",
@@ -237,8 +238,9 @@ def check_finite(model: nn.Module) -> None:
     """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity.
 
     Infinity is legal in a buffer that is no statistic and belongs to no form: a mask of attention is -inf where it
-    hides something.
+    hides something. Tensors that cannot be computed with at all are refused as well.
     """
+    refuse_unusable(model)
     for name, tensor, may_be_infinite in _numbers(model):
         wrong = tensor.isnan() if may_be_infinite else ~tensor.isfinite()
         if bool(wrong.any()):
