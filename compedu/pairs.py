@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from compedu import datasets, files
 from compedu.datasets.dataset import Dataset
+from compedu.files.limits import DEFAULT, Limits
 from compedu.errors import MissingData
 from compedu.networks.own import own
 from compedu.networks.shipped import checkpoint_path, trained
@@ -38,6 +39,8 @@ def load_data(name: str, *, download: bool = False) -> Dataset:
     return datasets.load(name, download=download)
 
 
-def load_model(path: str | Path, into: nn.Module | None = None) -> nn.Module:
+def load_model(
+    path: str | Path, into: nn.Module | None = None, *, example: Tensor | None = None, limits: Limits = DEFAULT
+) -> nn.Module:
     """Return the model of a compedu model file; see `compedu.files.load`."""
-    return files.load(path, into=into)
+    return files.load(path, into, example=example, limits=limits)

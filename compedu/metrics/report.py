@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from compedu.methods.method import Skipped
 from compedu.metrics.accuracy import Change, Interval, wilson
+from compedu.metrics.declared import check_declared
 from compedu.metrics.latency import Latency
 
 
@@ -133,7 +134,9 @@ class Report:
             for name in ("newly_wrong", "newly_right"):
                 if name in known:
                     known[name] = tuple(Flip(*flip) for flip in known[name])
-            return cls(**known)
+            report = cls(**known)
+            check_declared(report)
+            return report
         except (TypeError, AttributeError) as error:
             raise ValueError(f"this is no report: {error}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from compedu import files
+from compedu.errors import CompressionError
 from compedu.writing import write_whole
 
 
@@ -26,11 +27,15 @@ class KeptModels:
         write_whole(self.path(key), written)
 
     def load(self, key: str, structure: nn.Module) -> nn.Module | None:
-        """Return the model of `key`, or None; `structure` is a network like it, for those that have no spec."""
+        """Return the model of `key`, or None where none is kept whole: it is made again then.
+
+        `structure` is a network like it, for those that have no spec.
+        """
         path = self.path(key)
-        if not path.exists():
+        try:
+            return files.load(path, None if files.inspect(path).spec else structure)
+        except (OSError, CompressionError):
             return None
-        return files.load(path, None if files.inspect(path).spec else structure)
 
     def drop(self, key: str) -> None:
         """Forget the model of `key`."""
