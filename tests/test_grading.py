@@ -48,7 +48,7 @@ def can_confine(folder) -> bool:
 def course(tmp_path_factory):
     """A course folder after the whole cycle, with four learners, and their notebooks' scores."""
     folder = tmp_path_factory.mktemp("course")
-    environment = closed_network(folder) | {"COMPEDU_SYNC": "1"}
+    environment = closed_network(folder)
     environment["PYTHONPATH"] += f":{ROOT}"
     confined = can_confine(folder)
     (folder / "nbgrader_config.py").write_text(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu import files
-from compedu.course.answers import called, few, file_content, kind_of, number
+from compedu.course.answers import FILE_BYTES, called, few, file_content, kind_of, number
 from compedu.datasets.dataset import Dataset, normalised
 from compedu.datasets.drawn import MEAN, STD
 from compedu.datasets.glyphs import draw_glyphs
@@ -21,6 +21,7 @@ from compedu.reproducible import seeded
 from compedu.specs import parse
 
 LIMIT = 0.1  # of the dense file: magnitudes alone, by LAMP, lose more than a point there
+FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22)  # of an answer, which anyone may write
 CHARACTERS = 4000  # drawn anew, for one measurement of a file
 
 
@@ -186,12 +187,12 @@ def pruned_file(answer: str, seed: int) -> str:
 def _lenet5(path: str, content: bytes) -> nn.Module:
     """Return the network of a file where it is a lenet5; anything else is a hint."""
     try:
-        spec = contents.read(content, path).spec
+        spec = contents.read(content, path, FILE).spec
         name = parse(spec)[0] if spec else "a network without a name"
         assert name == "lenet5", (
             f"{path} holds another network, {spec or name}; wanted is lenet5 for glyphs, made smaller"
         )
-        return files.from_bytes(content, where=path)
+        return files.from_bytes(content, where=path, limits=FILE)
     except CompressionError as refusal:
         raise AssertionError(f"{path} is no model file that can be read: {refusal}") from refusal
 
