@@ -15,7 +15,7 @@ PACKAGE = ROOT / "compedu"
 STOREYS = (  # from the ground up; a module may import from its own storey and those below
     {
         "errors", "hashing", "layout", "shipped", "specs", "knobs", "torchvision_import", "release", "reproducible",
-        "writing",
+        "writing", "processes",
     },
     {"forms"},
     {"graph"},
