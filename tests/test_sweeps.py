@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from typing import ClassVar
 
@@ -279,8 +280,6 @@ def test_a_killed_worker_is_one_sentence_on_what_is_kept_and_how_to_go_on(model,
         assert len([next(running), next(running)]) == 2
         with pytest.raises(CompressionError) as caught:
             next(running)
-        with pytest.raises(CompressionError, match="nothing is kept, as no store was named"):
-            list(sweep(POINTS, model, data, workers=2))
     assert str(caught.value) == (
         "a worker process was killed, from outside or by the system because memory ran out: try fewer workers; "
         f"all finished points are in {store}, and the same sweep goes on with the others"
@@ -288,11 +287,21 @@ def test_a_killed_worker_is_one_sentence_on_what_is_kept_and_how_to_go_on(model,
     assert len(list(sweep(POINTS, model, data, store=store))) == 4
 
 
+def test_a_killed_worker_of_a_sweep_without_a_file_says_that_nothing_is_kept(model, data, monkeypatch):
+    def killed(calls):
+        raise BrokenExecutor
+        yield
+
+    monkeypatch.setattr(joblib, "Parallel", lambda **options: killed)
+    with pytest.raises(CompressionError, match="nothing is kept, as no store was named: name one, and"):
+        list(sweep(POINTS, model, data))
+
+
 ORPHANING = """
 import os, signal, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from compedu.sweeps.work import end_with_parent
+from compedu.processes import end_with_parent
 pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
 pool.submit(time.sleep, 0).result()
 pool.submit(time.sleep, 1e6)

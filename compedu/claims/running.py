@@ -12,9 +12,8 @@ from tqdm.std import tqdm
 from compedu.claims.experiments import Plan, Series
 from compedu.claims.store import Run, RunStore
 from compedu.errors import CompressionError
+from compedu.processes import KILLED, end_with_parent
 from compedu.reproducible import torch_threads
-from compedu.sweeps.running import KILLED
-from compedu.sweeps.work import end_with_parent
 
 Cell = tuple[Any, int]
 

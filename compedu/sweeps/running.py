@@ -19,13 +19,12 @@ from compedu.errors import CompressionError
 from compedu.methods.method import Method
 from compedu.metrics import Report, Timing, machine
 from compedu.metrics.latency import time_networks
+from compedu.processes import KILLED, end_with_parent
 from compedu.reproducible import torch_threads
 from compedu.sweeps.keys import point_key
 from compedu.sweeps.models import KeptModels
 from compedu.sweeps.store import Failure, Store
-from compedu.sweeps.work import Ground, Outcome, Point, compute, end_with_parent
-
-KILLED = "a worker process was killed, from outside or by the system because memory ran out: try fewer workers"
+from compedu.sweeps.work import Ground, Outcome, Point, compute
 
 
 def sweep(
@@ -118,7 +117,8 @@ class _Run:
         wanted = self.timing is not None
         outcomes = parallel(joblib.delayed(compute)(self.ground, point, wanted) for point in points)
         try:
-            yield from outcomes
+            for outcome in outcomes:  # by `yield from`, whoever stops early would close them outside of `finally`
+                yield outcome
         except BrokenExecutor as error:
             raise CompressionError(f"{KILLED}; {self._kept()}") from error
         finally:

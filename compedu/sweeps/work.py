@@ -1,9 +1,6 @@
 """One point of a sweep, in whatever process it is computed, and what all points share."""
 
-import multiprocessing
-import os
 import threading
-import time
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -62,21 +59,6 @@ class Ground:
 
     def __sizeof__(self) -> int:
         return sum(value.nbytes for value in self.arrays.values() if isinstance(value, np.ndarray))  # asked by Dask
-
-
-def end_with_parent() -> None:
-    """Let this worker process end when the one that started it has ended: a killed process cannot tell its workers.
-
-    It looks once a second for another parent, which the system gives an orphan everywhere but on Windows.
-    """
-    parent = multiprocessing.parent_process().pid
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="compedu worker", daemon=True).start()
 
 
 _received: dict[tuple, Ground] = {}
