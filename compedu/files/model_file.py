@@ -50,13 +50,13 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
     as `model_bytes` does, and for weights that lie channels last: no file keeps that, and last bits hang on it.
     """
     refuse_unusable(model)
+    data = model_bytes(model, coding)
     if others := in_another_order(model):
         raise CompressionError(
             f"{others[0]} lies in memory in another order than row after row, such as channels last, which no file "
             "keeps and the last bits of the logits hang on; lay all parameters and buffers in the usual order first, "
             "p.data = p.data.clone(memory_format=torch.contiguous_format)"
         )
-    data = model_bytes(model, coding)
     write_whole(Path(path), data)
     return len(data)
 
