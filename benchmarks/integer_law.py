@@ -128,8 +128,8 @@ def apart(found: Tensor, wanted: Tensor) -> float:
 def verdict(network: Network, bits: int) -> tuple[str, str]:
     """Return "chained", "layer by layer", "refused" or "wrong", and why, for one network at one width.
 
-    On images without ties the forms in float64 are compared with `WholeNumbers`, and so is what they are deployed as, by
-    the engine of this machine and by the simulated one, where float32 may move it ten times as far as it moves the
+    On images without ties the forms in float64 are compared with `WholeNumbers`, and so is what they are deployed as,
+    by the engine of this machine and by the simulated one, where float32 may move it ten times as far as it moves the
     forms; at the largest width also what the network itself is deployed as in float32 with the network in float64.
     """
     seen = pictures(network, 0, 8)

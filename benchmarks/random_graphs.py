@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Choose = Callable[[Sequence[Any]], Any]  # returns one of several things: `random.Random.choice`, or a draw of Hypothesis
+Choose = Callable[[Sequence[Any]], Any]  # returns one of several: `random.Random.choice`, or a draw of Hypothesis
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda x: x.relu(), "F.relu": F.relu, "torch.relu": torch.relu, "relu6": F.relu6, "tanh": torch.tanh,

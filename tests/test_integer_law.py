@@ -76,7 +76,8 @@ def test_the_table_is_written_and_finished_rows_are_kept(tmp_path, monkeypatch, 
     law.main(["--quick", "--out", str(path)])
     rows = law.finished(path)
     assert list(rows) == ["0 to 0", "1 to 1"]
-    assert all(sum(int(row[place]) for kind in law.VERDICTS for place in law.places(kind)) == 3 for row in rows.values())
+    places = [place for kind in law.VERDICTS for place in law.places(kind)]
+    assert all(sum(int(row[place]) for place in places) == 3 for row in rows.values())
     assert "Of 6 quantized networks: " in path.read_text() and not re.search(r"\{\w", path.read_text())
     monkeypatch.setattr(law, "measured", lambda first, count: pytest.fail(f"{first} was measured again"))
     law.main(["--quick", "--out", str(path)])

@@ -112,7 +112,7 @@ class Method(ABC):
 
     @abstractmethod
     def compress(self, task: "Task") -> nn.Module:
-        """Return the compressed network; `task.model` is a private copy that may be changed, its tensors if `writes`."""
+        """Return the compressed network; `task.model` is a private copy to change, its tensors too if `writes`."""
 
     def __or__(self, other: "Method") -> "Method":
         """Return the pipeline that runs this method, then `other`."""

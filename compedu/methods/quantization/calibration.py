@@ -47,8 +47,8 @@ def input_ranges(
         low, high = map(float, x.aminmax())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CompressionError(
-                f"layer {name!r} gets values from {low} to {high} on the images of {data.name!r}; codes need finite ones: "
-                "look for what grows without bound or divides by zero in front of it"
+                f"layer {name!r} gets values from {low} to {high} on the images of {data.name!r}; codes need finite "
+                "ones: look for what grows without bound or divides by zero in front of it"
             )
         before = ranges.get(name, (low, high))
         ranges[name] = min(before[0], low), max(before[1], high)
