@@ -42,23 +42,23 @@ def test_scores_move_by_the_straight_through_gradient_of_the_mask_also_where_the
     layer.mask[:, 1::2] = False  # their weights are remembered: a mask that a schedule has set
     x, y = torch.randn(5, 4, generator=draw), torch.tensor([0, 1, 2, 0, 1])
     m = layer.mask.float().requires_grad_()  # a mask of real numbers has an ordinary gradient
-    loss = nn.functional.cross_entropy(x @ (layer.weight.detach() * m).T, y)
+    loss = nn.functional.cross_entropy(x @ (layer.latent.detach() * m).T, y)
     (expected,) = torch.autograd.grad(loss, m)
     for times in (1, 2):  # scores are a sum over the steps
         nn.functional.cross_entropy(layer(x), y).backward()
         torch.testing.assert_close(layer.scores, -times * expected)
-    assert expected[~layer.mask].abs().min() > 0 and not layer.weight.grad[~layer.mask].any()
+    assert expected[~layer.mask].abs().min() > 0 and not layer.latent.grad[~layer.mask].any()
 
 
 def test_a_weight_that_moves_towards_zero_goes_before_a_smaller_one_that_grows():
     layer = Moving(masked([[1.0, 0.1]]))
-    optimizer = torch.optim.SGD([layer.weight], lr=0.1)
+    optimizer = torch.optim.SGD([layer.latent], lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
         wanted = torch.tensor([[0.0], [1.0]])
         ((layer(torch.eye(2)) - wanted) ** 2).mean().backward()
         optimizer.step()
-    shrinking, growing = layer.weight[0].tolist()
+    shrinking, growing = layer.latent[0].tolist()
     assert shrinking > growing and layer.scores[0, 0] < 0 < layer.scores[0, 1]
 
 
