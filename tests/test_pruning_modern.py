@@ -271,7 +271,7 @@ def test_a_gated_layer_draws_anew_while_training_by_its_state_alone_and_is_settl
     assert torch.equal(again(x), first) and torch.equal(again(x), second)
     assert not torch.equal(gated(seed=1).train()(x), first)
     layer.eval()
-    torch.testing.assert_close(layer(x), x @ (layer.weight * settled(layer.log_alpha)).T)
+    torch.testing.assert_close(layer(x), x @ (layer.latent * settled(layer.log_alpha)).T)
     drawn = int(layer.drawn)
     layer(x)
     assert int(layer.drawn) == drawn == 2
