@@ -81,7 +81,7 @@ ARMS: dict[str, Callable[[nn.Module, Dataset], object]] = {
         )
     },
 }  # fmt: skip
-QUICK = Settings(networks=("resnet18",), arms=("torch.nn.utils.prune, l1_unstructured", "MagnitudePruning()"), size=32)
+QUICK = Settings(networks=("resnet18",), arms=("MagnitudePruning()",), size=32)
 
 
 def images(size: int, count: int) -> Dataset:

@@ -12,7 +12,7 @@ import compedu as ce
 from compedu.forms import Coded, kernel_of
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "magnitude", "sparse")
+SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "magnitude", "memory", "sparse")
 
 
 class Scripts(dict):

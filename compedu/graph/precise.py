@@ -77,20 +77,23 @@ def difference(found: list[Tensor], expected: list[Tensor]) -> str | None:
     return f"outputs differ by {worst:.3g}, at a scale of {scale:.3g}"
 
 
-def _convert(module: nn.Module, removed: Tensor | None = None) -> None:
+def _convert(module: nn.Module, removed: Tensor | None = None, trains: bool = True) -> None:
     """Give `module`, with what is inside of a form, own tensors in float64, outputs that are `removed` silent."""
     for part in module.modules() if isinstance(module, Form) else (module,):
         for tensors in (part._parameters, part._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.is_floating_point():
                     converted = tensor.detach().to(torch.float64, copy=True)
-                    tensors[name] = nn.Parameter(converted) if isinstance(tensor, nn.Parameter) else converted
+                    tensors[name] = (
+                        nn.Parameter(converted, trains) if isinstance(tensor, nn.Parameter) else converted
+                    )
     if removed is not None:
         silence_layer(module, removed)
 
 
 def _convert_at_each_call(layer: nn.Module, removed: Tensor | None) -> None:
-    fill_at_each_call(layer, lambda: _convert(layer, removed))
+    # A graph would hold what can have a gradient beyond the call.
+    fill_at_each_call(layer, lambda: _convert(layer, removed, trains=False))
 
 
 def fill_at_each_call(layer: nn.Module, fill: Callable[[], None]) -> None:

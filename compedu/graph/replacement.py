@@ -106,7 +106,7 @@ def _fill_from(form: Form, layer: nn.Module) -> None:
     empty = dict(layer._parameters)
 
     def fill(layer: nn.Module, inputs: tuple) -> None:
-        layer._parameters.update(_dense(form)._parameters)
+        layer._parameters.update(_dense(form).requires_grad_(False)._parameters)
 
     def clear(layer: nn.Module, inputs: tuple, output: object) -> None:
         layer._parameters.update(empty)
