@@ -121,7 +121,9 @@ def fail(*given):
     raise RuntimeError("the recorder is full")
 
 
-@pytest.mark.parametrize("hook", [fail, Failing(), partial(fail, 1), Failing().__call__], ids=repr)
+@pytest.mark.parametrize(
+    "hook", [fail, Failing(), partial(fail, 1), Failing().__call__], ids=["function", "object", "partial", "method"]
+)
 @pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("place", ["fc2", ""])
 def test_an_error_in_a_hook_is_not_blamed_on_the_images(hook, kind, place):
