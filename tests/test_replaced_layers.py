@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import compedu as ce
 from compedu.errors import CompressionError
 from compedu.files import load, save
-from compedu.forms import ActivationQuantizer, Form
+from compedu.forms import ActivationQuantizer, Form, Geometry, Masked
+from compedu.graph.meaning import meant_network
+from compedu.graph.replacement import differing_forms
 from compedu.methods import (
     BlockCirculantProjection, FineTune, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD,
 )  # fmt: skip
@@ -215,25 +217,71 @@ def test_a_network_whose_graph_shows_everything_needs_no_data():
         MagnitudePruning()(Typed())
 
 
+class Single(Seeded):
+    """A network that runs in single precision only, as ports with tensors of a fixed type do."""
+
+    def __init__(self):
+        super().__init__(a=nn.Linear(784, 12), wi=nn.Linear(12, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wi(self.a(x.flatten(1).float()).relu())
 
 
-def test_a_form_that_does_not_compute_what_its_kernel_says_is_refused_by_name():
-    from compedu.forms import Geometry, Masked
+def putting(kind) -> LayerMethod:
+    """A method that puts forms which keep all weights, those of a `kind` at `wi`."""
 
-    class Doubled(Masked):
-        def forward(self, input):
-            return 2 * super().forward(input)
-
-    class Doubling(LayerMethod):
+    class Putting(LayerMethod):
         topic = "pruning"
 
         def compress_layer(self, name, layer):
-            kind = Doubled if name == "wi" else Masked
-            return kind(Geometry.of(layer), layer.weight, torch.ones_like(layer.weight, dtype=torch.bool), layer.bias)
+            form = kind if name == "wi" else Masked
+            return form(Geometry.of(layer), layer.weight, torch.ones_like(layer.weight, dtype=torch.bool), layer.bias)
 
+    return Putting()
+
+
+class Doubled(Masked):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+class Unreadable(Masked):
+    def dense(self):
+        raise RuntimeError("no kernel")
+
+    def forward(self, input):
+        return self.geometry.apply(input, self.latent, self.bias)
+
+
+@pytest.mark.parametrize("make", [T5Block, Single])
+@pytest.mark.parametrize("kind, found", [(Doubled, "outputs differ by"), (Unreadable, "no kernel")])
+def test_what_a_form_does_is_compared_with_the_given_network_in_the_precision_that_this_runs_in(make, kind, found):
+    with pytest.raises(CompressionError, match=rf"wi: .*{found}"):
+        putting(kind)(make(), laws.data())
+    assert isinstance(putting(Masked)(make(), laws.data()).wi, Masked)
+
+
+def test_what_was_lost_at_a_layer_is_seen_against_the_given_network():
     model = T5Block()
-    with pytest.raises(CompressionError, match=r"\(wi: outputs differ by .*layers='-wi'"):
-        Doubling()(model, laws.data())
+    model.wi.register_forward_hook(lambda layer, inputs, y: 2 * y)
+    result = putting(Masked)(model, laws.data())
+    assert differing_forms(model, result, laws.data().example) == {}
+    result.wi._forward_hooks.clear()
+    assert list(differing_forms(model, result, laws.data().example)) == ["wi"]
+
+
+@pytest.mark.parametrize("method", METHODS[:1], ids=repr)
+def test_what_is_expected_holds_the_numbers_of_the_result_where_its_structure_stayed(method):
+    model = laws.lively(Hooked())
+    result = method(model, laws.data())
+    result.fc.bias.data.add_(1)
+    assert isinstance(result.norm, nn.Identity) and model.conv.weight.shape == result.conv.weight.shape
+    expected = meant_network(model, result, (), (), precise=True)
+    assert isinstance(expected.norm, nn.BatchNorm2d) and type(expected.fc) is nn.Linear
+    precise = without_rounding(result).double()
+    torch.testing.assert_close(
+        expected(laws.data().x_validation[:8].double()).detach(), outputs(precise, False), rtol=1e-9, atol=1e-9
+    )
 
 
 def counting(function, calls):

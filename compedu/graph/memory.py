@@ -25,10 +25,11 @@ def remembered(
 ) -> Answer:
     """Return the answer to a `question` about how `model`, made from `source`, reaches its layers; found only once.
 
-    The answer must not depend on numbers: it holds for all models of these kinds of layers that are made from `source`.
+    The answer must not depend on numbers: it holds for all models of these kinds of layers that are made from
+    such a `source`.
     """
     answers = _memory.setdefault(source, {})
-    key = question, _kinds_of(model), None if example is None else tuple(example.shape)
+    key = question, _kinds_of(source), _kinds_of(model), None if example is None else tuple(example.shape)
     if key not in answers:
         answers[key] = answer()
     return answers[key]

@@ -46,24 +46,26 @@ def float64_copy(
         if (isinstance(module, Form) or is_plain(module)) and name not in read_apart:
             _convert_at_each_call(module, silent.get(name))
         else:
-            _convert(module, silent.get(name))
+            convert(module, silent.get(name))
     return copy
 
 
-def outputs_of(network: nn.Module, example: Tensor, gradients: bool = False) -> list[Tensor]:
+def outputs_of(
+    network: nn.Module, example: Tensor, gradients: bool = False, precise: bool = True
+) -> list[Tensor]:
     """Return the tensors that `network`, which computes in float64, gives for `example`; draws have a fixed seed.
 
-    With `gradients` the parameters can have some, and some of torch's layers then go another way; nothing is kept for
-    a backward pass.
+    A network that is not `precise` computes in its own precision. With `gradients` the parameters can have some, and
+    some of torch's layers then go another way; nothing is kept for a backward pass.
     """
-    inputs = example.double() if example.is_floating_point() else example
+    inputs = example.double() if precise and example.is_floating_point() else example
     forget = saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
     with torch.inference_mode(False), torch.set_grad_enabled(gradients), seeded(0), forget:
         outputs = network(inputs)
     return [leaf.detach() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
 
-def difference(found: list[Tensor], expected: list[Tensor]) -> str | None:
+def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = TOLERANCE) -> str | None:
     """Return in words how outputs differ from those `expected`, or None where they differ by rounding alone."""
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
         return "outputs have another shape"
@@ -72,12 +74,12 @@ def difference(found: list[Tensor], expected: list[Tensor]) -> str | None:
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected) if a.numel()]
     worst = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
     scale = max((float(b.abs().max()) for _, b in pairs), default=0.0)
-    if worst <= TOLERANCE * (scale or 1.0):
+    if worst <= tolerance * (scale or 1.0):
         return None
     return f"outputs differ by {worst:.3g}, at a scale of {scale:.3g}"
 
 
-def _convert(module: nn.Module, removed: Tensor | None = None, trains: bool = True) -> None:
+def convert(module: nn.Module, removed: Tensor | None = None, trains: bool = True) -> None:
     """Give `module`, with what is inside of a form, own tensors in float64, outputs that are `removed` silent."""
     for part in module.modules() if isinstance(module, Form) else (module,):
         for tensors in (part._parameters, part._buffers):
@@ -93,7 +95,7 @@ def _convert(module: nn.Module, removed: Tensor | None = None, trains: bool = Tr
 
 def _convert_at_each_call(layer: nn.Module, removed: Tensor | None) -> None:
     # A graph would hold what can have a gradient beyond the call.
-    fill_at_each_call(layer, lambda: _convert(layer, removed, trains=False))
+    fill_at_each_call(layer, lambda: convert(layer, removed, trains=False))
 
 
 def fill_at_each_call(layer: nn.Module, fill: Callable[[], None]) -> None:

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms.form import Form, Geometry
 from compedu.graph.coupling import modules_outside_forms
+from compedu.graph.meaning import dense_layer, meant_network
 from compedu.graph.own_hooks import has_hooks, move_hooks
-from compedu.graph.precise import difference, float64_copy, outputs_of
+from compedu.graph.precise import TOLERANCE, difference, float64_copy, outputs_of
 from compedu.graph.probes import Probe, hollow, not_shown, outermost_forms
-from compedu.graph.trace import is_plain, replace_module
+from compedu.graph.trace import inference_copy, is_plain, replace_module
 
+OWN_PRECISION = 1e-3  # of what a network gives in single precision, rounding is far less
 GIVE_DATA = "give data, so that the network can be run on an image"
 
 
@@ -36,29 +38,46 @@ def obstacles(
     return {name: found[place] for name, place in outer.items() if place in found}
 
 
-def differing_forms(model: nn.Module, example: Tensor) -> dict[str, str]:
-    """Return the forms of `model` that do something else in their places than their dense layers, and how that shows.
+def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> dict[str, str]:
+    """Return the forms of `result` that do not do in their places what their dense kernels do in `source`, and how.
 
-    Compared in float64 on `example`, with and without gradients; activations are not rounded. Empty also where the
-    network with dense layers does not run on the example.
+    What is expected is `meant_network` of the two. Compared on `example` in float64, or in the network's own precision
+    where `source` does not run in float64, with and without gradients; activations are not rounded. Empty also where
+    `source` itself does not run on the example.
     """
-    names = outermost_forms(model)
-    if not names:
+    names = outermost_forms(result)
+    precise = _runs_precisely(source, example) if names else None
+    if precise is None:
         return {}
-    apart = _apart(model)
+    apart = _apart(source) | _apart(result)
     try:
-        expected = both_ways(float64_twin(model, names, apart), example)
-    except Exception:  # a forward may raise anything at all
-        return {}
+        expected = both_ways(meant_network(source, result, (), apart, precise), example, precise)
+    except Exception as error:  # a forward may raise anything at all
+        return dict.fromkeys(names, failure(error))
 
     def problem(forms: list[str]) -> str | None:
         try:
-            found = both_ways(float64_twin(model, [name for name in names if name not in forms], apart), example)
+            whole = forms == names
+            network = float64_twin(result, (), apart, precise) if whole else meant_network(
+                source, result, forms, apart, precise
+            )
+            found = both_ways(network, example, precise)
         except Exception as error:  # a forward may raise anything at all
             return failure(error)
-        return difference(found, expected)
+        return difference(found, expected, TOLERANCE if precise else OWN_PRECISION)
 
     return _guilty(names, problem)
+
+
+def _runs_precisely(model: nn.Module, example: Tensor) -> bool | None:
+    """Return whether `model` runs in float64 on `example`, or only in its own precision; None where it does not run."""
+    for precise in (True, False):
+        try:
+            both_ways(float64_twin(model, (), _apart(model), precise), example, precise)
+        except Exception:  # a forward may raise anything at all
+            continue
+        return precise
+    return None
 
 
 def _guilty(names: list[str], problem: Callable[[list[str]], str | None]) -> dict[str, str]:
@@ -77,17 +96,20 @@ def _outermost(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
     return {name: next((form for form in forms if name.startswith(f"{form}.")), name) for name in layers}
 
 
-def float64_twin(model: nn.Module, dense: Iterable[str], apart: Collection[str]) -> nn.Module:
+def float64_twin(
+    model: nn.Module, dense: Iterable[str], apart: Collection[str], precise: bool = True
+) -> nn.Module:
     """Return a copy of `model` that computes in float64, with ordinary layers in the place of the forms `dense`.
 
-    The other forms do not round their inputs. Layers that are not `apart` are converted while they run.
+    The other forms do not round their inputs. Layers that are not `apart` are converted while they run. A copy that is
+    not `precise` computes in the precision of `model`.
     """
-    network = float64_copy(model, apart)
+    network = float64_copy(model, apart) if precise else inference_copy(model)
     for form in [module for module in network.modules() if isinstance(module, Form)]:
         form.act = nn.Identity()
     for name in dense:
         form = network.get_submodule(name)
-        layer = _dense(form) if name in apart else hollow(form)
+        layer = dense_layer(form) if name in apart else hollow(form)
         if not name:
             move_hooks(form, layer)
             network = layer
@@ -97,16 +119,12 @@ def float64_twin(model: nn.Module, dense: Iterable[str], apart: Collection[str])
     return network
 
 
-def _dense(form: Form) -> nn.Module:
-    return form.geometry.layer(form.dense(), form.dense_bias())
-
-
 def _fill_from(form: Form, layer: nn.Module) -> None:
     """Give `layer` the dense kernel of `form` while it runs; the hooks of the form, which convert it, are there too."""
     empty = dict(layer._parameters)
 
     def fill(layer: nn.Module, inputs: tuple) -> None:
-        layer._parameters.update(_dense(form).requires_grad_(False)._parameters)
+        layer._parameters.update(dense_layer(form).requires_grad_(False)._parameters)
 
     def clear(layer: nn.Module, inputs: tuple, output: object) -> None:
         layer._parameters.update(empty)
@@ -160,9 +178,9 @@ def _difference_of_probes(
             replace_module(network, probe, probe.layer)
 
 
-def both_ways(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """Return what `network` gives in float64 for `example` without gradients, then with them."""
-    return [y for gradients in (False, True) for y in outputs_of(network, example, gradients)]
+def both_ways(network: nn.Module, example: Tensor, precise: bool = True) -> list[Tensor]:
+    """Return what `network` gives for `example` without gradients, then with them; `precise` as in `outputs_of`."""
+    return [y for gradients in (False, True) for y in outputs_of(network, example, gradients, precise)]
 
 
 def failure(error: Exception) -> str:

@@ -129,6 +129,11 @@ def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in the place of `old` inside `model`, under every name that this is registered by; hooks move along."""
     move_hooks(old, new)
+    put_module(model, old, new)
+
+
+def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put `new`, as it is, in the place of `old` inside `model`, under every name that this is registered by."""
     for parent in list(model.modules()):  # as they were: `new` may hold `old`
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)

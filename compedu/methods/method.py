@@ -187,7 +187,8 @@ class Task:
         if self.example is None:
             return
         found = remembered(
-            self.source, ("forms",), result, self.example, lambda: differing_forms(result, self.example)
+            self.source, ("forms",), result, self.example,
+            lambda: differing_forms(self.source, result, self.example),
         )
         if found:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in found.items())
