@@ -374,6 +374,32 @@ def test_hooks_stay_in_methods_in_what_is_deployed_and_in_what_is_loaded_into(wh
     assert torch.equal(outputs(loaded, False), outputs(hooked(unhooked), False))
 
 
+def tripled(model: nn.Module, name: str) -> nn.Module:
+    """`model` with a forward of its own on one of its modules."""
+    module = model.get_submodule(name)
+    usual = module.forward
+    module.forward = lambda *inputs: 3 * usual(*inputs)
+    return model
+
+
+@pytest.mark.parametrize("place", ["", "conv", "norm", "again", "fc"])
+def test_a_forward_set_on_a_module_itself_is_kept_and_its_layer_is_left_by_name(place):
+    model, x = tripled(laws.lively(Hooked()), place), laws.data().x_validation[:8]
+    assert not torch.allclose(outputs(model, False), outputs(laws.lively(Hooked()), False), rtol=1e-2)
+    torch.testing.assert_close(ce.deploy(model)(x), outputs(model, False), rtol=1e-4, atol=1e-5)
+    for method in (MagnitudePruning(sparsity=0.0), LinearQuantization(bits=8)):
+        if not place:  # it calls the layers of the given network, whatever stands in a copy
+            with pytest.raises(CompressionError, match="conv, again, fc: .*a forward set on the network itself"):
+                method(model, laws.data())
+            continue
+        result = method(model, laws.data())
+        torch.testing.assert_close(outputs(result, False), outputs(model, False), rtol=0.05, atol=0.05)
+        reasons = {s.layer: s.reason for s in result.compression.skipped}
+        assert place == "norm" or "has a forward set on itself" in reasons[place]
+        assert type(result.get_submodule(place)) is type(model.get_submodule(place))
+        assert sum(isinstance(module, Form) for module in result.modules()) == (3 if place == "norm" else 2)
+
+
 def test_a_handle_of_a_hook_still_removes_it_where_it_was_moved():
     model = Hooked()
     model.fc.register_forward_hook(lambda layer, inputs, y: 2 * y)

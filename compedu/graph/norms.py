@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from compedu.graph.coupling import BATCH_NORMS
+from compedu.graph.own_hooks import has_own_forward
 
 PROBE = 4  # positions of each channel that a subclass is tried on
 
@@ -16,8 +17,11 @@ def behind(norm: nn.Module) -> nn.Module | None:
     """Return what `norm` does behind a batch normalization in evaluation mode: its own modules, one after the other.
 
     That is an identity for torch's batch norms, and a sequence for a subclass such as timm's BatchNormAct2d, whose
-    modules must give on numbers at random what the subclass itself gives. None for every other module.
+    modules must give on numbers at random what the subclass itself gives. None for every other module,
+    and for one with a forward of its own.
     """
+    if has_own_forward(norm):
+        return None
     if type(norm) in BATCH_NORMS:
         return nn.Identity()
     if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None:

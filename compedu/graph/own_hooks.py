@@ -23,6 +23,11 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+def has_own_forward(module: nn.Module) -> bool:
+    """Return whether `module` runs a function of the user's instead of the forward pass of its class."""
+    return "forward" in vars(module)
+
+
 def refuse_hooks(model: nn.Module) -> None:
     """Raise `CompressionError` naming the first module of `model` with hooks, which no graph holds."""
     for name, module in model.named_modules():

@@ -16,7 +16,7 @@ from compedu.forms.attention import PROJECTIONS, OpenAttention
 from compedu.forms.form import Form
 from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
-from compedu.graph.own_hooks import move_hooks
+from compedu.graph.own_hooks import has_own_forward, move_hooks
 
 # While torch.fx traces, every module call and attribute of the process goes through its tracer, on whichever thread.
 _one_at_a_time = threading.RLock()
@@ -87,6 +87,11 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     node targets are the names of `model.named_modules()`. Raises `CompressionError` that names the module and the
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
+    if has_own_forward(model):
+        raise CompressionError(
+            f"{type(model).__name__} cannot be traced: it has a forward set on the network itself, and a graph holds "
+            "that of its class. Methods that work layer by layer apply to this network where they are given data."
+        )
     root = inference_copy(model).train(training)
     tracer = _LayerTracer(root)
     try:
@@ -147,7 +152,7 @@ def open_attentions(model: nn.Module, inside: Collection[str] | None = None) -> 
     for name, module in list(model.named_modules()):
         path = f"{name}." if name else ""
         meant = inside is None or any(f"{path}{layer}" in inside for layer in PROJECTIONS)
-        if type(module) is nn.MultiheadAttention and meant:
+        if type(module) is nn.MultiheadAttention and meant and not has_own_forward(module):
             opened = OpenAttention.of(module)
             if not name:
                 return opened
@@ -156,8 +161,12 @@ def open_attentions(model: nn.Module, inside: Collection[str] | None = None) -> 
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return whether `layer` is torch's own Conv2d or Linear, no subclass, with an ordinary, unparametrized weight."""
-    return type(layer) in (nn.Conv2d, nn.Linear) and layer._parameters.get("weight") is not None
+    """Return whether `layer` is torch's own Conv2d or Linear, no subclass, with an ordinary, unparametrized weight.
+
+    It also runs the forward pass of its class.
+    """
+    ordinary = type(layer) in (nn.Conv2d, nn.Linear) and not has_own_forward(layer)
+    return ordinary and layer._parameters.get("weight") is not None
 
 
 def layer_calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:

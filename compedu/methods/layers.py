@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
 from compedu.forms.attention import LINEAR
-from compedu.graph.own_hooks import move_hooks
+from compedu.graph.own_hooks import has_own_forward, move_hooks
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import fits, value_for
 
@@ -40,7 +40,9 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
     if id(module) in seen or isinstance(module, _UNTOUCHED):
         return
     seen.add(id(module))
-    if isinstance(module, Form) and not isinstance(module, Factored):
+    if has_own_forward(module) and isinstance(module, (Form, *LINEAR, nn.Conv2d)):
+        others[name or "(network)"] = "has a forward set on itself, which a form in its place would not run"
+    elif isinstance(module, Form) and not isinstance(module, Factored):
         layers[name] = module
     elif type(module) in (*LINEAR, nn.Conv2d):
         try:
