@@ -374,6 +374,33 @@ def test_hooks_stay_in_methods_in_what_is_deployed_and_in_what_is_loaded_into(wh
     assert torch.equal(outputs(loaded, False), outputs(hooked(unhooked), False))
 
 
+class Listed(Seeded):
+    """A network that reaches one of its layers through a list of Python's own, to call it or to read its weight."""
+
+    def __init__(self, reads: bool):
+        super().__init__(a=nn.Linear(784, 12), b=nn.Linear(12, 12), c=nn.Linear(12, 10))
+        self.layers = [self.b]
+        self.reads = reads
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, (layer,) = self.a(x.flatten(1)).relu(), self.layers
+        return self.c(F.linear(x, layer.weight, layer.bias) if self.reads else layer(x))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_layer_that_is_reached_through_a_list_is_left_by_name(reads):
+    model = Listed(reads)
+    result = MagnitudePruning(sparsity=0.9)(model, laws.data())
+    assert isinstance(result.a, Form) and isinstance(result.c, Form) and type(result.b) is nn.Linear
+    assert "outputs are not finite" in {s.layer: s.reason for s in result.compression.skipped}["b"]
+    assert result.b in result.layers and ce.deploy(result).kernels["b"] == "float32 dense"
+    if reads:
+        assert type(MagnitudePruning(sparsity=0.9)(model).b) is nn.Linear
+        return
+    with pytest.raises(CompressionError, match="a, b, c: .*give data"):
+        MagnitudePruning(sparsity=0.9)(model)
+
+
 def tripled(model: nn.Module, name: str) -> nn.Module:
     """`model` with a forward of its own on one of its modules."""
     module = model.get_submodule(name)

@@ -71,6 +71,8 @@ def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = T
         return "outputs have another shape"
     if not all(tensor.isfinite().all() for tensor in expected):
         return f"outputs on the example are not finite, {UNCHECKED}"
+    if not all(tensor.isfinite().all() for tensor in found):
+        return "outputs are not finite"
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected) if a.numel()]
     worst = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
     scale = max((float(b.abs().max()) for _, b in pairs), default=0.0)

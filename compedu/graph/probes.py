@@ -16,22 +16,33 @@ class Probe(Form):
 
     def __init__(self, layer: nn.Module, blind: bool = False):
         super().__init__(Geometry.of(layer), None)
-        vars(self)["layer"] = layer  # not registered: a form need not have parameters of these names
-        self.blind = blind
+        # Not registered: a form need not have parameters of these names.
+        vars(self).update(layer=layer, blind=blind, given=dict(layer._parameters))
 
     @property
     def weight(self) -> Tensor:
         """The kernel of the layer."""
-        return self.layer.weight * torch.nan if self.blind else self.layer.weight
+        return self.given["weight"] * torch.nan if self.blind else self.given["weight"]
 
     @property
     def bias(self) -> Tensor | None:
         """The bias of the layer."""
-        return self.layer.bias
+        return self.given["bias"]
 
     def dense(self) -> Tensor:
         """Return the kernel of the layer."""
-        return self.layer.weight
+        return self.given["weight"]
+
+    def hide_layer(self) -> None:
+        """Let the layer itself give NaN until `show_layer`, wherever the network still reaches it another way."""
+        for name, tensor in self.given.items():
+            if tensor is not None:
+                nothing = nn.Parameter(tensor.detach().new_full((), torch.nan).expand_as(tensor))
+                self.layer._parameters[name] = nothing
+
+    def show_layer(self) -> None:
+        """Let the layer compute again what it did."""
+        self.layer._parameters.update(self.given)
 
     def stored_kernel(self) -> dict:
         """Return nothing: a probe is never stored."""
