@@ -401,6 +401,45 @@ def test_a_layer_that_is_reached_through_a_list_is_left_by_name(reads):
         MagnitudePruning(sparsity=0.9)(model)
 
 
+OWN = {
+    "gain": lambda layer: setattr(layer, "gain", 3.0), "bits": lambda layer: setattr(layer, "bits", 3.0),
+    "scale": lambda layer: layer.register_buffer("scale", torch.tensor(3.0)),
+    "mask": lambda layer: setattr(layer, "mask", 3.0),
+    "own": lambda layer: layer.register_parameter("own", nn.Parameter(torch.tensor(3.0))),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("method", [LinearQuantization(bits=8), MagnitudePruning(sparsity=0.0)], ids=repr)
+def test_what_a_hook_asks_of_its_own_layer_moves_along_or_the_layer_is_left_by_name(name, method, tmp_path):
+    def made() -> nn.Module:
+        model = T5Block()
+        OWN[name](model.wi)
+        model.wi.register_forward_hook(lambda layer, inputs, y: y * getattr(layer, name))
+        return model
+
+    model = made()
+    result = method(model, laws.data())
+    torch.testing.assert_close(outputs(result, False), outputs(model, False), rtol=0.05, atol=0.05)
+    reason = {s.layer: s.reason for s in result.compression.skipped}.get("wi", "")
+    kept = name in ("scale", "own") or hasattr(result.embed, name)  # the form has something of this name itself
+    assert isinstance(result.wi, Form) == (not kept) and (name in reason) == kept
+    if name not in ("scale", "own"):  # no file takes other tensors of an ordinary layer
+        save(result, tmp_path / "model.ce")
+        assert torch.equal(outputs(load(tmp_path / "model.ce", into=made()), False), outputs(result, False))
+    again = method(result, laws.data()) if isinstance(method, MagnitudePruning) else ce.deploy(result)
+    found = again(laws.data().x_validation[:8]).detach()
+    torch.testing.assert_close(found, outputs(result, False), rtol=0.05, atol=0.05)
+
+
+def test_a_hook_that_asks_for_the_class_of_its_layer_keeps_it():
+    model = T5Block()
+    model.wi.register_forward_hook(lambda layer, inputs, y: y if type(layer) is nn.Linear else -y)
+    result = MagnitudePruning(sparsity=0.5)(model, laws.data())
+    assert type(result.wi) is nn.Linear and isinstance(result.embed, Form)
+    assert "more than call it" in {s.layer: s.reason for s in result.compression.skipped}["wi"]
+
+
 def tripled(model: nn.Module, name: str) -> nn.Module:
     """`model` with a forward of its own on one of its modules."""
     module = model.get_submodule(name)

@@ -90,6 +90,7 @@ class Form(nn.Module, ABC):
         super().__init__()
         self.geometry = geometry
         self.act: nn.Module = nn.Identity()
+        self.carried: tuple[str, ...] = ()  # attributes that the user kept at the layer in whose place it stands
         vars(self).update(geometry.attributes)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 

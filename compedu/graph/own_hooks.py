@@ -1,11 +1,15 @@
 """Hooks that a network has of its own: moved along with a layer that is replaced, or named where they would be lost."""
 
+from functools import cache
+from typing import Any
+
 from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, Skip
+from compedu.forms.form import Form
 
 _KEPT_IN = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
@@ -36,10 +40,46 @@ def refuse_hooks(model: nn.Module) -> None:
 
 
 def move_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Let the hooks of `old` run at `new`, which has none; handles of them go on working."""
+    """Let the hooks of `old` run at `new`, which has none; handles of them go on working.
+
+    What else the user keeps at `old`, and hooks may ask for, moves along. Raises `Skip` where a form as `new` has
+    something of its own by such a name.
+    """
     if has_hooks(old) or old._backward_hooks or old._backward_pre_hooks:
         for name in _KEPT_IN:
             setattr(new, name, getattr(old, name))
+    attributes = own_attributes(old)
+    for name in attributes:
+        if isinstance(new, Form) and name not in own_attributes(new) and hasattr(new, name):
+            raise Skip(f"it has an attribute {name!r} of its own, and so has the {type(new).__name__} in its place")
+    vars(new).update(attributes)
+    if isinstance(new, Form):
+        new.carried = tuple(attributes)
+
+
+def own_attributes(layer: nn.Module) -> dict[str, Any]:
+    """Return the attributes that the user keeps at an ordinary layer, or that a form carries along for it."""
+    if isinstance(layer, Form):
+        return {name: vars(layer)[name] for name in layer.carried if name in vars(layer)}
+    if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+        return {}
+    return {name: value for name, value in vars(layer).items() if name not in _usual(_kind(layer))}
+
+
+def own_tensors(layer: nn.Module) -> list[str]:
+    """Return the parameters, buffers and modules that a layer has beside its weight and bias, by name."""
+    return [*sorted(layer._parameters.keys() - {"weight", "bias"}), *layer._buffers, *layer._modules]
+
+
+def _kind(layer: nn.Module) -> type[nn.Module]:
+    return nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
+
+
+@cache
+def _usual(kind: type[nn.Module]) -> frozenset[str]:
+    """Return the attributes that every layer of a `kind` has; a forward set on a layer never moves."""
+    layer = kind(1, 1) if kind is nn.Linear else kind(1, 1, 1)
+    return frozenset(vars(layer)) | {"forward"}
 
 
 def refuse_recomputed_weights(model: nn.Module) -> None:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, Skip
 from compedu.forms.form import Form, Geometry
+from compedu.graph.own_hooks import has_hooks
 from compedu.graph.trace import inference_copy, layer_calls, owners_read_apart, replace_module, trace
 
 
@@ -78,7 +79,13 @@ def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:
             found[name] = f"nothing shows what {type(sketch.get_submodule(inside)).__name__} does with it"
     for name in [name for name in names if name not in found]:
         layer = sketch.get_submodule(name)
-        replace_module(sketch, layer, Probe(hollow(layer)))
+        if has_hooks(layer):
+            found[name] = "nothing shows what its forward hooks ask of it"
+            continue
+        try:
+            replace_module(sketch, layer, Probe(hollow(layer)))
+        except Skip as reason:
+            found[name] = str(reason)
     if _text(sketch) == str(traced.graph):
         return found
     return dict.fromkeys(names, "with a form in its place the network goes another way")

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Form, Geometry
 from compedu.forms.attention import LINEAR
-from compedu.graph.own_hooks import has_own_forward, move_hooks
+from compedu.graph.own_hooks import has_own_forward, move_hooks, own_tensors
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import fits, value_for
 
@@ -50,6 +50,9 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
             layers[name] = module
         except Skip as reason:
             others[name] = str(reason)
+        if own := own_tensors(module):
+            layers.pop(name, None)
+            others[name] = f"holds {', '.join(own)} beside its weight and bias, which no form would hold"
     else:
         if any(True for _ in module.parameters(recurse=False)) and not isinstance(module, Form):
             others[name or "(network)"] = f"{type(module).__name__} is not an ordinary linear or convolutional layer"
@@ -118,7 +121,7 @@ def keep_frozen(before: nn.Module, after: nn.Module) -> None:
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Put `layer` in the place of the one called `name`, under every name that this one has; return the model.
 
-    The activation quantizer and the hooks move along.
+    The activation quantizer, the hooks and the user's attributes move along; raises `Skip` as `move_hooks` does.
     """
     before = model.get_submodule(name)
     keep_frozen(before, layer)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compedu import hashing
 from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError, first_line
+from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms import ActivationQuantizer, Form
 from compedu.graph.memory import remembered, share_answers
 from compedu.graph.own_hooks import refuse_recomputed_weights
@@ -100,7 +100,10 @@ class Method(ABC):
         refuse_recomputed_weights(model)
         check_finite(model)
         task = Task(self, copied(model, share=not self.writes).eval(), data, source=model)
-        result = self.compress(task).eval()
+        try:
+            result = self.compress(task).eval()
+        except Skip as reason:  # of a method that leaves no layer out on its own
+            raise CompressionError(f"{self!r}: a layer cannot be replaced: {reason}") from reason
         result = result if self.writes else put_in_usual_order(with_own_tensors(result, model))
         task.refuse_differing(result)
         before = compression_of(model)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, Skip
 from compedu.forms import Form, Geometry, Masked, kernel_of, mask_of
 from compedu.knobs import value_for
 from compedu.methods.layers import NO_VALUE, replace_layer
@@ -72,7 +72,10 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
         mask = masks[name] & mask_of(layer)
         refuse_empty(task, name, mask)
         form = Masked(Geometry.of(layer), kernel_of(layer), mask, layer.bias)
-        task.model = replace_layer(task.model, name, form)
+        try:
+            task.model = replace_layer(task.model, name, form)
+        except Skip as reason:
+            task.skip(name, str(reason))
     task.refuse_if_nothing_done(len(masks))
     return task.model
 
