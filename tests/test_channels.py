@@ -316,6 +316,23 @@ def test_groups_are_remembered_until_the_structure_changes():
     assert find_channels(model, images()) is not first
 
 
+@pytest.mark.parametrize("switch", ["skip", "number"])
+def test_groups_are_found_anew_where_the_network_goes_another_way_since(switch):
+    def forward(net, x):
+        x = net.first(x).relu()
+        y = net.second(x)
+        return net.fc((x + y if net.skip or net.number else y).mean((2, 3)))
+
+    model = Network(forward, first=conv(3, 6), second=conv(6, 6), fc=nn.Linear(6, 4))
+    model.skip, model.number = False, 0
+    assert sizes(find_channels(model, images())) == {"first": 6, "second": 6}
+    setattr(model, switch, type(getattr(model, switch))(1))
+    assert sizes(find_channels(model, images())) == {"first": 6}
+    data = Dataset("images", *[images(), torch.arange(2)] * 3, tuple("01"))
+    smaller = FilterPruning(sparsity=0.5)(model, data)
+    assert smaller.first.out_channels == smaller.second.out_channels == 3
+
+
 def test_memory_does_not_keep_a_network_alive():
     model = plain()
     find_channels(model, images())

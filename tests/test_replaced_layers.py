@@ -1,7 +1,10 @@
 """Layers that a network does more with than call: a form in their place means the same, or they are left by name."""
 
 import copy
+import functools
+import gc
 import sys
+import weakref
 
 import laws
 import pytest
@@ -15,6 +18,7 @@ from compedu.files import load, save
 from compedu.forms import ActivationQuantizer, Form, Geometry, Masked
 from compedu.graph.meaning import meant_network
 from compedu.graph.replacement import differing_forms
+from compedu.graph.switches import switches_of
 from compedu.methods import (
     BlockCirculantProjection, FineTune, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD,
 )  # fmt: skip
@@ -399,6 +403,64 @@ def test_a_layer_that_is_reached_through_a_list_is_left_by_name(reads):
         return
     with pytest.raises(CompressionError, match="a, b, c: .*give data"):
         MagnitudePruning(sparsity=0.9)(model)
+
+
+class Choosing(Seeded):
+    """A network that reads a weight instead of calling its layer where what `chosen` holds says so."""
+
+    def __init__(self, chosen):
+        super().__init__(a=nn.Linear(784, 12), b=nn.Linear(12, 12), c=nn.Linear(12, 10))
+        self.chosen = chosen
+
+    def calling(self, x: Tensor) -> Tensor:
+        return self.b(x)
+
+    def reading(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.b.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.chosen(self) if callable(self.chosen) else self.chosen
+        while isinstance(chosen, (list, tuple, dict)):
+            chosen = list(chosen.values())[0] if isinstance(chosen, dict) else chosen[0]
+        return self.c((self.reading if chosen else self.calling)(self.a(x.flatten(1)).relu()))
+
+
+def answering(value):
+    return lambda model: value
+
+
+SWITCHES = {
+    "integer": (0, 1), "float": (0.0, 0.5), "None": (None, 1), "tuple": ((0, 2), (1, 2)), "list": ([[0]], [[1]]),
+    "dict": ({"way": 0}, {"way": 1}), "function": (answering(0), answering(1)), "word": ("", "read"),
+    "partial": (functools.partial(lambda way, model: way, 0), functools.partial(lambda way, model: way, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", SWITCHES)
+def test_no_answer_is_remembered_for_a_network_that_goes_another_way_since(kind):
+    method, (calls, reads) = LinearQuantization(bits=8, activation_bits=2), SWITCHES[kind]
+    model = Choosing(calls)
+    assert isinstance(method(model, laws.data()).b.act, ActivationQuantizer)
+    model.chosen = reads
+    assert isinstance(method(model, laws.data()).b.act, nn.Identity)
+
+
+def test_methods_of_the_network_and_hooks_are_no_reason_to_remember_either():
+    method, model = LinearQuantization(bits=8, activation_bits=2), Choosing(0)
+    before = switches_of(model)
+    assert before == switches_of(copy.deepcopy(model))
+    model.way = model.calling
+    called = switches_of(model)
+    assert called == switches_of(copy.deepcopy(model)) != before
+    model.way = model.reading
+    assert switches_of(model) != called
+    assert isinstance(method(model, laws.data()).b, Form)
+    model.b.register_forward_hook(lambda layer, inputs, y: y if isinstance(layer, nn.Linear) else -y)
+    assert type(method(model, laws.data()).b) is nn.Linear
+    gone = weakref.ref(model)
+    del model, called
+    gc.collect()
+    assert gone() is None
 
 
 OWN = {

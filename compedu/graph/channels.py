@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.graph.coupling import OUTPUT
@@ -13,6 +13,7 @@ from compedu.graph.grouping import ChannelGroup, collect_groups
 from compedu.graph.precise import UNCHECKED, difference, float64_outputs
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
+from compedu.graph.switches import switches_of
 from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, with_own_tensors
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
@@ -160,14 +161,8 @@ def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
 
 
 def structure_of(model: nn.Module) -> tuple:
-    """Return what decides how the channels of a network hang together: the kinds of its modules and all shapes."""
-    modules = tuple((name, kind_of(module)) for name, module in model.named_modules())
-    return modules, tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
-
-
-def kind_of(module: nn.Module) -> type | str:
-    """Return what `module` has in common with its copies: its class, or its code where each copy has its own class."""
-    return module.code if isinstance(module, fx.GraphModule) else type(module)
+    """Return what decides how the channels of a network hang together: its ways and all shapes."""
+    return switches_of(model), tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
 
 
 _found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Channels]] = WeakKeyDictionary()

@@ -1,14 +1,12 @@
 """Answers about how a network reaches its layers, found once for all that is made from it, whatever the knobs."""
 
 from collections.abc import Callable
-from types import FunctionType
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from compedu.forms.form import Form
-from compedu.graph.channels import kind_of
+from compedu.graph.switches import switches_of
 
 Answer = TypeVar("Answer")
 
@@ -26,23 +24,10 @@ def remembered(
     """Return the answer to a `question` about how `model`, made from `source`, reaches its layers; found only once.
 
     The answer must not depend on numbers: it holds for all models of these kinds of layers that are made from
-    such a `source`.
+    such a `source`, as `switches_of` tells them apart.
     """
     answers = _memory.setdefault(source, {})
-    key = question, _kinds_of(source), _kinds_of(model), None if example is None else tuple(example.shape)
+    key = question, switches_of(source), switches_of(model), None if example is None else tuple(example.shape)
     if key not in answers:
         answers[key] = answer()
     return answers[key]
-
-
-def _kinds_of(model: nn.Module) -> tuple:
-    """Return what decides how a network reaches its layers: the kinds of its modules, and their switches."""
-    return tuple((name, kind_of(module), _switches(module)) for name, module in model.named_modules())
-
-
-def _switches(module: nn.Module) -> tuple:
-    """Return the attributes of `module` that a forward pass may choose its way by: flags, words and functions."""
-    if isinstance(module, Form):
-        return ()
-    chosen = [(name, value) for name, value in vars(module).items() if isinstance(value, (bool, str, FunctionType))]
-    return tuple(switch for switch in chosen if switch[0] != "training")
