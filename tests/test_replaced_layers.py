@@ -502,6 +502,18 @@ def test_a_hook_that_asks_for_the_class_of_its_layer_keeps_it():
     assert "more than call it" in {s.layer: s.reason for s in result.compression.skipped}["wi"]
 
 
+@pytest.mark.parametrize("layers", ["b", "b*", '"b"'])
+def test_a_selected_layer_that_cannot_be_replaced_is_answered_by_the_reason(layers):
+    model = Listed(True)
+    with pytest.raises(CompressionError, match="b: the network does more than call it"):
+        MagnitudePruning(layers=layers)(model, laws.data())
+    result = MagnitudePruning(sparsity={"b": 0.9, "*": 0.5}, layers=f"a {layers}")(model, laws.data())
+    assert [name for name, module in result.named_modules() if isinstance(module, Form)] == ["a"]
+    assert "b" in {s.layer for s in result.compression.skipped}
+    with pytest.raises(CompressionError, match="no layer fits 'd'; the layers are a, c"):
+        MagnitudePruning(layers="d")(model, laws.data())
+
+
 def tripled(model: nn.Module, name: str) -> nn.Module:
     """`model` with a forward of its own on one of its modules."""
     module = model.get_submodule(name)

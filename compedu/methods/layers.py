@@ -1,7 +1,7 @@
 """Which layers of a network can be compressed, which of them are meant, and how one is replaced."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -60,23 +60,23 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
             _visit(inner, f"{name}.{child}" if name else child, layers, others, seen)
 
 
-def selected(layers: Mapping[str, nn.Module], selection: str) -> dict[str, nn.Module]:
-    """Return the layers that `selection` names, in order.
+def selected(layers: Mapping[str, nn.Module], selection: str, others: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """Return the layers that `selection` names, in order; `others` have names too, but cannot be compressed.
 
     A selection is a list of terms separated by commas or spaces: a layer's name, a pattern such as "conv*", or one of
     the words all, conv, linear, first, last, early (first half), late (second half); a term with a minus sign excludes.
     A selection that begins with an exclusion starts from all layers. A name that holds a comma or a space is put in
-    double quotes. Raises `CompressionError` for a term that fits no layer.
+    double quotes. Raises `CompressionError` for a term that fits neither a layer nor one of the others.
     """
     terms = [term.replace('"', "") for term in TERM.findall(selection)]
     chosen = set(layers) if not terms or terms[0].startswith("-") else set()
     for term in terms:
-        fitting = _fitting(layers, term.removeprefix("-"))
+        fitting = _fitting(layers, term.removeprefix("-"), others)
         chosen = chosen - fitting if term.startswith("-") else chosen | fitting
     return {name: layer for name, layer in layers.items() if name in chosen}
 
 
-def _fitting(layers: Mapping[str, nn.Module], term: str) -> set[str]:
+def _fitting(layers: Mapping[str, nn.Module], term: str, others: Iterable[str]) -> set[str]:
     names = list(layers)
     half = (len(names) + 1) // 2
     kinds = {"conv": "conv2d", "linear": "linear"}
@@ -84,7 +84,7 @@ def _fitting(layers: Mapping[str, nn.Module], term: str) -> set[str]:
         return {name for name in names if Geometry.of(layers[name]).kind == kinds[term]}
     words = {"all": names, "first": names[:1], "last": names[-1:], "early": names[:half], "late": names[half:]}
     fitting = set(words.get(term, [name for name in names if fits(name, term)]))
-    if not fitting and names and term not in words:
+    if not fitting and names and term not in words and not any(fits(name, term) for name in others):
         raise CompressionError(
             f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too; a "
             'name with a comma or a space is put in double quotes'
@@ -92,11 +92,11 @@ def _fitting(layers: Mapping[str, nn.Module], term: str) -> set[str]:
     return fitting
 
 
-def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str) -> None:
-    """Raise `CompressionError` when a per-layer mapping names a layer that does not exist."""
+def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str, others: Iterable[str] = ()) -> None:
+    """Raise `CompressionError` when a per-layer mapping names a layer that is among neither `layers` nor `others`."""
     if isinstance(value, Mapping):
         for pattern in value:
-            if not any(fits(name, pattern) for name in layers):
+            if not any(fits(name, pattern) for name in (*layers, *others)):
                 raise CompressionError(f"{where}: no layer fits {pattern!r}; the layers are {', '.join(layers)}")
 
 

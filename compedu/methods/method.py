@@ -163,13 +163,14 @@ class Task:
             del layers[name]
         for name, reason in others.items():
             self.skip(name, reason)
-        chosen = selected(layers, self.method.layers)
+        chosen = selected(layers, self.method.layers, others)
         for name in layers:
             if name not in chosen:
                 self.skip(name, f"not selected by layers={self.method.layers!r}")
         for knob_name, declared in knobs(self.method).items():
             if declared.per_layer:
-                check_patterns(getattr(self.method, knob_name), layers, f"{type(self.method).__name__}.{knob_name}")
+                where = f"{type(self.method).__name__}.{knob_name}"
+                check_patterns(getattr(self.method, knob_name), layers, where, others)
         return chosen
 
     def open_attentions(self) -> None:
