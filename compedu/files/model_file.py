@@ -88,10 +88,10 @@ def from_bytes(
     present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
     limits.check("numbers", fitting.check(found, network, where), where, limits.numbers_for(len(data), present))
     filled = _fill(network, found, where).eval()
-    if found.structure is not None and structure.checksum(filled) != found.structure:
+    if found.structure is not None and found.structure not in structure.checksums(filled):
         raise CompressionError(
-            f"{where} was saved from a network with other modules that hold no numbers, such as its activations; "
-            f"{fitting.ADVICE}"
+            f"{where} was saved from a network whose modules have other classes, settings, plain attributes or forward "
+            f"hooks than those of the given one; {fitting.ADVICE}"
         )
     with _fitting_together(where):
         if into is None:
