@@ -711,6 +711,28 @@ def test_a_network_that_cannot_be_traced_runs_layer_by_layer_and_says_so():
     assert relative_error(deployed(x), plain_output(model, x)) < 0.03
 
 
+@pytest.mark.parametrize("write, words", [
+    (lambda y: torch._foreach_mul_([y], 2.0), "'_foreach_mul_' overwrites the tensors of a list"),
+    (lambda y: torch._foreach_mul_([y.flatten(1)], 2.0), "overwrites the tensors of a list"),
+    (lambda y: torch._foreach_add_((y,), (y,)), "overwrites the tensors of a list"),
+    (lambda y: torch._foreach_add_(other=(y,), self=(y,)), "overwrites the tensors of a list"),
+    (lambda y: torch.mul(y, 2.0, out=y), "'mul' writes into a tensor that it is given as `out`"),
+    (lambda y: torch.ops.aten.mul_.Scalar(y.flatten(1), 2.0), "overwrites a tensor that 'a' shares"),
+    (lambda y: torch.ops.aten.mul_.Scalar(y, 2.0), ""),
+    (lambda y: F.threshold(threshold=0.1, value=0.0, input=y, inplace=True), ""),
+])
+def test_operations_that_overwrite_more_than_one_tensor_run_as_they_are_written(write, words):
+    def forward(self, x):
+        y = self.a(x)
+        write(y)
+        return self.fc(y.mean((2, 3)))
+
+    model, x = lively(net(forward, a=conv(1, 4), fc=nn.Linear(4, 3))), images()
+    deployed = deploy(model)
+    assert [words in note for note in deployed.notes] == ([True] if words else [])
+    torch.testing.assert_close(deployed(x), plain_output(model, x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_layer_that_never_runs_is_named_so():
     model = net(lambda self, x: self.used(x), used=conv(1, 4), spare=conv(1, 4))
     assert deploy(model).kernels == {"used": "float32 dense", "spare": "never runs at inference"}
