@@ -111,7 +111,7 @@ def _pixels(path: Path) -> np.ndarray:
 
 
 def _refuse_depth(path: Path) -> None:
-    """Raise `ValueError` for a PNG file of more than 8 bits a channel, of which Pillow drops the rest without a word."""
+    """Raise `ValueError` for a PNG file of more than 8 bits a channel, of which Pillow drops the rest unsaid."""
     with path.open("rb") as file:
         depth = file.read(PNG_DEPTH + 1)[PNG_DEPTH]
     if depth > 8:

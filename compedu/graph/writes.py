@@ -91,7 +91,7 @@ def hidden_write(traced: fx.GraphModule) -> str | None:
 
 
 def _written(node: fx.Node) -> object:
-    """Return what `node` overwrites if it overwrites something: its first argument, also where that is given by name."""
+    """Return what `node` overwrites if it overwrites something: its first argument, also when given by name."""
     named = (node.kwargs[name] for name in ("input", "self") if name in node.kwargs)
     return next(chain(node.args, named, node.kwargs.values()), None)
 
