@@ -19,7 +19,10 @@ method = dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
 
 
 class ByLayer(Mapping):
-    """Values by layer name or pattern, in order, as a method keeps them: what the caller's dictionary held then."""
+    """Values by layer name or pattern as a method keeps them: what the caller's dictionary held then.
+
+    The order counts, as the first match does: the same pairs in another order are not equal.
+    """
 
     def __init__(self, values: Mapping[str, Any]):
         self._values = dict(values)
@@ -33,8 +36,11 @@ class ByLayer(Mapping):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __eq__(self, other: object) -> bool:
+        return list(self.items()) == list(other.items()) if isinstance(other, Mapping) else NotImplemented
+
     def __hash__(self) -> int:
-        return hash(frozenset(self._values.items()))
+        return hash(tuple(self._values.items()))
 
     def __repr__(self) -> str:
         return repr(self._values)

@@ -15,9 +15,11 @@ _MARKS = {  # the lines that nbgrader cuts by, with their edge and region
     for edge in ("BEGIN", "END")
     for region in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME")
 }
-_LIKE_A_MARK = re.compile(
-    r"(?:begin|start|end|stop|close)\w{0,4}[\s_:-]*"
-    r"(?:(?:of|the)[\s_:-]+)*(?:solution|hidden|tests|mark(?:ing)?[\s_]*scheme)",
+_EDGE = r"(?:begin|start|end|stop|close)\w{0,4}"
+_REGION = r"(?:solution|answer|hidden|tests|mark(?:ing)?[\s_]*scheme)"
+_LIKE_A_MARK = re.compile(  # the words of a mark in either order
+    rf"{_EDGE}[\s_:-]*(?:(?:of|the)[\s_:-]+)*{_REGION}"
+    rf"|(?:the\s+)?(?:{_REGION}|hidden[\s_:-]*test|tests?[\s_:-]*hidden)s?[\s_:-]*{_EDGE}\b",
     re.IGNORECASE,
 )
 

@@ -85,7 +85,9 @@ def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, sou
     "### BEGIN HIDEN TESTS", "### BEGINN HIDDEN TESTS", "### HIDDEN TESTS", "### BEGIN TESTS", "### BEGIN SOLUTIONS",
     "### BEGIN SOLUTON", "### SOLUTION", "# begin solution", "x = 1  ### BEGIN HIDDEN TESTS", "# END HIDDEN TESTS ###",
     "### BEGIN: HIDDEN TESTS", "### BEGIN MARKING SCHEME", "# --- start of hidden tests", "# End of the solution",
-    "###\u00a0BEGIN HIDDEN TESTS",
+    "###\u00a0BEGIN HIDDEN TESTS", "# HIDDEN TEST BEGIN", "# SOLUTION BEGIN", "# TESTS HIDDEN BEGIN",
+    "# solution starts here", "# BEGIN ANSWER", "# The answer ends here", "# hidden_tests: end", "# Solutions begin",
+    "# mark scheme starts",
 ])  # fmt: skip
 def test_a_line_that_looks_like_a_mark_and_is_none_is_refused(mark):
     author = exercise_notebook()
@@ -98,7 +100,8 @@ def test_a_line_that_looks_like_a_mark_and_is_none_is_refused(mark):
     ("markdown", "### Two networks, the same images"), ("markdown", "The hidden tests begin behind the solution."),
     ("code", "# the end of a solution found"),
     ("code", "start_tests = tests[0]"), ("code", "end_solution = 1  # the end"),
-    ("code", "## a heading"), ("code", "# hidden layers begin here"),
+    ("code", "## a heading"), ("code", "# hidden layers begin here"), ("code", "# the solution is at the end"),
+    ("code", "# answers are endless"), ("code", "# a test starts here"),
 ])  # fmt: skip
 def test_a_line_that_only_uses_such_words_is_none(kind, line):
     author = exercise_notebook()

@@ -260,11 +260,19 @@ def test_layers_larger_than_the_networks_are_refused():
 
 
 def changed_networks():
-    tanh, larger, shared = (networks.build(SPEC) for _ in range(3))
+    tanh, larger, shared, hooked, inside, before, own, attribute = (networks.build(SPEC) for _ in range(8))
+    hooked.register_forward_hook(lambda model, inputs, y: 3 * y)
+    inside.fc1.register_forward_hook(lambda layer, inputs, y: 3 * y)
+    before.relu1.register_forward_pre_hook(lambda layer, inputs: (-inputs[0],))
+    own.forward = type(own).forward.__get__(own)
+    attribute.flatten.start_dim = 2
     tanh.relu1 = nn.Tanh()
     larger.fc3 = nn.Linear(2, 20)
     shared.fc2 = shared.fc1
-    return {"another activation": tanh, "a larger layer": larger, "a shared layer": shared}
+    return {
+        "another activation": tanh, "a larger layer": larger, "a shared layer": shared, "a hook": hooked,
+        "a hook of a layer": inside, "a hook before": before, "a forward of its own": own, "a setting": attribute,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("change", changed_networks())
@@ -291,8 +299,61 @@ def test_modules_without_numbers_must_be_those_that_were_saved():
     for inside in (
         (nn.LeakyReLU(0.2), nn.MaxPool2d(2)), (nn.ReLU(), nn.MaxPool2d(2)), (nn.LeakyReLU(0.1), nn.AvgPool2d(2)),
     ):
-        with pytest.raises(CompressionError, match="other modules that hold no numbers"):
+        with pytest.raises(CompressionError, match="other classes, settings"):
             files.from_bytes(data, into=network(*inside))
+
+
+class Powers(nn.Module):
+    """A module without parameters whose setting is an attribute, which nothing shows."""
+
+    def __init__(self, power, function=torch.relu):
+        super().__init__()
+        self.power, self.function = power, function
+
+    def forward(self, x):
+        return self.function(x) ** self.power
+
+
+@pytest.mark.parametrize("saved, other", [
+    (lambda: nn.Conv1d(8, 8, 3, padding=1), lambda: nn.Conv1d(8, 8, 3, padding=2, dilation=2)),
+    (lambda: nn.LayerNorm(16, eps=1.0), lambda: nn.LayerNorm(16)),
+    (lambda: nn.TransformerEncoderLayer(16, 2, 8, norm_first=True), lambda: nn.TransformerEncoderLayer(16, 2, 8)),
+    (lambda: nn.TransformerEncoderLayer(16, 2, 8, activation="gelu"), lambda: nn.TransformerEncoderLayer(16, 2, 8)),
+    (lambda: nn.GroupNorm(2, 8), lambda: nn.GroupNorm(4, 8)),
+    (lambda: nn.MultiheadAttention(16, 2), lambda: nn.MultiheadAttention(16, 4)),
+    (lambda: nn.ConvTranspose2d(3, 3, 2, 2), lambda: nn.ConvTranspose2d(3, 3, 2)),
+    (lambda: nn.BatchNorm3d(3, eps=0.1), lambda: nn.BatchNorm3d(3)),
+    (lambda: Powers(5), lambda: Powers(1)),
+    (lambda: Powers([1, 2]), lambda: Powers([2, 1])),
+    (lambda: Powers(1), lambda: Powers(1, torch.tanh)),
+])
+def test_modules_of_a_network_must_have_the_settings_that_they_had_when_saved(saved, other):
+    data = files.model_bytes(nn.Sequential(saved(), nn.Linear(2, 2)).eval())
+    assert files.from_bytes(data, into=nn.Sequential(saved(), nn.Linear(2, 2)))
+    with pytest.raises(CompressionError, match="other classes, settings"):
+        files.from_bytes(data, into=nn.Sequential(other(), nn.Linear(2, 2)))
+
+
+def test_a_network_with_hooks_goes_into_one_that_has_them_and_one_without_into_both():
+    def network(hooked):
+        model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        if hooked:
+            model[0].register_forward_hook(lambda layer, inputs, y: 3 * y)
+        return model
+
+    hooked, bare = (files.model_bytes(network(hooks)) for hooks in (True, False))
+    for data, target in ((hooked, True), (bare, True), (bare, False)):
+        assert files.from_bytes(data, into=network(target))
+    with pytest.raises(CompressionError, match="forward hooks"):
+        files.from_bytes(hooked, into=network(False))
+
+
+def test_what_a_network_is_given_later_and_the_channels_it_loses_leave_it_its_name():
+    model = networks.build(SPEC)
+    model.remark, model.epochs = "mine", 3
+    assert files.map_of(network_file(model)).spec == SPEC
+    small, full = (nn.Sequential(nn.Linear(2, width), nn.PReLU(width), nn.Linear(width, 2)) for width in (2, 3))
+    assert files.from_bytes(files.model_bytes(small), into=full)(torch.ones(1, 2)).shape == (1, 2)
 
 
 # Caches and stores

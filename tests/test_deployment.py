@@ -711,6 +711,28 @@ def test_a_network_that_cannot_be_traced_runs_layer_by_layer_and_says_so():
     assert relative_error(deployed(x), plain_output(model, x)) < 0.03
 
 
+@pytest.mark.parametrize("write, words", [
+    (lambda y: torch._foreach_mul_([y], 2.0), "'_foreach_mul_' overwrites the tensors of a list"),
+    (lambda y: torch._foreach_mul_([y.flatten(1)], 2.0), "overwrites the tensors of a list"),
+    (lambda y: torch._foreach_add_((y,), (y,)), "overwrites the tensors of a list"),
+    (lambda y: torch._foreach_add_(other=(y,), self=(y,)), "overwrites the tensors of a list"),
+    (lambda y: torch.mul(y, 2.0, out=y), "'mul' writes into a tensor that it is given as `out`"),
+    (lambda y: torch.ops.aten.mul_.Scalar(y.flatten(1), 2.0), "overwrites a tensor that 'a' shares"),
+    (lambda y: torch.ops.aten.mul_.Scalar(y, 2.0), ""),
+    (lambda y: F.threshold(threshold=0.1, value=0.0, input=y, inplace=True), ""),
+])
+def test_operations_that_overwrite_more_than_one_tensor_run_as_they_are_written(write, words):
+    def forward(self, x):
+        y = self.a(x)
+        write(y)
+        return self.fc(y.mean((2, 3)))
+
+    model, x = lively(net(forward, a=conv(1, 4), fc=nn.Linear(4, 3))), images()
+    deployed = deploy(model)
+    assert [words in note for note in deployed.notes] == ([True] if words else [])
+    torch.testing.assert_close(deployed(x), plain_output(model, x), rtol=1e-4, atol=1e-4)
+
+
 def test_a_layer_that_never_runs_is_named_so():
     model = net(lambda self, x: self.used(x), used=conv(1, 4), spare=conv(1, 4))
     assert deploy(model).kernels == {"used": "float32 dense", "spare": "never runs at inference"}
@@ -740,13 +762,41 @@ def test_layers_of_a_network_with_parameters_of_its_own_run_as_they_would_withou
     model.scale, model.spare = nn.Parameter(random(512)), nn.Parameter(random(3))
     deployed, x = deploy(model.eval()), random(4, 1024)
     assert deployed.kernels == {
-        "": "float32, parameters of its own: scale, spare", "first": csr.NAME, "second": csr.NAME,
+        "": "float32, parameters of its own: scale", "first": csr.NAME, "second": csr.NAME,
         "norm": "float32 normalization, not folded",
     }
     torch.testing.assert_close(deployed(x), plain_output(model, x), rtol=1e-4, atol=1e-4)
     spare = net(lambda self, x: self.first(x), first=masked(512, 1024, 0.05))
     spare.scale = nn.Parameter(random(512))
     assert deploy(spare).kernels[""] == "never runs at inference"
+
+
+def test_a_layer_beside_a_parameter_that_is_read_runs_only_if_it_is_called_or_read_itself():
+    def inside(self, x):
+        return F.linear(self.called(x), self.read.weight) * self.scale
+
+    part = net(inside, called=nn.Linear(4, 3), read=nn.Linear(3, 2), spare=nn.Linear(3, 3))
+    part.scale, part.unused = nn.Parameter(random(2)), nn.Parameter(random(2))
+    model, x = net(lambda self, x: self.part(x), part=part).eval(), random(3, 4)
+    deployed = deploy(model, x)
+    assert deployed.kernels == {
+        "part": "float32, parameters of its own: scale", "part.called": "float32 dense", "part.read": "float32 dense",
+        "part.spare": "never runs at inference",
+    }
+    torch.testing.assert_close(deployed(x), plain_output(model, x))
+
+
+def test_a_batch_norm_that_carries_an_activation_runs_where_nothing_folds_it():
+    class Active(nn.BatchNorm2d):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            return self.act(super().forward(x))
+
+    model = lively(net(lambda self, x: self.a(self.norm(x)), norm=Active(1), a=conv(1, 4)))
+    assert deploy(model).kernels == {"norm": "float32 normalization, not folded", "a": "float32 dense"}
 
 
 def test_parts_of_attention_are_named_and_stay_layers_whose_weight_can_be_read():

@@ -157,6 +157,15 @@ def test_a_method_keeps_what_a_dictionary_held_when_it_was_made():
     assert value_for(example.sparsity, "conv1") == 0.3 and len(example.sparsity) == 2
 
 
+def test_methods_whose_first_match_differs_are_not_equal():
+    exact, same, shadowed = (
+        Example(sparsity=given) for given in ({"a": 0.5, "*": 0.9}, {"a": 0.5, "*": 0.9}, {"*": 0.9, "a": 0.5})
+    )
+    assert value_for(exact.sparsity, "a") != value_for(shadowed.sparsity, "a")
+    assert exact == same and hash(exact) == hash(same) and exact != shadowed and len({exact, same, shadowed}) == 2
+    assert exact.sparsity == {"a": 0.5, "*": 0.9} != shadowed.sparsity and exact.sparsity != 0.5
+
+
 def test_a_value_too_long_to_be_shown_is_refused_in_one_line():
     long = ((10**5000, "got a number too long to be written"), ("x" * 5000, r"got 'xxx[x]*\.\.\. \(fraction"))
     for value, words in long:

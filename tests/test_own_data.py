@@ -216,13 +216,28 @@ def corrupt(path):
     path.write_bytes(content)
 
 
-def enormous(path):
-    """20,000 x 20,000 pixels by its head, which is all there is of them."""
-    head = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
+def png(*head, data=b"\0" * 100):
+    """A PNG file of this head, put together by hand: width, height, bits in each channel, kind of colour."""
+    head = struct.pack(">IIBBBBB", *head, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
     chunks = (struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
               for kind, body in parts)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def enormous(path):
+    """20,000 x 20,000 pixels by its head, which is all there is of them."""
+    path.write_bytes(png(20_000, 20_000, 8, 0))
+
+
+def sixteen_bits_of_colour(path, kind=2):
+    """Red, green and blue (2), with opacity (6), or grey with opacity (4), of which Pillow would read 8 bits each."""
+    row = b"\0" + b"\xff" * 6 * 2 * {2: 3, 4: 2, 6: 4}[kind]
+    path.write_bytes(png(6, 4, 16, kind, data=row * 4))
+
+
+def floats(path):
+    Image.fromarray(pixels(4, 6).astype(np.float32)).save(path, format="TIFF")
 
 
 def large(path):
@@ -236,7 +251,11 @@ def turned_nonsense(path):
 
 
 @pytest.mark.parametrize("spoil, words", [
-    (sixteen_bits, "its mode is I;16, and not grey or red, green, blue with 8 bits each: convert it"),
+    (sixteen_bits, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
+    (sixteen_bits_of_colour, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
+    (lambda path: sixteen_bits_of_colour(path, 6), "it has 16 bits in each channel"),
+    (lambda path: sixteen_bits_of_colour(path, 4), "it has 16 bits in each channel"),
+    (floats, "its mode is F, and not grey or red, green, blue with 8 bits each: convert it"),
     (transparent, "parts of it are transparent: put it on a background"),
     (animated, "it has 2 frames: save one of them"),
     (four_inks, "its mode is CMYK"),

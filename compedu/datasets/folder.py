@@ -16,6 +16,7 @@ from compedu.errors import CompressionError, first_line
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 GREY = ("1", "L", "LA")
 COLOUR = ("P", "PA", "RGB", "RGBA")  # a palette is of colours
+PNG_DEPTH = 24  # where a PNG file says how many bits each channel has: its first chunk is always the same
 MOST_PIXELS = 1 << 24  # of one image; each is looked at before it is decoded
 
 
@@ -101,10 +102,20 @@ def _pixels(path: Path) -> np.ndarray:
             warnings.simplefilter("error", UserWarning)  # of damaged metadata
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is an error, below
             with Image.open(path) as image:
+                if image.format == "PNG":
+                    _refuse_depth(path)
                 pixels = np.asarray(_upright(image))
     except Exception as error:  # Pillow raises many kinds for files that are damaged, or not what their name says
         raise CompressionError(f"{path} cannot be read as an image: {first_line(error)}") from error
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+
+
+def _refuse_depth(path: Path) -> None:
+    """Raise `ValueError` for a PNG file of more than 8 bits a channel, of which Pillow drops the rest unsaid."""
+    with path.open("rb") as file:
+        depth = file.read(PNG_DEPTH + 1)[PNG_DEPTH]
+    if depth > 8:
+        raise ValueError(f"it has {depth} bits in each channel, and 8 are read: convert it to 8 bits as you mean it")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.deployment.float_layers import UNCHAINED, float_layers, parameters_apart, with_prepared_kernels
+from compedu.deployment.float_layers import OWN, UNCHAINED, float_layers, with_prepared_kernels
 from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan, engine_for
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
@@ -164,24 +164,31 @@ def _one_by_one(body: nn.Module, kernels: dict[str, str], reason: str) -> Deploy
 
 
 def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str, str]:
-    """Return the kernels with a note at layers that the graph never runs; batch norms that were folded are left out."""
+    """Return the kernels with a note at layers that the graph never runs; batch norms that were folded are left out.
+
+    Of parameters that a part of the network holds beside its layers, those are named that the graph reads.
+    """
     modules = dict(traced.named_modules())
-    called = {node.target for node in traced.graph.nodes if node.op == "call_module"} | owners_read_apart(traced)
-    read = {node.target for node in traced.graph.nodes if node.op == "get_attr"}
+    called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
+    read, owners = {node.target for node in traced.graph.nodes if node.op == "get_attr"}, owners_read_apart(traced)
     found = {}
     for name, kernel in kernels.items():
         layer = modules.get(name)
         if layer is not None and not has_tensors(layer):
             continue
-        apart = {f"{name}.{own}" if name else own for own in parameters_apart(layer)} if layer is not None else ()
-        runs = apart & read if apart else any(is_within(name, target) for target in called)
+        if kernel.startswith(OWN) and not any(_is_inside(name, target) for target in called):
+            names = kernel.removeprefix(OWN).split(", ")
+            used = [own for own in names if f"{name}.{own}".lstrip(".") in read]
+            kernel, runs = OWN + ", ".join(used), bool(used)
+        else:  # whose tensors are read runs itself, not the layers inside of it
+            runs = name in owners or any(_is_inside(name, target) or _is_inside(target, name) for target in called)
         found[name] = kernel if runs else "never runs at inference"
     return found
 
 
-def is_within(name: str, called: str) -> bool:
-    """Return whether the layer `name` runs when `called` does: it is that one, inside of it, or holds it."""
-    return name == called or called.startswith(f"{name}.") or name.startswith(f"{called}.")
+def _is_inside(name: str, outer: str) -> bool:
+    """Return whether the module `name` is `outer` or inside of it."""
+    return name == outer or name.startswith(f"{outer}.")
 
 
 def has_tensors(layer: nn.Module) -> bool:

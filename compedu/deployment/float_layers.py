@@ -15,6 +15,7 @@ from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module
 
 DENSE = "float32 dense"
+OWN = "float32, parameters of its own: "
 UNCHAINED = DENSE + ", as {}, inputs rounded in float32"
 
 
@@ -90,7 +91,7 @@ def running(layer: nn.Module) -> tuple[nn.Module, str | None]:
     if type(layer) in (nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv2d):
         return layer, DENSE
     if apart := parameters_apart(layer):
-        return layer, f"float32, parameters of its own: {', '.join(apart)}"
+        return layer, OWN + ", ".join(apart)
     return layer, f"float32 {type(layer).__name__}" if any(True for _ in layer.parameters(recurse=False)) else None
 
 

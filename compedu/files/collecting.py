@@ -54,19 +54,19 @@ def _write(model: nn.Module, places: "_Places", parts: list[dict[str, Part | tup
 def _network(model: nn.Module, rest: tuple) -> str | int:
     """Return the spec of `model` if the network that it names takes up what the file holds, else its structure.
 
-    A network that was changed after it was built, by another activation or a larger layer, is no longer the one that
-    its spec names: a file that said so would load as another network, or not at all.
+    A network that was changed after it was built, by another activation, a larger layer or a hook, is no longer the one
+    that its spec names: a file that said so would load as another network, or not at all.
     """
     spec = getattr(model, "spec", None)
     if isinstance(spec, str) and spec:
         try:
             named = structure.skeleton(spec, len(rest[1]))
             fitting.check(contents.declared((spec, *rest)), named, "the model")
-            if structure.weightless(model) == structure.weightless(named):
+            if structure.unchanged(model, named):
                 return spec
         except ValueError:  # no such network, or another
             pass
-    return structure.checksum(model)
+    return structure.checksums(model)[0]
 
 
 class _Places(NamedTuple):

@@ -53,8 +53,12 @@ _NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn
 def kind_of(layer: nn.Module) -> str:
     """Return the name under which a file knows `layer`."""
     name = type(layer).__name__
-    known = type(layer) in _MADE or type(layer) is ActivationQuantizer or FORM_KINDS.get(name) is type(layer)
-    return name if known else KEPT + name
+    return name if is_made(layer) or FORM_KINDS.get(name) is type(layer) else KEPT + name
+
+
+def is_made(layer: nn.Module) -> bool:
+    """Return whether `layer` is made anew from the file, which holds all its settings."""
+    return type(layer) in _MADE or type(layer) is ActivationQuantizer
 
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:

@@ -66,11 +66,12 @@ def load(
 ) -> nn.Module:
     """Return the model that the file `path` holds, in evaluation mode; its logits are bit-identical to the saved ones.
 
-    Networks of compedu are built from the spec in the file, and tried on a black image. For any other,
-    `into` is a network of the same structure; a filled copy of it is returned, and tried on the batch `example` if one
-    is given. The file may come from anyone: what it asks for is bounded by the network and by `limits`, and nothing of
-    it is executed. Raises `FileFormatError` for a file that is damaged, foreign, of another version or above the
-    limits, `CompressionError` where file and network do not fit; nothing is loaded then.
+    Networks of compedu are built from the spec in the file, and tried on a black image. For any other, `into` is a
+    network of the same classes, settings and plain attributes; a filled copy of it, with its hooks, is returned, and
+    tried on the batch `example` if one is given. The file may come from anyone: what it asks for is bounded by the
+    network and by `limits`, and nothing of it is executed. Raises `FileFormatError` for a file that is damaged,
+    foreign, of another version or above the limits, `CompressionError` where file and network do not fit; nothing is
+    loaded then.
     """
     return from_bytes(file_bytes(path, limits), into, str(path), example=example, limits=limits)
 
@@ -88,10 +89,10 @@ def from_bytes(
     present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
     limits.check("numbers", fitting.check(found, network, where), where, limits.numbers_for(len(data), present))
     filled = _fill(network, found, where).eval()
-    if found.structure is not None and structure.checksum(filled) != found.structure:
+    if found.structure is not None and found.structure not in structure.checksums(filled):
         raise CompressionError(
-            f"{where} was saved from a network with other modules that hold no numbers, such as its activations; "
-            f"{fitting.ADVICE}"
+            f"{where} was saved from a network whose modules have other classes, settings, plain attributes or forward "
+            f"hooks than those of the given one; {fitting.ADVICE}"
         )
     with _fitting_together(where):
         if into is None:

@@ -1,18 +1,22 @@
-"""What a network is beside its numbers: which one its spec names, and the modules that hold no numbers."""
+"""What a network is beside its numbers: which one its spec names, and what its modules are set to."""
 
 import zlib
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from compedu import networks
-from compedu.files import layers
+from compedu.files import fitting, layers
 from compedu.forms import Form
 from compedu.specs import parse
 
 CALLS_PER_LAYER = 128  # torch calls, to make and initialise one layer: a convolution takes two dozen
+_BARE = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_OTHERS = ("training", "spec")  # attributes that decide nothing in a loaded network
+_SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
 
 
 class _Bounded(TorchFunctionMode):
@@ -43,26 +47,84 @@ def skeleton(spec: str, count: int) -> nn.Module:
         raise ValueError(f"{spec!r} cannot be built: {error}") from error
 
 
-def weightless(model: nn.Module) -> list[tuple[str, str]]:
-    """Return path and description of each module that computes without numbers or modules of its own.
+class Described(NamedTuple):
+    """What decides about the output of a module beside its tensors and the modules inside of it."""
 
-    Identities are left out, and what stands inside a form: both are in the file.
+    path: str
+    kind: str
+    shown: str  # its `extra_repr`, which may show what its attributes do not
+    attributes: tuple[tuple[str, str], ...]
+
+
+def unchanged(model: nn.Module, named: nn.Module) -> bool:
+    """Return whether `model` computes as `named` does, of this package, up to the numbers.
+
+    Attributes that were given to it later count for nothing, as no forward of this package reads them.
+    """
+    ours, theirs = described(model), described(named)
+    return not _own(model) and len(ours) == len(theirs) and all(
+        mine[:3] == other[:3] and set(mine.attributes) >= set(other.attributes)
+        for mine, other in zip(ours, theirs, strict=True)
+    )
+
+
+def checksums(model: nn.Module) -> tuple[int, int]:
+    """Return the checksum (CRC-32) of all that no part of a file tells of a network: as a file has it, and unhooked.
+
+    The second is of the network without forward hooks and forwards of its own: a file of such a network also goes into
+    one that has them, and there they stay.
+    """
+    found = [tuple(module) for module in described(model)]
+    bare = zlib.crc32(repr(found).encode())
+    return (zlib.crc32(repr(_own(model)).encode(), bare) if _own(model) else bare), bare
+
+
+def described(model: nn.Module) -> list[Described]:
+    """Return of each module what a file would leave out.
+
+    Passed over are forms with all inside of them and layers that are made anew, whose settings the file holds, and what
+    has none: identities and torch's own containers, which may also be what folding left of a batch norm.
     """
     found, forms = [], []
     for path, module in model.named_modules():
         if isinstance(module, Form):
             forms.append(f"{path}." if path else "")
-        elif (
-            not any(module._modules.values()) and not layers.own_tensors(module) and type(module) is not nn.Identity
-            and not any(path.startswith(form) for form in forms)
-        ):
-            found.append((path, f"{type(module).__name__}({module.extra_repr()})"))
+        elif not layers.is_made(module) and type(module) not in _BARE and not any(map(path.startswith, forms)):
+            found.append(Described(path, type(module).__qualname__, *_settings(module)))
     return found
 
 
-def checksum(model: nn.Module) -> int:
-    """Return a checksum (CRC-32) of `weightless(model)`."""
-    return zlib.crc32(repr(weightless(model)).encode())
+def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return what a module shows of itself, and its attributes; without sizes, where channels may have been removed."""
+    shrinking = isinstance(module, fitting.SHRINKING)
+    left_out = (*_OTHERS, *_SIZES) if shrinking else _OTHERS
+    known = [
+        (name, _plain(value)) for name, value in sorted(vars(module).items())
+        if name not in left_out and not name.startswith("_")
+    ]
+    return "" if shrinking else module.extra_repr(), tuple(pair for pair in known if pair[1] is not None)
+
+
+def _plain(value: Any) -> str | None:
+    """Return a value as a text that is the same in every process, a function by its name; None for any other object."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        texts = list(map(_plain, value))
+        return None if None in texts else f"({', '.join(texts)})"
+    if isinstance(value, dict):
+        return _plain([*value.items()])
+    return getattr(value, "__qualname__", None)
+
+
+def _own(model: nn.Module) -> list[tuple[str, ...]]:
+    """Return the modules at which the user's hooks run, or a forward of the user's, and which of these."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks")
+    found = (
+        (path, *(kind for kind in kinds if getattr(module, kind)), *({"forward"} & vars(module).keys()))
+        for path, module in model.named_modules()
+    )
+    return [entry for entry in found if len(entry) > 1]
 
 
 def image_of(spec: str) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Operations that work in place: what they overwrite, and whether anyone sees it through another tensor."""
 
 import operator
+from itertools import chain
 
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -43,7 +44,7 @@ def overwrites(node: fx.Node, modules: Modules) -> bool:
         return not _is_number(node.args[0])
     if node.op not in ("call_function", "call_method"):
         return False
-    name = called_name(node)
+    name = called_name(node).partition(".")[0]  # an overload of torch's own, such as mul_.Scalar
     return (name.endswith("_") and not name.endswith("__")) or _asked_in_place(node)
 
 
@@ -80,11 +81,19 @@ def hidden_write(traced: fx.GraphModule) -> str | None:
         memory[node] = {node} if own else set().union(*(memory[source] for source in inputs))
         if "out" in node.kwargs:
             return f"{node.name!r} writes into a tensor that it is given as `out`"
+        if writing and not isinstance(_written(node), fx.Node):
+            return f"{node.name!r} overwrites the tensors of a list"
         if writing and any(maker.op == "get_attr" for maker in memory[inputs[0]]):
             return f"{node.name!r} overwrites a tensor that the network keeps"
         if writing and (seen := _seen_elsewhere(node, nodes, order, same, memory)):
             return f"{node.name!r} overwrites a tensor that {seen.name!r} shares, which is read afterwards"
     return None
+
+
+def _written(node: fx.Node) -> object:
+    """Return what `node` overwrites if it overwrites something: its first argument, also when given by name."""
+    named = (node.kwargs[name] for name in ("input", "self") if name in node.kwargs)
+    return next(chain(node.args, named, node.kwargs.values()), None)
 
 
 def _seen_elsewhere(writer: fx.Node, nodes: list, order: dict, same: dict, memory: dict) -> fx.Node | None:
