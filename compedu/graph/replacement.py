@@ -106,7 +106,9 @@ def _fill_from(form: Form, layer: nn.Module) -> None:
     empty = dict(layer._parameters)
 
     def fill(layer: nn.Module, inputs: tuple) -> None:
-        layer._parameters.update(_dense(form).requires_grad_(False)._parameters)
+        bias = form.dense_bias()
+        layer._parameters["weight"] = nn.Parameter(form.dense().detach(), False)
+        layer._parameters["bias"] = None if bias is None else nn.Parameter(bias.detach(), False)
 
     def clear(layer: nn.Module, inputs: tuple, output: object) -> None:
         layer._parameters.update(empty)
