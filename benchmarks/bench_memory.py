@@ -70,7 +70,8 @@ ARMS: dict[str, Callable[[nn.Module, Dataset], object]] = {
     **{
         repr(method): ours(method)
         for method in (
-            ce.MagnitudePruning(), ce.MagnitudePruning(budget="global"), ce.MagnitudePruning(budget="lamp"),
+            ce.MagnitudePruning(), ce.MagnitudePruning(sparsity=0.5, budget="global"),
+            ce.MagnitudePruning(budget="lamp"),
             ce.RandomPruning(), ce.PatternPruning(), ce.OptimalBrainDamage(calibration_images=16),
             ce.OptimalBrainDamage(calibration_images=16, curvature="empirical-fisher"),
             ce.OptimalBrainSurgeon(calibration_images=16), ce.NeuronMerging(), ce.FilterPruning(),

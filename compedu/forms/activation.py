@@ -19,7 +19,7 @@ class RoundOnGrid(torch.autograd.Function):
     def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
         codes = grid_codes(x, scale, zero_point)
         ctx.save_for_backward((codes >= low) & (codes <= high))
-        return ((codes.clamp(low, high) - zero_point) * scale).to(x.dtype)
+        return codes.clamp_(low, high).sub_(zero_point).mul_(scale).to(x.dtype)  # in place: one kernel less in memory
 
     @staticmethod
     def backward(ctx, gradient: Tensor):

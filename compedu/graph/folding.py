@@ -99,23 +99,36 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     `model` cannot be traced.
     """
     pairs = batch_norm_pairs(model)
-    folded = shared_copy(model)
+    folded = _without_norms(model, pairs)
     for layer_name, norm_name in pairs:
-        layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
+        layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
         with torch.no_grad():
             weight, bias = folded_kernel(layer.weight, layer.bias, norm)
-        old = layer.weight
-        layer.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
-        layer.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
+        old, new = layer.weight, folded.get_submodule(layer_name)
+        new.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
+        new.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
+    return with_own_tensors(folded, model)
+
+
+def _without_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
+    """Return a copy of `model`, with the same tensors, that has what is behind the batch norms of `pairs` alone.
+
+    Their layers have biases, of any numbers.
+    """
+    copy = shared_copy(model)
+    for layer_name, norm_name in pairs:
+        layer, norm = copy.get_submodule(layer_name), copy.get_submodule(norm_name)
+        layer.bias = nn.Parameter(norm.running_mean.detach())
         left = behind(norm)
         left.num_features = norm.num_features  # networks may still ask for it
-        replace_module(folded, norm, left)
-    return with_own_tensors(folded, model)
+        replace_module(copy, norm, left)
+    return copy
 
 
 def refuse_noticed_folding(model: nn.Module) -> None:
     """Raise `CompressionError` where the forward pass of `model` goes another way once batch norms are folded."""
-    if batch_norm_pairs(model) and str(trace(fold_batch_norm(model)).graph) != str(trace(model).graph):
+    pairs = batch_norm_pairs(model)
+    if pairs and str(trace(_without_norms(model, pairs)).graph) != str(trace(model).graph):
         raise CompressionError(
             f"{type(model).__name__} goes another way where its batch norms are folded: it looks at what they are"
         )

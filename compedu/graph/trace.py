@@ -100,7 +100,11 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
             graph = tracer.trace(root, left_out or None)
         for node in graph.find_nodes(op="call_function", target=_assert_is_none):
             graph.erase_node(node)
-        return fx.GraphModule(root, graph)
+        traced = fx.GraphModule(root, graph)
+        # Else graph, network and tracer keep each other, and with them the tensors, until garbage is collected.
+        traced.graph.owning_module = None
+        vars(tracer).clear()
+        return traced
     except Exception as error:  # a forward may raise anything at all
         place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
         raise CompressionError(

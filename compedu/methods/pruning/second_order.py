@@ -17,6 +17,7 @@ from compedu.methods.method import Task
 from compedu.methods.pruning.masks import prunable, with_masks
 from compedu.methods.pruning.weight_pruning import WeightPruning
 
+KEPT = 2**25  # bytes of curvatures, at most, that are kept for the next call
 UNREACHED = "no training image reaches it: the loss says nothing about its weights"
 
 _kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict]] = WeakKeyDictionary()
@@ -73,7 +74,8 @@ class SecondOrderPruning(WeightPruning):
     def curvatures(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Return the `measured` curvatures by name; the last result for a network is kept as long as this lives.
 
-        What a slider moves, such as the sparsity, needs the same Hessian again and again.
+        What a slider moves, such as the sparsity, needs the same Hessian again and again. More than `KEPT` bytes are
+        not kept.
         """
         decisive = tuple(getattr(self, name) for name in self.decisive)
         key = (type(self), task.digest, task.data.digest, tuple(layers), decisive)
@@ -83,7 +85,10 @@ class SecondOrderPruning(WeightPruning):
             refuse_probabilities(task.model, task.data)
             x, y = calibration_set(task.data, self.calibration_images, self.seed)
             whole = inference_copy(task.source)  # some layers of the task's network may be done already
-            _kept[task.source] = key, self.measured(whole, {n: whole.get_submodule(n) for n in layers}, x, y)
+            found = self.measured(whole, {n: whole.get_submodule(n) for n in layers}, x, y)
+            if sum(map(size_of, found.values())) > KEPT:
+                return found
+            _kept[task.source] = key, found
         return _kept[task.source][1]
 
     @abstractmethod
@@ -103,6 +108,12 @@ class SecondOrderPruning(WeightPruning):
     ) -> dict[str, Tensor]:
         """Return the final masks for some of `layers`; the weights that they leave may be exchanged for others."""
         return masks
+
+
+def size_of(curvature: Any) -> int:
+    """Return the bytes that the tensors of a curvature take."""
+    parts = [curvature] if isinstance(curvature, Tensor) else vars(curvature).values()
+    return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
 
 def positive(scores: Tensor, layer: nn.Module) -> Tensor:
