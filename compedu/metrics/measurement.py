@@ -50,7 +50,8 @@ class Baseline:
         macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
         return cls(
-            model, data, split, deployed, deploy(model, data.example), finite(evaluate(deployed, data, split, BATCH), model),
+            model, data, split, deployed, deploy(model, data.example),
+            finite(evaluate(deployed, data, split, BATCH), model),
             sum(costs.parameters(model).values()), macs, sizes["packed"], sizes["ans"], References.of(model),
         )
 
