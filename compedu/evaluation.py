@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError, first_line
+from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
 from compedu.reproducible import seeded
 
@@ -91,7 +91,7 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     try:
         with seeded(0):
             scores = model(x)
-    except CompressionError:
+    except (CompressionError, Cancelled):
         raise
     except Exception as error:  # torch and torchvision raise one of these for other sizes, a hook whatever it likes
         if hook := raised_by_hook(model, error):

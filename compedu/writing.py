@@ -1,8 +1,10 @@
 """Files that are written whole or not at all, by one process at a time, under names that every file system takes."""
 
 import contextlib
+import errno
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     What killed processes left unfinished of the same file is removed. An `OSError` names `path`.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     _remove_abandoned(path)
     try:
         unfinished.write_bytes(content)
@@ -39,7 +41,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.\d+-\d+\.part")
     with contextlib.suppress(OSError):
         for entry in os.scandir(path.parent):
             if pattern.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > ABANDONED_S:
@@ -66,7 +68,7 @@ def append_lines(path: Path, lines: bytes) -> int:
         end = file.tell()
         try:
             if file.write(lines) != len(lines):
-                raise OSError(28, os.strerror(28), str(path))  # a disk takes part of a write only when it is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # a disk takes part of a write only when it is full
         except OSError:
             file.truncate(end)
             raise

@@ -380,6 +380,11 @@ def test_finished_weights_are_not_trained_again_and_those_of_another_recipe_stay
     first, steps = good(*arguments), []
     with training.listening(steps.append):
         assert good(*arguments) == first and steps == []
+    (weights,) = Path("weights").glob("*.safetensors")
+    written = weights.stat().st_mtime_ns, weights.stat().st_ino
+    record = json.loads(good(*arguments, "--confirm"))
+    assert record.pop("validation_accuracy_with_doubled_epochs") and record == json.loads(first)
+    assert (weights.stat().st_mtime_ns, weights.stat().st_ino) == written, "what is confirmed stays as it was"
     before = {path: path.read_bytes() for path in Path("weights").iterdir()}
     monkeypatch.setattr(recipes, "DEFAULT", training.Recipe(epochs=2))
     assert "was trained by another recipe; move it away, or name another folder" in refused(*arguments)

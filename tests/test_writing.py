@@ -35,13 +35,13 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path):
-    old, fresh, foreign = (tmp_path / name for name in (".one.1.part", ".one.2.part", ".one.note.part"))
+    old, fresh, foreign = (tmp_path / name for name in (".one.1-7.part", ".one.2-7.part", ".one.note.part"))
     for path in (old, fresh, foreign):
         path.write_bytes(b"half")
     for path in (old, foreign):
         os.utime(path, (time.time() - 2 * ABANDONED_S,) * 2)
     write_whole(tmp_path / "one", b"whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".one.2.part", ".one.note.part", "one"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".one.2-7.part", ".one.note.part", "one"]
 
 
 def test_a_full_disk_is_told_by_the_name_that_was_given(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def few(names: Iterable, most: int = 6) -> str:
 def number(function: Any, *arguments: Any) -> int | float:
     """Return the number that a learner's function returns; anything else is an `AssertionError` with a hint."""
     answer = called(function, *arguments)
-    assert _is_number(answer), f"your function returns {answer!r:.80} for {arguments}: wanted is one number"
+    assert _is_number(answer), f"your function returns {answer!r:.80} for {short(arguments)}: wanted is one number"
     return answer
 
 
@@ -111,7 +111,7 @@ def numbers(function: Any, count: int, *arguments: Any) -> tuple[int | float, ..
     answer = called(function, *arguments)
     parts = answer.tolist() if hasattr(answer, "tolist") else answer
     assert isinstance(parts, list) and len(parts) == count and all(map(_is_number, parts)), (
-        f"your function returns {answer!r:.80} for {arguments}: wanted are {count} numbers, return a, b, ..."
+        f"your function returns {answer!r:.80} for {short(arguments)}: wanted are {count} numbers, return a, b, ..."
     )
     return tuple(parts)
 

@@ -96,7 +96,8 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     convolutions = any(map(is_convolution, body.modules()))
     try:
         refuse_hooks(body)
-        remembered(model, ("folding",), copied, None, lambda: refuse_noticed_folding(body))
+        asked = "folding", "deployed", tuple(sorted(apart))
+        remembered(model, asked, copied, None, lambda: refuse_noticed_folding(body))
         folded = fold_batch_norm(body)
         traced = trace(channels_last(folded) if convolutions else folded)
         if write := hidden_write(traced):

@@ -87,7 +87,7 @@ class ExecuteApart(Execute):
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         """Execute and judge a notebook."""
-        self._shown, self._ended, self._asking = 0, "", False
+        self._shown, self._told, self._ended, self._asking = 0, 0, "", False
         folder = resources["metadata"]["path"]
         limits = Limits(seconds=self.seconds, memory=self.memory)
         apart = Confinement(folder, [self._course(folder), *self.hidden], limits) if self.confine else nullcontext()
@@ -150,7 +150,7 @@ class ExecuteApart(Execute):
             f"_display({{{REPLY!r}: _reply({variable}, {question!r})}}, raw=True)"
         )
         cell = v4.new_code_cell(source)
-        self._asking = True
+        self._asking, self._told = True, 0
         try:
             self.execute_cell(cell, index, store_history=False)
         finally:
@@ -165,10 +165,15 @@ class ExecuteApart(Execute):
         """Take a message up, unless the notebook has shown too much already; errors are kept, shortened."""
         kind, content = msg["msg_type"], msg["content"]
         if kind == "error":
-            content["evalue"], content["traceback"] = content["evalue"][:2000], [str(content["traceback"])[:20_000]]
-        elif kind in ("stream", "display_data", "execute_result", "update_display_data") and not self._asking:
-            self._shown += sum(len(str(part)) for part in (content.get("text", ""), content.get("data", "")))
-            if self._shown > self.characters:
+            content["evalue"] = str(content.get("evalue", ""))[:2000]
+            content["traceback"] = [str(content.get("traceback", ""))[:20_000]]
+        elif kind in ("stream", "display_data", "execute_result", "update_display_data"):
+            size = sum(len(str(part)) for part in (content.get("text", ""), content.get("data", "")))
+            if self._asking:
+                self._told += size
+            else:
+                self._shown += size
+            if self._shown > self.characters or self._told > MESSAGE:
                 return None
         elif kind.startswith("comm_"):
             return None  # the state of a widget, which a graded notebook does not keep

@@ -178,7 +178,7 @@ class Task:
         self.model = open_attentions(self.model)
 
     def obstacles(self, layers: Iterable[str], rounding: bool = False) -> dict[str, str]:
-        """Return what `compedu.graph.obstacles` finds in the task's network, looked for once for all knobs."""
+        """Return what `graph.replacement.obstacles` finds in the task's network, looked for once for all knobs."""
         question = "obstacles", tuple(layers), rounding
         return remembered(
             self.source, question, self.model, self.example,

@@ -46,11 +46,12 @@ class Baseline:
     def of(cls, model: nn.Module, data: Dataset, split: str = "validation") -> "Baseline":
         """Prepare `model`, which must not change afterwards; raise as `measure` does."""
         check_finite(model)
-        deployed = deploy(model)
+        deployed = deploy(model, data.example)
         macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
         return cls(
-            model, data, split, deployed, deploy(model), finite(evaluate(deployed, data, split, BATCH), model),
+            model, data, split, deployed, deploy(model, data.example),
+            finite(evaluate(deployed, data, split, BATCH), model),
             sum(costs.parameters(model).values()), macs, sizes["packed"], sizes["ans"], References.of(model),
         )
 
@@ -99,13 +100,15 @@ def measuring(
     macs = costs.macs(model, data, deployed.kernels)
     known = _identity(model, data, split) | _counts(model, macs, baseline)
     guard = deployed.register_forward_pre_hook(lambda network, inputs: go_on())
-    for evaluation in evaluating(deployed, data, split, BATCH):
-        answers = _answers(finite(evaluation, model), baseline)
-        yield Report(**known, **answers, partial=True)
-        if "file_bytes" not in known:
-            go_on()
-            known |= _sizes(model, macs, deployed, baseline)
-    guard.remove()
+    try:
+        for evaluation in evaluating(deployed, data, split, BATCH):
+            answers = _answers(finite(evaluation, model), baseline)
+            yield Report(**known, **answers, partial=True)
+            if "file_bytes" not in known:
+                go_on()
+                known |= _sizes(model, macs, deployed, baseline)
+    finally:
+        guard.remove()
     if speed:
         timing = speed if isinstance(speed, Timing) else Timing()
         pair = None if baseline is None else (baseline.deployed, baseline.again)

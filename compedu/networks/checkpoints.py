@@ -24,7 +24,11 @@ def write_checkpoint(model: nn.Module, record: dict, path: Path) -> dict:
     content = safetensors_bytes(tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
-    record = record | {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+    return write_record(record | {"sha256": sha256(content).hexdigest(), "bytes": len(content)}, path)
+
+
+def write_record(record: dict, path: Path) -> dict:
+    """Write the record of the weights `path` beside them and return it."""
     write_whole(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     return record
 

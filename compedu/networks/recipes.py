@@ -9,7 +9,7 @@ from torch import nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import evaluate
-from compedu.networks.checkpoints import read_checkpoint, write_checkpoint
+from compedu.networks.checkpoints import read_checkpoint, write_checkpoint, write_record
 from compedu.networks.fitting import network_for
 from compedu.networks.own import own_path
 from compedu.networks.shipped import checkpoint_path
@@ -77,15 +77,17 @@ def train_and_keep(spec: str, data: Dataset, path: Path, confirm: bool = False) 
     """
     state = path.with_suffix(".training")
     model, record = train_network(spec, data, resume=state)
-    if confirm:
-        recipe = doubled(Recipe(**record["recipe"]))
-        again = path.with_suffix(".doubled.training")
-        _, longer = train_network(spec, data, recipe, resume=again)
-        record[CONFIRMED] = longer["accuracy"]["validation"]
-        again.unlink(missing_ok=True)
-    record = write_checkpoint(model, record, path)
+    record = write_checkpoint(model, confirmed(spec, data, path, record) if confirm else record, path)
     state.unlink(missing_ok=True)
     return record
+
+
+def confirmed(spec: str, data: Dataset, path: Path, record: dict) -> dict:
+    """Return the record of the weights `path` with the accuracy that twice the epochs reach."""
+    again = path.with_suffix(".doubled.training")
+    _, longer = train_network(spec, data, doubled(Recipe(**record["recipe"])), resume=again)
+    again.unlink(missing_ok=True)
+    return record | {CONFIRMED: longer["accuracy"]["validation"]}
 
 
 def remake(spec: str, data: Dataset, confirm: bool = False) -> tuple[Path, dict]:
@@ -114,5 +116,5 @@ def train_own(spec: str, data: Dataset, folder: Path | None = None, confirm: boo
     if record["recipe"] != asdict(recipe_for(spec, data)):
         raise ValueError(f"{path} was trained by another recipe; move it away, or name another folder")
     if confirm and CONFIRMED not in record:
-        record = train_and_keep(spec, data, path, confirm)
+        record = write_record(confirmed(spec, data, path, record), path)
     return path, record

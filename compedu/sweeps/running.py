@@ -147,7 +147,8 @@ class _Run:
         with torch_threads(1):
             model = models.load(key, ground.model) or self.points[key](ground.model, ground.data)
             pair = ground.baseline.deployed, ground.baseline.again
-            latency = time_networks(deploy(model), ground.data.split(ground.split)[0], pair, self.timing)
+            deployed = deploy(model, ground.data.example)
+            latency = time_networks(deployed, ground.data.split(ground.split)[0], pair, self.timing)
             report = replace(report, latency=latency, machine=machine())
         self._append(key, report)
         models.drop(key)

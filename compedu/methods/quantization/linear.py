@@ -169,7 +169,7 @@ def fold(task: Task) -> None:
         layer = model.get_submodule(name)
         model = replace_layer(model, name, layer.geometry.layer(layer.dense(), layer.bias))
     try:
-        remembered(task.source, ("folding",), task.model, None, lambda: refuse_noticed_folding(task.model))
+        remembered(task.source, ("folding", "ordinary"), model, None, lambda: refuse_noticed_folding(model))
         model = fold_batch_norm(model)
     except CompressionError as reason:
         task.skip("(network)", f"batch normalization is not folded into the layers: {reason}")
