@@ -115,7 +115,7 @@ def compressed(method: Method, make: Callable[[], nn.Module] = plain) -> nn.Modu
     try:
         return method(make(), data())
     except CompressionError as refusal:
-        assert type(method).__name__ in str(refusal), refusal
+        assert type(method).__name__ in str(refusal) and "does not compute what it does" not in str(refusal), refusal
         return None
 
 

@@ -25,7 +25,6 @@ class SelectiveMethod(Method):
 class LayerMethod(SelectiveMethod):
     """A method that sees one layer alone: subclasses turn an ordinary layer (or a form they accept) into a form."""
 
-    writes: ClassVar[bool] = False
     accepts: ClassVar[tuple[type[Form], ...]] = ()  # forms that may be compressed further
 
     def compress(self, task: Task) -> nn.Module:

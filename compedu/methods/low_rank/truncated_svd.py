@@ -49,6 +49,7 @@ class TruncatedSVD(LayerMethod):
 
     topic: ClassVar[str] = "low_rank"
     neutral: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
+    writes: ClassVar[bool] = False
 
     rank: float = rank_knob(
         0.25, "rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True

@@ -1,6 +1,7 @@
 """Magnitude pruning: the weights of smallest absolute value become zero."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ class MagnitudePruning(WeightPruning):
     Lee, Park, Mo, Ahn, Shin 2021, arXiv:2010.07611 (lamp); Evci, Gale, Menick, Castro, Elsen 2020, arXiv:1911.11134
     (erdos-renyi, with kernels).
     """
+
+    writes: ClassVar[bool] = False
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Return the absolute values."""

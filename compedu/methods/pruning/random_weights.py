@@ -38,6 +38,7 @@ class RandomPruning(WeightPruning):
     """
 
     chance: ClassVar[str] = ""
+    writes: ClassVar[bool] = False
 
     sparsity: float = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import mask_of
-from compedu.graph.trace import inference_copy
+from compedu.graph.trace import inference_copy, open_attentions
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
 from compedu.methods.method import Task
@@ -29,6 +29,7 @@ class SecondOrderPruning(WeightPruning):
 
     quadratic: ClassVar[bool] = True
     decisive: ClassVar[tuple[str, ...]] = ("calibration_images", "seed")  # knobs that the curvatures depend on
+    writes: ClassVar[bool] = False
 
     calibration_images: int = inherited(
         WeightPruning, "calibration_images", help="training images that the loss is taken over"
@@ -84,7 +85,8 @@ class SecondOrderPruning(WeightPruning):
             refuse_misfit(task.model, task.data)
             refuse_probabilities(task.model, task.data)
             x, y = calibration_set(task.data, self.calibration_images, self.seed)
-            whole = inference_copy(task.source)  # some layers of the task's network may be done already
+            # Some layers of the task's network may be done already.
+            whole = open_attentions(inference_copy(task.source))
             found = self.measured(whole, {n: whole.get_submodule(n) for n in layers}, x, y)
             if sum(map(size_of, found.values())) > KEPT:
                 return found

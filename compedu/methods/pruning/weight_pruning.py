@@ -20,7 +20,6 @@ class WeightPruning(SelectiveMethod):
 
     topic: ClassVar[str] = "pruning"
     chance: ClassVar[str] = "RandomPruning"
-    writes: ClassVar[bool] = False
     neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
     quadratic: ClassVar[bool] = False  # whether scores grow with the square of a weight, which LAMP squares itself
 

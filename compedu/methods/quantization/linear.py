@@ -91,6 +91,7 @@ class LinearQuantization(LayerMethod):
 
     topic: ClassVar[str] = "quantization"
     accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
+    writes: ClassVar[bool] = False
 
     bits: int = knob(8, "bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
     scales: str = knob("channel", "one scale per output channel or one per layer", choices=("channel", "tensor"))

@@ -68,6 +68,7 @@ class BlockCirculantProjection(LayerMethod):
 
     topic: ClassVar[str] = "structural_matrix"
     neutral: ClassVar[dict[str, Any]] = {"block": 1}
+    writes: ClassVar[bool] = False
 
     block: int = knob(
         4, "side of the circulant blocks; 1 leaves every weight free", low=1, high=512, tour=(1, 64), log=True,
