@@ -68,7 +68,8 @@ def append_lines(path: Path, lines: bytes) -> int:
         end = file.tell()
         try:
             if file.write(lines) != len(lines):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # a disk takes part of a write only when it is full
+                # A disk takes part of a write only when it is full.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         except OSError:
             file.truncate(end)
             raise

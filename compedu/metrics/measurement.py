@@ -46,6 +46,7 @@ class Baseline:
     def of(cls, model: nn.Module, data: Dataset, split: str = "validation") -> "Baseline":
         """Prepare `model`, which must not change afterwards; raise as `measure` does."""
         check_finite(model)
+        refuse_misfit(inference_copy(model), data)
         deployed = deploy(model, data.example)
         macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
