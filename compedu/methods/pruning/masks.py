@@ -22,11 +22,19 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
     >>> keep_largest(torch.tensor([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
     [True, False, False, True]
     """
-    return keep_largest_together({"": scores}, sparsity)[""]
+    drop = round(sparsity * scores.numel())
+    mask = torch.ones(scores.numel(), dtype=torch.bool)
+    if drop > 0:
+        flat = scores.reshape(-1)
+        threshold = flat.kthvalue(drop).values
+        mask[flat < threshold] = False
+        ties = (flat == threshold).nonzero().squeeze(1)
+        mask[ties[: drop - int((~mask).sum())]] = False
+    return mask.view(scores.shape)
 
 
 def keep_largest_together(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Return masks as `keep_largest` does, with all layers' `scores` ranked together."""
+    """Return masks as `keep_largest` does, with all layers' `scores` ranked together, in the memory of one copy."""
     drop = round(sparsity * sum(score.numel() for score in scores.values()))
     if drop == 0:
         return {name: torch.ones(score.shape, dtype=torch.bool) for name, score in scores.items()}
