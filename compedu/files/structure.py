@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
 from compedu import networks
@@ -95,7 +96,12 @@ def described(model: nn.Module) -> list[Described]:
 
 
 def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return what a module shows of itself, and its attributes; without sizes, where channels may have been removed."""
+    """Return what a module shows of itself, and its attributes; without sizes, where channels may have been removed.
+
+    Of dropout nothing counts: it draws in training alone, and pruning in rounds lowers its strength.
+    """
+    if isinstance(module, _DropoutNd):
+        return "", ()
     shrinking = isinstance(module, fitting.SHRINKING)
     left_out = (*_OTHERS, *_SIZES) if shrinking else _OTHERS
     known = [
