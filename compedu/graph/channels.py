@@ -22,7 +22,8 @@ Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels t
 class Channels:
     """The coupled channels of one network: `groups` that can be removed from, and `left_out` layers with the reason.
 
-    A group that breaks the removal law on its own is left out, as where an operation makes something of silence.
+    A group that breaks the removal law on its own is left out, as where an operation makes something of silence; it is
+    among `breaking`, and can be removed from by whoever first sees to it that nothing reads what the channels give.
 
     `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
     of the same structure can be given to `remove` and `zero`, so that one search serves many removals. Raises
@@ -33,6 +34,7 @@ class Channels:
         traced = trace(model)
         coupling = read_coupling(model, traced, example)
         self.groups, self.left_out = collect_groups(coupling, model, layer_calls(traced))
+        self.breaking: tuple[ChannelGroup, ...] = ()
         self.example = example
         self._structure, self._read_apart = structure_of(model), owners_read_apart(traced)
         self._leave_out_breaking(model)
@@ -76,7 +78,7 @@ class Channels:
                 f"these channels were found in a network of another structure than the given {type(model).__name__}; "
                 "find them anew after layers were replaced or channels removed"
             )
-        groups = {group.name: group for group in self.groups}
+        groups = {group.name: group for group in (*self.groups, *self.breaking)}
         masks: dict[str, dict[str, Tensor]] = {}
         for name, numbers in removal.items():
             if name not in groups:
@@ -129,6 +131,7 @@ class Channels:
             if group.name in breaking:
                 reason = f"to take its channels out is not to silence them: {breaking[group.name]}"
                 self.left_out += tuple((maker.layer, reason) for maker in group.makers)
+        self.breaking = tuple(group for group in self.groups if group.name in breaking)
         self.groups = tuple(group for group in self.groups if group.name not in breaking)
 
     def _breaking(self, model: nn.Module, trial: Removal) -> dict[str, str]:

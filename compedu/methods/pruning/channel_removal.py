@@ -20,6 +20,7 @@ class ChannelRemoval(SelectiveMethod):
 
     topic: ClassVar[str] = "pruning"
     neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    speaks_for: ClassVar[bool] = False  # whether others take over from what goes, so that it need not be silent first
 
     sparsity: float = knob(
         0.5, "share of the filters (neurons) taken out; p from every layer leaves about (1 - p)^2 of the weights",
@@ -29,8 +30,11 @@ class ChannelRemoval(SelectiveMethod):
     def compress(self, task: Task) -> nn.Module:
         """Remove channels from every group of coupled layers that is selected and has no obstacle."""
         channels, chosen = find_channels(task.source, example_input(task)), task.selected_layers()
-        note_left_out(task, channels, chosen)
-        found = zip(channels.groups, self.obstacles(task, channels.groups))
+        spoken_for = channels.breaking if self.speaks_for else ()
+        within = {maker.layer for group in spoken_for for maker in group.makers}
+        note_left_out(task, channels, [name for name in chosen if name not in within])
+        candidates = (*channels.groups, *spoken_for)
+        found = zip(candidates, self.obstacles(task, candidates))
         groups = [group for group, obstacle in found if self.wants(task, group, chosen, obstacle)]
         task.refuse_if_nothing_done(len(groups))
         return take_out(task, channels, self.removal(task, groups))

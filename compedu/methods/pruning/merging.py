@@ -1,6 +1,7 @@
 """Neuron merging: of two neurons that do nearly the same, one goes and the other speaks for both. No data is needed."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -116,6 +117,8 @@ class NeuronMerging(ChannelRemoval):
     any kind. A network that does not say the size of its images (model.spec) is followed on one image: give data too.
     Paper: Srinivas, Babu 2015, Data-free parameter pruning for deep neural networks, arXiv:1507.06149, section 3.
     """
+
+    speaks_for: ClassVar[bool] = True
 
     sparsity: float = inherited(ChannelRemoval, "sparsity")
 
