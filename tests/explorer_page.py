@@ -124,7 +124,7 @@ def assert_texts_are_apart(shown) -> None:
             return found;
         }"""
     )
-    assert overlaps == []
+    assert overlaps == [], f"texts run into each other: {overlaps}"
 
 
 def moved(lab, shown, before: str) -> None:

@@ -54,7 +54,7 @@ def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
-WIDEST = 31  # letters of a line below a gauge
+WIDEST = 30  # letters of a line below a gauge
 
 
 def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
