@@ -22,7 +22,7 @@ import compedu as ce
 from compedu import files
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.forms import ActivationQuantizer, Form
+from compedu.forms import ActivationQuantizer, Form, kernel_of
 from compedu.hashing import model_digest
 from compedu.methods import Method
 
@@ -123,6 +123,9 @@ def with_kernels_of(made: nn.Module, model: nn.Module) -> nn.Module:
     for name, layer in list(meant.named_modules()):
         if isinstance(layer, nn.modules.batchnorm._NormBase) and type(ours.get(name)) is not type(layer):
             meant.set_submodule(name, copy.deepcopy(ours[name]))  # it was folded
+        elif isinstance(layer, nn.MultiheadAttention) and (opened := ours.get(f"{name}.in_proj")) is not None:
+            bias = opened.dense_bias() if isinstance(opened, Form) else opened.bias
+            put(layer, {"in_proj_weight": kernel_of(opened), "in_proj_bias": bias})
         elif isinstance(form := ours.get(name), Form):
             put(layer, {"weight": form.dense(), "bias": form.dense_bias()})
         elif form is not None:
