@@ -50,7 +50,7 @@ def test_what_is_wrong_is_called_wrong(zoo):
         raise CompressionError("it says why")
 
     assert tried(zoo, pruning) == "exact"
-    assert tried(zoo, changed).startswith("refused: ") and "forward hooks" in tried(zoo, changed)
+    assert "from what its kernels mean" in tried(zoo, changed)
     assert tried(zoo, writing) == "wrong: the network that was given is changed"
     assert tried(zoo, refusing) == "refused: it says why"
     assert tried(zoo, lambda model, data: {}["missing"]).startswith("crash: KeyError")
