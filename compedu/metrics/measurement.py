@@ -45,8 +45,7 @@ class Baseline:
     @classmethod
     def of(cls, model: nn.Module, data: Dataset, split: str = "validation") -> "Baseline":
         """Prepare `model`, which must not change afterwards; raise as `measure` does."""
-        check_finite(model)
-        refuse_misfit(inference_copy(model), data)
+        _refuse_unmeasurable(model, data)
         deployed = deploy(model, data.example)
         macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
@@ -93,10 +92,8 @@ def measuring(
 ) -> Iterator[Report]:
     """Yield ever more complete reports, the last one with `partial` unset; arguments and errors as `measure` has."""
     go_on = _checking(stale)
-    check_finite(model)
+    _refuse_unmeasurable(model, data)
     baseline = _prepared(baseline, data, split)
-    refuse_recomputed_weights(model)
-    refuse_misfit(inference_copy(model), data)
     deployed = deploy(model, data.example)
     macs = costs.macs(model, data, deployed.kernels)
     known = _identity(model, data, split) | _counts(model, macs, baseline)
@@ -115,6 +112,12 @@ def measuring(
         pair = None if baseline is None else (baseline.deployed, baseline.again)
         known["latency"] = time_networks(deployed, data.split(split)[0], pair, timing, go_on)
     yield Report(**known, **answers)
+
+
+def _refuse_unmeasurable(model: nn.Module, data: Dataset) -> None:
+    check_finite(model)
+    refuse_recomputed_weights(model)  # before a copy is made: a weight that a pass computed cannot be copied
+    refuse_misfit(inference_copy(model), data)
 
 
 def _checking(stale: Callable[[], bool] | None) -> Callable[[], None]:
