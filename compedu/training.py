@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.evaluation import shape_of
 from compedu.failing import raised_by_hook
+from compedu.identity import structure_digest
 from compedu.reproducible import seeded, torch_threads
 from compedu.saved_training import save_training, saved_training
 
@@ -218,6 +218,13 @@ def interrupt_between_steps() -> Iterator[Callable[[], None]]:
             signal.signal(ending, handler)
 
 
+def _identity(model: nn.Module, recipe: Recipe, data: Dataset) -> str:
+    """Return what decides how a training goes: the network's structure, the recipe, the data, the version of torch."""
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    structure = sha256(f"{structure_digest(model)}|{json.dumps(shapes)}".encode()).hexdigest()
+    return json.dumps([structure, asdict(recipe), data.digest, torch.__version__], sort_keys=True)
+
+
 class _Run:
     """The state of one training: what a file must hold so that it goes on as if nothing had happened."""
 
@@ -228,6 +235,7 @@ class _Run:
         self.per_epoch = recipe.steps_per_epoch(len(data.x_train))
         self.steps = recipe.steps(len(data.x_train))
         self.threads = torch.get_num_threads()
+        self.identity = _identity(model, recipe, data)  # of the network as it begins: what runs may set it otherwise
         self.losses: list[float] = []
         self.saved_at = time.monotonic()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -276,13 +284,6 @@ class _Run:
     def epoch_losses(self) -> list[float]:
         chunks = [self.losses[i : i + self.per_epoch] for i in range(0, self.done, self.per_epoch)]
         return [sum(chunk) / len(chunk) for chunk in chunks]
-
-    @cached_property
-    def identity(self) -> str:
-        """What decides how the training goes: the network's structure, the recipe, the data, the version of torch."""
-        shapes = {name: list(value.shape) for name, value in self.model.state_dict().items()}
-        structure = sha256(json.dumps([repr(self.model), shapes]).encode()).hexdigest()
-        return json.dumps([structure, asdict(self.recipe), self.data.digest, torch.__version__], sort_keys=True)
 
     def save(self) -> None:
         """Write the state."""

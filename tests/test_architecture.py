@@ -19,7 +19,7 @@ STOREYS = (  # from the ground up; a module may import from its own storey and t
     },
     {"forms"},
     {"graph"},
-    {"evaluation", "training", "saved_training", "datasets", "networks"},
+    {"evaluation", "identity", "training", "saved_training", "datasets", "networks"},
     {"methods"},
     {"files"},
     {"deployment"},

@@ -396,13 +396,32 @@ def test_a_layer_that_is_reached_through_a_list_is_left_by_name(reads):
     model = Listed(reads)
     result = MagnitudePruning(sparsity=0.9)(model, laws.data())
     assert isinstance(result.a, Form) and isinstance(result.c, Form) and type(result.b) is nn.Linear
-    assert "outputs are not finite" in {s.layer: s.reason for s in result.compression.skipped}["b"]
+    assert "outputs are not finite where they should be" in {s.layer: s.reason for s in result.compression.skipped}["b"]
     assert result.b in result.layers and ce.deploy(result).kernels["b"] == "float32 dense"
     if reads:
         assert type(MagnitudePruning(sparsity=0.9)(model).b) is nn.Linear
         return
     with pytest.raises(CompressionError, match="a, b, c: .*give data"):
         MagnitudePruning(sparsity=0.9)(model)
+
+
+class Ruled(nn.Module):
+    """Rules out one class by a score of -inf, as a mask does."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(28 * 28, 12), nn.Linear(12, 10)
+
+    def forward(self, x):
+        scores = self.b(self.a(x.flatten(1)).relu())
+        return scores.masked_fill(torch.arange(10) == 3, -torch.inf)
+
+
+def test_a_score_of_minus_infinity_is_no_obstacle():
+    model = Ruled()
+    result = LinearQuantization(bits=4)(model, laws.data())
+    assert result.compression.skipped == () and isinstance(result.a, Form) and isinstance(result.b, Form)
+    assert (result(laws.data().example) == -torch.inf).flatten().nonzero().tolist() == [[3]]
 
 
 class Choosing(Seeded):

@@ -2,7 +2,6 @@
 
 import zlib
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,11 +11,11 @@ from torch.overrides import TorchFunctionMode
 from compedu import networks
 from compedu.files import fitting, layers
 from compedu.forms import Form
+from compedu.identity import OTHERS, Described, own_code, plain_attributes
 from compedu.specs import parse
 
 CALLS_PER_LAYER = 128  # torch calls, to make and initialise one layer: a convolution takes two dozen
 _BARE = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_OTHERS = ("training", "spec")  # attributes that decide nothing in a loaded network
 _SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
 
 
@@ -48,22 +47,13 @@ def skeleton(spec: str, count: int) -> nn.Module:
         raise ValueError(f"{spec!r} cannot be built: {error}") from error
 
 
-class Described(NamedTuple):
-    """What decides about the output of a module beside its tensors and the modules inside of it."""
-
-    path: str
-    kind: str
-    shown: str  # its `extra_repr`, which may show what its attributes do not
-    attributes: tuple[tuple[str, str], ...]
-
-
 def unchanged(model: nn.Module, named: nn.Module) -> bool:
     """Return whether `model` computes as `named` does, of this package, up to the numbers.
 
     Attributes that were given to it later count for nothing, as no forward of this package reads them.
     """
     ours, theirs = described(model), described(named)
-    return not _own(model) and len(ours) == len(theirs) and all(
+    return not own_code(model) and len(ours) == len(theirs) and all(
         mine[:3] == other[:3] and set(mine.attributes) >= set(other.attributes)
         for mine, other in zip(ours, theirs, strict=True)
     )
@@ -77,7 +67,7 @@ def checksums(model: nn.Module) -> tuple[int, int]:
     """
     found = [tuple(module) for module in described(model)]
     bare = zlib.crc32(repr(found).encode())
-    return (zlib.crc32(repr(_own(model)).encode(), bare) if _own(model) else bare), bare
+    return (zlib.crc32(repr(own_code(model)).encode(), bare) if own_code(model) else bare), bare
 
 
 def described(model: nn.Module) -> list[Described]:
@@ -103,34 +93,8 @@ def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
     if isinstance(module, _DropoutNd):
         return "", ()
     shrinking = isinstance(module, fitting.SHRINKING)
-    left_out = (*_OTHERS, *_SIZES) if shrinking else _OTHERS
-    known = [
-        (name, _plain(value)) for name, value in sorted(vars(module).items())
-        if name not in left_out and not name.startswith("_")
-    ]
-    return "" if shrinking else module.extra_repr(), tuple(pair for pair in known if pair[1] is not None)
-
-
-def _plain(value: Any) -> str | None:
-    """Return a value as a text that is the same in every process, a function by its name; None for any other object."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        texts = list(map(_plain, value))
-        return None if None in texts else f"({', '.join(texts)})"
-    if isinstance(value, dict):
-        return _plain([*value.items()])
-    return getattr(value, "__qualname__", None)
-
-
-def _own(model: nn.Module) -> list[tuple[str, ...]]:
-    """Return the modules at which the user's hooks run, or a forward of the user's, and which of these."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks")
-    found = (
-        (path, *(kind for kind in kinds if getattr(module, kind)), *({"forward"} & vars(module).keys()))
-        for path, module in model.named_modules()
-    )
-    return [entry for entry in found if len(entry) > 1]
+    left_out = (*OTHERS, *_SIZES) if shrinking else OTHERS
+    return "" if shrinking else module.extra_repr(), plain_attributes(module, left_out)
 
 
 def image_of(spec: str) -> tuple[int, int, int]:

@@ -117,10 +117,18 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
 def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
     """Return a copy of `model` with its own modules but the same tensors, which nobody may write into.
 
-    `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy.
+    `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy. Buffers of modules
+    that run code which is neither torch's nor ours are copied: it may write there, as one that counts its calls does.
     """
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    return copy.deepcopy(model, shared | (tensors or {}))
+    foreign = filter(_runs_foreign_code, model.modules())
+    own = {id(b): b.detach().clone() for module in foreign for b in module.buffers(recurse=False)}
+    return copy.deepcopy(model, shared | own | (tensors or {}))
+
+
+def _runs_foreign_code(module: nn.Module) -> bool:
+    ours = type(module).__module__.startswith(("torch.nn.", "compedu."))
+    return not ours or has_own_forward(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:

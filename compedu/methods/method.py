@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compedu import hashing
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms import ActivationQuantizer, Form
@@ -19,6 +18,7 @@ from compedu.graph.memory import remembered, share_answers
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.replacement import differing_forms, obstacles
 from compedu.graph.trace import open_attentions, shared_copy, with_own_tensors
+from compedu.identity import identity
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.layout import put_in_usual_order
 from compedu.methods.layers import check_patterns, compressible, selected
@@ -131,7 +131,7 @@ class Method(ABC):
         """Return the identity of the result: all knobs, the version, and the hashes of weights and data."""
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(knobs(self)))
         digest = "" if data is None else data.digest
-        return f"{type(self).__name__}/{self.version}({values})|{hashing.model_digest(model)}|{digest}"
+        return f"{type(self).__name__}/{self.version}({values})|{identity(model)}|{digest}"
 
 
 class Task:
@@ -149,7 +149,7 @@ class Task:
     @cached_property
     def digest(self) -> str:
         """The identity of the network that was given."""
-        return hashing.model_digest(self.source)
+        return identity(self.source)
 
     def skip(self, layer: str, reason: str) -> None:
         """Note that `layer` stays as it was."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compedu import files
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled
-from compedu.hashing import model_digest
+from compedu.identity import identity
 from compedu.methods.method import Method
 from compedu.metrics import Baseline, Report, measure
 from compedu.reproducible import torch_threads
@@ -40,7 +40,7 @@ class Ground:
 
     def __init__(self, model: nn.Module, data: Dataset, split: str):
         self.model, self.data, self.split = model, data, split
-        self.origin = (model_digest(model), data.digest, split)
+        self.origin = (identity(model), data.digest, split)
 
     @cached_property
     def baseline(self) -> Baseline:
