@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 import compedu as ce
 from compedu import files
-from compedu.datasets.dataset import Dataset
 from compedu.files import header
 from compedu.files.buffers import varint
 from compedu.networks.fitting import network_for

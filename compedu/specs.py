@@ -29,6 +29,12 @@ def parse(spec: str) -> tuple[str, dict]:
     raise ValueError(f'{spec!r} cannot be read; write a name such as "lenet5", or "lenet5(width=0.5)"')
 
 
+def image_of(spec: str) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a network is built for, from its complete spec."""
+    sizes = parse(spec)[1]
+    return sizes["channels"], sizes["size"], sizes["size"]
+
+
 def keyword_values(call: ast.Call) -> dict[str, Any]:
     """Return the values that a call gives by name, all of them literals; raise `ValueError` for anything else."""
     for node in ast.walk(call):

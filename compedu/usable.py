@@ -6,9 +6,9 @@ from torch.nn.parameter import is_lazy
 
 from compedu.errors import CompressionError
 
-TYPES = (
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.bool,
+TYPES = (  # a model file has the number of a type: a new one goes to the end
+    torch.float32, torch.float16, torch.float64, torch.bfloat16,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
 
 

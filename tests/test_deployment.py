@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from compedu.deployment import deploy
-from compedu.deployment.integer_chain import Call, Clip, IntegerChain, MaxPool, Multiply, Quantize, runner
+from compedu.deployment.integer_chain import Clip, IntegerChain, MaxPool, Multiply, Quantize, runner
 from compedu.deployment.kernels import csr, int8
 from compedu.deployment.kernels.simulated import Simulated
 from compedu.errors import CompressionError

@@ -169,7 +169,7 @@ def test_several_methods_have_no_explorer(pair):
 
 
 def test_a_prediction_is_of_the_images_it_was_made_for_whatever_they_are_called(made, pair, tmp_path):
-    book, (model, data) = LabBook(tmp_path / "book.json"), pair
+    book, (_, data) = LabBook(tmp_path / "book.json"), pair
     one, other = (replace(data, name="my.npz", origin="", x_validation=data.x_validation * sign) for sign in (1, -1))
     explorer = made(ce.MagnitudePruning, images=one, predict=True, book=book)
     explorer.commit([0.1] * 5)

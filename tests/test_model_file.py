@@ -16,7 +16,6 @@ from torch import nn
 from compedu import files, networks
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import header
-from compedu.files.buffers import Reader
 from compedu.forms import (
     FORMS, ActivationQuantizer, BlockCirculant, CReLUFilters, Coded, Factored, Form, Geometry, Masked,
     kernel_of,

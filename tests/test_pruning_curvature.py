@@ -249,7 +249,7 @@ def test_the_weights_of_smallest_saliency_go(kind):
 
 
 def test_images_are_drawn_by_the_seed_without_repetition():
-    model, data = small().float(), dataset()
+    data = dataset()
     first, second = (calibration_set(data, 10, seed)[0] for seed in (0, 1))
     assert len(first.flatten(1).unique(dim=0)) == 10 and not torch.equal(first, second)
     x, y = calibration_set(data, 1000, 0)

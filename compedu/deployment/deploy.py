@@ -1,6 +1,5 @@
 """What really runs at inference: one call makes it, and it says of every layer which kernel that is."""
 
-import copy
 import operator
 from itertools import chain
 from typing import Any, ClassVar
@@ -15,15 +14,14 @@ from compedu.deployment.kernels.simulated import Simulated
 from compedu.deployment.lowering import plan_of
 from compedu.deployment.patterns import integer_layer, simplified, source_of
 from compedu.errors import CompressionError
-from compedu.forms import Form
+from compedu.forms import Form, outermost_forms
 from compedu.graph import fold_batch_norm, only_consumer, trace
 from compedu.graph.folding import refuse_noticed_folding
 from compedu.graph.memory import remembered
 from compedu.graph.nodes import is_relu
 from compedu.graph.own_hooks import refuse_hooks, refuse_recomputed_weights
-from compedu.graph.probes import outermost_forms
 from compedu.graph.replacement import obstacles
-from compedu.graph.trace import owners_read_apart, replace_module
+from compedu.graph.trace import owners_read_apart, replace_module, whole_copy
 from compedu.graph.writes import hidden_write
 from compedu.usable import refuse_unusable
 
@@ -87,7 +85,7 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     """
     refuse_unusable(model)
     refuse_recomputed_weights(model)
-    copied = copy.deepcopy(model).eval().requires_grad_(False).float()
+    copied = whole_copy(model).eval().requires_grad_(False).float()
     if isinstance(copied, Form) or not any(True for _ in copied.children()):
         copied = nn.Sequential(copied)  # a single layer gets the name "0"
     forms = outermost_forms(copied)

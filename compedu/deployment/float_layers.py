@@ -99,7 +99,7 @@ def running_dense(form: Form) -> tuple[nn.Module, str]:
     """Return `running` for a form whose weight may be read by itself: an ordinary layer, if no inputs are rounded."""
     if any(isinstance(module, ActivationQuantizer) for module in form.modules()):
         return form, UNCHAINED.format(type(form).__name__)
-    return form.geometry.layer(form.dense().detach(), form.dense_bias()), f"{DENSE}, from {type(form).__name__}"
+    return form.dense_layer(), f"{DENSE}, from {type(form).__name__}"
 
 
 def is_whole(layer: nn.Module) -> bool:
@@ -135,11 +135,10 @@ def _running_form(form: Form) -> tuple[nn.Module, str]:
 
 
 def _plain(form: Masked | Coded | CReLUFilters) -> tuple[nn.Module, str]:
-    kernel, bias = form.dense().detach(), form.dense_bias()
     match form:
         case Masked():
-            return form.geometry.layer(kernel, bias), f"{DENSE}, zeros multiplied as well"
+            return form.dense_layer(), f"{DENSE}, zeros multiplied as well"
         case Coded():
-            return form.geometry.layer(kernel, bias), f"{DENSE}, {form.bits}-bit weights decoded to float32"
+            return form.dense_layer(), f"{DENSE}, {form.bits}-bit weights decoded to float32"
     base = replace(form.geometry, shape=tuple(form.base.shape)).layer(form.base, form.base_bias)
     return BaseAndNegative(base), f"{DENSE}, base filters once"

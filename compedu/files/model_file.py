@@ -1,6 +1,5 @@
 """Saving and loading a compressed model: one file, whose length is the size we report."""
 
-import copy
 import math
 import os
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from compedu.files.sections import TIED
 from compedu.files.streams import CODINGS
 from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
-from compedu.graph.trace import open_attentions
+from compedu.graph.trace import open_attentions, whole_copy
 from compedu.layout import in_another_order
 from compedu.usable import refuse_unusable
 from compedu.writing import write_whole
@@ -84,7 +83,7 @@ def from_bytes(
     if into is not None:
         refuse_recomputed_weights(into)
     found = contents.read(data, where, limits)
-    network = copy.deepcopy(_built(found, where, limits) if into is None else into)
+    network = whole_copy(_built(found, where, limits) if into is None else into)
     network = open_attentions(network, {layer.path for layer in found.layers})
     present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
     limits.check("numbers", fitting.check(found, network, where), where, limits.numbers_for(len(data), present))
@@ -114,7 +113,7 @@ def _built(found: Contents, where: str, limits: Limits) -> nn.Module:
         network = structure.skeleton(found.spec, len(found.layers))
     except ValueError as error:
         raise CompressionError(f"{where} holds a network that this compedu cannot build: {error}; update it") from error
-    limits.check("pixels", math.prod(structure.image_of(network.spec)), where)
+    limits.check("pixels", math.prod(image_of(network.spec)), where)
     return network
 
 

@@ -12,13 +12,11 @@ from compedu.files.bits import packed_bytes
 from compedu.files.buffers import Reader
 from compedu.files.streams import Stream
 from compedu.forms.parts import ROLES, Codes, Floats, Part, Positions
+from compedu.usable import TYPES
 
 FLOATS, CODES, POSITIONS = range(3)
 TIED = -1  # the kind of a part that is the very tensor of an earlier one: its details are that one's layer and name
-DTYPES = (
-    torch.float32, torch.float16, torch.float64, torch.bfloat16,
-    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
-)
+DTYPES = TYPES
 MAX_NUMBERS = 2**31
 
 

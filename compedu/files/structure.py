@@ -10,9 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 from compedu import networks
 from compedu.files import fitting, layers
-from compedu.forms import Form
+from compedu.forms import Form, outside_forms
 from compedu.identity import OTHERS, Described, own_code, plain_attributes
-from compedu.specs import parse
+from compedu.specs import image_of, parse
 
 CALLS_PER_LAYER = 128  # torch calls, to make and initialise one layer: a convolution takes two dozen
 _BARE = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -76,13 +76,10 @@ def described(model: nn.Module) -> list[Described]:
     Passed over are forms with all inside of them and layers that are made anew, whose settings the file holds, and what
     has none: identities and torch's own containers, which may also be what folding left of a batch norm.
     """
-    found, forms = [], []
-    for path, module in model.named_modules():
-        if isinstance(module, Form):
-            forms.append(f"{path}." if path else "")
-        elif not layers.is_made(module) and type(module) not in _BARE and not any(map(path.startswith, forms)):
-            found.append(Described(path, type(module).__qualname__, *_settings(module)))
-    return found
+    return [
+        Described(path, type(module).__qualname__, *_settings(module)) for path, module in outside_forms(model)
+        if not isinstance(module, Form) and not layers.is_made(module) and type(module) not in _BARE
+    ]
 
 
 def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -95,12 +92,6 @@ def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
     shrinking = isinstance(module, fitting.SHRINKING)
     left_out = (*OTHERS, *_SIZES) if shrinking else OTHERS
     return "" if shrinking else module.extra_repr(), plain_attributes(module, left_out)
-
-
-def image_of(spec: str) -> tuple[int, int, int]:
-    """Return channels, height and width of the images that a network is built for, from its complete spec."""
-    sizes = parse(spec)[1]
-    return sizes["channels"], sizes["size"], sizes["size"]
 
 
 def take_image(model: nn.Module) -> None:

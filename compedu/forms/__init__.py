@@ -9,11 +9,12 @@ from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
 from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
+from compedu.forms.walk import outermost_forms, outside_forms
 
 FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUFilters)
 
 __all__ = [
     "FORMS", "ActivationQuantizer", "BlockCirculant", "CReLUFilters", "Coded", "Codes", "Factored", "Floats", "Form",
-    "Geometry", "LatentForm", "Masked", "OpenAttention", "Positions", "kernel_of", "mask_of", "precise",
-    "trained_weight",
+    "Geometry", "LatentForm", "Masked", "OpenAttention", "Positions", "kernel_of", "mask_of",
+    "outermost_forms", "outside_forms", "precise", "trained_weight",
 ]

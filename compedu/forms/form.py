@@ -107,6 +107,10 @@ class Form(nn.Module, ABC):
         """Return the bias that goes with `dense()`, or None."""
         return self.bias
 
+    def dense_layer(self) -> nn.Module:
+        """Return the ordinary layer that this one stands for, with tensors of its own."""
+        return self.geometry.layer(self.dense(), self.dense_bias())
+
     def forward(self, input: Tensor) -> Tensor:
         """Run the layer on `input`, which torch calls so too: (N, in) or (N, in, height, width)."""
         return self.geometry.apply(self.act(input), self.dense(), self.bias)

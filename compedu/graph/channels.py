@@ -1,6 +1,5 @@
 """The channels of a network that can be taken out, found once, and their removal under the removal law."""
 
-import copy
 from collections.abc import Iterable, Mapping
 from weakref import WeakKeyDictionary
 
@@ -14,7 +13,7 @@ from compedu.graph.precise import UNCHECKED, difference, float64_outputs
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import shrink_layer, silence_layer
 from compedu.graph.switches import switches_of
-from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, with_own_tensors
+from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, whole_copy, with_own_tensors
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 
@@ -66,7 +65,7 @@ class Channels:
         Zeroed are the filters and biases that make the channels, and the scales, shifts and running means of their
         batch norms. Raises `CompressionError` as `remove` does.
         """
-        silent = copy.deepcopy(model)
+        silent = whole_copy(model)
         for name, sides in self._masks(model, removal).items():
             if OUTPUT in sides:
                 silence_layer(silent.get_submodule(name), sides[OUTPUT])

@@ -5,14 +5,12 @@ The network's graph is followed on arrays in which each element is the number of
 The idea of coupled channels is that of Fang et al. (2023, arXiv:2301.12900, section 3).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compedu.forms.form import Form
 
 OUTPUT, INPUT = "output", "input"
 Side = tuple[str, str]  # layer name, OUTPUT or INPUT
@@ -127,14 +125,6 @@ def spread(one: Tensor, second: Tensor, shape: torch.Size) -> bool:
     """Return whether `second` is broadcast over a dimension of `shape` along which `one` (an essence) varies."""
     sizes = [1] * (len(shape) - second.dim()) + list(second.shape)
     return any(size == 1 and one.size(dim) > 1 for dim, size in enumerate(sizes))
-
-
-def modules_outside_forms(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of `model` with their names, without those inside forms."""
-    for name, child in model.named_children():
-        yield prefix + name, child
-        if not isinstance(child, Form):
-            yield from modules_outside_forms(child, f"{prefix}{name}.")
 
 
 def is_depthwise(layer: nn.Module) -> bool:

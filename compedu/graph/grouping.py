@@ -12,7 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from compedu.forms.form import Form
-from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Side, is_depthwise, modules_outside_forms
+from compedu.forms.walk import outside_forms
+from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Side, is_depthwise
 
 
 def part_of(fraction: float, count: int) -> int:
@@ -134,7 +135,7 @@ def collect_groups(
     makes = {member.layer for group in groups for member in group.members if member.side == OUTPUT}
     left_out = tuple(
         (name, _reason(name, coupling, labels, reasons))
-        for name, layer in modules_outside_forms(model)
+        for name, layer in outside_forms(model)
         if isinstance(layer, (nn.Conv2d, nn.Linear, Form)) and name not in makes
     )
     return _with_distinct_names(groups), left_out

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.forms.form import Form
-from compedu.graph.coupling import modules_outside_forms
+from compedu.forms.walk import outermost_forms, outside_forms
 from compedu.graph.precise import convert, fill_at_each_call, float64_copy
-from compedu.graph.probes import hollow, outermost_forms
+from compedu.graph.probes import hollow
 from compedu.graph.trace import inference_copy, is_plain, open_attentions, put_module, replace_module
 
 
@@ -50,7 +50,7 @@ def _with_numbers(source: nn.Module, result: nn.Module) -> nn.Module | None:
         layer = hollow(form) if isinstance(there[name], Form) else inference_copy(there[name])
         replace_module(network, form, layer)
         network = layer if network is form else network
-    for name, module in [("", network), *modules_outside_forms(network)]:
+    for name, module in list(outside_forms(network)):
         if name in forms:
             if not _fits(module, there[name]):
                 return None
@@ -106,14 +106,9 @@ def _fill(layer: nn.Module, form: Form, at_once: bool, precise: bool) -> None:
         own = inference_copy(form)
         if precise:
             convert(own, trains=False)
-        layer._parameters.update(dense_layer(own).requires_grad_(at_once)._parameters)
+        layer._parameters.update(own.dense_layer().requires_grad_(at_once)._parameters)
 
     if at_once:
         fill()
     else:
         fill_at_each_call(layer, fill)
-
-
-def dense_layer(form: Form) -> nn.Module:
-    """Return the ordinary layer that `form` stands for, with tensors of its own."""
-    return form.geometry.layer(form.dense(), form.dense_bias())

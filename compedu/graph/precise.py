@@ -8,6 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import _pytree as pytree
 
 from compedu.forms.form import Form
+from compedu.forms.walk import outside_forms
 from compedu.graph.removal import silence_layer
 from compedu.graph.trace import inference_copy, is_plain
 from compedu.reproducible import seeded
@@ -37,12 +38,7 @@ def float64_copy(
     where these are made silent.
     """
     copy, silent = inference_copy(model), silent or {}
-    outer: list[str] = []
-    for name, module in list(copy.named_modules()):
-        if any(name.startswith(f"{form}.") or not form for form in outer):
-            continue
-        if isinstance(module, Form):
-            outer.append(name)
+    for name, module in list(outside_forms(copy)):
         if (isinstance(module, Form) or is_plain(module)) and name not in read_apart:
             _convert_at_each_call(module, silent.get(name))
         else:
@@ -73,7 +69,7 @@ def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = T
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
         return "outputs have another shape"
     if any(tensor.isnan().any() for tensor in expected):
-        return f"outputs on the example are not a number, {UNCHECKED}"
+        return f"outputs on the example are not finite (not a number), {UNCHECKED}"
     if not all(torch.equal(_infinite(a), _infinite(b)) for a, b in zip(found, expected)):
         return "outputs are not finite where they should be"
     finite = [b.isfinite() for b in expected]
@@ -110,13 +106,16 @@ def _convert_at_each_call(layer: nn.Module, removed: Tensor | None) -> None:
     fill_at_each_call(layer, lambda: convert(layer, removed, trains=False))
 
 
-def fill_at_each_call(layer: nn.Module, fill: Callable[[], None]) -> None:
-    """Call `fill`, which changes tensors of `layer`, before each of its calls, and put them back after it."""
+def fill_at_each_call(layer: nn.Module, fill: Callable[[], None], first: bool = True) -> None:
+    """Call `fill`, which changes tensors of `layer`, before each of its calls, and put them back after it.
+
+    That is before the hooks that are there, or else behind them.
+    """
     given = [(tensors, dict(tensors)) for part in layer.modules() for tensors in (part._parameters, part._buffers)]
 
     def restore(layer: nn.Module, inputs: tuple, output: object) -> None:
         for tensors, before in given:
             tensors.update(before)
 
-    layer.register_forward_pre_hook(lambda layer, inputs: fill(), prepend=True)
+    layer.register_forward_pre_hook(lambda layer, inputs: fill(), prepend=first)
     layer.register_forward_hook(restore)

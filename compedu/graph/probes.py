@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms.form import Form, Geometry
+from compedu.forms.walk import outermost_forms
 from compedu.graph.own_hooks import has_hooks
 from compedu.graph.trace import inference_copy, layer_calls, owners_read_apart, replace_module, trace
 
@@ -53,15 +54,6 @@ class Probe(Form):
     def restore(cls, geometry: Geometry, settings: dict, parts: dict) -> "Probe":
         """Raise `NotImplementedError`: a probe is never stored."""
         raise NotImplementedError("a probe is never stored")
-
-
-def outermost_forms(model: nn.Module) -> list[str]:
-    """Return the names of the forms of `model` that are not inside another form."""
-    names: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, Form) and not any(not outer or name.startswith(f"{outer}.") for outer in names):
-            names.append(name)
-    return names
 
 
 def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:

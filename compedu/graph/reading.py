@@ -5,7 +5,8 @@ from torch import Tensor, fx, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
-from compedu.graph.coupling import INPUT, OUTPUT, Coupling, is_depthwise, modules_outside_forms
+from compedu.forms.walk import outside_forms
+from compedu.graph.coupling import INPUT, OUTPUT, Coupling, is_depthwise
 from compedu.graph.following import Follower, Shapes
 from compedu.graph.norms import is_batch_norm
 from compedu.graph.trace import (
@@ -24,7 +25,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     """
     # Layers outside the inference graph, such as auxiliary heads, read channels in training: that forward counts too.
     called = layer_calls(traced)
-    training = any(name not in called and is_plain(layer) for name, layer in modules_outside_forms(model))
+    training = any(name not in called and is_plain(layer) for name, layer in outside_forms(model))
     graphs, coupling = [traced, trace(model, training=True)] if training else [traced], Coupling()
     for graph in graphs:
         try:
@@ -48,7 +49,7 @@ def _skeleton(model: nn.Module) -> nn.Module:
     """Return a copy of `model` without values, on the meta device, with ordinary layers in place of forms."""
     tensors = {id(p): nn.Parameter(p.detach().to("meta"), p.is_floating_point()) for p in model.parameters()}
     skeleton = inference_copy(model, tensors | {id(b): b.to("meta") for b in model.buffers()})
-    for _, layer in list(modules_outside_forms(skeleton)):
+    for _, layer in list(outside_forms(skeleton)):
         if isinstance(layer, Form):
             weight = torch.empty(layer.geometry.shape, dtype=_dtype(model), device="meta")
             replace_module(skeleton, layer, layer.geometry.layer(weight, None))

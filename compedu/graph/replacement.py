@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms.form import Form, Geometry
-from compedu.graph.coupling import modules_outside_forms
-from compedu.graph.meaning import dense_layer, meant_network
+from compedu.forms.walk import outermost_forms, outside_forms
+from compedu.graph.meaning import meant_network
 from compedu.graph.own_hooks import has_hooks, move_hooks
-from compedu.graph.precise import TOLERANCE, difference, float64_copy, outputs_of
-from compedu.graph.probes import Probe, hollow, not_shown, outermost_forms
+from compedu.graph.precise import TOLERANCE, difference, fill_at_each_call, float64_copy, outputs_of
+from compedu.graph.probes import Probe, hollow, not_shown
 from compedu.graph.trace import inference_copy, is_plain, replace_module
 
 OWN_PRECISION = 1e-3  # of what a network gives in single precision, rounding is far less
@@ -109,7 +109,7 @@ def float64_twin(
         form.act = nn.Identity()
     for name in dense:
         form = network.get_submodule(name)
-        layer = dense_layer(form) if name in apart else hollow(form)
+        layer = form.dense_layer() if name in apart else hollow(form)
         if not name:
             move_hooks(form, layer)
             network = layer
@@ -120,22 +120,17 @@ def float64_twin(
 
 
 def _fill_from(form: Form, layer: nn.Module) -> None:
-    """Give `layer` the dense kernel of `form` while it runs; the hooks of the form, which convert it, are there too."""
-    empty = dict(layer._parameters)
+    """Give `layer` the dense kernel of `form` while it runs."""
 
-    def fill(layer: nn.Module, inputs: tuple) -> None:
-        layer._parameters.update(dense_layer(form).requires_grad_(False)._parameters)
+    def fill() -> None:
+        layer._parameters.update(form.dense_layer().requires_grad_(False)._parameters)
 
-    def clear(layer: nn.Module, inputs: tuple, output: object) -> None:
-        layer._parameters.update(empty)
-
-    layer.register_forward_pre_hook(fill)
-    layer.register_forward_hook(clear)
+    fill_at_each_call(layer, fill, first=False)  # the hooks that convert the form are at the layer by now
 
 
 def _apart(model: nn.Module) -> set[str]:
     """Return the layers and forms that the graph does not show to be called only, or that have hooks."""
-    layers = [name for name, module in modules_outside_forms(model) if is_plain(module)] + outermost_forms(model)
+    layers = [name for name, module in outside_forms(model) if is_plain(module) or isinstance(module, Form)]
     shown = [name for name in layers if _can_be_probed(model.get_submodule(name))]
     return {*layers} - {*shown} | not_shown(model, shown).keys()
 

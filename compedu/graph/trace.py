@@ -123,7 +123,7 @@ def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> n
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     foreign = filter(_runs_foreign_code, model.modules())
     own = {id(b): b.detach().clone() for module in foreign for b in module.buffers(recurse=False)}
-    return copy.deepcopy(model, shared | own | (tensors or {}))
+    return whole_copy(model, shared | own | (tensors or {}))
 
 
 def _runs_foreign_code(module: nn.Module) -> bool:
@@ -140,7 +140,18 @@ def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
     """Return `model` with tensors of its own in place of those whose memory it has in common with `other`."""
     theirs = {tensor.untyped_storage().data_ptr() for tensor in chain(other.parameters(), other.buffers())}
     kept = [t for t in chain(model.parameters(), model.buffers()) if t.untyped_storage().data_ptr() not in theirs]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in kept})
+    return whole_copy(model, {id(tensor): tensor for tensor in kept})
+
+
+def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Module:
+    """Return a deep copy of `model`, but for tensors whose id is in `memo`; `CompressionError` where torch has none."""
+    try:
+        return copy.deepcopy(model, memo)
+    except RuntimeError as error:  # torch copies no tensor that is still part of a computation
+        raise CompressionError(
+            f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps beside "
+            "its parameters and buffers"
+        ) from error
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """The one protocol: a method is a frozen value whose fields are its knobs; calling it maps a model to a new model."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError, Skip, first_line
+from compedu.errors import CompressionError, Skip
 from compedu.forms import ActivationQuantizer, Form
 from compedu.graph.memory import remembered, share_answers
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.replacement import differing_forms, obstacles
-from compedu.graph.trace import open_attentions, shared_copy, with_own_tensors
+from compedu.graph.trace import open_attentions, shared_copy, whole_copy, with_own_tensors
 from compedu.identity import identity
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.layout import put_in_usual_order
 from compedu.methods.layers import check_patterns, compressible, selected
-from compedu.networks import parse
+from compedu.specs import image_of
 from compedu.usable import refuse_unusable
 
 TOPICS = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
@@ -219,9 +218,7 @@ def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
         return data.example
     if (spec := getattr(model, "spec", None)) is None:
         return None
-    values = parse(spec)[1]
-    shape = (1, values["channels"], values["size"], values["size"])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, *image_of(spec), generator=torch.Generator().manual_seed(0))
 
 
 def copied(model: nn.Module, share: bool = False) -> nn.Module:
@@ -230,13 +227,7 @@ def copied(model: nn.Module, share: bool = False) -> nn.Module:
     The numbers of an independent copy lie in the usual order, on which the last bits hang and which no file keeps: what
     a method makes is then what is loaded again.
     """
-    try:
-        return shared_copy(model) if share else put_in_usual_order(copy.deepcopy(model))
-    except RuntimeError as error:  # torch copies no tensor that is still part of a computation
-        raise CompressionError(
-            f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps beside "
-            "its parameters and buffers"
-        ) from error
+    return shared_copy(model) if share else put_in_usual_order(whole_copy(model))
 
 
 def check_finite(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.deployment.kernels import csr
 from compedu.evaluation import scores_of
-from compedu.forms import Factored, Form, kernel_of
+from compedu.forms import Factored, Form, kernel_of, outside_forms
 from compedu.graph.trace import inference_copy
 from compedu.metrics.counting import Counter, Macs, in_simple_steps
 
@@ -17,9 +17,9 @@ PARAMETER_ROLES = ("values", "bias")
 def holders(model: nn.Module) -> dict[str, nn.Module]:
     """Return by name, in order, the outermost forms of `model` and every other module with tensors of its own."""
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    for name, module in outside_forms(model):
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if (isinstance(module, Form) or own) and holder_of(name, found) is None:
+        if isinstance(module, Form) or own:
             found[name] = module
     return found
 

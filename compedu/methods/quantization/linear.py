@@ -168,7 +168,7 @@ def fold(task: Task) -> None:
     }
     for name in masks:
         layer = model.get_submodule(name)
-        model = replace_layer(model, name, layer.geometry.layer(layer.dense(), layer.bias))
+        model = replace_layer(model, name, layer.dense_layer())
     try:
         remembered(task.source, ("folding", "ordinary"), model, None, lambda: refuse_noticed_folding(model))
         model = fold_batch_norm(model)
