@@ -20,6 +20,7 @@ from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
 from compedu.graph.trace import open_attentions, whole_copy
 from compedu.layout import in_another_order
+from compedu.specs import image_of
 from compedu.usable import refuse_unusable
 from compedu.writing import write_whole
 
