@@ -390,7 +390,8 @@ def test_an_unknown_claim_is_refused_with_those_there_are():
         experiment("D99")
 
 
-VERDICTS = {"D3": REFUTED, "D4": REFUTED, "D4b": SPLIT}
+VERDICTS = {"D3": REFUTED, "D4": UNDECIDED, "D4b": SPLIT}
+FAILED = {"D4": ["a hand cannot mend the damaged LAMP"]}  # controls that leave a claim undecided
 
 
 @claims
@@ -400,7 +401,7 @@ def test_the_verdict_follows_from_the_shipped_runs(claim):
         assert {one.seed for one in found} == set(claim.plan(full).all_seeds)
     judgement = claim.judge(found)
     assert judgement.verdict == VERDICTS[claim.key], sentence(claim, judgement)
-    assert not any(one.failed for one in judgement.parts)
+    assert [one.part.name for one in judgement.parts if one.failed] == FAILED.get(claim.key, [])
     text = str(stored_page(claim))
     assert sentence(claim, judgement) in text and "Quick, stored" in text and "### Full, stored" in text
 

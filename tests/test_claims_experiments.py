@@ -5,12 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+import compedu
 from compedu.claims import manual_sensitivity as by_rule
 from compedu.claims import penalty_tuning as tuning
 from compedu.claims import regularized_pruning as penalties
 from compedu.claims import smaller_is_not_faster as speed
 from compedu.claims.experiments import judge
-from compedu.claims.manual_sensitivity import BY_HAND, UNIFORM, Budgeted, tuned_by_hand
+from compedu.claims.manual_sensitivity import (
+    BY_HAND, DAMAGED, RECOVERED, UNIFORM, Budgeted, densities, tuned_by_hand,
+)  # fmt: skip
 from compedu.claims.networks import accuracy, dense_network
 from compedu.claims.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
 from compedu.claims.penalty_tuning import CHOSEN, START, TRIALS, TRIED, Trial
@@ -107,14 +110,14 @@ def test_all_arms_lose_as_many_weights_and_the_hands_count_their_looks(monkeypat
     trained = []
     monkeypatch.setattr(FineTune, "__call__", lambda self, *given: trained.append(self) or original(self, *given))
     found = by_rule.compute(SMALL, seed=3)
-    assert list(found.outcomes) == ["dense", UNIFORM, *by_rule.RULES, BY_HAND, by_rule.ALONE]
-    assert (found.of(BY_HAND, by_rule.TRIALS), found.of(by_rule.ALONE, by_rule.TRIALS)) == (5 + 5, 5)
-    assert len(trained) == 5 + 5 + 5 + 7 and len(set(trained)) == 1  # the hands' trials, and each arm once
+    assert list(found.outcomes) == ["dense", UNIFORM, *by_rule.RULES, DAMAGED, BY_HAND, RECOVERED]
+    assert (found.of(BY_HAND, by_rule.TRIALS), found.of(RECOVERED, by_rule.TRIALS)) == (5 + 5, 5)
+    assert len(trained) == 5 + 5 + 5 + 8 and len(set(trained)) == 1  # the hands' trials, and each arm once
     assert "MagnitudePruning(sparsity={'fc1'" in found.settings[BY_HAND]
     pruned = [model for model, _ in seen.values() if any(isinstance(m, Masked) for m in model.modules())]
     kept = [sum(int(m.mask.sum()) for m in model.modules() if isinstance(m, Masked)) for model in pruned]
     total = sum(m.mask.numel() for m in pruned[0].modules() if isinstance(m, Masked))
-    assert len(kept) == 14 and max(kept) - min(kept) <= 3 and kept[0] == pytest.approx(0.2 * total, abs=2)
+    assert len(kept) == 16 and max(kept) - min(kept) <= 3 and kept[0] == pytest.approx(0.2 * total, abs=2)
 
 
 def test_the_hand_begins_with_the_best_rule_and_falls_behind_none(monkeypatch):
@@ -123,7 +126,20 @@ def test_the_hand_begins_with_the_best_rule_and_falls_behind_none(monkeypatch):
         found = by_rule.compute(replace(SMALL, trials=1, images=1000, epochs=6), seed)
         after = {name: found.of(name, by_rule.AFTER) for name in (*by_rule.RULES, UNIFORM)}
         assert len(set(after.values())) > 1 and found.of(BY_HAND, by_rule.AFTER) == max(after.values())
-        assert found.of(by_rule.ALONE, by_rule.AFTER) == after[UNIFORM]
+        assert found.of(RECOVERED, by_rule.AFTER) == found.of(DAMAGED, by_rule.AFTER)
+
+
+def test_the_damage_takes_three_quarters_of_the_last_layers_share_and_none_of_the_whole():
+    sizes, found = {"a": 100, "b": 100, "c": 50}, {"a": 0.4, "b": 0.2, "c": 0.8}
+    wrong = by_rule.damaged(found, sizes, 0.4)
+    assert sum(wrong[name] * sizes[name] for name in sizes) == pytest.approx(100)
+    assert wrong["c"] / wrong["a"] == pytest.approx(found["c"] / found["a"] / by_rule.DAMAGE)
+
+
+@pytest.mark.parametrize("setting", by_rule.MANUAL_SENSITIVITY.full.settings, ids=str)
+def test_the_hand_goes_round_all_layers_twice(setting):
+    layers = densities(MagnitudePruning(sparsity=0.5)(compedu.build(setting.network, classes=20)))
+    assert setting.trials == 1 + 2 * 2 * len(layers)
 
 
 def test_a_seed_is_another_dense_network_and_the_same_seed_the_same_one():
@@ -145,7 +161,7 @@ def noise(seed, place):
 
 
 def accuracies(**after):
-    arms = {"dense": 95.0, BY_HAND: 90.0, by_rule.ALONE: 88.0, UNIFORM: 40.0}
+    arms = {"dense": 95.0, BY_HAND: 90.0, UNIFORM: 40.0, DAMAGED: 70.0, RECOVERED: 89.8}
     arms |= dict.fromkeys(by_rule.RULES, 80.0) | after
 
     def outcomes(seed):
@@ -155,8 +171,9 @@ def accuracies(**after):
 
 
 @pytest.mark.parametrize("after, verdict", [
-    ({}, UNDECIDED), ({"LAMP": 89.8}, REFUTED), ({"LAMP": 91.0}, REFUTED), ({"LAMP": 89.8, "uniform": 87.9}, UNDECIDED),
-    ({"LAMP": 94.8}, UNDECIDED),
+    ({}, UNDECIDED), ({"LAMP": 89.8}, REFUTED), ({"LAMP": 90.5}, REFUTED), ({"LAMP": 94.8}, UNDECIDED),
+    ({"LAMP": 89.8, DAMAGED: 89.7}, UNDECIDED), ({"LAMP": 89.8, RECOVERED: 85.0}, UNDECIDED),
+    ({"LAMP": 80.0, "one threshold": 89.9}, UNDECIDED),
 ])  # fmt: skip
 def test_one_rule_that_needs_no_hand_refutes_where_there_was_something_to_find(after, verdict):
     assert judge(by_rule.parts(accuracies(**after)), "universal").verdict == verdict
