@@ -56,7 +56,8 @@ def nearest(reports: Iterable[Report], method: Method, within: float = math.inf)
     """Return of `reports` the one whose method is nearest to `method`: a preview; None where none has the same steps.
 
     Each knob counts with the difference of its values as a share of the range worth showing, or with 1 where values
-    that are no numbers differ; on a logarithmic scale 0 stands a whole range below the rest. Only reports nearer than `within` count.
+    that are no numbers differ; on a logarithmic scale 0 stands a whole range below the rest. Only reports nearer than
+    `within` count.
     """
     reports, text = list(reports), repr(method)
     if (exact := next((report for report in reports if report.method == text), None)) is not None:
