@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compedu.errors import CompressionError
+from compedu.reading import refuse_unending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -293,8 +294,7 @@ def is_path(name: str) -> bool:
 def file_to_read(name: str) -> Path:
     """Return the path called `name`, unless it is a pipe or device, which may have no end."""
     path = Path(name).expanduser()
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path} is no ordinary file: name a model file")
+    refuse_unending(path, "name a model file")
     return path
 
 

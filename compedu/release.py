@@ -135,6 +135,22 @@ def one_place_to_fill(notebook, resources):
     return notebook, resources
 
 
+def behind(steps, neighbour, step):
+    """The steps of nbgrader, which are classes, with `step` right behind the one whose name is `neighbour`.
+
+    >>> behind([int, str], "int", list)
+    [<class 'int'>, <class 'list'>, <class 'str'>]
+    """
+    names = [each.__name__ for each in steps]
+    if neighbour not in names:
+        raise ValueError(
+            f"nbgrader has no step {neighbour} here, behind which {step.__name__} stands, but only {', '.join(names)}; "
+            "install a version that compedu[course] allows, or name the step that does its work now"
+        )
+    place = names.index(neighbour) + 1
+    return [*steps[:place], step, *steps[place:]]
+
+
 def _steps(keep_outputs):
     try:
         from nbgrader import preprocessors

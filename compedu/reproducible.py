@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 _alone = threading.RLock()  # the streams are one for the process: two blocks at once would draw from each other's
+_counting = threading.Lock()
+_counts: list[int] = []  # torch's threads outside all blocks of `torch_threads`, then in each one that is open
 
 
 @contextlib.contextmanager
@@ -33,10 +35,30 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch compute on `count` threads inside the block: the order in which it sums hangs on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    """Let torch compute on `count` threads inside the block: the order in which it sums hangs on their number.
+
+    Torch keeps a number for each Python thread, and one for the process, which new threads take over. However the
+    blocks of several threads interleave, the last one to close sets both to what they were before the first one.
+    """
+    with _counting:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        _counts.extend([count] if _counts else [before, count])
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _counting:
+            del _counts[len(_counts) - 1 - _counts[::-1].index(count)]
+            _leave(before)
+
+
+def _leave(before: int) -> None:
+    """Set the number of this thread to what it was `before` its block, that of the process to what holds elsewhere."""
+    if len(_counts) == 1:
+        torch.set_num_threads(_counts.pop())
+        return
+    torch.set_num_threads(before)
+    if _counts[-1] != before:  # a block of another thread is open; set from here, its number would be ours as well
+        other = threading.Thread(target=torch.set_num_threads, args=(_counts[-1],))
+        other.start()
+        other.join()

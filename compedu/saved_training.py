@@ -10,6 +10,7 @@ from safetensors.torch import save as bytes_of_tensors
 from torch import Tensor
 
 from compedu.errors import CompressionError
+from compedu.reading import refuse_unending
 from compedu.writing import write_whole
 
 CHECKSUM = 32  # bytes of SHA-256 over all that follows
@@ -30,6 +31,7 @@ def saved_training(path: Path, identity: str) -> dict[str, Tensor]:
 
     Raises `CompressionError` for a file that is none, in which a bit has changed, or whose training was another.
     """
+    refuse_unending(path, "delete it to start anew")
     written = path.read_bytes()
     content = written[CHECKSUM:]
     if sha256(content).digest() != written[:CHECKSUM]:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "compedu"
 STOREYS = (  # from the ground up; a module may import from its own storey and those below
     {
         "errors", "failing", "hashing", "layout", "shipped", "specs", "knobs", "torchvision_import", "release",
-        "reproducible", "usable", "writing", "processes",
+        "reading", "reproducible", "usable", "writing", "processes",
     },
     {"forms"},
     {"graph"},

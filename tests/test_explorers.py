@@ -1,5 +1,6 @@
 """Explorers without a browser: the worker, the controls, the figures as plain data, the words, the page, the whole."""
 
+import html
 import json
 import re
 import subprocess
@@ -31,7 +32,7 @@ from compedu.explorers.pictures.picture import labels, layer_names
 from compedu.explorers.places import KNOBS
 from compedu.explorers.predict import asked_methods, checked
 from compedu.explorers.runner import Runner
-from compedu.explorers.tables import html_table
+from compedu.explorers.tables import html_table, layers_table
 from compedu.explorers.tradeoff import reports_shown
 from compedu.explorers.words import bytes_text, points_text, times_text
 from compedu.forms import kernel_of
@@ -367,6 +368,17 @@ def test_a_table_keeps_figure_and_unit_together_and_long_lists_short(made):
     numbers, more = removed["fc1"].split(" and ")
     assert more == f"{len(pruned_filters.gone(explorer.view, 'fc1')) - 10} more" and numbers.count(",") == 9
     assert "40.0&nbsp;%" in html_table(("share",), [("40.0 %",)], "")
+
+
+def test_products_that_no_formula_counts_stand_below_the_macs_in_the_words_of_the_report(made):
+    explorer = made(ce.TruncatedSVD())
+    measured(explorer)
+    report = explorer.view.report
+    assert report.layers and "not counted" not in layers_table(report)
+    report = replace(report, uncounted=("_trilinear in a<b>", "_fft_r2c in the network itself"))
+    said = "not counted: _trilinear in a<b>, _fft_r2c in the network itself"
+    assert f">{html.escape(said)}</p>" in layers_table(report)
+    assert " ".join(said.replace(":", "").split()) in " ".join(str(report).split())
 
 
 def test_figures_that_stand_alone_show_no_buttons(monkeypatch):

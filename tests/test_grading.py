@@ -5,10 +5,13 @@ import re
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
+from nbgrader.converters import GenerateAssignment
+from nbgrader.preprocessors import ClearOutput, IncludeHeaderFooter, LockCells
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from processes import ROOT, closed_network, network_uses, run
 from submissions import WRONG, answered, attacking, graded
+from traitlets.config import Config
 
 from compedu.errors import CompressionError
 from compedu.execution import fast_profile
@@ -91,6 +94,36 @@ def scores(course):
             for name in author_versions()
             for found in [book.find_submission_notebook(name, "chapters", learner)]
         }
+
+
+def configured() -> Config:
+    """What nbgrader reads from the settings of docs."""
+    config = Config()
+    exec(CONFIGURATION, {"get_config": lambda: config})
+    return config
+
+
+def names(steps) -> list[str]:
+    return [step.__name__ for step in steps]
+
+
+def test_the_settings_put_their_steps_beside_those_they_belong_to(monkeypatch):
+    given = GenerateAssignment.preprocessors.default()
+    wanted = ["only_whole_marks", *names(given)]
+    wanted.insert(wanted.index("ClearSolutions") + 1, "one_place_to_fill")
+    assert names(configured().GenerateAssignment.preprocessors) == wanted
+    made = GenerateAssignment(config=configured())
+    assert names(made.preprocessors) == wanted
+    monkeypatch.setattr(GenerateAssignment.preprocessors, "default", lambda obj=None: [IncludeHeaderFooter, *given])
+    wanted.insert(1, "IncludeHeaderFooter")
+    assert names(configured().GenerateAssignment.preprocessors) == wanted
+
+
+def test_the_settings_say_which_step_is_missing(monkeypatch):
+    monkeypatch.setattr(GenerateAssignment.preprocessors, "default", lambda obj=None: [LockCells, ClearOutput])
+    with pytest.raises(ValueError, match="no step ClearSolutions here, behind which one_place_to_fill stands, but only "
+                                         "LockCells, ClearOutput; install a version"):  # fmt: skip
+        configured()
 
 
 @pytest.mark.slow

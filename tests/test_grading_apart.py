@@ -120,6 +120,23 @@ def test_a_locked_cell_that_is_a_check_and_nothing_else_is_judged_apart(source, 
     assert exercise(cell) == asked and exercise(v4.new_code_cell(source)) is None
 
 
+@pytest.mark.parametrize("error", [OSError("the disk is full"), KeyboardInterrupt()])
+def test_a_submission_that_cannot_be_copied_leaves_no_copy_behind(course, monkeypatch, error):
+    temporary = course / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def half_copied(source, target, **options):
+        target.mkdir()
+        assert list(temporary.iterdir()) == [target.parent]
+        raise error
+
+    monkeypatch.setattr("compedu.grading.confinement.shutil.copytree", half_copied)
+    with pytest.raises(type(error)):
+        Confinement(course / "autograded" / "mary" / "one")
+    assert list(temporary.iterdir()) == []
+
+
 def test_where_nothing_can_be_confined_nothing_is_started(course, monkeypatch):
     monkeypatch.setattr("compedu.grading.confinement.shutil.which", lambda program: None)
     with pytest.raises(CompressionError, match="unshare, .*is missing.*docs/instructors.md.*confine = False"):

@@ -1,5 +1,7 @@
 """Low rank: the nearest kernel by independent decompositions, two layers that mean one, and ranks that save nothing."""
 
+import weakref
+
 import numpy as np
 import pytest
 import tensorly
@@ -178,6 +180,15 @@ def test_the_decomposition_is_kept_by_content_not_by_identity():
     changed = matrix.clone()
     changed[0, 0] += 1
     assert not torch.equal(svd(changed)[1], first[1])
+
+
+def test_a_kept_decomposition_does_not_keep_its_matrix():
+    numbers = np.random.default_rng(3).normal(size=(7, 9))  # the memory behind every tensor made from it
+    again, memory = torch.tensor(numbers), weakref.ref(numbers)
+    first = svd(torch.from_numpy(numbers))
+    del numbers
+    assert memory() is None
+    assert svd(again)[0] is first[0]
 
 
 def test_half_precision_kernels_are_decomposed_in_single_precision():

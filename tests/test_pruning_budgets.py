@@ -11,8 +11,10 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.methods import MagnitudePruning, RandomPruning
 from compedu.methods.pruning.budgets import (
-    BUDGETS, budget_masks, densities_in_proportion, erdos_renyi_densities, lamp_scores,
+    BUDGETS, budget_masks, densities_in_proportion, erdos_renyi_densities,
 )  # fmt: skip
+from compedu.methods.pruning.lamp import CHUNK, lamp_scores
+from compedu.methods.pruning.masks import keep_largest_together
 from compedu.methods.pruning.sensitivity import (
     SPARSITIES, sensitivity_scan, sensitivity_sparsities, tolerated_sparsity,
 )  # fmt: skip
@@ -51,6 +53,48 @@ def test_lamp_scores_are_those_of_a_loop_over_all_pairs():
     for place, u in enumerate(order):
         wanted[u] = flat[u] ** 2 / sum(flat[v] ** 2 for v in order[place:])
     torch.testing.assert_close(lamp_scores(scores).flatten(), wanted)
+
+
+def drawn(kind):
+    """Scores of four layers: of one size, tied, of sizes that single precision cannot tell apart once squared."""
+    generator = torch.Generator().manual_seed(5)
+    shapes = {"wide": (3, CHUNK // 2 + 7), "twin": (40, 25), "again": (40, 25), "one": (1,), "none": (0, 3)}
+    scores = {name: torch.randn(shape, generator=generator).abs() for name, shape in shapes.items()}
+    if kind == "tied":
+        scores = {name: (4 * score).round() / 4 for name, score in scores.items()}
+    if kind == "tiny":
+        scores["wide"] = torch.exp(-60 * scores["wide"])
+    if kind == "twins":
+        scores["again"] = scores["twin"].flip(0)
+    if kind == "zero":
+        scores = {name: 0 * score for name, score in scores.items()}
+    kinds = {"double": torch.float64, "bfloat16": torch.bfloat16}
+    return {name: score.to(kinds.get(kind, torch.float32)) for name, score in scores.items()}
+
+
+@pytest.mark.parametrize("kind", ["plain", "tied", "tiny", "twins", "zero", "double", "bfloat16"])
+def test_lamp_masks_are_those_of_a_ranking_of_all_scores_in_full(kind):
+    scores = drawn(kind)
+    sizes = sum(score.numel() for score in scores.values())
+    for sparsity in (0.0, 1 / sizes, 0.1, 0.5, 0.5 + 1 / sizes, 0.9, 1 - 1 / sizes):
+        wanted = keep_largest_together({name: lamp_scores(score) for name, score in scores.items()}, sparsity)
+        found = budget_masks("lamp", scores, sparsity)
+        assert list(found) == list(scores)
+        assert all(torch.equal(found[name], wanted[name]) for name in scores), sparsity
+
+
+def test_lamp_ranks_by_scores_in_full_where_single_precision_sees_a_tie():
+    def layer(small):
+        return torch.stack([small, torch.tensor(3.2)])
+
+    larger, smaller = torch.tensor(1.9), torch.tensor(1.9)
+    while larger == smaller or lamp_scores(layer(larger))[0].float() != lamp_scores(layer(smaller))[0].float():
+        larger, smaller = smaller, smaller.nextafter(torch.tensor(0.0))
+    assert lamp_scores(layer(larger))[0] > lamp_scores(layer(smaller))[0]
+    for first, second in ((larger, smaller), (smaller, larger)):
+        masks = budget_masks("lamp", {"first": layer(first), "second": layer(second)}, 0.25)
+        assert [bool(mask[0]) for mask in masks.values()] == [bool(first > second), bool(second > first)]
+        assert all(bool(mask[1]) for mask in masks.values())
 
 
 def test_lamp_empties_no_layer_where_a_ranking_of_all_weights_would():

@@ -1,6 +1,7 @@
 """Equal seeds, equal results: whatever draws in a network draws by the seed, and a saved training is what was saved."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -98,6 +99,56 @@ def test_the_number_of_threads_is_put_back_even_after_an_error():
         assert torch.get_num_threads() == before + 1
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+def in_a_new_thread(call):
+    """What `call` returns in a Python thread of its own, which has torch's number of the process."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(call).result()
+
+
+@pytest.fixture
+def on_three_threads():
+    """Sets torch's number for this thread and those to come."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("elsewhere", [1, 5])
+def test_the_last_of_two_threads_to_leave_a_block_puts_the_number_back(elsewhere, on_three_threads):
+    with ThreadPoolExecutor(1) as there:
+        here, other = torch_threads(1), torch_threads(elsewhere)
+        here.__enter__()
+        there.submit(other.__enter__).result()
+        assert (torch.get_num_threads(), there.submit(torch.get_num_threads).result()) == (1, elsewhere)
+        here.__exit__(None, None, None)
+        assert (torch.get_num_threads(), there.submit(torch.get_num_threads).result()) == (3, elsewhere)
+        assert in_a_new_thread(torch.get_num_threads) == elsewhere  # which matrix products there look at, too
+        there.submit(other.__exit__, None, None, None).result()
+        assert there.submit(torch.get_num_threads).result() == 3
+    assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads) == 3
+
+
+@pytest.mark.parametrize("elsewhere", [1, 5])
+def test_a_thread_that_leaves_its_block_first_changes_nothing_for_the_other(elsewhere, on_three_threads):
+    with ThreadPoolExecutor(1) as there, torch_threads(1):
+        other = torch_threads(elsewhere)
+        there.submit(other.__enter__).result()
+        there.submit(other.__exit__, None, None, None).result()
+        assert in_a_new_thread(torch.get_num_threads) == torch.get_num_threads() == 1
+    assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads) == 3
+
+
+def test_blocks_within_blocks_put_back_what_each_of_them_found(on_three_threads):
+    with torch_threads(1):
+        with torch_threads(5), torch_threads(1):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads) == 1
+    with pytest.raises(RuntimeError), torch_threads(0):
+        raise AssertionError("there is no such number")
+    assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads) == 3
 
 
 # Training

@@ -16,7 +16,7 @@ import torch
 from compedu.datasets import DATASETS
 from compedu.errors import Cancelled, CompressionError
 from compedu.knobs import knob, method
-from compedu.methods import LinearQuantization, MagnitudePruning, SmallDense, TruncatedSVD
+from compedu.methods import LinearQuantization, MagnitudePruning, RegularizedPruning, SmallDense, TruncatedSVD
 from compedu.methods.method import Method
 from compedu.metrics import Timing, measure
 from compedu.networks import build
@@ -36,6 +36,7 @@ class Counted(Method):
     error: ClassVar[Exception | None] = None
 
     number: int = knob(0, "which point", low=0, high=99, tour=(0, 9))
+    scale: float = knob(1.0, "on a range that no tour narrows", low=0, high=1, log=True)
 
     def compress(self, task):
         self.calls.append(self.number)
@@ -438,6 +439,18 @@ def test_a_knob_on_a_log_scale_is_near_by_ratio():
     reports = [Told(repr(SmallDense(width=width))) for width in (0.05, 0.5)]
     assert nearest(reports, SmallDense(width=0.15)) is reports[0]
     assert nearest(reports, SmallDense(width=0.2)) is reports[1]
+
+
+def test_a_zero_on_a_logarithmic_scale_is_a_range_below_the_lowest_value_worth_showing():
+    reports = [Told(repr(RegularizedPruning(strength=strength))) for strength in (0.0, 1e-6, 3.0)]
+    zero, low, high = reports
+    assert nearest(reports, RegularizedPruning(strength=0.0)) is zero
+    assert nearest(reports[1:], RegularizedPruning(strength=0)) is low
+    assert nearest([zero, high], RegularizedPruning(strength=1e-5)) is high
+    assert nearest([zero], RegularizedPruning(strength=1e-6), within=0.99) is None
+    assert nearest([zero], RegularizedPruning(strength=1e-6), within=1.01) is zero
+    untoured = [Told(repr(Counted(scale=scale))) for scale in (0.0, 0.5)]
+    assert nearest(untoured, Counted(scale=0.25)) is untoured[0]
 
 
 class Told:

@@ -10,6 +10,7 @@ from typing import Any
 
 from compedu.course.amounts import amount, difference
 from compedu.errors import CompressionError
+from compedu.reading import refuse_unending
 from compedu.writing import alone, write_whole
 
 PAGE = (
@@ -118,6 +119,7 @@ class LabBook:
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
+        refuse_unending(self.path, "name another one for the lab book")
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             return content["entries"]

@@ -10,6 +10,7 @@ from compedu.datasets.folder import from_folder
 from compedu.datasets.npz import from_npz
 from compedu.datasets.real import cifar10, fashion_mnist, mnist
 from compedu.errors import MissingData
+from compedu.reading import refuse_unending
 from compedu.specs import parse
 
 DATASETS: dict[str, Callable[..., Dataset]] = {
@@ -27,6 +28,7 @@ def load(name: str, *, download: bool = False) -> Dataset:
     if name in DATASETS:
         return DATASETS[name](download=True) if download and name not in MADE_HERE else DATASETS[name]()
     path = Path(name).expanduser()
+    refuse_unending(path, "name an .npz file, or a folder of images")
     if path.suffix.lower() == ".npz" and path.is_file():
         return from_npz(path)
     if path.is_dir():

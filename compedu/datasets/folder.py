@@ -12,6 +12,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.datasets.own import refuse_too_large, statistics
 from compedu.datasets.splits import with_validation
 from compedu.errors import CompressionError, first_line
+from compedu.reading import refuse_unending
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 GREY = ("1", "L", "LA")
@@ -67,6 +68,7 @@ def _paths(folder: Path, classes: tuple[str, ...]) -> list[list[Path]]:
         [path for path in sorted((folder / name).glob("*")) if not path.name.startswith(".")] for name in classes
     ]
     for path in (path for same in found for path in same):
+        refuse_unending(path, "in the folder of a class stand image files; move it away")
         if path.suffix.lower() not in ENDINGS or path.is_dir():
             what = "is a folder" if path.is_dir() else "is no image by its name"
             raise CompressionError(

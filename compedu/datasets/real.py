@@ -9,6 +9,7 @@ from compedu.datasets.dataset import Dataset, cache_folder, data_folders
 from compedu.datasets.folder import from_folder
 from compedu.datasets.splits import with_validation
 from compedu.errors import MissingData
+from compedu.reading import refuse_unending
 from compedu.torchvision_import import import_torchvision
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -89,6 +90,7 @@ def _cifar10_binary(folder: Path) -> Dataset:
 
 def _rows(path: Path) -> np.ndarray:
     """Return one file of the binary version as uint8 (images, 3073); `MissingData` for one that is not whole."""
+    refuse_unending(path, "put the file of the data set in its place, or download it anew")
     try:
         rows = np.fromfile(path, dtype=np.uint8).reshape(-1, 3073)
     except (OSError, ValueError) as error:

@@ -24,7 +24,7 @@ def _cell(value: object) -> str:
 
 
 def layers_table(report: Report | None) -> str:
-    """Return an HTML table of what each layer became, what it costs and which kernel runs it; and what was skipped."""
+    """Return an HTML table of what each layer became, what it costs and which kernel runs it; and what was left out."""
     if report is None or not report.layers:
         return WAIT
     head = ("layer", "form", "shape", "file", "bits a weight", "MACs", "error", "runs on")
@@ -36,6 +36,8 @@ def layers_table(report: Report | None) -> str:
         for row in report.layers
     ]  # fmt: skip
     text = html_table(head, rows, "Layers of the compressed network; MACs are multiply-accumulates for one image")
+    if report.uncounted:
+        text += f"<p class='compedu-quiet'>not counted: {html.escape(', '.join(report.uncounted))}</p>"
     if report.skipped:
         skipped = [(skip.layer, skip.reason, skip.step) for skip in report.skipped]
         text += html_table(("layer", "not compressed, because", "by"), skipped, "Skipped layers")

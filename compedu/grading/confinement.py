@@ -55,15 +55,22 @@ class Confinement:
         self.user = random.SystemRandom().choice(USERS)
         self.folder = Path(tempfile.mkdtemp(prefix="compedu-"))
         self.work, self.sockets = self.folder / "work", self.folder / "s"  # a socket's path is short
-        shutil.copytree(submission, self.work, symlinks=True)
-        self.sockets.mkdir()
-        own = [shipped("notebooks"), shipped("tests")] if is_checkout() else []
-        self.hidden = {Path(path).resolve() for path in (*PRIVATE, Path.home(), *own, *hidden)}
+        try:
+            shutil.copytree(submission, self.work, symlinks=True)
+            self.sockets.mkdir()
+            own = [shipped("notebooks"), shipped("tests")] if is_checkout() else []
+            self.hidden = {Path(path).resolve() for path in (*PRIVATE, Path.home(), *own, *hidden)}
+        except BaseException:  # whatever ended it: without a context nobody else removes the copies
+            self._remove()
+            raise
 
     def __enter__(self) -> "Confinement":
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def check(self) -> None:

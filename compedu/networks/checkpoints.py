@@ -12,6 +12,7 @@ from torch import nn
 
 from compedu.errors import MissingData
 from compedu.networks import build
+from compedu.reading import refuse_unending
 from compedu.writing import write_whole
 
 
@@ -36,6 +37,7 @@ def write_record(record: dict, path: Path) -> dict:
 def read_record(path: Path) -> dict:
     """Return the record beside the weights `path`; `MissingData` where there is none that can be read."""
     place = path.with_suffix(".json")
+    refuse_unending(place, "move it away, and train the weights again")
     try:
         record = json.loads(place.read_text(encoding="utf-8"))
         if isinstance(record, dict) and isinstance(record.get("spec"), str):
@@ -48,6 +50,7 @@ def read_record(path: Path) -> dict:
 
 def read_checkpoint(path: Path) -> tuple[nn.Module, dict]:
     """Return the network with the weights of `path`, and their record; `MissingData` where the two do not agree."""
+    refuse_unending(path, "move it away, and train the weights again")
     content, record = path.read_bytes(), read_record(path)
     if sha256(content).hexdigest() != record.get("sha256"):
         raise MissingData(f"{path} is not the file that its record describes; install compedu or train it again")

@@ -56,7 +56,8 @@ def nearest(reports: Iterable[Report], method: Method, within: float = math.inf)
     """Return of `reports` the one whose method is nearest to `method`: a preview; None where none has the same steps.
 
     Each knob counts with the difference of its values as a share of the range worth showing, or with 1 where values
-    that are no numbers differ. Only reports nearer than `within` count.
+    that are no numbers differ; on a logarithmic scale 0 stands a whole range below the rest. Only reports nearer than
+    `within` count.
     """
     reports, text = list(reports), repr(method)
     if (exact := next((report for report in reports if report.method == text), None)) is not None:
@@ -89,6 +90,13 @@ def _apart(knob: Knob, one: Any, other: Any) -> float:
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other, *span))
     if not numbers or knob.choices:
         return 1.0
-    if knob.log:
-        one, other, span = math.log(one), math.log(other), [math.log(end) for end in span]
-    return abs(one - other) / (span[1] - span[0])
+    if not knob.log:
+        return abs(one - other) / (span[1] - span[0])
+    if span[0] <= 0:  # no such range has a length
+        return 1.0
+    return abs(_log_place(one, *span) - _log_place(other, *span))
+
+
+def _log_place(value: float, low: float, high: float) -> float:
+    """Return where `value` stands on a logarithmic scale from 0 (`low`) to 1 (`high`); 0, which has no place, at -1."""
+    return math.log(value / low) / math.log(high / low) if value > 0 else -1.0

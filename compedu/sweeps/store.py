@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from compedu import __version__
 from compedu.errors import CompressionError
 from compedu.metrics import Report, machine
+from compedu.reading import refuse_unending
 from compedu.writing import alone, append_lines
 
 FORMAT = 1
@@ -123,8 +124,7 @@ def _lines(path: Path) -> tuple[list[bytes], bytes]:
 
 def _refuse_foreign(path: Path) -> None:
     """Raise `CompressionError` for what is no ordinary file, or one that does not begin as a store does."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise CompressionError(f"{path} is no ordinary file: name another one for the records")
+    refuse_unending(path, "name another one for the records")
     with path.open("rb") as file:
         start = file.read(len(FIRST))
     if start != FIRST[: len(start)]:

@@ -15,18 +15,18 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     At least in single precision. The last decompositions are kept by content; the results must not be changed.
     """
-    return _decomposed(_ByContent(tensors_digest({"matrix": matrix}), matrix.detach()))
+    return _decomposed(_ByContent(tensors_digest({"matrix": matrix}), [matrix.detach()]))
 
 
 @dataclass(frozen=True)
 class _ByContent:
     digest: str
-    matrix: Tensor = field(compare=False)
+    matrix: list[Tensor] = field(compare=False)  # taken out when it is decomposed: kept, it would take as much again
 
 
 @lru_cache(maxsize=64)
 def _decomposed(kept: _ByContent) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.linalg.svd(precise(kept.matrix), full_matrices=False))
+    return tuple(torch.linalg.svd(precise(kept.matrix.pop()), full_matrices=False))
 
 
 def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

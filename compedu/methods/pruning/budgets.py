@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.knobs import value_for
 from compedu.methods.method import Method, Task
+from compedu.methods.pruning.lamp import lamp_masks
 from compedu.methods.pruning.masks import keep_largest, keep_largest_together, refuse_empty
 
 BUDGETS = ("uniform", "global", "lamp", "erdos-renyi")  # those that need nothing but the scores
@@ -25,29 +25,12 @@ def budget_masks(budget: str, scores: Mapping[str, Tensor], sparsity: float | Ma
     if budget == "global":
         return keep_largest_together(dict(scores), sparsity)
     if budget == "lamp":
-        return keep_largest_together({name: lamp_scores(score) for name, score in scores.items()}, sparsity)
+        return lamp_masks(scores, sparsity)
     if budget == "erdos-renyi":
         densities = erdos_renyi_densities({name: tuple(score.shape) for name, score in scores.items()}, 1 - sparsity)
         sparsity = {name: 1 - density for name, density in densities.items()}
     given = {name: value_for(sparsity, name) for name in scores}
     return {name: keep_largest(scores[name], value) for name, value in given.items() if value is not None}
-
-
-def lamp_scores(scores: Tensor) -> Tensor:
-    """Return s_u^2 / sum of s_v^2 over the weights v of the layer no smaller than u; float64, shape of `scores`.
-
-    The largest weight of a layer scores 1, so that no layer is emptied before all others have one weight left (Lee,
-    Park, Mo, Ahn, Shin 2021, arXiv:2010.07611).
-
-    >>> lamp_scores(torch.tensor([1.0, -2.0, 2.0])).tolist()
-    [0.1111111111111111, 0.5, 1.0]
-    """
-    squares = scores.double().reshape(-1).square()
-    order = squares.argsort(stable=True)
-    left = squares[order].flip(0).cumsum(0).flip(0)
-    result = torch.empty_like(squares)
-    result[order] = squares[order] / left.clamp_min(torch.finfo(torch.float64).tiny)
-    return result.view(scores.shape)
 
 
 def erdos_renyi_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
