@@ -18,7 +18,7 @@ from table import circumstances, grid
 
 from compedu import files
 from compedu.errors import CompressionError
-from compedu.files.structure import image_of
+from compedu.specs import image_of
 
 RESULTS = Path(__file__).with_name("FILE_ATTACK.md")
 COUNT, QUICK, BATCH = 200_000, 60, 1000

@@ -1,12 +1,9 @@
 """The integer law on thousands of random networks: forms, deployed networks and whole-number arithmetic in float64."""
 
-import argparse
 import copy
 import functools
-import hashlib
 import inspect
 import itertools
-import os
 import random
 import re
 import sys
@@ -17,8 +14,7 @@ from pathlib import Path
 import random_graphs
 import torch
 from random_graphs import Network, draft
-from removal_law import bare
-from table import circumstances, grid
+from rows import bare, digest, kept_rows, rows_options, write_rows
 from torch import Tensor, nn
 
 import compedu as ce
@@ -215,16 +211,12 @@ def fingerprint() -> str:
     folders = ("deployment", "graph", "forms", "methods/quantization")
     code = [bare(path.read_text()) for folder in folders for path in sorted((root / folder).rglob("*.py"))]
     code += [bare(inspect.getsource(module)) for module in (random_graphs, sys.modules[__name__])]
-    return hashlib.sha256(repr((code, torch.__version__)).encode()).hexdigest()[:16]
+    return digest(code, torch.__version__)
 
 
 def finished(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the rows of an earlier run that still hold, by their networks."""
-    text = path.read_text() if path.exists() else ""
-    if f"<!-- {fingerprint()} -->" not in text:
-        return {}
-    rows = [tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in re.findall(r"^\|.*\|$", text, re.M)]
-    return {row[0]: row for row in rows if re.fullmatch(r"\d+ to \d+", row[0])}
+    return kept_rows(path, COLUMNS, fingerprint())
 
 
 def write(rows: dict[str, tuple[str, ...]], path: Path) -> None:
@@ -236,10 +228,7 @@ def write(rows: dict[str, tuple[str, ...]], path: Path) -> None:
         networks=whole // len(WIDTHS), widths=", ".join(map(str, WIDTHS)), first=WIDTHS[0], exact=EXACT, close=CLOSE,
         counts=f"Of {whole:,} quantized networks: {counts}",
     )  # fmt: skip
-    unfinished = path.with_name(f"{path.name}.part")
-    table = grid(COLUMNS, rows.values())
-    unfinished.write_text(f"{head}\n{table}\n\n{circumstances()}\n\n<!-- {fingerprint()} -->\n")
-    os.replace(unfinished, path)
+    write_rows(path, head, COLUMNS, list(rows.values()), fingerprint())
 
 
 def places(kind: str) -> list[int]:
@@ -249,13 +238,7 @@ def places(kind: str) -> list[int]:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure what is not in the table yet, some networks after the others, and write the table after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{2 * QUICK} networks: it runs, no more")
-    parser.add_argument("--fresh", action="store_true", help="measure all networks anew")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the file with the table")
-    asked = parser.parse_args(given)
-    if asked.quick and asked.out == RESULTS:
-        parser.error("--quick measures nothing worth keeping: name another file with --out")
+    asked = rows_options(__doc__, RESULTS, given)
     total, size = (2 * QUICK, QUICK) if asked.quick else (NETWORKS, ROUND)
     torch.set_num_threads(1)
     rows = {} if asked.fresh else finished(asked.out)

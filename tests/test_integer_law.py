@@ -101,3 +101,4 @@ def test_the_committed_table_has_many_networks_and_none_is_wrong():
     whole, chained = (int(number.replace(",", "")) for number in found.groups())
     rows = re.findall(r"^\| (\d+) to (\d+) \|", text, re.M)
     assert whole == len(law.WIDTHS) * sum(int(last) - int(first) + 1 for first, last in rows) and chained >= whole / 2
+    assert whole >= 3 * 5000
