@@ -22,6 +22,7 @@ from compedu.graph.switches import switches_of
 from compedu.methods import (
     BlockCirculantProjection, FineTune, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD,
 )  # fmt: skip
+from compedu.methods import method as method_module
 from compedu.methods.layer_method import LayerMethod
 
 
@@ -694,3 +695,15 @@ def test_what_stays_of_an_attention_is_named():
     named = {s.layer: s.reason for s in MagnitudePruning(layers="head")(model, laws.data()).compression.skipped}
     assert {f"attention.{name}_proj" for name in ("q", "k", "v", "out")} <= named.keys() and "attention" in named
     assert "not an ordinary" in named["attention"]  # the bias of the input projections is its own
+
+
+def test_a_network_is_compared_once_for_all_widths(monkeypatch):
+    compared = []
+    original = method_module.differing_forms
+    monkeypatch.setattr(method_module, "differing_forms", lambda *given: compared.append(1) or original(*given))
+    model, images = laws.plain(), laws.data()
+    for bits in (8, 4, 2):
+        LinearQuantization(bits=bits, activation_bits=bits)(model, images)
+    assert len(compared) == 1
+    LinearQuantization(bits=8)(model, images)  # activations as they are: another structure
+    assert len(compared) == 2

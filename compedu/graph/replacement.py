@@ -46,10 +46,11 @@ def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> di
     `source` itself does not run on the example.
     """
     names = outermost_forms(result)
-    precise = _runs_precisely(source, example) if names else None
+    read = _apart(source) if names else set()
+    precise = _runs_precisely(source, read, example) if names else None
     if precise is None:
         return {}
-    apart = _apart(source) | _apart(result)
+    apart = read | _apart(result)
     try:
         expected = both_ways(meant_network(source, result, (), apart, precise), example, precise)
     except Exception as error:  # a forward may raise anything at all
@@ -69,11 +70,11 @@ def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> di
     return _guilty(names, problem)
 
 
-def _runs_precisely(model: nn.Module, example: Tensor) -> bool | None:
+def _runs_precisely(model: nn.Module, apart: set[str], example: Tensor) -> bool | None:
     """Return whether `model` runs in float64 on `example`, or only in its own precision; None where it does not run."""
     for precise in (True, False):
         try:
-            both_ways(float64_twin(model, (), _apart(model), precise), example, precise)
+            both_ways(float64_twin(model, (), apart, precise), example, precise)
         except Exception:  # a forward may raise anything at all
             continue
         return precise

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.form import Form
 
 # Sizes, which follow from the shapes of tensors, and the account of how a network was compressed.
@@ -29,9 +30,9 @@ def kind_of(module: nn.Module) -> type | str:
 
 
 def _attributes(module: nn.Module, names: Mapping[int, str]) -> tuple:
-    """Return the hooks of `module` and the attributes that its class or the user gave it."""
+    """Return the hooks of `module` and the attributes that its class or the user gave it; a form's own are numbers."""
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    carried = module.carried if isinstance(module, Form) else None
+    carried = module.carried if isinstance(module, Form) else () if isinstance(module, ActivationQuantizer) else None
     own = {
         name: value for name, value in vars(module).items()
         if name not in _usual() and (name in carried if carried is not None else name not in _NO_SWITCHES)
