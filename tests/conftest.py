@@ -10,7 +10,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ or "COMPEDU_TESTS" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["COMPEDU_TESTS"], ignore_errors=True)
 # The processes of a run share images, which are the same whoever draws them, but not networks that a test trained.
 os.environ["COMPEDU_CACHE"] = os.path.join(os.environ["COMPEDU_TESTS"], "cache")
-os.environ["COMPEDU_WEIGHTS"] = tempfile.mkdtemp(prefix="weights-", dir=os.environ["COMPEDU_TESTS"])
+os.makedirs(os.environ["COMPEDU_CACHE"], exist_ok=True)  # confined submissions see it, and may read it
+os.environ["COMPEDU_WEIGHTS"] = os.path.join(os.environ["COMPEDU_TESTS"], f"weights-{os.getpid()}")
 os.environ.pop("COMPEDU_SYNC", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 
@@ -24,7 +25,6 @@ torch.set_num_threads(1)
 # A closed network must look like one: without these, Chromium asks its maker's hosts at every start.
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
-
 
 LONG = (
     "test_site", "test_grading", "test_notebooks", "test_torchvision_networks", "test_laws", "test_explorers",
