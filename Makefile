@@ -15,7 +15,7 @@ PIP_ARGS ?=
 LEARNER ?= learner
 LAB_ARGS ?=
 TEST_ARGS ?=
-# Test files run in this many processes; every test computes on one torch thread.
+# Test files run in this many processes, in the order of tests/conftest.py; every test computes on one torch thread.
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -41,7 +41,7 @@ lab: $(VENV)/lab.stamp
 	$(BIN)/compedu lab --folder "$(LEARNER)" -- $(LAB_ARGS)
 
 test: $(VENV)/all.stamp
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 site: $(VENV)/all.stamp
 	$(BIN)/python docs/build.py build/site

@@ -1,13 +1,17 @@
-"""What every test starts from: one torch thread, a cache folder of its own, live explorers; and the browser."""
+"""What every test starts from: one torch thread, no files of the user, live explorers; their order; the browser."""
 
 import atexit
 import os
 import shutil
 import tempfile
 
-os.environ["COMPEDU_CACHE"] = tempfile.mkdtemp(prefix="compedu-cache-")
-os.environ["COMPEDU_WEIGHTS"] = os.path.join(os.environ["COMPEDU_CACHE"], "weights")
-atexit.register(shutil.rmtree, os.environ["COMPEDU_CACHE"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ or "COMPEDU_TESTS" not in os.environ:
+    os.environ["COMPEDU_TESTS"] = tempfile.mkdtemp(prefix="compedu-tests-")
+    atexit.register(shutil.rmtree, os.environ["COMPEDU_TESTS"], ignore_errors=True)
+# The processes of a run share images, which are the same whoever draws them, but not networks that a test trained.
+os.environ["COMPEDU_CACHE"] = os.path.join(os.environ["COMPEDU_TESTS"], "cache")
+os.makedirs(os.environ["COMPEDU_CACHE"], exist_ok=True)  # confined submissions see it, and may read it
+os.environ["COMPEDU_WEIGHTS"] = os.path.join(os.environ["COMPEDU_TESTS"], f"weights-{os.getpid()}")
 os.environ.pop("COMPEDU_SYNC", None)
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 
@@ -21,6 +25,16 @@ torch.set_num_threads(1)
 # A closed network must look like one: without these, Chromium asks its maker's hosts at every start.
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
+
+LONG = (
+    "test_site", "test_grading", "test_notebooks", "test_torchvision_networks", "test_laws", "test_explorers",
+    "test_browser_training", "test_browser", "test_zoo", "test_phenomena", "test_sweeps", "test_course_mutants",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Long files come first, so that no process works on one when all others have nothing left to do."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
@@ -84,9 +85,24 @@ def made(fitting):
         explorer.close()
 
 
+@pytest.fixture(scope="module", params=METHODS, ids=lambda cls: cls.__name__)
+def seen(request, fitting):
+    """The explorer of a method, measured once for all tests that look at it."""
+    explorer = explore(quick(request.param), *fitting(request.param))
+    measured(explorer)
+    yield explorer
+    explorer.close()
+
+
 def quick(cls):
     """A method of the class that takes little time."""
     return cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)})
+
+
+def before_and_after(explorer: Explorer):
+    """The view as it was before anything was measured, and as it is now; what pictures need is in neither."""
+    view = replace(explorer.view, kept={})
+    return replace(view, state="PREVIEW", report=None, after=None, curve=[], race=[], kept={}), view
 
 
 def measured(explorer: Explorer):
@@ -253,10 +269,8 @@ def test_a_text_that_is_no_value_is_refused_by_name():
 # Figures, words and tables
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
-def test_the_figures_shown_are_those_that_the_library_computes(made, fitting, cls):
-    explorer, (model, data) = made(quick(cls)), fitting(cls)
-    report = measured(explorer)
+def test_the_figures_shown_are_those_that_the_library_computes(seen, fitting):
+    explorer, report, (model, data) = seen, seen.report, fitting(type(seen.method))
     assert method_of(repr(explorer.method)) == explorer.method
     again = ce.measure(method_of(repr(explorer.method))(model, data), data, baseline=model, speed=False)
     counts = (again.correct, again.file_bytes, again.coded_bytes, again.size_by_role, again.change)
@@ -271,13 +285,9 @@ def test_the_figures_shown_are_those_that_the_library_computes(made, fitting, cl
     assert (live.x[0], live.y[0]) == (again.file_bytes, pytest.approx(100 * again.accuracy))
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
-def test_traces_keep_their_number_and_kinds_whatever_is_shown(made, cls):
-    explorer = made(quick(cls))
-    view = explorer.view
-    empty = replace(view, report=None, after=None, kept={})
-    measured(explorer)
-    for picture in pictures_of(cls):
+def test_traces_keep_their_number_and_kinds_whatever_is_shown(seen):
+    empty, view = before_and_after(seen)
+    for picture in pictures_of(type(seen.method)):
         before = picture.table(view)
         if picture.prepare is not None:
             picture.prepare(view, lambda: False)
@@ -353,10 +363,8 @@ def sizes_of(node) -> list:
     return [size for value in node for size in sizes_of(value)] if isinstance(node, (list, tuple)) else []
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
-def test_no_letter_of_a_figure_is_smaller_than_12_pixels(made, cls):
-    view = made(cls).view
-    for picture in pictures_of(cls):
+def test_no_letter_of_a_figure_is_smaller_than_12_pixels(seen):
+    for view, picture in product(before_and_after(seen), pictures_of(type(seen.method))):
         found = sizes_of([layout(view, picture), *traces(view, picture, layer_names(view)[0])])
         assert found and min(found) >= 12
 
@@ -758,22 +766,19 @@ def test_methods_that_train_have_a_loss_curve_below_their_picture():
         assert ("loss" in pictures_of(cls)[0].headings[1]) == issubclass(cls, TrainingMethod)
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
-def test_all_that_a_figure_sends_is_json(made, cls):
-    view = made(cls).view
-    for trace in (trace for picture in pictures_of(cls) for trace in picture.traces(view, layer_names(view)[0])):
-        # arrays of one dimension travel as bytes; all others as lists, in which JSON has no NaN
-        lists = {name: np.asarray(value).tolist() for name, value in trace.items() if np.ndim(value) != 1}
-        assert json.dumps(lists, allow_nan=False)
+def test_all_that_a_figure_sends_is_json(seen):
+    for view, picture in product(before_and_after(seen), pictures_of(type(seen.method))):
+        for trace in picture.traces(view, layer_names(view)[0]):
+            # arrays of one dimension travel as bytes; all others as lists, in which JSON has no NaN
+            lists = {name: np.asarray(value).tolist() for name, value in trace.items() if np.ndim(value) != 1}
+            assert json.dumps(lists, allow_nan=False)
 
 
 # Several pictures
 
 
-@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
-def test_every_picture_of_a_method_can_be_chosen_and_follows_the_knobs(made, cls):
-    explorer = made(quick(cls))
-    measured(explorer)
+def test_every_picture_of_a_method_can_be_chosen_and_follows_the_knobs(seen):
+    explorer = seen  # this test changes the picture that it shows
     for name, picture in explorer._screen.choice.options:
         explorer._screen.choice.value = picture
         explorer.settle(120)

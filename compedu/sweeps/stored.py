@@ -1,7 +1,9 @@
 """Points that were computed before: what an explorer draws before it has measured anything."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import nn
@@ -35,11 +37,23 @@ def stored_points(
     that is no sweep.
     """
     paths = sorted(shipped("data", "sweeps").glob("*.jsonl")) if paths is None else paths
-    found = {key: report for path in paths for key, report in read_sweep(path).reports.items()}
+    found = {key: report for path in paths for key, report in _reports(path, *_written(path)).items()}
     chance = next((cls for cls in METHODS if cls.__name__ == method.chance), None)
     return StoredPoints(
         *(() if cls is None else _of(cls, found, model, data, split) for cls in (method, SmallDense, chance))
     )
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """Return what tells that a file was written since: the time and its size."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=100)
+def _reports(path: Path, time: int, size: int) -> Mapping[str, Report]:
+    """Return the reports of a file by their keys, read once while it stays as it is: every explorer asks for all."""
+    return MappingProxyType(read_sweep(path).reports)
 
 
 def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:
