@@ -47,7 +47,7 @@ class Geometry:
 
         The clones are contiguous: a transposed or sliced weight gives other last bits, and no file keeps strides.
         """
-        out, inside = self.shape[0], self.shape[1]
+        out, inside = max(self.shape[0], self.groups), max(self.shape[1], 1)  # torch makes no layer without channels
         options = {"bias": bias is not None, "dtype": weight.dtype}
         if self.kind == "linear":
             made = nn.utils.skip_init(nn.Linear, inside, out, **options)
@@ -56,6 +56,7 @@ class Geometry:
                 nn.Conv2d, inside * self.groups, out, self.shape[2:], self.stride, self.padding, self.dilation,
                 self.groups, **options,
             )
+        vars(made).update(self.attributes)
         made.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
         made.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         return made

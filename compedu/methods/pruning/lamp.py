@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from compedu.methods.pruning.masks import drop_smallest
+from compedu.methods.pruning.masks import keep_largest
 
 CHUNK = 2**16  # scores that are computed in double precision at once
 TINY = torch.finfo(torch.float64).tiny
@@ -35,7 +35,10 @@ def lamp_masks(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tenso
     """
     drop = round(sparsity * sum(score.numel() for score in scores.values()))
     counts = _drops(list(scores.values()), drop) if drop else [0] * len(scores)
-    return {name: drop_smallest(score, count) for (name, score), count in zip(scores.items(), counts)}
+    return {
+        name: keep_largest(score, count / max(score.numel(), 1))
+        for (name, score), count in zip(scores.items(), counts)
+    }
 
 
 def _drops(scores: Sequence[Tensor], drop: int) -> list[int]:

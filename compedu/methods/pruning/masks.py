@@ -22,11 +22,7 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
     >>> keep_largest(torch.tensor([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
     [True, False, False, True]
     """
-    return drop_smallest(scores, round(sparsity * scores.numel()))
-
-
-def drop_smallest(scores: Tensor, drop: int) -> Tensor:
-    """Return a boolean mask of the shape of `scores` without the `drop` smallest; ties drop the earlier."""
+    drop = round(sparsity * scores.numel())
     mask = torch.ones(scores.numel(), dtype=torch.bool)
     if drop > 0:
         flat = scores.reshape(-1)
