@@ -207,6 +207,7 @@ def main(given: Sequence[str] | None = None) -> None:
     """Measure what is not in the table yet, one network after the other, and write the table after each."""
     asked = rows_options(__doc__, RESULTS, given)
     networks = QUICK if asked.quick else tuple(NETWORKS)
+    torch.set_num_threads(1)
     rows = {} if asked.fresh else kept_rows(asked.out, COLUMNS, fingerprint())
     for position, name in enumerate(networks, 1):
         began = time.perf_counter()

@@ -186,6 +186,28 @@ def test_layers_that_are_called_several_times_and_changed_in_place(name):
     torch.testing.assert_close(found, gauss_newton_diagonal(model, name, x), rtol=1e-9, atol=1e-12)
 
 
+class Tabled(nn.Module):
+    """Sends through a layer, beside the images, a table that all images share."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.positions, self.fc = nn.Linear(2, 5), nn.Linear(64, 3)
+        self.register_buffer("table", torch.randn(rows, 2, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return self.fc(x.flatten(1)) * F.softplus(self.positions(self.table)).sum() + self.positions(self.table)[:1, :3]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 14])
+def test_a_layer_that_reads_what_all_images_share_has_the_gradients_of_single_images(rows):
+    torch.manual_seed(1)
+    model, (x, y) = Tabled(rows).double(), images()  # as many images as rows, too
+    layers = {name: model.get_submodule(name) for name in ("positions", "fc")}
+    found = curvature_diagonals(model, layers, x, y, "gauss-newton")
+    for name in layers:
+        torch.testing.assert_close(found[name], gauss_newton_diagonal(model, name, x), rtol=1e-9, atol=1e-12)
+
+
 def test_half_precision_is_squared_in_single_precision():
     model, (x, y) = small(), images()
     exact = curvature_diagonals(model, layers_of(model), x, y, "gauss-newton")

@@ -57,9 +57,9 @@ def backward_signals(
 
     A call is what the layer read, and the gradient of one direction at what it gave; layers that the images do not
     reach are left out. `x` is (N, ...), `y` (N,); the network should be in evaluation mode, where no image sees
-    another.
+    another. Images go one by one where a layer also reads something that they share, such as a table of positions.
     """
-    at_once = max(1, VALUES // x[0].numel())
+    at_once = max(1, VALUES // x[0].numel()) if _tells_images_apart(model, layers, x) else 1
     for images, labels in zip(x.split(at_once), y.split(at_once)):
         scores, calls = _forward(model, layers, images)
         outputs = [output for found in calls.values() for _, output in found]
@@ -69,6 +69,15 @@ def backward_signals(
                 retain_graph=True, allow_unused=True, materialize_grads=True,
             ))  # fmt: skip
             yield len(images), {name: [(read, next(gradients)) for read, _ in found] for name, found in calls.items()}
+
+
+def _tells_images_apart(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> bool:
+    """Return whether each layer reads twice as much for two images as for one."""
+    one, two = (
+        {name: [len(read) for read, _ in found] for name, found in _forward(model, layers, x[:count])[1].items()}
+        for count in (1, 2)
+    )
+    return len(x) < 2 or two == {name: [2 * rows for rows in found] for name, found in one.items()}
 
 
 def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> tuple[Tensor, dict[str, list[Call]]]:
