@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compedu import networks
 from compedu.forms import Form
+from compedu.graph.switches import switches_of
 from compedu.hashing import model_digest, tensors_digest
 
 OTHERS = ("training", "spec")  # attributes that decide nothing about what a network computes
@@ -25,29 +27,43 @@ class Described(NamedTuple):
 
 
 def identity(model: nn.Module) -> str:
-    """Return a digest of what decides about the outputs of `model`: numbers, layers, settings, hooks by their place.
+    """Return a digest of all that can be read off `model` and decides about its outputs and its training.
 
-    A network of this package that is as its spec says is known by its numbers alone, whatever torch prints of it.
+    These are numbers, layers and their settings, attributes, the code of classes, forwards and hooks that are neither
+    torch's nor ours, which parameters train, and what is shared. A network of this package that is as its spec says is
+    known by its numbers alone, whatever torch prints of it.
     """
     numbers = model_digest(model)
     if _as_named(model):
         return numbers
     kept = model.state_dict().keys()
     others = {name: tensor for name, tensor in model.named_buffers() if name not in kept}
+    others |= {
+        f"{path}|{name}": value for path, module in model.named_modules() for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
     return sha256(f"{numbers}|{tensors_digest(others)}|{structure_digest(model)}".encode()).hexdigest()[:16]
 
 
 def structure_digest(model: nn.Module) -> str:
-    """Return a digest of the layers of `model`, of what these are set to, and of where hooks of the user's run."""
+    """Return the part of `identity` that is beside the numbers."""
+    first: dict[int, str] = {}
+    same = [(path, first.setdefault(id(part), path)) for path, part in model.named_modules(remove_duplicate=False)]
+    trained = [
+        (name, p.requires_grad, first.setdefault(id(p), name))
+        for name, p in model.named_parameters(remove_duplicate=False)
+    ]
     forms = [
         (path, form.geometry, form.settings()) for path, form in model.named_modules() if isinstance(form, Form)
     ]
-    return sha256(repr([_described(model), forms, own_code(model)]).encode()).hexdigest()[:16]
+    written = [same, trained, forms, own_code(model), _described(model), _text(switches_of(model))]
+    return sha256(repr(written).encode()).hexdigest()[:16]
 
 
 def _as_named(model: nn.Module) -> bool:
     spec = getattr(model, "spec", None)
-    return isinstance(spec, str) and not own_code(model) and _described(model) == _named(spec)
+    plain = isinstance(spec, str) and not own_code(model) and all(p.requires_grad for p in model.parameters())
+    return plain and _described(model) == _named(spec)
 
 
 @lru_cache(maxsize=32)
@@ -62,9 +78,28 @@ def _named(spec: str) -> list[tuple] | None:
 
 def _described(model: nn.Module) -> list[tuple]:
     return [
-        (path, type(module).__qualname__, module.extra_repr(), plain_attributes(module, OTHERS))
+        (path, _text(type(module)), module.extra_repr(), plain_attributes(module, OTHERS))
         for path, module in model.named_modules()
     ]
+
+
+def _text(value: Any) -> str:
+    """Return a text for what `switches_of` found, the same in every process: code by what it does, not by its place."""
+    if isinstance(value, CodeType):
+        inside = [_text(part) for part in value.co_consts]
+        return f"code({value.co_code.hex()}, {value.co_names}, {inside})"
+    if isinstance(value, type):
+        name = f"{value.__module__}.{value.__qualname__}"
+        if name.startswith(("torch.", "compedu.", "builtins.")):
+            return name
+        functions = (part for kind in value.__mro__ for part in vars(kind).values() if isinstance(part, FunctionType))
+        own = [_text(f.__code__) for f in functions if not f.__module__.startswith(("torch.", "builtins"))]
+        return f"{name}({own})"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(_text, value)))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(map(_text, value))})"
+    return repr(value)
 
 
 def plain_attributes(module: nn.Module, left_out: Iterable[str]) -> tuple[tuple[str, str], ...]:

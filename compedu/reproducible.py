@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 _alone = threading.RLock()  # the streams are one for the process: two blocks at once would draw from each other's
-_counting = threading.Lock()
+_counting = threading.RLock()
 _counts: list[int] = []  # torch's threads outside all blocks of `torch_threads`, then in each one that is open
 
 

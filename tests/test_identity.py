@@ -1,13 +1,19 @@
 """Networks with the same numbers are told apart by what else decides about their outputs; looking leaves them alone."""
 
 import copy
+import os
+import sys
+from pathlib import Path
 
 import laws
+import numpy as np
 import pytest
 import torch
+from processes import run
 from torch import nn
 
 import compedu as ce
+from compedu.graph.precise import difference
 from compedu.graph.trace import inference_copy
 from compedu.hashing import model_digest
 from compedu.identity import identity, structure_digest
@@ -24,6 +30,9 @@ class Counting(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.slope = slope
+        self.rule = lambda x: x
+        self.settings = {"kind": torch.float32, "power": np.float32(1)}
+        self.beside = torch.zeros(1)
 
     def forward(self, x):
         self.calls += 1
@@ -46,7 +55,38 @@ def with_other_slope(model):
     model.slope = 0.2
 
 
-CHANGES = (with_hook, with_scale, with_other_layer, with_other_slope)
+def with_other_forward(model):
+    model.forward = lambda x: model.layers(x) * 2
+
+
+def with_a_tensor_beside(model):
+    model.beside = torch.ones(1)
+
+
+def with_a_frozen_layer(model):
+    model.layers[1].weight.requires_grad_(False)
+
+
+def with_a_layer_twice(model):
+    model.layers.append(model.layers[2])
+
+
+def with_another_lambda(model):
+    model.rule = lambda x: x + 1
+
+
+def with_another_type(model):
+    model.settings = model.settings | {"kind": torch.float64}
+
+
+def with_another_power(model):
+    model.settings = model.settings | {"power": np.float32(2)}
+
+
+CHANGES = (
+    with_hook, with_scale, with_other_layer, with_other_slope, with_other_forward, with_a_tensor_beside,
+    with_a_frozen_layer, with_a_layer_twice, with_another_lambda, with_another_type, with_another_power,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -104,3 +144,68 @@ def test_a_network_that_counts_its_calls_is_left_as_it_was(look):
     if isinstance(result, nn.Module):
         result(laws.data().example)
         assert int(model.calls) == 0
+
+
+def test_a_class_that_was_written_again_is_another_one():
+    made = []
+    for function in ("relu", "sigmoid"):
+        names = {"nn": nn, "torch": torch}
+        exec(
+            "class Net(nn.Linear):\n    def forward(self, x):\n"
+            f"        return torch.{function}(super().forward(x.flatten(1)))",
+            names | {"__name__": "__main__"}, names,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            made.append(names["Net"](784, 10))
+    assert model_digest(made[0]) == model_digest(made[1]) and identity(made[0]) != identity(made[1])
+
+
+class Aliased(nn.Module):
+    """Has buffers that share memory, one that is stretched, and one that is a layer's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+        self.register_buffer("whole", torch.zeros(2))
+        self.register_buffer("part", self.whole[:1])
+        self.register_buffer("wide", torch.ones(1, 1).expand(1000, 1000))
+        self.register_buffer("reference", self.layer.weight)
+
+    def forward(self, x):
+        self.whole.fill_(1.0)
+        return self.layer(x.flatten(1)) * (1 + 9 * self.part)
+
+
+def test_a_copy_has_the_buffers_share_what_they_shared():
+    model, x = Aliased(), laws.data().example
+    copied = inference_copy(model)
+    assert type(copied.layer.weight) is nn.Parameter and copied.wide.untyped_storage().nbytes() == 4
+    torch.testing.assert_close(copied(x), 10 * copied.layer(x.flatten(1)))
+    assert model.whole.tolist() == [0, 0]
+
+
+class Spectrum(nn.Module):
+    """Returns scores and complex numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+
+    def forward(self, x):
+        y = self.layer(x.flatten(1))
+        return y, torch.fft.rfft(y)
+
+
+def test_complex_outputs_are_compared_with_their_imaginary_parts():
+    result = MagnitudePruning(sparsity=0.5)(Spectrum(), laws.data())
+    assert result.compression.skipped == ()
+    one, other = [torch.tensor([1 + 2j])], [torch.tensor([1 + 3j])]
+    assert difference(one, one) is None and "differ" in difference(one, other)
+
+
+def test_the_identity_is_the_same_in_another_process():
+    code = "import test_identity as t; print(t.structure_digest(t.Counting()))"
+    environments = [{**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)} for seed in ("1", "2")]
+    told = {run([sys.executable, "-c", code], Path(__file__).parent, given).strip() for given in environments}
+    assert len(told) == 1 and len(told.pop()) == 16

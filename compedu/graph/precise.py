@@ -66,6 +66,7 @@ def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = T
 
     Infinity is legal where it is expected: a score of -inf rules a class out.
     """
+    found, expected = list(map(_real, found)), list(map(_real, expected))
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
         return "outputs have another shape"
     if any(tensor.isnan().any() for tensor in expected):
@@ -79,6 +80,10 @@ def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = T
     if worst <= tolerance * (scale or 1.0):
         return None
     return f"outputs differ by {worst:.3g}, at a scale of {scale:.3g}"
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _infinite(tensor: Tensor) -> Tensor:

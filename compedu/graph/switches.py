@@ -5,6 +5,7 @@ from functools import cache, partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 from torch import Tensor, fx, nn
 
 from compedu.forms.activation import ActivationQuantizer
@@ -32,7 +33,7 @@ def kind_of(module: nn.Module) -> type | str:
 def _attributes(module: nn.Module, names: Mapping[int, str]) -> tuple:
     """Return the hooks of `module` and the attributes that its class or the user gave it; a form's own are numbers."""
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    carried = module.carried if isinstance(module, Form) else () if isinstance(module, ActivationQuantizer) else None
+    carried = module.carried if isinstance(module, Form) else () if type(module) is ActivationQuantizer else None
     own = {
         name: value for name, value in vars(module).items()
         if name not in _usual() and (name in carried if carried is not None else name not in _NO_SWITCHES)
@@ -47,7 +48,7 @@ def _usual() -> frozenset[str]:
 
 def _value(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any:
     """Return what stands for `value` in a comparison; `names` are those of modules, `around` what it is inside of."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
         return type(value), repr(value)
     if isinstance(value, nn.Module):
         return type(value), names.get(id(value))

@@ -14,6 +14,7 @@ from torch.fx._symbolic_trace import _assert_is_none
 from compedu.errors import CompressionError, first_line
 from compedu.forms.attention import PROJECTIONS, OpenAttention
 from compedu.forms.form import Form
+from compedu.forms.walk import outside_forms
 from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
 from compedu.graph.own_hooks import has_own_forward, move_hooks
@@ -117,13 +118,16 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
 def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
     """Return a copy of `model` with its own modules but the same tensors, which nobody may write into.
 
-    `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy. Buffers of modules
-    that run code which is neither torch's nor ours are copied: it may write there, as one that counts its calls does.
+    `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy. Buffers into which
+    code may write that is neither torch's nor ours, as one that counts its calls does, are copied: those of a module
+    that runs such code and of all inside it but forms.
     """
-    shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     foreign = filter(_runs_foreign_code, model.modules())
-    own = {id(b): b.detach().clone() for module in foreign for b in module.buffers(recurse=False)}
-    return whole_copy(model, shared | own | (tensors or {}))
+    inside = (part for module in foreign for _, part in outside_forms(module) if not isinstance(part, Form))
+    written = {id(buffer) for part in inside for buffer in part.buffers(recurse=False)}
+    shared = {id(p): p for p in model.parameters()}
+    shared |= {id(b): b for b in model.buffers() if id(b) not in written}
+    return whole_copy(model, shared | (tensors or {}))
 
 
 def _runs_foreign_code(module: nn.Module) -> bool:

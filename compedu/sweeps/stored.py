@@ -44,14 +44,14 @@ def stored_points(
     )
 
 
-def _written(path: Path) -> tuple[int, int]:
-    """Return what tells that a file was written since: the time and its size."""
+def _written(path: Path) -> tuple[int, ...]:
+    """Return what tells that another file stands there, or that it was written since."""
     found = path.stat()
-    return found.st_mtime_ns, found.st_size
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=100)
-def _reports(path: Path, time: int, size: int) -> Mapping[str, Report]:
+def _reports(path: Path, *written: int) -> Mapping[str, Report]:
     """Return the reports of a file by their keys, read once while it stays as it is: every explorer asks for all."""
     return MappingProxyType(read_sweep(path).reports)
 

@@ -31,7 +31,8 @@ def lamp_scores(scores: Tensor) -> Tensor:
 def lamp_masks(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Return what `keep_largest_together` makes of the `lamp_scores` of all layers, in the memory of one more copy.
 
-    A layer's weights have the order of their LAMP scores, so that it is enough to count how many each layer loses.
+    The scores are finite, none below 0, of one type in all layers. A layer's weights have the order of their LAMP
+    scores, so that it is enough to count how many each layer loses.
     """
     drop = round(sparsity * sum(score.numel() for score in scores.values()))
     counts = _drops(list(scores.values()), drop) if drop else [0] * len(scores)
