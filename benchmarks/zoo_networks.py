@@ -171,7 +171,7 @@ SHAPES: dict[str, Callable[[], nn.Module]] = {
     "t5": lambda: Tokens(nn.Sequential(Gated(), Gated())), "lstm": lambda: Tokens(Recurrent()),
     "tied": lambda: Tokens(Tied()),
 }  # fmt: skip
-SIZES = {"torchvision/inception": 96, "timm/halonet26t": 128}  # of the images, in pixels, where they are not of SIZE
+SIZES = {"torchvision/inception": 96, "timm/halonet26t": 256}  # of the images, in pixels, where they are not of SIZE
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **{f"torchvision/{name}": lambda name=name: from_torchvision(name) for name in TORCHVISION},
     **{f"torchvision/{name}": make for name, make in torchvision_smaller().items()},
