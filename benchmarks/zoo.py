@@ -3,6 +3,7 @@
 import copy
 import functools
 import gc
+import re
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from compedu.forms import ActivationQuantizer, Form, kernel_of
 from compedu.hashing import model_digest
 from compedu.methods import Method
 
+TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/\w+/file")
 RESULTS = Path(__file__).with_name("ZOO.md")
 LAW, FLOAT, INTEGER, ROUNDING = 1e-9, 1e-3, 0.1, 10
 QUICK = ("torchvision/squeezenet1_1", "shape/gpt2")
@@ -79,7 +81,7 @@ def outcome(method: Method, model: nn.Module, data: Dataset, before: str) -> str
         made = method(model, data)
         found = faults(model, made, data)
     except CompressionError as error:
-        return f"refused: {str(error).splitlines()[0]}"
+        return f"refused: {TEMPORARY.sub('the file', str(error).splitlines()[0])}"
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"crash: {type(error).__name__} in {place.name}: {error}".splitlines()[0]

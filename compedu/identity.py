@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +17,12 @@ from compedu.hashing import model_digest, tensors_digest
 OTHERS = ("training", "spec")  # attributes that decide nothing about what a network computes
 
 
-class Described(NamedTuple):
-    """What decides about the output of a module beside its tensors and the modules inside of it."""
-
-    path: str
-    kind: str
-    shown: str  # its `extra_repr`, which may show what its attributes do not
-    attributes: tuple[tuple[str, str], ...]
-
-
 def identity(model: nn.Module) -> str:
     """Return a digest of all that can be read off `model` and decides about its outputs and its training.
 
-    These are numbers, layers and their settings, attributes, the code of classes, forwards and hooks that are neither
-    torch's nor ours, which parameters train, and what is shared. A network of this package that is as its spec says is
-    known by its numbers alone, whatever torch prints of it.
+    These are numbers, layers and their settings, attributes, which parameters train, what is shared, and the code of
+    classes, forwards and hooks that are neither torch's nor ours, but not of the functions that it calls. A network of
+    this package that is as its spec says is known by its numbers alone, whatever torch prints of it.
     """
     numbers = model_digest(model)
     if _as_named(model):
@@ -56,7 +47,7 @@ def structure_digest(model: nn.Module) -> str:
     forms = [
         (path, form.geometry, form.settings()) for path, form in model.named_modules() if isinstance(form, Form)
     ]
-    written = [same, trained, forms, own_code(model), _described(model), _text(switches_of(model))]
+    written = [same, trained, forms, _described(model), _text(switches_of(model))]
     return sha256(repr(written).encode()).hexdigest()[:16]
 
 
@@ -93,7 +84,7 @@ def _text(value: Any) -> str:
         if name.startswith(("torch.", "compedu.", "builtins.")):
             return name
         functions = (part for kind in value.__mro__ for part in vars(kind).values() if isinstance(part, FunctionType))
-        own = [_text(f.__code__) for f in functions if not f.__module__.startswith(("torch.", "builtins"))]
+        own = [_text(f.__code__) for f in functions if not (f.__module__ or "").startswith(("torch.", "builtins"))]
         return f"{name}({own})"
     if isinstance(value, (set, frozenset)):
         return f"{{{', '.join(sorted(map(_text, value)))}}}"

@@ -92,10 +92,10 @@ def tuning_table() -> str:
             lead_in_words = "chosen" if value == CHOSEN[arm] else f"{lead:+.2f} ({low:.2f} to {high:.2f})"
             rows.append((arm, f"{value:g}", mean, lead_in_words))
     return folded("How the knobs were chosen", "\n\n".join([
-        f"The knobs were chosen on networks 1000 to 1002 by 1,000 validation images, and every value was then tried on "
-        f"{networks} networks (of {TRIALS.seeds} planned, from {TRIALS.first} on) by all 4,000, with {TRIED_AT} epochs"
-        f"{conditions(TUNING, trials)}. Where an interval holds zero, the trials do not tell a value from the chosen "
-        "one.",
+        f"The knobs were chosen on networks 1000 to 1002 by 1,000 validation images. The values below were then "
+        f"tried on {networks} networks (of {TRIALS.seeds} planned, from {TRIALS.first} on) by all 4,000, with "
+        f"{TRIED_AT} epochs{conditions(TUNING, trials)}; that of the proximal step was not tried again. Where an "
+        "interval holds zero, the trials do not tell a value from the chosen one.",
         table(("arm", "value", "mean accuracy, %", "points ahead of the chosen value, 95 %"), rows),
     ]))  # fmt: skip
 

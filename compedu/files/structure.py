@@ -2,6 +2,7 @@
 
 import zlib
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from compedu import networks
 from compedu.files import fitting, layers
 from compedu.forms import Form, outside_forms
-from compedu.identity import OTHERS, Described, own_code, plain_attributes
+from compedu.identity import OTHERS, own_code, plain_attributes
 from compedu.specs import image_of, parse
 
 CALLS_PER_LAYER = 128  # torch calls, to make and initialise one layer: a convolution takes two dozen
@@ -45,6 +46,15 @@ def skeleton(spec: str, count: int) -> nn.Module:
             return networks.build(spec)
     except (ArithmeticError, RuntimeError, TypeError) as error:
         raise ValueError(f"{spec!r} cannot be built: {error}") from error
+
+
+class Described(NamedTuple):
+    """What decides about the output of a module beside its tensors and the modules inside of it."""
+
+    path: str
+    kind: str
+    shown: str  # its `extra_repr`, which may show what its attributes do not
+    attributes: tuple[tuple[str, str], ...]
 
 
 def unchanged(model: nn.Module, named: nn.Module) -> bool:

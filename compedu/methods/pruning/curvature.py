@@ -59,7 +59,9 @@ def backward_signals(
     reach are left out. `x` is (N, ...), `y` (N,); the network should be in evaluation mode, where no image sees
     another. Images go one by one where a layer also reads something that they share, such as a table of positions.
     """
-    at_once = max(1, VALUES // x[0].numel()) if _tells_images_apart(model, layers, x) else 1
+    at_once = min(len(x), max(1, VALUES // x[0].numel()))
+    if at_once > 1 and not _tells_images_apart(model, layers, x):
+        at_once = 1
     for images, labels in zip(x.split(at_once), y.split(at_once)):
         scores, calls = _forward(model, layers, images)
         outputs = [output for found in calls.values() for _, output in found]
@@ -77,7 +79,7 @@ def _tells_images_apart(model: nn.Module, layers: Mapping[str, nn.Module], x: Te
         {name: [len(read) for read, _ in found] for name, found in _forward(model, layers, x[:count])[1].items()}
         for count in (1, 2)
     )
-    return len(x) < 2 or two == {name: [2 * rows for rows in found] for name, found in one.items()}
+    return two == {name: [2 * rows for rows in found] for name, found in one.items()}
 
 
 def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> tuple[Tensor, dict[str, list[Call]]]:
