@@ -49,8 +49,10 @@ def release(source, destination) -> list[Path]:
     `ValueError` that names the notebook where a region is not closed or lies in a cell that is not marked for it, and
     where `destination` would touch the author's notebooks.
     """
-    source, destination = Path(source), Path(destination)
-    here, there = source.resolve(), destination.resolve()
+    source = Path(source)
+    destination = Path(destination)
+    here = source.resolve()
+    there = destination.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise ValueError(f"{destination} and the author's notebooks in {source} overlap: name another folder")
     texts = {name: released_text(source / name) for name in chapters(source)}
@@ -89,7 +91,8 @@ def without_solutions(notebook, name, keep_outputs=False):
                 at = f"{name}, cell {number}, line {line}"
                 raise ValueError(f"{at}: {text.strip()!r} is left: a region stands in a cell that is marked for it")
         if cell.cell_type == "code" and cell.metadata.get("nbgrader"):
-            cell.outputs, cell.execution_count = [], None
+            cell.outputs = []
+            cell.execution_count = None
     return notebook
 
 
@@ -99,7 +102,8 @@ def only_whole_marks(notebook, resources):
     What such a line was meant to hide would be shown. A step of a release, also nbgrader's own: before all others.
     """
     for number, cell in enumerate(notebook.cells):
-        opened, at = None, ""
+        opened = None
+        at = ""
         for line, text in enumerate(cell.source.splitlines(), 1):
             at = f"cell {number}, line {line}: {text.strip()!r}"
             edge, region = _MARKS.get(text.strip(), (None, None))

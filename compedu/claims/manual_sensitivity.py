@@ -17,11 +17,17 @@ from compedu.forms import Masked, kernel_of
 from compedu.methods import FineTune, MagnitudePruning
 from compedu.methods.pruning.budgets import densities_in_proportion
 
-BY_HAND, UNIFORM, LAMP, DENSE = "by hand", "uniform", "LAMP", "dense"
-DAMAGED, RECOVERED = "LAMP, damaged", "by hand, from damaged LAMP on"
+BY_HAND = "by hand"
+UNIFORM = "uniform"
+LAMP = "LAMP"
+DENSE = "dense"
+DAMAGED = "LAMP, damaged"
+RECOVERED = "by hand, from damaged LAMP on"
 DAMAGE = 4  # what the last layer's share is divided by
 RULES = {"one threshold": "global", LAMP: "lamp", "Erdos-Renyi": "erdos-renyi", "scan": "sensitivity"}  # and budgets
-BEFORE, AFTER, TRIALS = "accuracy before, %", "accuracy after, %", "networks trained and looked at"
+BEFORE = "accuracy before, %"
+AFTER = "accuracy after, %"
+TRIALS = "networks trained and looked at"
 
 
 @dataclass(frozen=True)
@@ -62,17 +68,21 @@ def tuned_by_hand(
     One layer after the other gets twice its share, then half of it, at the others' expense, and what helps is kept;
     when a round of all layers helps no more, the steps become smaller.
     """
-    best, factor = densities_in_proportion(start, sizes, density), 2.0
-    top, used = score(best), 1
+    best = densities_in_proportion(start, sizes, density)
+    factor = 2.0
+    top = score(best)
+    used = 1
     while used < trials:
         before = top
         for name in sizes:
             for change in (factor, 1 / factor):
                 tried = densities_in_proportion({**best, name: best[name] * change}, sizes, density)
                 if used < trials:
-                    reached, used = score(tried), used + 1
+                    reached = score(tried)
+                    used = used + 1
                     if reached > top:
-                        best, top = tried, reached
+                        best = tried
+                        top = reached
         if top == before:
             factor = math.sqrt(factor)
     return best
@@ -155,7 +165,8 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     )
 
 
-LENET, VGG = ("lenet5(width=0.5)", 0.9), ("vgg(width=0.25)", 0.8)
+LENET = ("lenet5(width=0.5)", 0.9)
+VGG = ("vgg(width=0.25)", 0.8)
 
 MANUAL_SENSITIVITY = Experiment(
     key="D4",

@@ -16,7 +16,8 @@ from compedu.claims.verdict import student_interval
 from compedu.errors import CompressionError
 from compedu.methods import FineTune, GradualPruning, RegularizedPruning
 
-ACCURACY, TRIED_AT = "validation accuracy, %", 8  # epochs of a trial
+ACCURACY = "validation accuracy, %"
+TRIED_AT = 8  # epochs of a trial
 START = Start("lenet5(width=0.5)", 3000, 30)
 TRIED: Mapping[str, tuple[float, ...]] = {
     GRADUAL: (0.1, 0.2, 0.4, 0.6, 0.8),
@@ -46,7 +47,8 @@ def named(arm: str, value: float) -> str:
 
 def trial(setting: Trial, seed: int) -> Run:
     """Return the accuracy on the images for choices; 0 where a penalty leaves a layer no weights."""
-    start, dense = setting.start, setting.start.dense(seed)
+    start = setting.start
+    dense = setting.start.dense(seed)
     try:
         pruned = ARMS[setting.arm](start, setting.epochs, setting.value, seed)(dense, start.data)
         reached = accuracy(pruned, start.data, "validation")
@@ -83,7 +85,8 @@ def ahead(trials: Sequence[Run], arm: str, value: float) -> tuple[float, float, 
 
 def tuning_table() -> str:
     """Return in Markdown what every value of every knob gave, and how far it is ahead of the chosen one."""
-    trials, rows = stored_trials(), []
+    trials = stored_trials()
+    rows = []
     networks = len({run.seed for run in trials})
     for arm, values in TRIED.items():
         for value in values:

@@ -14,7 +14,10 @@ from compedu.claims.store import Run, by_seed
 from compedu.claims.verdict import Rule
 from compedu.methods import FineTune, GradualPruning, MagnitudePruning, RegularizedPruning
 
-STEPS, SHORTEST, LONGEST, CAME_CLOSE = "steps", "shortest budget, steps", "steps at most", "came close"
+STEPS = "steps"
+SHORTEST = "shortest budget, steps"
+LONGEST = "steps at most"
+CAME_CLOSE = "came close"
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,16 @@ def reached_after(budgets: Sequence[int], accuracies: Sequence[float], target: f
         if reached >= target:
             if index == 0:
                 return float(budgets[0])
-            low, before = math.log2(budgets[index - 1]), accuracies[index - 1]
+            low = math.log2(budgets[index - 1])
+            before = accuracies[index - 1]
             return 2 ** (low + (math.log2(budgets[index]) - low) * (target - before) / (reached - before))
     return 2.0 * budgets[len(accuracies) - 1]
 
 
 def counted(setting: Reached, dense: nn.Module, seed: int, arm: str, value: float, target: float) -> dict[str, float]:
     """Return the steps that an arm needs to `target` per cent of test images, and what each budget gave on the way."""
-    start, reached = setting.start, []
+    start = setting.start
+    reached = []
     for budget in setting.budgets:
         pruned = ARMS[arm](start, budget, value, seed)(dense, start.data)
         reached.append(accuracy(pruned, start.data))
@@ -75,7 +80,8 @@ def counted(setting: Reached, dense: nn.Module, seed: int, arm: str, value: floa
 
 def compute(setting: Reached, seed: int) -> Run:
     """Give each arm larger and larger budgets, until its pruned network is close to the dense one, on test images."""
-    start, dense = setting.start, setting.start.dense(seed)
+    start = setting.start
+    dense = setting.start.dense(seed)
     knobs = dict(zip(ARMS, setting.knobs, strict=True))
     unpruned = accuracy(dense, start.data)
     outcomes = {"dense": {"accuracy, %": unpruned, SHORTEST: setting.shortest, LONGEST: setting.longest}}

@@ -17,7 +17,11 @@ from compedu.metrics.latency import ratios, time_rounds
 from compedu.methods.pruning.masks import keep_largest
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-DENSE, AGAIN, MASKED, CSR, REMOVED = "dense", "dense again", "zeros under a mask", "CSR", "units removed"
+DENSE = "dense"
+AGAIN = "dense again"
+MASKED = "zeros under a mask"
+CSR = "CSR"
+REMOVED = "units removed"
 CROSSING = "crossing"
 
 
@@ -65,7 +69,8 @@ def linear(kernel: Tensor, bias: Tensor) -> nn.Linear:
 
 def without_units(dense: nn.Sequential, sparsity: float) -> nn.Sequential:
     """Return the network without that share of its hidden units: both layers lose the same share of their weights."""
-    first, second = dense[0].weight.detach(), dense[2].weight.detach()
+    first = dense[0].weight.detach()
+    second = dense[2].weight.detach()
     kept = keep_largest(first.abs().sum(1), sparsity)
     return nn.Sequential(
         linear(first[kept], dense[0].bias[kept]), nn.ReLU(), linear(second[:, kept], dense[2].bias)
@@ -135,7 +140,8 @@ def either_way(multiple: float) -> float:
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     """Return the claim for each way to run zeros, sparse rows at every share of them: geometric means over settings."""
-    alike, faster = Rule(1.05, "times the dense time", ratio=True), Rule(0.9, "times the dense time", ratio=True)
+    alike = Rule(1.05, "times the dense time", ratio=True)
+    faster = Rule(0.9, "times the dense time", ratio=True)
 
     def values(arm: str, sparsities: Sequence[float], turn: Callable[[float], float] = float) -> tuple[float, ...]:
         def over_zeros(run: Run) -> float:

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 from compedu.metrics.accuracy import Interval
 
-CONFIRMED, REFUTED, SPLIT, UNDECIDED, PROXY = "confirmed", "refuted", "split", "undecided", "testable only by proxy"
+CONFIRMED = "confirmed"
+REFUTED = "refuted"
+SPLIT = "split"
+UNDECIDED = "undecided"
+PROXY = "testable only by proxy"
 CLAIMS_READ_TOGETHER = 16  # the verdicts on the survey's drawbacks and suggestions
 LEVEL = 0.05  # what lies outside the interval: half of it on the side where a decision would be wrong
 POWER = 0.8  # what "can detect" means: in so many of repeated experiments
@@ -24,7 +28,8 @@ def student_interval(differences: Sequence[float], confidence: float = 1 - LEVEL
     >>> [round(end, 2) for end in student_interval([1.0, 2.0, 3.0])]
     [-0.48, 4.48]
     """
-    mean, half = _mean(differences), quantile(len(differences), confidence) * standard_error(differences)
+    mean = _mean(differences)
+    half = quantile(len(differences), confidence) * standard_error(differences)
     return mean - half, mean + half
 
 
@@ -52,7 +57,8 @@ def smallest_detectable(differences: Sequence[float], confidence: float = 1 - LE
     from scipy import optimize, stats
 
     seeds = len(differences)
-    error, reach = standard_error(differences), quantile(seeds, confidence)
+    error = standard_error(differences)
+    reach = quantile(seeds, confidence)
     shift = optimize.brentq(lambda l: stats.nct.cdf(reach, seeds - 1, l) - (1 - power), 0, 2 * reach + 2)
     return float(shift) * error
 

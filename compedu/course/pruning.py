@@ -30,7 +30,8 @@ def gap_bytes(function: Callable[[int, float, int], float], seed: int) -> str:
     rng = np.random.default_rng(seed)
     drawn = ((0.008, 0.012, 4), (0.04, 0.06, 5), (0.08, 0.12, 4), (0.27, 0.33, 3), (0.15, 0.2, 2))
     for least, most, bits in drawn:
-        places, density = int(rng.integers(200_000, 400_000)), round(rng.uniform(least, most), 4)
+        places = int(rng.integers(200_000, 400_000))
+        density = round(rng.uniform(least, most), 4)
         kept = np.sort(rng.permutation(places)[: round(places * density)])
         written = len(to_gaps(kept, bits)) * bits / 8
         told = number(function, places, density, bits)
@@ -54,9 +55,12 @@ class Bypassed(nn.Module):
 
     def __init__(self, maps: int, inside: int = 5):
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(1, maps, 3, padding=1), nn.BatchNorm2d(maps)
-        self.conv1, self.norm1 = nn.Conv2d(maps, inside, 3, padding=1), nn.BatchNorm2d(inside)
-        self.conv2, self.norm2 = nn.Conv2d(inside, maps, 3, padding=1), nn.BatchNorm2d(maps)
+        self.stem = nn.Conv2d(1, maps, 3, padding=1)
+        self.norm = nn.BatchNorm2d(maps)
+        self.conv1 = nn.Conv2d(maps, inside, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(inside)
+        self.conv2 = nn.Conv2d(inside, maps, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(maps)
         self.fc = nn.Linear(maps, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +158,8 @@ def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
 def fresh_characters(seed: int) -> Dataset:
     """Return characters that no split of `glyphs` holds, drawn from `seed` and not kept, as the split "test"."""
     drawn = draw_glyphs(CHARACTERS, seed=seed, split="test")
-    x, y = normalised(torch.from_numpy(drawn.images), MEAN, STD), torch.from_numpy(drawn.labels)
+    x = normalised(torch.from_numpy(drawn.images), MEAN, STD)
+    y = torch.from_numpy(drawn.labels)
     return Dataset(f"glyphs(seed={seed})", x[:1], y[:1], x[:1], y[:1], x, y, drawn.classes, MEAN, STD)
 
 

@@ -41,7 +41,8 @@ def interval(function: Callable[[int, int], tuple[float, float]], seed: int) -> 
 
 
 def _check_end(end: float, correct: int, total: int) -> None:
-    apart, spread = abs(correct / total - end), math.sqrt(max(0.0, end * (1 - end)) / total)
+    apart = abs(correct / total - end)
+    spread = math.sqrt(max(0.0, end * (1 - end)) / total)
     assert abs(apart - Z95 * spread) < 2e-4, (
         f"for {correct} of {total}, the end {end:.4f} lies {'beyond' if apart > Z95 * spread else 'within'} "
         f"{Z95:.2f} standard errors AT THAT END of the observed share. Which share stands under the root?"
@@ -89,7 +90,8 @@ def dense_bytes(function: Callable[[int], float], seed: int) -> str:
         model = build(f"{network}(width={rng.integers(10, 40) / 100})")
         count = sum(p.numel() for p in model.parameters())
         found = files.map_of(files.model_bytes(model, "packed"))
-        written, told = found.totals, number(function, count)
+        written = found.totals
+        told = number(function, count)
         wanted = sum(size for role, size in written.items() if role != "header")
         assert abs(told - wanted) < ROUNDING * wanted, (
             f"a network of {count:,} parameters has a file of {'more' if wanted > told else 'fewer'} bytes than you "
@@ -102,8 +104,11 @@ def criteria(function: Callable[[float, float, float, float], tuple[float, float
     """Check a function (a, a_small, s, s_small) -> (alpha, beta as printed, saving as usual, delta)."""
     rng = np.random.default_rng(seed)
     for times in (rng.uniform(1.5, 20), rng.uniform(0.3, 0.9), 1.0):  # smaller, larger, as large
-        small, fast, faster = 1000 * rng.uniform(1, 900), rng.uniform(0.1, 9), rng.uniform(0.4, 3)
-        a, s = float(small * times), float(fast * faster)
+        small = 1000 * rng.uniform(1, 900)
+        fast = rng.uniform(0.1, 9)
+        faster = rng.uniform(0.4, 3)
+        a = float(small * times)
+        s = float(fast * faster)
         alpha, printed, usual, delta = numbers(function, 4, a, float(small), s, float(fast))
         near = ROUNDING * max(a, small)
         assert abs(alpha * small - a) < near, (

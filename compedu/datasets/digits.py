@@ -6,8 +6,10 @@ from torch import Tensor
 
 from compedu.datasets.dataset import Dataset, fixed_order
 
-TRAIN, VALIDATION = 1000, 397  # the remaining 400 are the test split
-MEAN, STD = 0.3, 0.35  # of grey 0..1, roughly
+TRAIN = 1000
+VALIDATION = 397  # the remaining 400 are the test split
+MEAN = 0.3  # of grey 0..1, roughly
+STD = 0.35
 
 
 def digits(size: int = 28) -> Dataset:
@@ -19,7 +21,8 @@ def digits(size: int = 28) -> Dataset:
     images = torch.from_numpy(bunch.images).float()[order].unsqueeze(1) / 16
     images = (enlarged(images, size) - MEAN) / STD
     labels = torch.from_numpy(bunch.target).long()[order]
-    parts, start = {}, 0
+    parts = {}
+    start = 0
     for split, end in (("train", TRAIN), ("validation", TRAIN + VALIDATION), ("test", len(labels))):
         parts |= {f"x_{split}": images[start:end], f"y_{split}": labels[start:end]}
         start = end

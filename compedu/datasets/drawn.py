@@ -17,8 +17,10 @@ from compedu.specs import text
 from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
-MEAN, STD = 0.129, 0.237  # of grey 0..1 over the training images, rounded
-LARGEST, ROOM = 3 * SIDE * SIDE + 8, 100_000  # bytes of an image in colours with its label; of names and heads
+MEAN = 0.129  # of grey 0..1 over the training images, rounded
+STD = 0.237
+LARGEST = 3 * SIDE * SIDE + 8  # bytes of an image in colours with its label
+ROOM = 100_000  # bytes of names and heads
 VERSION = 3  # raised when the generator draws other images, so that no cached set of the old ones is used
 
 
@@ -43,7 +45,9 @@ def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor
     images, labels, classes = _kept(path, count) or (None, None, ())
     if images is None:
         made = draw_glyphs(count, seed=seed, split=split, dials=dials)
-        images, labels, classes = made.images, made.labels, made.classes
+        images = made.images
+        labels = made.labels
+        classes = made.classes
         _keep(path, images=images, labels=labels, classes=np.array(classes))
     return torch.from_numpy(images), torch.from_numpy(labels), classes
 
@@ -54,7 +58,9 @@ def _kept(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ..
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             if sum(part.file_size for part in kept.zip.infolist()) > LARGEST * count + ROOM:
                 return None
-            images, labels, classes = kept["images"], kept["labels"], tuple(kept["classes"].tolist())
+            images = kept["images"]
+            labels = kept["labels"]
+            classes = tuple(kept["classes"].tolist())
     except Exception:  # what a damaged archive sets off in zipfile, zlib and numpy has no class of its own
         return None
     whole = (

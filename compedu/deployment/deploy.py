@@ -38,7 +38,10 @@ class Deployed(nn.Module):
 
     def __init__(self, body: nn.Module, kernels: dict[str, str], notes: tuple[str, ...], channels_last: bool):
         super().__init__()
-        self.body, self.kernels, self.notes, self.channels_last = body, kernels, notes, channels_last
+        self.body = body
+        self.kernels = kernels
+        self.notes = notes
+        self.channels_last = channels_last
         self.eval().requires_grad_(False)
 
     @property
@@ -169,7 +172,8 @@ def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str,
     """
     modules = dict(traced.named_modules())
     called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
-    read, owners = {node.target for node in traced.graph.nodes if node.op == "get_attr"}, owners_read_apart(traced)
+    read = {node.target for node in traced.graph.nodes if node.op == "get_attr"}
+    owners = owners_read_apart(traced)
     found = {}
     for name, kernel in kernels.items():
         layer = modules.get(name)
@@ -178,7 +182,8 @@ def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str,
         if kernel.startswith(OWN) and not any(_is_inside(name, target) for target in called):
             names = kernel.removeprefix(OWN).split(", ")
             used = [own for own in names if f"{name}.{own}".lstrip(".") in read]
-            kernel, runs = OWN + ", ".join(used), bool(used)
+            kernel = OWN + ", ".join(used)
+            runs = bool(used)
         else:  # whose tensors are read runs itself, not the layers inside of it
             runs = name in owners or any(_is_inside(name, target) or _is_inside(target, name) for target in called)
         found[name] = kernel if runs else "never runs at inference"
@@ -211,7 +216,10 @@ def in_place(traced: fx.GraphModule) -> fx.GraphModule:
     for node in traced.graph.nodes:
         source = source_of(node) if is_relu(node, modules) else None
         if source is not None and _is_fresh(source, modules) and only_consumer(source) is node:
-            node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (source,), {}
+            node.op = "call_function"
+            node.target = torch.relu_
+            node.args = (source,)
+            node.kwargs = {}
         elif node.op == "call_method" and node.target == "view":
             node.target = "reshape"
     traced.recompile()

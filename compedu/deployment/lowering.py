@@ -29,7 +29,8 @@ def plan_of(traced: fx.GraphModule) -> Plan:
 
 class _Lowering:
     def __init__(self, traced: fx.GraphModule):
-        self.nodes, self.modules = list(traced.graph.nodes), dict(traced.named_modules())
+        self.nodes = list(traced.graph.nodes)
+        self.modules = dict(traced.named_modules())
         self.attribute = partial(_attribute, traced)
         self.held = sole_grids(self.nodes, self.modules)
         self.summands = fused_sums(self.nodes, self.modules)  # convolution -> the sum that it is fused with
@@ -39,7 +40,8 @@ class _Lowering:
         self.never_nan: set[fx.Node] = set()  # nodes whose values no input makes NaN
         self.steps: list[Step] = []
         self.inputs: list[int] = []
-        self.count, self.output = 0, None
+        self.count = 0
+        self.output = None
 
     def plan(self) -> Plan:
         for node in self.nodes:
@@ -81,7 +83,8 @@ class _Lowering:
         """Append the product of layer `conv` and with it the sum `node` with `other`, if any, and the ReLU behind."""
         layer = patterns.integer_layer(conv, self.modules)
         result, low, high = self.clipped(node, only_relu=other is not None)
-        target, sources = self.held.get(result), (self.ready[conv],)
+        target = self.held.get(result)
+        sources = (self.ready[conv],)
         if other is not None:  # engines add values to values
             target = None
             sources += (self.values(other),)
@@ -115,7 +118,8 @@ class _Lowering:
     def on_codes(self, node: fx.Node, grid: Grid, sources: list[fx.Node]) -> None:
         """Append a node that takes and gives codes of `grid`."""
         registers = {source: self.codes(source, grid) for source in sources}
-        first, name = registers[sources[0]], _name(node)
+        first = registers[sources[0]]
+        name = _name(node)
         if window := patterns.max_pool(node, self.modules):
             self.steps.append(MaxPool(name, (first,), self.new(node, grid), window))
         elif clip := patterns.clip_of(node, self.modules):
@@ -127,7 +131,8 @@ class _Lowering:
 
     def call(self, node: fx.Node) -> None:
         """Append a node as it is, on float32 values; questions about shapes take codes as well."""
-        asked, inputs = is_question(node), node.all_input_nodes
+        asked = is_question(node)
+        inputs = node.all_input_nodes
         registers = {source: next(iter(self.places[source].values())) for source in inputs} if asked else {}
         if asked or (inputs and all(source in self.shapes for source in inputs)):
             self.shapes.add(node)
@@ -137,7 +142,8 @@ class _Lowering:
         self.append_call(node, None, arguments, "neither" if node in self.shapes else "values")
 
     def append_call(self, node: fx.Node, grid: Grid | None, arguments: tuple, on: str) -> None:
-        function, sources = self.function(node), tuple(registers_in(arguments))
+        function = self.function(node)
+        sources = tuple(registers_in(arguments))
         self.steps.append(Call(_name(node), sources, self.new(node, grid), function, arguments, on))
 
     def function(self, node: fx.Node) -> Any:
@@ -156,7 +162,8 @@ class _Lowering:
         """Return a register with the codes of `node` on `grid`."""
         places = self.places[node]
         if grid not in places:
-            source, checked = places[None], node not in self.never_nan
+            source = places[None]
+            checked = node not in self.never_nan
             self.steps.append(Quantize(_name(node), (source,), self.new(node, grid), grid, checked))
         return places[grid]
 
@@ -177,7 +184,8 @@ def sole_grids(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node,
     asked: dict[fx.Node, set[Grid | None]] = {node: set() for node in nodes}  # None: the values
     sole: dict[fx.Node, Grid] = {}
     for node in reversed(nodes):
-        layer, passed = patterns.integer_layer(node, modules), []
+        layer = patterns.integer_layer(node, modules)
+        passed = []
         if len(asked[node]) == 1 and None not in asked[node]:
             sole[node] = next(iter(asked[node]))
             passed = patterns.passed_on(node, modules)

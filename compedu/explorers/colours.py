@@ -3,10 +3,17 @@
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-BLACK, WHITE, GREY, PALE = "#000000", "#FFFFFF", "#8C8C8C", "rgba(140, 140, 140, 0.28)"
+BLACK = "#000000"
+WHITE = "#FFFFFF"
+GREY = "#8C8C8C"
+PALE = "rgba(140, 140, 140, 0.28)"
 TEXT = "#767676"  # legible on white and on black: 4.5 to 1 on either; a live explorer takes JupyterLab's own colour
 
-LIVE, PREVIEW, DENSE, CONTROL, PREDICTION = BLUE, SKY, GREY, GREY, PURPLE
+LIVE = BLUE
+PREVIEW = SKY
+DENSE = GREY
+CONTROL = GREY
+PREDICTION = PURPLE
 PINS = (ORANGE, GREEN, VERMILLION)
 ROLES = {  # what the bytes of a file are for: colour, and the words for it
     "values": (BLUE, "values"),

@@ -18,10 +18,14 @@ class Control:
     """
 
     def __init__(self, name: str, knob: Knob, value: Any, changed: Callable[[], None]):
-        self.name, self.knob = name, knob
-        self._changed, self._quiet, self._value = changed, False, value
+        self.name = name
+        self.knob = knob
+        self._changed = changed
+        self._quiet = False
+        self._value = value
         self.places = knob.stops()  # the slider's positions: it knows their numbers only, so that it rounds nothing
-        self.slider, self.field = _slider(self.places, knob, name), _field(knob, name)
+        self.slider = _slider(self.places, knob, name)
+        self.field = _field(knob, name)
         fields = [field for field in (self.slider, self.field) if field is not None]
         for field in fields:
             field.observe(self._moved, "value")
@@ -101,7 +105,8 @@ def _slider(stops: list, knob: Knob, name: str) -> widgets.Widget | None:
 
 def _field(knob: Knob, name: str) -> widgets.Widget:
     """Return the field that takes any value of the knob."""
-    wide, tip = {"layout": widgets.Layout(width="100%")}, {"tooltip": f"{name}: {knob.help} ({knob})"}
+    wide = {"layout": widgets.Layout(width="100%")}
+    tip = {"tooltip": f"{name}: {knob.help} ({knob})"}
     if knob.choices:
         return widgets.Dropdown(options=list(knob.choices), **wide, **tip)
     if knob.type is bool:

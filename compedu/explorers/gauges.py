@@ -22,7 +22,8 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
     if report is None:
         return (("…", "not measured yet"),) * 3
     if view.nearby:  # another point's counts and interval would pass for this one's
-        accuracy, size = accuracy_lines(report)[0], size_lines(report, view.baseline)[0]
+        accuracy = accuracy_lines(report)[0]
+        size = size_lines(report, view.baseline)[0]
         return (
             (f"≈ {accuracy}", "of the nearest point measured"),
             (f"≈ {size}", "of the nearest point measured"),
@@ -58,7 +59,8 @@ def _colour(view: View) -> str:
 
 
 def _accuracy(view: View) -> list[dict]:
-    dense, report = view.baseline, view.report
+    dense = view.baseline
+    report = view.report
     low, high = (100 * end for end in dense.accuracy_interval)
     band = _bar("1", [high - low], [low], PALE, "dense network: 95 % interval")
     line = _tick("1", [100 * dense.accuracy], DENSE, "dense network: %{x:.1f} %", 2)
@@ -70,10 +72,12 @@ def _accuracy(view: View) -> list[dict]:
 
 
 def _size(view: View) -> list[dict]:
-    dense, report = view.baseline, view.report
+    dense = view.baseline
+    report = view.report
     ghost = _bar("2", [dense.file_bytes or 0], [0], PALE, "dense network: %{x:,} bytes", width=1.9)
     roles = (report.size_by_role if report is not None else None) or {}
-    made, start = [], 0
+    made = []
+    start = 0
     for role, (colour, name) in ROLES.items():
         count = roles.get(role, 0)
         bar = _bar("2", [count], [start], colour, f"{name}: %{{x:,}} bytes", width=1.1)

@@ -1,10 +1,13 @@
 """Where things are in the figure, in pixels from the upper left corner."""
 
 KNOBS = 202  # width of the knobs beside the figure: together they fit into JupyterLab on a screen of 1280 x 800
-WIDTH, HEIGHT = 640, 390
+WIDTH = 640
+HEIGHT = 390
 GAUGES = ((10, 204), (232, 410), (448, 626))  # from, to
-LEFT, RIGHT = (40, 300), (362, 632)  # the picture, the trade-off curve
-UPPER, LOWER = (142, 262), (315, 356)  # the picture's places: top and bottom
+LEFT = (40, 300)  # the picture
+RIGHT = (362, 632)  # the trade-off curve
+UPPER = (142, 262)  # the picture's places: top and bottom
+LOWER = (315, 356)
 NAMED = (306, 338)  # the lower place where slanted names of layers stand below it
 BESIDE = (212, 300)  # a third one, at the right end of the lower one
 CURVE = (130, 330)

@@ -65,16 +65,21 @@ class Screen:
             layout=widgets.Layout(width="auto"),
             tooltip="the method as code: change it, or copy it",
         )
-        self._coded, self._quiet, self._wide = coded, False, 280
+        self._coded = coded
+        self._quiet = False
+        self._wide = 280
         self.code.observe(self._typed, "value")
-        self.state, self.message = widgets.HTML(layout=widgets.Layout(flex="0 0 auto")), widgets.HTML()
+        self.state = widgets.HTML(layout=widgets.Layout(flex="0 0 auto"))
+        self.message = widgets.HTML()
         self.about = widgets.HTML()
         self.buttons = {name: _button(name, tip, actions[name]) for name, tip in BUTTONS.items()}
         self.progress = widgets.IntProgress(layout=widgets.Layout(width="100%", margin="2px 0"))
         self.panes = {name: widgets.HTML() for name in TABS}
         self.tabs = widgets.Tab(list(self.panes.values()), titles=tuple(TABS))
         self.tabs.observe(self._tall, "selected_index")
-        self.questions, self.remark, self._shown = widgets.VBox(), "", ""
+        self.questions = widgets.VBox()
+        self.remark = ""
+        self._shown = ""
         self.left = self._left(controls, view.method)
         self.widgets = self._assembled()
 
@@ -126,7 +131,8 @@ class Screen:
         """Draw the chosen picture in a figure of its own: pictures differ in traces and axes."""
         untouched = self.layer.value == before.start(view.before)  # nobody chose another layer
         layer = self.picture.start(view.before) if untouched else self.layer.value
-        old, self.figure = self.figure, LiveFigure(view, self.picture, layer)
+        old = self.figure
+        self.figure = LiveFigure(view, self.picture, layer)
         self.right.children = [self.figure.widget]
         self.layer.value = layer  # once the figure is the new picture's: it is drawn at once
         old.widget.close()
@@ -173,7 +179,8 @@ class Screen:
         """Bring the screen up to the view; `news` as a `Session` says it."""
         self._state(view, looks)
         if news == "training":
-            self.progress.max, self.progress.value = steps[1], steps[0]
+            self.progress.max = steps[1]
+            self.progress.value = steps[0]
             self.progress.description = f"{steps[0]}/{steps[1]}"
         lively = news in ("network", "training") or (self.picture.lively and news == "knobs")
         self.figure.show(view, self.layer.value if lively else None)
@@ -192,7 +199,8 @@ class Screen:
             widget.remove_class(f"compedu-{self._shown}")
             widget.add_class(f"compedu-{view.state}")
         self._shown = view.state
-        self.state.value, self.message.value = badge_html(view), message_html(view, self.remark)
+        self.state.value = badge_html(view)
+        self.message.value = message_html(view, self.remark)
         self.about.value = about_html(view, looks)
         self._place_knobs(view.method)
         self._training.layout.display = None if view.method.needs == "training" else "none"
@@ -204,14 +212,16 @@ class Screen:
     def fill(self, view: View) -> None:
         """Bring tables and words up to the view: once a measurement is complete, or there is none."""
         report = view.report if view.state == "FINAL" else None
-        layer, panes = self.layer.value, self.panes
+        layer = self.layer.value
+        panes = self.panes
         wrong, right = (None, None) if report is None else (report.newly_wrong, report.newly_right)
         panes["Newly wrong"].value = strip(wrong, view.data, view.split, "newly wrong")
         panes["Newly right"].value = strip(right, view.data, view.split, "newly right")
         panes["What runs"].value, panes["Criteria"].value = layers_table(report), criteria_table(report)
         panes["Points"].value = points_table(_groups(view))
         panes["Picture"].value = html_table(*self.picture.table(view), f"The picture in numbers: {repr(view.method)}")
-        said, seen = in_words(view), f"{self.picture.say(view, layer)}."
+        said = in_words(view)
+        seen = f"{self.picture.say(view, layer)}."
         panes["In words"].value = f"<p>{html.escape(said)}</p><p>Picture: {html.escape(seen)}</p>"
         self.browser.said = f"{said} Picture: {seen}"
         counts = [f" ({len(flips)})" if flips is not None else "" for flips in (wrong, right)]

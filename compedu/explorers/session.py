@@ -49,7 +49,8 @@ class Session:
         self.prepare: Prepare | None = None  # what the chosen picture needs
         self.runner = Runner(self._work, self._failed)
         self._watched = tuple(part[:WATCHED] for part in data.split(split))
-        self._changed, self._drawn_at = changed, 0.0
+        self._changed = changed
+        self._drawn_at = 0.0
 
     def move(self, method: Method) -> None:
         """Go to `method`: a known point nearby at once, then the measurement, unless it takes a training."""
@@ -73,7 +74,8 @@ class Session:
         with self.lock:
             if self.view.curve:
                 self.view.before_it = self.view.curve, self.view.race
-            self.view.curve, self.view.race = [], []
+            self.view.curve = []
+            self.view.race = []
             self.steps = (0, 1)
             self.become("RUNNING", "training")
         self.runner.request(self.view.method)
@@ -97,7 +99,9 @@ class Session:
 
     def become(self, state: str, news: str, message: str = "", details: str = "") -> None:
         """Change the state and say so."""
-        self.view.state, self.view.message, self.view.details = state, message, details
+        self.view.state = state
+        self.view.message = message
+        self.view.details = details
         self._changed(news)
 
     def answers(self) -> dict[str, Report]:

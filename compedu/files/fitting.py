@@ -35,7 +35,8 @@ class _Fitting:
     """The places of a network as a file fills them, layer by layer."""
 
     def __init__(self, found: Contents, network: nn.Module, where: str):
-        self.where, self.numbers = where, found.numbers
+        self.where = where
+        self.numbers = found.numbers
         self.places: dict[str, Any] = dict(network.named_modules(remove_duplicate=False))
         self.kinds: dict[str, torch.dtype | None] = {}  # of the weights, for places inside forms
         self.parts: dict[tuple[str, str], Record] = {}  # what later parts may be tied to
@@ -227,13 +228,16 @@ def _fit_batch_norm(layer: Layer, there: nn.Module, parts: dict[str, Record]) ->
 
 def _kept_type(there: nn.Module, parts: dict[str, Record]) -> torch.dtype | None:
     """Check a layer that is filled where it stands; return the type of its floating-point numbers."""
-    own, types = layers.own_tensors(there), set()
+    own = layers.own_tensors(there)
+    types = set()
     for name in own.keys() ^ parts.keys():
         raise ValueError(f"the {'file' if name in own else 'network'} has no tensor {name!r}")
     for name, tensor in own.items():
-        record, shape = parts[name], tuple(tensor.shape)
+        record = parts[name]
+        shape = tuple(tensor.shape)
         need(record.kind == FLOATS, f"{name!r} holds no plain numbers")
-        dtype, given = DTYPES[record.details[0]], record.details[1]
+        dtype = DTYPES[record.details[0]]
+        given = record.details[1]
         smaller = isinstance(there, SHRINKING) and len(given) == len(shape) and all(
             1 <= new <= old for new, old in zip(given, shape, strict=True)
         )

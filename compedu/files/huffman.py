@@ -33,15 +33,19 @@ def _tree_depths(counts: np.ndarray) -> np.ndarray:
     """Merge the two lightest nodes until one is left. Sorted leaves and merged nodes are two queues, each ascending."""
     number = len(counts)
     order = np.argsort(counts, kind="stable")
-    weights, parents = counts[order].tolist(), [0] * (2 * number - 1)
-    leaf, merged = 0, number
+    weights = counts[order].tolist()
+    parents = [0] * (2 * number - 1)
+    leaf = 0
+    merged = number
     for node in range(number, 2 * number - 1):
         weight = 0
         for _ in range(2):
             if merged == node or (leaf < number and weights[leaf] <= weights[merged]):
-                lightest, leaf = leaf, leaf + 1
+                lightest = leaf
+                leaf = leaf + 1
             else:
-                lightest, merged = merged, merged + 1
+                lightest = merged
+                merged = merged + 1
             parents[lightest] = node
             weight += weights[lightest]
         weights.append(weight)
@@ -104,7 +108,8 @@ def decode(data: bytes, count: int) -> np.ndarray:
 
 def _table(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
     """Write the alphabet, the shortest length, the bits of a difference to it, and these differences."""
-    shortest, width = int(lengths.min()), _width(lengths)
+    shortest = int(lengths.min())
+    width = _width(lengths)
     return write_symbols(symbols) + bytes([shortest, width]) + bits.pack(lengths - shortest, width)
 
 
@@ -114,7 +119,9 @@ def _width(lengths: np.ndarray) -> int:
 
 def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndarray]:
     """Return `most` symbols at most and the lengths of their words; raise `ValueError` on a contradiction."""
-    symbols, shortest, width = read_symbols(reader, most), reader.byte(), reader.byte()
+    symbols = read_symbols(reader, most)
+    shortest = reader.byte()
+    width = reader.byte()
     packed = reader.take(bits.packed_bytes(width, len(symbols)))
     lengths = bits.unpack(packed, width, len(symbols)).astype(np.int64) + shortest
     if lengths.max() > MAX_LENGTH:
@@ -136,7 +143,8 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
     ends = np.cumsum(np.left_shift(per_length, MAX_LENGTH - lengths))
     before = np.cumsum(per_length) - per_length
     starts = ends - np.left_shift(per_length, MAX_LENGTH - lengths)
-    found, place = [], 0
+    found = []
+    place = 0
     while count > 0:
         if place >= 8 * len(data):
             raise ValueError(f"the code words end before {count} more symbols are read")
@@ -144,7 +152,8 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
         windows = _windows(data, begin, STRETCH)
         jumps = np.searchsorted(ends, windows, side="right")
         places, place = _followed(jumps.tolist(), place - 8 * begin, min(count, len(windows)))
-        length, place = jumps[places], place + 8 * begin
+        length = jumps[places]
+        place = place + 8 * begin
         found.append(before[length] + (windows[places] - starts[length] >> MAX_LENGTH - length))
         count -= len(places)
     if -(-place // 8) != len(data):

@@ -109,7 +109,8 @@ def _float_streams(details: tuple) -> list[tuple[int, int]]:
 
 
 def _to_floats(details: tuple, planes: list[np.ndarray]) -> Tensor:
-    dtype, shape = DTYPES[details[0]], details[1]
+    dtype = DTYPES[details[0]]
+    shape = details[1]
     whole = np.stack(planes[::-1], axis=1).astype(np.uint8).view(f"<u{dtype.itemsize}").reshape(-1)
     if dtype.is_floating_point:
         whole = whole >> 1 | whole << 8 * dtype.itemsize - 1

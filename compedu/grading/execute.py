@@ -57,7 +57,8 @@ class ConfinedKernel(AsyncKernelManager):
     def enter(self, confinement: Confinement) -> None:
         """Have the kernel started in `confinement`."""
         self.confinement = confinement
-        self.transport, self.ip = "ipc", str(confinement.sockets / "k")
+        self.transport = "ipc"
+        self.ip = str(confinement.sockets / "k")
         self.connection_file = str(confinement.sockets / "kernel.json")
 
     def write_connection_file(self, **named: Any) -> None:
@@ -87,7 +88,10 @@ class ExecuteApart(Execute):
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> tuple[NotebookNode, Any]:
         """Execute and judge a notebook."""
-        self._shown, self._told, self._ended, self._asking = 0, 0, "", False
+        self._shown = 0
+        self._told = 0
+        self._ended = ""
+        self._asking = False
         folder = resources["metadata"]["path"]
         limits = Limits(seconds=self.seconds, memory=self.memory)
         apart = Confinement(folder, [self._course(folder), *self.hidden], limits) if self.confine else nullcontext()
@@ -150,7 +154,8 @@ class ExecuteApart(Execute):
             f"_display({{{REPLY!r}: _reply({variable}, {question!r})}}, raw=True)"
         )
         cell = v4.new_code_cell(source)
-        self._asking, self._told = True, 0
+        self._asking = True
+        self._told = 0
         try:
             self.execute_cell(cell, index, store_history=False)
         finally:
@@ -163,7 +168,8 @@ class ExecuteApart(Execute):
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Take a message up, unless the notebook has shown too much already; errors are kept, shortened."""
-        kind, content = msg["msg_type"], msg["content"]
+        kind = msg["msg_type"]
+        content = msg["content"]
         if kind == "error":
             content["evalue"] = str(content.get("evalue", ""))[:2000]
             content["traceback"] = [str(content.get("traceback", ""))[:20_000]]

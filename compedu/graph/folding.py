@@ -27,11 +27,14 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     if not any(isinstance(module, _NormBase) for module in model.modules()):
         return []
     traced = trace(model)
-    modules, calls, ranks = dict(traced.named_modules()), layer_calls(traced), dimensions(traced)
+    modules = dict(traced.named_modules())
+    calls = layer_calls(traced)
+    ranks = dimensions(traced)
     apart = owners_read_apart(traced)
     pairs = []
     for name, reader in only_readers(traced).items():
-        layer, norm = modules[name], modules[reader]
+        layer = modules[name]
+        norm = modules[reader]
         if not is_plain(layer) or not isinstance(norm, _BEHIND[type(layer)]) or not is_batch_norm(norm):
             continue
         if apart & {name, reader} or has_hooks(layer) or has_hooks(norm):
@@ -45,7 +48,8 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
 
 def dimensions(traced: fx.GraphModule) -> dict[fx.Node, int | None]:
     """Return for each node how many dimensions its result has; None where the graph alone does not tell."""
-    modules, ranks = dict(traced.named_modules()), {}
+    modules = dict(traced.named_modules())
+    ranks = {}
     for node in traced.graph.nodes:
         before = {ranks[source] for source in node.all_input_nodes if not is_question(source)}
         ranks[node] = _rank(node, modules, before.pop() if len(before) == 1 else None)
@@ -101,10 +105,12 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     pairs = batch_norm_pairs(model)
     folded = _without_norms(model, pairs)
     for layer_name, norm_name in pairs:
-        layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
+        layer = model.get_submodule(layer_name)
+        norm = model.get_submodule(norm_name)
         with torch.no_grad():
             weight, bias = folded_kernel(layer.weight, layer.bias, norm)
-        old, new = layer.weight, folded.get_submodule(layer_name)
+        old = layer.weight
+        new = folded.get_submodule(layer_name)
         new.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
         new.bias = nn.Parameter(bias.to(old.dtype), requires_grad=old.requires_grad)
     return with_own_tensors(folded, model)
@@ -117,7 +123,8 @@ def _without_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
     """
     copy = shared_copy(model)
     for layer_name, norm_name in pairs:
-        layer, norm = copy.get_submodule(layer_name), copy.get_submodule(norm_name)
+        layer = copy.get_submodule(layer_name)
+        norm = copy.get_submodule(norm_name)
         layer.bias = nn.Parameter(norm.running_mean.detach())
         left = behind(norm)
         left.num_features = norm.num_features  # networks may still ask for it

@@ -26,7 +26,8 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     # Layers outside the inference graph, such as auxiliary heads, read channels in training: that forward counts too.
     called = layer_calls(traced)
     training = any(name not in called and is_plain(layer) for name, layer in outside_forms(model))
-    graphs, coupling = [traced, trace(model, training=True)] if training else [traced], Coupling()
+    graphs = [traced, trace(model, training=True)] if training else [traced]
+    coupling = Coupling()
     for graph in graphs:
         try:
             with torch.inference_mode(False), torch.enable_grad(), seeded(0):
@@ -39,7 +40,8 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
 
 
 def _follow(model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], coupling: Coupling) -> None:
-    source, shapes = torch.empty(shape, dtype=_dtype(model), device="meta"), Shapes(graph, _skeleton(model))
+    source = torch.empty(shape, dtype=_dtype(model), device="meta")
+    shapes = Shapes(graph, _skeleton(model))
     with torch.device("meta"):
         shapes.run(source)
     Follower(graph, model, shapes.of, coupling).run(source)
@@ -70,10 +72,12 @@ def _refusal(model: nn.Module, example: Tensor, training: bool, error: Exception
 
 
 def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.GraphModule]) -> None:
-    tied, calls = set(shared_weights(model)), [layer_calls(graph) for graph in graphs]
+    tied = set(shared_weights(model))
+    calls = [layer_calls(graph) for graph in graphs]
     apart = set().union(*map(owners_read_apart, graphs))
     for name in dict.fromkeys(name for name, _ in coupling.ids):  # in the order in which they run
-        layer, uses = model.get_submodule(name), max(len(called.get(name, ())) for called in calls)
+        layer = model.get_submodule(name)
+        uses = max(len(called.get(name, ())) for called in calls)
         if uses > 1:
             reason = f"{name!r} is used {uses} times"
         elif name in tied:

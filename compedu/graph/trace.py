@@ -73,8 +73,10 @@ class _LayerTracer(fx.Tracer):
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
         if kwargs.keys() == {"input"} and self.is_leaf_module(m, ""):  # torch's layers call it so
-            args, kwargs = (*kwargs.values(), *args), {}
-        outside, self.inside = self.inside, self.path_of_module(m)
+            args = (*kwargs.values(), *args)
+            kwargs = {}
+        outside = self.inside
+        self.inside = self.path_of_module(m)
         output = super().call_module(m, forward, args, kwargs)
         self.inside = outside  # not in a `finally`: after an exception the innermost module is the answer
         return output
@@ -238,7 +240,8 @@ def followed_by_relu(model: nn.Module) -> set[str]:
     traced.
     """
     traced = trace(model)
-    modules, calls = dict(traced.named_modules()), layer_calls(traced)
+    modules = dict(traced.named_modules())
+    calls = layer_calls(traced)
     found = set()
     for name, nodes in calls.items():
         reader = only_consumer(nodes[0])

@@ -69,12 +69,14 @@ def hidden_write(traced: fx.GraphModule) -> str | None:
     Where there is none, every operation in place may be taken for an ordinary one whose result replaces its input. Two
     tensors count as one in memory unless an operation between them is known to return a tensor of its own.
     """
-    modules, nodes = dict(traced.named_modules()), list(traced.graph.nodes)
+    modules = dict(traced.named_modules())
+    nodes = list(traced.graph.nodes)
     order = {node: index for index, node in enumerate(nodes)}
     same: dict[fx.Node, fx.Node] = {}  # node -> the node whose very tensor it returns
     memory: dict[fx.Node, set[fx.Node]] = {}  # node -> those that made the memory in which its tensor may lie
     for node in nodes:
-        writing, inputs = overwrites(node, modules), node.all_input_nodes
+        writing = overwrites(node, modules)
+        inputs = node.all_input_nodes
         kept = inputs and (writing or is_passed(node, modules))
         same[node] = same[inputs[0]] if kept else node
         own = not inputs or (_makes(node, modules) and not kept)
@@ -98,7 +100,8 @@ def _written(node: fx.Node) -> object:
 
 def _seen_elsewhere(writer: fx.Node, nodes: list, order: dict, same: dict, memory: dict) -> fx.Node | None:
     """Return a tensor from before `writer` that may lie in the memory it overwrites and is read afterwards."""
-    target, now = writer.all_input_nodes[0], order[writer]
+    target = writer.all_input_nodes[0]
+    now = order[writer]
     for node in nodes[:now]:
         apart = same[node] is not same[target] and not memory[node].isdisjoint(memory[target])
         if apart and any(order[user] > now for user in node.users):

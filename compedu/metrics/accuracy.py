@@ -14,7 +14,8 @@ def wilson(correct: int, total: int) -> Interval:
     Unlike the textbook p +- 1.96 s it holds for few images and for shares near 0 and 1 (Wilson 1927, Journal of the
     American Statistical Association 22, p. 209).
     """
-    share, z2 = correct / total, Z95 * Z95
+    share = correct / total
+    z2 = Z95 * Z95
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = Z95 / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
@@ -28,7 +29,8 @@ def mcnemar(broke: int, fixed: int) -> float:
     >>> round(mcnemar(20, 10), 3)
     0.099
     """
-    tosses, fewer = broke + fixed, min(broke, fixed)
+    tosses = broke + fixed
+    fewer = min(broke, fixed)
     term = ways = 1  # the number of ways to get at most `fewer` heads, summed up as whole numbers
     for heads in range(fewer):
         term = term * (tosses - heads) // (heads + 1)
@@ -43,9 +45,11 @@ def paired_interval(broke: int, fixed: int, total: int) -> Interval:
     Behavioral Statistics 37, p. 479). It is stretched to hold 0 where the exact test does not reject at 5 %, so that
     interval and `mcnemar` never contradict each other; that can only raise its coverage.
     """
-    lost, won = (broke + 1) / (total + 2), (fixed + 1) / (total + 2)
+    lost = (broke + 1) / (total + 2)
+    won = (fixed + 1) / (total + 2)
     half = Z95 * math.sqrt((lost + won - (won - lost) ** 2) / (total + 2))
-    low, high = max(-1.0, won - lost - half), min(1.0, won - lost + half)
+    low = max(-1.0, won - lost - half)
+    high = min(1.0, won - lost + half)
     return (min(low, 0.0), max(high, 0.0)) if mcnemar(broke, fixed) >= 0.05 else (low, high)
 
 

@@ -16,7 +16,9 @@ MAX_ROUNDS = 2000  # the ends of the interval are then 44 ranks from the middle:
 SAME = 0.01  # two copies of one network may differ by so much, steadily: they lie elsewhere in memory
 WARM_UP = 2  # untimed calls of each arm: memory is allocated, kernels are compiled, caches are filled
 
-CANDIDATE, BASELINE, BASELINE_AGAIN = "candidate", "baseline", "baseline again"
+CANDIDATE = "candidate"
+BASELINE = "baseline"
+BASELINE_AGAIN = "baseline again"
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,11 @@ def median_interval(values: list[float]) -> Interval:
     Its ends are order statistics: the k-th smallest and the k-th largest, k as large as the binomial distribution
     allows (Thompson 1936, Annals of Mathematical Statistics 7, p. 122). Raises `ValueError` for less than six values.
     """
-    count, ordered = len(values), sorted(values)
-    k, ways, term = 0, 1, 1  # ways: how many of the 2^count patterns have at most k values below the median
+    count = len(values)
+    ordered = sorted(values)
+    k = 0
+    ways = 1  # how many of the 2^count patterns have at most k values below the median
+    term = 1
     while 40 * ways <= 2**count:
         k, term = k + 1, term * (count - k) // (k + 1)
         ways += term
@@ -123,11 +128,13 @@ def time_rounds(
     least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
     the experiment.
     """
-    start, order = clock(), torch.Generator().manual_seed(seed)
+    start = clock()
+    order = torch.Generator().manual_seed(seed)
     for _ in range(WARM_UP):
         for call in arms.values():
             call()
-    names, seconds = list(arms), {name: [] for name in arms}
+    names = list(arms)
+    seconds = {name: [] for name in arms}
     while (done := len(seconds[names[0]])) < MIN_ROUNDS or (done < MAX_ROUNDS and clock() - start < budget_s):
         for index in torch.randperm(len(names), generator=order).tolist():
             before = clock()

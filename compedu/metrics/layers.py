@@ -26,9 +26,11 @@ class References:
     def of(cls, model: nn.Module) -> "References":
         """Return the kernels of `model`; those of a network that cannot be traced are not folded."""
         try:
-            norms, folded = dict(batch_norm_pairs(model)), costs.kernels(fold_batch_norm(model))
+            norms = dict(batch_norm_pairs(model))
+            folded = costs.kernels(fold_batch_norm(model))
         except CompressionError:
-            norms, folded = {}, {}
+            norms = {}
+            folded = {}
         return cls(costs.kernels(model), folded, norms)
 
     def kernel(self, name: str, model: nn.Module) -> Tensor | None:
@@ -44,7 +46,9 @@ def layer_rows(
     references: References | None,
 ) -> tuple[LayerRow, ...]:
     """Return a row for each layer of `model`; their bytes and the header's add up to the file `written`."""
-    holders, parameters, kernels = costs.holders(model), costs.parameters(model), costs.kernels(model)
+    holders = costs.holders(model)
+    parameters = costs.parameters(model)
+    kernels = costs.kernels(model)
     sizes = dict.fromkeys(holders, 0)
     for row in written.rows:
         if row.role != HEADER:

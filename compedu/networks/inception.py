@@ -20,7 +20,8 @@ class ConvNorm(nn.Sequential):
     def __init__(self, inside: int, out: int, kernel: int):
         super().__init__()
         self.conv = nn.Conv2d(inside, out, kernel, padding=kernel // 2, bias=False)
-        self.norm, self.relu = nn.BatchNorm2d(out), nn.ReLU()
+        self.norm = nn.BatchNorm2d(out)
+        self.relu = nn.ReLU()
 
 
 class Inception(nn.Module):
@@ -46,15 +47,18 @@ class InceptionNet(nn.Module):
     def __init__(self, channels: int, classes: int, width: float):
         super().__init__()
         inside = scaled(STEM, width)
-        self.stem, self.pool1 = ConvNorm(channels, inside, 3), nn.MaxPool2d(2)
+        self.stem = ConvNorm(channels, inside, 3)
+        self.pool1 = nn.MaxPool2d(2)
         for stage, blocks in enumerate(STAGES, start=1):
             sequence = []
             for maps in blocks:
                 sequence.append(Inception(inside, tuple(scaled(count, width) for count in maps)))
                 inside = sequence[-1].channels
             setattr(self, f"stage{stage}", nn.Sequential(*sequence))
-        self.pool2, self.pool3 = nn.MaxPool2d(2), nn.MaxPool2d(2)
-        self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.pool2 = nn.MaxPool2d(2)
+        self.pool3 = nn.MaxPool2d(2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
         self.fc = nn.Linear(inside, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,10 +10,13 @@ class LeNet300(nn.Module):
 
     def __init__(self, size: int, channels: int, classes: int, width: float):
         super().__init__()
-        first, second = scaled(300, width), scaled(100, width)
+        first = scaled(300, width)
+        second = scaled(100, width)
         self.flatten = nn.Flatten()
-        self.fc1, self.relu1 = nn.Linear(channels * size * size, first), nn.ReLU()
-        self.fc2, self.relu2 = nn.Linear(first, second), nn.ReLU()
+        self.fc1 = nn.Linear(channels * size * size, first)
+        self.relu1 = nn.ReLU()
+        self.fc2 = nn.Linear(first, second)
+        self.relu2 = nn.ReLU()
         self.fc3 = nn.Linear(second, classes)
 
     def forward(self, x: Tensor) -> Tensor:

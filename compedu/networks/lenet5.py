@@ -10,13 +10,19 @@ class LeNet5(nn.Module):
 
     def __init__(self, size: int, channels: int, classes: int, width: float):
         super().__init__()
-        maps1, maps2, hidden = scaled(20, width), scaled(50, width), scaled(500, width)
+        maps1 = scaled(20, width)
+        maps2 = scaled(50, width)
+        hidden = scaled(500, width)
         side = ((size - 4) // 2 - 4) // 2
-        self.conv1, self.pool1 = nn.Conv2d(channels, maps1, 5), nn.MaxPool2d(2)
-        self.conv2, self.pool2 = nn.Conv2d(maps1, maps2, 5), nn.MaxPool2d(2)
-        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        self.conv1 = nn.Conv2d(channels, maps1, 5)
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(maps1, maps2, 5)
+        self.pool2 = nn.MaxPool2d(2)
+        self.relu1 = nn.ReLU()
+        self.relu2 = nn.ReLU()
         self.flatten = nn.Flatten()
-        self.fc1, self.relu3 = nn.Linear(maps2 * side * side, hidden), nn.ReLU()
+        self.fc1 = nn.Linear(maps2 * side * side, hidden)
+        self.relu3 = nn.ReLU()
         self.fc2 = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:

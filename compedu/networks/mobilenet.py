@@ -14,9 +14,11 @@ class Separable(nn.Module):
     def __init__(self, inside: int, out: int, stride: int):
         super().__init__()
         self.depthwise = nn.Conv2d(inside, inside, 3, stride, 1, groups=inside, bias=False)
-        self.norm1, self.relu1 = nn.BatchNorm2d(inside), nn.ReLU()
+        self.norm1 = nn.BatchNorm2d(inside)
+        self.relu1 = nn.ReLU()
         self.pointwise = nn.Conv2d(inside, out, 1, bias=False)
-        self.norm2, self.relu2 = nn.BatchNorm2d(out), nn.ReLU()
+        self.norm2 = nn.BatchNorm2d(out)
+        self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output; the side is divided by the stride."""
@@ -30,14 +32,16 @@ class MobileNet(nn.Module):
     def __init__(self, channels: int, classes: int, width: float):
         super().__init__()
         inside = scaled(STEM, width)
-        self.conv, self.norm = nn.Conv2d(channels, inside, 3, 1, 1, bias=False), nn.BatchNorm2d(inside)
+        self.conv = nn.Conv2d(channels, inside, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(inside)
         self.relu = nn.ReLU()
         sequence = []
         for maps, stride in BLOCKS:
             sequence.append(Separable(inside, scaled(maps, width), stride))
             inside = scaled(maps, width)
         self.blocks = nn.Sequential(*sequence)
-        self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
         self.fc = nn.Linear(inside, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,9 +10,12 @@ class Block(nn.Module):
 
     def __init__(self, inside: int, out: int, stride: int):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(inside, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out)
-        self.conv2, self.norm2 = nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out)
-        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        self.conv1 = nn.Conv2d(inside, out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out)
+        self.relu1 = nn.ReLU()
+        self.relu2 = nn.ReLU()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inside != out:
             self.shortcut = nn.Sequential(nn.Conv2d(inside, out, 1, stride, bias=False), nn.BatchNorm2d(out))
@@ -29,7 +32,8 @@ class ResNet(nn.Module):
     def __init__(self, channels: int, classes: int, width: float, blocks: int):
         super().__init__()
         maps = [scaled(16 * 2**stage, width) for stage in range(3)]
-        self.conv, self.norm = nn.Conv2d(channels, maps[0], 3, 1, 1, bias=False), nn.BatchNorm2d(maps[0])
+        self.conv = nn.Conv2d(channels, maps[0], 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(maps[0])
         self.relu = nn.ReLU()
         inside = maps[0]
         for stage, out in enumerate(maps, start=1):
@@ -38,7 +42,8 @@ class ResNet(nn.Module):
                 sequence.append(Block(inside, out, 2 if stage > 1 and index == 0 else 1))
                 inside = out
             setattr(self, f"stage{stage}", nn.Sequential(*sequence))
-        self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
         self.fc = nn.Linear(inside, classes)
 
     def forward(self, x: Tensor) -> Tensor:

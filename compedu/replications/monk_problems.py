@@ -24,7 +24,8 @@ HIDDEN = {1: 3, 2: 2, 3: 2}
 DECAY = {1: 1e-4, 2: 1e-4, 3: 1e-2}  # problem 3 has wrong labels, which a weaker decay learns by heart
 DAMPING = {1: 1e-4, 2: 1e-4, 3: 1e-6}  # of 1e-6, 1e-4 and 1e-2 what left fewest; the paper has 1e-8 to 1e-4
 STARTS = 8  # of which the one of lowest training loss is pruned
-STEPS, AGAIN = 500, 50  # of L-BFGS: at first, and where a network learns anew after each removal
+STEPS = 500  # of L-BFGS at first
+AGAIN = 50  # where a network learns anew after each removal
 SEEDS = 10
 PAPER = {1: (58, 14, "100", "100"), 2: (39, 15, "100", "100"), 3: (39, 4, "93.4", "97.2")}  # left, accuracies
 
@@ -76,7 +77,8 @@ def learn(weights: Tensor, kept: Tensor, problem: Monk, decay: float, steps: int
 
 def train(number: int, problem: Monk, seed: int) -> Tensor:
     """Return the weights of the best of several networks for MONK problem `number`, by training loss."""
-    count, found = weight_count(HIDDEN[number]), []
+    count = weight_count(HIDDEN[number])
+    found = []
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STARTS):
         start = torch.randn(count, generator=generator, dtype=torch.float64) / 2
@@ -95,7 +97,9 @@ def prune(number: int, problem: Monk, weights: Tensor, retrain: bool) -> Outcome
         return accuracy(weights, problem.x_train, problem.y_train), accuracy(weights, problem.x_test, problem.y_test)
 
     path = operate_on_network(partial(outputs, problem.x_train), weights, DAMPING[number])
-    best, before, left = (len(weights), judged(weights)), judged(weights), weights
+    best = (len(weights), judged(weights))
+    before = judged(weights)
+    left = weights
     step = next(path)
     while step is not None:
         left, kept = step

@@ -46,7 +46,8 @@ def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
         raise ValueError(f"{text!r} is no method; {ADVICE}")
     if tree.func.id not in known:
         raise ValueError(f"no method is called {tree.func.id!r}; there are: {', '.join(known)}")
-    cls, values = known[tree.func.id], keyword_values(tree)
+    cls = known[tree.func.id]
+    values = keyword_values(tree)
     if unknown := values.keys() - knobs(cls).keys():
         raise ValueError(f"{cls.__name__} has no knob {unknown.pop()!r}; it has: {', '.join(knobs(cls))}")
     return cls(**values)
@@ -59,10 +60,12 @@ def nearest(reports: Iterable[Report], method: Method, within: float = math.inf)
     that are no numbers differ; on a logarithmic scale 0 stands a whole range below the rest. Only reports nearer than
     `within` count.
     """
-    reports, text = list(reports), repr(method)
+    reports = list(reports)
+    text = repr(method)
     if (exact := next((report for report in reports if report.method == text), None)) is not None:
         return exact
-    wanted, best = _steps(method), (within, None)
+    wanted = _steps(method)
+    best = (within, None)
     classes = {type(step) for step in wanted}
     for report in reports:
         try:

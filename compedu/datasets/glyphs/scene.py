@@ -24,7 +24,8 @@ def draw_ink(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) ->
         ends = matched(alphabet[dials.characters[first]], alphabet[dials.characters[second]])
         here = {name: values[rows] for name, values in factors.items()}
         pieces = _placed(_mixed(*ends, here["morph"]), here, hands, dials)
-        metric, softness = hands.metric[here["writer"]], hands.softness[here["writer"]]
+        metric = hands.metric[here["writer"]]
+        softness = hands.softness[here["writer"]]
         widths = np.stack([here["pen"], here["pen"] + 2 * _GAP])
         drawn, near[rows] = coverage(pieces, widths, softness, metric, SIDE)
         picture[rows] = here["ink"][:, None, None] * drawn
@@ -45,11 +46,16 @@ def _placed(pieces: np.ndarray, factors: dict[str, np.ndarray], hands: Hands, di
     """Pieces in pixels: bent by the writer, sheared, turned, scaled, moved."""
     pieces = hands.bend(pieces, factors["writer"], dials.wobble)
     each = (slice(None), None, None)
-    x, y = pieces[..., 0] + factors["shear"][each] * pieces[..., 1], pieces[..., 1]
-    sine, cosine, size = factors["sine"][each], factors["cosine"][each], factors["size"][each]
-    right, up = size * (cosine * x - sine * y), size * (sine * x + cosine * y)
+    x = pieces[..., 0] + factors["shear"][each] * pieces[..., 1]
+    y = pieces[..., 1]
+    sine = factors["sine"][each]
+    cosine = factors["cosine"][each]
+    size = factors["size"][each]
+    right = size * (cosine * x - sine * y)
+    up = size * (sine * x + cosine * y)
     if not dials.wrap:
-        right, up = right + factors["x"][each], up - factors["y"][each]
+        right = right + factors["x"][each]
+        up = up - factors["y"][each]
     centre = 0.5 * (SIDE - 1)
     return np.stack([centre + right, centre - up], axis=-1)
 
@@ -57,7 +63,8 @@ def _placed(pieces: np.ndarray, factors: dict[str, np.ndarray], hands: Hands, di
 def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
     """Brightness of the clutter alone: bent strokes of about the character's width and brightness."""
     pieces = _stray_pieces(draws, dials.clutter)
-    width, softness = draws.between("clutter pen", 1.4, 2.7), np.ones(draws.count)
+    width = draws.between("clutter pen", 1.4, 2.7)
+    softness = np.ones(draws.count)
     paleness = factors["ink"] * draws.between("clutter ink", 0.85, 1.15)
     round_nib = np.broadcast_to(np.eye(2), (draws.count, 2, 2))
     picture = np.empty((draws.count, SIDE, SIDE))
@@ -72,7 +79,8 @@ def _stray_pieces(draws: Draws, strokes: int) -> np.ndarray:
     """Pieces in pixels of as many stray strokes as an image can have: two halves each, anywhere on the paper."""
     names = ("x", "y", "angle", "bend", "length")
     unit = {name: draws.unit(f"clutter {name}", max(strokes, 2))[:, :strokes] for name in names}
-    angle, bend = 2.0 * np.pi * unit["angle"], 1.2 * (unit["bend"] - 0.5)
+    angle = 2.0 * np.pi * unit["angle"]
+    bend = 1.2 * (unit["bend"] - 0.5)
     length = 4.8 + 3.6 * unit["length"]
     middle = np.stack([unit["x"], unit["y"]], axis=-1) * (SIDE - 1)
     tips = []
@@ -85,7 +93,8 @@ def _stray_pieces(draws: Draws, strokes: int) -> np.ndarray:
 
 def _rolled(picture: np.ndarray, right: np.ndarray, down: np.ndarray) -> np.ndarray:
     places = np.arange(SIDE)
-    rows, columns = (places - down[:, None]) % SIDE, (places - right[:, None]) % SIDE
+    rows = (places - down[:, None]) % SIDE
+    columns = (places - right[:, None]) % SIDE
     return picture[np.arange(len(picture))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

@@ -50,7 +50,8 @@ def has_vnni() -> bool:
 
 def sums_exactly() -> bool:
     """Return whether the largest codes multiply and add without saturation."""
-    geometry, size = Geometry("linear", (16, 64)), 64
+    geometry = Geometry("linear", (16, 64))
+    size = 64
     weights = torch.full(geometry.shape, 127, dtype=torch.int8)
     run = OneDNN().product(Product(geometry, weights, torch.ones(1), None, Grid(1.0, 0)))
     return bool((run(torch.full((4, size), 255, dtype=torch.uint8)) == 255 * 127 * size).all())
@@ -100,8 +101,11 @@ def _max_of_slices(codes: Tensor, w: Window) -> Tensor:
 
 
 def _linear(p: Product) -> Callable[[Tensor], Tensor]:
-    multiply, weights = torch.ops.onednn.qlinear_pointwise.default, torch.ops.onednn.qlinear_prepack(p.codes, None)
-    zeros, output, after = _zeros(p), _output(p), _after(p)
+    multiply = torch.ops.onednn.qlinear_pointwise.default
+    weights = torch.ops.onednn.qlinear_prepack(p.codes, None)
+    zeros = _zeros(p)
+    output = _output(p)
+    after = _after(p)
 
     def run(x: Tensor) -> Tensor:
         return multiply(x, p.source.scale, p.source.zero_point, weights, p.scales, zeros, p.bias, *output, *after, "")
@@ -110,8 +114,12 @@ def _linear(p: Product) -> Callable[[Tensor], Tensor]:
 
 
 def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
-    convolve, weights, place = torch.ops.onednn.qconv2d_pointwise.default, _packed(p), _place(p.geometry)
-    zeros, output, after = _zeros(p), _output(p), _after(p)
+    convolve = torch.ops.onednn.qconv2d_pointwise.default
+    weights = _packed(p)
+    place = _place(p.geometry)
+    zeros = _zeros(p)
+    output = _output(p)
+    after = _after(p)
 
     def run(x: Tensor) -> Tensor:
         source = (x, p.source.scale, p.source.zero_point)
@@ -121,8 +129,12 @@ def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
 
 
 def _adding_convolution(p: Product) -> Callable[[Tensor, Tensor], Tensor]:
-    convolve, weights, place = torch.ops.onednn.qconv2d_pointwise.binary, _packed(p), _place(p.geometry)
-    zeros, output, after = _zeros(p), _output(p), _after(p)
+    convolve = torch.ops.onednn.qconv2d_pointwise.binary
+    weights = _packed(p)
+    place = _place(p.geometry)
+    zeros = _zeros(p)
+    output = _output(p)
+    after = _after(p)
 
     def run(x: Tensor, other: Tensor) -> Tensor:
         other = other.contiguous(memory_format=torch.channels_last)

@@ -19,8 +19,10 @@ from compedu.graph import find_channels
 from compedu.methods.layers import compressible
 from compedu.methods.pruning.channel_removal import taken_out_first
 
-MOST, READERS = 40, 24  # filters that are shown, outputs of the next layer that are shown
-MOST_LISTED, MOST_LABELLED = 10, 9  # removed filters named in the table, layers whose percentages fit above bars
+MOST = 40  # filters that are shown
+READERS = 24  # outputs of the next layer that are shown
+MOST_LISTED = 10  # removed filters named in the table
+MOST_LABELLED = 9  # layers whose percentages fit above bars
 FADED = 0.2
 WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
@@ -39,7 +41,8 @@ def main(view: View, layer: str) -> list[dict]:
     """Return the filters, strongest first, and the next layer's weights on each of them; faint where they are gone."""
     order, bank, strength = view.once(("filters", layer), lambda: _dense(view, layer))
     faint = np.isin(order, gone(view, layer))
-    limit, top = float(np.abs(bank).max()) or 1.0, float(strength.max(initial=0)) or 1.0
+    limit = float(np.abs(bank).max()) or 1.0
+    top = float(strength.max(initial=0)) or 1.0
     return [
         heatmap(MAIN, montage(bank, ~faint), "weight", limit=limit),
         heatmap(MAIN, montage(bank, faint), "gone", limit=limit, opacity=FADED),
@@ -68,7 +71,8 @@ def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray
     _, height, width = bank.shape
     page = np.full((-(-len(bank) // columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, dtype=np.float32)
     for index in np.flatnonzero(which):
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        top = index // columns * (height + 1)
+        left = index % columns * (width + 1)
         page[top : top + height, left : left + width] = bank[index]
     return page
 

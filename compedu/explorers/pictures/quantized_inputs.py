@@ -18,9 +18,11 @@ BINS = 91
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the histogram of a layer's inputs, those beyond the grid in orange, and how often each code is used."""
-    x, act = inputs(view)[layer], quantizer(view, layer)
+    x = inputs(view)[layer]
+    act = quantizer(view, layer)
     counts, edges = np.histogram(x, BINS)
-    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    middle = (edges[1:] + edges[:-1]) / 2
+    width = edges[1] - edges[0]
     low, high = (-np.inf, np.inf) if act is None else ends(act)
     clipped = np.where((middle < low) | (middle > high), counts, 0)
     levels, times = (np.arange(0), np.arange(0)) if act is None else np.unique(rounded(act, x), return_counts=True)
@@ -62,7 +64,8 @@ def quantizer(view: View, layer: str) -> ActivationQuantizer | None:
 
 def ends(act: ActivationQuantizer) -> tuple[float, float]:
     """Return the smallest and the largest value of the grid, half a step beyond each: what is not clipped."""
-    step, zero = act.scale.item(), act.zero_point.item()
+    step = act.scale.item()
+    zero = act.zero_point.item()
     return (-zero - 0.5) * step, (2**act.bits - 1 - zero + 0.5) * step
 
 
@@ -74,13 +77,15 @@ def rounded(act: ActivationQuantizer, x: np.ndarray) -> np.ndarray:
 
 def error(view: View, layer: str) -> float | None:
     """Return how far the rounded inputs are from the inputs, relative to these; None where they stay as they are."""
-    act, x = quantizer(view, layer), inputs(view)[layer]
+    act = quantizer(view, layer)
+    x = inputs(view)[layer]
     return None if act is None else float(np.linalg.norm(rounded(act, x) - x) / max(np.linalg.norm(x), 1e-12))
 
 
 def clipped_share(view: View, layer: str) -> float | None:
     """Return the share of the inputs that lie beyond the grid."""
-    act, x = quantizer(view, layer), inputs(view)[layer]
+    act = quantizer(view, layer)
+    x = inputs(view)[layer]
     if act is None:
         return None
     low, high = ends(act)

@@ -13,7 +13,8 @@ from compedu.explorers.view import View
 from compedu.forms import kernel_of
 from compedu.methods.low_rank.rank import break_even
 
-MOST, COLUMNS = 16, 4  # filters of either kind
+MOST = 16  # filters of either kind
+COLUMNS = 4
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -22,7 +23,8 @@ def main(view: View, layer: str) -> list[dict]:
     dense = images_of(kernel_of(before).detach()[:MOST])
     made = dense if after is None else images_of(kernel_of(after).detach()[:MOST])
     every = np.ones(len(dense), dtype=bool)
-    left, right = montage(dense, every, COLUMNS), montage(made, every, COLUMNS)
+    left = montage(dense, every, COLUMNS)
+    right = montage(made, every, COLUMNS)
     gap = np.full((len(left), 1 + dense.shape[2] // 2), np.nan, dtype=np.float32)
     return [
         heatmap(MAIN, np.concatenate([left, gap, right], axis=1), "weight", limit=float(np.abs(dense).max()) or 1.0)
@@ -44,7 +46,8 @@ def below(view: View, layer: str) -> list[dict]:
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    rank, full = singular_values.rank_of(view, layer), min(singular_values.shape(view, layer))
+    rank = singular_values.rank_of(view, layer)
+    full = min(singular_values.shape(view, layer))
     return (
         f"{layer}: rank {rank} of {full}, error of the filters {percent_text(relative_error(view, layer)) or 'unknown'}"
     )

@@ -15,7 +15,9 @@ from compedu.methods.low_rank.truncated_svd import as_matrix
 
 def main(view: View, layer: str) -> list[dict]:
     """Return all singular values of the dense kernel, and the kept ones filled."""
-    values, rank, colour = spectrum(view, layer), rank_of(view, layer), _colour(view, layer)
+    values = spectrum(view, layer)
+    rank = rank_of(view, layer)
+    colour = _colour(view, layer)
     count = np.arange(1, len(values) + 1, dtype=np.int32)
     return [
         line(MAIN, count, values, "singular value", DENSE),
@@ -61,7 +63,9 @@ def below(view: View, layer: str) -> list[dict]:
     """Return the matrix and its two factors, drawn to one scale."""
     (rows, columns), rank = shape(view, layer), rank_of(view, layer)
     factored = isinstance(view.layer_pair(layer)[1], Factored)
-    gap, colour, pattern = 0.12 * columns, _colour(view, layer), _pattern(view, layer)
+    gap = 0.12 * columns
+    colour = _colour(view, layer)
+    pattern = _pattern(view, layer)
     first = (columns + gap, 0, rank, rows) if factored else None
     second = (columns + 2 * gap + rank, rows - rank, columns, rank) if factored else None
     return [
@@ -83,7 +87,8 @@ def _rectangle(corner: tuple[float, ...] | None, colour: str, name: str, pattern
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    full, rank = min(shape(view, layer)), rank_of(view, layer)
+    full = min(shape(view, layer))
+    rank = rank_of(view, layer)
     if not isinstance(view.layer_pair(layer)[1], Factored):
         return f"{layer}: not factored, rank {full}"
     kept = energy(torch.from_numpy(spectrum(view, layer)), rank)

@@ -59,7 +59,8 @@ def _gradients(view: View) -> list[float]:
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the teacher's mean entropy against temperature, on images it was trained on and on others."""
-    t, said = temperature_of(view), view.kept.get("softness")
+    t = temperature_of(view)
+    said = view.kept.get("softness")
     most = math.log2(len(view.data.classes) if said is None else said["train"].shape[1])
     curves = []
     for split, colour in (("train", ORANGE), (view.split, LIVE)):
@@ -76,8 +77,10 @@ def main(view: View, layer: str) -> list[dict]:
 
 def below(view: View, layer: str) -> list[dict]:
     """Return the norm of the soft loss's gradient against temperature, as it is and times the square of T."""
-    t, plain = temperature_of(view), _gradients(view)
-    scaled, x = [norm * one**2 for norm, one in zip(plain, TEMPERATURES)], TEMPERATURES[: len(plain)]
+    t = temperature_of(view)
+    plain = _gradients(view)
+    scaled = [norm * one**2 for norm, one in zip(plain, TEMPERATURES)]
+    x = TEMPERATURES[: len(plain)]
     return [
         line(BELOW, x, plain, "gradient", DENSE), line(BELOW, x, scaled, "gradient times T²", LIVE),
         line(BELOW, [t, t], [min(plain, default=0.1), max(scaled, default=1.0)], f"T = {t:g}", GREEN),

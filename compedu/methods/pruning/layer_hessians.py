@@ -36,7 +36,8 @@ class WholeHessian:
 
     def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:
         """Return L_q for each weight of `kernel` where `live`, zero elsewhere; float64, of its shape."""
-        places, result = live.reshape(-1), torch.zeros(kernel.numel(), dtype=torch.float64)
+        places = live.reshape(-1)
+        result = torch.zeros(kernel.numel(), dtype=torch.float64)
         inverse = damped_inverse(self.matrix[places][:, places], damping)
         result[places] = surgeon_saliencies(kernel.reshape(-1)[places].double(), inverse)
         return result.view(kernel.shape)
@@ -46,7 +47,8 @@ class WholeHessian:
 
         They go one after the other, each the cheapest then.
         """
-        places, weights = live.reshape(-1), torch.zeros(kernel.numel(), dtype=torch.float64)
+        places = live.reshape(-1)
+        weights = torch.zeros(kernel.numel(), dtype=torch.float64)
         inverse = damped_inverse(self.matrix[places][:, places], damping)
         left, kept = remove_greedily(kernel.reshape(-1)[places].double(), inverse, int((live & ~wanted).sum()))
         weights[places], mask = left, places.clone()
@@ -82,7 +84,8 @@ class RowHessians:
         """Return the kernel without the weights that `wanted` drops, and the mask of those left: the others make up."""
         mask = live & wanted
         size = self.inputs.shape[-1]
-        weights, kept = kernel.reshape(-1, size).double().clone(), mask.reshape(-1, size)
+        weights = kernel.reshape(-1, size).double().clone()
+        kept = mask.reshape(-1, size)
         matrices = [damped(matrix, damping) for matrix in self.inputs]
         for row in (~kept).any(1).nonzero().flatten().tolist():
             weights[row] = make_up_for(weights[row], matrices[row * len(matrices) // len(weights)], kept[row])
@@ -101,7 +104,8 @@ def too_large(layer: nn.Module) -> bool:
 def hessian_bytes(layer: nn.Module) -> int:
     """Return how much memory the Hessian of `layer` takes."""
     geometry = Geometry.of(layer)
-    weights, row = math.prod(geometry.shape), math.prod(geometry.shape[1:])
+    weights = math.prod(geometry.shape)
+    row = math.prod(geometry.shape[1:])
     return 8 * (weights**2 if weights <= WHOLE else geometry.groups * row**2)
 
 
@@ -126,7 +130,8 @@ class _WholeSum:
     """Adds up the products of the gradients of single images for a whole kernel."""
 
     def __init__(self, geometry: Geometry):
-        self.geometry, self.total = geometry, 0
+        self.geometry = geometry
+        self.total = 0
 
     def add(self, calls: list[Call], images: int) -> None:
         rows = kernel_gradients(self.geometry, calls, images).flatten(1).double()
@@ -140,7 +145,10 @@ class _RowSums:
     """Adds up x x^T over what a layer reads, once for the same images, and the squared gradients for its kernel."""
 
     def __init__(self, geometry: Geometry):
-        self.geometry, self.inputs, self.squares, self.positions = geometry, 0, 0.0, 0
+        self.geometry = geometry
+        self.inputs = 0
+        self.squares = 0.0
+        self.positions = 0
         self.seen: Tensor | None = None
 
     def add(self, calls: list[Call], images: int) -> None:

@@ -33,7 +33,8 @@ def merge_neurons(incoming: Tensor, outgoing: Tensor, count: int) -> tuple[Tenso
     a_i becomes a_i + a_j and a_j zero; the saliencies of what changed are computed anew (Srinivas, Babu 2015, section
     3).
     """
-    outgoing, pairs = outgoing.clone(), []
+    outgoing = outgoing.clone()
+    pairs = []
     distances = merging_saliencies(incoming, torch.ones_like(outgoing[:, :1]))
     power = outgoing.square().mean(1).clamp_min(torch.finfo(outgoing.dtype).tiny)
     least, nearest = distances.min(0)
@@ -86,7 +87,8 @@ def incoming_weights(model: nn.Module, group: ChannelGroup) -> Tensor:
     """Return the weights and bias that make each neuron, float64 (size, d); a batch norm behind is folded in."""
     maker = group.makers[0]
     layer = model.get_submodule(maker.layer)
-    weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+    weight = layer.weight.detach()
+    bias = None if layer.bias is None else layer.bias.detach()
     for norm in group.normalizations:  # in double precision from there on; a copy made here would be held as well
         weight, bias = folded_kernel(weight, bias, model.get_submodule(norm.layer))
     bias = weight.new_zeros(len(weight)) if bias is None else bias
@@ -99,7 +101,8 @@ def merge(model: nn.Module, group: ChannelGroup, count: int) -> list[int]:
     """Merge `count` neurons of `group` into others in place, so that nothing reads them any more; return these."""
     kernels = [model.get_submodule(reader.layer).weight for reader in group.readers]
     parts = [by_channel(kernel, reader.channels).double() for kernel, reader in zip(kernels, group.readers)]
-    widths, outgoing = [part.shape[1] for part in parts], torch.cat(parts, 1)
+    widths = [part.shape[1] for part in parts]
+    outgoing = torch.cat(parts, 1)
     del parts  # in double precision those of a large layer take as much as half of a network
     merged, pairs = merge_neurons(incoming_weights(model, group), outgoing, count)
     for kernel, reader, values in zip(kernels, group.readers, merged.split(widths, 1)):

@@ -52,11 +52,13 @@ def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tenso
     becomes that of H without row and column q, H^-1 - H^-1 e_q e_q^T H^-1 / [H^-1]_qq; the latter for many at once, by
     the product of the columns that they took out.
     """
-    weights, inverse = weights.clone(), inverse.clone()
+    weights = weights.clone()
+    inverse = inverse.clone()
     kept = torch.ones(len(weights), dtype=torch.bool)
     while count:
         block = min(BLOCK, count)
-        columns, diagonal = weights.new_zeros(len(weights), block), inverse.diagonal().clone()
+        columns = weights.new_zeros(len(weights), block)
+        diagonal = inverse.diagonal().clone()
         for done in range(block):
             saliency = torch.where(kept, weights.square() / diagonal, torch.inf)
             q = int(saliency.argmin())

@@ -54,10 +54,12 @@ def best_scale(rows: Tensor, top: int) -> Tensor:
     [[1.100000023841858]]
     """
     largest = largest_scale(rows, top)
-    scale, least = largest, squared_error(rows, largest, top)
+    scale = largest
+    least = squared_error(rows, largest, top)
     for clipping in CLIPPINGS:
         error = squared_error(rows, largest * clipping, top)
-        scale, least = torch.where(error < least, largest * clipping, scale), torch.minimum(error, least)
+        scale = torch.where(error < least, largest * clipping, scale)
+        least = torch.minimum(error, least)
     for _ in range(4):
         codes = rounded(rows, scale, top)
         power = (codes * codes).sum(1, keepdim=True)
@@ -139,7 +141,9 @@ class LinearQuantization(LayerMethod):
 
     def compress_layer(self, name: str, layer: nn.Module) -> Coded:
         """Return the layer with rounded weights; a mask stays."""
-        bits, geometry, kernel = given_value(self.bits, name), Geometry.of(layer), kernel_of(layer).detach()
+        bits = given_value(self.bits, name)
+        geometry = Geometry.of(layer)
+        kernel = kernel_of(layer).detach()
         mask = mask_of(layer)
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
         scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)
