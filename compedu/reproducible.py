@@ -38,7 +38,8 @@ def torch_threads(count: int) -> Iterator[None]:
     """Let torch compute on `count` threads inside the block: the order in which it sums hangs on their number.
 
     Torch keeps a number for each Python thread, and one for the process, which new threads take over. However the
-    blocks of several threads interleave, the last one to close sets both to what they were before the first one.
+    blocks of several threads interleave, the last one to close sets both to what they were before the first one. Each
+    block has to close in the thread that opened it, the inner ones of a thread first.
     """
     with _counting:
         before = torch.get_num_threads()
