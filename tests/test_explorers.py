@@ -598,6 +598,30 @@ def test_a_message_to_the_page_leaves_no_gap(made):
     )
 
 
+def test_no_drawing_is_lost_while_the_page_answers(made, monkeypatch):
+    """What a page says comes in on another thread than what a measurement draws."""
+    explorer = made(ce.MagnitudePruning(sparsity=0.9))
+    measured(explorer)
+    drawing = explorer._screen.figure.widget
+    said = {"_js2py_traceDeltas": {"trace_deltas": [{"uid": str(i), "x": [0.0] * 50} for i in range(50)]}}
+    drawn, sent, asked, done = [], [], 200, threading.Event()
+    monkeypatch.setattr(drawing, "_send", lambda message, **buffers: sent.append(message["state"]))
+    answers = threading.Thread(target=lambda: [drawing.set_state(said) for _ in iter(done.is_set, True)])
+    answers.start()
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        for i in range(asked):
+            drawing.draw({0: {"x": [i]}}, {})
+            drawn.append([i])
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        answers.join()
+    updates = [state["_py2js_update"] for state in sent if state.get("_py2js_update")]
+    assert [update["style_data"]["x"][0] for update in updates] == drawn
+
+
 # Predict before you see
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 from plotly.serializers import custom_serializers
-from traitlets import observe
 
 
 class Drawing(go.FigureWidget):
@@ -50,6 +49,9 @@ class Drawing(go.FigureWidget):
             }
         return state
 
-    @observe("_js2py_traceDeltas")
-    def _handler_js2py_traceDeltas(self, change: dict) -> None:
-        """Ignore what the page says after each update: its defaults of all traces, which nobody here asks for."""
+    def set_state(self, sync_data: Mapping[str, Any]) -> None:
+        """Ignore what the page says after each update: its defaults of all traces, which nobody here asks for.
+
+        It would hold back what another thread draws meanwhile, and drop it: for plotly an update is a value that is set
+        and at once taken back.
+        """

@@ -1,6 +1,7 @@
 """The one figure of an explorer: gauges on top, the family's picture on the left, the trade-off curve on the right."""
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -162,6 +163,7 @@ class LiveFigure:
         self._shown = traces(view, picture, layer)
         self._ends = _ends(view)
         self._moved: dict[int, set[str]] = {}  # what has ever changed since the figure was made
+        self._one_at_a_time = threading.Lock()  # measurements draw, and the page asks again, each on its thread
         self.widget = Drawing({"data": self._shown, "layout": layout(view, picture)})
         self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False}
 
@@ -170,20 +172,23 @@ class LiveFigure:
         made = moving(view)
         if layer is not None:
             made += drawn(view, self._picture, layer)
-        changes = {
-            index: changed
-            for index, (old, new) in enumerate(zip(self._shown, made))
-            if (changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)})
-        }
-        for index, changed in changes.items():
-            self._moved.setdefault(index, set()).update(changed)
-        self._shown[: len(made)] = made
-        self.widget.draw(changes, self._wider(view))
+        with self._one_at_a_time:
+            changes = {
+                index: changed
+                for index, (old, new) in enumerate(zip(self._shown, made))
+                if (changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)})
+            }
+            for index, changed in changes.items():
+                self._moved.setdefault(index, set()).update(changed)
+            self._shown[: len(made)] = made
+            self.widget.draw(changes, self._wider(view))
 
     def refresh(self) -> None:
         """Send all changes again: a page that has just drawn the figure may have missed some while it was loading."""
-        changes = {index: {name: self._shown[index][name] for name in names} for index, names in self._moved.items()}
-        self.widget.draw(changes, self.widget.ends)
+        with self._one_at_a_time:
+            moved = self._moved.items()
+            changes = {index: {name: self._shown[index][name] for name in names} for index, names in moved}
+            self.widget.draw(changes, self.widget.ends)
 
     def _wider(self, view: View) -> dict[str, dict]:
         """Return axes of the trade-off curve that hold all points, where these do not; they never shrink."""
