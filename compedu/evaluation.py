@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
+from compedu.graph.trace import whole_copy
 from compedu.reproducible import seeded
 
 BATCH = 256
@@ -116,8 +117,29 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
 
 
 def refuse_misfit(model: nn.Module, data: Dataset) -> None:
-    """Raise the `CompressionError` of `scores_of` where `model` and the images of `data` do not fit."""
-    scores_of(model, data.example, data)
+    """Raise `CompressionError` where `model` and the images of `data` do not fit, or where a pass changes the network.
+
+    The first is that of `scores_of`. The second is a network that answers the same image otherwise when it runs again,
+    and one whose forward pass writes into parameters or puts modules into training mode. `model` itself does not run.
+    """
+    tried = whole_copy(model).eval()
+    first, again = (scores_of(tried, data.example, data).double() for _ in range(2))
+    given = dict(model.named_parameters())
+    changes = [f"writes into {name}" for name, found in tried.named_parameters() if not _same(found, given.get(name))]
+    changes += [f"puts {name or 'itself'} into training mode" for name, part in tried.named_modules() if part.training]
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True):
+        changes.append("answers the same image otherwise when it runs again")
+    if changes:
+        raise CompressionError(
+            f"{type(model).__name__} is another network after each forward pass: it {changes[0]}, so that its accuracy "
+            "depends on how often it ran; take that out of its forward, or run it before where that settles it"
+        )
+
+
+def _same(found: Tensor, given: Tensor | None) -> bool:
+    if given is None or found.shape != given.shape or found.dtype != given.dtype:
+        return False
+    return torch.equal(found, given) or bool(((found == given) | (found.isnan() & given.isnan())).all())
 
 
 def refuse_probabilities(model: nn.Module, data: Dataset) -> None:

@@ -14,6 +14,7 @@ from compedu.forms import Form
 from compedu.graph.switches import switches_of
 from compedu.hashing import model_digest, tensors_digest
 
+EMPTY = "()"
 OTHERS = ("training", "spec")  # attributes that decide nothing about what a network computes
 
 
@@ -94,12 +95,15 @@ def _text(value: Any) -> str:
 
 
 def plain_attributes(module: nn.Module, left_out: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Return the public attributes of `module` that are plain values, and these as texts, in order of their names."""
+    """Return the public attributes of `module` that are plain values, and these as texts, in order of their names.
+
+    An empty list or dictionary is none: forward passes fill some with tensors, as a cache.
+    """
     known = [
         (name, _plain(value)) for name, value in sorted(vars(module).items())
         if name not in left_out and not name.startswith("_")
     ]
-    return tuple(pair for pair in known if pair[1] is not None)
+    return tuple(pair for pair in known if pair[1] not in (None, EMPTY))
 
 
 def _plain(value: Any) -> str | None:

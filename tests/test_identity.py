@@ -209,3 +209,25 @@ def test_the_identity_is_the_same_in_another_process():
     environments = [{**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)} for seed in ("1", "2")]
     told = {run([sys.executable, "-c", code], Path(__file__).parent, given).strip() for given in environments}
     assert len(told) == 1 and len(told.pop()) == 16
+
+
+class Caching(nn.Module):
+    """Keeps a tensor that it computes once in a dictionary beside its parameters, as vision transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.cache = {}
+
+    def forward(self, x):
+        if "bias" not in self.cache:
+            self.cache["bias"] = torch.ones(4)
+        return self.layer(x) + self.cache["bias"]
+
+
+def test_a_cache_that_a_pass_fills_makes_no_other_structure_of_it(tmp_path):
+    model, fresh = Caching().eval(), Caching().eval()
+    expected = model(torch.ones(1, 4))
+    ce.save(model, tmp_path / "model.cedu")
+    loaded = ce.files.load(tmp_path / "model.cedu", fresh)
+    assert model.cache and torch.equal(loaded(torch.ones(1, 4)), expected)

@@ -164,3 +164,84 @@ def test_layers_are_selected_by_any_name_they_have():
         assert eval(repr(method), {"MagnitudePruning": ce.MagnitudePruning}) == method
     with pytest.raises(CompressionError, match="no layer fits 'nosuch'; .* a comma or a space is put in double quotes"):
         ce.MagnitudePruning(layers="nosuch")(model, DATA)
+
+
+class Unsteady(Net):
+    """A network whose forward pass changes the network; `last` is a buffer."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(()))
+        self.norm = nn.BatchNorm2d(1)
+        self.change = change
+
+    def forward(self, x):
+        self.change(self, x)
+        return super().forward(self.norm(x)) + self.last
+
+
+def halves_a_weight(model, x):
+    with torch.no_grad():
+        model.fc.weight.mul_(0.5)
+
+
+def puts_another_weight(model, x):
+    model.fc.weight.data = model.fc.weight.data / 2
+
+
+def keeps_an_average(model, x):
+    model.last = 0.9 * model.last + 0.1 * x.mean()
+
+
+def counts(model, x):
+    model.last += 1
+
+
+def trains(model, x):
+    model.norm.train()
+
+
+UNSTEADY = {
+    halves_a_weight: "it writes into fc.weight", puts_another_weight: "it writes into fc.weight",
+    trains: "it puts norm into training mode", keeps_an_average: "it answers the same image otherwise",
+    counts: "it answers the same image otherwise",
+}  # fmt: skip
+RUNNING = {
+    "measure": lambda model: ce.measure(model, DATA, speed=False),
+    "brain damage": lambda model: ce.OptimalBrainDamage(calibration_images=8)(model, DATA),
+    "fine-tuning": lambda model: ce.FineTune(epochs=1)(model, DATA),
+}
+
+
+@pytest.mark.parametrize("use", RUNNING)
+@pytest.mark.parametrize("change", UNSTEADY, ids=lambda change: change.__name__)
+def test_a_network_that_its_own_forward_pass_changes_is_refused_and_is_as_it_was(change, use):
+    model = Unsteady(change).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CompressionError, match=f"is another network after each forward pass: {UNSTEADY[change]}"):
+        RUNNING[use](model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
+
+
+def test_what_a_pass_settles_or_keeps_beside_its_answers_is_no_obstacle():
+    def renorm(model, x):
+        model.last = torch.zeros(()) + 0
+        model.seen = x
+        model.fc.weight.data = torch.renorm(model.fc.weight.data, 2, 0, 0.1)
+
+    model = Unsteady(renorm).eval()
+    with pytest.raises(CompressionError, match="writes into fc.weight"):
+        ce.measure(model, DATA, speed=False)
+    with torch.no_grad():
+        model(DATA.example)
+    assert ce.measure(model, DATA, speed=False).total == 16
+
+
+def test_a_buffer_that_each_pass_changes_goes_on_changing_when_deployed():
+    model = Unsteady(counts).eval()
+    deployed = ce.deploy(model)
+    assert "changes the buffer last" in " ".join(deployed.notes)
+    first, again = deployed(DATA.example), deployed(DATA.example)
+    torch.testing.assert_close(again - first, torch.ones_like(first))
+    assert int(model.last) == 0

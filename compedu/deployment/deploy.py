@@ -103,6 +103,8 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
         traced = trace(channels_last(folded) if convolutions else folded)
         if write := hidden_write(traced):
             raise CompressionError(f"{write}, so its operations run as they are written")
+        if written := traced.meta["written"]:
+            raise CompressionError(f"its forward pass changes the buffer {written[0]}, which a graph would not do")
     except CompressionError as reason:
         deployed = _one_by_one(body, kernels, str(reason))
     else:

@@ -87,7 +87,8 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
 
     With `training` it is the graph of the forward pass in training mode. An input that defaults to None is taken as
     left out: the graph of torch.fx would say of it that it is not None. The result shares its tensors with `model`;
-    node targets are the names of `model.named_modules()`. Raises `CompressionError` that names the module and the
+    node targets are the names of `model.named_modules()`. Its `meta["written"]` names buffers that the forward pass
+    changes beside the graph, which would do so no more. Raises `CompressionError` that names the module and the
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
     if has_own_forward(model):
@@ -96,6 +97,7 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
             "that of its class. Methods that work layer by layer apply to this network where they are given data."
         )
     root = inference_copy(model).train(training)
+    buffers = {name: (buffer, _version(buffer)) for name, buffer in root.named_buffers()}
     tracer = _LayerTracer(root)
     try:
         left_out = {name: None for name, p in inspect.signature(root.forward).parameters.items() if p.default is None}
@@ -104,6 +106,10 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
         for node in graph.find_nodes(op="call_function", target=_assert_is_none):
             graph.erase_node(node)
         traced = fx.GraphModule(root, graph)
+        left = dict(root.named_buffers())
+        traced.meta["written"] = [
+            name for name, (one, version) in buffers.items() if left.get(name) is not one or _version(one) != version
+        ]
         # Else graph, network and tracer keep each other, and with them the tensors, until garbage is collected.
         traced.graph.owning_module = None
         vars(tracer).clear()
@@ -115,6 +121,11 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
             f"{first_line(error)}. A graph needs a forward without decisions that depend on the data; methods that "
             "work layer by layer apply to this network where they are given data."
         ) from error
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often `tensor` was written into, as far as torch counts it."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:

@@ -13,7 +13,6 @@ from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
 from compedu.graph.own_hooks import refuse_recomputed_weights
-from compedu.graph.trace import inference_copy
 from compedu.methods.method import check_finite, compression_of
 from compedu.metrics import costs
 from compedu.metrics.accuracy import Change
@@ -117,7 +116,7 @@ def measuring(
 def _refuse_unmeasurable(model: nn.Module, data: Dataset) -> None:
     check_finite(model)
     refuse_recomputed_weights(model)  # before a copy is made: a weight that a pass computed cannot be copied
-    refuse_misfit(inference_copy(model), data)
+    refuse_misfit(model, data)
 
 
 def _checking(stale: Callable[[], bool] | None) -> Callable[[], None]:
