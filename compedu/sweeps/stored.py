@@ -1,6 +1,7 @@
 """Points that were computed before: what an explorer draws before it has measured anything."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -57,7 +58,7 @@ def _reports(path: Path, *written: int) -> Mapping[str, Report]:
 
 
 def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:
-    """Return the reports of `cls` whose key is still that of their method."""
+    """Return copies of the reports of `cls` whose key is still that of their method: whose reader may change them."""
     kept = []
     for key, report in found.items():
         if report.method.startswith(f"{cls.__name__}(") and (report.data, report.split) == (data.name, split):
@@ -66,7 +67,7 @@ def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dat
             except ValueError:  # a pipeline, or knobs of an earlier version
                 continue
             if point_key(method, model, data, split) == key:
-                kept.append((_order(method), report))
+                kept.append((_order(method), deepcopy(report)))
     return tuple(report for _, report in sorted(kept, key=lambda pair: pair[0]))
 
 
