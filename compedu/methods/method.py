@@ -128,9 +128,17 @@ class Method(ABC):
 
     def key(self, model: nn.Module, data: Dataset | None) -> str:
         """Return the identity of the result: all knobs, the version, and the hashes of weights and data."""
+        return self.key_on(ground_key(model, data))
+
+    def key_on(self, ground: str) -> str:
+        """Return the identity of the result on the network and data of that `ground_key`."""
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(knobs(self)))
-        digest = "" if data is None else data.digest
-        return f"{type(self).__name__}/{self.version}({values})|{identity(model)}|{digest}"
+        return f"{type(self).__name__}/{self.version}({values})|{ground}"
+
+
+def ground_key(model: nn.Module, data: Dataset | None) -> str:
+    """Return the hashes of weights and data: the part of a method's key that all methods have in common."""
+    return f"{identity(model)}|{'' if data is None else data.digest}"
 
 
 class Task:

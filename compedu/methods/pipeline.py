@@ -33,9 +33,9 @@ class Pipeline(Method):
         """Run the steps on the private copy of a call."""
         return self(task.model, task.data)
 
-    def key(self, model: nn.Module, data: Dataset | None) -> str:
+    def key_on(self, ground: str) -> str:
         """Return the identity of the result: the keys of all steps."""
-        return " | ".join(step.key(model, data) for step in self.steps)
+        return " | ".join(step.key_on(ground) for step in self.steps)
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.steps))

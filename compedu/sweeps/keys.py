@@ -1,12 +1,21 @@
 """The identity of a point of a sweep."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.methods.method import Method
+from compedu.methods.method import Method, ground_key
 from compedu.metrics.measurement import VERSION
 
 
 def point_key(method: Method, model: nn.Module, data: Dataset, split: str) -> str:
     """Return all knobs, the versions of method and measurement, the hashes of weights and data, the split."""
-    return f"{method.key(model, data)}|{split}|{VERSION}"
+    (key,) = point_keys([method], model, data, split)
+    return key
+
+
+def point_keys(methods: Iterable[Method], model: nn.Module, data: Dataset, split: str) -> dict[str, Method]:
+    """Return each of the methods by its `point_key`; the weights are looked at once."""
+    ground = ground_key(model, data)
+    return {f"{method.key_on(ground)}|{split}|{VERSION}": method for method in methods}

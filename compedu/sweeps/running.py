@@ -21,7 +21,7 @@ from compedu.metrics import Report, Timing, machine
 from compedu.metrics.latency import time_networks
 from compedu.processes import KILLED, end_with_parent
 from compedu.reproducible import torch_threads
-from compedu.sweeps.keys import point_key
+from compedu.sweeps.keys import point_keys
 from compedu.sweeps.models import KeptModels
 from compedu.sweeps.store import Failure, Store
 from compedu.sweeps.work import Ground, Outcome, Point, compute
@@ -43,7 +43,7 @@ def sweep(
     """
     _refuse_crowd(workers)
     timing = (speed if isinstance(speed, Timing) else Timing()) if speed else None
-    points = {point_key(method, model, data, split): method for method in methods}
+    points = point_keys(methods, model, data, split)
     return Sweep(_Run(points, Ground(model, data, split), workers, timing, None if store is None else Store(store)))
 
 

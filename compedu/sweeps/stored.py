@@ -1,6 +1,7 @@
 """Points that were computed before: what an explorer draws before it has measured anything."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from compedu.methods import METHODS, SmallDense
 from compedu.methods.method import Method
 from compedu.metrics import Report
 from compedu.shipped import shipped
-from compedu.sweeps.keys import point_key
+from compedu.sweeps.keys import point_keys
 from compedu.sweeps.points import method_of
 from compedu.sweeps.store import read_sweep
 
@@ -59,16 +60,14 @@ def _reports(path: Path, *written: int) -> Mapping[str, Report]:
 
 def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:
     """Return copies of the reports of `cls` whose key is still that of their method: whose reader may change them."""
-    kept = []
+    methods = {}
     for key, report in found.items():
         if report.method.startswith(f"{cls.__name__}(") and (report.data, report.split) == (data.name, split):
-            try:
-                method = method_of(report.method, (cls,))
-            except ValueError:  # a pipeline, or knobs of an earlier version
-                continue
-            if point_key(method, model, data, split) == key:
-                kept.append((_order(method), deepcopy(report)))
-    return tuple(report for _, report in sorted(kept, key=lambda pair: pair[0]))
+            with suppress(ValueError):  # a pipeline, or knobs of an earlier version
+                methods[key] = method_of(report.method, (cls,))
+    current = point_keys(methods.values(), model, data, split)
+    kept = sorted((key for key in methods if key in current), key=lambda key: _order(methods[key]))
+    return tuple(deepcopy(found[key]) for key in kept)
 
 
 def _order(method: Method) -> tuple[tuple[bool, float, str], ...]:
