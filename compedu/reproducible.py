@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-_alone = threading.RLock()  # the streams are one for the process: two blocks at once would draw from each other's
+_one_at_a_time = threading.RLock()  # the streams are one for the process: two blocks at once would draw from each other's
 _counting = threading.RLock()
 _counts: list[int] = []  # torch's threads outside all blocks of `torch_threads`, then in each one that is open
 
@@ -20,7 +20,7 @@ def seeded(seed: int) -> Iterator[None]:
     Dropout as a module or a function, stochastic depth, a `torch.rand` in a network's own forward pass draw from
     torch's stream, some networks from those of NumPy and Python. All three stand afterwards where they stood before.
     """
-    with _alone:
+    with _one_at_a_time:
         before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
         try:
             torch.default_generator.manual_seed(seed)

@@ -10,7 +10,7 @@ import pytest
 from submissions import AT_ONCE, DESTRUCTIVE, FORGED, LOUD
 
 from compedu.errors import CompressionError
-from compedu.grading import Confinement, ExecuteApart, Limits
+from compedu.grading import Confinement, ExecuteApart, ProcessLimits
 from compedu.grading.execute import exercise
 
 ROOT_ONLY = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def graded(*sources, course, **settings):
 
 def confined(program, course, **limits):
     folder = course / "autograded" / "mary" / "one"
-    with Confinement(folder, [course], Limits(**limits)) as confinement:
+    with Confinement(folder, [course], ProcessLimits(**limits)) as confinement:
         command = confinement.command([sys.executable, "-c", program])
         return subprocess.run(command, env=confinement.environment(), capture_output=True, text=True)
 

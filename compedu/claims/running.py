@@ -46,11 +46,11 @@ def _apart(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as process:
             for cell in same:
                 try:
-                    yield process.submit(_alone, compute, cell).result()
+                    yield process.submit(_on_one_thread, compute, cell).result()
                 except BrokenExecutor as error:
                     raise CompressionError(f"{KILLED}; finished runs are in the store, if one was named") from error
 
 
-def _alone(compute: Callable[..., Run], cell: Cell) -> Run:
+def _on_one_thread(compute: Callable[..., Run], cell: Cell) -> Run:
     with torch_threads(1):
         return compute(*cell)

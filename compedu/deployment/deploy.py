@@ -16,8 +16,8 @@ from compedu.deployment.patterns import integer_layer, simplified, source_of
 from compedu.errors import CompressionError
 from compedu.forms import Form, outermost_forms
 from compedu.graph import fold_batch_norm, only_consumer, trace
+from compedu.graph.answers import remembered
 from compedu.graph.folding import refuse_noticed_folding
-from compedu.graph.memory import remembered
 from compedu.graph.nodes import is_relu
 from compedu.graph.own_hooks import refuse_hooks, refuse_recomputed_weights
 from compedu.graph.replacement import obstacles

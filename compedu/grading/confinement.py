@@ -27,7 +27,7 @@ ROOM = "512m"  # what such a folder may hold
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What each process of a submission may use: seconds of processor time, bytes of memory and of a file, counts."""
 
     seconds: int = 1800
@@ -50,8 +50,8 @@ class Confinement:
     `hidden` are folders that the program must not see. A context: at its end the folder is removed.
     """
 
-    def __init__(self, submission: str | Path, hidden: Iterable[str | Path] = (), limits: Limits | None = None):
-        self.limits = limits or Limits()
+    def __init__(self, submission: str | Path, hidden: Iterable[str | Path] = (), limits: ProcessLimits | None = None):
+        self.limits = limits or ProcessLimits()
         self.user = random.SystemRandom().choice(USERS)
         self.folder = Path(tempfile.mkdtemp(prefix="compedu-"))
         self.work, self.sockets = self.folder / "work", self.folder / "s"  # a socket's path is short

@@ -19,7 +19,7 @@ from traitlets import Bool, Integer, List, Unicode
 from compedu.course.answers import Elsewhere
 from compedu.course.checks import check
 from compedu.errors import first_line
-from compedu.grading.confinement import Confinement, Limits
+from compedu.grading.confinement import Confinement, ProcessLimits
 
 REPLY = "application/vnd.compedu.reply"
 MESSAGE = 64 * 2**20  # bytes of one message from a kernel
@@ -78,8 +78,8 @@ class ExecuteApart(Execute):
 
     confine = Bool(True, help="Run submissions as another user, without network and course files.").tag(config=True)
     hidden = List(Unicode(), help="More folders that submissions must not see.").tag(config=True)
-    seconds = Integer(Limits.seconds, help="Processor time of a process of a submission.").tag(config=True)
-    memory = Integer(Limits.memory, help="Bytes of addresses of a process of a submission.").tag(config=True)
+    seconds = Integer(ProcessLimits.seconds, help="Processor time of a process of a submission.").tag(config=True)
+    memory = Integer(ProcessLimits.memory, help="Bytes of addresses of a process of a submission.").tag(config=True)
     characters = Integer(10_000_000, help="Characters that a notebook may show; more is dropped.").tag(config=True)
     raise_on_iopub_timeout = Bool(False, help="Whether a message that never came ends the grading.").tag(config=True)
 
@@ -93,7 +93,7 @@ class ExecuteApart(Execute):
         self._ended = ""
         self._asking = False
         folder = resources["metadata"]["path"]
-        limits = Limits(seconds=self.seconds, memory=self.memory)
+        limits = ProcessLimits(seconds=self.seconds, memory=self.memory)
         apart = Confinement(folder, [self._course(folder), *self.hidden], limits) if self.confine else nullcontext()
         with apart as self.confinement:
             if self.confinement:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, Skip
 from compedu.forms import ActivationQuantizer, Form
-from compedu.graph.memory import remembered, share_answers
+from compedu.graph.answers import remembered, share_answers
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.replacement import differing_forms, obstacles
 from compedu.graph.trace import open_attentions, shared_copy, whole_copy, with_own_tensors

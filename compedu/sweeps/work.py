@@ -73,7 +73,7 @@ def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
     return _received[origin]
 
 
-_alone = threading.Lock()  # torch's number of threads, and torch.fx while it traces, are one for the whole process
+_one_at_a_time = threading.Lock()  # torch's number of threads, and torch.fx while it traces, are one for the whole process
 
 
 def compute(ground: Ground, point: Point, keep: bool) -> Outcome:
@@ -81,7 +81,7 @@ def compute(ground: Ground, point: Point, keep: bool) -> Outcome:
 
     Threads of one process wait for each other: only processes compute side by side.
     """
-    with _alone:
+    with _one_at_a_time:
         return _computed(ground, point, keep)
 
 

@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of, mask_of, precise
 from compedu.graph import fold_batch_norm
-from compedu.graph.trace import shared_copy
+from compedu.graph.answers import remembered
 from compedu.graph.folding import refuse_noticed_folding
 from compedu.graph.own_hooks import has_hooks
-from compedu.graph.memory import remembered
+from compedu.graph.trace import shared_copy
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import compressible, given_value, replace_layer
