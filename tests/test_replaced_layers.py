@@ -465,6 +465,29 @@ def test_no_answer_is_remembered_for_a_network_that_goes_another_way_since(kind)
     assert isinstance(method(model, laws.data()).b.act, nn.Identity)
 
 
+@pytest.mark.parametrize("make", [
+    lambda: nn.LSTM(4, 4), lambda: nn.GRU(4, 4), lambda: nn.MultiheadAttention(4, 2),
+    lambda: nn.TransformerEncoderLayer(8, 2, 8, batch_first=True),
+    lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), lambda: nn.Embedding(4, 4),
+], ids=("LSTM", "GRU", "attention", "transformer", "weight norm", "embedding"))  # fmt: skip
+def test_a_copy_of_torchs_own_modules_has_their_switches(make):
+    model = nn.Sequential(make())
+    assert switches_of(model) == switches_of(copy.deepcopy(model))
+
+
+def test_channels_are_removed_beside_a_recurrent_layer():
+    class Recurrent(Seeded):
+        def forward(self, x):
+            return self.head(self.after(self.lstm(self.before(x[:, 0]))[0]).relu().mean(1))
+
+    data = laws.data()
+    layers = {"before": nn.Linear(data.example.shape[-1], 8), "lstm": nn.LSTM(8, 8, batch_first=True)}
+    model = Recurrent(**layers, after=nn.Linear(8, 16), head=nn.Linear(16, 10))
+    smaller = ce.FilterPruning(sparsity=0.5)(model, data)
+    assert (smaller.after.out_features, smaller.before.out_features) == (8, 8)
+
+
+
 def test_methods_of_the_network_and_hooks_are_no_reason_to_remember_either():
     method, model = LinearQuantization(bits=8, activation_bits=2), Choosing(0)
     before = switches_of(model)

@@ -35,7 +35,7 @@ def _attributes(module: nn.Module, names: Mapping[int, str]) -> tuple:
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
     carried = module.carried if isinstance(module, Form) else () if type(module) is ActivationQuantizer else None
     own = {
-        name: value for name, value in vars(module).items()
+        name: value for name, value in sorted(vars(module).items())  # torch's LSTM gives a copy another order
         if name not in _usual() and (name in carried if carried is not None else name not in _NO_SWITCHES)
     }  # fmt: skip
     return _value(hooks, names, ()), _value(own, names, ())
@@ -77,7 +77,7 @@ def _parts(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any
         return value.__code__, _value([cells, value.__defaults__, value.__kwdefaults__], names, around)
     if type(value).__module__.partition(".")[0] in _FOREIGN:
         return repr(value) if type(value).__name__ in ("dtype", "device") else None
-    return _value(vars(value), names, around) if hasattr(value, "__dict__") else None
+    return _value(dict(sorted(vars(value).items())), names, around) if hasattr(value, "__dict__") else None
 
 
 def _is_filled(cell: Any) -> bool:
