@@ -1,5 +1,7 @@
 """The verdict on a claim as a figure: every effect with its interval, and the margin that decides."""
 
+import textwrap
+
 import plotly.graph_objects as go
 
 from compedu.claims.experiments import Judged, Judgement
@@ -14,7 +16,9 @@ KEY = (
     "◆ decides   □ control   ○ finding   ━ interval, in the colour of its verdict   ┃ margin   ┊ no effect<br>"
     f"{RULE_IN_WORDS}"
 )
-WORDS = 150  # pixels at the right, for the verdicts
+WIDTH = 680  # pixels, as a page's column has them
+WORDS = 112  # pixels at the right, for the verdicts
+NAME_LETTERS, VERDICT_LETTERS = 30, 16  # in a line
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
 
 
@@ -31,6 +35,7 @@ def forest(judgement: Judgement) -> go.Figure:
     (unit, ratio), = rules
     scale = {"type": "log", "tickvals": TIMES} if ratio else {}
     figure, rows = StandaloneFigure(), list(reversed(judgement.parts))
+    names = [_lines(one.part.name, NAME_LETTERS) for one in rows]
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
     figure.add_scatter(
@@ -42,10 +47,10 @@ def forest(judgement: Judgement) -> go.Figure:
     figure.update_layout(
         showlegend=False, annotations=[_key(), *(_verdict(row, one) for row, one in enumerate(rows))],
         xaxis={"title": f"{unit}: further right is more as the claim says", "zeroline": False} | scale,
-        yaxis={"tickvals": list(range(len(rows))), "ticktext": [one.part.name for one in rows], "automargin": True,
+        yaxis={"tickvals": list(range(len(rows))), "ticktext": names, "automargin": True,
                "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
     )  # fmt: skip
-    return styled(figure, width=820, height=112 + ROW * len(rows), l=10, r=WORDS, t=52)
+    return styled(figure, width=WIDTH, height=112 + ROW * len(rows), l=10, r=WORDS, t=52)
 
 
 def _key() -> dict:
@@ -59,8 +64,14 @@ def _key() -> dict:
 def _verdict(row: int, one: Judged) -> dict:
     """Return the verdict of a part, at the right of its row, where no line runs through it."""
     return {
-        "text": one.came_out, "xref": "paper", "x": 1, "y": row, "xanchor": "left", "xshift": 8, "showarrow": False,
+        "text": _lines(one.came_out, VERDICT_LETTERS), "align": "left", "showarrow": False,
+        "xref": "paper", "x": 1, "y": row, "xanchor": "left", "xshift": 8,
     }  # fmt: skip
+
+
+def _lines(text: str, letters: int) -> str:
+    """Return `text` broken into lines of about so many letters."""
+    return "<br>".join(textwrap.wrap(text, letters))
 
 
 def _effect(row: int, one: Judged) -> dict:
