@@ -37,8 +37,10 @@ class Breaking(LayerMethod):
         raise ZeroDivisionError("broken on purpose")
 show(Breaking)"""
 SHOWN = [f"show(ce.{cls.__name__})" for cls in METHODS]
-CELLS = [START, *SHOWN, BREAKING, "show(ce.MagnitudePruning, predict=True)", "opened['FilterPruning']"]
-BROKEN, PREDICTED, AGAIN = (len(SHOWN) + i for i in (1, 2, 3))
+FULL = """full = ce.explore(ce.MagnitudePruning(sparsity=0.02), *ce.load("lenet5", "digits"))
+full"""
+CELLS = [START, *SHOWN, BREAKING, "show(ce.MagnitudePruning, predict=True)", "opened['FilterPruning']", FULL]
+BROKEN, PREDICTED, AGAIN, STORED = (len(SHOWN) + i for i in (1, 2, 3, 4))
 NAMES = [cls.__name__ for cls in METHODS]
 TRAINING = [cls.__name__ for cls in METHODS if cls().needs == "training"]
 WITH_PICTURES = [cls.__name__ for cls in METHODS if len(pictures_of(cls)) > 1]  # to choose from
@@ -108,7 +110,9 @@ def assert_texts_are_apart(shown) -> None:
     overlaps = shown.locator(".js-plotly-plot").first.evaluate(
         """plot => {
             const texts = [
-                ...plot.querySelectorAll('.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text'),
+                ...plot.querySelectorAll(
+                    '.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text, .bartext'
+                ),
             ].filter(t => t.textContent.trim());
             const boxes = texts
                 .flatMap(t => (t.querySelector('.line') ? [...t.querySelectorAll('.line')] : [t]))

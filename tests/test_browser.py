@@ -8,8 +8,9 @@ import re
 
 import pytest
 from explorer_page import (
-    AGAIN, BROKEN, NAMES, PREDICTED, TRAINING, WITH_PICTURES, assert_figures_follow_the_code,
-    assert_pictures_can_be_chosen, assert_shown_is_computed, explorer, explorers_lab, figures, settled,
+    AGAIN, BROKEN, NAMES, PREDICTED, STORED, TRAINING, WITH_PICTURES, assert_figures_follow_the_code,
+    assert_pictures_can_be_chosen, assert_shown_is_computed, assert_texts_are_apart, explorer, explorers_lab, figures,
+    settled,
 )  # fmt: skip
 
 from compedu.explorers.screen import TABS
@@ -122,6 +123,16 @@ def test_an_explorer_fits_900_by_520_pixels_without_scrolling(lab, width):
             assert box["width"] <= 900 and box["height"] <= 520, (name, box)
     finally:
         lab.page.set_viewport_size({"width": 1400, "height": 1000})
+
+
+def test_texts_are_apart_where_all_layers_are_full_and_all_kinds_of_points_are_known(lab):
+    lab.run_cell(STORED)
+    shown = lab.cell(STORED).locator(".compedu")
+    shown.locator(".compedu-badge.FINAL").wait_for()
+    legend = shown.locator(".x10y10 text").first.text_content()
+    assert all(name in legend for name in ("dense", "now", "small dense net", "stored points", "at random"))
+    assert_texts_are_apart(shown)
+    lab.python("full.close()")
 
 
 def test_an_explorer_shown_a_second_time_shows_the_same_figures(lab):

@@ -45,13 +45,13 @@ def _alike(view: View) -> list[Report]:
 
 
 def _legend(view: View) -> dict:
-    """Return the names of what is drawn, each in its colour."""
+    """Return the names of what is drawn, each in its colour; in two lines that fit whatever font the system has."""
     first = [("■", CONTROL, "dense")]
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
-    first += [("╍●", PREVIEW, "stored points")] if not view.asked and _alike(view) else []
-    second = [("┅✕", CONTROL, "at random")] if view.chance else []
-    second += [("━○", PREDICTION, "your prediction"), ("━●", LIVE, "as measured")] if view.asked else []
+    second = [("╍●", PREVIEW, "stored points")] if not view.asked and _alike(view) else []
+    second += [("┅✕", CONTROL, "at random")] if view.chance else []
+    second += [("━○", PREDICTION, "predicted"), ("━●", LIVE, "measured")] if view.asked else []
     text = "<br>".join(
         "   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line)
         for line in (first, second)
