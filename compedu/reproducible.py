@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-_one_at_a_time = threading.RLock()  # the streams are one for the process: two blocks at once would draw from each other's
+_one_at_a_time = threading.RLock()  # the streams are the process's: two blocks at once would draw from each other's
 _counting = threading.RLock()
 _counts: list[int] = []  # torch's threads outside all blocks of `torch_threads`, then in each one that is open
 

@@ -144,6 +144,7 @@ def damaged():
 
 FILES_WRONG = {
     "the dense network": lambda: saved(None),
+    "factored, few bits, no weight taken away": lambda: str(saved(FACTORED, coding="ans")),
     "eight bits alone": lambda: saved(LinearQuantization(bits=8)),
     "two bits": lambda: saved(LinearQuantization(bits=2)),
     "chance": lambda: saved(ce.RandomPruning(sparsity=0.9) | LinearQuantization(bits=8)),
@@ -157,7 +158,6 @@ FILES_WRONG = {
 }
 FILES_RIGHT = {
     "pruned by LAMP": lambda: saved(ce.MagnitudePruning(sparsity=0.8, budget="lamp") | LinearQuantization(bits=8)),
-    "factored, entropy-coded": lambda: str(saved(FACTORED, coding="ans")),
     "pruned further, fewer bits": lambda: saved(
         ce.MagnitudePruning(sparsity=0.83, budget="lamp") | LinearQuantization(bits=6), coding="huffman"
     ),

@@ -52,10 +52,11 @@ class Prediction:
         """
         if self.value is None:
             return self.show()
+        measured = round(measured, 4)  # as the lab book has it: both say the same
         if self.book is not None:
             why = {"reason": reason} if reason else {}
             self.book.write(
-                "measurement", self.name, predicted=self.value, measured=round(measured, 4), unit=self.unit, **why
+                "measurement", self.name, predicted=self.value, measured=measured, unit=self.unit, **why
             )
         gap = measured - self.value
         apart = amount(abs(gap), unit_of_difference(self.unit))

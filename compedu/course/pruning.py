@@ -16,11 +16,13 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.files import contents
 from compedu.files.gaps import to_gaps
+from compedu.forms import Form, kernel_of, outside_forms
 from compedu.networks.shipped import trained
 from compedu.reproducible import seeded
 from compedu.specs import parse
 
 LIMIT = 0.1  # of the dense file: magnitudes alone, by LAMP, lose more than a point there
+LEFT = 0.25  # of the weights: without it, low rank and few bits would pass, and no weight be pruned
 FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22)  # of an answer, which anyone may write
 CHARACTERS = 4000  # drawn anew, for one measurement of a file
 
@@ -117,8 +119,8 @@ def _check_shapes(answer: object, given: dict[str, Tensor], smaller: Bypassed, t
     for name, tensor in wanted.items():
         one = answer[name]
         assert isinstance(one, Tensor) and one.shape == tensor.shape, (
-            f"{told}, your {name} has not the shape that fits: {shape_of(one)}, where {shape_of(given[name])} was "
-            "given. Which of its axes are those channels? Who makes them, and who reads them?"
+            f"{told}, your {name} is {shape_of(one)} where {shape_of(given[name])} was given: not the shape that fits. "
+            "Which of its axes are those channels? Who makes them, and who reads them?"
         )
         assert one.dtype == given[name].dtype, (
             f"{told}, your {name} has become {one.dtype}: taking channels out changes no number and no type"
@@ -140,7 +142,7 @@ def refuse_other_names(answer: object, wanted: Collection[str]) -> None:
 
 def shape_of(answer: object) -> str:
     """Return the shape of a tensor in words, or what stands in its place."""
-    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"no tensor, but a {kind_of(answer)}"
+    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"not a tensor of torch, but a {kind_of(answer)}"
 
 
 def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
@@ -169,13 +171,18 @@ def _right_when_dense(seed: int) -> int:
 
 
 def pruned_file(answer: str, seed: int) -> str:
-    """Check a file of lenet5 for glyphs: at most 10 % of the dense file, at most one point lost on new characters."""
+    """Check a pruned lenet5 for glyphs: a quarter of its weights, 10 % of its file, a point lost on new characters."""
     path, content = file_content(answer)
     share = len(content) / len(files.model_bytes(trained("lenet5", "glyphs")))
     small = _lenet5(path, content)
     assert share <= LIMIT, (
         f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros save nothing as "
         "numbers, and indices cost bits too: how many weights may stay?"
+    )
+    left = _weights(small) / _weights(trained("lenet5", "glyphs"))
+    assert left <= LEFT, (
+        f"the file is small enough ({share:.1%}), but {left:.0%} of the weights are left; at most a quarter may stay. "
+        "Fewer bits and factors make a file small without taking a weight away: this exercise is about pruning"
     )
     try:
         kept = evaluate(small, fresh_characters(seed), "test").correct
@@ -187,6 +194,12 @@ def pruned_file(answer: str, seed: int) -> str:
         "allowed is 1. Which layer can spare its weights, and what does training inside the mask give back?"
     )
     return f"{share:.1%} of the bytes, {lost:.2f} points lost on new characters"
+
+
+def _weights(network: nn.Module) -> int:
+    """Return how many weights of convolutional and linear layers are left and not zero."""
+    layers = (kernel_of(part) for _, part in outside_forms(network) if isinstance(part, (Form, nn.Conv2d, nn.Linear)))
+    return sum(int(torch.count_nonzero(kernel)) for kernel in layers)
 
 
 def _lenet5(path: str, content: bytes) -> nn.Module:

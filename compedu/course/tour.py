@@ -60,6 +60,9 @@ def quantized_bytes(function: Callable[[int, int, int], float], seed: int) -> st
         found = files.map_of(files.model_bytes(small, "packed"))
         written = sum(size for role, size in found.totals.items() if role != "header")
         told = number(function, weights, 2 * channels, bits)
+        assert abs(told - 8 * written) > 0.1 * written, (
+            f"you say {told:,.0f}: are these bits? Wanted are bytes, of eight bits each"
+        )
         assert abs(told - written) <= 8 * len(found.rows), (  # each part is filled up to whole bytes
             f"{spec} at {bits} bits: for {weights:,} weights and {2 * channels} other numbers (a bias and a scale for "
             f"each output) you say {told:,.0f} bytes; the file has {'more' if written > told else 'fewer'}. Which of "

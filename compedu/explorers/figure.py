@@ -17,7 +17,7 @@ from compedu.explorers.places import (
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text
 
-FONT = "Arial, Helvetica, sans-serif"  # narrow, and the same widths on all systems
+FONT = "Arial, Liberation Sans, Helvetica, sans-serif"  # narrow where the system has one of the first
 LINES = "rgba(140, 140, 140, 0.5)"
 
 

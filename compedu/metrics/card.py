@@ -1,9 +1,12 @@
 """A report as a text to read: every figure with its unit and how sure it is."""
 
+import textwrap
+
 from compedu.metrics.accuracy import Change
 from compedu.metrics.latency import Latency
 from compedu.metrics.report import LayerRow, Report
 
+WIDTH = 88  # characters of a line beside its name: a notebook breaks longer ones in the middle of a word
 _LAYER_COLUMNS = ("layer", "form", "shape", "bytes", "bits/weight", "parameters", "MACs", "error", "what runs")
 _TEXT_COLUMNS = (0, 1, 2, 8)
 
@@ -15,8 +18,8 @@ def card(report: Report) -> str:
         + (f"  (measuring: {report.seen:,} of {report.total:,} images)" if report.partial else "")
     ]
     for name, text in _entries(report):
-        if text:
-            lines.append(f"  {name:<11} {text}")
+        parts = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH)]
+        lines += [f"  {first:<11} {part}" for first, part in zip((name, *[""] * len(parts)), parts)]
     if report.layers:
         lines += ["", *_table(report.layers)]
     if report.skipped:
@@ -50,8 +53,8 @@ def _change(change: Change | None) -> str:
         return ""
     low, high = (100 * end for end in change.interval)
     return (
-        f"{100 * change.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}: broke {change.broke:,}, "
-        f"fixed {change.fixed:,} (exact McNemar test, p {_probability(change.p_value)})"
+        f"{100 * change.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}\n"
+        f"broke {change.broke:,}, fixed {change.fixed:,} (exact McNemar test, p {_probability(change.p_value)})"
     )
 
 
@@ -67,7 +70,7 @@ def _size(report: Report) -> str:
     text = f"{report.file_bytes:,} bytes packed{baseline}"
     if report.coded_bytes is not None:
         coded = "" if report.baseline_coded_bytes is None else f" (baseline {report.baseline_coded_bytes:,})"
-        text += f", {report.coded_bytes:,} bytes entropy-coded{coded}"
+        text += f"\n{report.coded_bytes:,} bytes entropy-coded{coded}"
     return text
 
 
@@ -89,8 +92,8 @@ def _speed(latency: Latency | None) -> str:
         return text
     (low, high), (same_low, same_high) = latency.speed_up_interval, latency.a_a_interval
     return (
-        f"{latency.verdict}: {latency.speed_up:.3g} times the baseline's speed, 95 % interval {low:.3g} to {high:.3g}; "
-        f"the baseline against itself {latency.a_a:.3g}, {same_low:.3g} to {same_high:.3g}\n{'':14}{text}"
+        f"{latency.verdict}: {latency.speed_up:.3g} times the baseline's speed, 95 % interval {low:.3g} to {high:.3g}\n"
+        f"the baseline against itself {latency.a_a:.3g}, {same_low:.3g} to {same_high:.3g}\n{text}"
     )
 
 
@@ -100,14 +103,15 @@ def _criteria(report: Report) -> str:
         ("beta", report.index_space_saving_printed, "as printed"), ("beta", report.index_space_saving, "as usual"),
         ("delta", report.speed_up_rate, "measured"),
     )
-    return ", ".join(f"{name} {value:.3g} {how}" for name, value, how in figures if value is not None)
+    known = [f"{name} {value:.3g} {how}" for name, value, how in figures if value is not None]
+    return ", ".join(known[:3]) + (f"\n{', '.join(known[3:])}" if known[3:] else "")
 
 
 def _table(rows: tuple[LayerRow, ...]) -> list[str]:
     cells = [_LAYER_COLUMNS, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
-        "  " + "  ".join(
+        "  ".join(
             f"{cell:{'<' if column in _TEXT_COLUMNS else '>'}{width}}"
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
@@ -118,7 +122,7 @@ def _table(rows: tuple[LayerRow, ...]) -> list[str]:
 def _cells(row: LayerRow) -> tuple[str, ...]:
     return (
         row.name, row.form, "x".join(map(str, row.shape)), f"{row.bytes:,}", _decimals(row.bits_per_weight, ".2f"),
-        f"{row.parameters:,}", _decimals(row.macs, ","), _decimals(row.error, ".4f"), row.kernel or "",
+        f"{row.parameters:,}", _decimals(row.macs, ","), _decimals(row.error, ".3f"), row.kernel or "",
     )
 
 

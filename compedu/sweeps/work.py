@@ -73,7 +73,7 @@ def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
     return _received[origin]
 
 
-_one_at_a_time = threading.Lock()  # torch's number of threads, and torch.fx while it traces, are one for the whole process
+_one_at_a_time = threading.Lock()  # torch's number of threads, and torch.fx while it traces, are the process's
 
 
 def compute(ground: Ground, point: Point, keep: bool) -> Outcome:

@@ -100,8 +100,11 @@ def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **styl
 
 
 def labels(shares: Sequence[float], most: int) -> dict[str, Any]:
-    """Return the settings that write `shares`, in percent, above bars; nothing above more than `most` of them."""
-    text = [f"{share:.0f}" if len(shares) <= most else "" for share in shares]
+    """Return the settings that write `shares`, in percent, above bars; nothing above more than `most` of them.
+
+    All of it is "all": four times "100" side by side would run into each other.
+    """
+    text = [("all" if share > 99.5 else f"{share:.0f}") if len(shares) <= most else "" for share in shares]
     return {"text": text, "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False}
 
 

@@ -87,7 +87,7 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "weights", main, below,
-    ("black = gone, blue = positive, orange = negative", "weights: grey = all, blue = left | left in each layer, %"),
+    ("black = gone, blue = positive, orange = negative", "weights: grey = all, blue = left | left by layer, %"),
     say, table,
     {
         "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False},
