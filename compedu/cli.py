@@ -267,7 +267,8 @@ def options(arguments: list[str], name: str) -> argparse.Namespace:
         raise ValueError(f"a command comes first: {', '.join(COMMANDS)}")
     if rest:
         hint = "; options for JupyterLab stand behind --" if name == "lab" else ""
-        raise ValueError(f"{name} does not know {rest[0]!r}{hint}; see: compedu {name} --help")
+        method = f" {given.method}" if isinstance(getattr(given, "method", None), str) else ""
+        raise ValueError(f"{name} does not know {rest[0]!r}{hint}; see: compedu {name}{method} --help")
     return given
 
 
