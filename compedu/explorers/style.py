@@ -36,7 +36,7 @@ STYLE = """<style>
 .compedu-strip > .compedu-quiet { flex: none; }
 .compedu-strip figcaption { font-size: 12px; }
 .compedu-button { width: auto; margin: 2px; padding: 0 8px; }
-.compedu .widget-tab > .widget-tab-contents { padding: 2px 4px; border: none; max-height: 62px; overflow: auto; }
+.compedu .widget-tab > .widget-tab-contents { padding: 2px 4px; border: none; max-height: 82px; overflow: auto; }
 .compedu .widget-tab.compedu-tall > .widget-tab-contents { max-height: 320px; }
 .compedu .widget-tab > .lm-TabBar .lm-TabBar-tab { flex: 0 1 auto; min-width: 60px; padding: 0 10px;
   line-height: 24px; }
