@@ -127,7 +127,8 @@ def refuse_misfit(model: nn.Module, data: Dataset) -> None:
     given = dict(model.named_parameters())
     changes = [f"writes into {name}" for name, found in tried.named_parameters() if not _same(found, given.get(name))]
     changes += [f"puts {name or 'itself'} into training mode" for name, part in tried.named_modules() if part.training]
-    if not torch.allclose(first, again, rtol=1e-3, atol=1e-3 * float(first.abs().max()), equal_nan=True):
+    scale = float(first.nan_to_num(0, 0, 0).abs().max())
+    if not torch.allclose(first, again, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
         changes.append("answers the same image otherwise when it runs again")
     if changes:
         raise CompressionError(

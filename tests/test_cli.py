@@ -473,7 +473,10 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "Pruning"), "no method is called 'Pruning'; there are: MagnitudePruning"),
     (("methods", "Pruning"), "no method is called 'Pruning'; there are: MagnitudePruning"),
     (("run", "Pruning", "--help"), "no method is called 'Pruning'"),
-    (("run", "MagnitudePruning", "--sparsty", "0.5"), "does not know '--sparsty'; see: compedu run MagnitudePruning --help"),
+    (
+        ("run", "MagnitudePruning", "--sparsty", "0.5"),
+        "does not know '--sparsty'; see: compedu run MagnitudePruning --help",
+    ),
     (("run", "MagnitudePruning", "--spars", "0.5"), "does not know '--spars'"),
     (
         ("run", "MagnitudePruning", "--bits", "5"),

@@ -238,6 +238,13 @@ def test_what_a_pass_settles_or_keeps_beside_its_answers_is_no_obstacle():
     assert ce.measure(model, DATA, speed=False).total == 16
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_no_numbers_are_not_taken_for_a_change(value):
+    model = Unsteady(lambda model, x: setattr(model, "last", torch.tensor(value))).eval()
+    with pytest.raises(CompressionError, match="scores that are not finite"):
+        ce.measure(model, DATA, speed=False)
+
+
 def test_a_buffer_that_each_pass_changes_goes_on_changing_when_deployed():
     model = Unsteady(counts).eval()
     deployed = ce.deploy(model)
