@@ -54,7 +54,7 @@ def test_the_smallest_settings_write_a_table_with_machine_and_versions(scripts, 
     assert not re.search(r"\{\w", section), "a place in the prose was not filled"
 
 
-@pytest.mark.parametrize("arm", ["MagnitudePruning(budget='lamp')", "NeuronMerging()"])
+@pytest.mark.parametrize("arm", ["MagnitudePruning(budget='lamp')", "NeuronMerging()", "RandomPruning()"])
 def test_no_method_takes_more_memory_than_three_networks(scripts, arm):
     memory = scripts["bench_memory"]
     found = memory.measured(arm, "resnet18", memory.Settings(size=32, images=2))
