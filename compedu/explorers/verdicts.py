@@ -18,7 +18,8 @@ KEY = (
 )
 WIDTH = 680  # pixels, as a page's column has them
 WORDS = 112  # pixels at the right, for the verdicts
-NAME_LETTERS, VERDICT_LETTERS = 30, 16  # in a line
+NAME_LETTERS = 30  # in a line
+VERDICT_LETTERS = 16
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
 
 
@@ -32,9 +33,10 @@ def forest(judgement: Judgement) -> go.Figure:
     if len(rules) > 1:
         units = ", ".join(sorted(unit for unit, _ in rules))
         raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
-    (unit, ratio), = rules
+    unit, ratio = rules.pop()
     scale = {"type": "log", "tickvals": TIMES} if ratio else {}
-    figure, rows = StandaloneFigure(), list(reversed(judgement.parts))
+    figure = StandaloneFigure()
+    rows = list(reversed(judgement.parts))
     names = [_lines(one.part.name, NAME_LETTERS) for one in rows]
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
@@ -75,7 +77,9 @@ def _lines(text: str, letters: int) -> str:
 
 
 def _effect(row: int, one: Judged) -> dict:
-    effect, colour, symbol = one.effect, COLOURS[one.verdict], SYMBOLS[one.part.role]
+    effect = one.effect
+    colour = COLOURS[one.verdict]
+    symbol = SYMBOLS[one.part.role]
     return {
         "x": [effect.mean], "y": [row], "mode": "markers", "text": [one.came_out], "cliponaxis": False,
         "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},

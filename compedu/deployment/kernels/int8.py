@@ -115,35 +115,33 @@ def _linear(p: Product) -> Callable[[Tensor], Tensor]:
 
 def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
     convolve = torch.ops.onednn.qconv2d_pointwise.default
-    weights = _packed(p)
-    place = _place(p.geometry)
-    zeros = _zeros(p)
-    output = _output(p)
-    after = _after(p)
+    kernel, settings, after = _convolved(p)
 
     def run(x: Tensor) -> Tensor:
-        source = (x, p.source.scale, p.source.zero_point)
-        return convolve(*source, weights, p.scales, zeros, p.bias, *place, *output, *after, "")
+        return convolve(x, *kernel, *settings, *after, "")
 
     return run
 
 
 def _adding_convolution(p: Product) -> Callable[[Tensor, Tensor], Tensor]:
     convolve = torch.ops.onednn.qconv2d_pointwise.binary
-    weights = _packed(p)
-    place = _place(p.geometry)
-    zeros = _zeros(p)
-    output = _output(p)
-    after = _after(p)
+    kernel, settings, after = _convolved(p)
 
     def run(x: Tensor, other: Tensor) -> Tensor:
         other = other.contiguous(memory_format=torch.channels_last)
-        source = (x, p.source.scale, p.source.zero_point)
-        return convolve(
-            *source, weights, p.scales, zeros, other, p.bias, *place, *output, 1.0, 0, "sum", 1.0, *after, ""
-        )
+        return convolve(x, *kernel, other, *settings, 1.0, 0, "sum", 1.0, *after, "")
 
     return run
+
+
+def _convolved(p: Product) -> tuple[tuple, tuple, tuple]:
+    """Return what a convolution's kernel is told: the input's grid and the weights; bias, place and output; after it.
+
+    A summand stands between the first and the second.
+    """
+    kernel = (p.source.scale, p.source.zero_point, _packed(p), p.scales, _zeros(p))
+    settings = (p.bias, *_place(p.geometry), *_output(p))
+    return kernel, settings, _after(p)
 
 
 def _packed(p: Product) -> Tensor:

@@ -30,7 +30,8 @@ class Drawn(Mapping):
     """The random scores of layers of these shapes, drawn when asked for: all at once take twice the network's room."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int):
-        self._shapes, self._seed = shapes, seed
+        self._shapes = shapes
+        self._seed = seed
 
     def __getitem__(self, name: str) -> Tensor:
         return random_scores(self._shapes[name], self._seed, name)

@@ -49,7 +49,7 @@ class WeightPruning(SelectiveMethod):
         return with_masks(task, layers, self.masks(task, layers, self.scores(task, layers)))
 
     @abstractmethod
-    def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Return for each layer the score of each weight, of the kernel's shape; the lowest go first.
 
         A criterion whose scores can be below 0 leaves out the budget "lamp", which squares them.
