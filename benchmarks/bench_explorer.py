@@ -110,13 +110,11 @@ def values_of(cls: type[Method], moves: int) -> tuple[str, list[Any]]:
     points, values, draw = knob.points(moves), [], random.Random(0)
     while len(values) < moves:
         shuffled = draw.sample(points, len(points))
-        values += shuffled[values[-1:] == shuffled[:1]:]
+        values += shuffled[values[-1:] == shuffled[:1] :]
     return name, values[:moves]
 
 
-def at_rest(
-    explorer: Explorer, drawings: Drawings, name: str, values: list[Any], found: dict[str, list[float]]
-) -> int:
+def at_rest(explorer: Explorer, drawings: Drawings, name: str, values: list[Any], found: dict[str, list[float]]) -> int:
     """Set the values one after another, each when all is quiet; note times in ms; return how many were refused.
 
     Raises `RuntimeError` for a value that fails otherwise than by a refusal of the method.

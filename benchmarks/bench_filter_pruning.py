@@ -12,10 +12,10 @@ from table import DATA, Estimate, Section, grid, options, write
 from torch import nn
 
 import compedu as ce
+from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import Evaluation
 from compedu.graph import find_channels
-from compedu.methods.method import compression_of
 from compedu.metrics import Change, Latency, costs
 from compedu.metrics.latency import WARM_UP
 from compedu.reproducible import torch_threads
@@ -245,8 +245,12 @@ def main(given: Sequence[str] | None = None) -> None:
             speed += [task.speed_row(*pair, settings) for pair in PAIRS]
             rows += task.accuracy_rows(dense, settings)
     said = SAID.format(
-        version=version("torch-pruning"), batch=settings.batch, speed=grid(SPEED_HEAD, speed), images=settings.images,
-        epochs=settings.recipe.epochs, lr=settings.recipe.lr,
+        version=version("torch-pruning"),
+        batch=settings.batch,
+        speed=grid(SPEED_HEAD, speed),
+        images=settings.images,
+        epochs=settings.recipe.epochs,
+        lr=settings.recipe.lr,
     )
     title = f"Filter pruning against torch-pruning, {settings.data}"
     write(Section("filter_pruning", title, said, HEAD, rows), path)

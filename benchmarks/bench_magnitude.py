@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import compedu as ce
-from compedu.methods.pruning.masks import keep_largest
+from compedu.methods.pruning.shared.masks import keep_largest
 from compedu.metrics import Latency
 from compedu.metrics.latency import BASELINE, BASELINE_AGAIN, CANDIDATE, time_rounds
 from compedu.reproducible import torch_threads

@@ -58,7 +58,10 @@ def torch_pruning(model: nn.Module, data: Dataset) -> object:
     import torch_pruning
 
     torch_pruning.pruner.BasePruner(
-        model, data.example, torch_pruning.importance.MagnitudeImportance(p=1), pruning_ratio=0.5,
+        model,
+        data.example,
+        torch_pruning.importance.MagnitudeImportance(p=1),
+        pruning_ratio=0.5,
         ignored_layers=[model.fc],
     ).step()
     return model

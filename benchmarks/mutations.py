@@ -16,16 +16,25 @@ from compedu.files.buffers import varint
 from compedu.networks.fitting import network_for
 
 NETWORKS = {
-    "lenet300(width=0.02)": 8, "lenet5(width=0.08)": 16, "vgg(width=0.04)": 8, "resnet(width=0.1, blocks=1)": 8,
-    "inception(width=0.05)": 8, "mobilenet(width=0.05)": 8,
+    "lenet300(width=0.02)": 8,
+    "lenet5(width=0.08)": 16,
+    "vgg(width=0.04)": 8,
+    "resnet(width=0.1, blocks=1)": 8,
+    "inception(width=0.05)": 8,
+    "mobilenet(width=0.05)": 8,
 }  # with the side of their images, in pixels
 METHODS = (
-    ce.MagnitudePruning(sparsity=0), ce.MagnitudePruning(sparsity=0.8), ce.MagnitudePruning(sparsity=0.97),
-    ce.LinearQuantization(bits=4, activation_bits=8), ce.LinearQuantization(bits=1),
+    ce.MagnitudePruning(sparsity=0),
+    ce.MagnitudePruning(sparsity=0.8),
+    ce.MagnitudePruning(sparsity=0.97),
+    ce.LinearQuantization(bits=4, activation_bits=8),
+    ce.LinearQuantization(bits=1),
     ce.MagnitudePruning(sparsity=0.6) | ce.LinearQuantization(bits=3, scales="tensor"),
-    ce.BlockCirculantProjection(block=4), ce.TruncatedSVD(rank=0.3),
+    ce.BlockCirculantProjection(block=4),
+    ce.TruncatedSVD(rank=0.3),
     ce.TruncatedSVD(rank=0.3) | ce.LinearQuantization(bits=8, activation_bits=4),
-    ce.CReLU(epochs=0), ce.FilterPruning(sparsity=0.4),
+    ce.CReLU(epochs=0),
+    ce.FilterPruning(sparsity=0.4),
 )
 BIG = (2**14, 2**16, 2**20, 2**24, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63, 2**64 - 1, 12345678901)
 PLAIN = (None, True, False, -1, 0, 1, 2, 3, 7, 8, 9, 16, 127, 0.5, -1.0, 1e308, float("inf"), float("nan"), "", "x", ())
@@ -121,7 +130,7 @@ def changed(value: header.Value, path: tuple[int, ...], new: tuple) -> header.Va
     if not path:
         return new[0] if new else ()
     inside = changed(value[path[0]], path[1:], new) if len(path) > 1 else None
-    return value[: path[0]] + (new if len(path) == 1 else (inside,)) + value[path[0] + 1:]
+    return value[: path[0]] + (new if len(path) == 1 else (inside,)) + value[path[0] + 1 :]
 
 
 def another(draw: random.Random, old: header.Value, whole: header.Value) -> header.Value:
@@ -199,7 +208,7 @@ def inflated(draw: random.Random, value: header.Value, parts: bytes) -> Pieces:
     count = 4 if kind == 0 else 1
     before = _bytes_before(value, path)
     return changed(value, path, ((name, kind, role, new, (len(only),) * count),)), parts[:before] + only * count + (
-        parts[before + _length(at(value, path)):]
+        parts[before + _length(at(value, path)) :]
     )
 
 
@@ -215,8 +224,10 @@ def _bytes_before(value: header.Value, path: tuple[int, ...]) -> int:
 
 
 KINDS: dict[str, Callable[[random.Random, header.Value, bytes], Pieces]] = {
-    "a value of the header replaced": replaced, "values moved, repeated, left out": moved,
-    "another network, other paths": renamed, "bytes of the parts altered": edited,
+    "a value of the header replaced": replaced,
+    "values moved, repeated, left out": moved,
+    "another network, other paths": renamed,
+    "bytes of the parts altered": edited,
     "many numbers declared in few bytes": inflated,
 }
 RAW = "bytes of the header altered"
@@ -255,5 +266,5 @@ def _flipped(draw: random.Random, data: bytes) -> bytes:
 def sealed(data: bytes) -> bytes:
     """Return the file with the checksum that its other bytes have."""
     start = len(header.MAGIC)
-    checksum = zlib.crc32(data[header.FIXED:], zlib.crc32(data[start: start + 1]))
-    return data[: start + 1] + checksum.to_bytes(4, "little") + data[header.FIXED:]
+    checksum = zlib.crc32(data[header.FIXED :], zlib.crc32(data[start : start + 1]))
+    return data[: start + 1] + checksum.to_bytes(4, "little") + data[header.FIXED :]

@@ -32,13 +32,13 @@ def kept_rows(path: Path, columns: Sequence[str], fingerprint: str) -> dict[str,
     text = path.read_text() if path.exists() else ""
     if f"<!-- {fingerprint} -->" not in text:
         return {}
-    rows = [tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in re.findall(r"^\|.*\|$", text, re.M)]
+    rows = [
+        tuple(cell.strip() for cell in line[1:-1].split(" | ")) for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    ]
     return {row[0]: row for row in rows if len(row) == len(columns) and row[0] != columns[0] and "---" not in row[0]}
 
 
-def write_rows(
-    path: Path, head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], fingerprint: str
-) -> None:
+def write_rows(path: Path, head: str, columns: Sequence[str], rows: Sequence[Sequence[str]], fingerprint: str) -> None:
     """Write a table, whole or not at all."""
     text = f"{head}\n{grid(columns, rows)}\n\n{circumstances()}\n\n<!-- {fingerprint} -->\n"
     write_whole(path, text.encode())

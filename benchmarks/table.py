@@ -129,7 +129,9 @@ def write(section: Section, path: Path) -> None:
     """Put `section` into the file `path`, in place of its predecessor; the other sections stay, sorted by name."""
     with alone(path):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
-        kept = {found[1]: found[0] for found in re.finditer(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", before, re.S)}
+        kept = {
+            found[1]: found[0] for found in re.finditer(r"<!-- (\w+) -->\n.*?<!-- end of \1 -->", before, re.DOTALL)
+        }
         sections = kept | {section.name: section.text}
         text = "\n\n".join([HEAD.strip(), *(sections[name] for name in sorted(sections))]) + "\n"
         write_whole(path, text.encode())

@@ -197,7 +197,12 @@ def write(rows: dict[str, tuple[str, ...]], networks: Sequence[str], path: Path)
     missing = f"; {len(networks) - len(rows)} networks are not measured yet" if len(rows) < len(networks) else ""
     counts = ", ".join(f"{count} {kind}" for kind, count in totals.items())
     head = HEAD.format(
-        networks=len(networks), classes=CLASSES, methods=len(METHODS), law=LAW, float=FLOAT, integer=INTEGER,
+        networks=len(networks),
+        classes=CLASSES,
+        methods=len(METHODS),
+        law=LAW,
+        float=FLOAT,
+        integer=INTEGER,
         rounding=ROUNDING,
         settings="\n".join(f"- {what}: `{method!r}`" for what, method in METHODS.items()),
         counts=f"Of {len(rows) * len(METHODS)} runs: {counts}{missing}",

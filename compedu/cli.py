@@ -15,6 +15,7 @@ from compedu.commands import KNOB, one_line, option, summary
 
 GIVEN = "given"  # in what was read: the names that had a value
 
+
 class Parser(argparse.ArgumentParser):
     """Reads options, never abbreviated; what it cannot read raises `ValueError` that says what to type."""
 

@@ -169,7 +169,7 @@ def shipped_files():
     kinds = {
         "chapters": shipped("notebooks" if is_checkout() else "chapters").rglob("*.ipynb"),
         "networks with trained weights": shipped("data", "checkpoints").glob("*.safetensors"),
-        "sweeps": shipped("data", "sweeps").glob("*.json*"),
+        "sweeps": shipped("data", "sweeps").rglob("*.json*"),
     }
     for kind, files in kinds.items():
         count = len(list(files))

@@ -31,7 +31,9 @@ def identity(model: nn.Module) -> str:
     kept = model.state_dict().keys()
     others = {name: tensor for name, tensor in model.named_buffers() if name not in kept}
     others |= {
-        f"{path}|{name}": value for path, module in model.named_modules() for name, value in vars(module).items()
+        f"{path}|{name}": value
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
         if isinstance(value, Tensor)
     }
     return sha256(f"{numbers}|{tensors_digest(others)}|{structure_digest(model)}".encode()).hexdigest()[:16]
@@ -45,9 +47,7 @@ def structure_digest(model: nn.Module) -> str:
         (name, p.requires_grad, first.setdefault(id(p), name))
         for name, p in model.named_parameters(remove_duplicate=False)
     ]
-    forms = [
-        (path, form.geometry, form.settings()) for path, form in model.named_modules() if isinstance(form, Form)
-    ]
+    forms = [(path, form.geometry, form.settings()) for path, form in model.named_modules() if isinstance(form, Form)]
     written = [same, trained, forms, _described(model), _text(switches_of(model))]
     return sha256(repr(written).encode()).hexdigest()[:16]
 
@@ -100,7 +100,8 @@ def plain_attributes(module: nn.Module, left_out: Iterable[str]) -> tuple[tuple[
     An empty list or dictionary is none: forward passes fill some with tensors, as a cache.
     """
     known = [
-        (name, _plain(value)) for name, value in sorted(vars(module).items())
+        (name, _plain(value))
+        for name, value in sorted(vars(module).items())
         if name not in left_out and not name.startswith("_")
     ]
     return tuple(pair for pair in known if pair[1] not in (None, EMPTY))

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from compedu import datasets, files
 from compedu.datasets.dataset import Dataset
-from compedu.files.limits import DEFAULT, Limits
 from compedu.errors import MissingData
+from compedu.files.limits import DEFAULT, Limits
 from compedu.networks.own import own
 from compedu.networks.shipped import checkpoint_path, trained
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 STUB = "# YOUR ANSWER HERE"  # what stands in place of a solution
-_SECOND_STUB = re.compile(rf"^(\w+ = \.\.\..*)\n{STUB}$", re.M)  # below a line such as guess = ...
+_SECOND_STUB = re.compile(rf"^(\w+ = \.\.\..*)\n{STUB}$", re.MULTILINE)  # below a line such as guess = ...
 _MARKS = {  # the lines that nbgrader cuts by, with their edge and region
     f"### {edge} {region}": (edge, region)
     for edge in ("BEGIN", "END")
@@ -109,7 +109,7 @@ def only_whole_marks(notebook, resources):
             edge, region = _MARKS.get(text.strip(), (None, None))
             if edge is None and _looks_like_a_mark(text, cell.cell_type):
                 raise ValueError(f"{at} is no mark; the marks are {', '.join(_MARKS)}, each on a line of its own")
-            if edge == "BEGIN" and opened or edge == "END" and opened != region:
+            if (edge == "BEGIN" and opened) or (edge == "END" and opened != region):
                 raise ValueError(f"{at}: {f'{opened} is still open' if opened else 'nothing is open'} there")
             opened = {"BEGIN": region, "END": None}.get(edge, opened)
         if opened:

@@ -14,3 +14,8 @@ def is_checkout() -> bool:
 def shipped(*parts: str) -> Path:
     """Path of something that comes with the package, such as `shipped("data", "checkpoints")`; it may not exist."""
     return (_PACKAGE.parent if is_checkout() else _IN_WHEEL).joinpath(*parts)
+
+
+def shipped_sweep(data: str, network: str, name: str) -> Path:
+    """Path of the shipped sweep of that `name`, mostly a method's, on a network and its data; it may not exist."""
+    return shipped("data", "sweeps", data, network, f"{name}.jsonl")

@@ -144,9 +144,11 @@ def fit(
     run.load()
     model.train()
     try:
-        with torch_threads(run.threads), interrupt_between_steps() as interrupted, tqdm(
-            total=run.steps, initial=run.done, disable=None, unit="step", leave=False
-        ) as bar:
+        with (
+            torch_threads(run.threads),
+            interrupt_between_steps() as interrupted,
+            tqdm(total=run.steps, initial=run.done, disable=None, unit="step", leave=False) as bar,
+        ):
             for step in range(run.done, run.steps):
                 with seeded(recipe.seed * 1_000_003 + step):  # so that a run repeats and resumes bit by bit
                     x, y = run.batch(step)

@@ -1,6 +1,6 @@
 """Builds the site without a network: executes the chapters, takes their solutions out, and runs Sphinx.
 
-    python docs/build.py SITE [--notebooks FOLDER] [--fast]
+python docs/build.py SITE [--notebooks FOLDER] [--fast]
 """
 
 import argparse

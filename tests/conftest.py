@@ -23,8 +23,16 @@ from compedu.doctor import BROWSERS  # noqa: E402
 torch.set_num_threads(1)
 
 # A closed network must look like one: without these, Chromium asks its maker's hosts at every start.
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
 
 LONG = (
     "test_site", "test_grading", "test_notebooks", "test_torchvision_networks", "test_laws", "test_explorers",

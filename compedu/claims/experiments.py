@@ -7,7 +7,15 @@ from typing import Any
 
 from compedu.claims.store import Run, read_runs
 from compedu.claims.verdict import (
-    CLAIMS_READ_TOGETHER, CONFIRMED, LEVEL, PROXY, REFUTED, UNDECIDED, Effect, Rule, together,
+    CLAIMS_READ_TOGETHER,
+    CONFIRMED,
+    LEVEL,
+    PROXY,
+    REFUTED,
+    UNDECIDED,
+    Effect,
+    Rule,
+    together,
 )  # fmt: skip
 from compedu.errors import CompressionError
 from compedu.methods.method import Method
@@ -120,7 +128,8 @@ class Judgement:
         failed = [f"the control failed: {one.part.name} came out {one.verdict}" for one in self.parts if one.failed]
         unsure = [
             f"{one.part.name}: the seeds do not tell; it takes a plan with more of them, all fresh"
-            for one in self.parts if one.part.role == "verdict" and one.verdict == UNDECIDED
+            for one in self.parts
+            if one.part.role == "verdict" and one.verdict == UNDECIDED
         ]
         borne_out = all(one.verdict == CONFIRMED for one in self.parts if one.part.role == "verdict")
         examples = [EXAMPLES] if self.form == "universal" and borne_out else []

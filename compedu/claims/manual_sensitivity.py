@@ -15,7 +15,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked, kernel_of
 from compedu.methods import FineTune, MagnitudePruning
-from compedu.methods.pruning.budgets import densities_in_proportion
+from compedu.methods.pruning.shared.budgets import densities_in_proportion
 
 BY_HAND = "by hand"
 UNIFORM = "uniform"
@@ -60,7 +60,10 @@ class Budgeted:
 
 
 def tuned_by_hand(
-    start: Mapping[str, float], sizes: Mapping[str, int], density: float, trials: int,
+    start: Mapping[str, float],
+    sizes: Mapping[str, int],
+    density: float,
+    trials: int,
     score: Callable[[dict[str, float]], float],
 ) -> dict[str, float]:
     """Return the best densities that a patient hand finds in so many `trials`, from those that it begins with.
@@ -112,6 +115,7 @@ def by_hand(
 
     It begins with the best of the densities `starts`, and judges by the validation accuracy after the retraining.
     """
+
     def score(found: Mapping[str, float]) -> float:
         try:
             return evaluate(setting.retrained(with_densities(found)(model), seed), setting.data).correct
@@ -160,8 +164,11 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
         Part(f"the damage to {LAMP} shows", ahead(LAMP, DAMAGED, min), points, "control"),
         Part(f"a hand cannot mend the damaged {LAMP}", ahead(LAMP, RECOVERED), points, "control", REFUTED),
         Part(f"{LAMP} falls short of the hand", ahead(BY_HAND, LAMP), points),
-        *(Part(f"{name} falls short of the hand", ahead(BY_HAND, name), points, "finding")
-          for name in RULES if name != LAMP),
+        *(
+            Part(f"{name} falls short of the hand", ahead(BY_HAND, name), points, "finding")
+            for name in RULES
+            if name != LAMP
+        ),
     )
 
 

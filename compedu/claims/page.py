@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement, Series
 from compedu.claims.store import Run, read_runs
 from compedu.claims.verdict import (
-    CLAIMS_READ_TOGETHER, CONFIRMED, POWER, PROXY, REFUTED, RULE_IN_WORDS, SPLIT, UNDECIDED, error_rates, some_wrong,
+    CLAIMS_READ_TOGETHER,
+    CONFIRMED,
+    POWER,
+    PROXY,
+    REFUTED,
+    RULE_IN_WORDS,
+    SPLIT,
+    UNDECIDED,
+    error_rates,
+    some_wrong,
 )  # fmt: skip
 
 MEANS = {

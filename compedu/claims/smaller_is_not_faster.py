@@ -13,8 +13,8 @@ from compedu.claims.experiments import Arm, Experiment, Part, Plan
 from compedu.claims.store import Run, by_seed
 from compedu.claims.verdict import REFUTED, Rule
 from compedu.deployment.kernels.csr import SparseLinear
+from compedu.methods.pruning.shared.masks import keep_largest
 from compedu.metrics.latency import ratios, time_rounds
-from compedu.methods.pruning.masks import keep_largest
 
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 DENSE = "dense"

@@ -55,9 +55,7 @@ class Prediction:
         measured = round(measured, 4)  # as the lab book has it: both say the same
         if self.book is not None:
             why = {"reason": reason} if reason else {}
-            self.book.write(
-                "measurement", self.name, predicted=self.value, measured=measured, unit=self.unit, **why
-            )
+            self.book.write("measurement", self.name, predicted=self.value, measured=measured, unit=self.unit, **why)
         gap = measured - self.value
         apart = amount(abs(gap), unit_of_difference(self.unit))
         side = "exactly as predicted" if gap == 0 else f"{apart} {'more' if gap > 0 else 'less'}"

@@ -117,9 +117,7 @@ def criteria(function: Callable[[float, float, float, float], tuple[float, float
         assert abs(printed * small - (a - small)) < near, (
             "beta as the survey prints it has the small network below the line"
         )
-        assert abs(usual * a - (a - small)) < near, (
-            "the usual space saving is a share of the original: never above 1"
-        )
+        assert abs(usual * a - (a - small)) < near, "the usual space saving is a share of the original: never above 1"
         assert abs(delta * fast - s) < ROUNDING * s, (
             f"delta says how many times faster; {delta} times {fast} s is not {s} s"
         )

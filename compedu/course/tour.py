@@ -14,7 +14,6 @@ from compedu.methods.quantization.linear import LinearQuantization
 from compedu.networks import build
 from compedu.pairs import load
 
-
 STEPS = 8  # of a pipeline that is measured
 
 

@@ -66,7 +66,9 @@ def _kept(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ..
     whole = (
         (images.dtype, images.shape[:1], images.shape[2:]) == (np.uint8, (count,), (SIDE, SIDE))
         and (labels.dtype, labels.shape) == (np.int64, (count,))
-        and 0 <= labels.min() and labels.max() < len(classes) and all(isinstance(name, str) for name in classes)
+        and labels.min() >= 0
+        and labels.max() < len(classes)
+        and all(isinstance(name, str) for name in classes)
     )
     return (images, labels, classes) if whole else None
 

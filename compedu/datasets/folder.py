@@ -64,9 +64,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
 
 def _paths(folder: Path, classes: tuple[str, ...]) -> list[list[Path]]:
     """Return the image files of each class."""
-    found = [
-        [path for path in sorted((folder / name).glob("*")) if not path.name.startswith(".")] for name in classes
-    ]
+    found = [[path for path in sorted((folder / name).glob("*")) if not path.name.startswith(".")] for name in classes]
     for path in (path for same in found for path in same):
         refuse_unending(path, "in the folder of a class stand image files; move it away")
         if path.suffix.lower() not in ENDINGS or path.is_dir():

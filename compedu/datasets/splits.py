@@ -8,8 +8,15 @@ VALIDATION = 5000
 
 
 def with_validation(
-    name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: tuple[str, ...], mean: float,
-    std: float, version: str = "", origin: str = "",
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    classes: tuple[str, ...],
+    mean: float,
+    std: float,
+    version: str = "",
+    origin: str = "",
 ) -> Dataset:
     """Return a data set from uint8 images and labels, with a validation split drawn from the training images.
 

@@ -9,7 +9,15 @@ from torch import fx, nn
 
 from compedu.deployment import patterns
 from compedu.deployment.integer_chain import (
-    Call, Clip, MaxPool, Multiply, Plan, Quantize, Register, Step, registers_in,
+    Call,
+    Clip,
+    MaxPool,
+    Multiply,
+    Plan,
+    Quantize,
+    Register,
+    Step,
+    registers_in,
 )
 from compedu.deployment.kernels.product import Grid, Product
 from compedu.graph import only_consumer
@@ -174,9 +182,7 @@ class _Lowering:
     def filled(self, structure: Any, registers: dict[fx.Node, int] | None = None) -> Any:
         """Return `structure` with a register in place of each node: one of `registers`, or its values."""
         chosen = registers or {}
-        return fx.node.map_arg(
-            structure, lambda node: Register(chosen[node] if node in chosen else self.values(node))
-        )
+        return fx.node.map_arg(structure, lambda node: Register(chosen[node] if node in chosen else self.values(node)))
 
 
 def sole_grids(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node, Grid]:
@@ -206,9 +212,11 @@ def fused_sums(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node,
         if parts is None or parts[0] is parts[1]:
             continue
         fitting = [
-            part for part in parts
+            part
+            for part in parts
             if (layer := patterns.integer_layer(part, modules)) is not None
-            and layer.geometry.kind == "conv2d" and only_consumer(part) is node
+            and layer.geometry.kind == "conv2d"
+            and only_consumer(part) is node
         ]
         if fitting:
             fused[max(fitting, key=order.get)] = node
@@ -222,7 +230,8 @@ def owning(steps: list[Step], kept: list[int]) -> list[Step]:
     made = {step.target for step in steps} - shared - set(kept)  # nobody else holds these tensors
     return [
         replace(step, keep_addend=not (step.sources[1] in made and last[step.sources[1]] == index))
-        if isinstance(step, Multiply) and step.product.adds else step
+        if isinstance(step, Multiply) and step.product.adds
+        else step
         for index, step in enumerate(steps)
     ]
 

@@ -5,11 +5,11 @@ from typing import Any
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.explorers.comparison import trade_off
 from compedu.explorers.explorer import Explorer
-from compedu.explorers.noise import criteria, gallery, noise_dots
-from compedu.explorers.plain import curves, matrices
-from compedu.explorers.verdicts import forest
+from compedu.explorers.pages.comparison import trade_off
+from compedu.explorers.pages.noise import criteria, gallery, noise_dots
+from compedu.explorers.pages.plain import curves, matrices
+from compedu.explorers.pages.verdicts import forest
 from compedu.methods import Method
 
 

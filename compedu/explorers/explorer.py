@@ -10,13 +10,13 @@ from torch import nn
 
 from compedu.course.lab_book import LabBook
 from compedu.datasets.dataset import Dataset
-from compedu.explorers.controls import controls_of
-from compedu.explorers.pictures import pictures_of
-from compedu.explorers.predict import Questions, asked_methods, checked, largest_gap
-from compedu.explorers.screen import Screen
+from compedu.explorers.figures.pictures import pictures_of
+from compedu.explorers.pages.static import page_figure
 from compedu.explorers.session import Session
-from compedu.explorers.static import page_figure
-from compedu.explorers.tables import csv_text
+from compedu.explorers.widgets.controls import controls_of
+from compedu.explorers.widgets.predict import Questions, asked_methods, checked, largest_gap
+from compedu.explorers.widgets.screen import Screen
+from compedu.explorers.widgets.tables import csv_text
 from compedu.methods import Method, Pipeline
 from compedu.metrics import Report
 from compedu.sweeps import method_of

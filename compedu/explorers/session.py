@@ -12,8 +12,8 @@ from torch import nn
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled
 from compedu.evaluation import glance
-from compedu.explorers.runner import Runner
 from compedu.explorers.main_knob import main_knob
+from compedu.explorers.runner import Runner
 from compedu.explorers.view import View
 from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure

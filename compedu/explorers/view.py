@@ -10,6 +10,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.methods import Method
 from compedu.metrics import Report
 
+
 @dataclass
 class View:
     """The state of an explorer: `report` is shown, `state` is how far it is measured, `baseline` the dense network.

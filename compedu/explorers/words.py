@@ -69,7 +69,8 @@ def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
     withheld = timing.verdict.startswith("withheld")
     sure = "A/A arm failed" if withheld else f"95 %: {low:.2f} to {high:.2f}"
     return (
-        verdict_text(timing), f"{timing.speed_up:.2f}×; {sure}",
+        verdict_text(timing),
+        f"{timing.speed_up:.2f}×; {sure}",
         runs if len(runs) <= WIDEST else f"{where}: {len(names)} kernels",
     )
 

@@ -6,6 +6,16 @@ from compedu.files.model_file import file_sizes, from_bytes, load, model_bytes, 
 from compedu.files.streams import CODINGS
 
 __all__ = [
-    "CODINGS", "FileMap", "Limits", "Row", "describe", "file_sizes", "from_bytes", "inspect", "load", "map_of",
-    "model_bytes", "save",
+    "CODINGS",
+    "FileMap",
+    "Limits",
+    "Row",
+    "describe",
+    "file_sizes",
+    "from_bytes",
+    "inspect",
+    "load",
+    "map_of",
+    "model_bytes",
+    "save",
 ]

@@ -18,7 +18,7 @@ def pack(codes: np.ndarray, bits: int) -> bytes:
         return b"" if bits == 0 else codes.astype(">u2" if bits == 16 else np.uint8).tobytes()
     width = 8 if bits < 8 else 16
     rows = codes.astype(np.uint8 if width == 8 else ">u2").view(np.uint8).reshape(-1, width // 8)
-    return np.packbits(np.unpackbits(rows, axis=1)[:, width - bits:]).tobytes()
+    return np.packbits(np.unpackbits(rows, axis=1)[:, width - bits :]).tobytes()
 
 
 def unpack(data: bytes, bits: int, count: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def unpack(data: bytes, bits: int, count: int) -> np.ndarray:
         return np.frombuffer(data, ">u2", count).astype(np.uint16)
     width = 8 if bits < 8 else 16
     rows = np.zeros((count, width), np.uint8)
-    rows[:, width - bits:] = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(count, bits)
+    rows[:, width - bits :] = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(count, bits)
     numbers = np.packbits(rows, axis=1).reshape(-1)
     return numbers if width == 8 else numbers.view(">u2").astype(np.uint16)
 
@@ -52,15 +52,15 @@ def pack_words(words: np.ndarray, lengths: np.ndarray) -> bytes:
     total = int(ends[-1]) if ends.size else 0
     blocks = np.zeros(-(-total // BLOCK), np.uint64)
     for start in range(0, len(words), CHUNK):
-        word, end = words[start: start + CHUNK], ends[start: start + CHUNK]
-        block = (end - lengths[start: start + CHUNK]) // BLOCK
+        word, end = words[start : start + CHUNK], ends[start : start + CHUNK]
+        block = (end - lengths[start : start + CHUNK]) // BLOCK
         overhang = end - (block + 1) * BLOCK  # bits that do not fit; negative: bits left free
         split = np.flatnonzero(overhang > 0)
         inside = word << (-overhang).view(np.uint64)
         inside[split] = word[split] >> overhang[split].view(np.uint64)
         # Words are shorter than a block, so one begins in every block: the first is where the block changes.
         first = np.flatnonzero(np.diff(block, prepend=-1))
-        blocks[block[0]: block[-1] + 1] |= np.bitwise_or.reduceat(inside, first)
+        blocks[block[0] : block[-1] + 1] |= np.bitwise_or.reduceat(inside, first)
         blocks[block[split] + 1] |= word[split] << (BLOCK - overhang[split]).view(np.uint64)
     return blocks.astype(">u8").tobytes()[: packed_bytes(1, total)]
 

@@ -26,7 +26,7 @@ class Reader:
         if not 0 <= count <= self.left:
             raise ValueError(f"{count} bytes wanted at byte {self.position}, {self.left} left")
         self.position += count
-        return self.data[self.position - count: self.position]
+        return self.data[self.position - count : self.position]
 
     def byte(self) -> int:
         """Return the next byte as a number."""

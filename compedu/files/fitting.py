@@ -16,7 +16,7 @@ from compedu.files.schema import Layer, need
 from compedu.files.sections import DTYPES, FLOATS, TIED, Record
 from compedu.files.stored_parts import bias, check_form, check_quantizer, floats, only
 from compedu.forms import ActivationQuantizer, Factored, Form, Geometry
-from compedu.methods.low_rank.vertical_horizontal import in_sequence
+from compedu.methods.low_rank.shared.vertical_horizontal import in_sequence
 
 ADVICE = "load into a network of the structure that was saved"
 SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have lost channels
@@ -138,8 +138,10 @@ class _Fitting:
         need("weight" in parts and parts["weight"].kind == FLOATS, "it lacks the part 'weight'")
         shape = parts["weight"].details[1]
         need(len(shape) == (2 if layer.kind == "Linear" else 4), f"'weight' has the shape {shape}")
-        geometry = Geometry("linear", shape) if layer.kind == "Linear" else Geometry(
-            "conv2d", shape, *(settings[name] for name in ("stride", "padding", "dilation", "groups"))
+        geometry = (
+            Geometry("linear", shape)
+            if layer.kind == "Linear"
+            else Geometry("conv2d", shape, *(settings[name] for name in ("stride", "padding", "dilation", "groups")))
         )
         self._within(layer, geometry, there, settings["padding_mode"])
         self._empty(layer.path)
@@ -151,11 +153,14 @@ class _Fitting:
         self._same_kind(layer, there, bound is not None and bound.kind == geometry.kind)
         out, inside = geometry.shape[:2]
         groups = geometry.groups
-        need(type(groups) is int and 1 <= groups and out % groups == 0, f"{out} filters in {groups!r} groups")
+        need(type(groups) is int and groups >= 1 and out % groups == 0, f"{out} filters in {groups!r} groups")
         need(min(geometry.shape) >= 1, f"a layer of shape {geometry.shape} computes nothing")
         fits = (
-            out <= bound.shape[0] and inside * groups <= bound.shape[1] * bound.groups and groups <= bound.groups
-            and geometry.shape[2:] == bound.shape[2:] and padding_mode == getattr(there, "padding_mode", "zeros")
+            out <= bound.shape[0]
+            and inside * groups <= bound.shape[1] * bound.groups
+            and groups <= bound.groups
+            and geometry.shape[2:] == bound.shape[2:]
+            and padding_mode == getattr(there, "padding_mode", "zeros")
             and (geometry.stride, geometry.padding, geometry.dilation) == (bound.stride, bound.padding, bound.dilation)
         )
         if not fits:
@@ -238,8 +243,10 @@ def _kept_type(there: nn.Module, parts: dict[str, Record]) -> torch.dtype | None
         need(record.kind == FLOATS, f"{name!r} holds no plain numbers")
         dtype = DTYPES[record.details[0]]
         given = record.details[1]
-        smaller = isinstance(there, SHRINKING) and len(given) == len(shape) and all(
-            1 <= new <= old for new, old in zip(given, shape, strict=True)
+        smaller = (
+            isinstance(there, SHRINKING)
+            and len(given) == len(shape)
+            and all(1 <= new <= old for new, old in zip(given, shape, strict=True))
         )
         need(given == shape or smaller, f"{name!r} has the shape {given}, the network's {shape}")
         both_float = dtype.is_floating_point and tensor.is_floating_point()

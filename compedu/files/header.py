@@ -20,7 +20,16 @@ ADVICE = "write the file again with compedu.save, or copy it again from where it
 
 # One byte tells the type of a value and, for what is short, its length; the rest follows.
 _SHORT_TEXT, _SHORT_TUPLE, _NONE, _FALSE, _TRUE, _WHOLE, _NEGATIVE, _FLOAT, _TEXT, _TUPLE = (
-    0x80, 0xA0, 0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xC5, 0xC6, 0xC7,
+    0x80,
+    0xA0,
+    0xC0,
+    0xC1,
+    0xC2,
+    0xC3,
+    0xC4,
+    0xC5,
+    0xC6,
+    0xC7,
 )
 _SHORT = 0x20
 
@@ -86,18 +95,29 @@ def _start(length: int, short: int, long: int) -> bytes:
 
 # What headers are made of, as they write it: deflate refers back to it, which halves the header of a small network.
 # Part of the format: another dictionary needs another version.
-DICTIONARY = write_value((
-    ("BlockCirculant", ("flips", "hash"), "columns"), ("Factored", "first", "second"),
-    ("CReLUFilters", "base", "base_bias"), ("padding", "stride", "momentum", "eps"),
-    "vgg", "resnet", "lenet300", "lenet5(size=28, channels=1, classes=10, width=1.0)",
-    ("BatchNorm2d", (), (), (("running_mean", 0, 4, (0, (1,)), ()), ("running_var", 0, 4, (0, (1,)), ()))),
-    ("ActivationQuantizer", (), (("bits", 8),),
-     (("act.scale", 0, 2, (0, (1,)), ()), ("act.zero_point", 1, 2, (8, False, (1,)), ()))),
-    ("Coded", ("conv2d",), ("linear",), (("bits", 8),), (("codes", 1), ("positions", 2), ("scale", 0, 2, (0,)))),
-    ("conv1", "Masked", (("weight", 0, 0, (0,)),)),
-    ("fc1", "Linear", (), (), (("weight", 0, 0, (0,)), ("bias", 0, 3, (0,)))),
-    ("conv1", "Conv2d", (), (), (("weight", 0, 0, (0,)), ("bias", 0, 3, (0, (10,)), (4, 0, 0, 0)))),
-))
+DICTIONARY = write_value(
+    (
+        ("BlockCirculant", ("flips", "hash"), "columns"),
+        ("Factored", "first", "second"),
+        ("CReLUFilters", "base", "base_bias"),
+        ("padding", "stride", "momentum", "eps"),
+        "vgg",
+        "resnet",
+        "lenet300",
+        "lenet5(size=28, channels=1, classes=10, width=1.0)",
+        ("BatchNorm2d", (), (), (("running_mean", 0, 4, (0, (1,)), ()), ("running_var", 0, 4, (0, (1,)), ()))),
+        (
+            "ActivationQuantizer",
+            (),
+            (("bits", 8),),
+            (("act.scale", 0, 2, (0, (1,)), ()), ("act.zero_point", 1, 2, (8, False, (1,)), ())),
+        ),
+        ("Coded", ("conv2d",), ("linear",), (("bits", 8),), (("codes", 1), ("positions", 2), ("scale", 0, 2, (0,)))),
+        ("conv1", "Masked", (("weight", 0, 0, (0,)),)),
+        ("fc1", "Linear", (), (), (("weight", 0, 0, (0,)), ("bias", 0, 3, (0,)))),
+        ("conv1", "Conv2d", (), (), (("weight", 0, 0, (0,)), ("bias", 0, 3, (0, (10,)), (4, 0, 0, 0)))),
+    )
+)
 
 
 def seal(header: Value, sections: list[bytes]) -> bytes:
@@ -117,8 +137,8 @@ def unseal(data: bytes, where: str) -> tuple[Value, Reader]:
         raise FileFormatError(f"{where} is empty; {ADVICE}")
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
         raise FileFormatError(f"{where} is not a compedu model file: it begins with {data[:4]!r} instead of {MAGIC!r}")
-    version, content = data[len(MAGIC): len(MAGIC) + 1], data[FIXED:]
-    if len(data) <= FIXED or _checksum(version[0], content) != data[len(MAGIC) + 1: FIXED]:
+    version, content = data[len(MAGIC) : len(MAGIC) + 1], data[FIXED:]
+    if len(data) <= FIXED or _checksum(version[0], content) != data[len(MAGIC) + 1 : FIXED]:
         raise FileFormatError(f"{where} is damaged: cut short or altered, its checksum does not match; {ADVICE}")
     if version[0] != VERSION:
         todo = "update compedu to load it" if version[0] > VERSION else "save the model again with this compedu"

@@ -163,11 +163,11 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
 
 def _windows(data: np.ndarray, begin: int, count: int) -> np.ndarray:
     """Return the 32 bits (int64) from each bit of `count` bytes on, the first at `begin`; zeros follow the last."""
-    taken = data[begin: begin + count + 4]
+    taken = data[begin : begin + count + 4]
     size = min(count, len(taken))
     near = np.zeros(size + 4, np.int64)
     near[: len(taken)] = taken
-    five = sum(near[i: i + size] << 8 * (4 - i) for i in range(5))
+    five = sum(near[i : i + size] << 8 * (4 - i) for i in range(5))
     return (five[:, None] >> 8 - np.arange(8) & 2**MAX_LENGTH - 1).reshape(-1)
 
 

@@ -94,8 +94,10 @@ def _table(lines: list[tuple[str, ...]], texts: int) -> str:
     """Set `lines` in columns, the first `texts` of them to the left, the others, numbers, to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
-        [cell.ljust(width) if place < texts else cell.rjust(width)
-         for place, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        [
+            cell.ljust(width) if place < texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         for line in lines
     ]
     return "\n".join("  ".join(row).rstrip() for row in rows)
@@ -113,9 +115,15 @@ def _row(layer: Layer, record: Record, section: Section) -> Row:
     numbers, size = section.tensor.numel(), sum(stream.bytes for stream in section.written)
     information = sum(entropy(np.bincount(stream.symbols)) * len(stream.symbols) for stream, *_ in section.written)
     return Row(
-        layer.path, record.name, ROLES[record.role], _encoding(record, section.written), numbers, size,
+        layer.path,
+        record.name,
+        ROLES[record.role],
+        _encoding(record, section.written),
+        numbers,
+        size,
         sum(stream.table_bytes for stream in section.written),
-        8 * size / numbers if numbers else None, information / numbers if numbers else None,
+        8 * size / numbers if numbers else None,
+        information / numbers if numbers else None,
     )
 
 

@@ -44,8 +44,13 @@ _MADE: dict[type[nn.Module], tuple[Callable, tuple[str, ...]]] = {
 }
 SETTINGS = {made.__name__: names for made, (_, names) in _MADE.items()}
 USUAL = {
-    "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, "padding_mode": "zeros",
-    "eps": 1e-5, "momentum": 0.1,
+    "stride": (1, 1),
+    "padding": (0, 0),
+    "dilation": (1, 1),
+    "groups": 1,
+    "padding_mode": "zeros",
+    "eps": 1e-5,
+    "momentum": 0.1,
 }
 _NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 

@@ -77,7 +77,11 @@ def load(
 
 
 def from_bytes(
-    data: bytes, into: nn.Module | None = None, where: str = "the model file", *, example: Tensor | None = None,
+    data: bytes,
+    into: nn.Module | None = None,
+    where: str = "the model file",
+    *,
+    example: Tensor | None = None,
     limits: Limits = DEFAULT,
 ) -> nn.Module:
     """Do what `load` does with bytes in memory; `where` names them in error messages."""
@@ -162,8 +166,11 @@ def _folded(network: nn.Module, filled: dict[str, nn.Module], where: str) -> nn.
 def _check_complete(network: nn.Module, filled: dict[str, nn.Module], where: str) -> None:
     """Raise `CompressionError` unless all layers with numbers are the file's, and each of these is in its place."""
     known = {id(module) for module in filled.values()}
-    missing = [path or "(network)" for path, module in network.named_modules()
-               if layers.own_tensors(module) and id(module) not in known]
+    missing = [
+        path or "(network)"
+        for path, module in network.named_modules()
+        if layers.own_tensors(module) and id(module) not in known
+    ]
     if missing:
         named = f"{', '.join(missing[:3])}{' and others' if len(missing) > 3 else ''}"
         raise CompressionError(f"{where} holds nothing for {named}; {fitting.ADVICE}")

@@ -44,8 +44,7 @@ class Record(NamedTuple):
         """The length of each stream in the file."""
         lengths = self.lengths or (0,) * len(self.streams)
         return [
-            length or packed_bytes(width, count)
-            for (count, width), length in zip(self.streams, lengths, strict=True)
+            length or packed_bytes(width, count) for (count, width), length in zip(self.streams, lengths, strict=True)
         ]
 
     @property
@@ -159,5 +158,7 @@ def _to_positions(details: tuple, symbols: list[np.ndarray]) -> Tensor:
 
 
 _READERS = {
-    FLOATS: (_float_streams, _to_floats), CODES: (_code_streams, _to_codes), POSITIONS: (_gap_streams, _to_positions),
+    FLOATS: (_float_streams, _to_floats),
+    CODES: (_code_streams, _to_codes),
+    POSITIONS: (_gap_streams, _to_positions),
 }

@@ -115,7 +115,11 @@ def _crelu(geometry: Geometry, settings: Settings, parts: Parts) -> torch.dtype:
 
 
 _RULES: dict[str, Callable[[Geometry, Settings, Parts], torch.dtype | None]] = {
-    "Masked": _masked, "Coded": _coded, "BlockCirculant": _circulant, "Factored": _factored, "CReLUFilters": _crelu,
+    "Masked": _masked,
+    "Coded": _coded,
+    "BlockCirculant": _circulant,
+    "Factored": _factored,
+    "CReLUFilters": _crelu,
 }
 
 

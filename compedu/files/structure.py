@@ -63,9 +63,13 @@ def unchanged(model: nn.Module, named: nn.Module) -> bool:
     Attributes that were given to it later count for nothing, as no forward of this package reads them.
     """
     ours, theirs = described(model), described(named)
-    return not own_code(model) and len(ours) == len(theirs) and all(
-        mine[:3] == other[:3] and set(mine.attributes) >= set(other.attributes)
-        for mine, other in zip(ours, theirs, strict=True)
+    return (
+        not own_code(model)
+        and len(ours) == len(theirs)
+        and all(
+            mine[:3] == other[:3] and set(mine.attributes) >= set(other.attributes)
+            for mine, other in zip(ours, theirs, strict=True)
+        )
     )
 
 
@@ -87,7 +91,8 @@ def described(model: nn.Module) -> list[Described]:
     has none: identities and torch's own containers, which may also be what folding left of a batch norm.
     """
     return [
-        Described(path, type(module).__qualname__, *_settings(module)) for path, module in outside_forms(model)
+        Described(path, type(module).__qualname__, *_settings(module))
+        for path, module in outside_forms(model)
         if not isinstance(module, Form) and not layers.is_made(module) and type(module) not in _BARE
     ]
 

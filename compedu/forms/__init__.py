@@ -14,7 +14,24 @@ from compedu.forms.walk import outermost_forms, outside_forms
 FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUFilters)
 
 __all__ = [
-    "FORMS", "ActivationQuantizer", "BlockCirculant", "CReLUFilters", "Coded", "Codes", "Factored", "Floats", "Form",
-    "Geometry", "LatentForm", "Masked", "OpenAttention", "Positions", "kernel_of", "mask_of",
-    "outermost_forms", "outside_forms", "precise", "trained_weight",
+    "FORMS",
+    "ActivationQuantizer",
+    "BlockCirculant",
+    "CReLUFilters",
+    "Coded",
+    "Codes",
+    "Factored",
+    "Floats",
+    "Form",
+    "Geometry",
+    "LatentForm",
+    "Masked",
+    "OpenAttention",
+    "Positions",
+    "kernel_of",
+    "mask_of",
+    "outermost_forms",
+    "outside_forms",
+    "precise",
+    "trained_weight",
 ]

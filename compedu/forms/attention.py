@@ -5,7 +5,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 # What torch holds as bare parameters: the layer that each weight becomes, and the bias that goes with it.
 PROJECTIONS = {
-    "in_proj": ("in_proj_weight", "in_proj_bias"), "q_proj": ("q_proj_weight", None), "k_proj": ("k_proj_weight", None),
+    "in_proj": ("in_proj_weight", "in_proj_bias"),
+    "q_proj": ("q_proj_weight", None),
+    "k_proj": ("k_proj_weight", None),
     "v_proj": ("v_proj_weight", None),
 }
 LINEAR = (nn.Linear, NonDynamicallyQuantizableLinear)  # the second, torch's output projection, computes the same

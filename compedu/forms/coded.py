@@ -22,7 +22,12 @@ class Coded(Scaled, LatentForm):
     """
 
     def __init__(
-        self, geometry: Geometry, weight: Tensor, scale: Tensor, bits: int, bias: Tensor | None,
+        self,
+        geometry: Geometry,
+        weight: Tensor,
+        scale: Tensor,
+        bits: int,
+        bias: Tensor | None,
         mask: Tensor | None = None,
     ):
         super().__init__(geometry, weight.detach().clone(), bias)

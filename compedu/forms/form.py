@@ -53,8 +53,15 @@ class Geometry:
             made = nn.utils.skip_init(nn.Linear, inside, out, **options)
         else:
             made = nn.utils.skip_init(
-                nn.Conv2d, inside * self.groups, out, self.shape[2:], self.stride, self.padding, self.dilation,
-                self.groups, **options,
+                nn.Conv2d,
+                inside * self.groups,
+                out,
+                self.shape[2:],
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.groups,
+                **options,
             )
         vars(made).update(self.attributes)
         made.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format))
@@ -68,9 +75,16 @@ class Geometry:
         if self.kind == "linear":
             return {"in_features": inside, "out_features": out}
         return {
-            "in_channels": inside * self.groups, "out_channels": out, "kernel_size": tuple(window),
-            "stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups,
-            "padding_mode": "zeros", "transposed": False, "output_padding": (0, 0),
+            "in_channels": inside * self.groups,
+            "out_channels": out,
+            "kernel_size": tuple(window),
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+            "padding_mode": "zeros",
+            "transposed": False,
+            "output_padding": (0, 0),
         }
 
     @property

@@ -10,7 +10,22 @@ from compedu.graph.trace import followed_by_relu, is_plain, layer_calls, only_re
 from compedu.graph.ways import way_obstacle
 
 __all__ = [
-    "INPUT", "OUTPUT", "ChannelGroup", "Channels", "Member", "Removal", "batch_norm_pairs", "bypassed_layers",
-    "find_channels", "fold_batch_norm", "followed_by_relu", "is_plain", "layer_calls", "only_consumer", "only_readers",
-    "part_of", "trace", "way_obstacle",
+    "INPUT",
+    "OUTPUT",
+    "ChannelGroup",
+    "Channels",
+    "Member",
+    "Removal",
+    "batch_norm_pairs",
+    "bypassed_layers",
+    "find_channels",
+    "fold_batch_norm",
+    "followed_by_relu",
+    "is_plain",
+    "layer_calls",
+    "only_consumer",
+    "only_readers",
+    "part_of",
+    "trace",
+    "way_obstacle",
 ]

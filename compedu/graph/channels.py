@@ -142,13 +142,13 @@ class Channels:
             return dict.fromkeys(trial, problem)
         names = list(trial)
         first = {name: trial[name] for name in names[: len(names) // 2]}
-        return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first):]})
+        return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first) :]})
 
 
 def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
     """Return a boolean mask over the channels of `group`, with one more entry that is always false."""
     distinct = sorted({int(number) for number in numbers})
-    if distinct and not (0 <= distinct[0] and distinct[-1] < group.size):
+    if distinct and not (distinct[0] >= 0 and distinct[-1] < group.size):
         raise CompressionError(
             f"channel group {group.name!r} has channels 0 to {group.size - 1}; asked to remove {distinct[0]} to "
             f"{distinct[-1]}"

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 OUTPUT, INPUT = "output", "input"
 Side = tuple[str, str]  # layer name, OUTPUT or INPUT
 

@@ -10,7 +10,14 @@ from compedu.graph.norms import behind, is_batch_norm
 from compedu.graph.operations import ELEMENTWISE, POOLING, key
 from compedu.graph.own_hooks import has_hooks
 from compedu.graph.trace import (
-    is_plain, layer_calls, only_readers, owners_read_apart, replace_module, shared_copy, trace, with_own_tensors,
+    is_plain,
+    layer_calls,
+    only_readers,
+    owners_read_apart,
+    replace_module,
+    shared_copy,
+    trace,
+    with_own_tensors,
 )  # fmt: skip
 
 _BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}

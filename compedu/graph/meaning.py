@@ -91,9 +91,7 @@ def _take(module: nn.Module, other: nn.Module | None) -> bool:
         for name, tensor in own.items():
             if tensor is None and name != "bias":  # folding gives a layer a bias
                 continue
-            if name not in found or tensor is not None and (
-                found[name] is None or found[name].shape != tensor.shape
-            ):
+            if name not in found or (tensor is not None and (found[name] is None or found[name].shape != tensor.shape)):
                 return False
             own[name] = found[name]
     return True

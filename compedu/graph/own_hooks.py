@@ -12,8 +12,14 @@ from compedu.errors import CompressionError, Skip
 from compedu.forms.form import Form
 
 _KEPT_IN = (
-    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
 )
 _MADE_FINAL_BY = {
     WeightNorm: "torch.nn.utils.remove_weight_norm(layer)",

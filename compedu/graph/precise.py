@@ -46,9 +46,7 @@ def float64_copy(
     return copy
 
 
-def outputs_of(
-    network: nn.Module, example: Tensor, gradients: bool = False, precise: bool = True
-) -> list[Tensor]:
+def outputs_of(network: nn.Module, example: Tensor, gradients: bool = False, precise: bool = True) -> list[Tensor]:
     """Return the tensors that `network`, which computes in float64, gives for `example`; draws have a fixed seed.
 
     A network that is not `precise` computes in its own precision. With `gradients` the parameters can have some, and
@@ -99,9 +97,7 @@ def convert(module: nn.Module, removed: Tensor | None = None, trains: bool = Tru
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.is_floating_point():
                     converted = tensor.detach().to(torch.float64, copy=True)
-                    tensors[name] = (
-                        nn.Parameter(converted, trains) if isinstance(tensor, nn.Parameter) else converted
-                    )
+                    tensors[name] = nn.Parameter(converted, trains) if isinstance(tensor, nn.Parameter) else converted
     if removed is not None:
         silence_layer(module, removed)
 

@@ -10,7 +10,13 @@ from compedu.graph.coupling import INPUT, OUTPUT, Coupling, is_depthwise
 from compedu.graph.following import Follower, Shapes
 from compedu.graph.norms import is_batch_norm
 from compedu.graph.trace import (
-    inference_copy, is_plain, layer_calls, owners_read_apart, replace_module, shared_weights, trace,
+    inference_copy,
+    is_plain,
+    layer_calls,
+    owners_read_apart,
+    replace_module,
+    shared_weights,
+    trace,
 )  # fmt: skip
 from compedu.reproducible import seeded
 

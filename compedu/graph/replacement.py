@@ -59,8 +59,10 @@ def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> di
     def problem(forms: list[str]) -> str | None:
         try:
             whole = forms == names
-            network = float64_twin(result, (), apart, precise) if whole else meant_network(
-                source, result, forms, apart, precise
+            network = (
+                float64_twin(result, (), apart, precise)
+                if whole
+                else meant_network(source, result, forms, apart, precise)
             )
             found = both_ways(network, example, precise)
         except Exception as error:  # a forward may raise anything at all
@@ -97,9 +99,7 @@ def _outermost(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
     return {name: next((form for form in forms if name.startswith(f"{form}.")), name) for name in layers}
 
 
-def float64_twin(
-    model: nn.Module, dense: Iterable[str], apart: Collection[str], precise: bool = True
-) -> nn.Module:
+def float64_twin(model: nn.Module, dense: Iterable[str], apart: Collection[str], precise: bool = True) -> nn.Module:
     """Return a copy of `model` that computes in float64, with ordinary layers in the place of the forms `dense`.
 
     The other forms do not round their inputs. Layers that are not `apart` are converted while they run. A copy that is

@@ -13,8 +13,16 @@ from compedu.forms.form import Form
 
 # Sizes, which follow from the shapes of tensors, and the account of how a network was compressed.
 _NO_SWITCHES = frozenset(
-    ("in_channels", "out_channels", "in_features", "out_features", "num_features", "num_parameters", "groups",
-     "compression")
+    (
+        "in_channels",
+        "out_channels",
+        "in_features",
+        "out_features",
+        "num_features",
+        "num_parameters",
+        "groups",
+        "compression",
+    )
 )
 _FOREIGN = ("torch", "compedu")  # of objects from here the kind alone counts
 

@@ -1,11 +1,11 @@
 """All methods, in the order of the chapters: this tuple is the table of contents of the course."""
 
+from compedu.compression import Skipped, compression_of
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
-from compedu.methods.method import TOPICS, Method, Skipped, compression_of
-from compedu.methods.pipeline import Pipeline
+from compedu.methods.method import TOPICS, Method, Pipeline
 from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
 from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.pruning.brain_surgeon import OptimalBrainSurgeon
@@ -66,6 +66,14 @@ def find(name: str) -> type[Method]:
 
 
 __all__ = [
-    "METHODS", "TOPICS", "LayerMethod", "Method", "Pipeline", "SelectiveMethod", "Skipped", "TrainingMethod",
-    "compression_of", "find",
+    "METHODS",
+    "TOPICS",
+    "LayerMethod",
+    "Method",
+    "Pipeline",
+    "SelectiveMethod",
+    "Skipped",
+    "TrainingMethod",
+    "compression_of",
+    "find",
 ] + [method.__name__ for method in METHODS]

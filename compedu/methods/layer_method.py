@@ -9,7 +9,8 @@ from compedu.errors import Skip
 from compedu.forms import Form
 from compedu.knobs import knob, method
 from compedu.methods.layers import replace_layer
-from compedu.methods.method import Method, Task
+from compedu.methods.method import Method
+from compedu.methods.task import Task
 
 
 @method

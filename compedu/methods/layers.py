@@ -87,7 +87,7 @@ def _fitting(layers: Mapping[str, nn.Module], term: str, others: Iterable[str]) 
     if not fitting and names and term not in words and not any(fits(name, term) for name in others):
         raise CompressionError(
             f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too; a "
-            'name with a comma or a space is put in double quotes'
+            "name with a comma or a space is put in double quotes"
         )
     return fitting
 

@@ -7,6 +7,17 @@ from compedu.metrics.measurement import Baseline, measure, measuring
 from compedu.metrics.report import Flip, LayerRow, Report
 
 __all__ = [
-    "Baseline", "Change", "Flip", "LayerRow", "Latency", "Report", "Timing", "machine", "mcnemar", "measure",
-    "measuring", "paired_interval", "wilson",
+    "Baseline",
+    "Change",
+    "Flip",
+    "Latency",
+    "LayerRow",
+    "Report",
+    "Timing",
+    "machine",
+    "mcnemar",
+    "measure",
+    "measuring",
+    "paired_interval",
+    "wilson",
 ]

@@ -30,8 +30,11 @@ def card(report: Report) -> str:
 def _entries(report: Report) -> list[tuple[str, str]]:
     low, high = report.accuracy_interval
     return [
-        ("accuracy", f"{report.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%} "
-                     f"({report.correct:,} of {report.seen:,} right); loss {report.loss:.4f} nats"),
+        (
+            "accuracy",
+            f"{report.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%} "
+            f"({report.correct:,} of {report.seen:,} right); loss {report.loss:.4f} nats",
+        ),
         ("change", _change(report.change)),
         ("size", _size(report)),
         ("", ", ".join(f"{role} {size:,}" for role, size in (report.size_by_role or {}).items())),
@@ -99,8 +102,10 @@ def _speed(latency: Latency | None) -> str:
 
 def _criteria(report: Report) -> str:
     figures = (
-        ("alpha", report.compression_rate, "by parameters"), ("alpha", report.compression_rate_bytes, "by bytes"),
-        ("beta", report.index_space_saving_printed, "as printed"), ("beta", report.index_space_saving, "as usual"),
+        ("alpha", report.compression_rate, "by parameters"),
+        ("alpha", report.compression_rate_bytes, "by bytes"),
+        ("beta", report.index_space_saving_printed, "as printed"),
+        ("beta", report.index_space_saving, "as usual"),
         ("delta", report.speed_up_rate, "measured"),
     )
     known = [f"{name} {value:.3g} {how}" for name, value, how in figures if value is not None]
@@ -121,8 +126,15 @@ def _table(rows: tuple[LayerRow, ...]) -> list[str]:
 
 def _cells(row: LayerRow) -> tuple[str, ...]:
     return (
-        row.name, row.form, "x".join(map(str, row.shape)), f"{row.bytes:,}", _decimals(row.bits_per_weight, ".2f"),
-        f"{row.parameters:,}", _decimals(row.macs, ","), _decimals(row.error, ".3f"), row.kernel or "",
+        row.name,
+        row.form,
+        "x".join(map(str, row.shape)),
+        f"{row.bytes:,}",
+        _decimals(row.bits_per_weight, ".2f"),
+        f"{row.parameters:,}",
+        _decimals(row.macs, ","),
+        _decimals(row.error, ".3f"),
+        row.kernel or "",
     )
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import flop_registry
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 _aten = torch.ops.aten
 _VECTOR = {_aten.mv: 0, _aten.addmv: 1, _aten.dot: 0}  # products with a vector, and which argument is the larger

@@ -27,12 +27,14 @@ def _test(hint: Any) -> Callable[[Any], bool]:
     if kind is tuple and get_args(hint)[1:] == (...,):
         return lambda value: isinstance(value, tuple) and all(map(inside[0], value))
     if kind is tuple:
-        return lambda value: isinstance(value, tuple) and len(value) == len(inside) and all(
-            test(item) for test, item in zip(inside, value, strict=True)
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(inside)
+            and all(test(item) for test, item in zip(inside, value, strict=True))
         )
     if kind is dict:
-        return lambda value: isinstance(value, dict) and all(map(inside[0], value)) and all(
-            map(inside[1], value.values())
+        return lambda value: (
+            isinstance(value, dict) and all(map(inside[0], value)) and all(map(inside[1], value.values()))
         )
     if hint in (int, float):  # JSON writes 1.0 and 1 alike; True is neither
         return lambda value: type(value) is int or (hint is float and type(value) is float)

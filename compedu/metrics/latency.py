@@ -76,17 +76,23 @@ class Latency:
         taken = [1000 * value for value in seconds[CANDIDATE]]
         quartiles = statistics.quantiles(taken, n=4, method="inclusive")
         alone = {
-            "latency_ms": statistics.median(taken), "spread_ms": (quartiles[0], quartiles[2]),
-            "batch_size": batch_size, "threads": threads, "rounds": len(taken),
+            "latency_ms": statistics.median(taken),
+            "spread_ms": (quartiles[0], quartiles[2]),
+            "batch_size": batch_size,
+            "threads": threads,
+            "rounds": len(taken),
         }
         if BASELINE not in seconds:
             return cls(**alone)
         speed_ups = ratios(seconds[BASELINE], seconds[CANDIDATE])
         same = ratios(seconds[BASELINE], seconds[BASELINE_AGAIN])
         return cls(
-            **alone, baseline_ms=1000 * statistics.median(seconds[BASELINE]),
-            speed_up=statistics.median(speed_ups), speed_up_interval=median_interval(speed_ups),
-            a_a=statistics.median(same), a_a_interval=median_interval(same),
+            **alone,
+            baseline_ms=1000 * statistics.median(seconds[BASELINE]),
+            speed_up=statistics.median(speed_ups),
+            speed_up_interval=median_interval(speed_ups),
+            a_a=statistics.median(same),
+            a_a_interval=median_interval(same),
         )
 
 
@@ -145,7 +151,10 @@ def time_rounds(
 
 
 def time_networks(
-    candidate: nn.Module, x: Tensor, pair: tuple[nn.Module, nn.Module] | None, timing: Timing,
+    candidate: nn.Module,
+    x: Tensor,
+    pair: tuple[nn.Module, nn.Module] | None,
+    timing: Timing,
     between: Callable[[], None] = lambda: None,
 ) -> Latency:
     """Time `candidate` on the first images of `x`, against a `pair` of equal baselines, each with its own memory."""

@@ -42,7 +42,10 @@ class References:
 
 
 def layer_rows(
-    model: nn.Module, written: FileMap, macs: Mapping[str, int], running: Mapping[str, str],
+    model: nn.Module,
+    written: FileMap,
+    macs: Mapping[str, int],
+    running: Mapping[str, str],
     references: References | None,
 ) -> tuple[LayerRow, ...]:
     """Return a row for each layer of `model`; their bytes and the header's add up to the file `written`."""
@@ -57,15 +60,25 @@ def layer_rows(
     for name, layer in holders.items():
         kernel = kernels.get(name)
         reference = None if references is None else references.kernel(name, model)
-        rows.append(LayerRow(
-            name, type(layer).__name__, _shape(layer), sizes[name], parameters[name],
-            bits_per_weight=None if kernel is None else 8 * sizes[name] / kernel.numel(),
-            macs=macs.get(name),
-            error=(
-                costs.relative_error(kernel, reference) if isinstance(layer, Form) and reference is not None else None
-            ),
-            kernel=running.get(name, None if name else running.get("0")),  # one layer alone is deployed as a sequence
-        ))
+        rows.append(
+            LayerRow(
+                name,
+                type(layer).__name__,
+                _shape(layer),
+                sizes[name],
+                parameters[name],
+                bits_per_weight=None if kernel is None else 8 * sizes[name] / kernel.numel(),
+                macs=macs.get(name),
+                error=(
+                    costs.relative_error(kernel, reference)
+                    if isinstance(layer, Form) and reference is not None
+                    else None
+                ),
+                kernel=running.get(
+                    name, None if name else running.get("0")
+                ),  # one layer alone is deployed as a sequence
+            )
+        )
     return tuple(rows)
 
 

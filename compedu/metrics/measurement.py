@@ -8,12 +8,13 @@ from typing import Any
 from torch import nn
 
 from compedu import files
+from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
 from compedu.graph.own_hooks import refuse_recomputed_weights
-from compedu.methods.method import check_finite, compression_of
+from compedu.methods.finite import check_finite
 from compedu.metrics import costs
 from compedu.metrics.accuracy import Change
 from compedu.metrics.latency import Timing, time_networks
@@ -49,9 +50,17 @@ class Baseline:
         macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
         return cls(
-            model, data, split, deployed, deploy(model, data.example),
+            model,
+            data,
+            split,
+            deployed,
+            deploy(model, data.example),
             finite(evaluate(deployed, data, split, BATCH), model),
-            sum(costs.parameters(model).values()), macs, sizes["packed"], sizes["ans"], References.of(model),
+            sum(costs.parameters(model).values()),
+            macs,
+            sizes["packed"],
+            sizes["ans"],
+            References.of(model),
         )
 
 
@@ -159,19 +168,32 @@ def name_of(model: nn.Module) -> str:
 def _identity(model: nn.Module, data: Dataset, split: str) -> dict[str, Any]:
     compression = compression_of(model)
     return {
-        "method": " | ".join(compression.steps), "model": name_of(model), "data": data.name, "split": split,
-        "machine": machine(), "skipped": compression.skipped,
+        "method": " | ".join(compression.steps),
+        "model": name_of(model),
+        "data": data.name,
+        "split": split,
+        "machine": machine(),
+        "skipped": compression.skipped,
     }
 
 
 def _counts(model: nn.Module, macs: costs.Macs, baseline: Baseline | None) -> dict[str, Any]:
     counts = {
-        "parameters": sum(costs.parameters(model).values()), "macs": macs.total, "uncounted": macs.uncounted,
+        "parameters": sum(costs.parameters(model).values()),
+        "macs": macs.total,
+        "uncounted": macs.uncounted,
     }
-    return counts if baseline is None else counts | {
-        "baseline_parameters": baseline.parameters, "baseline_macs": baseline.macs,
-        "baseline_file_bytes": baseline.file_bytes, "baseline_coded_bytes": baseline.coded_bytes,
-    }
+    return (
+        counts
+        if baseline is None
+        else counts
+        | {
+            "baseline_parameters": baseline.parameters,
+            "baseline_macs": baseline.macs,
+            "baseline_file_bytes": baseline.file_bytes,
+            "baseline_coded_bytes": baseline.coded_bytes,
+        }
+    )
 
 
 def _sizes(model: nn.Module, macs: costs.Macs, deployed: Deployed, baseline: Baseline | None) -> dict[str, Any]:
@@ -179,7 +201,9 @@ def _sizes(model: nn.Module, macs: costs.Macs, deployed: Deployed, baseline: Bas
     written = files.map_of(packed)
     references = None if baseline is None else baseline.references
     return {
-        "file_bytes": len(packed), "coded_bytes": len(files.model_bytes(model, "ans")), "size_by_role": written.totals,
+        "file_bytes": len(packed),
+        "coded_bytes": len(files.model_bytes(model, "ans")),
+        "size_by_role": written.totals,
         "layers": layer_rows(model, written, macs.layers, deployed.kernels, references),
     }
 
@@ -187,7 +211,10 @@ def _sizes(model: nn.Module, macs: costs.Macs, deployed: Deployed, baseline: Bas
 def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any]:
     """Return the fields that follow from the predictions, alone and against the baseline's on the same images."""
     answers = {
-        "correct": evaluation.correct, "seen": evaluation.seen, "total": evaluation.of, "loss": evaluation.loss,
+        "correct": evaluation.correct,
+        "seen": evaluation.seen,
+        "total": evaluation.of,
+        "loss": evaluation.loss,
     }
     if baseline is None:
         return answers

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from compedu.methods.method import Skipped
+from compedu.compression import Skipped
 from compedu.metrics.accuracy import Change, Interval, wilson
 from compedu.metrics.declared import check_declared
 from compedu.metrics.latency import Latency
@@ -147,8 +147,13 @@ class Report:
 
 
 DERIVED = (
-    "accuracy", "accuracy_interval", "compression_rate", "compression_rate_bytes", "index_space_saving_printed",
-    "index_space_saving", "speed_up_rate",
+    "accuracy",
+    "accuracy_interval",
+    "compression_rate",
+    "compression_rate_bytes",
+    "index_space_saving_printed",
+    "index_space_saving",
+    "speed_up_rate",
 )
 _ALSO = {Change: ("difference", "interval", "p_value"), Latency: ("verdict",)}  # derived figures of the parts
 

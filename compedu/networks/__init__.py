@@ -41,9 +41,11 @@ def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
         if type(value) not in ((int,) if whole else (int, float)) or not 0 < value <= most:
             kind = "whole number" if whole else "number"
             raise ValueError(f"{name}.{knob} must be a positive {kind}, got {value!r}; the largest is {most}")
-    values = {knob: parameter.default for knob, parameter in known.items()} | {
-        knob: value for knob, value in defaults.items() if knob in known
-    } | given
+    values = (
+        {knob: parameter.default for knob, parameter in known.items()}
+        | {knob: value for knob, value in defaults.items() if knob in known}
+        | given
+    )
     with torch.device("meta"):
         weights = sum(parameter.numel() for parameter in NETWORKS[name](**values).parameters())
     if weights > MOST_WEIGHTS:

@@ -21,7 +21,7 @@ from compedu.methods.method import Method
 from compedu.metrics import Report, measure
 from compedu.networks.shipped import trained
 from compedu.reproducible import torch_threads
-from compedu.shipped import shipped
+from compedu.shipped import shipped_sweep
 from compedu.sweeps.keys import point_key
 from compedu.sweeps.store import Store, read_sweep
 
@@ -37,8 +37,8 @@ class Anchor(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The file of the runs, such as anchor-lenet5-mnist.jsonl."""
-        return shipped("data", "sweeps", f"anchor-{self.network}-{DATA}.jsonl")
+        """The file of the runs, such as data/sweeps/mnist/lenet5/replication.jsonl."""
+        return shipped_sweep(DATA, self.network, "replication")
 
     def runs(self) -> list[Method]:
         """Return the method with each seed."""

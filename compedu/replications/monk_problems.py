@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from compedu.datasets.monks import Monk, monk
-from compedu.methods.pruning.surgery import operate_on_network
+from compedu.methods.pruning.shared.surgery import operate_on_network
 from compedu.writing import write_whole
 
 INPUTS = 17
@@ -60,7 +60,11 @@ def learn(weights: Tensor, kept: Tensor, problem: Monk, decay: float, steps: int
     """Return `weights` trained where `kept`, and the loss: half the mean squared error plus the weight decay."""
     weights = weights.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weights], max_iter=steps, history_size=20, tolerance_grad=1e-9, tolerance_change=1e-12,
+        [weights],
+        max_iter=steps,
+        history_size=20,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 
@@ -93,6 +97,7 @@ def accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
 
 def prune(number: int, problem: Monk, weights: Tensor, retrain: bool) -> Outcome:
     """Remove all weights one by one; return the smallest network on the way that is as right in training."""
+
     def judged(weights: Tensor) -> tuple[float, float]:
         return accuracy(weights, problem.x_train, problem.y_train), accuracy(weights, problem.x_test, problem.y_test)
 

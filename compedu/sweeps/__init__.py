@@ -6,6 +6,14 @@ from compedu.sweeps.store import Failure, StoredSweep, read_sweep
 from compedu.sweeps.stored import StoredPoints, stored_points
 
 __all__ = [
-    "Failure", "StoredPoints", "StoredSweep", "Sweep", "grid", "method_of", "nearest", "read_sweep", "stored_points",
+    "Failure",
+    "StoredPoints",
+    "StoredSweep",
+    "Sweep",
+    "grid",
+    "method_of",
+    "nearest",
+    "read_sweep",
+    "stored_points",
     "sweep",
 ]

@@ -28,8 +28,14 @@ from compedu.sweeps.work import Ground, Outcome, Point, compute
 
 
 def sweep(
-    methods: Iterable[Method], model: nn.Module, data: Dataset, *, split: str = "validation",
-    workers: int | None = None, speed: bool | Timing = False, store: str | Path | None = None,
+    methods: Iterable[Method],
+    model: nn.Module,
+    data: Dataset,
+    *,
+    split: str = "validation",
+    workers: int | None = None,
+    speed: bool | Timing = False,
+    store: str | Path | None = None,
 ) -> "Sweep":
     """Return an iterator over the reports of all `methods` on `model`, which is also the baseline of each.
 
@@ -96,7 +102,8 @@ class _Run:
         """Tell whether nothing is left to measure: with `speed`, the time as asked for and on this machine."""
         wanted, latency = self.timing, report.latency
         return wanted is None or (
-            latency is not None and (latency.batch_size, latency.threads) == (wanted.batch_size, wanted.threads)
+            latency is not None
+            and (latency.batch_size, latency.threads) == (wanted.batch_size, wanted.threads)
             and report.machine["cpu"] == machine()["cpu"]
         )
 

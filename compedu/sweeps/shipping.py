@@ -10,7 +10,7 @@ from compedu.knobs import STEPS, knobs
 from compedu.methods.method import Method
 from compedu.networks.recipes import RECIPES
 from compedu.networks.shipped import trained
-from compedu.shipped import shipped
+from compedu.shipped import shipped, shipped_sweep
 from compedu.sweeps.points import grid
 from compedu.sweeps.running import sweep
 
@@ -27,8 +27,8 @@ class Shipped:
 
     @property
     def path(self) -> Path:
-        """The file, such as MagnitudePruning-lenet5-glyphs.jsonl."""
-        return shipped("data", "sweeps", f"{type(self.points[0]).__name__}-{self.network}-{self.data}.jsonl")
+        """The file, such as data/sweeps/glyphs/lenet5/MagnitudePruning.jsonl."""
+        return shipped_sweep(self.data, self.network, type(self.points[0]).__name__)
 
 
 def sweeps() -> list[Shipped]:
@@ -64,7 +64,8 @@ def trained_anew(network: str, data: str) -> list[list[Method]]:
     arms = [replace(student, temperature=10.0), replace(student, weight=0.0)]  # taught and alone, three starts each
     return [
         pruned_and_trained(),
-        grid(methods.SmallDense(**same), "width", 7), grid(methods.CReLU(), "epochs", 5),
+        grid(methods.SmallDense(**same), "width", 7),
+        grid(methods.CReLU(), "epochs", 5),
         [*grid(student, "temperature", 5), *(replace(arm, seed=seed) for arm in arms for seed in range(3))],
     ]
 
@@ -78,14 +79,15 @@ def pruned_and_trained() -> list[Method]:
 
 
 def remake(names: Iterable[str] = ()) -> None:
-    """Compute what is missing of the shipped sweeps whose file names begin with one of `names`, by default of all."""
+    """Compute what is missing of the shipped sweeps whose files' names begin with one of `names`, by default of all."""
     for one in sweeps():
         if names and not one.path.name.startswith(tuple(names)):
             continue
         data = datasets.load(one.data)
         running = sweep(one.points, trained(one.network, one.data), data, store=one.path)
         done = sum(1 for _ in running)
-        print(f"{one.path.name}: {done} points, {len(running.failures)} refused", flush=True)
+        place = one.path.relative_to(shipped("data", "sweeps"))
+        print(f"{place}: {done} points, {len(running.failures)} refused", flush=True)
 
 
 if __name__ == "__main__":

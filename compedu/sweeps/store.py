@@ -176,8 +176,9 @@ class Store(Generic[Found]):
 def conditions() -> dict[str, Any]:
     """Return the versions, the machine and the date that figures depend on."""
     return {
-        "format": FORMAT, "python": platform.python_version(),
+        "format": FORMAT,
+        "python": platform.python_version(),
         "versions": {"compedu": __version__} | {name: version(name) for name in PACKAGES},
-        "machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-

@@ -30,7 +30,10 @@ class StoredPoints(NamedTuple):
 
 
 def stored_points(
-    method: type[Method], model: nn.Module, data: Dataset, split: str = "validation",
+    method: type[Method],
+    model: nn.Module,
+    data: Dataset,
+    split: str = "validation",
     paths: Iterable[Path] | None = None,
 ) -> StoredPoints:
     """Return what the files `paths`, by default the shipped sweeps, hold of `method` on these very weights and images.
@@ -38,12 +41,20 @@ def stored_points(
     Points of an earlier version of the method or of the measurement do not count. Raises `CompressionError` for a file
     that is no sweep.
     """
-    paths = sorted(shipped("data", "sweeps").glob("*.jsonl")) if paths is None else paths
-    found = {key: report for path in paths for key, report in _reports(path, *_written(path)).items()}
     chance = next((cls for cls in METHODS if cls.__name__ == method.chance), None)
     return StoredPoints(
-        *(() if cls is None else _of(cls, found, model, data, split) for cls in (method, SmallDense, chance))
+        *(
+            () if cls is None else _of(cls, _found(cls, data, paths), model, data, split)
+            for cls in (method, SmallDense, chance)
+        )
     )
+
+
+def _found(cls: type[Method], data: Dataset, paths: Iterable[Path] | None) -> dict[str, Report]:
+    """Return the reports by key of `paths`, by default of the shipped sweeps of `cls` on that data."""
+    if paths is None:
+        paths = sorted(shipped("data", "sweeps", data.name).glob(f"*/{cls.__name__}.jsonl"))
+    return {key: report for path in paths for key, report in _reports(path, *_written(path)).items()}
 
 
 def _written(path: Path) -> tuple[int, ...]:

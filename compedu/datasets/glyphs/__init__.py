@@ -7,7 +7,13 @@ import numpy as np
 from compedu.datasets.glyphs.alphabet import ALPHABETS, FAMILIES, MORPHS
 from compedu.datasets.glyphs.dials import GlyphDials
 from compedu.datasets.glyphs.factors import (
-    HUES, SIDE, Draws, draw_factors, draw_labels, label_probabilities, morph_probability,
+    HUES,
+    SIDE,
+    Draws,
+    draw_factors,
+    draw_labels,
+    label_probabilities,
+    morph_probability,
 )  # fmt: skip
 from compedu.datasets.glyphs.scene import draw_ink, palette
 from compedu.datasets.glyphs.streams import permutation

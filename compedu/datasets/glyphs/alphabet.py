@@ -125,9 +125,7 @@ def _turning_family() -> dict[str, Strokes]:
     }  # fmt: skip
 
 
-_LETTERS = (
-    _round_family() | _bowl_family() | _bar_family() | _valley_family() | _post_family() | _crossing_family()
-)
+_LETTERS = _round_family() | _bowl_family() | _bar_family() | _valley_family() | _post_family() | _crossing_family()
 
 ALPHABETS: dict[str, dict[str, Strokes]] = {
     "standard": {name: _LETTERS[name] for name in "OQCGPRBEFUVYHNMAKXSZ"},

@@ -2,17 +2,17 @@
 
 from typing import ClassVar
 
-import torch
+import torch  # noqa: F401  the doctests of this file use it
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.forms import CReLUFilters, Form, Geometry
 from compedu.graph import find_channels, followed_by_relu
 from compedu.knobs import inherited, knob, method
-from compedu.methods.compact_filters.pairing import can_be_reordered, pairing_order, reorder_channels
+from compedu.methods.compact_filters.shared.pairing import can_be_reordered, pairing_order, reorder_channels
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import replace_layer
-from compedu.methods.method import Task
+from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 from compedu.reproducible import seeded
 

@@ -13,7 +13,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import all_scores, refuse_misfit, refuse_probabilities, scores_of
 from compedu.knobs import knob, method
-from compedu.methods.method import Task
+from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.networks import build
 from compedu.networks.fitting import network_for

@@ -9,9 +9,9 @@ from compedu.forms import Factored, Geometry
 from compedu.knobs import knob, knobs, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.layers import given_value
-from compedu.methods.low_rank.rank import break_even, largest_saving_rank, rank_from, rank_knob
-from compedu.methods.low_rank.svd import factors
-from compedu.methods.low_rank.vertical_horizontal import in_sequence, unfolded, vertical_horizontal
+from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank, rank_from, rank_knob
+from compedu.methods.low_rank.shared.svd import factors
+from compedu.methods.low_rank.shared.vertical_horizontal import in_sequence, unfolded, vertical_horizontal
 
 
 def as_matrix(kernel: Tensor) -> Tensor:

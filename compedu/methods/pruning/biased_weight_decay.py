@@ -1,10 +1,10 @@
 """Biased weight decay: small weights are pulled to zero hard, large ones hardly at all."""
 
-import torch
+import torch  # noqa: F401  the doctests of this file use it
 from torch import Tensor
 
 from compedu.knobs import inherited, knob, method
-from compedu.methods.pruning.penalized import PenalizedPruning
+from compedu.methods.pruning.shared.penalized import PenalizedPruning
 
 
 def hyperbolic_bias(weight: Tensor, epsilon: float) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from compedu.forms import kernel_of, precise
 from compedu.knobs import inherited, knob, method
-from compedu.methods.pruning.curvature import CURVATURES, curvature_diagonals
-from compedu.methods.pruning.second_order import SecondOrderPruning
+from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals
+from compedu.methods.pruning.shared.second_order import SecondOrderPruning
 
 
 def saliencies(weights: Tensor, curvature: Tensor) -> Tensor:

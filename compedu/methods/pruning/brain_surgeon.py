@@ -8,11 +8,15 @@ from torch import Tensor, nn
 
 from compedu.forms import kernel_of, mask_of, trained_weight
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.layer_hessians import (
-    LONGEST, LayerHessian, hessian_bytes, layer_hessians, too_large,
+from compedu.methods.pruning.shared.layer_hessians import (
+    LONGEST,
+    LayerHessian,
+    hessian_bytes,
+    layer_hessians,
+    too_large,
 )  # fmt: skip
-from compedu.methods.pruning.second_order import SecondOrderPruning
+from compedu.methods.pruning.shared.second_order import SecondOrderPruning
+from compedu.methods.task import Task
 
 AT_ONCE = 2**25  # bytes of the Hessians that are held at once
 TOO_LARGE = f"has more than {LONGEST} weights for an output; the inverse of their Hessian would take too long"
@@ -75,9 +79,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         return found
 
     @torch.no_grad()
-    def operated(
-        self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def operated(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
         """Take as many weights out as `masks` drop, let the others make up for it, and return what is left."""
         left = {}
         for portion in self.portions(layers):

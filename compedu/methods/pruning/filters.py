@@ -10,11 +10,17 @@ from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.graph import ChannelGroup
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
-from compedu.methods.method import Task
-from compedu.methods.pruning.channel_pruning import ChannelPruning
-from compedu.methods.pruning.filter_criteria import (
-    batch_norm_scores, group_scores, kernel_scores, mean_absolute, mean_distance, mean_square, taylor_scores,
+from compedu.methods.pruning.shared.channel_pruning import ChannelPruning
+from compedu.methods.pruning.shared.filter_criteria import (
+    batch_norm_scores,
+    group_scores,
+    kernel_scores,
+    mean_absolute,
+    mean_distance,
+    mean_square,
+    taylor_scores,
 )  # fmt: skip
+from compedu.methods.task import Task
 
 NO_SCALES = "no batch norm with scales is behind it: choose another criterion"
 
@@ -74,7 +80,11 @@ class FilterPruning(ChannelPruning):
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
     calibration_images: int = knob(
-        128, "training images for what depends on data, such as criterion='taylor'", low=1, tour=(16, 1024), log=True,
+        128,
+        "training images for what depends on data, such as criterion='taylor'",
+        low=1,
+        tour=(16, 1024),
+        log=True,
         unit="images",
     )
 

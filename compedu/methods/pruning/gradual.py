@@ -4,8 +4,8 @@ from torch import nn
 
 from compedu.forms import Masked
 from compedu.knobs import method
-from compedu.methods.method import Task
-from compedu.methods.pruning.scheduled import RampedPruning
+from compedu.methods.pruning.shared.scheduled import RampedPruning
+from compedu.methods.task import Task
 
 
 @method

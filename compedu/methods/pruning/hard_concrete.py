@@ -12,8 +12,8 @@ from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import replace_layers
-from compedu.methods.method import Task
-from compedu.methods.pruning.masks import masked_layers, prunable
+from compedu.methods.pruning.shared.masks import masked_layers, prunable
+from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the ends to which gates are stretched: section 4 of the paper
@@ -96,8 +96,11 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
     topic: ClassVar[str] = "pruning"
 
     strength: float = knob(
-        3.0, "price of keeping all weights, in units of the loss: the higher, the more zeros come out", low=0,
-        tour=(0.1, 100), log=True,
+        3.0,
+        "price of keeping all weights, in units of the loss: the higher, the more zeros come out",
+        low=0,
+        tour=(0.1, 100),
+        log=True,
     )
     start: float = knob(
         0.99, "probability that a gate is open before training", low=0, high=1, open="both", tour=(0.5, 0.99)

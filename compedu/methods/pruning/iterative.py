@@ -10,9 +10,9 @@ from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.graph.trace import layer_calls, only_consumer, trace
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.scheduled import ScheduledPruning
-from compedu.methods.pruning.schedules import geometric_sparsity
+from compedu.methods.pruning.shared.scheduled import ScheduledPruning
+from compedu.methods.pruning.shared.schedules import geometric_sparsity
+from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 from compedu.training import Recipe
 

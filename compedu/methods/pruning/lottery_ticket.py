@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.scheduled import ScheduledPruning
-from compedu.methods.pruning.schedules import geometric_sparsity
+from compedu.methods.pruning.shared.scheduled import ScheduledPruning
+from compedu.methods.pruning.shared.schedules import geometric_sparsity
+from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.networks import build
 from compedu.training import counted
@@ -48,8 +48,10 @@ class LotteryTicket(ScheduledPruning):
     sparsity: float = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
     start: str = knob(
-        "rewound", "what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
-        "or weights kept as trained, in each round", choices=("rewound", "redrawn", "kept"),
+        "rewound",
+        "what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
+        "or weights kept as trained, in each round",
+        choices=("rewound", "redrawn", "kept"),
     )
     rewind: float = knob(
         0.0, "share of the first training to whose end weights are rewound", low=0, high=1, open="high", tour=(0, 0.5)

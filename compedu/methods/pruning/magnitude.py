@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from compedu.forms import kernel_of
 from compedu.knobs import method
-from compedu.methods.method import Task
-from compedu.methods.pruning.weight_pruning import WeightPruning
+from compedu.methods.pruning.shared.weight_pruning import WeightPruning
+from compedu.methods.task import Task
 
 
 @method

@@ -9,8 +9,8 @@ from torch import Tensor, fx, nn
 from compedu.graph import ChannelGroup, trace, way_obstacle
 from compedu.graph.folding import folded_kernel
 from compedu.knobs import inherited, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.channel_removal import ChannelRemoval
+from compedu.methods.pruning.shared.channel_removal import ChannelRemoval
+from compedu.methods.task import Task
 
 
 def merging_saliencies(incoming: Tensor, outgoing: Tensor) -> Tensor:

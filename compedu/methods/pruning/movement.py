@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from compedu.forms import Masked
 from compedu.knobs import inherited, method
 from compedu.methods.layers import replace_layers
-from compedu.methods.method import Task
-from compedu.methods.pruning.masks import refuse_empty
-from compedu.methods.pruning.scheduled import RampedPruning
+from compedu.methods.pruning.shared.masks import refuse_empty
+from compedu.methods.pruning.shared.scheduled import RampedPruning
+from compedu.methods.task import Task
 
 
 class Moving(Masked):

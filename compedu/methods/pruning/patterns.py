@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from compedu.forms import kernel_of
 from compedu.knobs import knob, knobs, method
 from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.method import Task
-from compedu.methods.pruning.masks import prunable, with_masks
+from compedu.methods.pruning.shared.masks import prunable, with_masks
+from compedu.methods.task import Task
 
 
 def pattern_mask(scores: Tensor, keep: int, of: int) -> Tensor:

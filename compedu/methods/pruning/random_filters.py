@@ -1,13 +1,14 @@
 """Random filter pruning: the control arm of every criterion of filters."""
 
 from collections.abc import Sequence
+
 from torch import Tensor
 
 from compedu.graph import ChannelGroup
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.channel_pruning import ChannelPruning
 from compedu.methods.pruning.random_weights import random_scores
+from compedu.methods.pruning.shared.channel_pruning import ChannelPruning
+from compedu.methods.task import Task
 
 
 @method

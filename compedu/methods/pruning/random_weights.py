@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from compedu import hashing
 from compedu.forms import Geometry
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.weight_pruning import WeightPruning
+from compedu.methods.pruning.shared.weight_pruning import WeightPruning
+from compedu.methods.task import Task
 
 
 def random_scores(shape: tuple[int, ...], seed: int, name: str) -> Tensor:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
+import torch  # noqa: F401  the doctests of this file use it
 from torch import Tensor
 
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
-from compedu.methods.method import Task
-from compedu.methods.pruning.penalized import PenalizedPruning, proximal_hook
+from compedu.methods.pruning.shared.penalized import PenalizedPruning, proximal_hook
+from compedu.methods.task import Task
 
 
 def norm_penalty(weight: Tensor, penalty: str) -> Tensor:
@@ -53,7 +53,10 @@ class RegularizedPruning(PenalizedPruning):
 
     sparsity: float = inherited(PenalizedPruning, "sparsity")
     strength: float = inherited(
-        PenalizedPruning, "strength", default=0.5, tour=(1e-6, 3.0),
+        PenalizedPruning,
+        "strength",
+        default=0.5,
+        tour=(1e-6, 3.0),
         help="weight of the penalty beside the loss; after each update it works at about 0.5, in the loss at 0.0001",
     )
     penalty: str = knob("l1", "sum of absolute values or half the sum of squares", choices=("l1", "l2"))

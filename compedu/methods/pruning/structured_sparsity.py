@@ -12,16 +12,21 @@ from compedu.forms import Geometry, Masked, trained_weight
 from compedu.graph import INPUT, OUTPUT, ChannelGroup, Channels, bypassed_layers, find_channels, part_of
 from compedu.knobs import inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.method import Task
-from compedu.methods.pruning.channel_pruning import ChannelPruning, counts_over_all, smallest
-from compedu.methods.pruning.channel_removal import go_together, take_out
-from compedu.methods.pruning.group_lasso import block_soft_threshold, group_lasso, root_mean_squares
-from compedu.methods.pruning.masks import masked_layers, prunable
-from compedu.methods.pruning.penalized import PenalizedPruning, proximal_hook
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
-from compedu.methods.pruning.weight_groups import (
-    Groups, channel_groups, column_labels, labelled_groups, layer_labels, members_with_weights,
+from compedu.methods.pruning.shared.channel_pruning import ChannelPruning, counts_over_all, smallest
+from compedu.methods.pruning.shared.channel_removal import go_together, take_out
+from compedu.methods.pruning.shared.group_lasso import block_soft_threshold, group_lasso, root_mean_squares
+from compedu.methods.pruning.shared.masks import masked_layers, prunable
+from compedu.methods.pruning.shared.penalized import PenalizedPruning, proximal_hook
+from compedu.methods.pruning.shared.weight_groups import (
+    Groups,
+    channel_groups,
+    column_labels,
+    labelled_groups,
+    layer_labels,
+    members_with_weights,
 )  # fmt: skip
+from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 
 
@@ -63,15 +68,18 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     topic: ClassVar[str] = "pruning"
 
     sparsity: float = knob(
-        0.5, "share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
-        low=0, high=1, open="high", tour=(0.0, 0.9),
+        0.5,
+        "share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
+        low=0,
+        high=1,
+        open="high",
+        tour=(0.0, 0.9),
     )
-    groups: str = knob(
-        "filters", "what lives or dies together", choices=("filters", "channels", "shapes", "layers")
-    )
+    groups: str = knob("filters", "what lives or dies together", choices=("filters", "channels", "shapes", "layers"))
     budget: str = inherited(
-        ChannelPruning, "budget",
-        help="how the removals are shared out among the layers; whole layers are ranked together"
+        ChannelPruning,
+        "budget",
+        help="how the removals are shared out among the layers; whole layers are ranked together",
     )
     strength: float = inherited(PenalizedPruning, "strength", default=0.2, tour=(1e-6, 1.0))
     step: str = inherited(RegularizedPruning, "step")
@@ -133,9 +141,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
                 task.skip(name, f"keeps all its {self.groups}: those of other layers are weaker")
         return smaller
 
-    def wanted(
-        self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], side: str
-    ) -> list[ChannelGroup]:
+    def wanted(self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], side: str) -> list[ChannelGroup]:
         """Return the channel groups whose layers on that side are all chosen; note the layers that are in none."""
         found, reasons, inside = [], {}, set()
         for group in channels.groups:

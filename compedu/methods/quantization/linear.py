@@ -16,8 +16,8 @@ from compedu.graph.trace import shared_copy
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import compressible, given_value, replace_layer
-from compedu.methods.method import Task
-from compedu.methods.quantization.calibration import input_ranges
+from compedu.methods.quantization.shared.calibration import input_ranges
+from compedu.methods.task import Task
 
 # Fractions of the largest weight that the search tries: evenly down to a half, then, for far outliers, in equal ratios.
 CLIPPINGS = tuple(1 - step / 40 for step in range(1, 20)) + tuple(0.5 * 0.85**step for step in range(20))
@@ -107,8 +107,11 @@ class LinearQuantization(LayerMethod):
         0, "bits of an activation; 0 leaves activations in floating point", choices=(0, 2, 3, 4, 5, 6, 7, 8)
     )
     coverage: float = knob(
-        1.0, "fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
-        low=0.5, high=1, tour=(0.99, 1),
+        1.0,
+        "fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
+        low=0.5,
+        high=1,
+        tour=(0.99, 1),
     )
     calibration_images: int = knob(
         128, "training images that show the range of the activations, at most", low=1, tour=(16, 1024), log=True

@@ -71,7 +71,12 @@ class BlockCirculantProjection(LayerMethod):
     writes: ClassVar[bool] = False
 
     block: int = knob(
-        4, "side of the circulant blocks; 1 leaves every weight free", low=1, high=512, tour=(1, 64), log=True,
+        4,
+        "side of the circulant blocks; 1 leaves every weight free",
+        low=1,
+        high=512,
+        tour=(1, 64),
+        log=True,
         per_layer=True,
     )
     flips: int = knob(

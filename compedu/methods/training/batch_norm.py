@@ -13,7 +13,8 @@ from compedu.forms import precise
 from compedu.knobs import knob, method
 from compedu.methods.calibration import calibration_set
 from compedu.methods.hooks import hooked
-from compedu.methods.method import Method, Task
+from compedu.methods.method import Method
+from compedu.methods.task import Task
 
 
 def population(x: Tensor) -> tuple[Tensor, Tensor]:

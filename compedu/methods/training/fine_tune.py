@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from compedu.knobs import knob, method
-from compedu.methods.method import Task
+from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from compedu.errors import CompressionError
 from compedu.knobs import knob, method
-from compedu.methods.method import Task
+from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.networks import build
 from compedu.specs import parse, text
@@ -36,7 +36,12 @@ class SmallDense(FromScratch):
     topic: ClassVar[str] = "training"
 
     width: float = knob(
-        0.25, "width of all layers as a fraction of the given network's", low=0, high=1, open="low", tour=(0.05, 1),
+        0.25,
+        "width of all layers as a fraction of the given network's",
+        low=0,
+        high=1,
+        open="low",
+        tour=(0.05, 1),
         log=True,
     )
 

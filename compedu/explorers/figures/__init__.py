@@ -1,0 +1,1 @@
+"""The figures of an explorer, as pure data made from a `View`."""

@@ -1,0 +1,140 @@
+"""The three gauges as pure data: accuracy with its interval, bytes by what they are for, speed with its spread."""
+
+import math
+
+from compedu.explorers.figures.colours import DENSE, GREY, LIVE, PALE, PREVIEW, ROLES
+from compedu.explorers.figures.places import TEXT_SIZE
+from compedu.explorers.view import View
+from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
+
+NAMES = ("accuracy", "size of the file", "speed")
+SPEEDS = (0.1, 10.0)  # ends of the speed axis; what lies beyond is drawn at the end, with an arrow
+
+
+def traces(view: View) -> list[dict]:
+    """Return the traces of the three gauges; their number and kinds never change."""
+    return [*_captions(view), *_accuracy(view), *_size(view), *_speed(view)]
+
+
+def captions(view: View) -> tuple[tuple[str, ...], ...]:
+    """Return the lines below each gauge's name: the figure first, then what is to be known about it."""
+    report = view.report
+    if report is None:
+        return (("…", "not measured yet"),) * 3
+    if view.nearby:  # another point's counts and interval would pass for this one's
+        accuracy = accuracy_lines(report)[0]
+        size = size_lines(report, view.baseline)[0]
+        return (
+            (f"≈ {accuracy}", "of the nearest point measured"),
+            (f"≈ {size}", "of the nearest point measured"),
+            speed_lines(report, False),
+        )
+    return accuracy_lines(report), size_lines(report, view.baseline), speed_lines(report, view.measured)
+
+
+def _captions(view: View) -> list[dict]:
+    lines = captions(view)
+    large = [
+        f"{_headline(said[0])} <span style='font-size:{TEXT_SIZE}px'>{name}</span>" for name, said in zip(NAMES, lines)
+    ]
+    small = ["<br>".join(said[1:]) for said in lines]
+    return [_text(large, 54, 19), _text(small, 31, TEXT_SIZE)]
+
+
+def _headline(said: str) -> str:
+    """Return a headline; a verdict without a figure is words, which take less room in smaller letters."""
+    return said if said[:1] in "0123456789≈…" else f"<span style='font-size:14px'>{said}</span>"
+
+
+def _text(texts: list[str], y: float, size: int) -> dict:
+    return {
+        "type": "scatter", "mode": "text", "xaxis": "x6", "yaxis": "y6", "x": [0, 1, 2], "y": [y] * 3, "text": texts,
+        "textposition": "bottom right", "textfont": {"size": size}, "hoverinfo": "skip",
+        "cliponaxis": False,
+    }  # fmt: skip
+
+
+def _colour(view: View) -> str:
+    return LIVE if view.measured else PREVIEW
+
+
+def _accuracy(view: View) -> list[dict]:
+    dense = view.baseline
+    report = view.report
+    low, high = (100 * end for end in dense.accuracy_interval)
+    band = _bar("1", [high - low], [low], PALE, "dense network: 95 % interval")
+    line = _tick("1", [100 * dense.accuracy], DENSE, "dense network: %{x:.1f} %", 2)
+    if report is None:
+        return [band, line, _dot("1", [], [], [], _colour(view), "")]
+    value = 100 * report.accuracy
+    below, above = (100 * end for end in report.accuracy_interval)
+    return [band, line, _dot("1", [value], [above - value], [value - below], _colour(view), "this network: %{x:.1f} %")]
+
+
+def _size(view: View) -> list[dict]:
+    dense = view.baseline
+    report = view.report
+    ghost = _bar("2", [dense.file_bytes or 0], [0], PALE, "dense network: %{x:,} bytes", width=1.9)
+    roles = (report.size_by_role if report is not None else None) or {}
+    made = []
+    start = 0
+    for role, (colour, name) in ROLES.items():
+        count = roles.get(role, 0)
+        bar = _bar("2", [count], [start], colour, f"{name}: %{{x:,}} bytes", width=1.1)
+        made.append(bar | {
+            "marker": {"color": colour, "line": {"width": 0.5, "color": GREY}},
+            "opacity": 1 if view.measured else 0.6,
+        })  # fmt: skip
+        start += count
+    coded = [report.coded_bytes] if report is not None and report.coded_bytes is not None else []
+    return [ghost, *made, _tick("2", coded, DENSE, "entropy-coded: %{x:,} bytes", 3)]
+
+
+def _speed(view: View) -> list[dict]:
+    timing = view.report.latency if view.measured else None
+    if timing is None or timing.speed_up_interval is None:
+        return [_bar("3", [], [], PALE, ""), _dot("3", [], [], [], LIVE, "")]
+    low, high = map(_exponent, timing.a_a_interval)
+    band = _bar("3", [high - low], [low], PALE, f"the dense network against itself: {timing.a_a:.2f}×")
+    at, below, above = map(_exponent, (timing.speed_up, *timing.speed_up_interval))
+    dot = _dot("3", [at], [above - at], [at - below], LIVE, f"dense time / this time: {timing.speed_up:.2f}×")
+    beyond = not SPEEDS[0] <= timing.speed_up <= SPEEDS[1]
+    symbol = "diamond" if not beyond else "triangle-right" if timing.speed_up > 1 else "triangle-left"
+    return [band, dot | {"marker": dot["marker"] | {"symbol": symbol}}]
+
+
+def _exponent(ratio: float) -> float:
+    return math.log10(min(max(ratio, SPEEDS[0]), SPEEDS[1]))
+
+
+def _bar(axis: str, length: list, base: list, colour: str, name: str, width: float = 1.6) -> dict:
+    return _at(axis) | {
+        "type": "bar", "orientation": "h", "x": length, "y": [0] * len(length), "base": base, "width": width,
+        "marker": {"color": colour, "line": {"width": 0, "color": GREY}},
+        "hovertemplate": name + "<extra></extra>",
+    }  # fmt: skip
+
+
+def _tick(axis: str, at: list, colour: str, name: str, thickness: int) -> dict:
+    return _at(axis) | {
+        "type": "scatter", "mode": "markers", "x": at, "y": [0] * len(at),
+        "marker": {"symbol": "line-ns", "size": 18, "line": {"width": thickness, "color": colour}},
+        "hovertemplate": name + "<extra></extra>",
+    }  # fmt: skip
+
+
+def _dot(axis: str, value: list, above: list, below: list, colour: str, name: str) -> dict:
+    return _at(axis) | {
+        "type": "scatter", "mode": "markers", "x": value, "y": [0] * len(value),
+        "marker": {"size": 11, "color": colour, "symbol": "diamond", "line": {"width": 1, "color": "#FFFFFF"}},
+        "cliponaxis": False, "hovertemplate": name + "<extra></extra>",
+        "error_x": {
+            "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 5,
+            "color": colour,
+        },
+    }  # fmt: skip
+
+
+def _at(axis: str) -> dict:
+    number = "" if axis == "1" else axis
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}

@@ -1,0 +1,52 @@
+"""The pictures of each kind of method: what it did to the network, drawn."""
+
+from dataclasses import replace
+
+from compedu.explorers.figures.pictures.compact_filters import tied_filters
+from compedu.explorers.figures.pictures.distillation import confusions, one_image, temperature
+from compedu.explorers.figures.pictures.low_rank import rebuilt_filters, singular_values
+from compedu.explorers.figures.pictures.picture import Picture
+from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
+from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
+from compedu.explorers.figures.pictures.structural_matrix import product_times, structured_matrices
+from compedu.explorers.figures.pictures.training import layer_widths, loss, moved_statistics, moved_weights
+from compedu.methods import (
+    BatchNormReestimation,
+    FilterPruning,
+    FineTune,
+    Method,
+    NeuronMerging,
+    RandomFilterPruning,
+    SmallDense,
+    StructuredSparsity,
+    TrainingMethod,
+)  # fmt: skip
+
+_OF_METHOD = {
+    FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
+    NeuronMerging: (pruned_filters.PICTURE,),
+    BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
+    SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
+}  # fmt: skip
+_OF_TOPIC = {
+    "pruning": (pruned_weights.PICTURE,),
+    "quantization": (quantized_weights.PICTURE, quantized_inputs.PICTURE),
+    "structural_matrix": (structured_matrices.PICTURE, product_times.PICTURE),
+    "low_rank": (singular_values.PICTURE, rebuilt_filters.PICTURE),
+    "compact_filters": (tied_filters.PICTURE,),
+    "distillation": (one_image.PICTURE, temperature.PICTURE, confusions.PICTURE),
+    "training": (moved_weights.PICTURE,),
+}  # fmt: skip
+
+
+def pictures_of(method: type[Method]) -> tuple[Picture, ...]:
+    """Return the pictures of a method, its own or those of its topic; where it trains, the loss below the first."""
+    first, *others = _OF_METHOD.get(method) or _OF_TOPIC[method.topic]
+    if issubclass(method, TrainingMethod) and first.below is not loss.below:
+        below = ("xaxis7", "yaxis7", "xaxis8", "yaxis8")
+        kept = {name: settings for name, settings in first.axes.items() if name not in below}
+        first = replace(first, below=loss.below, headings=(first.headings[0], loss.HEADING), axes=kept | loss.AXES)
+    return (first, *others)
+
+
+__all__ = ["Picture", "pictures_of"]

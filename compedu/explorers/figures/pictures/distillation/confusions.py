@@ -1,0 +1,125 @@
+"""Distillation: which classes the teacher takes for one another, and which ones the student does."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compedu.evaluation import all_scores
+from compedu.explorers.figures.colours import LIVE, WHITE
+from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
+from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, heatmap
+from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.view import View
+
+IMAGES = 1000  # of the split that is looked at
+SHADES = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
+
+
+def doubts(scores: Tensor, labels: Tensor, classes: int, temperature: float) -> np.ndarray:
+    """Return the mean probability of each class (columns) for the images of each class (rows); NaN on the diagonal."""
+    return _by_class(torch.softmax(scores / temperature, dim=1)[:, :classes], labels, classes)
+
+
+def mistakes(scores: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+    """Return the share of images of each class (rows) taken for each other one (columns); NaN on the diagonal."""
+    said = torch.nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float()
+    return _by_class(said[:, :classes], labels, classes)
+
+
+def _by_class(values: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+    sums = torch.zeros(classes, classes).index_add_(0, labels, values)
+    means = sums / torch.bincount(labels, minlength=classes).clamp(min=1)[:, None]
+    return means.fill_diagonal_(float("nan")).numpy()
+
+
+def matrices(view: View) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the teacher's doubts at the method's temperature, and the student's mistakes, if there is one."""
+    x, y = (part[:IMAGES] for part in view.data.split(view.split))
+    classes = len(view.data.classes)
+    prepare(view, lambda: False)
+    made = doubts(view.kept["teacher"], y, classes, temperature_of(view))
+    if view.after is None:
+        return made, None
+    if view.kept.get("student", (None, None))[0] is not view.after:  # asked once for each student
+        view.kept["student"] = (view.after, mistakes(all_scores(view.after, x, view.data), y, classes))
+    return made, view.kept["student"][1]
+
+
+def prepare(view: View, stale: Callable[[], bool]) -> None:
+    """Ask the teacher about the images."""
+    view.once("teacher", lambda: all_scores(view.before, view.data.split(view.split)[0][:IMAGES], view.data))
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return both matrices side by side, one scale each: rows are the true classes."""
+    count = len(view.data.classes)
+    empty = np.full((count, count), np.nan, dtype=np.float32)
+    teacher, student = matrices(view) if "teacher" in view.kept else (empty, None)
+    gap = np.full((count, 2), np.nan, dtype=np.float32)
+    none = np.full((count, count), np.nan, dtype=np.float32)
+    left = np.concatenate([teacher, gap, none], axis=1)
+    right = np.concatenate([none, gap, none if student is None else student], axis=1)
+    names = list(view.data.classes)
+    columns = [*names, "", " ", *(f"{name} " for name in names)]  # a category occurs once: right names end in a blank
+    label = "<br>true %{y}, taken for %{x}: %{z:.3f}<extra></extra>"
+    return [
+        heatmap(
+            MAIN, left, "teacher's probability", SHADES, x=columns, y=names,
+            hovertemplate="teacher's probability" + label,
+        ),
+        heatmap(
+            MAIN, right, "student's mistakes", SHADES, x=columns, y=names,
+            hovertemplate="share of the student's answers" + label,
+        ),
+    ]  # fmt: skip
+
+
+def agreement(view: View) -> float | None:
+    """Return the correlation of the teacher's doubts with the student's mistakes over all pairs of classes."""
+    if "teacher" not in view.kept:
+        return None
+    teacher, student = matrices(view)
+    if student is None:
+        return None
+    off = ~np.eye(len(teacher), dtype=bool)
+    if not student[off].any():
+        return None
+    return float(np.corrcoef(teacher[off], student[off])[0, 1])
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    found = agreement(view)
+    if found is None:
+        return (
+            "teacher's doubts; no student yet" if view.after is None else "teacher's doubts; no mistake of the student"
+        )
+    return f"teacher's doubts, student's mistakes: r = {found:.2f}"
+
+
+def table(view: View) -> Table:
+    """Return the pairs of classes that the student confuses most, with the teacher's probability for them."""
+    head = ("true class", "taken for", "teacher's probability", "share of the student's answers")
+    if "teacher" not in view.kept:
+        return head, [("being computed", "", "", "")]
+    teacher, student = matrices(view)
+    ranked = np.argsort(-np.nan_to_num(teacher if student is None else student, nan=-1.0), axis=None)[:10]
+    names, rows = view.data.classes, []
+    for true, taken in zip(*np.unravel_index(ranked, teacher.shape)):
+        rows.append((
+            names[true], names[taken], f"{teacher[true, taken]:.3f}",
+            "" if student is None else f"{student[true, taken]:.3f}",
+        ))  # fmt: skip
+    return head, rows
+
+
+PICTURE = Picture(
+    "confusions", main, loss.below, ("rows = true class: left teacher, right student", loss.HEADING), say, table,
+    {
+        "xaxis4": {"type": "category", "visible": False},
+        "yaxis4": {"autorange": "reversed", "type": "category", "visible": False},
+    } | loss.AXES,
+    lively=True, prepare=prepare,
+)  # fmt: skip

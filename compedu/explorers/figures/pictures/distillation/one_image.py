@@ -1,0 +1,83 @@
+"""Distillation: the image that the teacher doubts most, and what teacher and student say about it at temperature T."""
+
+from typing import Any
+
+import torch
+
+from compedu.explorers.figures.colours import DENSE, GREEN, LIVE
+from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
+from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, bars, line
+from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.view import View
+from compedu.explorers.widgets.strip import image_bytes
+
+LOOKED_AT = 512  # images among which the most doubtful is chosen
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the probabilities of teacher and student at the method's temperature, and the true class."""
+    teacher, student, truth = probabilities(view)
+    names = list(view.data.classes)
+    return [
+        bars(MAIN, names, teacher, "teacher", DENSE, width=0.8),
+        bars(MAIN, names, student, "student", LIVE, width=0.45),
+        line(
+            MAIN, [names[truth]], [1.0], "true class", GREEN,
+            mode="markers", marker={"color": GREEN, "size": 9, "symbol": "triangle-down"},
+        ),
+    ]  # fmt: skip
+
+
+def probabilities(view: View) -> tuple[list[float], list[float], int]:
+    """Return both networks' softened probabilities for the image that the teacher doubts most, and its true class."""
+    x, y = view.data.split(view.split)
+    chosen, scores = view.once("doubtful", lambda: _most_doubtful(view))
+    t = temperature_of(view)
+    teacher = torch.softmax(scores / t, 0).tolist()
+    if view.after is None:
+        return teacher, [], int(y[chosen])
+    with torch.inference_mode():
+        student = view.after(x[chosen : chosen + 1])[0]
+    return teacher, torch.softmax(student / t, 0).tolist(), int(y[chosen])
+
+
+@torch.inference_mode()
+def _most_doubtful(view: View) -> tuple[int, torch.Tensor]:
+    scores = view.before(view.data.split(view.split)[0][:LOOKED_AT])
+    chosen = int(torch.softmax(scores, 1).amax(1).argmin())
+    return chosen, scores[chosen].clone()
+
+
+def images(view: View) -> list[dict[str, Any]]:
+    """Return the image itself, for the corner of the picture."""
+    chosen, _ = view.once("doubtful", lambda: _most_doubtful(view))
+    return [{
+        "source": image_bytes(view.data, view.split, chosen, 64), "xref": "x4 domain", "yref": "y4 domain",
+        "x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45, "layer": "above",
+    }]  # fmt: skip
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    teacher, student, truth = probabilities(view)
+    name = view.data.classes[truth]
+    return f"this is {name}: teacher {100 * teacher[truth]:.0f} %" + (
+        f", student {100 * student[truth]:.0f} %" if student else ", no student yet"
+    )
+
+
+def table(view: View) -> Table:
+    """Return the probabilities of each class."""
+    teacher, student, truth = probabilities(view)
+    rows = [
+        (name, "true" if index == truth else "", f"{teacher[index]:.3f}", f"{student[index]:.3f}" if student else "")
+        for index, name in enumerate(view.data.classes)
+    ]
+    return ("class", "", "teacher", "student"), rows
+
+
+PICTURE = Picture(
+    "one image", main, loss.below, ("probabilities: grey = teacher, blue = student", loss.HEADING), say, table,
+    {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES,
+    images=images, lively=True,
+)  # fmt: skip

@@ -1,0 +1,77 @@
+"""Low rank: the filters of a layer as they were and as the factors rebuild them; the rank of every layer."""
+
+import numpy as np
+
+from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.pictures.low_rank import singular_values
+from compedu.explorers.figures.pictures.picture import (
+    BELOW,
+    MAIN,
+    SLANTED,
+    Picture,
+    bars,
+    heatmap,
+    layer_names,
+    line,
+    log_bars,
+    percent_text,
+    relative_error,
+    short_names,
+)  # fmt: skip
+from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
+from compedu.explorers.view import View
+from compedu.forms import kernel_of
+from compedu.methods.low_rank.shared.rank import break_even
+
+MOST = 16  # filters of either kind
+COLUMNS = 4
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the first filters of the dense layer on the left, the same of the factored one on the right."""
+    before, after = view.layer_pair(layer)
+    dense = images_of(kernel_of(before).detach()[:MOST])
+    made = dense if after is None else images_of(kernel_of(after).detach()[:MOST])
+    every = np.ones(len(dense), dtype=bool)
+    left = montage(dense, every, COLUMNS)
+    right = montage(made, every, COLUMNS)
+    gap = np.full((len(left), 1 + dense.shape[2] // 2), np.nan, dtype=np.float32)
+    return [
+        heatmap(MAIN, np.concatenate([left, gap, right], axis=1), "weight", limit=float(np.abs(dense).max()) or 1.0)
+    ]
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return each layer's full rank, the rank it has, and the one at which the factors are as large as the matrix."""
+    names = layer_names(view)
+    full = [min(singular_values.shape(view, name)) for name in names]
+    even = [break_even(*singular_values.shape(view, name)) for name in names]
+    marks = {"symbol": "line-ew", "size": 26, "line": {"width": 2, "color": VERMILLION}}
+    return [
+        bars(BELOW, names, full, "full rank", DENSE, width=0.8),
+        bars(BELOW, names, [singular_values.rank_of(view, name) for name in names], "rank", LIVE, width=0.5),
+        line(BELOW, short_names(names), even, "break-even rank", VERMILLION, mode="markers", marker=marks),
+    ]
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    rank = singular_values.rank_of(view, layer)
+    full = min(singular_values.shape(view, layer))
+    return (
+        f"{layer}: rank {rank} of {full}, error of the filters {percent_text(relative_error(view, layer)) or 'unknown'}"
+    )
+
+
+PICTURE = Picture(
+    "filters and ranks", main, below,
+    ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, orange = break-even"),
+    say, singular_values.table,
+    {
+        "xaxis4": {"visible": False},
+        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
+        "yaxis7": log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
+        "xaxis7": SLANTED,
+    },
+    start=first_convolution,
+)  # fmt: skip

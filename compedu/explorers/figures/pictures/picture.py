@@ -1,0 +1,187 @@
+"""What a picture of a family is, and the few kinds of traces that all pictures are made of."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from compedu.explorers.figures.colours import DENSE, LIVE, SIGNED
+from compedu.explorers.figures.places import NAMED, down
+from compedu.explorers.view import View
+from compedu.forms import kernel_of
+from compedu.methods.layers import compressible
+from compedu.metrics import costs
+
+# The places of a picture: a large one, a small one below it, a third at the right end of that, for those who use it.
+MAIN, BELOW, BESIDE = ("x4", "y4"), ("x7", "y7"), ("x8", "y8")
+
+TICK = 14  # pixels between two numbers at an axis, at least
+# Names of layers below bars: level where there is room for them, else slanted.
+SLANTED = {"autotickangles": [0, 45]}
+
+Table = tuple[tuple[str, ...], list[tuple]]
+
+
+def largest_layer(model: nn.Module) -> str:
+    """Return the name of the compressible layer with the most weights."""
+    layers, _ = compressible(model)
+    return max(layers, key=lambda name: kernel_of(layers[name]).numel())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a method: traces for the main place and for those below, a sentence and a table that say the same.
+
+    `name` is what a learner chooses it by. `main`, `below` and `say` get the view and the layer that is looked at,
+    `table` gives all layers. `headings` tell colours and axes, `axes` are settings of places, or functions that give
+    them for the dense network, `start` chooses the first layer.
+    `black` is whether black shows where nothing is drawn; `lively` whether the picture follows the knobs even before
+    the network does. `prepare` computes on the worker what takes long, asking now and then whether it is still wanted.
+    """
+
+    name: str
+    main: Callable[[View, str], list[dict]]
+    below: Callable[[View, str], list[dict]]
+    headings: tuple[str, str]
+    say: Callable[[View, str], str]
+    table: Callable[[View], Table]
+    axes: dict[str, dict | Callable[[View], dict]] = field(default_factory=dict)
+    start: Callable[[nn.Module], str] = largest_layer
+    images: Callable[[View], list[dict[str, Any]]] = lambda view: []
+    black: bool = False
+    lively: bool = False
+    prepare: Callable[[View, Callable[[], bool]], None] | None = None
+
+    def caption(self, view: View, layer: str) -> str:
+        """Return what `say` says with the layer's short name: the picture is no wider."""
+        return self.say(view, layer).replace(layer, dict(zip(layer_names(view), short_names(layer_names(view))))[layer])
+
+    def traces(self, view: View, layer: str) -> list[dict]:
+        """Return the traces of all places, always in the same order and number."""
+        return [*self.main(view, layer), *self.below(view, layer)]
+
+
+def heatmap(
+    at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style
+) -> dict:
+    """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is not drawn."""
+    limit = limit or float(np.nanmax(np.abs(values), initial=1e-12))
+    return {
+        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": with_gaps(values), "colorscale": scale,
+        "zmin": -limit, "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
+        "hovertemplate": name + "<br>row %{y}, column %{x}: %{z:.3g}<extra></extra>",
+    } | style  # fmt: skip
+
+
+def with_gaps(values: np.ndarray) -> list[list[float | None]]:
+    """Return a matrix as rows with None for NaN, which JSON does not have: such a message would not reach the page."""
+    return np.where(np.isnan(values), None, values.astype(np.float64).round(6)).tolist()
+
+
+def line(at: tuple[str, str], x, y, name: str, colour: str = LIVE, mode: str = "lines", **style) -> dict:
+    """Return a curve or, with another `mode`, points."""
+    return {
+        "type": "scatter", "mode": mode, "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
+        "line": {"color": colour, "width": 2} | style.pop("line", {}), "marker": {"color": colour, "size": 7},
+        "hovertemplate": name + ": %{y:.3g}<extra></extra>",
+    } | style  # fmt: skip
+
+
+def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **style) -> dict:
+    """Return upright bars over numbers or names; those of layers as short as they can be told apart."""
+    x = short_names(x) if len(x) and isinstance(x[0], str) else x
+    return {
+        "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
+        "marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
+    } | style  # fmt: skip
+
+
+def labels(shares: Sequence[float], most: int) -> dict[str, Any]:
+    """Return the settings that write `shares`, in percent, above bars; nothing above more than `most` of them.
+
+    All of it is "all": four times "100" side by side would run into each other.
+    """
+    text = [("all" if share > 99.5 else f"{share:.0f}") if len(shares) <= most else "" for share in shares]
+    return {"text": text, "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False}
+
+
+def untouched(layer: str) -> str:
+    """Return what is said of a layer while there is no compressed network to show."""
+    return f"{layer} of the dense network, none compressed yet"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return what follows the last dot of each name, or the names as they are where that would not tell them apart.
+
+    >>> short_names(["features.conv1_1", "fc"]), short_names(["a.conv", "b.conv"])
+    (['conv1_1', 'fc'], ['a.conv', 'b.conv'])
+    """
+    last = [name.rpartition(".")[2] for name in names]
+    return last if len(set(last)) == len(set(names)) else list(names)
+
+
+def before_and_after(
+    at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str
+) -> list[dict]:
+    """Return for each of `names` two bars, one in the other: of `counts` (after, before), called by these words."""
+    return [
+        bars(at, names, [dense for _, dense in counts], before, DENSE, width=0.8),
+        bars(at, names, [left for left, _ in counts], after, LIVE, width=0.5),
+    ]
+
+
+def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
+    """Return at most `most` rows and columns of a matrix, evenly picked: a screen has no more pixels for it."""
+    rows = np.linspace(0, matrix.shape[0] - 1, min(most, matrix.shape[0])).round().astype(int)
+    columns = np.linspace(0, matrix.shape[1] - 1, min(most, matrix.shape[1])).round().astype(int)
+    return matrix[np.ix_(rows, columns)]
+
+
+def log_bars(
+    longest: Callable[[View], float], place: tuple[int, int] = NAMED, room: float = 1.06
+) -> Callable[[View], dict]:
+    """Return a logarithmic axis for bars of whole numbers, the longest the dense network's; 1 is still seen.
+
+    `place` is where it begins and ends, in pixels from the top, `room` how much longer it is than its longest bar.
+    """
+
+    def settings(view: View) -> dict:
+        top = math.log10(max(longest(view), 2))
+        tight = math.ceil(TICK * (room * top + 0.2) / (place[1] - place[0]))
+        return {
+            "type": "log", "range": [-0.2, room * top], "domain": down(*place),
+            "tickvals": [10**power for power in range(int(top) + 1)][:: max(tight, 1 + int(top) // 4)],
+            "exponentformat": "SI",
+        }  # fmt: skip
+
+    return settings
+
+
+def as_matrix(tensor) -> np.ndarray:
+    """Return a kernel or mask (out, in, ...) as a matrix (out, everything else)."""
+    array = tensor.detach().cpu().numpy()
+    return array.reshape(array.shape[0], -1)
+
+
+def layer_names(view: View) -> list[str]:
+    """Return the names of the dense network's compressible layers, in order."""
+    return view.once("layers", lambda: list(compressible(view.before)[0]))
+
+
+def dense_matrix(view: View, layer: str) -> np.ndarray:
+    """Return the dense kernel of a layer as a matrix."""
+    return view.once(("matrix", layer), lambda: as_matrix(kernel_of(view.layer_pair(layer)[0])))
+
+
+def relative_error(view: View, layer: str) -> float | None:
+    """Return the relative distance of the layer's kernel from the dense one (Frobenius norm); None if shapes differ."""
+    before, after = view.layer_pair(layer)
+    return 0.0 if after is None else costs.relative_error(kernel_of(after).detach(), kernel_of(before).detach())
+
+
+def percent_text(share: float | None) -> str:
+    """Return a share in percent, or nothing where there is none."""
+    return "" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,21 @@
+"""Which weights of a layer a pruned network still has: those that its mask keeps, or whose channels are still there."""
+
+from torch import Tensor
+
+from compedu.explorers.view import View
+from compedu.forms import Geometry, Masked
+from compedu.graph import find_channels
+from compedu.methods.pruning.shared.channel_removal import taken_out_first
+from compedu.methods.pruning.shared.weight_groups import kept_with_channels
+
+
+def left_weights(view: View, layer: str) -> Tensor | None:
+    """Return a boolean mask over the dense layer's kernel, or None where nothing was taken from it."""
+    before, after = view.layer_pair(layer)
+    if isinstance(after, Masked):
+        return after.mask
+    removed = {} if view.after is None else taken_out_first(view.after)
+    if not removed:
+        return None
+    groups = find_channels(view.before, view.data.example).groups
+    return kept_with_channels(layer, Geometry.of(before), groups, removed)

@@ -1,0 +1,194 @@
+"""Filter pruning: a layer's filters as small images, what is removed faint, and with it the next layer's inputs."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from compedu.errors import CompressionError
+from compedu.explorers.figures.colours import LIVE, WHITE
+from compedu.explorers.figures.pictures.picture import (
+    BELOW,
+    BESIDE,
+    MAIN,
+    SLANTED,
+    Picture,
+    Table,
+    before_and_after,
+    heatmap,
+    labels,
+    largest_layer,
+    layer_names,
+    log_bars,
+    percent_text,
+    untouched,
+)  # fmt: skip
+from compedu.explorers.figures.places import UPPER, across, down, title
+from compedu.explorers.view import View
+from compedu.forms import kernel_of
+from compedu.graph import find_channels
+from compedu.methods.layers import compressible
+from compedu.methods.pruning.shared.channel_removal import taken_out_first
+
+MOST = 40  # filters that are shown
+READERS = 24  # outputs of the next layer that are shown
+MOST_LISTED = 10  # removed filters named in the table
+MOST_LABELLED = 9  # layers whose percentages fit above bars
+FADED = 0.2
+WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
+
+
+class Channels(NamedTuple):
+    """Where the filters of a layer go: the group's name, its channel of each filter; the layer that reads them, and of
+    which channel each of its inputs is."""
+
+    group: str
+    filters: np.ndarray
+    reader: str | None
+    inputs: np.ndarray | None
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the filters, strongest first, and the next layer's weights on each of them; faint where they are gone."""
+    order, bank, strength = view.once(("filters", layer), lambda: _dense(view, layer))
+    faint = np.isin(order, gone(view, layer))
+    limit = float(np.abs(bank).max()) or 1.0
+    top = float(strength.max(initial=0)) or 1.0
+    return [
+        heatmap(MAIN, montage(bank, ~faint), "weight", limit=limit),
+        heatmap(MAIN, montage(bank, faint), "gone", limit=limit, opacity=FADED),
+        heatmap(BESIDE, np.where(faint, np.nan, strength), "weights of the next layer", WHITE_TO_BLUE, top),
+        heatmap(BESIDE, np.where(faint, strength, np.nan), "gone with its filter", WHITE_TO_BLUE, top, opacity=FADED),
+    ]
+
+
+def _dense(view: View, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the first filters by falling sum of absolute values: numbers, images, and how strongly each is read."""
+    kernel = kernel_of(view.before.get_submodule(layer)).detach()
+    order = torch.argsort(kernel.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
+    return order.numpy(), images_of(kernel[order]), _strength(view, layer)[:, order.numpy()]
+
+
+def images_of(kernel: torch.Tensor) -> np.ndarray:
+    """Return the mean of each filter over its input channels, (out, height, width); a linear layer's as squares."""
+    if kernel.ndim == 4:
+        return kernel.mean(1).numpy()
+    side = int(kernel.shape[1] ** 0.5)
+    return kernel[:, : side * side].reshape(len(kernel), side, side).numpy()
+
+
+def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Return the images side by side with gaps, those of `which` only; NaN where nothing is to be drawn."""
+    _, height, width = bank.shape
+    page = np.full((-(-len(bank) // columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, dtype=np.float32)
+    for index in np.flatnonzero(which):
+        top = index // columns * (height + 1)
+        left = index % columns * (width + 1)
+        page[top : top + height, left : left + width] = bank[index]
+    return page
+
+
+def _strength(view: View, layer: str) -> np.ndarray:
+    """Return the reading layer's mean absolute weight, (first outputs, filters of `layer`); zeros where none reads."""
+    found = channels(view).get(layer)
+    if found is None or found.reader is None:
+        return np.zeros((READERS, len(kernel_of(view.before.get_submodule(layer)))), dtype=np.float32)
+    kernel = kernel_of(view.before.get_submodule(found.reader)).detach()[:READERS].abs()
+    weights = (kernel.mean((2, 3)) if kernel.ndim == 4 else kernel).numpy()
+    belongs = found.inputs[: weights.shape[1], None] == found.filters[None, :]  # of a grouped layer the first group
+    return (weights @ belongs / np.maximum(belongs.sum(0), 1)).astype(np.float32)
+
+
+def channels(view: View) -> dict[str, Channels]:
+    """Return where the filters of each layer go, for the layers whose filters can be followed."""
+    return view.once("channels", lambda: _channels(view))
+
+
+def _channels(view: View) -> dict[str, Channels]:
+    try:
+        groups = find_channels(view.before, view.data.example).groups
+    except CompressionError:  # nobody can tell who reads whom
+        return {}
+    made = {}
+    for group in groups:
+        read = next(((reader.layer, reader.channels.numpy()) for reader in group.readers), (None, None))
+        for name in group.producers:
+            made[name] = Channels(group.name, group.filters(name).numpy(), *read)
+    return made
+
+
+def gone(view: View, layer: str) -> np.ndarray:
+    """Return the numbers of the layer's filters that were taken out, as the compressed network itself records them."""
+    found = channels(view).get(layer)
+    if view.after is None or found is None:
+        return np.arange(0)
+    return np.flatnonzero(np.isin(found.filters, taken_out_first(view.after).get(found.group, ())))
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return the filters of every layer, dense and left."""
+    names = layer_names(view)
+    counts = [filter_counts(view, name) for name in names]
+    every, kept = before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
+    shares = [100 * left / dense for left, dense in counts]
+    return [every | labels(shares, MOST_LABELLED), kept]
+
+
+def filter_counts(view: View, layer: str) -> tuple[int, int]:
+    """Return how many filters of a layer are left, and how many the dense network has."""
+    before, after = view.layer_pair(layer)
+    dense = len(kernel_of(before))
+    return (dense if after is None else len(kernel_of(after))), dense
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    left, dense = filter_counts(view, layer)
+    if view.after is None:
+        return untouched(layer)
+    return f"{layer}: {left} of {dense} filters left"
+
+
+def table(view: View) -> Table:
+    """Return the filters of each layer."""
+    rows = []
+    for name in layer_names(view):
+        left, dense = filter_counts(view, name)
+        read = channels(view).get(name)
+        rows.append((
+            name, left, dense, percent_text(left / dense), (read and read.reader) or "",
+            _listed(gone(view, name)),
+        ))  # fmt: skip
+    return ("layer", "filters left", "filters when dense", "share", "read by", "removed"), rows
+
+
+def _listed(numbers: np.ndarray) -> str:
+    """Return the first numbers, and how many more there are."""
+    shown = ", ".join(map(str, numbers[:MOST_LISTED]))
+    return shown if len(numbers) <= MOST_LISTED else f"{shown} and {len(numbers) - MOST_LISTED} more"
+
+
+def first_convolution(model: nn.Module) -> str:
+    """Return the first convolution, or the largest layer of a network without one."""
+    layers, _ = compressible(model)
+    return next((name for name, layer in layers.items() if kernel_of(layer).ndim == 4), largest_layer(model))
+
+
+PICTURE = Picture(
+    "filters", main, below,
+    ("strongest first; faint = gone | who reads them", "filters: grey = dense, blue = left (in %)"),
+    say, table,
+    {
+        "xaxis4": {"domain": across(4, 196), "visible": False},
+        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
+        "xaxis8": {
+            "domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "",
+            "title": title("filters", 6),
+        },
+        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"},
+        "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
+        "xaxis7": SLANTED,
+    },
+    start=first_convolution,
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, its error."""
+
+import numpy as np
+import torch
+
+from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.pictures.picture import (
+    BELOW,
+    MAIN,
+    SLANTED,
+    Picture,
+    Table,
+    bars,
+    layer_names,
+    line,
+    percent_text,
+)  # fmt: skip
+from compedu.explorers.figures.places import NAMED, down, title
+from compedu.explorers.view import View
+from compedu.forms import ActivationQuantizer
+from compedu.methods.quantization.shared.calibration import watch
+
+IMAGES = 64  # of the split that is looked at
+BINS = 91
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the histogram of a layer's inputs, those beyond the grid in orange, and how often each code is used."""
+    x = inputs(view)[layer]
+    act = quantizer(view, layer)
+    counts, edges = np.histogram(x, BINS)
+    middle = (edges[1:] + edges[:-1]) / 2
+    width = edges[1] - edges[0]
+    low, high = (-np.inf, np.inf) if act is None else ends(act)
+    clipped = np.where((middle < low) | (middle > high), counts, 0)
+    levels, times = (np.arange(0), np.arange(0)) if act is None else np.unique(rounded(act, x), return_counts=True)
+    return [
+        bars(MAIN, middle, counts.astype(np.int32), "inputs", DENSE, width=width),
+        bars(MAIN, middle, clipped.astype(np.int32), "clipped inputs", VERMILLION, width=width),
+        line(
+            MAIN, levels.astype(np.float32), times.astype(np.int32), "inputs with this code", LIVE,
+            mode="markers", marker={"size": 5, "color": LIVE},
+        ),
+    ]  # fmt: skip
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return the relative error of each layer's rounded inputs, in percent."""
+    names = layer_names(view)
+    return [bars(BELOW, names, [100 * (error(view, name) or 0.0) for name in names], "error, %", VERMILLION)]
+
+
+def inputs(view: View) -> dict[str, np.ndarray]:
+    """Return what each layer of the dense network gets to see on some images, flattened."""
+    return view.once("inputs", lambda: _inputs(view))
+
+
+def _inputs(view: View) -> dict[str, np.ndarray]:
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in layer_names(view)}
+    layers = {name: view.before.get_submodule(name) for name in seen}
+    images = view.data.split(view.split)[0][:IMAGES]
+    watch(view.before, layers, view.data, (images,), lambda name, x: seen[name].append(x.numpy().reshape(-1)))
+    return {name: np.concatenate(parts) if parts else np.zeros(1, dtype=np.float32) for name, parts in seen.items()}
+
+
+def quantizer(view: View, layer: str) -> ActivationQuantizer | None:
+    """Return what rounds the inputs of a layer, or None where they stay in floating point."""
+    _, after = view.layer_pair(layer)
+    act = getattr(after, "act", None)
+    return act if isinstance(act, ActivationQuantizer) else None
+
+
+def ends(act: ActivationQuantizer) -> tuple[float, float]:
+    """Return the smallest and the largest value of the grid, half a step beyond each: what is not clipped."""
+    step = act.scale.item()
+    zero = act.zero_point.item()
+    return (-zero - 0.5) * step, (2**act.bits - 1 - zero + 0.5) * step
+
+
+def rounded(act: ActivationQuantizer, x: np.ndarray) -> np.ndarray:
+    """Return the inputs as the layer reads them."""
+    with torch.no_grad():
+        return act(torch.from_numpy(x)).numpy()
+
+
+def error(view: View, layer: str) -> float | None:
+    """Return how far the rounded inputs are from the inputs, relative to these; None where they stay as they are."""
+    act = quantizer(view, layer)
+    x = inputs(view)[layer]
+    return None if act is None else float(np.linalg.norm(rounded(act, x) - x) / max(np.linalg.norm(x), 1e-12))
+
+
+def clipped_share(view: View, layer: str) -> float | None:
+    """Return the share of the inputs that lie beyond the grid."""
+    act = quantizer(view, layer)
+    x = inputs(view)[layer]
+    if act is None:
+        return None
+    low, high = ends(act)
+    return float(((x < low) | (x > high)).mean())
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    act = quantizer(view, layer)
+    if act is None:
+        return f"{layer}: inputs stay in float (activation bits)"
+    return (
+        f"{layer}: inputs in {act.bits} bits, "
+        f"{percent_text(clipped_share(view, layer))} clipped, error {percent_text(error(view, layer))}"
+    )
+
+
+def table(view: View) -> Table:
+    """Return grid and error of each layer's inputs."""
+    rows = []
+    for name in layer_names(view):
+        act = quantizer(view, name)
+        step = "" if act is None else f"{act.scale.item():.4g}"
+        rows.append((
+            name, "float" if act is None else act.bits, step, percent_text(clipped_share(view, name)),
+            percent_text(error(view, name)),
+        ))  # fmt: skip
+    return ("layer", "bits an input", "step", "clipped", "error of the inputs"), rows
+
+
+PICTURE = Picture(
+    "inputs of the layer", main, below,
+    ("inputs: grey = all, orange = clipped, blue = codes", "error of the inputs, %"), say, table,
+    {
+        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")},
+        "xaxis7": SLANTED, "yaxis7": {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},
+    },
+)  # fmt: skip

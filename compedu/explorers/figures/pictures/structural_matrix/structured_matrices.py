@@ -1,0 +1,84 @@
+"""Structural matrices: the dense matrix, its projection and the difference; free numbers bright, copies faint."""
+
+import numpy as np
+
+from compedu.explorers.figures.pictures.picture import (
+    BELOW,
+    MAIN,
+    SLANTED,
+    Picture,
+    Table,
+    as_matrix,
+    before_and_after,
+    dense_matrix,
+    heatmap,
+    layer_names,
+    log_bars,
+    percent_text,
+    relative_error,
+)  # fmt: skip
+from compedu.explorers.view import View
+from compedu.forms import BlockCirculant, kernel_of
+
+SIDE = 32  # the upper left corner that is shown
+PALE_COPY = 0.35
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return three corners side by side; in the projected one only the stored numbers are bright."""
+    before, after = view.layer_pair(layer)
+    dense = _corner(before)
+    made = _corner(after) if after is not None else dense
+    gap = np.full((len(dense), max(1, dense.shape[1] // 16)), np.nan)
+    copies = np.zeros_like(made, dtype=bool)
+    if isinstance(after, BlockCirculant):
+        copies[:, np.arange(made.shape[1]) % after.columns.shape[2] != 0] = True
+    nothing, limit = np.full_like(dense, np.nan), 2.5 * float(dense.std())
+    bright = np.concatenate([dense, gap, np.where(copies, np.nan, made), gap, dense - made], axis=1)
+    pale = np.concatenate([nothing, gap, np.where(copies, made, np.nan), gap, nothing], axis=1)
+    return [heatmap(MAIN, bright, "weight", limit=limit), heatmap(MAIN, pale, "copy", limit=limit, opacity=PALE_COPY)]
+
+
+def _corner(layer) -> np.ndarray:
+    kernel = kernel_of(layer)
+    return as_matrix(kernel if kernel.ndim == 2 else kernel[:, :, 0, 0])[:SIDE, :SIDE]
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return for each layer the numbers stored, beside those of the dense one."""
+    names = layer_names(view)
+    return before_and_after(BELOW, names, [numbers(view, name) for name in names], "stored", "dense")
+
+
+def numbers(view: View, layer: str) -> tuple[int, int]:
+    """Return how many numbers of a kernel are stored, and how many there were."""
+    _, after = view.layer_pair(layer)
+    dense = dense_matrix(view, layer).size
+    return (after.columns.numel() if isinstance(after, BlockCirculant) else dense), dense
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    free, dense = numbers(view, layer)
+    return f"{layer}: {free:,} of {dense:,} numbers, error {percent_text(relative_error(view, layer)) or 'unknown'}"
+
+
+def table(view: View) -> Table:
+    """Return stored numbers and error of each layer."""
+    rows = [
+        (name, *(f"{n:,}" for n in numbers(view, name)), percent_text(relative_error(view, name)))
+        for name in layer_names(view)
+    ]
+    return ("layer", "numbers stored", "weights", "error of the kernel"), rows
+
+
+PICTURE = Picture(
+    "matrix", main, below,
+    ("a corner: dense, projected (copies faint), difference", "numbers in each layer: grey = dense, blue = stored"),
+    say, table,
+    {
+        "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},
+        "yaxis7": log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
+        "xaxis7": SLANTED,
+    },
+)  # fmt: skip

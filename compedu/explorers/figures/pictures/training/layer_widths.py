@@ -1,0 +1,43 @@
+"""The small dense network: how many filters each layer has, beside the given network; the loss while it is trained."""
+
+from compedu.explorers.figures.pictures.picture import MAIN, SLANTED, Picture, before_and_after, layer_names, log_bars
+from compedu.explorers.figures.pictures.pruning import pruned_filters
+from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.places import UPPER
+from compedu.explorers.view import View
+
+WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large place, less what slanted names need
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the filters of every layer, of the given and of the small network."""
+    names = layer_names(view)
+    counts = [pruned_filters.filter_counts(view, name) for name in names]
+    trained = [(small if view.after is not None else 0, given) for small, given in counts]
+    return before_and_after(MAIN, names, trained, "filters of the small one", "filters of the given network")
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    small, given = pruned_filters.filter_counts(view, layer)
+    return f"{layer}: {small} of {given} filters" if view.after is not None else "no small network was trained yet"
+
+
+def table(view: View):
+    """Return the filters of each layer."""
+    rows = [(name, *pruned_filters.filter_counts(view, name)) for name in layer_names(view)]
+    return (
+        ("layer", "filters", "filters of the given network"),
+        [row if view.after is not None else (row[0], "", row[2]) for row in rows],
+    )
+
+
+PICTURE = Picture(
+    "widths", main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
+    {
+        "xaxis4": SLANTED,
+        "yaxis4": log_bars(
+            lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view)), WITH_NAMES
+        ),
+    } | loss.AXES,
+)  # fmt: skip

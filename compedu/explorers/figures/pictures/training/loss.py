@@ -1,0 +1,40 @@
+"""Training: the loss, step by step, and the accuracy on some images meanwhile; the run before in grey."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.pictures.picture import BELOW, BESIDE, line
+from compedu.explorers.figures.places import LEFT, across, title
+from compedu.explorers.view import View
+
+HEADING = "loss; grey = the run before | accuracy, %"
+AXES = {
+    "xaxis7": {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
+    "yaxis7": {"rangemode": "tozero", "nticks": 3},
+    "xaxis8": {"visible": True, "title": title("step"), "rangemode": "tozero", "nticks": 3},
+    "yaxis8": {"visible": True, "range": [0, 103], "tickvals": [0, 50, 100]},
+}  # fmt: skip
+MOST = 300  # points of a curve: the figure is no wider
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return loss and accuracy of the run before and of this run."""
+    curve, race = view.before_it
+    return [
+        _curve(curve, "loss of the run before", DENSE), _curve(view.curve, "loss", LIVE),
+        _race(race, "accuracy of the run before, %", DENSE), _race(view.race, "accuracy, %", LIVE),
+    ]  # fmt: skip
+
+
+def _curve(losses: Sequence[float], name: str, colour: str) -> dict:
+    """Return the mean loss of each stretch of steps, at the last step of the stretch."""
+    stretch = -(-len(losses) // MOST) or 1
+    values = np.array(losses[: len(losses) // stretch * stretch], dtype=np.float32).reshape(-1, stretch).mean(1)
+    return line(BELOW, np.arange(1, len(values) + 1, dtype=np.int32) * stretch, values, name, colour)
+
+
+def _race(points: Sequence[tuple[int, float]], name: str, colour: str) -> dict:
+    steps, reached = zip(*points) if points else ((), ())
+    return line(BESIDE, np.array(steps, dtype=np.int32), np.array(reached, dtype=np.float32) * 100, name, colour)

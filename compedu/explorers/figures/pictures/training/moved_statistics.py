@@ -1,0 +1,79 @@
+"""Batch-norm re-estimation: what the batch norm behind a layer expects of each channel, before and after."""
+
+import numpy as np
+
+from compedu.errors import CompressionError
+from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.pictures.picture import BELOW, MAIN, SLANTED, Picture, Table, bars, layer_names, line
+from compedu.explorers.figures.places import NAMED, down
+from compedu.explorers.view import View
+from compedu.graph import batch_norm_pairs
+
+
+def norms(view: View) -> dict[str, str]:
+    """Return for each layer with a batch norm of its own the name of that; none where the network cannot be traced."""
+    return view.once("norms", lambda: _norms(view))
+
+
+def _norms(view: View) -> dict[str, str]:
+    try:
+        return dict(batch_norm_pairs(view.before))
+    except CompressionError:  # nobody can tell which norm reads which layer
+        return {}
+
+
+def statistics(view: View, layer: str) -> np.ndarray:
+    """Return channel means and standard deviations that the norm behind `layer` expects, before and after, (4, n)."""
+    if layer not in norms(view):
+        return np.zeros((4, 0), dtype=np.float32)
+    networks = (view.before, view.before if view.after is None else view.after)
+    found = [network.get_submodule(norms(view)[layer]) for network in networks]
+    return np.stack([row for norm in found for row in (norm.running_mean.numpy(), norm.running_var.sqrt().numpy())])
+
+
+def shift(view: View, layer: str) -> float:
+    """Return how far a layer's channel means moved, on average, in standard deviations before; 0 without a norm."""
+    mean, deviation, now, _ = statistics(view, layer)
+    return float(np.mean(np.abs(now - mean) / np.maximum(deviation, 1e-12))) if mean.size else 0.0
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return the standard deviation of each channel after against before, and the line of no change."""
+    _, before, _, after = statistics(view, layer)
+    limit = float(max(before.max(initial=0), after.max(initial=0))) or 1.0
+    return [
+        line(MAIN, [0, limit], [0, limit], "unchanged", DENSE, line={"dash": "dot"}),
+        line(MAIN, before, after, "channel", LIVE, mode="markers", marker={"size": 4, "color": LIVE}),
+    ]
+
+
+def below(view: View, layer: str) -> list[dict]:
+    """Return how far the means behind each layer moved."""
+    names = list(norms(view))
+    return [bars(BELOW, names, [shift(view, name) for name in names], "means moved, in standard deviations")]
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    if layer not in norms(view):
+        return f"{layer}: no batch norm of its own behind it"
+    return f"{layer}: means moved by {shift(view, layer):.2f} deviations"
+
+
+def table(view: View) -> Table:
+    """Return how far the means behind each layer moved."""
+    rows = [
+        (name, norms(view).get(name, ""), f"{shift(view, name):.3f}" if name in norms(view) else "")
+        for name in layer_names(view)
+    ]
+    return ("layer", "batch norm behind it", "means moved, in standard deviations"), rows
+
+
+PICTURE = Picture(
+    "statistics", main, below,
+    ("deviation of each channel, after against before", "means: moved by so many deviations"), say, table,
+    {
+        "xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5},
+        "xaxis7": SLANTED, "yaxis7": {"rangemode": "tozero", "nticks": 3, "domain": down(*NAMED)},
+    },
+)  # fmt: skip

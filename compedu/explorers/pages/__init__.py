@@ -1,0 +1,1 @@
+"""Figures of chapters and of pages without a kernel."""

@@ -1,0 +1,73 @@
+"""What the first chapter shows beside explorers: images of a data set, an accuracy's noise as dots, the criteria."""
+
+import html
+
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from compedu.datasets.dataset import Dataset
+from compedu.explorers.figures.colours import GREY, LIVE
+from compedu.explorers.pages.standalone import StandaloneFigure, styled
+from compedu.explorers.widgets.strip import image_bytes
+from compedu.explorers.widgets.style import STYLE
+from compedu.explorers.widgets.tables import criteria_table
+from compedu.metrics import Report
+
+
+class Page:
+    """A piece of HTML that a notebook shows."""
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def gallery(data: Dataset, count: int = 20, split: str = "validation", labels: bool = True) -> Page:
+    """Show the first `count` images of a split, ten in a row, with their classes unless `labels` is false."""
+    cells = "".join(
+        f"<figure style='margin:0;text-align:center'><img alt='{alt}' src='{image_bytes(data, split, index, 64)}' "
+        f"style='image-rendering:pixelated'><figcaption>{caption}</figcaption></figure>"
+        for index, (alt, caption) in enumerate(_names(data, split, count, labels))
+    )
+    return Page(f"<div style='display:grid;grid-template-columns:repeat(10,max-content);gap:6px'>{cells}</div>")
+
+
+def _names(data: Dataset, split: str, count: int, labels: bool) -> list[tuple[str, str]]:
+    """Return for each image what stands for it, and what stands below it."""
+    names = [html.escape(data.classes[label], quote=True) for label in data.split(split)[1][:count].tolist()]
+    return [(f"a drawn {name}", name) if labels else (f"image {i}", str(i)) for i, name in enumerate(names, start=1)]
+
+
+def criteria(report: Report) -> Page:
+    """Show the survey's criteria of a measured network as a table."""
+    return Page(STYLE + criteria_table(report))
+
+
+def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
+    """Return a figure of accuracies of imagined test sets: `repeats` draws of each size from `right`, with replacement.
+
+    `right` tells for each image whether the answer is right, boolean of shape (N,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    figure = StandaloneFigure()
+    for row, size in enumerate(sizes):
+        draws = torch.randint(len(right), (repeats, size), generator=generator)
+        accuracy = 100 * right.float()[draws].mean(1)
+        heights = row + 0.6 * (torch.rand(repeats, generator=generator) - 0.5)
+        figure.add_scatter(
+            x=accuracy.tolist(), y=heights.tolist(), mode="markers", showlegend=False,
+            marker={"size": 5, "color": LIVE, "opacity": 0.5},
+            hovertemplate=f"{size} images: %{{x:.1f}} %<extra></extra>",
+        )  # fmt: skip
+    figure.add_vline(x=100 * right.float().mean().item(), line={"color": GREY, "dash": "dot"})
+    figure.update_layout(
+        xaxis={"title": "accuracy, %"},
+        yaxis={
+            "tickvals": list(range(len(sizes))), "ticktext": [f"{size} images" for size in sizes], "showgrid": False,
+            "zeroline": False,
+        },
+    )  # fmt: skip
+    return styled(figure, width=640, height=80 + 60 * len(sizes), l=90, r=10, b=40)

@@ -1,0 +1,89 @@
+"""The verdict on a claim as a figure: every effect with its interval, and the margin that decides."""
+
+import textwrap
+
+import plotly.graph_objects as go
+
+from compedu.claims.experiments import Judged, Judgement
+from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, RULE_IN_WORDS, UNDECIDED
+from compedu.explorers.figures.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
+from compedu.explorers.pages.standalone import StandaloneFigure, styled
+
+COLOURS = {CONFIRMED: BLUE, REFUTED: ORANGE, UNDECIDED: GREY, PROXY: PURPLE}
+SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
+ROW = 44  # pixels
+KEY = (
+    "◆ decides   □ control   ○ finding   ━ interval, in the colour of its verdict   ┃ margin   ┊ no effect<br>"
+    f"{RULE_IN_WORDS}"
+)
+WIDTH = 680  # pixels, as a page's column has them
+WORDS = 112  # pixels at the right, for the verdicts
+NAME_LETTERS = 30  # in a line
+VERDICT_LETTERS = 16
+TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
+
+
+def forest(judgement: Judgement) -> go.Figure:
+    """Return the forest plot of a judgement: a row for each part, its margin as a bar across, its verdict at the right.
+
+    Open marks are controls and findings, which decide nothing by themselves; the dotted line is no effect. Ratios stand
+    on a logarithmic axis. A key is above. Raises `ValueError` for parts of different units, which share no axis.
+    """
+    rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgement.parts}
+    if len(rules) > 1:
+        units = ", ".join(sorted(unit for unit, _ in rules))
+        raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
+    unit, ratio = rules.pop()
+    scale = {"type": "log", "tickvals": TIMES} if ratio else {}
+    figure = StandaloneFigure()
+    rows = list(reversed(judgement.parts))
+    names = [_lines(one.part.name, NAME_LETTERS) for one in rows]
+    for row, one in enumerate(rows):
+        figure.add_scatter(**_effect(row, one))
+    figure.add_scatter(
+        x=[one.part.rule.margin for one in rows], y=list(range(len(rows))), mode="markers", cliponaxis=False,
+        marker={"symbol": "line-ns", "size": 24, "line": {"width": 2, "color": TEXT}},
+        hovertemplate="margin %{x:.3g}<extra></extra>",
+    )  # fmt: skip
+    figure.add_vline(x=rows[0].part.rule.nothing, line={"color": TEXT, "dash": "dot", "width": 1})
+    figure.update_layout(
+        showlegend=False, annotations=[_key(), *(_verdict(row, one) for row, one in enumerate(rows))],
+        xaxis={"title": f"{unit}: further right is more as the claim says", "zeroline": False} | scale,
+        yaxis={"tickvals": list(range(len(rows))), "ticktext": names, "automargin": True,
+               "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
+    )  # fmt: skip
+    return styled(figure, width=WIDTH, height=112 + ROW * len(rows), l=10, r=WORDS, t=52)
+
+
+def _key() -> dict:
+    """Return the lines above the plot: what the marks are, and the rule by which they decide."""
+    return {
+        "text": KEY, "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
+        "xshift": WORDS - 8, "yshift": 6, "showarrow": False, "align": "right",
+    }  # fmt: skip
+
+
+def _verdict(row: int, one: Judged) -> dict:
+    """Return the verdict of a part, at the right of its row, where no line runs through it."""
+    return {
+        "text": _lines(one.came_out, VERDICT_LETTERS), "align": "left", "showarrow": False,
+        "xref": "paper", "x": 1, "y": row, "xanchor": "left", "xshift": 8,
+    }  # fmt: skip
+
+
+def _lines(text: str, letters: int) -> str:
+    """Return `text` broken into lines of about so many letters."""
+    return "<br>".join(textwrap.wrap(text, letters))
+
+
+def _effect(row: int, one: Judged) -> dict:
+    effect = one.effect
+    colour = COLOURS[one.verdict]
+    symbol = SYMBOLS[one.part.role]
+    return {
+        "x": [effect.mean], "y": [row], "mode": "markers", "text": [one.came_out], "cliponaxis": False,
+        "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
+        "error_x": {"type": "data", "symmetric": False, "array": [effect.high - effect.mean],
+                    "arrayminus": [effect.mean - effect.low], "color": colour, "thickness": 2},
+        "hovertemplate": f"{one.part.name}: {effect.mean:.3g} ({effect.low:.3g} to {effect.high:.3g})<extra></extra>",
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""The widgets of an explorer: controls, the screen, tables, what stands in words."""

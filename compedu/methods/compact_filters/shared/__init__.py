@@ -1,0 +1,1 @@
+"""What the methods of compact filters share: pairs of opposite filters."""

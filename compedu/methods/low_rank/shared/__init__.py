@@ -1,0 +1,1 @@
+"""What the low-rank methods share: ranks and truncated decompositions."""

@@ -1,0 +1,41 @@
+"""Vertical-horizontal factorization: a convolution becomes a column of filters followed by a row of filters."""
+
+from torch import Tensor
+
+from compedu.forms import Geometry
+from compedu.methods.low_rank.shared.svd import factors
+
+
+def unfolded(kernel: Tensor) -> Tensor:
+    """Return the kernel (N, C, height, width) as the matrix (C * height, N * width) of Tai et al. (2016, section 3).
+
+    >>> unfolded(torch.arange(4.0).view(2, 1, 1, 2)).tolist()
+    [[0.0, 1.0, 2.0, 3.0]]
+    """
+    n, c, height, width = kernel.shape
+    return kernel.permute(1, 2, 0, 3).reshape(c * height, n * width)
+
+
+def vertical_horizontal(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the vertical (rank, C, height, 1) and the horizontal (N, rank, 1, width) kernel nearest to `kernel`.
+
+    In sequence they mean sum over r of horizontal[n, r, 0, j] * vertical[r, c, i, 0]; of all such pairs none has a
+    smaller squared error (Tai et al. 2016, arXiv:1511.06067, theorem 1).
+    """
+    n, c, height, width = kernel.shape
+    left, right = factors(unfolded(kernel), rank)
+    vertical = left.T.reshape(rank, c, height, 1)
+    return vertical, right.reshape(rank, n, width).permute(1, 0, 2).unsqueeze(2)
+
+
+def in_sequence(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
+    """Return the geometries of the vertical and the horizontal convolution that stand for one of `geometry`.
+
+    Each keeps stride, padding and dilation along its own axis.
+    """
+    n, c, height, width = geometry.shape
+    (down, along), (above, beside), (far_down, far_along) = geometry.stride, geometry.padding, geometry.dilation
+    return (
+        Geometry("conv2d", (rank, c, height, 1), (down, 1), (above, 0), (far_down, 1)),
+        Geometry("conv2d", (n, rank, 1, width), (1, along), (0, beside), (1, far_along)),
+    )

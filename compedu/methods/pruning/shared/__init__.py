@@ -1,0 +1,1 @@
+"""What the pruning methods share: scores, budgets, masks, schedules, curvature."""

@@ -1,0 +1,68 @@
+"""Pruning of single weights: a criterion scores them, a budget shares the zeros out, a mask takes them away."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from compedu.knobs import knob, method
+from compedu.methods.layer_method import SelectiveMethod
+from compedu.methods.pruning.shared.budgets import BUDGETS, budget_masks, refuse_mapping_unless_uniform
+from compedu.methods.pruning.shared.masks import prunable, with_masks
+from compedu.methods.pruning.shared.sensitivity import sensitivity_scan, sensitivity_sparsities
+from compedu.methods.task import Task
+
+
+@method
+class WeightPruning(SelectiveMethod):
+    """A criterion: a subclass scores the weights of each layer, and those of lowest score become zero."""
+
+    topic: ClassVar[str] = "pruning"
+    chance: ClassVar[str] = "RandomPruning"
+    neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    quadratic: ClassVar[bool] = False  # whether scores grow with the square of a weight, which LAMP squares itself
+
+    sparsity: float = knob(
+        0.8, "fraction of the weights set to zero", low=0, high=1, open="high", tour=(0.0, 0.99), per_layer=True
+    )
+    budget: str = knob("uniform", "how the zeros are shared out among the layers", choices=(*BUDGETS, "sensitivity"))
+    calibration_images: int = knob(
+        128,
+        "training images for what depends on data, such as budget='sensitivity'",
+        low=1,
+        tour=(16, 1024),
+        log=True,
+        unit="images",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        refuse_mapping_unless_uniform(self)
+
+    @property
+    def needs(self) -> str:
+        """Weights alone; for the sensitivity scan training images."""
+        return "calibration" if self.budget == "sensitivity" else "weights"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Mask every selected layer."""
+        layers = prunable(task)
+        return with_masks(task, layers, self.masks(task, layers, self.scores(task, layers)))
+
+    @abstractmethod
+    def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
+        """Return for each layer the score of each weight, of the kernel's shape; the lowest go first.
+
+        A criterion whose scores can be below 0 leaves out the budget "lamp", which squares them.
+        """
+
+    def masks(self, task: Task, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the masks that the budget allows."""
+        if self.budget == "lamp" and self.quadratic:
+            scores = {name: score.sqrt() for name, score in scores.items()}
+        if self.budget != "sensitivity":
+            return budget_masks(self.budget, scores, self.sparsity)
+        losses = sensitivity_scan(task.model, layers, scores, task.data, self.calibration_images)
+        sizes = {name: score.numel() for name, score in scores.items()}
+        return budget_masks("uniform", scores, sensitivity_sparsities(losses, sizes, self.sparsity))

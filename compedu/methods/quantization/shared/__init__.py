@@ -1,0 +1,1 @@
+"""What the quantization methods share: ranges of activations, calibrated on images."""

@@ -1,0 +1,126 @@
+"""One call of a method: its private copy of the network, the data, and what the call notes."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from compedu.compression import Removed, Skipped
+from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError
+from compedu.graph.answers import remembered, share_answers
+from compedu.graph.replacement import differing_forms, obstacles
+from compedu.graph.trace import open_attentions, shared_copy, whole_copy
+from compedu.identity import identity
+from compedu.knobs import knobs
+from compedu.layout import put_in_usual_order
+from compedu.methods.layers import check_patterns, compressible, selected
+from compedu.specs import image_of
+
+if TYPE_CHECKING:
+    from compedu.methods.method import Method
+
+
+class Task:
+    """One call of a method: the private copy, the data, the layers that were skipped, the channels taken out.
+
+    `source` is the network that was given; it may be looked at, never changed.
+    """
+
+    def __init__(self, method: "Method", model: nn.Module, data: Dataset | None, source: nn.Module):
+        self.method, self.model, self.data, self.source = method, model, data, source
+        self.example = example_of(model, data)  # an image, or None where nothing shows one
+        self.skipped: list[Skipped] = []
+        self.removed: list[Removed] = []
+
+    @cached_property
+    def digest(self) -> str:
+        """The identity of the network that was given."""
+        return identity(self.source)
+
+    def skip(self, layer: str, reason: str) -> None:
+        """Note that `layer` stays as it was."""
+        self.skipped.append(Skipped(repr(self.method), layer, reason))
+
+    def selected_layers(self) -> dict[str, nn.Module]:
+        """Return the layers that the method's `layers` knob selects, by name; others that hold weights are noted."""
+        layers, others = compressible(self.model)
+        for name, reason in self.obstacles(layers).items():
+            others[name] = reason
+            del layers[name]
+        for name, reason in others.items():
+            self.skip(name, reason)
+        chosen = selected(layers, self.method.layers, others)
+        for name in layers:
+            if name not in chosen:
+                self.skip(name, f"not selected by layers={self.method.layers!r}")
+        for knob_name, declared in knobs(self.method).items():
+            if declared.per_layer:
+                where = f"{type(self.method).__name__}.{knob_name}"
+                check_patterns(getattr(self.method, knob_name), layers, where, others)
+        return chosen
+
+    def open_attentions(self) -> None:
+        """Make the projections of multi-head attentions layers of their own, which forms can replace."""
+        self.model = open_attentions(self.model)
+
+    def obstacles(self, layers: Iterable[str], rounding: bool = False) -> dict[str, str]:
+        """Return what `graph.replacement.obstacles` finds in the task's network, looked for once for all knobs."""
+        question = "obstacles", tuple(layers), rounding
+        return remembered(
+            self.source,
+            question,
+            self.model,
+            self.example,
+            lambda: obstacles(self.model, layers, self.example, rounding),
+        )
+
+    def refuse_differing(self, result: nn.Module) -> None:
+        """Raise `CompressionError` where the forms of `result` do not do in their places what their dense layers do."""
+        share_answers(self.source, result)
+        if self.example is None:
+            return
+        found = remembered(
+            self.source,
+            ("forms",),
+            result,
+            self.example,
+            lambda: differing_forms(self.source, result, self.example),
+        )
+        if found:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in found.items())
+            raise CompressionError(
+                f"{self.method!r}: the compressed network does not compute what it does with the dense kernels of its "
+                f"layers ({reasons}); exclude these layers with layers='{' '.join(f'-{name}' for name in found)}'"
+            )
+
+    def refuse_if_nothing_done(self, done: int) -> None:
+        """Raise `CompressionError` with every reason and the layers that it holds for when no layer was compressed."""
+        if done == 0:
+            layers: dict[str, list[str]] = {}
+            for s in self.skipped:
+                layers.setdefault(s.reason, []).append(s.layer)
+            reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
+            raise CompressionError(
+                f"{self.method!r} found nothing to compress: {reasons or 'the network has no layer with weights'}"
+            )
+
+
+def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
+    """Return one image for `model`: of `data`, or drawn from its spec; None where there is neither."""
+    if data is not None:
+        return data.example
+    if (spec := getattr(model, "spec", None)) is None:
+        return None
+    return torch.randn(1, *image_of(spec), generator=torch.Generator().manual_seed(0))
+
+
+def copied(model: nn.Module, share: bool = False) -> nn.Module:
+    """Return an independent copy of `model`, its parameters detached from any graph, or one that `share`s tensors.
+
+    The numbers of an independent copy lie in the usual order, on which the last bits hang and which no file keeps: what
+    a method makes is then what is loaded again.
+    """
+    return shared_copy(model) if share else put_in_usual_order(whole_copy(model))

@@ -1,0 +1,210 @@
+"""Explorers in a real Chromium against a real JupyterLab: one server, one page and one kernel for all methods.
+
+Those of methods that train stand in a file of their own: two workers share the time.
+"""
+
+import json
+import re
+
+import pytest
+from explorer_page import (
+    AGAIN,
+    BROKEN,
+    NAMES,
+    PREDICTED,
+    STORED,
+    TRAINING,
+    WITH_PICTURES,
+    assert_figures_follow_the_code,
+    assert_pictures_can_be_chosen,
+    assert_shown_is_computed,
+    assert_texts_are_apart,
+    explorer,
+    explorers_lab,
+    figures,
+    settled,
+)  # fmt: skip
+
+from compedu.explorers.widgets.screen import TABS
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    """The notebook of all explorers."""
+    with explorers_lab(browser, tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING])
+def test_figures_on_the_page_are_those_computed_for_the_code_on_the_page(lab, name):
+    assert_figures_follow_the_code(lab, name)
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_PICTURES if name not in TRAINING])
+def test_every_picture_can_be_chosen_on_the_page(lab, name):
+    assert_pictures_can_be_chosen(lab, name)
+
+
+def test_an_exception_inside_a_method_is_shown_in_the_widget(lab):
+    lab.run_cell(BROKEN)
+    shown = lab.cell(BROKEN).locator(".compedu")
+    shown.locator(".compedu-badge.ERROR").wait_for()
+    alert = shown.get_by_role("alert").first
+    assert "ZeroDivisionError: broken on purpose" in alert.text_content()
+    alert.locator("summary").click()
+    assert alert.locator("pre").is_visible() and "Traceback" in alert.locator("pre").text_content()
+
+
+def test_two_hundred_random_moves_leave_no_error_no_queue_and_no_growing_memory(lab):
+    shown = explorer(lab, "MagnitudePruning")
+    lab.python(
+        "import random, gc, resource\n"
+        "e, chosen = opened['MagnitudePruning'], random.Random(5)\n"
+        "def moves(count):\n"
+        "    most = 0\n"
+        "    for _ in range(count):\n"
+        "        e._controls['sparsity'].slider.value = chosen.randrange(90)\n"
+        "        most = max(most, e._session.runner.pending)\n"
+        "    e.settle(300); gc.collect()\n"
+        "    return most, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, e.state\n"
+        "first = moves(100)"
+    )
+    most, first, second, state = json.loads(
+        lab.python("most, later, state = moves(100)\nimport json; print(json.dumps([most, first[1], later, state]))")
+    )
+    assert most <= 2 and state == "FINAL" and second - first < 100, (first, second)
+    assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())
+    assert lab.problems == []
+
+
+def test_controls_and_figure_have_names_for_screen_readers(lab):
+    shown = explorer(lab, "MagnitudePruning")
+    handle = shown.locator(".compedu-knob .noUi-handle").first
+    assert handle.get_attribute("aria-label") == "sparsity" and handle.get_attribute("role") == "slider"
+    assert shown.locator(".compedu-knob input").first.get_attribute("aria-label") == "sparsity"
+    assert handle.get_attribute("aria-valuetext") == shown.locator(".compedu-knob input").first.input_value()
+    figure = shown.locator(".js-plotly-plot").first
+    assert figure.get_attribute("role") == "img"
+    said = figure.get_attribute("aria-label")
+    assert re.search(r"MagnitudePruning\(.*Accuracy: .* %.*Size: .*B;.*Picture: fc1: .* weights left", said)
+
+
+@pytest.mark.parametrize("width", [1440, 1100])
+def test_nothing_in_the_top_line_covers_anything_else(lab, width):
+    shown = explorer(lab, "RandomPruning")  # its long code makes its top line wide for good
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    try:
+        lab.python(
+            "from dataclasses import replace\n"
+            "e = opened['RandomPruning']; e.settle(300); view = e.view\n"
+            "view.state, view.report = 'MEASURING', replace(view.report, total=40_000)\n"
+            "view.method = ce.RandomPruning(sparsity=0.62, budget='sensitivity', calibration_images=1024)\n"
+            "e._show('knobs')"
+        )
+        shown.get_by_text("MEASURING 200 of 40000").wait_for()
+        boxes = shown.evaluate(
+            """root => [root, ...root.querySelectorAll('.compedu-top :is(input, button, .compedu-badge)')]
+                .map(element => element.getBoundingClientRect().toJSON())"""
+        )
+    finally:
+        lab.page.set_viewport_size({"width": 1400, "height": 1000})
+        lab.python("e.set(sparsity=0.8, budget='uniform', calibration_images=16).settle(300)")
+    whole, *parts = boxes
+    assert len(parts) == 4 and parts[0]["width"] > 280
+    for i, one in enumerate(parts):
+        assert one["left"] >= whole["left"] and one["right"] <= whole["right"]
+        for other in parts[i + 1 :]:
+            beside = one["right"] <= other["left"] or other["right"] <= one["left"]
+            assert beside or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
+
+
+def test_tabs_say_what_is_in_them(lab):
+    tabs = explorer(lab, "MagnitudePruning").get_by_role("tab")
+    assert tabs.count() == len(TABS)
+    assert [tab.get_attribute("title") for tab in tabs.all()] == list(TABS.values())
+
+
+@pytest.mark.parametrize("width", [1400, 1280])
+def test_an_explorer_fits_900_by_520_pixels_without_scrolling(lab, width):
+    lab.page.set_viewport_size({"width": width, "height": 1000})
+    try:
+        for name in ("MagnitudePruning", "FilterPruning", "SoftTargetDistillation"):
+            box = explorer(lab, name).bounding_box()
+            assert box["width"] <= 900 and box["height"] <= 520, (name, box)
+    finally:
+        lab.page.set_viewport_size({"width": 1400, "height": 1000})
+
+
+def test_texts_are_apart_where_all_layers_are_full_and_all_kinds_of_points_are_known(lab):
+    lab.run_cell(STORED)
+    shown = lab.cell(STORED).locator(".compedu")
+    shown.locator(".compedu-badge.FINAL").wait_for()
+    legend = shown.locator(".x10y10 text").first.text_content()
+    assert all(name in legend for name in ("dense", "now", "small dense net", "stored points", "at random"))
+    assert_texts_are_apart(shown)
+    lab.python("full.close()")
+
+
+def test_an_explorer_shown_a_second_time_shows_the_same_figures(lab):
+    first = explorer(lab, "FilterPruning")
+    code = settled(lab, first, "FilterPruning")
+    lab.run_cell(AGAIN)
+    second = lab.cell(AGAIN).locator(".compedu")
+    second.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    assert_shown_is_computed(lab, second, code)
+    assert figures(first) == figures(second)
+
+
+def test_the_answers_stay_hidden_until_a_prediction_is_committed(lab):
+    lab.run_cell(PREDICTED)
+    shown = lab.cell(PREDICTED).locator(".compedu")
+    fields = shown.get_by_placeholder("0 to 100")
+    fields.first.wait_for()
+    assert fields.count() == 5 and not shown.locator(".js-plotly-plot").first.is_visible()
+    for field in fields.all():
+        field.fill("50")
+    shown.get_by_role("button", name="Commit").click()
+    shown.locator(".js-plotly-plot").first.wait_for(state="visible")
+    shown.get_by_text("Largest surprise").wait_for()
+    names = "plot => plot.data.filter(t => ['your prediction', 'as measured'].includes(t.name)).map(t => t.x.length)"
+    assert shown.locator(".js-plotly-plot").first.evaluate(names) == [5, 5]
+
+
+def test_both_themes_keep_text_legible(lab):
+    shown = explorer(lab, "LinearQuantization")
+    contrasts = []
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        lab.page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        dark = "true" if theme == "JupyterLab Light" else "false"
+        lab.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=dark)
+        contrasts.append(shown.evaluate(CONTRAST))
+    assert min(contrasts) >= 4.5, contrasts
+
+
+CONTRAST = """root => {
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+            .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = light(getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor);
+    return Math.min(...[...root.querySelectorAll('.js-plotly-plot .xtick text, .x6y6 text')].map(text => {
+        const ink = light(getComputedStyle(text).fill);
+        return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+    }));
+}"""
+
+
+def test_after_a_reload_the_page_shows_the_figures_of_now(lab):
+    name = "TruncatedSVD"
+    explorer(lab, name)
+    lab.python(f"opened[{name!r}].set(rank=0.2).settle(300)")
+    lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    lab.open()
+    lab.run_cell(NAMES.index(name) + 1) if lab.cell(NAMES.index(name) + 1).locator(".compedu").count() == 0 else None
+    shown = lab.cell(NAMES.index(name) + 1).locator(".compedu")
+    shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    shown.locator(".compedu-badge.FINAL").wait_for()
+    assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())

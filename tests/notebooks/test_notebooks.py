@@ -1,0 +1,73 @@
+"""Every chapter runs from top to bottom: papermill in the fast profile, then nbval over what it checks."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from compedu.execution import execute, fast_profile
+from compedu.release import chapters
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+CHAPTERS = chapters(NOTEBOOKS)
+
+
+@pytest.fixture(scope="module", params=CHAPTERS, ids=str)
+def executed(request, tmp_path_factory):
+    """The path of one chapter, executed in its fast profile with live explorers, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("chapter")
+    path = folder / request.param
+    path.parent.mkdir(exist_ok=True)
+    execute(NOTEBOOKS / request.param, path, fast=True, sync=False)
+    return path
+
+
+def test_every_code_cell_ran(executed):
+    cells = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    assert cells and all(cell.execution_count for cell in cells if cell.source.strip())
+
+
+def test_every_settle_returned_a_live_report(executed):
+    settled = [cell for cell in nbformat.read(executed, as_version=4).cells if ".settle(" in cell.source]
+    assert settled
+    for cell in settled:
+        printed = "".join(output.get("text", "") for output in cell.outputs)
+        assert re.search(r"accuracy\s+\d+\.\d+%, 95 % interval", printed), f"no report after {cell.source!r}"
+
+
+def test_the_fast_profile_changes_sizes_only(executed):
+    ends = [name for name in CHAPTERS if executed.parts[-len(name.parts) :] == name.parts]
+    source = NOTEBOOKS / max(ends, key=lambda name: len(name.parts))  # a chapter and its gallery have one name
+    assert fast_profile(source) and all(type(value) is int for value in fast_profile(source).values())
+    ran = [cell for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"]
+    written = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+    assert len(ran) == len(written) + 1  # papermill's own cell of settings
+
+
+def test_an_executed_chapter_holds_no_widget_state(executed):
+    assert "widgets" not in nbformat.read(executed, as_version=4).metadata
+    assert executed.stat().st_size < 3_000_000
+
+
+def what_is_checked(notebook) -> list:
+    """The cells up to the first imports, and those whose output nbval compares: no other cell changes that."""
+    first = next(i for i, cell in enumerate(notebook.cells) if "import compedu as ce" in cell.source)
+    marked = [cell for cell in notebook.cells if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert marked and not any(cell in notebook.cells[: first + 1] for cell in marked)
+    return notebook.cells[: first + 1] + marked
+
+
+def test_nbval_finds_the_checked_outputs_again(executed):
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.cells = what_is_checked(notebook)
+    checked = executed.with_suffix(".checked.ipynb")
+    nbformat.write(notebook, checked)
+    command = [
+        sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider",
+    ]  # fmt: skip
+    done = subprocess.run([*command, str(checked), "--rootdir", str(checked.parent)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\d+ passed", done.stdout)

@@ -1,0 +1,186 @@
+"""A notebook with one explorer for each method, and what tests do with them: show, move, compare with the library."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab_page import PATIENCE_MS, LabPage, lab_server, notebook
+
+from compedu.explorers.figures.pictures import pictures_of
+from compedu.methods import METHODS
+
+START = """import compedu as ce, torch
+from compedu.knobs import knob, method, knobs
+from compedu.methods import METHODS, LayerMethod
+from compedu.sweeps import method_of
+from compedu.explorers.words import bytes_text
+torch.set_num_threads(1)
+model, data = ce.load("lenet5", "digits")
+data = data.shortened(train=96, validation=200, test=10)
+QUICK = {"epochs": 1, "calibration_images": 16}
+opened = {}
+def pair_of(name):
+    if name != "BatchNormReestimation":
+        return model, data
+    normalised, images = ce.load("vgg", "glyphs")
+    return normalised, images.shortened(train=32, validation=40, test=10)
+def show(cls, **options):
+    start = cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)})
+    opened[cls.__name__] = ce.explore(start, *pair_of(cls.__name__), **options)
+    return opened[cls.__name__]"""
+BREAKING = """@method
+class Breaking(LayerMethod):
+    topic = "pruning"
+    share: float = knob(0.5, "some share", low=0, high=1, tour=(0, 1))
+    def compress_layer(self, name, layer):
+        raise ZeroDivisionError("broken on purpose")
+show(Breaking)"""
+SHOWN = [f"show(ce.{cls.__name__})" for cls in METHODS]
+FULL = """full = ce.explore(ce.MagnitudePruning(sparsity=0.02), *ce.load("lenet5", "digits"))
+full"""
+CELLS = [START, *SHOWN, BREAKING, "show(ce.MagnitudePruning, predict=True)", "opened['FilterPruning']", FULL]
+BROKEN, PREDICTED, AGAIN, STORED = (len(SHOWN) + i for i in (1, 2, 3, 4))
+NAMES = [cls.__name__ for cls in METHODS]
+TRAINING = [cls.__name__ for cls in METHODS if cls().needs == "training"]
+WITH_PICTURES = [cls.__name__ for cls in METHODS if len(pictures_of(cls)) > 1]  # to choose from
+COMPUTED = """dense, images = pair_of({code!r}.split("(")[0])
+r = ce.measure(method_of({code!r})(dense, images), images, baseline=dense, speed=False)
+import json
+print(json.dumps([
+    f"{{100 * r.accuracy:.1f}} %", f"{{r.correct}} of {{r.total}};", bytes_text(r.file_bytes), r.file_bytes,
+]))"""
+
+
+@contextlib.contextmanager
+def explorers_lab(browser, folder: Path) -> Iterator[LabPage]:
+    """Open the notebook in a JupyterLab of its own, its first cell run; `problems` collects errors of the page."""
+    (folder / "explorers.ipynb").write_text(json.dumps(notebook(CELLS)))
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    with lab_server(folder) as address:
+        lab = LabPage(context.new_page(), address, "explorers.ipynb")
+        lab.problems = []
+        lab.page.on("pageerror", lambda error: lab.problems.append(str(error)))
+        lab.run_cell(0)
+        yield lab
+        context.close()
+
+
+def explorer(lab, name: str):
+    """Return the explorer of a method on the page, shown if it is not yet."""
+    index = NAMES.index(name) + 1
+    if lab.python(f"print({name!r} in opened)") == "False":
+        lab.run_cell(index)
+    shown = lab.cell(index).locator(".compedu")
+    shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    shown.scroll_into_view_if_needed()
+    return shown
+
+
+def settled(lab, shown, name: str) -> str:
+    """Wait until all is measured, training where it has to be; return the code that the explorer shows."""
+    if lab.python(f"print(opened[{name!r}].method.needs)") == "training":
+        shown.get_by_role("button", name="Run", exact=True).click()
+    shown.locator(".compedu-badge.FINAL").wait_for()
+    return shown.locator(".compedu-top input").input_value()
+
+
+def figures(shown) -> tuple[str, float]:
+    """Return the words of the gauges and the bytes of the live point as the page draws them."""
+    return tuple(shown.locator(".js-plotly-plot").first.evaluate(
+        "plot => [[...plot.querySelectorAll('.x6y6 text')].map(t => t.textContent).join(' '), "
+        "plot.data.find(t => t.name === 'now').x[0]]"
+    ))  # fmt: skip
+
+
+def assert_shown_is_computed(lab, shown, code: str) -> None:
+    *words, size = json.loads(lab.python(COMPUTED.format(code=code)))
+    lab.page.wait_for_function(
+        "([plot, size]) => plot.data?.find(t => t.name === 'now')?.x[0] === size",
+        arg=[shown.locator(".js-plotly-plot").first.element_handle(), size], timeout=PATIENCE_MS,
+    )  # fmt: skip
+    said, drawn = figures(shown)
+    assert drawn == size
+    for word in words:
+        assert word in said, f"{code}: {word!r} is not in {said!r}"
+
+
+def assert_texts_are_apart(shown) -> None:
+    """Assert that no caption or heading of the figure runs into another one or out of the figure."""
+    overlaps = shown.locator(".js-plotly-plot").first.evaluate(
+        """plot => {
+            const texts = [
+                ...plot.querySelectorAll(
+                    '.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text, .bartext'
+                ),
+            ].filter(t => t.textContent.trim());
+            const boxes = texts
+                .flatMap(t => (t.querySelector('.line') ? [...t.querySelectorAll('.line')] : [t]))
+                .map(t => [t.textContent, t.getBoundingClientRect()]);
+            const edge = plot.getBoundingClientRect().right + 1, found = [];
+            for (const [i, [one, a]] of boxes.entries()) {
+                if (a.right > edge) found.push(`${one} (leaves the figure by ${a.right - edge})`);
+                for (const [other, b] of boxes.slice(i + 1))
+                    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+                        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+                        found.push(`${one} | ${other}`);
+            }
+            return found;
+        }"""
+    )
+    assert overlaps == [], f"texts run into each other: {overlaps}"
+
+
+def moved(lab, shown, before: str) -> None:
+    """Wait until the code line shows another method."""
+    field = shown.locator(".compedu-top input").element_handle()
+    lab.page.wait_for_function("([field, before]) => field.value !== before", arg=[field, before])
+
+
+def assert_figures_follow_the_code(lab, name: str) -> None:
+    """Assert that the page shows the figures of its code line at the start, after a key and after a click."""
+    shown = explorer(lab, name)
+    before = settled(lab, shown, name)
+    assert_shown_is_computed(lab, shown, before)
+    assert_texts_are_apart(shown)
+
+    handle = shown.locator(".compedu-knob .noUi-handle").first
+    handle.focus()
+    place = handle.get_attribute("aria-valuenow")
+    handle.press("ArrowRight" if float(place) == 0 else "ArrowLeft")
+    moved(lab, shown, before)
+    by_key = settled(lab, shown, name)
+    assert by_key != before
+    assert_shown_is_computed(lab, shown, by_key)
+
+    track = shown.locator(".compedu-knob .noUi-base").first.bounding_box()
+    share = 0.3 if name != "CReLU" else 0.1  # few epochs
+    lab.page.mouse.click(track["x"] + share * track["width"], track["y"] + track["height"] / 2)
+    moved(lab, shown, by_key)
+    lab.python(f"opened[{name!r}].set(**{{k: v for k, v in QUICK.items() if k in knobs(opened[{name!r}].method)}})")
+    by_mouse = settled(lab, shown, name)
+    assert_shown_is_computed(lab, shown, by_mouse)
+    assert lab.problems == []
+
+
+def assert_pictures_can_be_chosen(lab, name: str) -> None:
+    """Assert that each picture of the method, once chosen, is drawn and says what it shows."""
+    shown = explorer(lab, name)
+    chooser = shown.get_by_label("picture", exact=True)
+    for picture in pictures_of(METHODS[NAMES.index(name)]):
+        chooser.select_option(label=picture.name)
+        lab.python(f"opened[{name!r}].settle(300)")
+        drawn, said = None, ""
+        for _ in range(PATIENCE_MS // 1000):  # both are asked again: the choice travels to the kernel, the figure back
+            said = lab.python(
+                f"e = opened[{name!r}]; "
+                "print(e._screen.picture.name, e._screen.picture.say(e.view, e._screen.layer.value), sep=': ')"
+            )
+            drawn = shown.evaluate("root => root.querySelector('.js-plotly-plot .x9y9 text')?.textContent")
+            if said == f"{picture.name}: {drawn}":
+                break
+            lab.page.wait_for_timeout(1000)
+        assert said == f"{picture.name}: {drawn}"
+        assert_texts_are_apart(shown)
+    chooser.select_option(index=0)
+    assert lab.problems == []

@@ -1,0 +1,93 @@
+"""Submissions of a course's learners: solved, wrong, untouched, and one that attacks its grading."""
+
+import copy
+
+import nbformat.v4 as v4
+
+WRONG = {  # by the name of the cell
+    "interval": "def interval(correct, total):\n    return (1.0, 1.0) if correct == total else (0.0, 1.0)",
+    "paired": "def paired(broke, fixed):\n    return 0.5",
+    "dense-bytes": "def dense_bytes(parameters):\n    return 32 * parameters",
+    "criteria": "def criteria_of(a, a_small, s, s_small):\n    return a / a_small, a / a_small, 1, s / s_small",
+    "largest-rank": "def largest_rank(rows, columns):\n    return rows * columns // (rows + columns + 1)",
+    "quantized-bytes": "def quantized_bytes(weights, others, bits):\n    return weights * bits / 8",
+    "budget": "answer = LinearQuantization(bits=8)",
+    "gap-bytes": "def gap_bytes(places, density, bits):\n    return places * density * bits / 8",
+    "thin": "def thin(tensors, gone):\n    return dict(tensors)",
+    "pruned-file": 'answer = "dense.compedu"\nce.save(model, answer)',
+}
+FORGED = """
+import builtins, sys
+import compedu.course, compedu.course.answers, compedu.course.checks
+import IPython.display
+
+class Always(float):
+    def yes(self, *others):
+        return True
+    def same(self, *others):
+        return self
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = yes
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __abs__ = __float__ = same
+    __hash__ = float.__hash__
+
+def check(*given, **named):
+    return "right: so it is"
+
+def always(*given):
+    return [Always(0.5)] * 4
+
+for module in (compedu.course, compedu.course.checks, compedu.course.answers):
+    module.check = module.called = module.number = module.numbers = check
+compedu.course.checks.CHECKS = dict.fromkeys(compedu.course.checks.CHECKS, check)
+real = compedu.course.answers.reply
+compedu.course.answers.reply = lambda answer, question: real(always, question)
+sys.modules["compedu.course.plain"].decode = lambda text: {"answer": Always(0.5), "changed": False}
+interval = paired = dense_bytes = criteria_of = largest_rank = quantized_bytes = gap_bytes = thin = always
+answer = Always(0.5)
+"""
+DESTRUCTIVE = """
+import os, pathlib, shutil
+found = []
+for place in {places!r}:
+    try:
+        found += [str(path) for path in pathlib.Path(place).rglob("*") if "SOLUTION" in path.read_text(errors="ignore")]
+    except OSError as refusal:
+        pass
+    shutil.rmtree(place, ignore_errors=True)
+print("found", found)
+"""
+LOUD = 'for _ in range(100):\n    print("x" * 1_000_000)'
+AT_ONCE = 'print("x" * 150_000_000)'
+
+
+def graded(cell) -> bool:
+    return bool(cell.metadata.get("nbgrader", {}).get("grade"))
+
+
+def answered(author, answers=None):
+    """The imports, solution and locked cells of an author's notebook, some solutions exchanged: the rest takes time."""
+    notebook = copy.deepcopy(author)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    kept = [cell for cell in cells if _prepares(cell) or not _name(cell).startswith("predict")]
+    for cell in kept:
+        cell.source = (answers or {}).get(_name(cell), cell.source)
+    notebook.cells = kept
+    return notebook
+
+
+def attacking(released, places):
+    """A released notebook, shortened, that forges its checks, deletes what it finds and shows a lot."""
+    notebook = answered(released)
+    attacks = [FORGED, DESTRUCTIVE.format(places=list(map(str, places))), LOUD, AT_ONCE]
+    first = [v4.new_code_cell(source) for source in attacks]
+    notebook.cells = [*first, *(cell for cell in notebook.cells if graded(cell))]
+    return notebook
+
+
+def _name(cell) -> str:
+    return cell.metadata.get("nbgrader", {}).get("grade_id", "predict")
+
+
+def _prepares(cell) -> bool:
+    lines = ("import compedu as ce", "from compedu.methods.", "import torch", "IMAGES =", "NETWORK")
+    return any(line.startswith(lines) for line in cell.source.splitlines()) and "explorers" not in cell.source
