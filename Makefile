@@ -1,7 +1,8 @@
 # make lab     JupyterLab on your own copy of the chapters (LAB_ARGS passes options on: LAB_ARGS=--no-browser)
+# make check   what tools find without running anything: style, layout, types
 # make test    all tests (TEST_ARGS passes options on: TEST_ARGS="-k wheel")
 #
-# Both make the environment .venv first, if it is missing or older than what the project needs.
+# All make the environment .venv first, if it is missing or older than what the project needs.
 
 VENV ?= .venv
 # The first Python from 3.11 to 3.13 on the PATH, by its full path; the one called python3 is preferred.
@@ -24,11 +25,12 @@ INSTALL := $(PIP) install --constraint requirements/constraints.txt $(PIP_ARGS)
 # Programs that are started by name (jupyter, nbgrader's alembic) must be found in the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help lab test site bench release wheel doctor environment clean
+.PHONY: help lab check test site bench release wheel doctor environment clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make lab       JupyterLab on your own copy of the chapters, in $(LEARNER)/"
+	@echo "make check     style, layout and types, by tools that run nothing"
 	@echo "make test      all tests"
 	@echo "make site      the chapters as web pages, in build/site/"
 	@echo "make bench     the benchmarks, one after another, into benchmarks/"
@@ -39,6 +41,11 @@ help:
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/compedu lab --folder "$(LEARNER)" -- $(LAB_ARGS)
+
+check: $(VENV)/all.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 test: $(VENV)/all.stamp
 	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
@@ -69,9 +76,9 @@ $(VENV)/lab.stamp: pyproject.toml requirements/constraints.txt
 	$(INSTALL) --no-build-isolation --editable ".[course]"
 	@touch $@
 
-# What the tests and the site need on top.
+# What the checks, the tests and the site need on top.
 $(VENV)/all.stamp: $(VENV)/lab.stamp
-	$(INSTALL) --no-build-isolation --editable ".[course,docs,test]"
+	$(INSTALL) --no-build-isolation --editable ".[course,docs,test,check]"
 	@touch $@
 
 clean:

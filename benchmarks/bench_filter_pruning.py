@@ -3,7 +3,7 @@
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import torch_pruning
@@ -78,7 +78,7 @@ class Settings:
     data: str = DATA
     ratios: tuple[float, ...] = (0.25, 0.5, 0.75)
     images: int = 2048
-    recipe: Recipe = Recipe(epochs=1, lr=1e-3)
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, lr=1e-3))
     seeds: tuple[int, ...] = (0, 1, 2)
     batch: int = 64
     budget_s: float = 5.0
@@ -178,11 +178,13 @@ class Task:
     def accuracy_rows(self, dense: Evaluation, settings: Settings) -> list[tuple[str, ...]]:
         """Return the accuracies right after pruning and after equal fine-tuning, one row for each pair of criteria."""
         ours = {
-            name: evaluations(lambda: self.method(name)(self.model, self.data), self.data, settings)
+            name: evaluations(lambda name=name: self.method(name)(self.model, self.data), self.data, settings)
             for name in dict(PAIRS)
         }
         theirs = {
-            name: evaluations(lambda: torch_pruned(self.model, self.data, self.ratio, name)[0], self.data, settings)
+            name: evaluations(
+                lambda name=name: torch_pruned(self.model, self.data, self.ratio, name)[0], self.data, settings
+            )
             for name in CRITERIA
         }
         return [(*self.name, *pair, *compared(dense, ours[pair[0]], theirs[pair[1]])) for pair in PAIRS]

@@ -182,6 +182,7 @@ def network(index: int) -> Network:
         except RuntimeError:
             continue
         return made
+    raise AssertionError("drafts never end")
 
 
 def measured(first: int, count: int) -> tuple[str, ...]:

@@ -16,7 +16,15 @@ TORCHVISION = {  # the smallest of families that have a small one, with their op
     "mobilenet_v3_small": {}, "mnasnet0_5": {}, "shufflenet_v2_x0_5": {}, "efficientnet_b0": {}, "regnet_x_400mf": {},
     "regnet_y_400mf": {},
 }  # fmt: skip
-TIMM = ["vit_tiny_patch16_224:img", "eva02_tiny_patch14_224:img", "pit_ti_224:img", "xcit_nano_12_p16_224:img", "levit_128s:img", "coat_tiny:img", "convit_tiny:img", "gmlp_ti16_224:img", "botnet26t_256:img", "halonet26t", "efficientvit_m0:img", "efficientvit_b0", "swiftformer_xs:img", "tiny_vit_5m_224", "pvt_v2_b0", "mobilevit_xxs", "mobilevitv2_050", "edgenext_xx_small", "fastvit_t8", "repvit_m0_9", "poolformerv2_s12", "convnext_atto", "convnextv2_atto", "inception_next_atto", "starnet_s1", "fasternet_t0", "rexnet_100", "hgnetv2_b0", "ghostnet_050", "repghostnet_050", "lcnet_050", "mobilenetv4_conv_small", "tinynet_e", "fbnetc_100", "mixnet_s", "semnasnet_050", "mobileone_s0", "repvgg_a0", "resnet10t", "resnetv2_18", "resnest14d", "eca_resnext26ts", "dla46_c", "ese_vovnet19b_dw", "nf_regnet_b0", "test_efficientnet"]  # fmt: skip
+TIMM = """
+    vit_tiny_patch16_224:img eva02_tiny_patch14_224:img pit_ti_224:img xcit_nano_12_p16_224:img
+    levit_128s:img coat_tiny:img convit_tiny:img gmlp_ti16_224:img botnet26t_256:img halonet26t
+    efficientvit_m0:img efficientvit_b0 swiftformer_xs:img tiny_vit_5m_224 pvt_v2_b0 mobilevit_xxs mobilevitv2_050
+    edgenext_xx_small fastvit_t8 repvit_m0_9 poolformerv2_s12 convnext_atto convnextv2_atto inception_next_atto
+    starnet_s1 fasternet_t0 rexnet_100 hgnetv2_b0 ghostnet_050 repghostnet_050 lcnet_050 mobilenetv4_conv_small
+    tinynet_e fbnetc_100 mixnet_s semnasnet_050 mobileone_s0 repvgg_a0 resnet10t resnetv2_18 resnest14d
+    eca_resnext26ts dla46_c ese_vovnet19b_dw nf_regnet_b0 test_efficientnet
+""".split()  # fmt: skip
 
 
 def torchvision_smaller() -> dict[str, Callable[[], nn.Module]]:

@@ -133,8 +133,9 @@ def sweep(given: argparse.Namespace) -> int:
         points, model, chosen, split=given.split, workers=given.workers, speed=given.speed, store=given.store
     )
     done = 0
-    for done, report in enumerate(running, start=1):
+    for report in running:
         print(as_json(report.as_dict()) if given.json else figures(report), flush=True)
+        done += 1
     for failure in running.failures:
         print(f"compedu sweep: left out: {one_line(failure.message)}", file=sys.stderr)
     return 0 if done else 2

@@ -1,11 +1,12 @@
 """Knobs: a method's fields, each with default, help, legal range and the range worth showing, written once."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -15,7 +16,20 @@ STEPS = 100  # stops of a slider over a range without round steps
 LARGEST = 2**31 - 1  # of whole numbers, where a knob has no lower bound of its own: torch counts no further safely
 SHOWN = 100  # characters of a refused value in a message
 
-method = dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+Value = TypeVar("Value")
+PerLayer: TypeAlias = Value | Mapping[str, Value]  # what a knob takes that is `per_layer`
+
+
+def knob(*, default: Any, help: str, **ranges: Any) -> Any:
+    """Declare a field of a method as a knob; `ranges` are the other fields of `Knob`."""
+    return field_of(Knob(default, help, **ranges))
+
+
+# A type checker reads the fields of a method, and which of them have a default, off its class.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))
+def method(cls: type[Value]) -> type[Value]:
+    """Make a class of methods: a frozen dataclass whose knobs are given by name."""
+    return dataclass(frozen=True, repr=False, kw_only=True)(cls)
 
 
 class ByLayer(Mapping):
@@ -205,25 +219,23 @@ def step_of(low: float, high: float) -> float:
     return float(f"{min(digit * power for digit in (1, 2, 5, 10) if digit * power >= least):.3g}")
 
 
-def knob(default: Any, help: str, **ranges: Any) -> Any:
-    """Declare a field of a method as a knob; `ranges` are the fields of `Knob`."""
-    declared = Knob(default, help, **ranges)
-    if not declared.allows(default):
-        raise ValueError(f"the default {default!r} is not {declared}")
-    return dataclasses.field(default=default, metadata={"knob": declared})
+def field_of(declared: Knob) -> Any:
+    """Return the dataclass field of a knob; raise `ValueError` for a default that is not legal."""
+    if not declared.allows(declared.default):
+        raise ValueError(f"the default {declared.default!r} is not {declared}")
+    return dataclasses.field(default=declared.default, metadata={"knob": declared})
 
 
 def inherited(base: type, name: str, **changes: Any) -> Any:
     """Declare a knob of `base` anew, in this place and with `changes` to the fields of its `Knob`."""
-    declared = dataclasses.replace(knobs(base)[name], **changes)
-    return dataclasses.field(default=declared.default, metadata={"knob": declared})
+    return field_of(dataclasses.replace(knobs(base)[name], **changes))
 
 
 def knobs(method: Any) -> dict[str, Knob]:
     """Return the knobs of a method or method class by name: as its own class declares them, then those of its bases."""
     cls = method if isinstance(method, type) else type(method)
     declared = {field.name: field.metadata["knob"] for field in dataclasses.fields(cls) if "knob" in field.metadata}
-    order = dict.fromkeys(name for base in cls.__mro__ for name in base.__dict__.get("__annotations__", {}))
+    order = dict.fromkeys(name for base in cls.__mro__ for name in inspect.get_annotations(base))
     return {name: declared[name] for name in order if name in declared}
 
 

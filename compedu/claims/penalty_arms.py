@@ -39,7 +39,7 @@ class Start:
         """Training steps of one pass over the images."""
         return Recipe(epochs=1).steps(self.images)
 
-    @lru_cache(maxsize=2)
+    @lru_cache(maxsize=2)  # noqa: B019  starts are constants of this module, which live as long as it does
     def dense(self, seed: int) -> nn.Module:
         """Return the dense network of this seed; methods leave it as it is."""
         return dense_network(self.network, self.data, self.epochs, seed)

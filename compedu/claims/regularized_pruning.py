@@ -75,7 +75,9 @@ def counted(setting: Reached, dense: nn.Module, seed: int, arm: str, value: floa
             break
     steps = reached_after(setting.budgets, reached, target) * start.steps_of_an_epoch
     close = float(reached[-1] >= target)
-    return {STEPS: steps, CAME_CLOSE: close} | {f"{b} epochs, %": a for b, a in zip(setting.budgets, reached)}
+    return {STEPS: steps, CAME_CLOSE: close} | {
+        f"{b} epochs, %": a for b, a in zip(setting.budgets, reached, strict=True)
+    }
 
 
 def compute(setting: Reached, seed: int) -> Run:

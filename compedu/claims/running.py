@@ -28,7 +28,7 @@ def run(experiment: Series, plan: Plan, store: str | Path | None = None) -> tupl
     made = compute(experiment.compute, [cell for _, cell in todo])
     with torch_threads(1):
         bar = tqdm(made, desc=experiment.key, total=len(todo), unit="run", disable=None, leave=False)
-        for (key, _), one in zip(todo, bar):
+        for (key, _), one in zip(todo, bar, strict=False):
             found[key] = one
             if kept is not None:
                 kept.keep(key, one)

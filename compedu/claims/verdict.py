@@ -59,7 +59,7 @@ def smallest_detectable(differences: Sequence[float], confidence: float = 1 - LE
     seeds = len(differences)
     error = standard_error(differences)
     reach = quantile(seeds, confidence)
-    shift = optimize.brentq(lambda l: stats.nct.cdf(reach, seeds - 1, l) - (1 - power), 0, 2 * reach + 2)
+    shift = optimize.brentq(lambda shift: stats.nct.cdf(reach, seeds - 1, shift) - (1 - power), 0, 2 * reach + 2)
     return float(shift) * error
 
 

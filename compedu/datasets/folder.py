@@ -31,7 +31,7 @@ def from_folder(folder: Path, origin: str = "", mean: float | None = None, std: 
     """
     classes = _classes(folder)
     paths = {split: _paths(folder / split, classes) for split in ("train", "test")}
-    for name, found in zip(classes, paths["train"]):
+    for name, found in zip(classes, paths["train"], strict=True):
         if not found:
             raise CompressionError(f"{folder / 'train' / name} holds no image: fill this class, or remove its folder")
     pairs = [_read(found, folder / split) for split, found in paths.items()]

@@ -53,7 +53,7 @@ def belongs(attributes: Tensor, problem: int) -> Tensor:
 
 def one_hot(attributes: Tensor) -> Tensor:
     """Return `attributes` (N, 6) with a one in the place of each value, float64 (N, 17)."""
-    columns = zip(attributes.T, VALUES)
+    columns = zip(attributes.T, VALUES, strict=True)
     return torch.cat([torch.eye(count, dtype=torch.float64)[column - 1] for column, count in columns], 1)
 
 

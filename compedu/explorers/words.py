@@ -91,7 +91,9 @@ def kernels(report: Report) -> tuple[str, ...]:
 def sentence(report: Report, dense: Report, measured: bool = True) -> str:
     """Return all three figures in words: the text form of the gauges."""
     said = accuracy_lines(report), size_lines(report, dense), speed_lines(report, measured)
-    return " ".join(f"{name}: {_joined(lines)}." for name, lines in zip(("Accuracy", "Size", "Speed"), said))
+    return " ".join(
+        f"{name}: {_joined(lines)}." for name, lines in zip(("Accuracy", "Size", "Speed"), said, strict=True)
+    )
 
 
 def _joined(lines: Iterable[str]) -> str:

@@ -91,8 +91,9 @@ def read(data: bytes, where: str, limits: Limits) -> Contents:
         return found
 
 
-def declared(value: header.Value, reader: Reader = Reader(b"")) -> Contents:
+def declared(value: header.Value, reader: Reader | None = None) -> Contents:
     """Return the contents that the header `value` declares; raise `ValueError` for any other value."""
+    reader = Reader(b"") if reader is None else reader
     network, coding, listed, identities, absent, aliases = schema.fields_of(value)
     if type(coding) is not int or not 0 <= coding < len(CODINGS):
         raise ValueError(f"the unknown coding {schema.shown(coding)}")

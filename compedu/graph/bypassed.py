@@ -24,7 +24,10 @@ def bypassed_layers(model: nn.Module) -> set[str]:
         if len(sides) != 2 or any(depth[side] is None for side in sides):
             continue
         ends = [_layer_behind(side, modules, calls) for side in sides]
-        for (side, end), (other, other_end) in (zip(sides, ends), reversed(list(zip(sides, ends)))):
+        for (side, end), (other, other_end) in (
+            zip(sides, ends, strict=True),
+            reversed(list(zip(sides, ends, strict=True))),
+        ):
             if end is not None and (other_end is None or depth[side] > depth[other]):
                 found.add(end)
     return found

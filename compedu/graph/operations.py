@@ -16,24 +16,23 @@ from torch.utils import _pytree as pytree
 from compedu.graph.coupling import Coupling, Unfollowed, essence, varies
 
 # Each element of the result is computed from the elements at the same place of the arguments.
-ELEMENTWISE = frozenset(["abs", "add", "alphadropout", "celu", "clamp", "clampmax", "clampmin", "clip", "clone", "contiguous", "cos", "detach", "div", "divide", "dropout", "dropout1d", "dropout2d", "dropout3d", "elu", "eq", "erf", "exp", "expm1", "featurealphadropout", "float", "floordivide", "ge", "gelu", "gt", "half", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "iadd", "identity", "imul", "isub", "itruediv", "le", "leakyrelu", "log", "log1p", "logsigmoid", "lt", "maskedfill", "maximum", "minimum", "mish", "mul", "multiply", "ne", "neg", "negative", "pos", "pow", "prelu", "reciprocal", "relu", "relu6", "round", "rrelu", "rsqrt", "rsub", "selu", "sigmoid", "sign", "silu", "sin", "softplus", "softshrink", "softsign", "sqrt", "square", "stochasticdepth", "sub", "subtract", "tanh", "tanhshrink", "threshold", "to", "truediv", "truedivide", "type", "typeas", "where"])  # fmt: skip
-MOVING = frozenset(["cat", "concat", "concatenate", "expand", "flatten", "movedim", "moveaxis", "narrow", "permute", "reshape", "select", "squeeze", "stack", "swapaxes", "swapdims", "t", "transpose", "unbind", "unsqueeze", "view", "getitem", "split", "chunk"])  # fmt: skip
+ELEMENTWISE = frozenset("""
+    abs add alphadropout celu clamp clampmax clampmin clip clone contiguous cos detach div divide dropout dropout1d
+    dropout2d dropout3d elu eq erf exp expm1 featurealphadropout float floordivide ge gelu gt half hardshrink
+    hardsigmoid hardswish hardtanh iadd identity imul isub itruediv le leakyrelu log log1p logsigmoid lt maskedfill
+    maximum minimum mish mul multiply ne neg negative pos pow prelu reciprocal relu relu6 round rrelu rsqrt rsub selu
+    sigmoid sign silu sin softplus softshrink softsign sqrt square stochasticdepth sub subtract tanh tanhshrink
+    threshold to truediv truedivide type typeas where
+""".split())  # fmt: skip
+MOVING = frozenset("""
+    cat concat concatenate expand flatten movedim moveaxis narrow permute reshape select squeeze stack swapaxes swapdims
+    t transpose unbind unsqueeze view getitem split chunk
+""".split())  # fmt: skip
 REDUCING = frozenset({"amax", "amin", "mean", "sum"})
 # Asks for shapes and the like, which are the same for the array of numbers.
 ASKING = frozenset({"device", "dim", "dtype", "ndim", "ndimension", "numel", "shape", "size"})
 CONSTANT = frozenset(
-    [
-        "emptylike",
-        "fulllike",
-        "newempty",
-        "newfull",
-        "newones",
-        "newzeros",
-        "oneslike",
-        "randlike",
-        "randnlike",
-        "zeroslike",
-    ]
+    "emptylike fulllike newempty newfull newones newzeros oneslike randlike randnlike zeroslike".split()
 )
 POOLING = re.compile(r"(?:adaptive)?(?:avg|max|lp)pool([123])d$")
 _RESIZING = {"interpolate", "upsample"}

@@ -69,10 +69,10 @@ def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = T
         return "outputs have another shape"
     if any(tensor.isnan().any() for tensor in expected):
         return f"outputs on the example are not finite (not a number), {UNCHECKED}"
-    if not all(torch.equal(_infinite(a), _infinite(b)) for a, b in zip(found, expected)):
+    if not all(torch.equal(_infinite(a), _infinite(b)) for a, b in zip(found, expected, strict=True)):
         return "outputs are not finite where they should be"
     finite = [b.isfinite() for b in expected]
-    pairs = [(a.double()[f], b.double()[f]) for a, b, f in zip(found, expected, finite) if bool(f.any())]
+    pairs = [(a.double()[f], b.double()[f]) for a, b, f in zip(found, expected, finite, strict=True) if bool(f.any())]
     worst = max((float((a - b).abs().max()) for a, b in pairs), default=0.0)
     scale = max((float(b.abs().max()) for _, b in pairs), default=0.0)
     if worst <= tolerance * (scale or 1.0):

@@ -103,7 +103,7 @@ def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.Gr
 
 def _tie_grouped_convolutions(coupling: Coupling, model: nn.Module) -> None:
     """Tie the channels at the same place in every group, so that all groups of a convolution stay equally wide."""
-    for (name, side), ids in coupling.ids.items():
+    for (name, _), ids in coupling.ids.items():
         layer = model.get_submodule(name)
         if isinstance(layer, nn.Conv2d) and layer.groups > 1 and not is_depthwise(layer):
             coupling.hold(torch.from_numpy(ids.reshape(layer.groups, -1)), 0)

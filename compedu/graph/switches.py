@@ -90,7 +90,7 @@ def _parts(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any
 
 def _is_filled(cell: Any) -> bool:
     try:
-        cell.cell_contents
+        cell.cell_contents  # noqa: B018  reading it is the question
     except ValueError:  # a name that its function has not given a value yet
         return False
     return True

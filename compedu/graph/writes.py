@@ -17,9 +17,15 @@ _OPERATORS = tuple(getattr(operator, name) for name in OVERWRITING_OPERATORS)
 _COUNTING = ("_operator", "builtins", "math")  # homes of the functions that turn numbers into numbers
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 # Operations that return a tensor of their own, besides reductions, poolings and what works element by element.
-_MAKING = frozenset(["batchnorm", "bmm", "cat", "concat", "concatenate", "conv1d", "conv2d", "conv3d", "flip", "groupnorm", "interpolate", "layernorm", "linear", "logsoftmax", "matmul", "normalize", "roll", "softmax", "stack"])  # fmt: skip
+_MAKING = frozenset("""
+    batchnorm bmm cat concat concatenate conv1d conv2d conv3d flip groupnorm interpolate layernorm linear logsoftmax
+    matmul normalize roll softmax stack
+""".split())  # fmt: skip
 # Element-wise operations that may return the tensor that they were given.
-_RETURNING = frozenset(["alphadropout", "contiguous", "detach", "double", "dropout", "dropout1d", "dropout2d", "dropout3d", "featurealphadropout", "float", "half", "identity", "pos", "positive", "stochasticdepth", "to", "type", "typeas"])  # fmt: skip
+_RETURNING = frozenset("""
+    alphadropout contiguous detach double dropout dropout1d dropout2d dropout3d featurealphadropout float half identity
+    pos positive stochasticdepth to type typeas
+""".split())  # fmt: skip
 
 
 def is_passed(node: fx.Node, modules: Modules) -> bool:

@@ -68,7 +68,7 @@ class Method(ABC):
         before = compression_of(model)
         removed = () if self.from_scratch else before.removed
         result.compression = Compression(
-            before.steps + (repr(self),), before.skipped + tuple(task.skipped), removed + tuple(task.removed)
+            (*before.steps, repr(self)), before.skipped + tuple(task.skipped), removed + tuple(task.removed)
         )
         return result
 
@@ -76,7 +76,7 @@ class Method(ABC):
     def compress(self, task: Task) -> nn.Module:
         """Return the compressed network; `task.model` is a private copy to change, its tensors too if `writes`."""
 
-    def __or__(self, other: "Method") -> "Method":
+    def __or__(self, other: "Method") -> "Pipeline":
         """Return the pipeline that runs this method, then `other`."""
         return Pipeline.of(self, other)
 

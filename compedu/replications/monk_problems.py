@@ -113,7 +113,7 @@ def prune(number: int, problem: Monk, weights: Tensor, retrain: bool) -> Outcome
         if judged(left)[0] >= before[0]:
             best = (int(kept.sum()), judged(left))
         step = path.send(left) if kept.any() else None
-    return Outcome(len(weights), best[0], *zip(before, best[1]))
+    return Outcome(len(weights), best[0], *zip(before, best[1], strict=True))
 
 
 def row(number: int, retrain: bool, outcomes: list[Outcome]) -> str:

@@ -124,7 +124,8 @@ class _Run:
         wanted = self.timing is not None
         outcomes = parallel(joblib.delayed(compute)(self.ground, point, wanted) for point in points)
         try:
-            for outcome in outcomes:  # by `yield from`, whoever stops early would close them outside of `finally`
+            # Not `yield from`: whoever stops early would close the outcomes outside of `finally`.
+            for outcome in outcomes:  # noqa: UP028
                 yield outcome
         except BrokenExecutor as error:
             raise CompressionError(f"{KILLED}; {self._kept()}") from error

@@ -166,7 +166,7 @@ class Store(Generic[Found]):
         if ended:
             _refuse_foreign(self.path)
             return size
-        whole, torn = _lines(self.path)
+        _whole, torn = _lines(self.path)
         if not torn:
             return append_lines(self.path, b"\n")
         os.truncate(self.path, size - len(torn))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from benchmark_scripts import FOLDER, scripts
+from benchmark_scripts import FOLDER, scripts  # noqa: F401  a fixture
 
 import compedu as ce
 from compedu.forms import Coded, kernel_of

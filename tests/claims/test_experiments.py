@@ -40,7 +40,7 @@ def test_every_arm_computes_what_it_says():
     masked, rows = speed.masked(dense, 0.75, speed.linear), speed.masked(dense, 0.75, SparseLinear)
     torch.testing.assert_close(speed.masked(dense, 0.0, speed.linear)(x), dense(x), rtol=0, atol=0)
     torch.testing.assert_close(rows(x), masked(x))
-    for layer, whole in zip(masked[::2], dense[::2]):
+    for layer, whole in zip(masked[::2], dense[::2], strict=True):
         kept = layer.weight != 0
         assert int(kept.sum()) == 900 and torch.equal(layer.weight[kept], whole.weight[kept])
         assert layer.weight[kept].abs().min() >= whole.weight[~kept].abs().max()
@@ -244,7 +244,7 @@ def test_no_other_value_of_a_knob_is_told_to_be_better_than_the_chosen_one():
     assert len({run.seed for run in trials}) >= 3
     assert not set(TRIALS.all_seeds) & set(penalties.FULL.all_seeds)
     assert START.data.y_validation.shape == (4000,) and penalties.FULL.settings[0].start == START
-    assert dict(zip(ARMS, penalties.FULL.settings[0].knobs)) == CHOSEN
+    assert dict(zip(ARMS, penalties.FULL.settings[0].knobs, strict=True)) == CHOSEN
     for arm, values in TRIED.items():
         for value in set(values) - {CHOSEN[arm]}:
             lead, low, _ = tuning.ahead(trials, arm, value)

@@ -40,8 +40,8 @@ def test_training_examples_are_drawn_by_the_seed_with_the_published_noise(proble
     assert torch.equal(first.x_train, same.x_train) and not torch.equal(first.x_train, other.x_train)
     assert first.x_train.shape == (SIZES[problem], 17) == ({1: 124, 2: 169, 3: 122}[problem], 17)
     assert len(first.x_train.unique(dim=0)) == SIZES[problem]
-    truth = {tuple(x): y for x, y in zip(first.x_test.tolist(), first.y_test.tolist())}
-    wrong = sum(truth[tuple(x)] != y for x, y in zip(first.x_train.tolist(), first.y_train.tolist()))
+    truth = {tuple(x): y for x, y in zip(first.x_test.tolist(), first.y_test.tolist(), strict=True)}
+    wrong = sum(truth[tuple(x)] != y for x, y in zip(first.x_train.tolist(), first.y_train.tolist(), strict=True))
     assert len(truth) == 432 and wrong == {1: 0, 2: 0, 3: 6}[problem] == round(NOISE[problem] * SIZES[problem])
 
 

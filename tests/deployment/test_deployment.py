@@ -1,5 +1,6 @@
 """What `deploy` makes: the same network, folded, chained in integers where its layers are coded, each kernel named."""
 
+import contextlib
 import copy
 import math
 from collections import OrderedDict
@@ -65,10 +66,8 @@ def lively(model: nn.Module, seed: int = 1) -> nn.Module:
 def quantized(model: nn.Module, *inputs: torch.Tensor, bits: int = 8, act_bits: int = 8, keep: tuple = ()) -> nn.Module:
     """Return a copy with coded layers, calibrated on `inputs`; the layers named in `keep` stay as they are."""
     model, ranges = copy.deepcopy(model).eval(), {}
-    try:
+    with contextlib.suppress(ValueError):  # a network that cannot be traced keeps its batch norms
         model = fold_batch_norm(model)
-    except ValueError:
-        pass  # a network that cannot be traced keeps its batch norms
     plain = {name: layer for name, layer in model.named_modules() if type(layer) in (nn.Conv2d, nn.Linear)}
     hooks = [
         layer.register_forward_pre_hook(lambda _, args, name=name: ranges.update({name: args[0].aminmax()}))

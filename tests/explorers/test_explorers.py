@@ -283,8 +283,8 @@ def test_the_figures_shown_are_those_that_the_library_computes(seen, fitting):
     for figure in (f"{100 * again.accuracy:.1f} %", f"{again.correct} of {again.total};", bytes_text(again.file_bytes)):
         assert figure in said
     bars = [trace for trace in shown.data if trace.xaxis == "x2" and trace.type == "bar"][1:]
-    assert {role: int(bar.x[0]) for role, bar in zip(ROLES, bars) if bar.x[0]} == again.size_by_role
-    live = [trace for trace in shown.data if trace.name == "now"][0]
+    assert {role: int(bar.x[0]) for role, bar in zip(ROLES, bars, strict=True) if bar.x[0]} == again.size_by_role
+    live = next(trace for trace in shown.data if trace.name == "now")
     assert (live.x[0], live.y[0]) == (again.file_bytes, pytest.approx(100 * again.accuracy))
 
 
@@ -423,7 +423,7 @@ def test_a_move_is_previewed_from_points_measured_before_then_measured(made):
     explorer._session._changed = lambda news: (told(news), states.append((explorer.state, explorer.view.report)))
     explorer.set(sparsity=0.52)
     assert explorer.settle(60).method == "MagnitudePruning(sparsity=0.52)"
-    assert [state for state, _ in states][0] == "PREVIEW" and states[0][1].method == "MagnitudePruning(sparsity=0.5)"
+    assert next(state for state, _ in states) == "PREVIEW" and states[0][1].method == "MagnitudePruning(sparsity=0.5)"
     assert [state for state, _ in states][-1] == "FINAL" and "MEASURING" in [state for state, _ in states]
 
 
@@ -531,10 +531,10 @@ def test_a_cancelled_training_leaves_the_network_and_says_so(made, pair):
 def test_the_loss_is_drawn_while_a_method_trains(made):
     explorer = made(ce.FineTune(epochs=3))
     measured(explorer)
-    curve = [t for t in explorer._screen.figure.widget.data if t.name == "loss"][0]
+    curve = next(t for t in explorer._screen.figure.widget.data if t.name == "loss")
     assert len(curve.y) == len(explorer.view.curve) == 6
     assert curve.y[-1] == pytest.approx(explorer.view.curve[-1], rel=1e-5)
-    race = [t for t in explorer._screen.figure.widget.data if t.name == "accuracy, %"][0]
+    race = next(t for t in explorer._screen.figure.widget.data if t.name == "accuracy, %")
     view = explorer.view
     x, y = (part[: session.WATCHED] for part in view.data.split(view.split))
     reached = (view.after(x).argmax(1) == y).float().mean().item()
@@ -659,7 +659,7 @@ def test_the_questions_on_the_screen_take_numbers_only(made):
     questions = explorer._screen.questions.children[0]
     fields = [row.children[1] for row in questions.children[1:-2]]
     button, problem = questions.children[-2:]
-    for field, text in zip(fields, ("10", "20,5", "", "40 %", "150")):
+    for field, text in zip(fields, ("10", "20,5", "", "40 %", "150"), strict=True):
         field.value = text
     button.click()
     assert explorer.hidden and "answer 3, 5" in problem.value
@@ -749,7 +749,7 @@ class Rounded(LayerMethod):
 
     topic: ClassVar[str] = "quantization"
     neutral: ClassVar = None
-    step: float = knob(0.1, "distance of two levels", low=0, high=1, open="low", tour=(0.05, 0.5))
+    step: float = knob(default=0.1, help="distance of two levels", low=0, high=1, open="low", tour=(0.05, 0.5))
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with rounded weights."""
@@ -763,7 +763,7 @@ class Breaking(LayerMethod):
     """Fail inside: a method written in this test."""
 
     topic: ClassVar[str] = "pruning"
-    share: float = knob(0.5, "some share", low=0, high=1, tour=(0.0, 1.0))
+    share: float = knob(default=0.5, help="some share", low=0, high=1, tour=(0.0, 1.0))
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Fail."""
@@ -896,5 +896,5 @@ def test_the_rebuilt_filters_are_those_of_the_compressed_layer(made):
     right = page.shape[1] - (4 * 6 - 1)
     assert np.allclose(page[:5, right : right + 5], kernel_of(view.after.conv1)[0, 0].detach(), atol=1e-6)
     full, rank, even = rebuilt_filters.PICTURE.below(view, "conv1")
-    assert all(r <= f for r, f in zip(rank["y"], full["y"]))
-    assert all(r < e for r, e in list(zip(rank["y"], even["y"]))[:3])
+    assert all(r <= f for r, f in zip(rank["y"], full["y"], strict=True))
+    assert all(r < e for r, e in list(zip(rank["y"], even["y"], strict=True))[:3])

@@ -233,7 +233,7 @@ def test_lists_of_paths_are_texts_once_each_and_shared_as_in_the_network():
         (5, (("fc1", "fc2"),) * 2),
     ):
         with pytest.raises(CompressionError):
-            files.from_bytes(header.seal(value[:place] + (listed,) + value[place + 1 :], [parts]))
+            files.from_bytes(header.seal((*value[:place], listed, *value[place + 1 :]), [parts]))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])

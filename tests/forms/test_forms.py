@@ -134,7 +134,7 @@ def test_the_weight_and_bias_of_a_form_are_what_it_means(make, kind):
         torch.autograd.grad(y.sin().sum(), [*form.parameters()])
         for y in (form.geometry.apply(x, form.weight, form.bias), form(x))
     )
-    for one, other in zip(through, by_calling):
+    for one, other in zip(through, by_calling, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
@@ -207,7 +207,7 @@ def test_circulant_gradients_equal_those_of_the_dense_product():
     x.requires_grad_()
     fast = torch.autograd.grad(form(x).sin().sum(), [x, form.columns])
     slow = torch.autograd.grad(form.geometry.apply(x, form.dense(), form.bias).sin().sum(), [x, form.columns])
-    for a, b in zip(fast, slow):
+    for a, b in zip(fast, slow, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 

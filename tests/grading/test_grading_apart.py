@@ -52,7 +52,7 @@ def confined(program, course, **limits):
 @ROOT_ONLY
 def test_a_submission_that_attacks_its_grading_gets_nothing_and_harms_nothing(course):
     attacks = [FORGED, DESTRUCTIVE.format(places=[str(course)]), LOUD, AT_ONCE, "bytearray(64 * 2**30)"]
-    *shown, forged, honest, _, right = graded(*attacks, CHECKED, "dense_bytes = 1", SOLVED, CHECKED, course=course)
+    *shown, forged, _honest, _, right = graded(*attacks, CHECKED, "dense_bytes = 1", SOLVED, CHECKED, course=course)
     assert shown[1] == ["found []\n"] and "MemoryError" in shown[4][0]
     assert sum(len(text) for texts in shown for text in texts) < 100_000
     assert forged[0].startswith("NotYet: ") and (course / "solutions.txt").read_text() == "SOLUTION"

@@ -74,7 +74,7 @@ def network(request):
 
 
 def test_removed_equals_silent_after_many_groups_at_once(network):
-    name, model, channels = network
+    _name, model, channels = network
     removal, example = some_channels(channels), images()
     smaller = channels.remove(model, removal, verify=False)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (model, smaller))
@@ -86,7 +86,7 @@ def test_removed_equals_silent_after_many_groups_at_once(network):
 
 
 def test_every_layer_is_prunable_or_left_out_with_a_reason(network):
-    name, model, channels = network
+    _name, model, channels = network
     makers = {m.layer for group in channels.groups for m in group.members if m.role in ("producer", "depthwise")}
     left_out = dict(channels.left_out)
     layers = {n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
@@ -95,7 +95,7 @@ def test_every_layer_is_prunable_or_left_out_with_a_reason(network):
 
 
 def test_folded_network_equals_the_network(network):
-    name, model, channels = network
+    name, model, _channels = network
     assert (len(batch_norm_pairs(model)), norms(model)) == FOLDED[name]
     double, example = copy.deepcopy(model).double(), images()
     folded = fold_batch_norm(double)

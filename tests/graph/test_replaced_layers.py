@@ -454,7 +454,7 @@ class Choosing(Seeded):
     def forward(self, x: Tensor) -> Tensor:
         chosen = self.chosen(self) if callable(self.chosen) else self.chosen
         while isinstance(chosen, (list, tuple, dict)):
-            chosen = list(chosen.values())[0] if isinstance(chosen, dict) else chosen[0]
+            chosen = next(iter(chosen.values())) if isinstance(chosen, dict) else chosen[0]
         return self.c((self.reading if chosen else self.calling)(self.a(x.flatten(1)).relu()))
 
 
@@ -650,12 +650,12 @@ def test_weights_that_are_made_anew_before_each_pass_are_refused_by_name_everywh
             outputs(model, True)
         state = copy.copy(vars(model.wi)), {name: t.clone() for name, t in model.state_dict().items()}
         for call in (
-            lambda: MagnitudePruning()(model, laws.data()),
-            lambda: LinearQuantization()(model, laws.data()),
-            lambda: ce.deploy(model),
-            lambda: ce.measure(model, laws.data()),
-            lambda: save(model, tmp_path / "a.ce"),
-            lambda: ce.measure(T5Block(), laws.data(), baseline=model),
+            functools.partial(MagnitudePruning(), model, laws.data()),
+            functools.partial(LinearQuantization(), model, laws.data()),
+            functools.partial(ce.deploy, model),
+            functools.partial(ce.measure, model, laws.data()),
+            functools.partial(save, model, tmp_path / "a.ce"),
+            functools.partial(ce.measure, T5Block(), laws.data(), baseline=model),
         ):
             with pytest.raises(CompressionError, match=rf"layer 'wi': the hook .*{final}"):
                 call()

@@ -267,7 +267,7 @@ def saved(tmp_path):
 
 
 def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
-    path, go_on = saved(tmp_path)
+    _path, go_on = saved(tmp_path)
     assert len(go_on()) == 2
     x, tanh = DATA.x_train.clone(), build("lenet300(size=8, width=0.02)")
     x[-1, 0, 0, 0] += 1
@@ -290,8 +290,9 @@ def test_flipped_bits_and_cuts_of_a_saved_training_are_noticed(tmp_path):
     whole = path.read_bytes()
     assert saved_training(path, "one training").keys() == {"model.weight", "losses"}
     damaged = [whole[: len(whole) // 2], b"", whole + b"x", b"nonsense"]
-    for place in range(len(whole)):
-        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+    damaged += [
+        whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :] for place in range(len(whole))
+    ]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(CompressionError, match=r"run\.training is no saved training, or is damaged.*delete it"):

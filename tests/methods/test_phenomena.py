@@ -75,7 +75,9 @@ def test_distillation_closes_a_third_of_the_gap_between_student_and_teacher():
     alone = sorted(
         (math.log(one["file_bytes"]), one["correct"] / one["total"]) for one in stored("SmallDense", "glyphs")
     )
-    student = np.interp(math.log(taught[0]["file_bytes"]), *zip(*alone))  # the control at equal bytes, trained as long
+    student = np.interp(
+        math.log(taught[0]["file_bytes"]), *zip(*alone, strict=True)
+    )  # the control at equal bytes, trained as long
     gap = accuracy("lenet5", "glyphs") - student
     assert STUDENT[0] <= student <= STUDENT[1] and gap >= 0.04
     assert max(one["correct"] / one["total"] for one in taught) - student >= gap / 3

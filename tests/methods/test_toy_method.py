@@ -189,7 +189,7 @@ def test_a_grid_and_a_sweep_work(found):
     sizes = [report["file_bytes"] for report in found["sweep"]]
     assert sizes == sorted(sizes, reverse=True) and sizes[2] < sizes[0] / 5
     lines = map(json.loads, printed(found["swept"]).splitlines())
-    assert [(point["method"], point["file_bytes"]) for point in lines] == list(zip(found["grid"], sizes))
+    assert [(point["method"], point["file_bytes"]) for point in lines] == list(zip(found["grid"], sizes, strict=True))
 
 
 def test_its_explorer_has_a_slider_with_the_help_and_measures(found):

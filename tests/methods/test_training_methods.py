@@ -38,7 +38,7 @@ def test_fine_tuning_is_training_by_the_one_loop(few):
     tuned = FineTune(epochs=2, lr=3e-3, batch=32, seed=5, shift=1)(build("lenet300(width=0.2)"), few)
     by_hand = build("lenet300(width=0.2)")
     fit(by_hand, few, Recipe(epochs=2, lr=3e-3, batch=32, seed=5, shift=1))
-    assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), by_hand.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), by_hand.parameters(), strict=True))
 
 
 def test_pruned_weights_stay_zero_and_kept_ones_learn(few):
@@ -74,7 +74,7 @@ def test_factors_stay_factors(few):
 def test_no_epoch_changes_nothing_but_the_record(few):
     model = build("vgg(size=28, width=0.1)")
     same = FineTune(epochs=0)(model, few)
-    assert all(torch.equal(a, b) for a, b in zip(same.state_dict().values(), model.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(same.state_dict().values(), model.state_dict().values(), strict=True))
     assert same.compression.steps == ("FineTune(epochs=0)",)
 
 
@@ -99,10 +99,10 @@ def test_the_small_dense_network_is_the_same_family_narrower(few):
 def test_the_small_dense_network_takes_nothing_from_the_given_weights(few):
     method = SmallDense(width=0.2, epochs=1, shift=0)
     first, second = (method(build("lenet300", seed=seed), few) for seed in (1, 2))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     by_hand = build("lenet300(width=0.2)", seed=0)
     fit(by_hand, few, Recipe(epochs=1, lr=2e-3))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), by_hand.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), by_hand.parameters(), strict=True))
 
 
 def test_the_small_dense_network_learns(data):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmark_scripts import scripts
+from benchmark_scripts import scripts  # noqa: F401  a fixture
 from torch import nn
 
 import compedu as ce
@@ -16,7 +16,7 @@ SAMPLE = ("shape/bert", "shape/gpt2", "shape/tied", "timm/test_efficientnet")
 
 
 @pytest.fixture(scope="module")
-def zoo(scripts):  # noqa: F811
+def zoo(scripts):
     return scripts["zoo"]
 
 

@@ -123,7 +123,7 @@ def test_every_round_calls_every_arm_once_in_an_order_drawn_anew():
 
 def test_the_order_depends_on_the_seed_alone():
     runs = [Machine(candidate=0.01, baseline=0.01, baseline_again=0.01) for _ in range(3)]
-    for machine, seed in zip(runs, (4, 4, 5)):
+    for machine, seed in zip(runs, (4, 4, 5), strict=True):
         machine.seconds(seed=seed)
     assert runs[0].called == runs[1].called != runs[2].called
 

@@ -70,7 +70,7 @@ def test_shapes_fall_because_of_the_first_layers_window():
     names = ("conv1", "conv2", "fc1", "fc2")
     weights = {name: model.get_submodule(name).weight.data.flatten(1) for name in names}
     scores = [weights[name].square().mean(0).sqrt() for name in names]
-    equal, together = (dict(zip(names, weakest(scores, 0.5, budget))) for budget in ("uniform", "global"))
+    equal, together = (dict(zip(names, weakest(scores, 0.5, budget), strict=True)) for budget in ("uniform", "global"))
     labels = column_labels(Geometry.of(model.get_submodule("conv1")))
     assert labels.shape[0] == 1 and labels.numel() == 25  # each place serves all filters
     assert len(equal["conv1"]) == 12 and len(together["conv1"]) < 3

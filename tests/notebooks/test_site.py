@@ -37,7 +37,7 @@ def pages(site):
 class Loaded(HTMLParser):
     """Collects the addresses that a browser fetches by itself while it shows a page, and the text of the page."""
 
-    KINDS = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "modulepreload", "manifest"}
+    KINDS = frozenset({"stylesheet", "icon", "preload", "prefetch", "preconnect", "modulepreload", "manifest"})
 
     def __init__(self, page):
         super().__init__()

@@ -35,8 +35,8 @@ class Counted(Method):
     calls: ClassVar[list] = []
     error: ClassVar[Exception | None] = None
 
-    number: int = knob(0, "which point", low=0, high=99, tour=(0, 9))
-    scale: float = knob(1.0, "on a range that no tour narrows", low=0, high=1, log=True)
+    number: int = knob(default=0, help="which point", low=0, high=99, tour=(0, 9))
+    scale: float = knob(default=1.0, help="on a range that no tour narrows", low=0, high=1, log=True)
 
     def compress(self, task):
         self.calls.append(self.number)
@@ -149,7 +149,7 @@ def test_a_half_written_last_line_is_computed_again(model, data, store):
     assert len(read_sweep(store).reports) == 4
     Counted.calls.clear()
     assert figures(sweep(COUNTED, model, data, store=store)) == whole and Counted.calls == [4]
-    assert len(read_sweep(store).reports) == 5 and [list(line)[0] for line in lines(store)].count("run") == 2
+    assert len(read_sweep(store).reports) == 5 and [next(iter(line)) for line in lines(store)].count("run") == 2
 
 
 def test_a_last_line_without_its_end_counts_and_gets_one(model, data, store):
@@ -157,7 +157,7 @@ def test_a_last_line_without_its_end_counts_and_gets_one(model, data, store):
     store.write_bytes(store.read_bytes()[:-1])
     assert figures(sweep(COUNTED[:3], model, data, store=store)) == whole and len(Counted.calls) == 3
     list(sweep(COUNTED[:4], model, data, store=store))
-    assert [list(line)[0] for line in lines(store)] == ["run", *["key"] * 3, "run", "key"]
+    assert [next(iter(line)) for line in lines(store)] == ["run", *["key"] * 3, "run", "key"]
 
 
 @pytest.mark.parametrize(

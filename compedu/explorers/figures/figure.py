@@ -76,7 +76,7 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
 
 def _headings(top: float, text: str) -> list[dict[str, Any]]:
     """Return a heading in one piece, or in two, "left | right", where a second plot stands beside the first."""
-    return [heading(x, top, part) for x, part in zip((0, BESIDE[0] - 4), text.split(" | ")) if part]
+    return [heading(x, top, part) for x, part in zip((0, BESIDE[0] - 4), text.split(" | "), strict=False) if part]
 
 
 def base(width: int, height: int) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class LiveFigure:
         with self._one_at_a_time:
             changes = {
                 index: changed
-                for index, (old, new) in enumerate(zip(self._shown, made))
+                for index, (old, new) in enumerate(zip(self._shown, made, strict=True))
                 if (changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)})
             }
             for index, changed in changes.items():

@@ -35,7 +35,8 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
 def _captions(view: View) -> list[dict]:
     lines = captions(view)
     large = [
-        f"{_headline(said[0])} <span style='font-size:{TEXT_SIZE}px'>{name}</span>" for name, said in zip(NAMES, lines)
+        f"{_headline(said[0])} <span style='font-size:{TEXT_SIZE}px'>{name}</span>"
+        for name, said in zip(NAMES, lines, strict=True)
     ]
     small = ["<br>".join(said[1:]) for said in lines]
     return [_text(large, 54, 19), _text(small, 31, TEXT_SIZE)]

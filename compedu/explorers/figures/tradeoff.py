@@ -130,7 +130,7 @@ def _pin(reports: Sequence[Report], colour: str, letter: str) -> dict:
 
 
 def _prediction(view: View) -> dict:
-    pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted))
+    pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted, strict=False))
     return {
         "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": "your prediction",
         "x": [size for size, _ in pairs], "y": [said for _, said in pairs],

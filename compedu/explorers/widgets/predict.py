@@ -51,7 +51,9 @@ def checked(said: Sequence[float], count: int) -> tuple[float, ...]:
 
 def largest_gap(predicted: Sequence[float], asked: Sequence[Report]) -> str:
     """Return in words where prediction and measurement are furthest apart."""
-    gap, said, report = max((abs(said - report.accuracy), said, report) for said, report in zip(predicted, asked))
+    gap, said, report = max(
+        (abs(said - report.accuracy), said, report) for said, report in zip(predicted, asked, strict=True)
+    )
     return (
         f"Largest surprise: {report.method} gives {percent(report.accuracy)}, you said {percent(said)} "
         f"({100 * gap:.1f} points apart)."
@@ -71,7 +73,7 @@ class Questions:
             f"blind guessing gives about {percent(1 / classes, 0)}.</p>"
         )
         self.fields = [widgets.Text(placeholder="0 to 100", layout=widgets.Layout(width="90px")) for _ in methods]
-        rows = [_row(method, field) for method, field in zip(methods, self.fields)]
+        rows = [_row(method, field) for method, field in zip(methods, self.fields, strict=True)]
         self.button = widgets.Button(description="Commit", tooltip="fix the prediction and show what is measured")
         self.button.on_click(lambda button: self.commit())
         self.problem = widgets.HTML()
@@ -80,7 +82,7 @@ class Questions:
     def commit(self) -> None:
         """Read the fields and commit them, or say which of them is no accuracy."""
         said = []
-        for place, field in enumerate(self.fields, start=1):
+        for field in self.fields:
             try:
                 said.append(float(field.value.replace(",", ".").rstrip(" %")) / 100)
             except ValueError:

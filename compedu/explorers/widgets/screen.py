@@ -265,7 +265,7 @@ def _groups(view: View) -> list[tuple[str, tuple]]:
     """Return the points of the trade-off curve by what they are."""
     return [
         ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)),
-        *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins)),
+        *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins, strict=False)),
         ("as measured", view.asked), ("stored points", view.points), ("small dense net", view.controls),
         ("at random", view.chance),
     ]  # fmt: skip

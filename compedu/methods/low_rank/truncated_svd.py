@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Geometry
-from compedu.knobs import knob, knobs, method
+from compedu.knobs import PerLayer, knob, knobs, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.layers import given_value
 from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank, rank_from, rank_knob
@@ -51,12 +51,12 @@ class TruncatedSVD(LayerMethod):
     neutral: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
     writes: ClassVar[bool] = False
 
-    rank: float = rank_knob(
-        0.25, "rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True
+    rank: PerLayer[float | int] = rank_knob(
+        default=0.25, help="rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True
     )
-    allow_larger: bool = knob(False, "also factor layers that hold more numbers afterwards")
+    allow_larger: bool = knob(default=False, help="also factor layers that hold more numbers afterwards")
     # The last layer has one row a class: of lower rank it cannot tell all classes apart, and that would hide the rest.
-    layers: str = knob("-last", knobs(SelectiveMethod)["layers"].help)
+    layers: str = knob(default="-last", help=knobs(SelectiveMethod)["layers"].help)
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two layers in sequence."""

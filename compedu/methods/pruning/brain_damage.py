@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from compedu.forms import kernel_of, precise
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals
 from compedu.methods.pruning.shared.second_order import SecondOrderPruning
 
@@ -36,12 +36,12 @@ class OptimalBrainDamage(SecondOrderPruning):
 
     decisive: ClassVar[tuple[str, ...]] = (*SecondOrderPruning.decisive, "curvature")
 
-    sparsity: float = inherited(SecondOrderPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
     curvature: str = knob(
-        "gauss-newton",
-        "the second derivative of the loss: exact where the network is piecewise linear (gauss-newton), or squared "
-        "gradients, for true labels (empirical-fisher) or drawn ones (sampled-fisher)",
+        default="gauss-newton",
+        help="the second derivative of the loss: exact where the network is piecewise linear (gauss-newton), or "
+        "squared gradients, for true labels (empirical-fisher) or drawn ones (sampled-fisher)",
         choices=CURVATURES,
     )
     seed: int = inherited(SecondOrderPruning, "seed", help="which training images are drawn, which labels are sampled")

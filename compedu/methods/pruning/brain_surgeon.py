@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms import kernel_of, mask_of, trained_weight
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.layer_hessians import (
     LONGEST,
     LayerHessian,
@@ -42,10 +42,15 @@ class OptimalBrainSurgeon(SecondOrderPruning):
 
     version: ClassVar[int] = 2
 
-    sparsity: float = inherited(SecondOrderPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
     damping: float = knob(
-        0.01, "added to the Hessian, as a fraction of its mean diagonal", low=1e-8, high=10, tour=(1e-4, 1.0), log=True
+        default=0.01,
+        help="added to the Hessian, as a fraction of its mean diagonal",
+        low=1e-8,
+        high=10,
+        tour=(1e-4, 1.0),
+        log=True,
     )
 
     def measured(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.graph import ChannelGroup
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.calibration import calibration_set
 from compedu.methods.pruning.shared.channel_pruning import ChannelPruning
 from compedu.methods.pruning.shared.filter_criteria import (
@@ -75,13 +75,13 @@ class FilterPruning(ChannelPruning):
 
     chance: ClassVar[str] = "RandomFilterPruning"
 
-    sparsity: float = inherited(ChannelPruning, "sparsity")
-    criterion: str = knob("l1", "what makes a filter important", choices=tuple(CRITERIA))
+    sparsity: PerLayer[float] = inherited(ChannelPruning, "sparsity")
+    criterion: str = knob(default="l1", help="what makes a filter important", choices=tuple(CRITERIA))
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
     calibration_images: int = knob(
-        128,
-        "training images for what depends on data, such as criterion='taylor'",
+        default=128,
+        help="training images for what depends on data, such as criterion='taylor'",
         low=1,
         tour=(16, 1024),
         log=True,

@@ -9,7 +9,7 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.graph.trace import layer_calls, only_consumer, trace
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.scheduled import ScheduledPruning
 from compedu.methods.pruning.shared.schedules import geometric_sparsity
 from compedu.methods.task import Task
@@ -29,9 +29,9 @@ class IterativePruning(ScheduledPruning):
     Dally 2015, Learning both weights and connections, arXiv:1506.02626, section 3 (by size, and the dropout).
     """
 
-    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
-    rounds: int = knob(3, "rounds of pruning and retraining", low=1, tour=(1, 10))
+    rounds: int = knob(default=3, help="rounds of pruning and retraining", low=1, tour=(1, 10))
     epochs: int = inherited(TrainingMethod, "epochs", default=3, help="passes over the training images in each round")
 
     @property

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from compedu.forms import Masked
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.scheduled import ScheduledPruning
 from compedu.methods.pruning.shared.schedules import geometric_sparsity
 from compedu.methods.task import Task
@@ -45,18 +45,23 @@ class LotteryTicket(ScheduledPruning):
 
     from_scratch: ClassVar[bool] = True
 
-    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
     start: str = knob(
-        "rewound",
-        "what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
+        default="rewound",
+        help="what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
         "or weights kept as trained, in each round",
         choices=("rewound", "redrawn", "kept"),
     )
     rewind: float = knob(
-        0.0, "share of the first training to whose end weights are rewound", low=0, high=1, open="high", tour=(0, 0.5)
+        default=0.0,
+        help="share of the first training to whose end weights are rewound",
+        low=0,
+        high=1,
+        open="high",
+        tour=(0, 0.5),
     )
-    rounds: int = knob(3, "rounds of pruning and training again", low=1, tour=(1, 10))
+    rounds: int = knob(default=3, help="rounds of pruning and training again", low=1, tour=(1, 10))
     epochs: int = inherited(FromScratch, "epochs", help="passes over the training images, first and in each round")
     lr: float = inherited(FromScratch, "lr")
     shift: int = inherited(FromScratch, "shift")
@@ -76,7 +81,7 @@ class LotteryTicket(ScheduledPruning):
         model = task.model
         early = self.first_training(task)
         for done in range(1, self.rounds + 1):
-            self.prune(task, layers, lambda final: geometric_sparsity(final, done, self.rounds))
+            self.prune(task, layers, lambda final, done=done: geometric_sparsity(final, done, self.rounds))
             if self.start == "redrawn" and done == self.rounds:
                 wind_back(model, build(model.spec, seed=self.seed + REDRAWN).state_dict())
             elif self.start != "kept":

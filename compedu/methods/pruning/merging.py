@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from compedu.graph import ChannelGroup, trace, way_obstacle
 from compedu.graph.folding import folded_kernel
-from compedu.knobs import inherited, method
+from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.pruning.shared.channel_removal import ChannelRemoval
 from compedu.methods.task import Task
 
@@ -100,12 +100,14 @@ def incoming_weights(model: nn.Module, group: ChannelGroup) -> Tensor:
 def merge(model: nn.Module, group: ChannelGroup, count: int) -> list[int]:
     """Merge `count` neurons of `group` into others in place, so that nothing reads them any more; return these."""
     kernels = [model.get_submodule(reader.layer).weight for reader in group.readers]
-    parts = [by_channel(kernel, reader.channels).double() for kernel, reader in zip(kernels, group.readers)]
+    parts = [
+        by_channel(kernel, reader.channels).double() for kernel, reader in zip(kernels, group.readers, strict=True)
+    ]
     widths = [part.shape[1] for part in parts]
     outgoing = torch.cat(parts, 1)
     del parts  # in double precision those of a large layer take as much as half of a network
     merged, pairs = merge_neurons(incoming_weights(model, group), outgoing, count)
-    for kernel, reader, values in zip(kernels, group.readers, merged.split(widths, 1)):
+    for kernel, reader, values in zip(kernels, group.readers, merged.split(widths, 1), strict=True):
         put_by_channel(kernel, reader.channels, values)
     return [removed for _, removed in pairs]
 
@@ -126,7 +128,7 @@ class NeuronMerging(ChannelRemoval):
 
     speaks_for: ClassVar[bool] = True
 
-    sparsity: float = inherited(ChannelRemoval, "sparsity")
+    sparsity: PerLayer[float] = inherited(ChannelRemoval, "sparsity")
 
     def obstacles(self, task: Task, groups: Sequence[ChannelGroup]) -> list[str]:
         """Return for each group why its neurons cannot be merged, or nothing where they can."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms import Masked
-from compedu.knobs import inherited, method
+from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.layers import replace_layers
 from compedu.methods.pruning.shared.masks import refuse_empty
 from compedu.methods.pruning.shared.scheduled import RampedPruning
@@ -52,7 +52,7 @@ class MovementPruning(RampedPruning):
     Paper: Sanh, Wolf, Rush 2020, Movement pruning: adaptive sparsity by fine-tuning, arXiv:2005.07683, section 4.
     """
 
-    sparsity: float = inherited(RampedPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(RampedPruning, "sparsity")
     budget: str = inherited(RampedPruning, "budget", choices=("uniform", "global"))
     ramp: float = inherited(RampedPruning, "ramp")
     every: int = inherited(RampedPruning, "every", help="training steps from one choice of masks to the next")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from compedu.graph import ChannelGroup
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.random_weights import random_scores
 from compedu.methods.pruning.shared.channel_pruning import ChannelPruning
 from compedu.methods.task import Task
@@ -22,10 +22,10 @@ class RandomFilterPruning(ChannelPruning):
     Paper: Mittal, Bhardwaj, Khapra, Ravindran 2018, Recovering from random pruning, arXiv:1801.10447.
     """
 
-    sparsity: float = inherited(ChannelPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(ChannelPruning, "sparsity")
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
-    seed: int = knob(0, "which filters are drawn", low=0, high=2**31 - 1, tour=(0, 9))
+    seed: int = knob(default=0, help="which filters are drawn", low=0, high=2**31 - 1, tour=(0, 9))
 
     def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return numbers that know nothing of the network."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compedu import hashing
 from compedu.forms import Geometry
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
 
@@ -57,9 +57,9 @@ class RandomPruning(WeightPruning):
     chance: ClassVar[str] = ""
     writes: ClassVar[bool] = False
 
-    sparsity: float = inherited(WeightPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))
-    seed: int = knob(0, "which weights are drawn", low=0, high=2**31 - 1, tour=(0, 9))
+    seed: int = knob(default=0, help="which weights are drawn", low=0, high=2**31 - 1, tour=(0, 9))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Return numbers that know nothing of the weights."""

@@ -43,7 +43,7 @@ def weakest(scores: Sequence[Tensor], sparsity: float, budget: str) -> list[list
         counts = [part_of(sparsity, len(score)) for score in scores]
     else:
         counts = counts_over_all(scores, sparsity)
-    return [smallest(score, max(count, int((score == 0).sum()))) for score, count in zip(scores, counts)]
+    return [smallest(score, max(count, int((score == 0).sum()))) for score, count in zip(scores, counts, strict=True)]
 
 
 @method
@@ -68,14 +68,16 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     topic: ClassVar[str] = "pruning"
 
     sparsity: float = knob(
-        0.5,
-        "share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
+        default=0.5,
+        help="share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
         low=0,
         high=1,
         open="high",
         tour=(0.0, 0.9),
     )
-    groups: str = knob("filters", "what lives or dies together", choices=("filters", "channels", "shapes", "layers"))
+    groups: str = knob(
+        default="filters", help="what lives or dies together", choices=("filters", "channels", "shapes", "layers")
+    )
     budget: str = inherited(
         ChannelPruning,
         "budget",
@@ -105,7 +107,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     def weakest(self, names: Sequence[str], scores: Sequence[Tensor]) -> list[list[int]]:
         """Return the places that go in each of the layers called `names`; refuse to empty one."""
-        if empty := [name for name, score in zip(names, scores) if not bool(score.any())]:
+        if empty := [name for name, score in zip(names, scores, strict=True) if not bool(score.any())]:
             raise CompressionError(
                 f"{self!r} left nothing in {', '.join(empty)}: the penalty made all {self.groups} zero; "
                 "lower the strength"
@@ -131,9 +133,9 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         found = self.wanted(task, channels, chosen, side)
         task.refuse_if_nothing_done(len(found))
         geometries = {name: Geometry.of(layer) for name, layer in chosen.items()}
-        names, sizes = zip(*((group.name, group.size) for group in found))
+        names, sizes = zip(*((group.name, group.size) for group in found), strict=True)
         groups = channel_groups(found, geometries, side)
-        removal = dict(zip(names, self.weakest_when_trained(task, groups, names, sizes)))
+        removal = dict(zip(names, self.weakest_when_trained(task, groups, names, sizes), strict=True))
         smaller = take_out(task, channels, removal)
         named = {skipped.layer for skipped in task.skipped}
         for name, geometry in geometries.items():
@@ -191,7 +193,9 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
             kept[smallest(scores, part_of(self.sparsity, len(scores)))] = False
             return kept
         kept = torch.ones(groups.count, dtype=torch.bool)
-        for piece, gone in zip(kept.split(list(counts)), self.weakest_when_trained(task, groups, names, counts)):
+        for piece, gone in zip(
+            kept.split(list(counts)), self.weakest_when_trained(task, groups, names, counts), strict=True
+        ):
             piece[gone] = False
         return kept
 

@@ -10,7 +10,7 @@ from compedu.errors import Skip
 from compedu.forms import BlockCirculant, Geometry
 from compedu.forms.circulant import circulant_index, padded
 from compedu.forms.structured import input_signs
-from compedu.knobs import knob, method
+from compedu.knobs import PerLayer, knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import given_value
 
@@ -70,9 +70,9 @@ class BlockCirculantProjection(LayerMethod):
     neutral: ClassVar[dict[str, Any]] = {"block": 1}
     writes: ClassVar[bool] = False
 
-    block: int = knob(
-        4,
-        "side of the circulant blocks; 1 leaves every weight free",
+    block: PerLayer[int] = knob(
+        default=4,
+        help="side of the circulant blocks; 1 leaves every weight free",
         low=1,
         high=512,
         tour=(1, 64),
@@ -80,7 +80,11 @@ class BlockCirculantProjection(LayerMethod):
         per_layer=True,
     )
     flips: int = knob(
-        0, "seed of the fixed sign flips of the inputs; 0 stands for none", low=0, high=2**31 - 1, tour=(0, 9)
+        default=0,
+        help="seed of the fixed sign flips of the inputs; 0 stands for none",
+        low=0,
+        high=2**31 - 1,
+        tour=(0, 9),
     )
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:

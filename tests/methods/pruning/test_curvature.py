@@ -117,7 +117,7 @@ def test_fisher_is_the_mean_square_of_the_gradients_of_single_images():
     found = curvature_diagonals(model, layers_of(model), x, y, "empirical-fisher")
     for name in LAYERS:
         squares = 0
-        for one, label in zip(x, y):
+        for one, label in zip(x, y, strict=True):
             loss = F.cross_entropy(model(one[None]), label[None])
             squares = squares + torch.autograd.grad(loss, model.get_submodule(name).weight)[0].square()
         torch.testing.assert_close(found[name], squares / len(x), rtol=1e-9, atol=1e-14)
@@ -282,7 +282,7 @@ def test_images_are_drawn_by_the_seed_without_repetition():
     assert len(first.flatten(1).unique(dim=0)) == 10 and not torch.equal(first, second)
     x, y = calibration_set(data, 1000, 0)
     assert len(x.flatten(1).unique(dim=0)) == len(data.x_train)
-    for one, label in zip(x, y):
+    for one, label in zip(x, y, strict=True):
         assert label == data.y_train[(data.x_train == one).flatten(1).all(1)][0]
 
 
@@ -503,16 +503,16 @@ def test_surgery_leaves_as_many_weights_as_asked_at_the_least_rise(whole, monkey
     pruned = method(model, data)
     x, y = calibration_set(data, 24, 0)
     found = layer_hessians(model, {n: model.get_submodule(n) for n in LAYERS if n != "depthwise"}, x, y)
-    for name, hessian in found.items():
+    for name, measured in found.items():
         form, before = pruned.get_submodule(name), model.get_submodule(name).weight.detach().double()
         assert int((~form.mask).sum()) == round(0.4 * form.mask.numel()) and not form.weight[~form.mask].any()
         dw = form.dense().detach().double() - before
         if whole:  # the rest is where the quadratic model wants it, given the mask
-            slope = (damped(hessian.matrix, 0.01) @ dw.view(-1))[form.mask.view(-1)]
-            assert slope.abs().max() < 1e-4 * (damped(hessian.matrix, 0.01).diagonal() * before.view(-1).abs()).max()
+            slope = (damped(measured.matrix, 0.01) @ dw.view(-1))[form.mask.view(-1)]
+            assert slope.abs().max() < 1e-4 * (damped(measured.matrix, 0.01).diagonal() * before.view(-1).abs()).max()
         else:
-            rows = dw.reshape(len(hessian.inputs), -1, hessian.inputs.shape[-1])
-            for group, matrix in enumerate(hessian.inputs):
+            rows = dw.reshape(len(measured.inputs), -1, measured.inputs.shape[-1])
+            for group, matrix in enumerate(measured.inputs):
                 slope = (rows[group] @ damped(matrix, 0.01))[form.mask.reshape(rows.shape)[group]]
                 assert slope.abs().max() < 1e-4 * (matrix.diagonal().mean() * before.abs().max())
 

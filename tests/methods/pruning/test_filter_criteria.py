@@ -292,14 +292,19 @@ def test_the_lowest_scores_go(criterion, budget):
         scores = [of_group[criterion](model, group) for group in groups]
     removed = {record.group: record.channels for record in method(model, data).compression.removed}
     assert removed == {
-        g.name: tuple(sorted(smallest(s, len(removed[g.name])))) for g, s in zip(groups, scores) if g.name in removed
+        g.name: tuple(sorted(smallest(s, len(removed[g.name]))))
+        for g, s in zip(groups, scores, strict=True)
+        if g.name in removed
     }
     if budget == "uniform":
         assert [len(removed[group.name]) for group in groups] == [int(0.3 * group.size) for group in groups]
     else:
         assert sum(map(len, removed.values())) == int(0.3 * sum(group.size for group in groups))
-        lost = torch.cat([score[list(removed.get(g.name, ()))] for g, score in zip(groups, scores)])
-        kept = [score[sorted({*range(g.size)} - {*removed.get(g.name, ())})] for g, score in zip(groups, scores)]
+        lost = torch.cat([score[list(removed.get(g.name, ()))] for g, score in zip(groups, scores, strict=True)])
+        kept = [
+            score[sorted({*range(g.size)} - {*removed.get(g.name, ())})]
+            for g, score in zip(groups, scores, strict=True)
+        ]
         assert all(len(score) == 1 or score.min() >= lost.max() for score in kept)
 
 

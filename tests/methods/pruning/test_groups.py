@@ -1,6 +1,7 @@
 """Groups of weights: the block step against its closed form and a solver, what a group is, networks without groups."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -176,7 +177,7 @@ def test_columns_and_whole_layers_share_out_all_weights():
         assert groups.sizes.sum() == sum(math.prod(geometry.shape) for geometry in layers.values())
         assert sum(counts) == groups.count and bool((groups.sizes > 0).all())
         seen = [set(groups.labels[name].flatten().tolist()) for name in LAYERS]
-        assert not any(a & b for a, b in zip(seen, seen[1:])) and set().union(*seen) == set(range(groups.count))
+        assert not any(a & b for a, b in itertools.pairwise(seen)) and set().union(*seen) == set(range(groups.count))
 
 
 @pytest.mark.parametrize("side, first, untouched", [(OUTPUT, "conv1", "fc2"), (INPUT, "conv2", "conv1")])
@@ -256,7 +257,7 @@ def test_the_smaller_network_is_the_one_with_the_groups_silent(spec, groups):
 
 def test_channels_that_nothing_reads_leave_without_a_trace():
     """The columns of the readers alone are enough: what makes the channels may be as loud as it likes."""
-    channels, trained, smaller, removal = silenced(
+    _channels, trained, smaller, removal = silenced(
         ce.trained("lenet5", "digits"), few(64), StructuredSparsity(groups="channels", epochs=1, sparsity=0.4)
     )
     readers = {"conv1": "conv2", "conv2": "fc1", "fc1": "fc2"}

@@ -1,6 +1,7 @@
 """Pruning since the survey: movement, hard concrete, tickets; each by hand, and what each is good for."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -77,7 +78,7 @@ def test_movement_keeps_the_highest_scores_along_the_cubic_curve_and_weights_com
     for step, share in enumerate(left, start=1):
         reached = step - step % 5 if step < 20 else 20
         assert 1 - share == pytest.approx(cubic_sparsity(0.8, reached / 20), abs=1e-3)
-    steps = list(zip(masks, masks[1:]))
+    steps = list(itertools.pairwise(masks))
     assert sum(int((after[name] & ~before[name]).sum()) for before, after in steps for name in LAYERS) > 0
     for name in LAYERS:
         layer = result.get_submodule(name)
@@ -155,7 +156,7 @@ def test_rounds_take_equal_shares_and_watchers_see_one_training():
     with listening(lambda step: seen.append((step.done, step.steps, step.model.fc1.mask.float().mean().item()))):
         method(build(SPEC), few(128))
     assert [done for done, *_ in seen] == list(range(1, 17)) and {steps for _, steps, _ in seen} == {4 * 4}
-    for (_, _, left), done in zip(seen, [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4):
+    for (_, _, left), done in zip(seen, [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4, strict=True):
         assert left == pytest.approx(0.1 ** (done / 3), abs=1e-3)
 
 

@@ -1,5 +1,6 @@
 """Schedules: sparsity over time by its formula, masks that only tighten, and what pruning in portions is good for."""
 
+import itertools
 import math
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_cubic_curve_by_hand():
 def test_each_round_takes_the_same_share_of_what_is_left():
     left = [1 - geometric_sparsity(0.9, r, 4) for r in range(5)]
     assert left[0] == 1 and left[-1] == pytest.approx(0.1)
-    shares = [after / before for before, after in zip(left, left[1:])]
+    shares = [after / before for before, after in itertools.pairwise(left)]
     assert max(shares) == pytest.approx(min(shares))
 
 
@@ -57,7 +58,7 @@ def test_gradual_masks_follow_the_curve_and_only_tighten():
     for step, sparsity in enumerate(found, start=1):
         reached = step - step % 5 if step < 20 else 20
         assert sparsity == pytest.approx(cubic_sparsity(0.9, reached / 20), abs=1e-3)
-    for before, after in zip(masks, masks[1:]):
+    for before, after in itertools.pairwise(masks):
         assert all(not (after[name] & ~before[name]).any() for name in LAYERS)
     for name in LAYERS:
         layer = result.get_submodule(name)

@@ -57,7 +57,9 @@ class Picture:
 
     def caption(self, view: View, layer: str) -> str:
         """Return what `say` says with the layer's short name: the picture is no wider."""
-        return self.say(view, layer).replace(layer, dict(zip(layer_names(view), short_names(layer_names(view))))[layer])
+        return self.say(view, layer).replace(
+            layer, dict(zip(layer_names(view), short_names(layer_names(view)), strict=True))[layer]
+        )
 
     def traces(self, view: View, layer: str) -> list[dict]:
         """Return the traces of all places, always in the same order and number."""

@@ -1,12 +1,11 @@
 """The rank of a factorization: as a fraction or as a number, and the rank from which on nothing is saved."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from compedu.knobs import LARGEST, Knob
+from compedu.knobs import LARGEST, Knob, field_of
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,9 @@ class RankKnob(Knob):
         return f"a fraction of the full rank {super().__str__()}, 1.0 for all, or a rank, a whole number from 1 on"
 
 
-def rank_knob(default: float, help: str, **ranges: Any) -> Any:
+def rank_knob(*, default: float, help: str, **ranges: Any) -> Any:
     """Declare a field of a method as a rank, for all layers or per layer; `ranges` are the fields of `Knob`."""
-    declared = RankKnob(default, help, low=0.0, high=1.0, open="low", per_layer=True, **ranges)
-    return dataclasses.field(default=default, metadata={"knob": declared})
+    return field_of(RankKnob(default, help, low=0.0, high=1.0, open="low", per_layer=True, **ranges))
 
 
 def rank_from(value: float | int, full: int) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compedu.errors import CompressionError
 from compedu.graph import ChannelGroup, part_of
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.budgets import refuse_mapping_unless_uniform
 from compedu.methods.pruning.shared.channel_removal import ChannelRemoval
 from compedu.methods.task import Task
@@ -51,9 +51,11 @@ class ChannelPruning(ChannelRemoval):
 
     writes: ClassVar[bool] = False
 
-    sparsity: float = inherited(ChannelRemoval, "sparsity")
-    budget: str = knob("uniform", "how the removals are shared out among the layers", choices=("uniform", "global"))
-    round_to: int = knob(1, "keep a multiple of this many filters", low=1, tour=(1, 16))
+    sparsity: PerLayer[float] = inherited(ChannelRemoval, "sparsity")
+    budget: str = knob(
+        default="uniform", help="how the removals are shared out among the layers", choices=("uniform", "global")
+    )
+    round_to: int = knob(default=1, help="keep a multiple of this many filters", low=1, tour=(1, 16))
 
     def __post_init__(self):
         ChannelRemoval.__post_init__(self)
@@ -64,7 +66,7 @@ class ChannelPruning(ChannelRemoval):
         scores = self.scores(task, groups)
         return {
             group.name: smallest(score, group.rounded(count, self.round_to))
-            for group, score, count in zip(groups, scores, self.counts(groups, scores))
+            for group, score, count in zip(groups, scores, self.counts(groups, scores), strict=True)
         }
 
     @abstractmethod

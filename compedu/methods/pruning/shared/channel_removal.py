@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compedu.compression import Removed, compression_of
 from compedu.errors import CompressionError
 from compedu.graph import ChannelGroup, Channels, Removal, find_channels
-from compedu.knobs import knob, method, value_for
+from compedu.knobs import PerLayer, knob, method, value_for
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.layers import NO_VALUE
 from compedu.methods.task import Task
@@ -23,9 +23,9 @@ class ChannelRemoval(SelectiveMethod):
     neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
     speaks_for: ClassVar[bool] = False  # whether others take over from what goes, so that it need not be silent first
 
-    sparsity: float = knob(
-        0.5,
-        "share of the filters (neurons) taken out; p from every layer leaves about (1 - p)^2 of the weights",
+    sparsity: PerLayer[float] = knob(
+        default=0.5,
+        help="share of the filters (neurons) taken out; p from every layer leaves about (1 - p)^2 of the weights",
         low=0,
         high=1,
         open="high",
@@ -40,7 +40,7 @@ class ChannelRemoval(SelectiveMethod):
         within = {maker.layer for group in spoken_for for maker in group.makers}
         note_left_out(task, channels, [name for name in chosen if name not in within])
         candidates = (*channels.groups, *spoken_for)
-        found = zip(candidates, self.obstacles(task, candidates))
+        found = zip(candidates, self.obstacles(task, candidates), strict=True)
         groups = [group for group, obstacle in found if self.wants(task, group, chosen, obstacle)]
         task.refuse_if_nothing_done(len(groups))
         return take_out(task, channels, self.removal(task, groups))

@@ -62,7 +62,7 @@ def backward_signals(
     at_once = min(len(x), max(1, VALUES // x[0].numel()))
     if at_once > 1 and not _tells_images_apart(model, layers, x):
         at_once = 1
-    for images, labels in zip(x.split(at_once), y.split(at_once)):
+    for images, labels in zip(x.split(at_once), y.split(at_once), strict=True):
         scores, calls = _forward(model, layers, images)
         outputs = [output for found in calls.values() for _, output in found]
         for direction in directions(scores.detach(), labels, curvature, generator) if outputs else ():
@@ -138,7 +138,7 @@ def of_images(calls: list[Call], images: int, start: int, count: int) -> list[Ca
     rows = [len(read) // images for read, _ in calls]
     return [
         (read[start * size : (start + count) * size], gradient[start * size : (start + count) * size])
-        for (read, gradient), size in zip(calls, rows)
+        for (read, gradient), size in zip(calls, rows, strict=True)
     ]
 
 

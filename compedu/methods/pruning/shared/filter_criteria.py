@@ -117,7 +117,7 @@ def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y
     """
     readers = {reader.layer: model.get_submodule(reader.layer) for group in groups for reader in group.readers}
     sums = [torch.zeros(group.size) for group in groups]
-    for images, labels in zip(x.split(BATCH), y.split(BATCH)):
+    for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
         found = loss_derivatives(model, readers, images, labels)
         for place, group in enumerate(groups):
             read = [reader for reader in group.readers if reader.layer in found]
@@ -149,4 +149,4 @@ def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tenso
     with hooked(layers, before=multiply), torch.enable_grad(), seeded(0):
         loss = F.cross_entropy(model(x), y, reduction="sum")
         slopes = torch.autograd.grad(loss, list(factors.values()), allow_unused=True, materialize_grads=True)
-    return dict(zip(factors, slopes))
+    return dict(zip(factors, slopes, strict=True))

@@ -37,7 +37,8 @@ def lamp_masks(scores: Mapping[str, Tensor], sparsity: float) -> dict[str, Tenso
     drop = round(sparsity * sum(score.numel() for score in scores.values()))
     counts = _drops(list(scores.values()), drop) if drop else [0] * len(scores)
     return {
-        name: keep_largest(score, count / max(score.numel(), 1)) for (name, score), count in zip(scores.items(), counts)
+        name: keep_largest(score, count / max(score.numel(), 1))
+        for (name, score), count in zip(scores.items(), counts, strict=True)
     }
 
 
@@ -54,7 +55,9 @@ def _drops(scores: Sequence[Tensor], drop: int) -> list[int]:
     del rounded
     if sum(ends) == drop:
         return ends
-    tied = [_between(*three) if three[1] < three[2] else torch.empty(0) for three in zip(scores, below, ends)]
+    tied = [
+        _between(*three) if three[1] < three[2] else torch.empty(0) for three in zip(scores, below, ends, strict=True)
+    ]
     layer = torch.arange(len(tied)).repeat_interleave(torch.tensor([len(part) for part in tied]))
     first = torch.cat(tied).argsort(stable=True)[: drop - sum(below)]
     return (torch.tensor(below) + layer[first].bincount(minlength=len(tied))).tolist()

@@ -79,7 +79,7 @@ class RowHessians:
         """Tell whether the loss does not depend on the layer, on a group of it, or on the `live` weights of a group."""
         diagonals = self.inputs.diagonal(dim1=1, dim2=2)
         read = live.reshape(len(self.inputs), -1, self.inputs.shape[-1]).any(1)
-        parts = [diagonal[columns] for diagonal, columns in zip(diagonals, read) if bool(columns.any())]
+        parts = [diagonal[columns] for diagonal, columns in zip(diagonals, read, strict=True) if bool(columns.any())]
         return not min(self.scale, *(float(part.sum()) for part in (*diagonals, *parts))) > 0
 
     def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:

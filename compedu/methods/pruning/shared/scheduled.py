@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from compedu.forms import Masked
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.pruning.shared.budgets import BUDGETS, budget_masks, refuse_emptying, refuse_mapping_unless_uniform
 from compedu.methods.pruning.shared.masks import layers_with_value, masked_layers, prunable, tighten
@@ -26,7 +26,7 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
 
     topic: ClassVar[str] = "pruning"
 
-    sparsity: float = inherited(
+    sparsity: PerLayer[float] = inherited(
         WeightPruning, "sparsity", default=0.9, help="fraction of the weights that is zero in the end"
     )
     budget: str = inherited(WeightPruning, "budget", choices=BUDGETS)
@@ -64,12 +64,19 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
 class RampedPruning(ScheduledPruning):
     """Pruning every few steps, along a cubic curve; a subclass trains with the hook that `along_ramp` gives."""
 
-    sparsity: float = inherited(ScheduledPruning, "sparsity")
+    sparsity: PerLayer[float] = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
     ramp: float = knob(
-        0.6, "share of the training after which the final sparsity is reached", low=0, high=1, open="low", tour=(0.1, 1)
+        default=0.6,
+        help="share of the training after which the final sparsity is reached",
+        low=0,
+        high=1,
+        open="low",
+        tour=(0.1, 1),
     )
-    every: int = knob(10, "training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps")
+    every: int = knob(
+        default=10, help="training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps"
+    )
 
     def along_ramp(self, task: Task, layers: dict[str, Masked]) -> Callable[[nn.Module, int], None]:
         """Return the hook of `fit` that prunes `layers` along the ramp, every few steps."""

@@ -57,7 +57,7 @@ def tolerated_sparsity(sparsities: Sequence[float], losses: Sequence[float], ris
     0.7
     """
     limit = losses[0] + rise
-    for (low, before), (high, after) in pairwise(zip(sparsities, losses)):
+    for (low, before), (high, after) in pairwise(zip(sparsities, losses, strict=True)):
         if after > limit:
             return low + (high - low) * (limit - before) / (after - before)
     return sparsities[-1]

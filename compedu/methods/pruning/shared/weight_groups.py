@@ -113,5 +113,5 @@ def labelled_groups(labels: Mapping[str, Tensor], layers: Mapping[str, Geometry]
     """Return the groups of all layers, numbered one layer after another, and how many each layer has."""
     counts = [int(label.max()) + 1 for label in labels.values()]
     starts = [sum(counts[:place]) for place in range(len(counts))]
-    shifted = {name: label + start for (name, label), start in zip(labels.items(), starts)}
+    shifted = {name: label + start for (name, label), start in zip(labels.items(), starts, strict=True)}
     return Groups.of(shifted, {name: layers[name].shape for name in labels}, sum(counts)), counts

@@ -107,7 +107,7 @@ def table(view: View) -> Table:
     teacher, student = matrices(view)
     ranked = np.argsort(-np.nan_to_num(teacher if student is None else student, nan=-1.0), axis=None)[:10]
     names, rows = view.data.classes, []
-    for true, taken in zip(*np.unravel_index(ranked, teacher.shape)):
+    for true, taken in zip(*np.unravel_index(ranked, teacher.shape), strict=True):
         rows.append((
             names[true], names[taken], f"{teacher[true, taken]:.3f}",
             "" if student is None else f"{student[true, taken]:.3f}",

@@ -79,7 +79,7 @@ def below(view: View, layer: str) -> list[dict]:
     """Return the norm of the soft loss's gradient against temperature, as it is and times the square of T."""
     t = temperature_of(view)
     plain = _gradients(view)
-    scaled = [norm * one**2 for norm, one in zip(plain, TEMPERATURES)]
+    scaled = [norm * one**2 for norm, one in zip(plain, TEMPERATURES, strict=True)]
     x = TEMPERATURES[: len(plain)]
     return [
         line(BELOW, x, plain, "gradient", DENSE),

@@ -45,7 +45,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 def below(view: View, layer: str) -> list[dict]:
     """Return code against weight for a sample of weights, and the relative error of each filter."""
-    steps, codes, top = in_steps(view, layer)
+    steps, codes, _top = in_steps(view, layer)
     order = np.argsort(steps[:: max(1, len(steps) // SAMPLE)])
     some = steps[:: max(1, len(steps) // SAMPLE)][order]
     stairs = some if codes is None else codes[:: max(1, len(steps) // SAMPLE)][order]

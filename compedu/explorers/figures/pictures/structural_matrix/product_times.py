@@ -1,6 +1,7 @@
 """Structural matrices: the time of one product against the side n, dense and by FFT, measured on this machine."""
 
 from collections.abc import Callable
+from functools import partial
 
 from compedu.errors import Cancelled
 from compedu.explorers.figures.colours import DENSE, GREY, LIVE
@@ -22,7 +23,7 @@ def prepare(view: View, stale: Callable[[], bool]) -> None:
             raise Cancelled
 
     for side in SIDES:
-        view.once(("product", side), lambda: time_circulant(side, TIMING, go_on))
+        view.once(("product", side), partial(time_circulant, side, TIMING, go_on))
 
 
 def timed(view: View) -> dict[int, Latency]:
@@ -58,8 +59,8 @@ def below(view: View, layer: str) -> list[dict]:
         BELOW, list(found), [one.speed_up for one in found.values()], "dense time / FFT time", LIVE, mode="markers"
     )
     ends = [one.speed_up_interval for one in found.values()]
-    up = [high - one.speed_up for one, (_, high) in zip(found.values(), ends)]
-    down = [one.speed_up - low for one, (low, _) in zip(found.values(), ends)]
+    up = [high - one.speed_up for one, (_, high) in zip(found.values(), ends, strict=True)]
+    down = [one.speed_up - low for one, (low, _) in zip(found.values(), ends, strict=True)]
     return [
         line(BELOW, [SIDES[0], SIDES[-1]], [1, 1], "equally fast", GREY, line={"width": 1}),
         ratio | {"error_y": {

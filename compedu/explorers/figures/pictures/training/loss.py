@@ -36,5 +36,5 @@ def _curve(losses: Sequence[float], name: str, colour: str) -> dict:
 
 
 def _race(points: Sequence[tuple[int, float]], name: str, colour: str) -> dict:
-    steps, reached = zip(*points) if points else ((), ())
+    steps, reached = zip(*points, strict=True) if points else ((), ())
     return line(BESIDE, np.array(steps, dtype=np.int32), np.array(reached, dtype=np.float32) * 100, name, colour)
