@@ -45,7 +45,9 @@ class CoarseGrid(LayerMethod):
     topic: ClassVar[str] = "quantization"
     neutral: ClassVar[dict[str, Any]] = {"step": 0.0}
 
-    step: float = knob(0.25, "step of the grid as a fraction of the largest weight", low=0, high=1, tour=(0.0, 0.5))
+    step: float = knob(
+        default=0.25, help="step of the grid as a fraction of the largest weight", low=0, high=1, tour=(0.0, 0.5)
+    )
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with its weights on the grid."""
