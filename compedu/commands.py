@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from compedu.claims.experiments import Experiment
+    from compedu.claims import Experiment
     from compedu.claims.store import Run
     from compedu.datasets.dataset import Dataset
     from compedu.knobs import Knob

@@ -1,9 +1,11 @@
 """The survey's drawbacks as experiments: what is claimed, what was run, and a verdict that holds at our scale."""
 
-from compedu.claims.experiments import Arm, Experiment, Judgement, Part, Plan, judge
-from compedu.claims.manual_sensitivity import MANUAL_SENSITIVITY
-from compedu.claims.regularized_pruning import REGULARIZED_PRUNING
-from compedu.claims.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
+from compedu.claims.experiments import Experiment
+from compedu.claims.judgement import Judgement, Part, judge
+from compedu.claims.survey.manual_sensitivity import MANUAL_SENSITIVITY
+from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
+from compedu.claims.survey.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
+from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Effect, Rule
 
 # in the order of the survey's drawbacks

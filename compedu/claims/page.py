@@ -5,8 +5,9 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from compedu.claims.experiments import FORMS, Experiment, Judged, Judgement, Series
+from compedu.claims.judgement import FORMS, Judged, Judgement
 from compedu.claims.store import Run, read_runs
+from compedu.claims.trial import Series, Trial
 from compedu.claims.verdict import (
     CLAIMS_READ_TOGETHER,
     CONFIRMED,
@@ -52,44 +53,44 @@ def folded(summary: str, text: str) -> str:
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
-def page(experiment: Experiment, sessions: Mapping[str, Sequence[Run]]) -> Page:
-    """Return the page of `experiment`; `sessions` are its runs under a heading each, the most telling ones last."""
-    *before, final = [_session(experiment, name, runs) for name, runs in sessions.items() if runs] or [""]
+def page(trial: Trial, sessions: Mapping[str, Sequence[Run]]) -> Page:
+    """Return the page of `trial`; `sessions` are its runs under a heading each, the most telling ones last."""
+    *before, final = [_session(trial, name, runs) for name, runs in sessions.items() if runs] or [""]
     parts = (text.removeprefix("### ").partition("\n\n") for text in before)
     made = [*(folded(heading, rest) for heading, _, rest in parts), *([final] if final else [])]
     last = next((runs for runs in reversed(sessions.values()) if runs), None)
     return Page("\n\n".join([
-        f"## {experiment.key}: {experiment.title}",
-        f"> {experiment.claim}\n>\n> {experiment.source}",
-        sentence(experiment, None if last is None else experiment.judge(last)),
-        f"**Form.** The claim is {'a tendency' if experiment.form == 'tendency' else experiment.form}: "
-        f"{FORMS[experiment.form]}.  \n**Scope.** {begun(experiment.scope)}.  \n"
-        f"**What decides.** {begun(experiment.decides)}.  \n**Seeds.** A seed changes {experiment.varies}.  \n"
-        f"**Effort.** Quick: {experiment.quick.seeds} seeds, {experiment.quick.takes} on one core; full: "
-        f"{experiment.full.seeds} seeds, {experiment.full.takes}: `compedu claim {experiment.key} --run full`.",
+        f"## {trial.key}: {trial.title}",
+        f"> {trial.claim}\n>\n> {trial.source}",
+        sentence(trial, None if last is None else trial.judge(last)),
+        f"**Form.** The claim is {'a tendency' if trial.form == 'tendency' else trial.form}: "
+        f"{FORMS[trial.form]}.  \n**Scope.** {begun(trial.scope)}.  \n"
+        f"**What decides.** {begun(trial.decides)}.  \n**Seeds.** A seed changes {trial.varies}.  \n"
+        f"**Effort.** Quick: {trial.quick.seeds} seeds, {trial.quick.takes} on one core; full: "
+        f"{trial.full.seeds} seeds, {trial.full.takes}: `compedu claim {trial.key} --run full`.",
         "**Arms**\n\n" + table(
             ("arm", "settings", "training steps", "tuning trials"),
-            ((arm.name, arm.settings, arm.steps, arm.trials) for arm in experiment.arms),
+            ((arm.name, arm.settings, arm.steps, arm.trials) for arm in trial.arms),
         ),
-        *([experiment.tuning()] if experiment.tuning else []),
+        *([trial.tuning()] if trial.tuning else []),
         *made,
-        f"**What would change it.** {begun(experiment.changes)}.",
-        _together(experiment, last),
+        f"**What would change it.** {begun(trial.changes)}.",
+        _together(trial, last),
     ]) + "\n")  # fmt: skip
 
 
-def stored_page(experiment: Experiment, live: Sequence[Run] = ()) -> Page:
+def stored_page(trial: Trial, live: Sequence[Run] = ()) -> Page:
     """Return the page of the shipped runs, with runs that were made just now before them, if any.
 
     Raises `CompressionError` where shipped runs are missing.
     """
     sessions = {"run just now": live} if live else {}
-    return page(experiment, sessions | {
-        "quick, stored": experiment.stored(), "full, stored": experiment.stored(full=True),
+    return page(trial, sessions | {
+        "quick, stored": trial.stored(), "full, stored": trial.stored(full=True),
     })  # fmt: skip
 
 
-def sentence(experiment: Experiment, judgement: Judgement | None) -> str:
+def sentence(trial: Trial, judgement: Judgement | None) -> str:
     """Return the verdict in words; it always holds at our scale."""
     if judgement is None:
         return "**Not run yet.**"
@@ -103,18 +104,18 @@ def begun(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _session(experiment: Experiment, name: str, runs: Sequence[Run]) -> str:
-    judgement = experiment.judge(runs)
+def _session(trial: Trial, name: str, runs: Sequence[Run]) -> str:
+    judgement = trial.judge(runs)
     return "\n\n".join([
         f"### {name.capitalize()}: {judgement.verdict} at our scale",
-        f"{judgement.seeds} seeds, {len(runs)} runs{conditions(experiment, runs)}.",
+        f"{judgement.seeds} seeds, {len(runs)} runs{conditions(trial, runs)}.",
         effects_table(judgement), folded("All runs", "\n\n".join([runs_table(runs), *_chosen(runs)])),
     ])  # fmt: skip
 
 
-def conditions(experiment: Series, runs: Sequence[Run]) -> str:
+def conditions(series: Series, runs: Sequence[Run]) -> str:
     """Return where and when stored runs were made; nothing for runs that the shipped file does not hold."""
-    stored = read_runs(experiment.path) if experiment.path.exists() else None
+    stored = read_runs(series.path) if series.path.exists() else None
     if stored is None or not all(run in stored.by_key.values() for run in runs):
         return ""
     return "; " + "; ".join(sorted({
@@ -165,14 +166,14 @@ def _chosen(runs: Sequence[Run]) -> list[str]:
     return [f"What the arms were with seed {runs[0].seed}:", table(("setting", "arm", "method"), rows)]
 
 
-def _together(experiment: Experiment, runs: Sequence[Run] | None) -> str:
+def _together(trial: Trial, runs: Sequence[Run] | None) -> str:
     text = (
         f"**Read with the others.** {CLAIMS_READ_TOGETHER} drawbacks and suggestions of the survey are to be judged. "
         f"At 95 % each, up to {some_wrong():.0%} of such collections hold a wrong verdict, if they are independent."
     )
     if runs is None:
         return text
-    strict = experiment.judge_with_all(runs).verdict
+    strict = trial.judge_with_all(runs).verdict
     return f"{text} So strict that at most 5 % of collections would hold one (Bonferroni), this one is: {strict}."
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm.std import tqdm
 
-from compedu.claims.experiments import Plan, Series
 from compedu.claims.store import Run, RunStore
+from compedu.claims.trial import Plan, Series
 from compedu.errors import CompressionError
 from compedu.processes import KILLED, end_with_parent
 from compedu.reproducible import torch_threads
@@ -18,16 +18,16 @@ from compedu.reproducible import torch_threads
 Cell = tuple[Any, int]
 
 
-def run(experiment: Series, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
+def run(series: Series, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
     """Return the runs of `plan` in order; an interrupted experiment with a `store` goes on where it stopped."""
     kept = None if store is None else RunStore(store)
-    cells = {experiment.run_key(*cell): cell for cell in plan.cells()}
+    cells = {series.run_key(*cell): cell for cell in plan.cells()}
     found = {} if kept is None else {key: run for key, run in kept.stored.by_key.items() if key in cells}
     todo = [(key, cell) for key, cell in cells.items() if key not in found]
-    compute = _apart if experiment.apart else _here
-    made = compute(experiment.compute, [cell for _, cell in todo])
+    compute = _apart if series.apart else _here
+    made = compute(series.compute, [cell for _, cell in todo])
     with torch_threads(1):
-        bar = tqdm(made, desc=experiment.key, total=len(todo), unit="run", disable=None, leave=False)
+        bar = tqdm(made, desc=series.key, total=len(todo), unit="run", disable=None, leave=False)
         for (key, _), one in zip(todo, bar, strict=False):
             found[key] = one
             if kept is not None:

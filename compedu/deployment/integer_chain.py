@@ -125,7 +125,7 @@ class IntegerChain(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         """Return what the network returns for its inputs, in float32."""
         registers: list[Any] = [None] * self.plan.registers
-        for index, x in zip(self.plan.inputs, inputs, strict=True):
+        for index, x in zip(self.plan.inputs, inputs, strict=False):
             registers[index] = x
         for run, sources, target, dead in self.program:
             registers[target] = run(*[registers[source] for source in sources])

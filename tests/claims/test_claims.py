@@ -11,7 +11,7 @@ from scipy import stats
 
 import compedu
 from compedu.claims import CLAIMS, Arm, Effect, Experiment, Part, Plan, Rule, experiment, judge
-from compedu.claims.experiments import FORMS
+from compedu.claims.judgement import FORMS
 from compedu.claims.page import effects_table, number, page, sentence, stored_page, table
 from compedu.claims.running import run
 from compedu.claims.store import Run, by_seed, read_runs
@@ -340,7 +340,7 @@ def test_seeds_that_the_design_has_looked_at_are_not_counted():
 def test_too_few_seeds_and_unknown_forms_are_refused():
     with pytest.raises(ValueError, match="Plan.seeds must be at least 2, got 1"):
         Plan((Coin(),), 1, "a moment")
-    with pytest.raises(ValueError, match="Experiment.form must be one of universal"):
+    with pytest.raises(ValueError, match="Trial.form must be one of universal"):
         replace(TRIAL, form="theory")
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import compedu
-from compedu.claims import manual_sensitivity as by_rule
-from compedu.claims import penalty_tuning as tuning
-from compedu.claims import regularized_pruning as penalties
-from compedu.claims import smaller_is_not_faster as speed
-from compedu.claims.experiments import judge
-from compedu.claims.manual_sensitivity import (
+from compedu.claims.judgement import judge
+from compedu.claims.store import Run
+from compedu.claims.survey import manual_sensitivity as by_rule
+from compedu.claims.survey import regularized_pruning as penalties
+from compedu.claims.survey import smaller_is_not_faster as speed
+from compedu.claims.survey.manual_sensitivity import (
     BY_HAND,
     DAMAGED,
     RECOVERED,
@@ -20,12 +20,12 @@ from compedu.claims.manual_sensitivity import (
     densities,
     tuned_by_hand,
 )  # fmt: skip
-from compedu.claims.networks import accuracy, dense_network
-from compedu.claims.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
-from compedu.claims.penalty_tuning import CHOSEN, START, TRIALS, TRIED, Trial
-from compedu.claims.regularized_pruning import STEPS, Reached, reached_after
-from compedu.claims.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
-from compedu.claims.store import Run
+from compedu.claims.survey.regularized_pruning import STEPS, Reached, reached_after
+from compedu.claims.survey.shared import penalty_tuning as tuning
+from compedu.claims.survey.shared.networks import accuracy, dense_network
+from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
+from compedu.claims.survey.shared.penalty_tuning import CHOSEN, START, TRIALS, TRIED, Trial
+from compedu.claims.survey.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
 from compedu.claims.verdict import CONFIRMED, REFUTED, SPLIT, UNDECIDED
 from compedu.deployment.kernels.csr import SparseLinear
 from compedu.errors import CompressionError

@@ -32,7 +32,7 @@ def show(cls, **options):
 BREAKING = """@method
 class Breaking(LayerMethod):
     topic = "pruning"
-    share: float = knob(0.5, "some share", low=0, high=1, tour=(0, 1))
+    share: float = knob(default=0.5, help="some share", low=0, high=1, tour=(0, 1))
     def compress_layer(self, name, layer):
         raise ZeroDivisionError("broken on purpose")
 show(Breaking)"""

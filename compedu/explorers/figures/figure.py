@@ -191,7 +191,7 @@ class LiveFigure:
         with self._one_at_a_time:
             changes = {
                 index: changed
-                for index, (old, new) in enumerate(zip(self._shown, made, strict=True))
+                for index, (old, new) in enumerate(zip(self._shown, made, strict=False))
                 if (changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)})
             }
             for index, changed in changes.items():

@@ -4,7 +4,7 @@ import textwrap
 
 import plotly.graph_objects as go
 
-from compedu.claims.experiments import Judged, Judgement
+from compedu.claims.judgement import Judged, Judgement
 from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, RULE_IN_WORDS, UNDECIDED
 from compedu.explorers.figures.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
 from compedu.explorers.pages.standalone import StandaloneFigure, styled

@@ -1,17 +1,17 @@
 """The knobs of claim D3's arms: every value tried on the same networks, which no counted run uses.
 
-`python -m compedu.claims.penalty_tuning` makes the trials that are missing in data/claims/D3-tuning.jsonl.
+`python -m compedu.claims.tune` makes the trials that are missing in data/claims/D3-tuning.jsonl.
 """
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compedu.claims.experiments import Plan, Series
-from compedu.claims.networks import accuracy
 from compedu.claims.page import conditions, folded, table
-from compedu.claims.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
 from compedu.claims.store import Run, by_seed, read_runs
+from compedu.claims.survey.shared.networks import accuracy
+from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
+from compedu.claims.trial import Plan, Series
 from compedu.claims.verdict import student_interval
 from compedu.errors import CompressionError
 from compedu.methods import FineTune, GradualPruning, RegularizedPruning
@@ -101,7 +101,3 @@ def tuning_table() -> str:
         "interval holds zero, the trials do not tell a value from the chosen one.",
         table(("arm", "value", "mean accuracy, %", "points ahead of the chosen value, 95 %"), rows),
     ]))  # fmt: skip
-
-
-if __name__ == "__main__":
-    TUNING.run_plan(TRIALS, TUNING.path)

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from torch import nn
 
-from compedu.claims.networks import dense_network, glyphs
+from compedu.claims.survey.shared.networks import dense_network, glyphs
 from compedu.datasets.dataset import Dataset
 from compedu.methods import FineTune, GradualPruning, MagnitudePruning, RegularizedPruning
 from compedu.methods.method import Method

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compedu.claims.experiments import Arm, Experiment, Part, Plan
-from compedu.claims.networks import accuracy, dense_network, glyphs
+from compedu.claims.experiments import Experiment
+from compedu.claims.judgement import Part
 from compedu.claims.store import Run, by_seed
+from compedu.claims.survey.shared.networks import accuracy, dense_network, glyphs
+from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import REFUTED, Rule
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError

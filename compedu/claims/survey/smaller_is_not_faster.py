@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compedu.claims.experiments import Arm, Experiment, Part, Plan
+from compedu.claims.experiments import Experiment
+from compedu.claims.judgement import Part
 from compedu.claims.store import Run, by_seed
+from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import REFUTED, Rule
 from compedu.deployment.kernels.csr import SparseLinear
 from compedu.methods.pruning.shared.masks import keep_largest

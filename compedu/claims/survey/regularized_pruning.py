@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from compedu.claims.experiments import Arm, Experiment, Part, Plan
-from compedu.claims.networks import accuracy
-from compedu.claims.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
-from compedu.claims.penalty_tuning import CHOSEN, START, TRIED_AT, tuning_table
+from compedu.claims.experiments import Experiment
+from compedu.claims.judgement import Part
 from compedu.claims.store import Run, by_seed
+from compedu.claims.survey.shared.networks import accuracy
+from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
+from compedu.claims.survey.shared.penalty_tuning import CHOSEN, START, TRIED_AT, tuning_table
+from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule
 from compedu.methods import FineTune, GradualPruning, MagnitudePruning, RegularizedPruning
 
@@ -76,7 +78,7 @@ def counted(setting: Reached, dense: nn.Module, seed: int, arm: str, value: floa
     steps = reached_after(setting.budgets, reached, target) * start.steps_of_an_epoch
     close = float(reached[-1] >= target)
     return {STEPS: steps, CAME_CLOSE: close} | {
-        f"{b} epochs, %": a for b, a in zip(setting.budgets, reached, strict=True)
+        f"{b} epochs, %": a for b, a in zip(setting.budgets, reached, strict=False)
     }
 
 

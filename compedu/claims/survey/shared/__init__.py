@@ -1,0 +1,1 @@
+"""What several trials share: their networks, and how the knobs of their arms were chosen."""
