@@ -1,4 +1,4 @@
-"""The channels of a network that can be taken out, found once, and their removal under the removal law."""
+"""The channels of a network that can be removed or repeated, found once, and the law that any choice obeys."""
 
 from collections.abc import Iterable, Mapping
 from weakref import WeakKeyDictionary
@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError, first_line
+from compedu.graph.choosing import Places, checked_choice, kept_channels
 from compedu.graph.coupling import OUTPUT
 from compedu.graph.grouping import ChannelGroup, collect_groups
 from compedu.graph.precise import UNCHECKED, difference, float64_outputs
 from compedu.graph.reading import read_coupling
-from compedu.graph.removal import shrink_layer, silence_layer
+from compedu.graph.removal import choose_in_layer, silence_layer
 from compedu.graph.switches import switches_of
 from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, whole_copy, with_own_tensors
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
+Choice = Mapping[str, Iterable[int]]  # group name -> numbers of its channels in their new order, some perhaps repeated
 
 
 class Channels:
@@ -25,7 +27,7 @@ class Channels:
     among `breaking`, and can be removed from by whoever first sees to it that nothing reads what the channels give.
 
     `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
-    of the same structure can be given to `remove` and `zero`, so that one search serves many removals. Raises
+    of the same structure can be given to `choose`, `remove` and `zero`, so that one search serves many. Raises
     `CompressionError` when the network cannot be traced or its channels cannot be followed.
     """
 
@@ -43,21 +45,39 @@ class Channels:
         reasons = dict(self.left_out)
         return reasons.get(layer) or reasons.get(layer.rpartition(".")[0])
 
+    def choose(self, model: nn.Module, choice: Choice, verify: bool = True) -> nn.Module:
+        """Return a copy of `model` that has, of each group that `choice` names, those channels in that order.
+
+        A channel that is named several times is copied, and what reads it is divided among the copies, so that the
+        network computes what it did (Chen et al. 2016, arXiv:1511.05641, section 2.1), but for channels that are not
+        named: they are removed. Channel numbers are those of the groups as found. With `verify`, the outputs on the
+        example must equal in float64 those of the network whose channels that are not named are silent (Li et al. 2017,
+        arXiv:1608.08710, section 3.1). Raises `CompressionError` for an unknown group or channel, for a group that
+        would become empty, for channels that are repeated or moved where it does not show to where, for a network of
+        another structure, and when the outputs differ.
+        """
+        chosen = {group.name: checked_choice(group, numbers) for group, numbers in self._named(model, choice)}
+        places: dict[str, dict[str, Places]] = {}
+        for name, numbers in chosen.items():
+            for member in self._by_name[name].members:
+                sides = places.setdefault(member.layer, {})
+                side = sides.setdefault(member.side, Places(len(member.channels)))
+                side.choose(self._by_name[name], member, numbers)
+        made = shared_copy(model)
+        for layer, sides in places.items():
+            choose_in_layer(made.get_submodule(layer), {side: found.index() for side, found in sides.items()})
+        made = with_own_tensors(made, model)
+        if verify:
+            self._verify(model, made, chosen)
+        return made
+
     def remove(self, model: nn.Module, removal: Removal, verify: bool = True) -> nn.Module:
         """Return a copy of `model` without the channels named by `removal`; all of them are removed at once.
 
-        Channel numbers are those of the groups as found, whatever else is removed. With `verify`, the outputs on the
-        example must equal those of `zero(model, removal)` in float64 (Li et al. 2017, arXiv:1608.08710, section 3.1).
-        Raises `CompressionError` for an unknown group or channel, for a group that would become empty, for a network
-        of another structure, and when the removal law fails.
+        Channel numbers are those of the groups as found, whatever else is removed; `verify` and errors as of `choose`.
         """
-        removed, smaller = self._masks(model, removal), shared_copy(model)
-        for name, sides in removed.items():
-            shrink_layer(smaller.get_submodule(name), sides)
-        smaller = with_own_tensors(smaller, model)
-        if verify:
-            self._verify(model, smaller, removal)
-        return smaller
+        kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
+        return self.choose(model, kept, verify)
 
     def zero(self, model: nn.Module, removal: Removal) -> nn.Module:
         """Return a copy of `model` whose channels named by `removal` are silent: same shapes, exact zeros.
@@ -65,28 +85,38 @@ class Channels:
         Zeroed are the filters and biases that make the channels, and the scales, shifts and running means of their
         batch norms. Raises `CompressionError` as `remove` does.
         """
+        kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
         silent = whole_copy(model)
-        for name, sides in self._masks(model, removal).items():
-            if OUTPUT in sides:
-                silence_layer(silent.get_submodule(name), sides[OUTPUT])
+        for name, mask in self._silent(kept).items():
+            silence_layer(silent.get_submodule(name), mask)
         return silent
 
-    def _masks(self, model: nn.Module, removal: Removal) -> dict[str, dict[str, Tensor]]:
+    def _named(self, model: nn.Module, choice: Choice) -> list[tuple[ChannelGroup, Iterable[int]]]:
+        """Return the groups that `choice` names, with what it says of each; refuse networks and names unknown here."""
         if structure_of(model) != self._structure:
             raise CompressionError(
                 f"these channels were found in a network of another structure than the given {type(model).__name__}; "
                 "find them anew after layers were replaced or channels removed"
             )
-        groups = {group.name: group for group in (*self.groups, *self.breaking)}
-        masks: dict[str, dict[str, Tensor]] = {}
-        for name, numbers in removal.items():
-            if name not in groups:
+        for name in choice:
+            if name not in self._by_name:
                 raise CompressionError(f"there is no channel group {name!r}; {self._known(name)}")
-            chosen = _chosen(groups[name], numbers)
-            for member in groups[name].members:
-                mask = chosen[member.channels]  # -1 reads the last, false entry
-                sides = masks.setdefault(member.layer, {})
-                sides[member.side] = mask | sides[member.side] if member.side in sides else mask
+        return [(self._by_name[name], numbers) for name, numbers in choice.items()]
+
+    @property
+    def _by_name(self) -> dict[str, ChannelGroup]:
+        return {group.name: group for group in (*self.groups, *self.breaking)}
+
+    def _silent(self, choice: Choice) -> dict[str, Tensor]:
+        """Return for each layer that makes channels a mask of those that `choice` does not name."""
+        masks: dict[str, Tensor] = {}
+        for name, numbers in choice.items():
+            silent = torch.ones(self._by_name[name].size + 1, dtype=torch.bool)
+            silent[[*numbers, -1]] = False  # -1, the last entry, stands for a channel of no group or of another one
+            for member in self._by_name[name].members:
+                if member.side == OUTPUT:
+                    mask = silent[member.channels]
+                    masks[member.layer] = mask | masks[member.layer] if member.layer in masks else mask
         return masks
 
     def _known(self, name: str) -> str:
@@ -95,37 +125,37 @@ class Channels:
             return f"{name!r} keeps its channels because {reasons[name]}"
         return f"the groups are {', '.join(group.name for group in self.groups) or 'none at all'}"
 
-    def _verify(self, model: nn.Module, smaller: nn.Module, removal: Removal) -> None:
-        problem = self._difference(model, smaller, removal)
+    def _verify(self, model: nn.Module, made: nn.Module, choice: Choice) -> None:
+        problem = self._difference(model, made, choice)
         if problem is None:
             return
-        guilty = [name for name, numbers in removal.items() if self._broken_by(model, {name: numbers})]
+        guilty = [name for name, numbers in choice.items() if self._broken_by(model, {name: numbers})]
         raise CompressionError(
             f"removing channels changes what {type(model).__name__} computes: {problem}. Groups that break the removal "
             f"law on their own: {', '.join(guilty) or 'none, only together'}. An operation behind them turns silent "
             "channels into something else or moves channels in a way that cannot be followed; exclude these layers."
         )
 
-    def _broken_by(self, model: nn.Module, removal: Removal) -> str | None:
-        """Return how a removal breaks the removal law, None where it does not."""
-        return self._difference(model, self.remove(model, removal, verify=False), removal)
+    def _broken_by(self, model: nn.Module, choice: Choice) -> str | None:
+        """Return how a choice breaks the removal law, None where it does not."""
+        return self._difference(model, self.choose(model, choice, verify=False), choice)
 
-    def _difference(self, model: nn.Module, smaller: nn.Module, removal: Removal) -> str | None:
-        masks = self._masks(model, removal)
-        silent = {name: sides[OUTPUT] for name, sides in masks.items() if OUTPUT in sides}
+    def _difference(self, model: nn.Module, made: nn.Module, choice: Choice) -> str | None:
         try:
-            expected = float64_outputs(model, self.example, self._read_apart, silent)
+            expected = float64_outputs(model, self.example, self._read_apart, self._silent(choice))
         except RuntimeError as error:
             return f"{type(model).__name__} does not run in float64 ({first_line(error)}), {UNCHECKED}"
         try:
-            found = float64_outputs(smaller, self.example, self._read_apart)
+            found = float64_outputs(made, self.example, self._read_apart)
         except RuntimeError as error:
-            return f"the smaller network does not run ({first_line(error)})"
+            return f"the network with other channels does not run ({first_line(error)})"
         return difference(found, expected)
 
     def _leave_out_breaking(self, model: nn.Module) -> None:
         """Leave out the groups that break the removal law on their own when every second channel goes."""
-        breaking = self._breaking(model, {group.name: range(0, group.size, 2) for group in self.groups})
+        breaking = self._breaking(
+            model, {group.name: range(1, group.size, 2) for group in self.groups if group.size > 1}
+        )
         for group in self.groups:
             if group.name in breaking:
                 reason = f"to take its channels out is not to silence them: {breaking[group.name]}"
@@ -133,7 +163,7 @@ class Channels:
         self.breaking = tuple(group for group in self.groups if group.name in breaking)
         self.groups = tuple(group for group in self.groups if group.name not in breaking)
 
-    def _breaking(self, model: nn.Module, trial: Removal) -> dict[str, str]:
+    def _breaking(self, model: nn.Module, trial: Choice) -> dict[str, str]:
         """Return which groups of `trial` break the removal law on their own, and how; by halves, as few do."""
         problem = self._broken_by(model, trial) if trial else None
         if problem is None or problem.endswith(UNCHECKED):
@@ -143,23 +173,6 @@ class Channels:
         names = list(trial)
         first = {name: trial[name] for name in names[: len(names) // 2]}
         return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first) :]})
-
-
-def _chosen(group: ChannelGroup, numbers: Iterable[int]) -> Tensor:
-    """Return a boolean mask over the channels of `group`, with one more entry that is always false."""
-    distinct = sorted({int(number) for number in numbers})
-    if distinct and not (distinct[0] >= 0 and distinct[-1] < group.size):
-        raise CompressionError(
-            f"channel group {group.name!r} has channels 0 to {group.size - 1}; asked to remove {distinct[0]} to "
-            f"{distinct[-1]}"
-        )
-    if len(distinct) == group.size:
-        raise CompressionError(
-            f"all {group.size} channels of group {group.name!r} would be removed; keep at least one, its layers need it"
-        )
-    mask = torch.zeros(group.size + 1, dtype=torch.bool)
-    mask[distinct] = True
-    return mask
 
 
 def structure_of(model: nn.Module) -> tuple:

@@ -1,4 +1,4 @@
-"""Surgery on single layers: taking channels out, and silencing them in place."""
+"""Surgery on single layers: choosing among their channels, and silencing some in place."""
 
 from collections.abc import Mapping
 
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 from compedu.graph.coupling import INPUT, OUTPUT, is_depthwise
 
 
-def shrink_layer(layer: nn.Module, removed: Mapping[str, Tensor]) -> None:
-    """Take channels out of a Conv2d, Linear, batch norm or PReLU in place.
+def choose_in_layer(layer: nn.Module, chosen: Mapping[str, Tensor]) -> None:
+    """Give a Conv2d, Linear, batch norm or PReLU, in place, the channels `chosen` of those that it has.
 
-    `removed` maps "output" and "input" to a boolean mask over the layer's channels on that side, true where removed;
-    batch norm, PReLU and depthwise convolutions have an output side only.
+    `chosen` maps "output" and "input" to channel numbers of that side, in their new order, some perhaps repeated; batch
+    norm, PReLU and depthwise convolutions have an output side only. The weights that read a repeated channel are
+    divided by the number of its copies, so that together they read what the one read (Chen et al. 2016,
+    arXiv:1511.05641, section 2.1).
     """
-    kept = {side: (~mask).nonzero().flatten() for side, mask in removed.items()}
-    if OUTPUT in kept:
-        _shrink_outputs(layer, kept[OUTPUT])
-    if INPUT in kept:
-        _shrink_inputs(layer, kept[INPUT])
+    if OUTPUT in chosen:
+        _choose_outputs(layer, chosen[OUTPUT])
+    if INPUT in chosen:
+        _choose_inputs(layer, chosen[INPUT])
 
 
 def silence_layer(layer: nn.Module, removed: Tensor) -> None:
@@ -30,36 +31,41 @@ def silence_layer(layer: nn.Module, removed: Tensor) -> None:
                 tensor[removed] = 0
 
 
-def _shrink_outputs(layer: nn.Module, kept: Tensor) -> None:
+def _choose_outputs(layer: nn.Module, chosen: Tensor) -> None:
     for name in ("weight", "bias"):
-        _select(layer, name, 0, kept)
+        _select(layer, name, 0, chosen)
     if isinstance(layer, nn.Linear):
-        layer.out_features = len(kept)
+        layer.out_features = len(chosen)
     elif isinstance(layer, nn.PReLU):
-        layer.num_parameters = len(kept)
+        layer.num_parameters = len(chosen)
     elif not isinstance(layer, nn.Conv2d):
         for name in ("running_mean", "running_var"):
-            _select(layer, name, 0, kept)
-        layer.num_features = len(kept)
+            _select(layer, name, 0, chosen)
+        layer.num_features = len(chosen)
     else:
         if is_depthwise(layer):
-            layer.in_channels = layer.groups = len(kept)
-        layer.out_channels = len(kept)
+            layer.in_channels = layer.groups = len(chosen)
+        layer.out_channels = len(chosen)
 
 
-def _shrink_inputs(layer: nn.Module, kept: Tensor) -> None:
+def _choose_inputs(layer: nn.Module, chosen: Tensor) -> None:
     if isinstance(layer, nn.Linear):
-        layer.in_features = len(kept)
-        _select(layer, "weight", 1, kept)
-        return
-    # Every group keeps the same places, so those of the first group are the columns of the kernel that stay.
-    layer.in_channels = len(kept)
-    _select(layer, "weight", 1, kept[: len(kept) // layer.groups])
+        layer.in_features = len(chosen)
+        columns = chosen
+    else:
+        # Every group chooses the same places, so those of the first group are the columns of the kernel.
+        layer.in_channels = len(chosen)
+        columns = chosen[: len(chosen) // layer.groups]
+    copies = columns.bincount()[columns]
+    _select(layer, "weight", 1, columns)
+    if bool((copies > 1).any()):
+        with torch.no_grad():
+            layer.weight /= copies.to(layer.weight).view(1, -1, *[1] * (layer.weight.ndim - 2))
 
 
-def _select(layer: nn.Module, name: str, dim: int, kept: Tensor) -> None:
+def _select(layer: nn.Module, name: str, dim: int, chosen: Tensor) -> None:
     old = getattr(layer, name, None)
     if old is None:
         return
-    new = old.detach().index_select(dim, kept.to(old.device))
+    new = old.detach().index_select(dim, chosen.to(old.device))
     setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
