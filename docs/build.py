@@ -21,7 +21,7 @@ FIGURE = "application/vnd.plotly.v1+json"  # what a plain plotly figure leaves i
 CONTENTS = {  # captions of the table of contents, with the pages that stand below them where there are any
     "Chapters": ("chapters/*.ipynb",),
     "Galleries": ("chapters/gallery/*.ipynb",),
-    "Reference": ("methods.md",),
+    "Reference": ("methods.md", "api.md"),
     "For teachers and developers": ("instructor*.md", "architecture*.md"),
 }
 

@@ -1,5 +1,6 @@
 """Sphinx settings of the site: executed chapters as pages that need neither a kernel nor a network."""
 
+import re
 import shutil
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -11,7 +12,7 @@ author = "The compedu authors"
 copyright = "2026, The compedu authors"
 version = release = installed("compedu")
 
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["build.py", "_static"]
 
 # build.py has executed the chapters. What a page shows of an explorer is its HTML form: a plot with a slider.
@@ -26,6 +27,12 @@ myst_heading_anchors = 3
 mathjax_path = "vendor/mathjax/tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}}
 myst_update_mathjax = True
+
+# The reference is made from docstrings, which are Markdown: `names` and $formulas$, as in the rest of the pages.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"imported-members": True, "show-inheritance": True}
+python_use_unqualified_type_names = True
 
 html_theme = "sphinx_book_theme"
 html_title = "compedu"
@@ -48,6 +55,16 @@ def copy_plotly(app, exception):
         shutil.copyfile(source, Path(app.outdir) / "_static" / source.name)
 
 
+def as_restructured_text(app, what, name, obj, options, lines):
+    """Turn a docstring in Markdown into reStructuredText, line by line, as autodoc reads it; doctests stay."""
+    for place, line in enumerate(lines):
+        if not line.lstrip().startswith(">>>"):
+            line = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line)
+            line = re.sub(r"\$([^$]+)\$", r":math:`\1`", line)
+            lines[place] = re.sub(r"\*(?=\w|\*)", r"\\*", line)
+
+
 def setup(app):
+    app.connect("autodoc-process-docstring", as_restructured_text)
     app.connect("html-page-context", load_plotly_where_needed)
     app.connect("build-finished", copy_plotly)
