@@ -1,6 +1,7 @@
 """Knobs: a method's fields, each with default, help, legal range and the range worth showing, written once."""
 
 import dataclasses
+import difflib
 import inspect
 import math
 from collections.abc import Iterator, Mapping
@@ -128,19 +129,27 @@ class Knob:
         return above and below
 
     def __str__(self) -> str:
-        """The allowed values in words: "in [0, 1)", "one of 'layer', 'global'", "a whole number in [1, 8]"."""
+        """The allowed values: "a number from 0 to below 1", "one of 'a', 'b'", "a whole number from 1 to 8"."""
         if self.choices:
             return "one of " + ", ".join(repr(choice) for choice in self.choices)
         if self.type is bool:
             return "True or False"
         if self.type is str:
-            return "a text"
-        kind = "a whole number in " if self.type is int else "in "
-        left = "(" if self.low is None or self.open in ("low", "both") else "["
-        right = ")" if self.high is None or self.open in ("high", "both") else "]"
-        low = "-inf" if self.low is None else _written(self.low)
-        high = "inf" if self.high is None else _written(self.high)
-        return f"{kind}{left}{low}, {high}{right}"
+            return "a string"
+        return f"a {'whole ' if self.type is int else ''}number {self._range()}".rstrip()
+
+    def _range(self) -> str:
+        """Return the legal range of a number in words."""
+        above = self.open in ("low", "both")
+        below = self.open in ("high", "both")
+        if self.high is None:
+            return "" if self.low is None else f"{'above' if above else 'of at least'} {_written(self.low)}"
+        high = f"below {_written(self.high)}" if below else _written(self.high)
+        if self.low is None:
+            return high if below else f"up to {high}"
+        if above:
+            return f"above {_written(self.low)} {'and' if below else 'and up to'} {high}"
+        return f"from {_written(self.low)} to {high}"
 
     def parse(self, text: str) -> Any:
         """Read a value as typed on a command line; "conv*=0.3,*=0.9" is a mapping. A text that is no value raises."""
@@ -237,6 +246,14 @@ def knobs(method: Any) -> dict[str, Knob]:
     declared = {field.name: field.metadata["knob"] for field in dataclasses.fields(cls) if "knob" in field.metadata}
     order = dict.fromkeys(name for base in cls.__mro__ for name in inspect.get_annotations(base))
     return {name: declared[name] for name in order if name in declared}
+
+
+def no_such_knob(cls: type, name: str) -> str:
+    """Return in words that `cls` has no knob `name`, the one that was probably meant, and those that there are."""
+    known = list(knobs(cls))
+    close = difflib.get_close_matches(name, known, n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{cls.__name__} has no knob {name!r}{meant}; it has: {', '.join(known)}"
 
 
 def settle_knobs(method: Any) -> None:

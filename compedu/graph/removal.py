@@ -48,7 +48,7 @@ def _choose_outputs(layer: nn.Module, chosen: Tensor) -> None:
         layer.out_channels = len(chosen)
 
 
-def _choose_inputs(layer: nn.Module, chosen: Tensor) -> None:
+def _choose_inputs(layer: nn.Linear | nn.Conv2d, chosen: Tensor) -> None:
     if isinstance(layer, nn.Linear):
         layer.in_features = len(chosen)
         columns = chosen
@@ -56,11 +56,12 @@ def _choose_inputs(layer: nn.Module, chosen: Tensor) -> None:
         # Every group chooses the same places, so those of the first group are the columns of the kernel.
         layer.in_channels = len(chosen)
         columns = chosen[: len(chosen) // layer.groups]
-    copies = columns.bincount()[columns]
     _select(layer, "weight", 1, columns)
+    copies = columns.bincount()[columns]
+    weight = layer.get_parameter("weight")
     if bool((copies > 1).any()):
         with torch.no_grad():
-            layer.weight /= copies.to(layer.weight).view(1, -1, *[1] * (layer.weight.ndim - 2))
+            weight /= copies.to(weight).view(1, -1, *[1] * (weight.ndim - 2))
 
 
 def _select(layer: nn.Module, name: str, dim: int, chosen: Tensor) -> None:

@@ -1,6 +1,7 @@
 """The one protocol: a method is a frozen value whose fields are its knobs; calling it maps a model to a new model."""
 
 from abc import ABC, abstractmethod
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,7 +12,7 @@ from compedu.errors import CompressionError, Skip
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.trace import with_own_tensors
 from compedu.identity import identity
-from compedu.knobs import changed_knobs, knobs, method, settle_knobs
+from compedu.knobs import changed_knobs, knobs, method, no_such_knob, settle_knobs
 from compedu.layout import put_in_usual_order
 from compedu.methods.finite import check_finite
 from compedu.methods.task import Task, copied
@@ -38,6 +39,12 @@ class Method(ABC):
     from_scratch: ClassVar[bool] = False  # whether the result is a new network, whatever earlier steps took out
     writes: ClassVar[bool] = True  # whether it writes into tensors of the copy it gets; else these are the network's
     chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
+
+    def __new__(cls, *given: Any, **knobs_given: Any):
+        """Refuse misspelt knobs, before Python does it without saying which ones there are."""
+        for name in knobs_given.keys() - {field.name for field in fields(cls)}:
+            raise TypeError(no_such_knob(cls, name))
+        return super().__new__(cls)
 
     def __post_init__(self):
         settle_knobs(self)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from compedu.knobs import Knob, knobs
+from compedu.knobs import Knob, knobs, no_such_knob
 from compedu.methods import METHODS, Pipeline
 from compedu.methods.method import Method
 from compedu.metrics import Report
@@ -23,7 +23,7 @@ def grid(method: Method | type[Method], knob: str, count: int = 9) -> list[Metho
     start = method() if isinstance(method, type) else method
     known = knobs(start)
     if knob not in known:
-        raise ValueError(f"{type(start).__name__} has no knob {knob!r}; it has: {', '.join(known)}")
+        raise ValueError(no_such_knob(type(start), knob))
     return [replace(start, **{knob: value}) for value in known[knob].points(count)]
 
 
@@ -49,7 +49,7 @@ def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
     cls = known[tree.func.id]
     values = keyword_values(tree)
     if unknown := values.keys() - knobs(cls).keys():
-        raise ValueError(f"{cls.__name__} has no knob {unknown.pop()!r}; it has: {', '.join(knobs(cls))}")
+        raise ValueError(no_such_knob(cls, unknown.pop()))
     return cls(**values)
 
 

@@ -486,7 +486,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     ),
     (("run", "MagnitudePruning", "--layers", "-last"), "--layers needs a value; one that begins with a minus sign"),
     (("run", "MagnitudePruning", "--sparsity"), "--sparsity needs a value"),
-    (("run", "MagnitudePruning", "--sparsity", "conv*=0.5,*"), "sparsity must be in [0, 1), or a mapping"),
+    (("run", "MagnitudePruning", "--sparsity", "conv*=0.5,*"), "sparsity must be a number from 0 to below 1, or a"),
     (("run", "MagnitudePruning", "--layers", "nosuch"), "no layer fits 'nosuch'; the layers are conv1, conv2"),
     (("run", "MagnitudePruning", "--sparsity", "nosuch=0.5"), "MagnitudePruning.sparsity: no layer fits 'nosuch'"),
     (("run", "MagnitudePruning", "--model", "nosuch"), "no network is called 'nosuch'; there are: lenet300"),
@@ -503,7 +503,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "MagnitudePruning", "--save", "."), ". is no ordinary file: name another one"),
     (("run", "MagnitudePruning", "--save", os.devnull), "is no ordinary file"),
     (("run", "MagnitudePruning", "--save", "nowhere/m.ce"), "there is no folder nowhere for m.ce: make it"),
-    (("run", "MagnitudePruning(sparsity=1.5) | FineTune()"), "MagnitudePruning.sparsity must be in [0, 1)"),
+    (("run", "MagnitudePruning(sparsity=1.5) | FineTune()"), "MagnitudePruning.sparsity must be a number from 0 to"),
     (("run", "MagnitudePruning(nosuch=1)"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
     (("run", "MagnitudePruning() |"), "is no method"),
     (("run", "MagnitudePruning | FineTune"), "is no method; write it as its repr"),
@@ -640,7 +640,7 @@ def test_a_process_that_refuses_ends_with_2(tmp_path):
     done = process(tmp_path, "run", "LinearQuantization", "--bits", "9", capture_output=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "compedu run: LinearQuantization.bits must be a whole number in [1, 8], or a mapping of layer names to such "
+        "compedu run: LinearQuantization.bits must be a whole number from 1 to 8, or a mapping of layer names to such "
         "values, got 9 (bits of a weight)\n"
     )
 

@@ -161,7 +161,7 @@ def test_an_empty_split_is_refused_by_name(split):
 def test_an_empty_calibration_set_is_refused():
     declared = knobs(ce.LinearQuantization)["calibration_images"]
     message = refusal(ce.LinearQuantization, kind=ValueError, activation_bits=8, calibration_images=0)
-    must = "LinearQuantization.calibration_images must be a whole number in [1, 2147483647], got 0"
+    must = "LinearQuantization.calibration_images must be a whole number from 1 to 2147483647, got 0"
     expect(message, must, declared.help)
     model = plain()
     message = refusal(ce.LinearQuantization(activation_bits=8), model, untouched=[model])

@@ -23,7 +23,7 @@ STEP = Knob(1e-3, "a step", low=0, high=1, open="low", tour=(1e-4, 1e-1), log=Tr
 WORD = Knob("layer", "a place", choices=("layer", "global"))
 NUMBER = Knob(0, "one of some", choices=(0, 2, 4))
 SWITCH = Knob(False, "yes or no")
-TEXT = Knob("all", "a text")
+TEXT = Knob("all", "some words")
 ANY = Knob(1.0, "any number")
 RANK = RankKnob(0.5, "a rank", low=0.0, high=1.0, open="low", per_layer=True)
 ALL = (FRACTION, WHOLE, STEP, WORD, NUMBER, SWITCH, TEXT, ANY)
@@ -98,8 +98,9 @@ def test_the_first_pattern_that_fits_a_layer_counts(layer, expected):
 
 
 @pytest.mark.parametrize("declared, words", [
-    (FRACTION, "in [0, 1)"), (WHOLE, "a whole number in [1, 8]"), (STEP, "in (0, 1]"), (ANY, "in (-inf, inf)"),
-    (WORD, "one of 'layer', 'global'"), (NUMBER, "one of 0, 2, 4"), (SWITCH, "True or False"), (TEXT, "a text"),
+    (FRACTION, "a number from 0 to below 1"), (WHOLE, "a whole number from 1 to 8"),
+    (STEP, "a number above 0 and up to 1"), (ANY, "a number"),
+    (WORD, "one of 'layer', 'global'"), (NUMBER, "one of 0, 2, 4"), (SWITCH, "True or False"), (TEXT, "a string"),
 ])  # fmt: skip
 def test_the_allowed_values_are_said_in_words(declared, words):
     assert str(declared) == words
@@ -184,16 +185,17 @@ def test_an_illegal_value_is_refused_with_class_knob_range_value_and_meaning():
     with pytest.raises(ValueError) as refusal:
         Example(sparsity=1.0)
     assert str(refusal.value) == (
-        "Example.sparsity must be in [0, 1), or a mapping of layer names to such values, got 1.0 (fraction of zeros)"
+        "Example.sparsity must be a number from 0 to below 1, or a mapping of layer names to such values, got 1.0 "
+        "(fraction of zeros)"
     )
-    with pytest.raises(ValueError, match=r"^Example\.bits must be a whole number in \[1, 8\], got 4\.0 \(bits of"):
+    with pytest.raises(ValueError, match=r"^Example\.bits must be a whole number from 1 to 8, got 4\.0 \(bits of"):
         Example(bits=4.0)
     with pytest.raises(TypeError, match="nosuch"):
         Example(nosuch=1)
 
 
 def test_a_knob_with_an_illegal_default_cannot_be_declared():
-    with pytest.raises(ValueError, match=r"the default 2 is not a whole number in \[3, 2147483647\]"):
+    with pytest.raises(ValueError, match="the default 2 is not a whole number from 3 to 2147483647"):
         knob(default=2, help="too small", low=3)
 
 
@@ -223,3 +225,13 @@ def test_an_inherited_knob_is_declared_anew_in_another_place_with_changes():
     assert list(knobs(Derived)) == ["bits", "extra", "sparsity"] and Derived().bits == 5
     assert knobs(Derived)["bits"].high == 5 and knobs(Example)["bits"].high == 8
     assert knobs(Derived)["bits"].help == knobs(Example)["bits"].help
+
+
+def test_a_misspelt_knob_is_named_with_the_one_that_was_meant():
+    with pytest.raises(
+        TypeError, match=r"Example has no knob 'sparsty' \(did you mean 'sparsity'\?\); it has: sparsity, bits"
+    ):
+        Example(sparsty=0.5)
+    with pytest.raises(TypeError, match="Example has no knob 'volume'; it has"):
+        Example(volume=1)
+    assert copy.copy(Example(bits=3)) == pickle.loads(pickle.dumps(Example(bits=3))) == Example(bits=3)

@@ -107,7 +107,7 @@ def test_lines_are_joined_and_bars_do_not_break_the_table():
     assert parts_of(Awkward) == ("Change all weights.", formula, "All of it.", "Nothing.", "None.")
     assert rows(card(Awkward)) == [
         ("`way`", r"`'a|b'`", "one of `'a|b'`, `'c'`", "one | or the other"),
-        ("`wait`", "`3`", "a whole number in [1, 2147483647]", "how long it takes (seconds)"),
+        ("`wait`", "`3`", "a whole number from 1 to 2147483647", "how long it takes (seconds)"),
     ]
 
 

@@ -173,7 +173,7 @@ def test_the_command_line_runs_it_with_its_knob_alone_and_in_a_row(found):
 def test_the_command_line_refuses_a_bad_value_by_name(found):
     refused = found["refused"]
     assert (refused["code"], refused["printed"], refused["said"].count("\n")) == (2, "", 1)
-    assert "CoarseGrid.step must be in [0, 1], got 1.5 (step of the grid" in refused["said"]
+    assert "CoarseGrid.step must be a number from 0 to 1, got 1.5 (step of the grid" in refused["said"]
 
 
 def test_its_card_is_shown_and_stands_in_its_family(found):

@@ -21,7 +21,7 @@ class RankKnob(Knob):
 
     def __str__(self) -> str:
         """Both kinds of allowed values in words."""
-        return f"a fraction of the full rank {super().__str__()}, 1.0 for all, or a rank, a whole number from 1 on"
+        return f"a fraction of the full rank {self._range()}, 1.0 for all, or a rank, a whole number from 1 on"
 
 
 def rank_knob(*, default: float, help: str, **ranges: Any) -> Any:
