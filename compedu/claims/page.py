@@ -5,33 +5,24 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from compedu.claims.judgement import FORMS, Judged, Judgement
+from compedu.claims.judgement import FORMS, Judged, Judgement, Role
 from compedu.claims.store import Run, read_runs
 from compedu.claims.trial import Series, Trial
-from compedu.claims.verdict import (
-    CLAIMS_READ_TOGETHER,
-    CONFIRMED,
-    POWER,
-    PROXY,
-    REFUTED,
-    RULE_IN_WORDS,
-    SPLIT,
-    UNDECIDED,
-    error_rates,
-    some_wrong,
-)  # fmt: skip
+from compedu.claims.verdict import CLAIMS_READ_TOGETHER, POWER, RULE_IN_WORDS, Verdict, error_rates, some_wrong
 
 MEANS = {
-    CONFIRMED: "the runs bear out the claim", REFUTED: "the runs contradict the claim",
-    SPLIT: "the runs bear out one part of the claim and contradict another",
-    UNDECIDED: "the runs do not tell", PROXY: "no run measures what is claimed; the runs only stand for it",
-}  # fmt: skip
+    Verdict.CONFIRMED: "the runs bear out the claim",
+    Verdict.REFUTED: "the runs contradict the claim",
+    Verdict.SPLIT: "the runs bear out one part of the claim and contradict another",
+    Verdict.UNDECIDED: "the runs do not tell",
+    Verdict.PROXY: "no run measures what is claimed; the runs only stand for it",
+}
 
 
 KEY = (
     f"*Verdict* parts decide, each by one rule: *{RULE_IN_WORDS}*. {error_rates()}. A *control* must come out as "
-    "said, or nothing is decided; a *finding* is shown and decides nothing, nor does the effect that these seeds "
-    f"*could tell from none* in {POWER:.0%} of repetitions."
+    "said, or nothing is decided; a *finding* is shown and decides nothing. Nor does the *minimum detectable effect*, "
+    f"the smallest that so many seeds would find in {POWER:.0%} of repetitions."
 )
 
 
@@ -95,7 +86,7 @@ def sentence(trial: Trial, judgement: Judgement | None) -> str:
     if judgement is None:
         return "**Not run yet.**"
     text = f"**{judgement.verdict.capitalize()} at our scale:** {MEANS[judgement.verdict]} ({judgement.seeds} seeds)."
-    parts = [f"*{one.part.name}*: {one.came_out}" for one in judgement.parts if one.part.role == "verdict"]
+    parts = [f"*{one.part.name}*: {one.came_out}" for one in judgement.parts if one.part.role == Role.VERDICT]
     return " ".join([text, f"Part by part: {'; '.join(parts)}.", *(f"{begun(r)}." for r in judgement.reservations)])
 
 
@@ -125,7 +116,7 @@ def conditions(series: Series, runs: Sequence[Run]) -> str:
 
 def effects_table(judgement: Judgement) -> str:
     """Return each part with its effect, interval, margin, and the smallest effect that could be told from none."""
-    head = ("part", "role", "effect", "interval", "margin", "could tell from none", "seeds", "came out")
+    head = ("part", "role", "effect", "interval", "margin", "minimum detectable effect", "seeds", "came out")
     return table(head, (_effect_row(one) for one in judgement.parts)) + f"\n\n{KEY}"
 
 
@@ -134,7 +125,7 @@ def _effect_row(one: Judged) -> tuple[str, ...]:
     return (
         one.part.name, one.part.role, f"{number(effect.mean)} {rule.unit}",
         f"{number(effect.low)} to {number(effect.high)} ({100 * effect.confidence:.4g} %)", number(rule.margin),
-        number(effect.smallest_detectable), str(effect.seeds), one.came_out,
+        number(effect.minimum_detectable_effect), str(effect.seeds), one.came_out,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from compedu.claims.judgement import FORMS, Judgement, Part, judge
 from compedu.claims.store import Run, read_runs
-from compedu.claims.verdict import CLAIMS_READ_TOGETHER, LEVEL
+from compedu.claims.verdict import ALPHA, CLAIMS_READ_TOGETHER
 from compedu.errors import CompressionError
 from compedu.methods.method import Method
 from compedu.shipped import shipped
@@ -122,7 +122,7 @@ class Trial(Series):
 
     def judge(self, runs: Sequence[Run], claims: int = 1) -> Judgement:
         """Return the verdict from runs; read together with others, `claims` in all, each may be wrong less often."""
-        return judge(self.parts(runs), self.form, LEVEL / claims)
+        return judge(self.parts(runs), self.form, ALPHA / claims)
 
     def judge_with_all(self, runs: Sequence[Run]) -> Judgement:
         """Return the verdict as one of all the survey's, so strict that none of them is likely wrong."""

@@ -7,20 +7,26 @@ positive one.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from compedu.metrics.accuracy import Interval
 
-CONFIRMED = "confirmed"
-REFUTED = "refuted"
-SPLIT = "split"
-UNDECIDED = "undecided"
-PROXY = "testable only by proxy"
 CLAIMS_READ_TOGETHER = 16  # the verdicts on the survey's drawbacks and suggestions
-LEVEL = 0.05  # what lies outside the interval: half of it on the side where a decision would be wrong
+ALPHA = 0.05  # the probability that an interval misses; half of it on the side where a decision would be wrong
 POWER = 0.8  # what "can detect" means: in so many of repeated experiments
 
 
-def student_interval(differences: Sequence[float], confidence: float = 1 - LEVEL) -> Interval:
+class Verdict(StrEnum):
+    """What the runs say of a claim."""
+
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    SPLIT = "split"
+    UNDECIDED = "undecided"
+    PROXY = "testable only by proxy"
+
+
+def student_interval(differences: Sequence[float], confidence: float = 1 - ALPHA) -> Interval:
     """Return mean -+ t s / sqrt(n) of n paired differences, t the two-sided quantile, n - 1 degrees of freedom.
 
     Student 1908, The probable error of a mean, Biometrika 6, p. 1. Raises `ValueError` for fewer than two.
@@ -48,7 +54,9 @@ def standard_error(differences: Sequence[float]) -> float:
     return math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(differences) - 1) / len(differences))
 
 
-def smallest_detectable(differences: Sequence[float], confidence: float = 1 - LEVEL, power: float = POWER) -> float:
+def minimum_detectable_effect(
+    differences: Sequence[float], confidence: float = 1 - ALPHA, power: float = POWER
+) -> float:
     """Return the true difference that runs of this spread and number would tell from none with probability `power`.
 
     It is l s / sqrt(n), with l such that the non-central t distribution, n - 1 degrees of freedom, has `power` above
@@ -72,7 +80,7 @@ class Rule:
     """The `margin` that an effect is judged by, in its `unit`; how it is judged stands in `CLAUSES`.
 
     With `ratio` the seeds give ratios, which are compared as logarithms; no effect is then 1, otherwise 0. Raises
-    `ValueError` for a margin that is no effect, or no ratio.
+    `ValueError` for a margin that means no effect, or is not a ratio.
     """
 
     margin: float
@@ -93,34 +101,34 @@ class Rule:
         """Tell whether there is an effect in the claim's direction, but a smaller one than the margin."""
         return self.nothing < effect.low and effect.high < self.margin
 
-    def decide(self, effect: "Effect") -> str:
+    def decide(self, effect: "Effect") -> Verdict:
         """Return the verdict on an effect: that of the first of `CLAUSES` that holds."""
         return next(clause.verdict for clause in CLAUSES if clause.holds(effect, self.margin))
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The mean effect over seeds with its interval, and the smallest effect that could have been told from none.
+    """The mean effect over seeds with its interval, and the minimum detectable effect.
 
-    For ratios the mean is the geometric one, and the smallest detectable effect a factor above 1.
+    For ratios the mean is the geometric one, and the minimum detectable effect a factor above 1.
     """
 
     mean: float
     low: float
     high: float
-    smallest_detectable: float
+    minimum_detectable_effect: float
     seeds: int
     confidence: float
 
     @classmethod
-    def of(cls, values: Sequence[float], rule: Rule, confidence: float = 1 - LEVEL) -> "Effect":
+    def of(cls, values: Sequence[float], rule: Rule, confidence: float = 1 - ALPHA) -> "Effect":
         """Return what `values`, one for each seed, say; `ValueError` for values that no verdict can be made of."""
         if not all(math.isfinite(value) for value in values) or (rule.ratio and min(values, default=1) <= 0):
             raise ValueError(f"effects must be finite{', ratios positive' if rule.ratio else ''}; got {list(values)}")
         scale, back = (math.log, math.exp) if rule.ratio else (float, float)
         scaled = [scale(value) for value in values]
         ends = student_interval(scaled, confidence)
-        least = back(smallest_detectable(scaled, confidence))
+        least = back(minimum_detectable_effect(scaled, confidence))
         return cls(back(_mean(scaled)), *map(back, ends), least, len(scaled), confidence)
 
 
@@ -128,51 +136,52 @@ class Effect:
 class Clause:
     """A line of the rule: the verdict, its condition in words, and the same condition on an effect and the margin."""
 
-    verdict: str
+    verdict: Verdict
     words: str
     holds: Callable[[Effect, float], bool]
 
 
 CLAUSES = (  # the first that holds decides
-    Clause(UNDECIDED, "all seeds alike", lambda effect, margin: effect.low == effect.high),
-    Clause(CONFIRMED, "interval above the margin", lambda effect, margin: effect.low > margin),
-    Clause(REFUTED, "below it", lambda effect, margin: effect.high < margin),
-    Clause(UNDECIDED, "across it", lambda effect, margin: True),
+    Clause(Verdict.UNDECIDED, "all seeds alike", lambda effect, margin: effect.low == effect.high),
+    Clause(Verdict.CONFIRMED, "interval above the margin", lambda effect, margin: effect.low > margin),
+    Clause(Verdict.REFUTED, "below it", lambda effect, margin: effect.high < margin),
+    Clause(Verdict.UNDECIDED, "across it", lambda effect, margin: True),
 )
 RULE_IN_WORDS = "; ".join(f"{clause.words}: {clause.verdict}" for clause in CLAUSES).capitalize()
 
 
-def together(verdicts: Iterable[str], form: str = "tendency") -> str:
+def together(verdicts: Iterable[Verdict], form: str = "tendency") -> Verdict:
     """Return the verdict on a claim that says several things at once.
 
     What is said of all falls with one counterexample, and no number of examples confirms it. A tendency that holds in
     one thing and not in another is split.
 
-    >>> together([CONFIRMED, UNDECIDED]), together([CONFIRMED, REFUTED]), together([CONFIRMED, REFUTED], "universal")
-    ('undecided', 'split', 'refuted')
+    >>> both = [Verdict.CONFIRMED, Verdict.REFUTED]
+    >>> str(together(both)), str(together(both, "universal")), str(together([Verdict.CONFIRMED, Verdict.UNDECIDED]))
+    ('split', 'refuted', 'undecided')
     """
     verdicts = set(verdicts)
     if form == "universal":
-        return REFUTED if REFUTED in verdicts else UNDECIDED
-    if {CONFIRMED, REFUTED} <= verdicts:
-        return SPLIT
-    return verdicts.pop() if len(verdicts) == 1 else UNDECIDED
+        return Verdict.REFUTED if Verdict.REFUTED in verdicts else Verdict.UNDECIDED
+    if {Verdict.CONFIRMED, Verdict.REFUTED} <= verdicts:
+        return Verdict.SPLIT
+    return verdicts.pop() if len(verdicts) == 1 else Verdict.UNDECIDED
 
 
-def some_wrong(verdicts: int = CLAIMS_READ_TOGETHER, level: float = LEVEL) -> float:
+def some_wrong(verdicts: int = CLAIMS_READ_TOGETHER, alpha: float = ALPHA) -> float:
     """Return how probable it is at most that one of so many independent verdicts is wrong.
 
-    Wherever the true effect lies, a verdict is wrong on one side of the margin only, with at most half of `level`.
+    Wherever the true effect lies, a verdict is wrong on one side of the margin only, with at most half of `alpha`.
 
     >>> round(some_wrong(), 2)
     0.33
     """
-    return 1 - (1 - level / 2) ** verdicts
+    return 1 - (1 - alpha / 2) ** verdicts
 
 
-def error_rates(level: float = LEVEL) -> str:
+def error_rates(alpha: float = ALPHA) -> str:
     """Return in words how often the rule is wrong; simulations of known effects bear them out."""
-    side = f"{100 * level / 2:.3g} %"
+    side = f"{100 * alpha / 2:.3g} %"
     return (
         f"Of true effects at the margin {side} are called confirmed and {side} refuted, and the parts that decide "
         "share these among them; the farther an effect lies on one side, the fewer are called the other"

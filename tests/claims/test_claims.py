@@ -16,22 +16,24 @@ from compedu.claims.page import effects_table, number, page, sentence, stored_pa
 from compedu.claims.running import run
 from compedu.claims.store import Run, by_seed, read_runs
 from compedu.claims.verdict import (
+    ALPHA,
     CLAUSES,
-    CONFIRMED,
-    LEVEL,
-    PROXY,
-    REFUTED,
     RULE_IN_WORDS,
-    SPLIT,
-    UNDECIDED,
+    Verdict,
     error_rates,
-    smallest_detectable,
+    minimum_detectable_effect,
     some_wrong,
     student_interval,
     together,
-)  # fmt: skip
+)
 from compedu.cli import main
 from compedu.errors import CompressionError
+
+CONFIRMED = Verdict.CONFIRMED
+REFUTED = Verdict.REFUTED
+SPLIT = Verdict.SPLIT
+UNDECIDED = Verdict.UNDECIDED
+PROXY = Verdict.PROXY
 
 POINTS = Rule(1.0, "points")
 TIMES = Rule(1.5, "times the steps", ratio=True)
@@ -55,19 +57,19 @@ def test_the_interval_holds_the_true_mean_as_often_as_it_says():
 
 
 @pytest.mark.parametrize("seeds, confidence", [(3, 0.95), (5, 0.95), (6, 1 - 0.05 / 3), (8, 1 - 0.05 / 16)])
-def test_an_effect_of_the_smallest_detectable_size_is_found_as_often_as_promised(seeds, confidence):
+def test_an_effect_of_the_minimum_detectable_effect_size_is_found_as_often_as_promised(seeds, confidence):
     spread = [float(value) for value in np.linspace(-1, 1, seeds)]  # a sample whose standard deviation is known
     deviation = float(np.std(spread, ddof=1))
-    effect = smallest_detectable(spread, confidence, power=0.8)
+    effect = minimum_detectable_effect(spread, confidence, power=0.8)
     draws = np.random.default_rng(1).normal(effect, deviation, (4000, seeds)).tolist()
     found = sum(student_interval(draw, confidence)[0] > 0 for draw in draws)
     assert abs(found / 4000 - 0.8) < 4 * (0.8 * 0.2 / 4000) ** 0.5
 
 
-def test_more_seeds_and_more_power_change_the_smallest_detectable_effect():
+def test_more_seeds_and_more_power_change_the_minimum_detectable_effect_effect():
     few, many = [0.0, 1.0, 2.0], [0.0, 1.0, 2.0] * 4
-    assert smallest_detectable(many) < smallest_detectable(few) < smallest_detectable(few, power=0.95)
-    assert smallest_detectable([0.5, 0.5, 0.5]) == 0.0
+    assert minimum_detectable_effect(many) < minimum_detectable_effect(few) < minimum_detectable_effect(few, power=0.95)
+    assert minimum_detectable_effect([0.5, 0.5, 0.5]) == 0.0
 
 
 @pytest.mark.parametrize("values", [[], [1.0]])
@@ -88,9 +90,9 @@ def test_the_interval_beyond_the_margin_decides(values, verdict):
 
 
 def test_interval_and_margin_alone_decide():
-    effect = Effect(mean=0.0, low=-0.9, high=0.9, smallest_detectable=1.2, seeds=5, confidence=0.95)
+    effect = Effect(mean=0.0, low=-0.9, high=0.9, minimum_detectable_effect=1.2, seeds=5, confidence=0.95)
     assert POINTS.decide(effect) == REFUTED  # wholly below the margin, whatever the seeds could have told from none
-    assert POINTS.decide(replace(effect, smallest_detectable=9.0, seeds=2, mean=5.0)) == REFUTED
+    assert POINTS.decide(replace(effect, minimum_detectable_effect=9.0, seeds=2, mean=5.0)) == REFUTED
     assert POINTS.decide(replace(effect, high=1.1)) == POINTS.decide(replace(effect, high=1.0)) == UNDECIDED
 
 
@@ -98,7 +100,7 @@ def test_interval_and_margin_alone_decide():
     (2.0, 2.0, UNDECIDED), (1.1, 2.0, CONFIRMED), (1.0, 2.0, UNDECIDED), (0.2, 0.9, REFUTED), (0.9, 1.1, UNDECIDED),
 ])  # fmt: skip
 def test_the_printed_rule_is_the_one_that_decides(low, high, verdict):
-    effect = Effect(mean=1.5, low=low, high=high, smallest_detectable=0.1, seeds=5, confidence=0.95)
+    effect = Effect(mean=1.5, low=low, high=high, minimum_detectable_effect=0.1, seeds=5, confidence=0.95)
     first = next(clause for clause in CLAUSES if clause.holds(effect, 1.0))
     assert POINTS.decide(effect) == first.verdict == verdict
     assert f"{first.words}: {first.verdict}" in RULE_IN_WORDS.lower()
@@ -114,15 +116,15 @@ def known_effects(true, seeds, confidence, deviation=0.5, draws=1500):
 
 @pytest.mark.parametrize("seeds, parts", [(3, 1), (8, 2)])
 def test_the_rule_is_wrong_as_often_as_the_page_says(seeds, parts):
-    side = LEVEL / 2 / parts
-    for share in known_effects(1.5, seeds, 1 - LEVEL / parts):
+    side = ALPHA / 2 / parts
+    for share in known_effects(1.5, seeds, 1 - ALPHA / parts):
         assert abs(share - side) < 4 * (side / 1500) ** 0.5
-    assert known_effects(1.2, seeds, 1 - LEVEL / parts)[0] < side > known_effects(1.8, seeds, 1 - LEVEL / parts)[1]
+    assert known_effects(1.2, seeds, 1 - ALPHA / parts)[0] < side > known_effects(1.8, seeds, 1 - ALPHA / parts)[1]
     assert "at the margin 2.5 % are called confirmed and 2.5 % refuted" in error_rates()
 
 
 def test_the_rule_finds_most_of_what_is_there():
-    assert known_effects(0.7, 8, 1 - LEVEL / 2)[1] > 0.85  # the refutations that it exists for
+    assert known_effects(0.7, 8, 1 - ALPHA / 2)[1] > 0.85  # the refutations that it exists for
 
 
 def test_the_rule_is_printed_alike_wherever_it_is_printed():
@@ -146,7 +148,10 @@ def test_ratios_are_compared_as_logarithms():
     assert effect.mean == pytest.approx(4.0) and (effect.low, effect.high) == pytest.approx((np.exp(low), np.exp(high)))
     turned = Effect.of([1 / 2, 1 / 8, 1 / 4], TIMES)
     assert (turned.low, turned.high) == pytest.approx((1 / effect.high, 1 / effect.low))
-    assert turned.smallest_detectable == pytest.approx(effect.smallest_detectable) and effect.smallest_detectable > 1
+    assert (
+        turned.minimum_detectable_effect == pytest.approx(effect.minimum_detectable_effect)
+        and effect.minimum_detectable_effect > 1
+    )
 
 
 @pytest.mark.parametrize("values", [[1.0, 0.0], [1.0, -2.0], [1.0, float("nan")], [1.0, float("inf")]])
@@ -232,7 +237,7 @@ def test_judgements_of_nothing_are_refused():
 
 def test_sixteen_verdicts_read_together_are_stricter():
     assert some_wrong(1) == pytest.approx(0.025) and some_wrong(16) == pytest.approx(1 - 0.975**16)
-    assert some_wrong(16, LEVEL / 16) < 0.05
+    assert some_wrong(16, ALPHA / 16) < 0.05
     near = Part("a", (1.5, 1.75, 1.25), POINTS)
     assert judge([near], "tendency").verdict == UNDECIDED and judge([near], "tendency", 0.2).verdict == CONFIRMED
 

@@ -26,11 +26,16 @@ from compedu.claims.survey.shared.networks import accuracy, dense_network
 from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
 from compedu.claims.survey.shared.penalty_tuning import CHOSEN, START, TRIALS, TRIED, Trial
 from compedu.claims.survey.smaller_is_not_faster import AGAIN, CSR, DENSE, MASKED, REMOVED, SPARSITIES, Layers, crossing
-from compedu.claims.verdict import CONFIRMED, REFUTED, SPLIT, UNDECIDED
+from compedu.claims.verdict import Verdict
 from compedu.deployment.kernels.csr import SparseLinear
 from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.methods import FineTune, MagnitudePruning, Pipeline
+
+CONFIRMED = Verdict.CONFIRMED
+REFUTED = Verdict.REFUTED
+SPLIT = Verdict.SPLIT
+UNDECIDED = Verdict.UNDECIDED
 
 # D4b: smaller is not faster
 

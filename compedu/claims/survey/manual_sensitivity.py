@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Part
+from compedu.claims.judgement import Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.networks import accuracy, dense_network, glyphs
 from compedu.claims.trial import Arm, Plan
-from compedu.claims.verdict import REFUTED, Rule
+from compedu.claims.verdict import Rule, Verdict
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
@@ -162,12 +162,12 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
         return by_seed(runs, lambda run: run.of(name, AFTER) - run.of(of, AFTER), over)
 
     return (
-        Part(f"{LAMP} leaves room below the dense network", ahead(DENSE, LAMP, min), points, "control"),
-        Part(f"the damage to {LAMP} shows", ahead(LAMP, DAMAGED, min), points, "control"),
-        Part(f"a hand cannot mend the damaged {LAMP}", ahead(LAMP, RECOVERED), points, "control", REFUTED),
+        Part(f"{LAMP} leaves room below the dense network", ahead(DENSE, LAMP, min), points, Role.CONTROL),
+        Part(f"the damage to {LAMP} shows", ahead(LAMP, DAMAGED, min), points, Role.CONTROL),
+        Part(f"a hand cannot mend the damaged {LAMP}", ahead(LAMP, RECOVERED), points, Role.CONTROL, Verdict.REFUTED),
         Part(f"{LAMP} falls short of the hand", ahead(BY_HAND, LAMP), points),
         *(
-            Part(f"{name} falls short of the hand", ahead(BY_HAND, name), points, "finding")
+            Part(f"{name} falls short of the hand", ahead(BY_HAND, name), points, Role.FINDING)
             for name in RULES
             if name != LAMP
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Part
+from compedu.claims.judgement import Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.networks import accuracy
 from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
@@ -106,14 +106,14 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     below = by_seed(runs, lambda run: run.of(GRADUAL, STEPS) / run.of("dense", SHORTEST))
     above = by_seed(runs, lambda run: run.of("dense", LONGEST) / run.of(GRADUAL, STEPS))
     return (
-        Part(f"the longest budget leaves room above the {GRADUAL}", above, replace(slower, margin=2.0), "control"),
-        Part(f"the shortest one leaves room below the {GRADUAL}", below, replace(slower, margin=1.2), "control"),
+        Part(f"the longest budget leaves room above the {GRADUAL}", above, replace(slower, margin=2.0), Role.CONTROL),
+        Part(f"the shortest one leaves room below the {GRADUAL}", below, replace(slower, margin=1.2), Role.CONTROL),
         Part(f"{L1} takes more", multiple(L1, GRADUAL), slower),
         Part(f"{L2} takes more", multiple(L2, GRADUAL), slower),
-        Part(f"{PROXIMAL}, takes more", multiple(PROXIMAL, GRADUAL), slower, "finding"),
-        Part(f"{AT_ONCE}, takes more", multiple(AT_ONCE, GRADUAL), slower, "finding"),
-        Part(f"{NONE}, takes more", multiple(NONE, GRADUAL), slower, "finding"),
-        *(Part(f"{arm}: more than {NONE}", multiple(arm, NONE), slower, "finding") for arm in (L1, L2, PROXIMAL)),
+        Part(f"{PROXIMAL}, takes more", multiple(PROXIMAL, GRADUAL), slower, Role.FINDING),
+        Part(f"{AT_ONCE}, takes more", multiple(AT_ONCE, GRADUAL), slower, Role.FINDING),
+        Part(f"{NONE}, takes more", multiple(NONE, GRADUAL), slower, Role.FINDING),
+        *(Part(f"{arm}: more than {NONE}", multiple(arm, NONE), slower, Role.FINDING) for arm in (L1, L2, PROXIMAL)),
     )
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Part
+from compedu.claims.judgement import Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.trial import Arm, Plan
-from compedu.claims.verdict import REFUTED, Rule
+from compedu.claims.verdict import Rule, Verdict
 from compedu.deployment.kernels.csr import SparseLinear
 from compedu.methods.pruning.shared.masks import keep_largest
 from compedu.metrics.latency import ratios, time_rounds
@@ -152,7 +152,13 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
         return by_seed(runs, over_zeros, statistics.geometric_mean)
 
     return (
-        Part("the dense network against its copy", values(AGAIN, SPARSITIES, either_way), alike, "control", REFUTED),
+        Part(
+            "the dense network against its copy",
+            values(AGAIN, SPARSITIES, either_way),
+            alike,
+            Role.CONTROL,
+            Verdict.REFUTED,
+        ),
         Part("zeros under a mask take as long", values(MASKED, SPARSITIES), faster),
         *(Part(f"CSR takes as long, {zeros(share)} zeros", values(CSR, [share]), faster) for share in SPARSITIES),
         Part("removed units take as long", values(REMOVED, SPARSITIES), faster),

@@ -5,11 +5,11 @@ import textwrap
 import plotly.graph_objects as go
 
 from compedu.claims.judgement import Judged, Judgement
-from compedu.claims.verdict import CONFIRMED, PROXY, REFUTED, RULE_IN_WORDS, UNDECIDED
+from compedu.claims.verdict import RULE_IN_WORDS, Verdict
 from compedu.explorers.figures.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 
-COLOURS = {CONFIRMED: BLUE, REFUTED: ORANGE, UNDECIDED: GREY, PROXY: PURPLE}
+COLOURS = {Verdict.CONFIRMED: BLUE, Verdict.REFUTED: ORANGE, Verdict.UNDECIDED: GREY, Verdict.PROXY: PURPLE}
 SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
 ROW = 44  # pixels
 KEY = (
