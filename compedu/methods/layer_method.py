@@ -32,18 +32,30 @@ class LayerMethod(SelectiveMethod):
         """Replace every selected layer that can be handled; the reasons of the others are noted."""
         task.open_attentions()
         done = 0
-        for name, layer in task.selected_layers().items():
+        layers = task.selected_layers()
+        read_apart: dict[str, str] | None = None  # looked for once a form asks, while no layer is replaced yet
+        for name, layer in layers.items():
             if isinstance(layer, Form) and not isinstance(layer, self.accepts):
                 kind, own = type(layer).__name__, type(self).__name__
                 task.skip(name, f"is already compressed ({kind}); put {own} before that step")
                 continue
             try:
-                task.model = replace_layer(task.model, name, self.compress_layer(name, layer))
+                made = self.compress_layer(name, layer)
+                if isinstance(made, Form) and made.scales_output:
+                    read_apart = task.obstacles(layers, rounding=True) if read_apart is None else read_apart
+                    self.refuse_read_apart(read_apart.get(name))
+                task.model = replace_layer(task.model, name, made)
                 done += 1
             except Skip as reason:
                 task.skip(name, str(reason))
         task.refuse_if_nothing_done(done)
         return task.model
+
+    @staticmethod
+    def refuse_read_apart(reason: str | None) -> None:
+        """Raise `Skip` where there is a reason why the weight of a form does not say what its layer computes."""
+        if reason is not None:
+            raise Skip(f"its output cannot be scaled: {reason}")
 
     @abstractmethod
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
-from compedu.forms import Factored, Form, Geometry
+from compedu.forms import Form, Geometry
 from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import has_own_forward, move_hooks, own_tensors
 from compedu.graph.trace import replace_module, shared_weights
@@ -42,7 +42,7 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
     seen.add(id(module))
     if has_own_forward(module) and isinstance(module, (Form, *LINEAR, nn.Conv2d)):
         others[name or "(network)"] = "has a forward set on itself, which a form in its place would not run"
-    elif isinstance(module, Form) and not isinstance(module, Factored):
+    elif isinstance(module, Form) and not module.factors:
         layers[name] = module
     elif type(module) in (*LINEAR, nn.Conv2d):
         try:
