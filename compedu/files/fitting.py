@@ -15,7 +15,7 @@ from compedu.files.contents import CONTRADICTIONS, Contents
 from compedu.files.schema import Layer, need
 from compedu.files.sections import TIED, Record
 from compedu.files.stored_parts import check_form, check_quantizer, declared
-from compedu.forms import ActivationQuantizer, Form, Geometry
+from compedu.forms import ActivationQuantizer, Block, Form, Geometry
 from compedu.forms.declared import DeclaredFloats, Parts, bias, floats, only, shape_of
 from compedu.forms.factored import need_chain
 
@@ -61,13 +61,16 @@ class _Fitting:
         self.types: dict[torch.dtype, torch.dtype] = {}  # the file's for each of the network's
         self.geometries: dict[str, Geometry] = {}
         self.biased: set[str] = set()  # layers with a bias
+        blocks = [layer for layer in found.layers if layer.kind in layers.BLOCK_KINDS]
+        for layer in blocks:  # first, as anything else may stand inside of one
+            self._take(layer)
         for path, earlier in found.aliases:
             if self._at(path) is not self._at(earlier):
                 raise CompressionError(f"{where} shares {earlier!r} with {path!r}, the network does not; {ADVICE}")
         for path in (*found.identities, *found.absent):
             self._at(path)
             self._empty(path)
-        for layer in found.layers:
+        for layer in [layer for layer in found.layers if layer not in blocks]:
             self._take(layer)
         self._check_factors(found)
 
@@ -123,7 +126,9 @@ class _Fitting:
             return None
         if layer.kind in layers.FORM_KINDS:
             return self._fit_form(layer, there, parts)
-        need(layer.geometry is None, "only forms have a geometry")
+        if layer.kind in layers.BLOCK_KINDS:
+            return self._fit_block(layer, there)
+        need(layer.geometry is None, "only forms and blocks have a geometry")
         if layer.kind in ("Linear", "Conv2d"):
             return self._fit_dense(layer, there, parts)
         need(layer.kind.startswith(layers.KEPT) or layer.kind in layers.SETTINGS, "there is no such kind")
@@ -134,9 +139,7 @@ class _Fitting:
         return _fit_batch_norm(layer, there, parts)
 
     def _fit_form(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype | None:
-        need(layer.geometry is not None, "a form needs a geometry")
-        self._within(layer, layer.geometry, there, "zeros")
-        need(not isinstance(layer.geometry.padding, str), "its padding is no number of zeros")
+        self._fit_geometry(layer, there)
         dtype = check_form(layer.kind, layer.geometry, layer.settings, parts)
         kind = self.kinds.get(layer.path, _type_of(there))
         self._empty(layer.path)
@@ -149,6 +152,24 @@ class _Fitting:
             path = f"{layer.path}.{name}" if layer.path else name
             self.places[path], self.kinds[path] = place, kind
         return dtype
+
+    def _fit_block(self, layer: Layer, there: Any) -> None:
+        """Check a block, and make the places of its layers, which follow from its geometry and settings."""
+        self._fit_geometry(layer, there)
+        need(not layer.records, "a block holds no numbers itself")
+        block = layers.empty_block(layer.kind, layer.geometry, layer.settings)
+        kind = self.kinds.get(layer.path, _type_of(there))
+        self._empty(layer.path)
+        self.places[layer.path] = block
+        for name, module in block.named_modules():
+            path = f"{layer.path}.{name}".strip(".")
+            self.places[path] = module
+            self.kinds[path] = kind
+
+    def _fit_geometry(self, layer: Layer, there: Any) -> None:
+        need(layer.geometry is not None, "a form or block needs a geometry")
+        self._within(layer, layer.geometry, there, "zeros")
+        need(not isinstance(layer.geometry.padding, str), "its padding is no number of zeros")
 
     def _fit_dense(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype:
         """Check a Linear or Conv2d, which is made anew from its weights and settings."""
@@ -224,7 +245,9 @@ def _is_part_of(geometry: Geometry, bound: Geometry) -> bool:
 
 
 def _geometry_of(module: Any) -> Geometry | None:
-    """Return the geometry of a dense layer or form, its padding as it is; None for anything else."""
+    """Return the geometry of a dense layer, form or block, its padding as it is; None for anything else."""
+    if isinstance(module, Block):
+        return module.geometry
     if isinstance(module, nn.Conv2d):
         g = module
         return Geometry("conv2d", tuple(g.weight.shape), g.stride, g.padding, g.dilation, g.groups)

@@ -161,6 +161,19 @@ def _along(axis: int, factors: tuple[Geometry, ...]) -> tuple[int, int, int, int
     return wide[0] if wide else alone
 
 
+def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
+    """Return the geometries of a vertical and a horizontal convolution that stand for one of `geometry`.
+
+    Each keeps stride, padding and dilation along its own axis.
+    """
+    n, c, height, width = geometry.shape
+    (down, along), (above, beside), (far_down, far_along) = geometry.stride, geometry.padding, geometry.dilation
+    return (
+        Geometry("conv2d", (rank, c, height, 1), (down, 1), (above, 0), (far_down, 1)),
+        Geometry("conv2d", (n, rank, 1, width), (1, along), (0, beside), (1, far_along)),
+    )
+
+
 def full_kernel(layer: nn.Module) -> Tensor:
     """Return the dense kernel of a layer or form as one without groups: zeros where channels do not meet."""
     kernel, groups = kernel_of(layer), Geometry.of(layer).groups

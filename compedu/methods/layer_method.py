@@ -33,7 +33,7 @@ class LayerMethod(SelectiveMethod):
         task.open_attentions()
         done = 0
         layers = task.selected_layers()
-        read_apart: dict[str, str] | None = None  # looked for once a form asks, while no layer is replaced yet
+        read_apart: dict[str, str] | None = None  # looked for where a form scales its output
         for name, layer in layers.items():
             if isinstance(layer, Form) and not isinstance(layer, self.accepts):
                 kind, own = type(layer).__name__, type(self).__name__
@@ -43,7 +43,7 @@ class LayerMethod(SelectiveMethod):
                 made = self.compress_layer(name, layer)
                 if isinstance(made, Form) and made.scales_output:
                     read_apart = task.obstacles(layers, rounding=True) if read_apart is None else read_apart
-                    self.refuse_read_apart(read_apart.get(name))
+                    refuse_read_apart(read_apart.get(name))
                 task.model = replace_layer(task.model, name, made)
                 done += 1
             except Skip as reason:
@@ -51,12 +51,12 @@ class LayerMethod(SelectiveMethod):
         task.refuse_if_nothing_done(done)
         return task.model
 
-    @staticmethod
-    def refuse_read_apart(reason: str | None) -> None:
-        """Raise `Skip` where there is a reason why the weight of a form does not say what its layer computes."""
-        if reason is not None:
-            raise Skip(f"its output cannot be scaled: {reason}")
-
     @abstractmethod
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the compressed form of `layer`, or raise `Skip` with the reason why it stays."""
+
+
+def refuse_read_apart(reason: str | None) -> None:
+    """Raise `Skip` where there is a reason why a kernel alone would not say what its layer computes."""
+    if reason is not None:
+        raise Skip(f"its output cannot be scaled: {reason}")
