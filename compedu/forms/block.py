@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from compedu.forms.declared import need, only
 from compedu.forms.factored import vertical_horizontal_pair
 from compedu.forms.form import Geometry
+from compedu.reproducible import seeded
 
 
 class Block(nn.Module, ABC):
@@ -41,6 +42,12 @@ class Block(nn.Module, ABC):
         Geometry and settings come from a file that anyone may have written: `ValueError` for what cannot be, before
         anything is made whose size they decide.
         """
+
+    @classmethod
+    def drawn(cls, geometry: Geometry, seed: int = 0, **settings: Any) -> "Block":
+        """Return the block with torch's usual initial numbers, drawn from `seed`; random streams stay."""
+        with seeded(seed):
+            return cls.restore(geometry, settings)
 
     def extra_repr(self) -> str:
         """Show what the block is made from in the printed model."""

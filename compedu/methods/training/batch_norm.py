@@ -41,6 +41,7 @@ class BatchNormReestimation(Method):
     """
 
     topic: ClassVar[str] = "training"
+    needs_batch_norm: ClassVar[bool] = True
 
     calibration_images: int = knob(
         256, "training images that are looked at, all at once", low=2, tour=(16, 1024), log=True, unit="images"
