@@ -5,6 +5,7 @@ from compedu.forms.attention import OpenAttention
 from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
 from compedu.forms.coded import Coded
 from compedu.forms.factored import Factored
+from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry, LatentForm, kernel_of, precise, trained_weight
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
@@ -27,6 +28,7 @@ __all__ = [
     "Fire",
     "Floats",
     "Form",
+    "FormFacts",
     "Geometry",
     "LatentForm",
     "Masked",
@@ -34,6 +36,7 @@ __all__ = [
     "OpenAttention",
     "Positions",
     "Separable",
+    "free_numbers_of",
     "kernel_of",
     "mask_of",
     "outermost_forms",

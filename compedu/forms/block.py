@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms.declared import need, only
+from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.factored import vertical_horizontal_pair
-from compedu.forms.form import Geometry
+from compedu.forms.form import Form, Geometry
+from compedu.forms.walk import outside_forms
 from compedu.reproducible import seeded
 
 
-class Block(nn.Module, ABC):
+class Block(FormFacts, nn.Module, ABC):
     """Ordinary layers that take what a layer of `geometry` takes and give results of the same shape.
 
     The arrangement follows from class, geometry and `settings` alone; the block itself holds no numbers. It has the
@@ -42,6 +44,11 @@ class Block(nn.Module, ABC):
         Geometry and settings come from a file that anyone may have written: `ValueError` for what cannot be, before
         anything is made whose size they decide.
         """
+
+    def free_numbers(self) -> int:
+        """Return how many weights the layers of the block have, or free numbers where these are forms."""
+        inside = (layer for _, layer in outside_forms(self))
+        return sum(free_numbers_of(layer) for layer in inside if isinstance(layer, (Form, nn.Linear, nn.Conv2d)))
 
     @classmethod
     def drawn(cls, geometry: Geometry, seed: int = 0, **settings: Any) -> "Block":
@@ -145,6 +152,11 @@ class NormalizedFactors(Block):
             self.norm = nn.BatchNorm2d(rank)
             self.second = _convolution(horizontal, bias=True)
         self.rank = rank
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The number of channels between the two layers."""
+        return (self.rank,)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the block's output: (N, out) for (N, in), or images as a convolution's."""

@@ -1,10 +1,10 @@
-"""What pictures, tables and reports ask of a form, so that none of them has to know any form by its class."""
+"""What pictures, tables and reports ask of forms and blocks, so that they have to know none by its class."""
 
 from torch import Tensor, nn
 
 
 class FormFacts:
-    """The facts of a form beside its kernel; each answer is None, or nothing, where the form does not say."""
+    """The facts of a form or block beside its kernel; each answer is None, or nothing, where the form does not say."""
 
     @property
     def factors(self) -> tuple[nn.Module, ...]:
@@ -27,7 +27,7 @@ class FormFacts:
 
     @property
     def grid_step(self) -> Tensor | None:
-        """The step of an even grid, broadcast against the kernel: a weight is its code times the step."""
+        """The step of an even grid around zero, broadcast against the kernel: a weight is its code times the step."""
         return None
 
     def weights_before_rounding(self) -> Tensor | None:
@@ -45,8 +45,9 @@ class FormFacts:
     def free_numbers(self) -> int:
         """Return how many numbers of the kernel are free, codes among them; no bias, no position, no code book."""
         own = sum(part.tensor.numel() for part in self.stored_kernel().values() if part.role == "values")
-        return own + sum(_free_numbers(factor) for factor in self.factors)
+        return own + sum(free_numbers_of(factor) for factor in self.factors)
 
 
-def _free_numbers(layer: nn.Module) -> int:
+def free_numbers_of(layer: nn.Module) -> int:
+    """Return the free numbers of a form, or the weights of an ordinary layer."""
     return layer.free_numbers() if isinstance(layer, FormFacts) else layer.weight.numel()
