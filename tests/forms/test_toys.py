@@ -15,7 +15,7 @@ from toys.local_means import LocalMeans, SignsAndLocalMeans
 
 from compedu import files
 from compedu.deployment import deploy
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, MeaningChanged
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.picture import layer_names
 from compedu.explorers.view import View
@@ -283,3 +283,12 @@ def test_every_block_stands_where_a_convolution_stood_and_comes_back_from_a_file
     again = loaded.get_submodule(name)
     assert type(again) is type(block) and torch.equal(laws.logits(loaded), laws.logits(model))
     assert again.free_numbers() == block.free_numbers() > 0
+
+
+def test_a_form_that_forgets_its_output_scale_is_found_out(monkeypatch):
+    def forgetful(self, input):
+        return self.geometry.apply(self.act(input), self.dense(), self.bias)
+
+    monkeypatch.setattr(LocalMeans, "forward", forgetful)
+    with pytest.raises(MeaningChanged, match=r"conv1: outputs differ by"):
+        SignsAndLocalMeans()(laws.plain(), laws.data())

@@ -354,7 +354,7 @@ def a_file_gives_back_the_same_model_and_its_length_is_the_size(cls):
     for coding in CODINGS:
         _save_and_load(compressed(quick(cls), normalised), coding)
     if (result := compressed(quick(cls), normalised_linear)) is not None:
-        _save_and_load(result, "packed", into=normalised_linear())
+        _save_and_load(result, "packed", into=None if hasattr(result, "spec") else normalised_linear())
 
 
 def _save_and_load(model: nn.Module, coding: str, into: nn.Module | None = None) -> None:
