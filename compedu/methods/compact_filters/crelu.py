@@ -43,12 +43,14 @@ class CReLU(TrainingMethod, SelectiveMethod):
     topic: ClassVar[str] = "compact_filters"
 
     start: str = knob(
-        "paired",
-        "where training starts: paired keeps the trained weights and joins each filter with the most opposite one (the "
+        default="paired",
+        help="where training starts: paired keeps the trained weights and joins each filter with the most opposite one (the "
         "base is half of their difference), scratch draws the whole network anew",
         choices=("paired", "scratch"),
     )
-    epochs: int = knob(5, "passes over the training images; 0 shows what pairing alone does", low=0, tour=(0, 20))
+    epochs: int = knob(
+        default=5, help="passes over the training images; 0 shows what pairing alone does", low=0, tour=(0, 20)
+    )
     layers: str = inherited(SelectiveMethod, "layers", default="early")
 
     def __post_init__(self):

@@ -54,10 +54,20 @@ class SoftTargetDistillation(FromScratch):
     topic: ClassVar[str] = "distillation"
 
     temperature: float = knob(
-        4.0, "how far scores are softened: T of softmax(z / T)", low=0, high=1000, open="low", tour=(1, 20), log=True
+        default=4.0,
+        help="how far scores are softened: T of softmax(z / T)",
+        low=0,
+        high=1000,
+        open="low",
+        tour=(1, 20),
+        log=True,
     )
-    weight: float = knob(0.9, "share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1))
-    student: str = knob("lenet5(width=0.25)", "the network to be trained, in words; sizes come from the data")
+    weight: float = knob(
+        default=0.9, help="share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1)
+    )
+    student: str = knob(
+        default="lenet5(width=0.25)", help="the network to be trained, in words; sizes come from the data"
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -49,7 +49,7 @@ class Bottlenecks(LayerMethod):
 
     topic: ClassVar[str] = "compact_filters"
 
-    width: int = knob(4, "neurons in the middle", low=1, high=512, tour=(1, 8))
+    width: int = knob(default=4, help="neurons in the middle", low=1, high=512, tour=(1, 8))
 
     def compress_layer(self, name: str, layer: nn.Module) -> Bottleneck:
         geometry = Geometry.of(layer)

@@ -66,7 +66,7 @@ class Quantiles(LayerMethod):
 
     topic: ClassVar[str] = "quantization"
 
-    bits: int = knob(2, "bits of a code", low=1, high=8, tour=(1, 3))
+    bits: int = knob(default=2, help="bits of a code", low=1, high=8, tour=(1, 3))
 
     def compress_layer(self, name: str, layer: nn.Module) -> CodeBook:
         weight = layer.weight.detach()

@@ -37,7 +37,7 @@ class CanonicalPolyadic(LayerMethod):
 
     topic: ClassVar[str] = "low_rank"
 
-    rank: int = knob(4, "channels between the factors", low=1, high=2048, tour=(1, 8))
+    rank: int = knob(default=4, help="channels between the factors", low=1, high=2048, tour=(1, 8))
 
     def compress_layer(self, name: str, layer: nn.Module) -> Factored:
         g = Geometry.of(layer)

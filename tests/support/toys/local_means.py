@@ -69,7 +69,7 @@ class SignsAndLocalMeans(LayerMethod):
 
     topic: ClassVar[str] = "quantization"
 
-    gain: float = knob(1.0, "factor on all scales", low=0.1, high=10, tour=(0.5, 2.0))
+    gain: float = knob(default=1.0, help="factor on all scales", low=0.1, high=10, tour=(0.5, 2.0))
 
     def compress_layer(self, name: str, layer: nn.Module) -> LocalMeans:
         weight = layer.weight.detach()
