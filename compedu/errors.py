@@ -14,6 +14,10 @@ class FileFormatError(CompressionError):
     """A file that is not an intact compedu model file of a known version; nothing of it was loaded."""
 
 
+class MeaningChanged(CompressionError):
+    """A compressed network that does not compute what it does with the dense kernels of its layers: a form's fault."""
+
+
 class MissingData(CompressionError):
     """A data set that is not on this machine; the message says how to get it."""
 

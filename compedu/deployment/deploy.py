@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.deployment.float_layers import OWN, UNCHAINED, float_layers, with_prepared_kernels
+from compedu.deployment.float_layers import OWN, UNCHAINED, FloatLayers, float_layers, with_late_kernels
 from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan, engine_for
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
 from compedu.deployment.lowering import plan_of
 from compedu.deployment.patterns import integer_layer, simplified, source_of
+from compedu.deployment.registry import INT8
 from compedu.errors import CompressionError
 from compedu.forms import Form, outermost_forms
 from compedu.graph import fold_batch_norm, only_consumer, trace
@@ -93,7 +94,8 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
         copied = nn.Sequential(copied)  # a single layer gets the name "0"
     forms = outermost_forms(copied)
     apart = remembered(model, ("deploy",), copied, example, lambda: obstacles(copied, forms, example, rounding=True))
-    body, kernels = float_layers(copied, apart)
+    layers = float_layers(copied, apart)
+    body = layers.model
     convolutions = any(map(is_convolution, body.modules()))
     try:
         refuse_hooks(body)
@@ -106,9 +108,9 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
         if written := traced.meta["written"]:
             raise CompressionError(f"its forward pass changes the buffer {written[0]}, which a graph would not do")
     except CompressionError as reason:
-        deployed = _one_by_one(body, kernels, str(reason))
+        deployed = _one_by_one(layers, str(reason))
     else:
-        deployed = _traced(traced, kernels, convolutions)
+        deployed = _traced(traced, layers, convolutions)
     if hasattr(model, "spec"):
         deployed.spec = model.spec
     if example is not None:
@@ -132,9 +134,9 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model
 
 
-def _traced(traced: fx.GraphModule, kernels: dict[str, str], images: bool) -> Deployed:
-    kernels = called_kernels(traced, kernels)
-    modules = dict(with_prepared_kernels(traced, kernels).named_modules())
+def _traced(traced: fx.GraphModule, layers: FloatLayers, images: bool) -> Deployed:
+    kernels = called_kernels(traced, layers.kernels)
+    modules = dict(with_late_kernels(traced, layers.late).named_modules())
     if not any(integer_layer(node, modules) for node in traced.graph.nodes):
         return Deployed(in_place(traced), unchained(kernels, modules), (), images)
     products, notes = engine()
@@ -146,16 +148,17 @@ def _traced(traced: fx.GraphModule, kernels: dict[str, str], images: bool) -> De
 def unchained(kernels: dict[str, str], modules: dict[str, nn.Module]) -> dict[str, str]:
     """Return `kernels` with true names of the integer layers that another module calls, where no chain reaches them."""
     return {
-        name: UNCHAINED.format(type(modules[name]).__name__) if kernel == "int8" else kernel
+        name: UNCHAINED.format(type(modules[name]).__name__) if kernel == INT8 else kernel
         for name, kernel in kernels.items()
     }
 
 
-def _one_by_one(body: nn.Module, kernels: dict[str, str], reason: str) -> Deployed:
+def _one_by_one(layers: FloatLayers, reason: str) -> Deployed:
     """Return the network with each integer layer as a chain of its own, between values in float32."""
     products, notes = engine()
-    body = with_prepared_kernels(body, kernels)
-    alone = [name for name, kernel in kernels.items() if kernel == "int8"]
+    body = with_late_kernels(layers.model, layers.late)
+    kernels = layers.kernels
+    alone = [name for name, kernel in kernels.items() if kernel == INT8]
     for name in alone:
         layer = body.get_submodule(name)
         alone_chain = Alone(plan_of(trace(nn.Sequential(layer))), products)

@@ -1,74 +1,87 @@
 """Layers that run in float32: what each compressed form becomes at inference, and what to call it."""
 
-from collections import OrderedDict
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from compedu.deployment.kernels import csr, fourier
-from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
+from compedu.deployment.registry import DENSE, ROUNDED, Kernel, kernel_for
+from compedu.forms import ActivationQuantizer, Form
 from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module
 
-DENSE = "float32 dense"
 OWN = "float32, parameters of its own: "
-UNCHAINED = DENSE + ", as {}, inputs rounded in float32"
+UNCHAINED = DENSE + ", as {}" + ROUNDED
 
 
-class BaseAndNegative(nn.Module):
-    """A layer whose output is joined with its negative: base filters y to [y, -y]."""
+class FloatLayers(NamedTuple):
+    """A network with its forms replaced by what runs, and the kernel of each layer that holds weights, by its name.
 
-    def __init__(self, base: nn.Module):
-        super().__init__()
-        self.base = base
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return [y, -y] along the channels."""
-        y = self.base(input)
-        return torch.cat([y, -y], dim=1)
-
-
-def float_layers(model: nn.Module, apart: Collection[str] = ()) -> tuple[nn.Module, dict[str, str]]:
-    """Return `model` with its forms replaced by what runs, and the kernel of each layer that holds weights, by name.
-
-    The forms `apart` are not reached by calling alone, and become dense layers, whose weight can be read too.
-    Changes `model`, which must be a private copy. Three kinds of forms stay until the network is traced: coded layers
-    with quantized inputs, which run on integers, pruned linear layers that will run sparse, and block-circulant ones.
+    The forms in `late`, with the kernels that they get, stand in it until `with_late_kernels`.
     """
-    kernels: dict[str, str] = {}
-    return _replaced(model, "", kernels, {}, apart), kernels
+
+    model: nn.Module
+    kernels: dict[str, str]
+    late: dict[str, Kernel]
 
 
-def _replaced(
-    module: nn.Module, name: str, kernels: dict[str, str], made: dict[nn.Module, nn.Module], apart: Collection[str]
-) -> nn.Module:
-    if module in made:  # registered twice: stays one layer
-        return made[module]
-    new, kernel = running_dense(module) if name in apart else running(module)
-    if new is not module:
-        stand_in(module, new)
-    if kernel is not None:
-        kernels[name] = kernel
-    made[module] = new
-    if not isinstance(module, Form) or isinstance(new, nn.Sequential):
-        for child, inner in list(new.named_children()):
-            setattr(new, child, _replaced(inner, f"{name}.{child}" if name else child, kernels, made, apart))
-    return new
+def float_layers(model: nn.Module, apart: Collection[str] = ()) -> FloatLayers:
+    """Return `model` with its forms replaced by what runs; changes `model`, which must be a private copy.
+
+    The forms `apart` are not reached by calling alone, and become dense layers, whose weight can be read too. Coded
+    layers with quantized inputs stay, to run on integers once the network is traced.
+    """
+    replaced = _Replaced(apart)
+    return FloatLayers(replaced.by_what_runs(model, ""), replaced.kernels, replaced.late)
 
 
-def with_prepared_kernels(model: nn.Module, kernels: dict[str, str]) -> nn.Module:
-    """Return `model` with sparse rows and transformed kernels in place; changes `model`, which may be a traced one."""
-    for name, kernel in kernels.items():
-        if kernel == csr.NAME:
-            layer = model.get_submodule(name)
-            replace_module(model, layer, stand_in(layer, csr.SparseLinear(layer.dense(), layer.bias)))
-        elif kernel.startswith(fourier.NAME):
-            layer = model.get_submodule(name)
-            replace_module(model, layer, stand_in(layer, fourier.FourierLayer(layer)))
+class _Replaced:
+    """One walk through a network."""
+
+    def __init__(self, apart: Collection[str]):
+        self.apart = apart
+        self.kernels: dict[str, str] = {}
+        self.late: dict[str, Kernel] = {}
+        self.made: dict[nn.Module, nn.Module] = {}
+
+    def by_what_runs(self, module: nn.Module, name: str) -> nn.Module:
+        """Return what runs in place of `module`, called `name`, with all inside of it."""
+        if module in self.made:  # registered twice: stays one layer
+            return self.made[module]
+        new, kernel = self.running(module, name)
+        if new is not module:
+            stand_in(module, new)
+        if kernel is not None:
+            self.kernels[name] = kernel
+        self.made[module] = new
+        if not isinstance(module, Form) or (new is not module and module.factors):
+            for child, inner in list(new.named_children()):
+                setattr(new, child, self.by_what_runs(inner, f"{name}.{child}" if name else child))
+        return new
+
+    def running(self, module: nn.Module, name: str) -> tuple[nn.Module, str | None]:
+        """Return the module that runs in place of `module` alone, and its kernel's name, if it has weights."""
+        if not isinstance(module, Form):
+            return module, kernel_of_module(module)
+        if name in self.apart:
+            return running_dense(module)
+        kernel = kernel_for(module)
+        if kernel.late:
+            self.late[name] = kernel
+        stays = kernel.late or kernel.make is None
+        return module if stays else kernel.make(module), kernel.name_for(module)
+
+
+def with_late_kernels(model: nn.Module, late: Mapping[str, Kernel]) -> nn.Module:
+    """Return `model` with the kernels in place that waited for its graph; changes `model`, which may be a traced one.
+
+    Layers that the graph does not run are not there.
+    """
+    modules = dict(model.named_modules())
+    for name in late.keys() & modules.keys():
+        replace_module(model, modules[name], stand_in(modules[name], late[name].make(modules[name])))
     return model
 
 
@@ -79,24 +92,25 @@ def stand_in(form: Form, layer: nn.Module) -> nn.Module:
     return layer
 
 
-def running(layer: nn.Module) -> tuple[nn.Module, str | None]:
-    """Return the module that runs in place of `layer`, and its kernel's name; None for modules without own weights.
+def kernel_of_module(layer: nn.Module) -> str | None:
+    """Return the kernel's name of a module that is no form; None for modules without own weights.
 
     Modules inside of `layer` have kernels of their own; the parameters that it holds beside them are named.
     """
-    if isinstance(layer, Form):
-        return _running_form(layer)
     if isinstance(layer, _NormBase):
-        return layer, "float32 normalization, not folded"
+        return "float32 normalization, not folded"
     if type(layer) in (nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv2d):
-        return layer, DENSE
+        return DENSE
     if apart := parameters_apart(layer):
-        return layer, OWN + ", ".join(apart)
-    return layer, f"float32 {type(layer).__name__}" if any(True for _ in layer.parameters(recurse=False)) else None
+        return OWN + ", ".join(apart)
+    return f"float32 {type(layer).__name__}" if any(True for _ in layer.parameters(recurse=False)) else None
 
 
 def running_dense(form: Form) -> tuple[nn.Module, str]:
-    """Return `running` for a form whose weight may be read by itself: an ordinary layer, if no inputs are rounded."""
+    """Return what runs in place of a form whose weight may be read by itself, and its kernel's name.
+
+    That is an ordinary layer, if no inputs are rounded.
+    """
     if any(isinstance(module, ActivationQuantizer) for module in form.modules()):
         return form, UNCHAINED.format(type(form).__name__)
     return form.dense_layer(), f"{DENSE}, from {type(form).__name__}"
@@ -113,32 +127,3 @@ def parameters_apart(layer: nn.Module) -> list[str]:
     if isinstance(layer, Form) or is_whole(layer) or not any(True for _ in layer.children()):
         return []
     return [name for name, _ in layer.named_parameters(recurse=False)]
-
-
-def _running_form(form: Form) -> tuple[nn.Module, str]:
-    quantized = isinstance(form.act, ActivationQuantizer)
-    rounded = ", inputs rounded in float32" if quantized else ""
-    match form:
-        case Coded() if quantized:
-            return form, "int8"  # the engine is named when the chain is built
-        case Factored():
-            parts = OrderedDict(act=form.act) if quantized else OrderedDict()
-            parts |= OrderedDict(first=form.first, second=form.second)
-            return nn.Sequential(parts), "two layers in sequence" + rounded
-        case BlockCirculant():
-            return form, fourier.NAME + rounded
-        case Masked() if not quantized and form.geometry.kind == "linear" and csr.pays(form.dense()):
-            return form, csr.NAME
-        case Masked() | Coded() | CReLUFilters() if not quantized:
-            return _plain(form)
-    return form, f"{DENSE}, as {type(form).__name__}" + rounded
-
-
-def _plain(form: Masked | Coded | CReLUFilters) -> tuple[nn.Module, str]:
-    match form:
-        case Masked():
-            return form.dense_layer(), f"{DENSE}, zeros multiplied as well"
-        case Coded():
-            return form.dense_layer(), f"{DENSE}, {form.bits}-bit weights decoded to float32"
-    base = replace(form.geometry, shape=tuple(form.base.shape)).layer(form.base, form.base_bias)
-    return BaseAndNegative(base), f"{DENSE}, base filters once"

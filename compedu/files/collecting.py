@@ -8,7 +8,7 @@ from compedu.errors import CompressionError
 from compedu.files import contents, fitting, header, layers, sections, structure
 from compedu.files.sections import TIED, Record
 from compedu.files.streams import CODINGS
-from compedu.forms import Form
+from compedu.forms import Block, Form
 from compedu.forms.parts import Part
 
 
@@ -87,7 +87,7 @@ def _places(model: nn.Module) -> _Places:
             if module.state_dict():
                 places.aliases.append((path, paths[id(module)]))
             continue
-        if isinstance(module, Form) or layers.own_tensors(module):
+        if isinstance(module, (Form, Block)) or layers.own_tensors(module):
             places.holders.append((path, module))
         if type(module) is nn.Identity and not isinstance(model.get_submodule(parent), Form):
             places.identities.append(path)
@@ -100,11 +100,7 @@ def _parts(holders: list[tuple[str, nn.Module]]) -> list[dict[str, Part | tuple[
     owners: dict[int, tuple[str, str]] = {}
     parts = []
     for path, layer in holders:
-        if isinstance(layer, Form) and layers.kind_of(layer) not in layers.FORM_KINDS:
-            raise CompressionError(
-                f"layer {path!r}: the form {type(layer).__name__} is not in compedu.forms.FORMS, so a file of it could "
-                "not be loaded again; add it there"
-            )
+        _refuse_unknown(path, layer)
         named = dict(layers.parts_of(layer))
         # A form stores its parameters in other words, so that equal tensors need not be equal parts.
         for name, tensor in () if isinstance(layer, Form) else layers.own_tensors(layer).items():
@@ -112,6 +108,22 @@ def _parts(holders: list[tuple[str, nn.Module]]) -> list[dict[str, Part | tuple[
                 named[name] = owners[id(tensor)]
         parts.append(named)
     return parts
+
+
+def _refuse_unknown(path: str, layer: nn.Module) -> None:
+    """Raise `CompressionError` for a form or block that no file could bring back."""
+    kinds = layers.FORM_KINDS if isinstance(layer, Form) else layers.BLOCK_KINDS
+    if isinstance(layer, (Form, Block)) and layers.kind_of(layer) not in kinds:
+        where = "FORMS" if isinstance(layer, Form) else "BLOCKS"
+        raise CompressionError(
+            f"layer {path!r}: {type(layer).__name__} is not in compedu.forms.{where}, so a file of it could not be "
+            "loaded again; add it there"
+        )
+    if isinstance(layer, Block) and (layers.own_tensors(layer) or not structure.is_as_arranged(layer)):
+        raise CompressionError(
+            f"layer {path!r}: the block {type(layer).__name__} is no longer what its settings make, so a file of it "
+            "would load as another; write a block class of its own for the arrangement"
+        )
 
 
 def _section(path: str, name: str, part: Part, coding: str) -> tuple[Record, bytes]:

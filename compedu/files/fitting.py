@@ -4,7 +4,7 @@ Channels may have been removed since the network was built, so a layer may be sm
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,13 +13,31 @@ from compedu.errors import CompressionError, FileFormatError
 from compedu.files import layers
 from compedu.files.contents import CONTRADICTIONS, Contents
 from compedu.files.schema import Layer, need
-from compedu.files.sections import DTYPES, FLOATS, TIED, Record
-from compedu.files.stored_parts import bias, check_form, check_quantizer, floats, only
-from compedu.forms import ActivationQuantizer, Factored, Form, Geometry
-from compedu.methods.low_rank.shared.vertical_horizontal import in_sequence
+from compedu.files.sections import TIED, Record
+from compedu.files.stored_parts import check_form, check_quantizer, declared
+from compedu.forms import ActivationQuantizer, Block, Form, Geometry
+from compedu.forms.declared import DeclaredFloats, Parts, bias, floats, only, shape_of
+from compedu.forms.factored import need_chain
 
 ADVICE = "load into a network of the structure that was saved"
 SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have lost channels
+
+
+class FactorPlace(NamedTuple):
+    """The place of a factor inside a form for a dense layer of geometry `whole`; their chain decides in the end."""
+
+    whole: Geometry
+
+    def takes(self, geometry: Geometry) -> bool:
+        """Return whether a layer of `geometry` can be a factor: no channels beyond those that any factoring needs.
+
+        A tensor of n numbers of which the longest side is m has at most the rank n / m.
+        """
+        shape = self.whole.shape
+        most = max(math.prod(shape) // max(shape), *shape[:2])
+        channels = max(geometry.shape[0], geometry.shape[1] * geometry.groups)
+        fits_window = all(side <= limit for side, limit in zip(geometry.shape[2:], shape[2:], strict=True))
+        return channels <= most and fits_window
 
 
 def check(found: Contents, network: nn.Module, where: str) -> int:
@@ -42,13 +60,17 @@ class _Fitting:
         self.parts: dict[tuple[str, str], Record] = {}  # what later parts may be tied to
         self.types: dict[torch.dtype, torch.dtype] = {}  # the file's for each of the network's
         self.geometries: dict[str, Geometry] = {}
+        self.biased: set[str] = set()  # layers with a bias
+        blocks = [layer for layer in found.layers if layer.kind in layers.BLOCK_KINDS]
+        for layer in blocks:  # first, as anything else may stand inside of one
+            self._take(layer)
         for path, earlier in found.aliases:
             if self._at(path) is not self._at(earlier):
                 raise CompressionError(f"{where} shares {earlier!r} with {path!r}, the network does not; {ADVICE}")
         for path in (*found.identities, *found.absent):
             self._at(path)
             self._empty(path)
-        for layer in found.layers:
+        for layer in [layer for layer in found.layers if layer not in blocks]:
             self._take(layer)
         self._check_factors(found)
 
@@ -67,8 +89,10 @@ class _Fitting:
     def _take(self, layer: Layer) -> None:
         """Check one layer and note what it brings: places inside it, parts that later ones may be tied to."""
         there = self._at(layer.path)
+        if any(record.name.endswith("bias") for record in layer.records):
+            self.biased.add(layer.path)
         try:
-            dtype = self._fit(layer, there, self._resolved(layer))
+            dtype = self._fit(layer, there, declared(self._resolved(layer)))
         except CompressionError:
             raise
         except CONTRADICTIONS as error:
@@ -94,7 +118,7 @@ class _Fitting:
                 self.parts[layer.path, record.name] = record
         return parts
 
-    def _fit(self, layer: Layer, there: Any, parts: dict[str, Record]) -> torch.dtype | None:
+    def _fit(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype | None:
         """Return the type of the layer's weights, None if it has none."""
         if layer.kind == ActivationQuantizer.__name__:
             self._same_kind(layer, there, there is ActivationQuantizer or isinstance(there, ActivationQuantizer))
@@ -102,7 +126,9 @@ class _Fitting:
             return None
         if layer.kind in layers.FORM_KINDS:
             return self._fit_form(layer, there, parts)
-        need(layer.geometry is None, "only forms have a geometry")
+        if layer.kind in layers.BLOCK_KINDS:
+            return self._fit_block(layer, there)
+        need(layer.geometry is None, "only forms and blocks have a geometry")
         if layer.kind in ("Linear", "Conv2d"):
             return self._fit_dense(layer, there, parts)
         need(layer.kind.startswith(layers.KEPT) or layer.kind in layers.SETTINGS, "there is no such kind")
@@ -112,17 +138,14 @@ class _Fitting:
             return _kept_type(there, parts)
         return _fit_batch_norm(layer, there, parts)
 
-    def _fit_form(self, layer: Layer, there: Any, parts: dict[str, Record]) -> torch.dtype | None:
-        need(layer.geometry is not None, "a form needs a geometry")
-        self._within(layer, layer.geometry, there, "zeros")
-        need(not isinstance(layer.geometry.padding, str), "its padding is no number of zeros")
+    def _fit_form(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype | None:
+        self._fit_geometry(layer, there)
         dtype = check_form(layer.kind, layer.geometry, layer.settings, parts)
         kind = self.kinds.get(layer.path, _type_of(there))
         self._empty(layer.path)
         inside: dict[str, Any] = {"act": ActivationQuantizer}
-        if layer.kind == Factored.__name__:
-            first, second = _factors(layer.geometry, _full_rank(layer.geometry))
-            inside |= {"first": first, "second": second}
+        if factors := _factors(layer):
+            inside |= dict.fromkeys(factors, FactorPlace(layer.geometry))
         else:
             self.numbers += math.prod(layer.geometry.shape)
         for name, place in inside.items():
@@ -130,13 +153,30 @@ class _Fitting:
             self.places[path], self.kinds[path] = place, kind
         return dtype
 
-    def _fit_dense(self, layer: Layer, there: Any, parts: dict[str, Record]) -> torch.dtype:
+    def _fit_block(self, layer: Layer, there: Any) -> None:
+        """Check a block, and make the places of its layers, which follow from its geometry and settings."""
+        self._fit_geometry(layer, there)
+        need(not layer.records, "a block holds no numbers itself")
+        block = layers.empty_block(layer.kind, layer.geometry, layer.settings)
+        kind = self.kinds.get(layer.path, _type_of(there))
+        self._empty(layer.path)
+        self.places[layer.path] = block
+        for name, module in block.named_modules():
+            path = f"{layer.path}.{name}".strip(".")
+            self.places[path] = module
+            self.kinds[path] = kind
+
+    def _fit_geometry(self, layer: Layer, there: Any) -> None:
+        need(layer.geometry is not None, "a form or block needs a geometry")
+        self._within(layer, layer.geometry, there, "zeros")
+        need(not isinstance(layer.geometry.padding, str), "its padding is no number of zeros")
+
+    def _fit_dense(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype:
         """Check a Linear or Conv2d, which is made anew from its weights and settings."""
         only(parts, "weight", "bias")
         only(layer.settings, *layers.SETTINGS[layer.kind])
         settings = layers.USUAL | layer.settings
-        need("weight" in parts and parts["weight"].kind == FLOATS, "it lacks the part 'weight'")
-        shape = parts["weight"].details[1]
+        shape = shape_of(parts, "weight")
         need(len(shape) == (2 if layer.kind == "Linear" else 4), f"'weight' has the shape {shape}")
         geometry = (
             Geometry("linear", shape)
@@ -149,21 +189,14 @@ class _Fitting:
 
     def _within(self, layer: Layer, geometry: Geometry, there: Any, padding_mode: str) -> None:
         """Raise unless a layer of `geometry` can be what is left of the one that the network has there."""
-        bound = there if isinstance(there, Geometry) else _geometry_of(there)
+        bound = there.whole if isinstance(there, FactorPlace) else _geometry_of(there)
         self._same_kind(layer, there, bound is not None and bound.kind == geometry.kind)
-        out, inside = geometry.shape[:2]
+        out = geometry.shape[0]
         groups = geometry.groups
         need(type(groups) is int and groups >= 1 and out % groups == 0, f"{out} filters in {groups!r} groups")
         need(min(geometry.shape) >= 1, f"a layer of shape {geometry.shape} computes nothing")
-        fits = (
-            out <= bound.shape[0]
-            and inside * groups <= bound.shape[1] * bound.groups
-            and groups <= bound.groups
-            and geometry.shape[2:] == bound.shape[2:]
-            and padding_mode == getattr(there, "padding_mode", "zeros")
-            and (geometry.stride, geometry.padding, geometry.dilation) == (bound.stride, bound.padding, bound.dilation)
-        )
-        if not fits:
+        fits = there.takes(geometry) if isinstance(there, FactorPlace) else _is_part_of(geometry, bound)
+        if not fits or padding_mode != getattr(there, "padding_mode", "zeros"):
             raise CompressionError(
                 f"{self.where}: layer {layer.path!r} is {_words(geometry)}, which is no part of {_words(bound)} that "
                 f"the network has there; {ADVICE}"
@@ -179,16 +212,42 @@ class _Fitting:
             )
 
     def _check_factors(self, found: Contents) -> None:
-        """Raise `FileFormatError` unless the two layers of each factored one are there and are its factors."""
+        """Raise `FileFormatError` unless the layers inside each factored one are there and are its factors."""
         for layer in found.layers:
-            if layer.kind == Factored.__name__:
-                pair = [self.geometries.get(f"{layer.path}.{name}".lstrip(".")) for name in ("first", "second")]
-                if None in pair or tuple(pair) != _factors(layer.geometry, pair[0].shape[0]):
-                    raise FileFormatError(f"{self.where}: layer {layer.path!r} has no two factors of one rank")
+            names = [f"{layer.path}.{name}".lstrip(".") for name in _factors(layer)]
+            if not names:
+                continue
+            try:
+                need(self.geometries.keys() >= set(names), "some are missing")
+                need_chain(layer.geometry, [(self.geometries[name], name in self.biased) for name in names])
+            except ValueError as error:
+                raise FileFormatError(
+                    f"{self.where}: layer {layer.path!r} has no {len(names)} factors that stand for it: {error}"
+                ) from error
+
+
+def _factors(layer: Layer) -> tuple[str, ...]:
+    """Return the names of the factors that the file declares for a form; none for any other layer."""
+    kind = layers.FORM_KINDS.get(layer.kind)
+    return () if kind is None else kind.declared_factors(layer.settings)
+
+
+def _is_part_of(geometry: Geometry, bound: Geometry) -> bool:
+    """Return whether a layer of `geometry` can be what is left of one of geometry `bound`."""
+    out, inside = geometry.shape[:2]
+    return (
+        out <= bound.shape[0]
+        and inside * geometry.groups <= bound.shape[1] * bound.groups
+        and geometry.groups <= bound.groups
+        and geometry.shape[2:] == bound.shape[2:]
+        and (geometry.stride, geometry.padding, geometry.dilation) == (bound.stride, bound.padding, bound.dilation)
+    )
 
 
 def _geometry_of(module: Any) -> Geometry | None:
-    """Return the geometry of a dense layer or form, its padding as it is; None for anything else."""
+    """Return the geometry of a dense layer, form or block, its padding as it is; None for anything else."""
+    if isinstance(module, Block):
+        return module.geometry
     if isinstance(module, nn.Conv2d):
         g = module
         return Geometry("conv2d", tuple(g.weight.shape), g.stride, g.padding, g.dilation, g.groups)
@@ -205,18 +264,7 @@ def _type_of(module: Any) -> torch.dtype | None:
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
 
 
-def _factors(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
-    if geometry.kind == "linear":
-        return Geometry("linear", (rank, geometry.shape[1])), Geometry("linear", (geometry.shape[0], rank))
-    return in_sequence(geometry, rank)
-
-
-def _full_rank(geometry: Geometry) -> int:
-    out, inside, *window = geometry.shape
-    return min(out * math.prod(window[1:]), inside * math.prod(window[:1]))
-
-
-def _fit_batch_norm(layer: Layer, there: nn.Module, parts: dict[str, Record]) -> torch.dtype:
+def _fit_batch_norm(layer: Layer, there: nn.Module, parts: Parts) -> torch.dtype:
     """Check a batch norm, which is made anew: one number for each channel that is left, of one type in all parts."""
     only(layer.settings, *layers.SETTINGS[layer.kind])
     only(parts, "weight", "bias", "running_mean", "running_var")
@@ -224,25 +272,25 @@ def _fit_batch_norm(layer: Layer, there: nn.Module, parts: dict[str, Record]) ->
     settings = layers.USUAL | layer.settings
     plain = type(settings["eps"]) is float and type(settings["momentum"]) in (float, type(None))
     need(plain, "its settings are no numbers")
-    shape = next(iter(parts.values())).details[-1]
+    shape = shape_of(parts, next(iter(parts)))
     need(len(shape) == 1 and 1 <= shape[0] <= there.num_features, f"{shape} channels of {there.num_features}")
     types = {floats(parts, name, shape) for name in parts}
     need(len(types) == 1, "its parts are of different types")
     return types.pop()
 
 
-def _kept_type(there: nn.Module, parts: dict[str, Record]) -> torch.dtype | None:
+def _kept_type(there: nn.Module, parts: Parts) -> torch.dtype | None:
     """Check a layer that is filled where it stands; return the type of its floating-point numbers."""
     own = layers.own_tensors(there)
     types = set()
     for name in own.keys() ^ parts.keys():
         raise ValueError(f"the {'file' if name in own else 'network'} has no tensor {name!r}")
     for name, tensor in own.items():
-        record = parts[name]
+        part = parts[name]
         shape = tuple(tensor.shape)
-        need(record.kind == FLOATS, f"{name!r} holds no plain numbers")
-        dtype = DTYPES[record.details[0]]
-        given = record.details[1]
+        need(isinstance(part, DeclaredFloats), f"{name!r} holds no plain numbers")
+        dtype = part.dtype
+        given = part.shape
         smaller = (
             isinstance(there, SHRINKING)
             and len(given) == len(shape)

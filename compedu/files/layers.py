@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compedu.forms import FORMS, ActivationQuantizer, Floats, Form, Geometry
+from compedu.forms import BLOCKS, FORMS, ActivationQuantizer, Block, Floats, Form, Geometry
 from compedu.forms.parts import Part
 
 FORM_KINDS: dict[str, type[Form]] = {form.__name__: form for form in FORMS}
+BLOCK_KINDS: dict[str, type[Block]] = {block.__name__: block for block in BLOCKS}
 KEPT = "="  # before the class name of a layer whose tensors are filled in where it stands
 COUNTER = "num_batches_tracked"  # of no use after training: not stored, 0 after loading
 
@@ -58,7 +59,8 @@ _NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn
 def kind_of(layer: nn.Module) -> str:
     """Return the name under which a file knows `layer`."""
     name = type(layer).__name__
-    return name if is_made(layer) or FORM_KINDS.get(name) is type(layer) else KEPT + name
+    known = type(layer) in (FORM_KINDS.get(name), BLOCK_KINDS.get(name))
+    return name if known or is_made(layer) else KEPT + name
 
 
 def is_made(layer: nn.Module) -> bool:
@@ -68,7 +70,7 @@ def is_made(layer: nn.Module) -> bool:
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:
     """Return the small values that are needed to make `layer` anew; what torch takes by default is left out."""
-    if isinstance(layer, Form):
+    if isinstance(layer, (Form, Block)):
         return layer.settings()
     if isinstance(layer, ActivationQuantizer):
         return {"bits": layer.bits}
@@ -77,8 +79,8 @@ def settings_of(layer: nn.Module) -> dict[str, Any]:
 
 
 def geometry_of(layer: nn.Module) -> tuple:
-    """Return the fields of a form's geometry, without those at the end that are as usual; empty for other layers."""
-    if not isinstance(layer, Form):
+    """Return the fields of the geometry of a form or block, without those at the end that are as usual; else empty."""
+    if not isinstance(layer, (Form, Block)):
         return ()
     g = layer.geometry
     fields = [g.kind, tuple(g.shape), tuple(g.stride), tuple(g.padding), tuple(g.dilation), g.groups]
@@ -118,8 +120,16 @@ def make(kind: str, geometry: Geometry | None, settings: dict[str, Any], tensors
         if not 0 < float(tensors["act.scale"]) < math.inf:
             raise ValueError(f"activations of the scale {float(tensors['act.scale'])}")
         return ActivationQuantizer(tensors["act.scale"], tensors["act.zero_point"], settings["bits"])
+    if kind in BLOCK_KINDS:
+        return empty_block(kind, geometry, settings)
     rebuild = {made.__name__: rebuild for made, (rebuild, _) in _MADE.items()}[kind]
     return fill(rebuild(tensors, settings), tensors)
+
+
+def empty_block(kind: str, geometry: Geometry, settings: dict[str, Any]) -> Block:
+    """Return the block of `kind` with layers without memory for their numbers, which a file fills one by one."""
+    with torch.device("meta"):
+        return BLOCK_KINDS[kind].restore(geometry, settings)
 
 
 def owned(tensor: Tensor) -> nn.Parameter:

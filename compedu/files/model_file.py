@@ -136,12 +136,17 @@ def _fitting_together(where: str) -> Iterator[None]:
 def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
     """Put every layer of the file in its place; identities and empty places too, as methods may have put them there."""
     filled: dict[str, nn.Module] = {}
+    for layer in [layer for layer in found.layers if layer.kind in layers.BLOCK_KINDS]:
+        filled[layer.path] = _made(network, layer, {}, where)  # first, as anything else may stand inside of one
+        network = _placed(network, layer.path, filled[layer.path], where)
     for path in found.identities:
         if type(there := _at(network, path, where)) is not nn.Identity:
             network = _placed(network, path, _left(there, nn.Identity(), path, where), where)
     for path in found.absent:
         network = _placed(network, path, None, where)
     for layer, parts in found.sections(where):
+        if layer.path in filled:
+            continue
         pairs = zip(layer.records, parts, strict=True)
         tensors = {record.name: part.tensor for record, part in pairs if part is not None}
         made = _made(network, layer, tensors, where)

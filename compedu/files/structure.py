@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from compedu import networks
 from compedu.files import fitting, layers
-from compedu.forms import Form, outside_forms
+from compedu.forms import Block, Form, outside_forms
 from compedu.identity import OTHERS, own_code, plain_attributes
 from compedu.specs import image_of, parse
 
@@ -87,14 +87,21 @@ def checksums(model: nn.Module) -> tuple[int, int]:
 def described(model: nn.Module) -> list[Described]:
     """Return of each module what a file would leave out.
 
-    Passed over are forms with all inside of them and layers that are made anew, whose settings the file holds, and what
-    has none: identities and torch's own containers, which may also be what folding left of a batch norm.
+    Passed over are forms and blocks with all inside of them and layers that are made anew, whose settings the file
+    holds, and what has none: identities and torch's own containers, also those that folding left of a batch norm.
     """
     return [
         Described(path, type(module).__qualname__, *_settings(module))
-        for path, module in outside_forms(model)
-        if not isinstance(module, Form) and not layers.is_made(module) and type(module) not in _BARE
+        for path, module in outside_forms(model, Block)
+        if not isinstance(module, (Form, Block)) and not layers.is_made(module) and type(module) not in _BARE
     ]
+
+
+def is_as_arranged(block: Block) -> bool:
+    """Return whether the modules of `block` are those that its settings make, up to numbers and compressed layers."""
+    made = layers.empty_block(type(block).__name__, block.geometry, block.settings())
+    inside, wanted = ([described(child) for child in part.children()] for part in (block, made))
+    return inside == wanted and list(block._modules) == list(made._modules)
 
 
 def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:

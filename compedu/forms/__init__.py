@@ -1,9 +1,11 @@
-"""Compressed layers: each has a dense kernel, says what a file must hold, and trains inside its own space."""
+"""Compressed layers, each with a dense kernel, which say what a file must hold; and blocks of ordinary layers."""
 
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.attention import OpenAttention
+from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
 from compedu.forms.coded import Coded
 from compedu.forms.factored import Factored
+from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry, LatentForm, kernel_of, precise, trained_weight
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
@@ -14,20 +16,27 @@ from compedu.forms.walk import outermost_forms, outside_forms
 FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUFilters)
 
 __all__ = [
+    "BLOCKS",
     "FORMS",
     "ActivationQuantizer",
+    "Block",
     "BlockCirculant",
     "CReLUFilters",
     "Coded",
     "Codes",
     "Factored",
+    "Fire",
     "Floats",
     "Form",
+    "FormFacts",
     "Geometry",
     "LatentForm",
     "Masked",
+    "NormalizedFactors",
     "OpenAttention",
     "Positions",
+    "Separable",
+    "free_numbers_of",
     "kernel_of",
     "mask_of",
     "outermost_forms",

@@ -1,15 +1,18 @@
 """Quantized weights: small whole numbers times a scale; the latent weights train through the rounding."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from compedu.forms import declared
 from compedu.forms.activation import RoundOnGrid, Scaled
 from compedu.forms.form import Geometry, LatentForm
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.parts import Codes, Floats, Part
 
+MOST_BITS = 8  # codes are of type int8
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # precisions whose scales are finer than they are
 
 
@@ -72,6 +75,39 @@ class Coded(Scaled, LatentForm):
         """Return the bit width of the weights, and their precision when decoded where it is not that of the scales."""
         own = str(self.latent.dtype).removeprefix("torch.")
         return {"bits": self.bits} | ({"dtype": own} if self.latent.dtype != self.scale.dtype else {})
+
+    @property
+    def levels(self) -> int:
+        """How many codes there are: without a mask, two for one bit, else all but the lowest of two's complement."""
+        return 2**self.bits - (self.bits > 1)
+
+    @property
+    def grid_step(self) -> Tensor:
+        """The scale."""
+        return self.scale
+
+    def weights_before_rounding(self) -> Tensor:
+        """Return the latent weights."""
+        return self.latent
+
+    def kept_weights(self) -> Tensor:
+        """Return the mask."""
+        return self.mask
+
+    @classmethod
+    def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: declared.Parts) -> torch.dtype:
+        """Check the codes of the kept weights, their positions and their scales."""
+        declared.only(settings, "bits", "dtype")
+        declared.only(parts, "codes", "positions", "scale", "bias")
+        bits = settings.get("bits")
+        fits = type(bits) is int and 1 <= bits <= MOST_BITS
+        declared.need(fits, f"weights of {bits!r} bits; allowed are 1 to {MOST_BITS}")
+        declared.kept(geometry.shape, parts, "codes", declared.codes(parts, "codes", bits, bits > 1))
+        dtype = declared.floats(parts, "scale", (), geometry.per_output)
+        if "dtype" in settings:
+            declared.need(settings["dtype"] in HALVES, f"weights of the type {settings['dtype']!r}")
+            dtype = HALVES[settings["dtype"]]
+        return declared.bias(parts, "bias", geometry.shape[0], dtype)
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Coded":

@@ -1,61 +1,213 @@
-"""Low-rank layers: two ordinary layers in sequence that stand for one dense kernel."""
+"""Factored layers: ordinary layers in sequence that stand for one dense kernel."""
 
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compedu.errors import CompressionError
+from compedu.forms.declared import Declared, need, only
 from compedu.forms.form import Form, Geometry, kernel_of
 from compedu.forms.parts import Part
 
+NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+USUAL = 2  # factors: a file says how many there are where it is another number
+
 
 class Factored(Form):
-    """Two layers `first` and `second`, linear of rank r, or a vertical and a horizontal convolution through r channels.
+    """Layers in sequence, called `first`, `second` and so on, whose product is the dense kernel.
 
-    The dense kernel is second @ first, or sum over r of second[n, r, 0, j] * first[r, c, i, 0] (Tai et al. 2016,
-    section 3, arXiv:1511.06067). Both are ordinary layers that further methods may compress; the bias is `second`'s.
-    Where `second` rounds its inputs, the two are no longer one dense layer: `dense()` leaves that rounding out, and
+    Two linear layers of rank r (Denton et al. 2014, arXiv:1404.0736), a vertical and a horizontal convolution (Tai et
+    al. 2016, section 3, arXiv:1511.06067), three of a Tucker or four of a CP decomposition: any chain that `composed`
+    takes. Each is an ordinary layer that further methods may compress; a bias stands behind all padding.
+    Where a later factor rounds its inputs, they are no longer one dense layer: `dense()` leaves that rounding out, and
     each of them equals its own dense layer.
     """
 
-    def __init__(self, geometry: Geometry, first: nn.Module, second: nn.Module):
+    def __init__(self, geometry: Geometry, *factors: nn.Module):
         super().__init__(geometry, None)
-        self.first, self.second = first, second
+        names = names_of(len(factors))
+        check_chain(geometry, factors)
+        for name, factor in zip(names, factors, strict=True):
+            self.add_module(name, factor)
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The names of the layers in sequence."""
+        return tuple(name for name in NAMES if name in self._modules)
+
+    @property
+    def factors(self) -> tuple[nn.Module, ...]:
+        """The layers in sequence."""
+        return tuple(self._modules[name] for name in self.factor_names)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The number of channels between each layer and the next."""
+        return tuple(Geometry.of(factor).shape[0] for factor in self.factors[:-1])
 
     @property
     def rank(self) -> int:
-        """The number of channels between the two layers."""
-        return Geometry.of(self.first).shape[0]
+        """The least number of channels between two layers."""
+        return min(self.ranks)
 
     def dense(self) -> Tensor:
-        """Return the kernel that the two layers mean together."""
-        first, second = kernel_of(self.first), kernel_of(self.second)
-        if self.geometry.kind == "linear":
-            return second @ first
-        return torch.einsum("nrj,rci->ncij", second[:, :, 0, :], first[:, :, :, 0])
+        """Return the kernel that the layers mean together."""
+        return reduce(in_sequence, map(full_kernel, self.factors))
 
     def dense_bias(self) -> Tensor | None:
-        """Return the bias of the second layer."""
-        return self.second.dense_bias() if isinstance(self.second, Form) else self.second.bias
+        """Return the bias of the last layer, and what reaches the output of those before it; None if there is none."""
+        return reduce(_with_bias, self.factors, None)
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias of the second layer."""
+        """The bias of the dense layer."""
         return self.dense_bias()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Run the two layers one after the other."""
-        return self.second(self.first(self.act(input)))
+        """Run the layers one after the other."""
+        return reduce(lambda x, factor: factor(x), self.factors, self.act(input))
 
     def stored_kernel(self) -> dict[str, Part]:
-        """Return nothing of its own: a file stores `first` and `second` as the layers they are."""
+        """Return nothing of its own: a file stores the factors as the layers they are."""
         return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return how many factors there are, unless these are two."""
+        count = len(self.factors)
+        return {} if count == USUAL else {"factors": count}
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Factored":
-        """Rebuild the layer around two empty places that the file's entries for `first` and `second` fill."""
-        return cls(geometry, nn.Identity(), nn.Identity())
+        """Rebuild the layer around empty places that the file's entries for its factors fill."""
+        form = cls.__new__(cls)
+        Form.__init__(form, geometry, None)
+        for name in cls.declared_factors(settings):
+            form.add_module(name, nn.Identity())
+        return form
+
+    @classmethod
+    def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: Mapping[str, Declared]) -> None:
+        """Raise `ValueError` unless a file declares a number of factors and nothing else."""
+        only(settings, "factors")
+        only(parts)
+        need(geometry.groups == 1, "factors need channels that all meet")
+
+    @classmethod
+    def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the factors that `settings` from a file declare."""
+        return names_of(settings.get("factors", USUAL))
 
     def macs(self, positions: int) -> int:
-        """Return the multiply-accumulates of both layers, at equal numbers of positions."""
-        return positions * (kernel_of(self.first).numel() + kernel_of(self.second).numel())
+        """Return the multiply-accumulates of all layers, at equal numbers of positions."""
+        return positions * sum(kernel_of(factor).numel() for factor in self.factors)
+
+
+def names_of(count: Any) -> tuple[str, ...]:
+    """Return the names of `count` factors; raise `ValueError` for numbers of them that no form has."""
+    need(type(count) is int and 2 <= count <= len(NAMES), f"{count!r} factors; allowed are 2 to {len(NAMES)}")
+    return NAMES[:count]
+
+
+def check_chain(geometry: Geometry, factors: Sequence[nn.Module]) -> None:
+    """Raise `CompressionError` unless `factors` in sequence can stand for one layer of `geometry`."""
+    try:
+        need_chain(geometry, [(Geometry.of(factor), _bias_of(factor) is not None) for factor in factors])
+    except ValueError as error:
+        raise CompressionError(f"these factors do not stand for one layer of {geometry}: {error}") from error
+
+
+def need_chain(geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
+    """Raise `ValueError` unless layers in sequence, each a geometry and whether it has a bias, mean one of `geometry`.
+
+    No dense layer adds its bias everywhere but at the border of an image, as one in front of padding does.
+    """
+    made = composed(*(factor for factor, _ in factors))
+    need(made == geometry, f"together they are {made}")
+    padded = [index for index, (factor, _) in enumerate(factors) if factor.padding != (0, 0)]
+    in_front = factors[: max(padded, default=0)]
+    early = [name for name, (_, biased) in zip(names_of(len(factors)), in_front, strict=False) if biased]
+    need(not early, f"{', '.join(early)} has a bias in front of padding")
+
+
+def composed(*factors: Geometry) -> Geometry:
+    """Return the geometry of one layer that does what layers of these geometries do in sequence, without bias.
+
+    Along each axis of an image at most one of them may be more than a single place of stride 1 without padding: zeros
+    between two layers are not those around the image. Raises `ValueError` for any other chain.
+    """
+    first, last = factors[0], factors[-1]
+    need(all(factor.kind == first.kind for factor in factors), "they are not of one kind")
+    for before, after in pairwise(factors):
+        inside = after.shape[1] * after.groups
+        need(before.shape[0] == inside, f"{before.shape[0]} channels meet a layer that takes {inside}")
+    shape = (last.shape[0], first.shape[1] * first.groups)
+    if first.kind == "linear":
+        return Geometry("linear", shape)
+    axes = [_along(axis, factors) for axis in (0, 1)]
+    window, stride, padding, dilation = zip(*axes, strict=True)
+    return Geometry("conv2d", shape + window, stride, padding, dilation)
+
+
+def _along(axis: int, factors: tuple[Geometry, ...]) -> tuple[int, int, int, int]:
+    """Return what a chain of convolutions does along one axis: kernel size, stride, padding and dilation."""
+    alone = (1, 1, 0, 1)
+    each = [(g.shape[2 + axis], g.stride[axis], g.padding[axis], g.dilation[axis]) for g in factors]
+    wide = [one for one in each if one != alone]
+    need(len(wide) <= 1, f"more than one of them is wide, strided, padded or dilated along axis {axis}")
+    return wide[0] if wide else alone
+
+
+def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
+    """Return the geometries of a vertical and a horizontal convolution that stand for one of `geometry`.
+
+    Each keeps stride, padding and dilation along its own axis.
+    """
+    n, c, height, width = geometry.shape
+    (down, along), (above, beside), (far_down, far_along) = geometry.stride, geometry.padding, geometry.dilation
+    return (
+        Geometry("conv2d", (rank, c, height, 1), (down, 1), (above, 0), (far_down, 1)),
+        Geometry("conv2d", (n, rank, 1, width), (1, along), (0, beside), (1, far_along)),
+    )
+
+
+def full_kernel(layer: nn.Module) -> Tensor:
+    """Return the dense kernel of a layer or form as one without groups: zeros where channels do not meet."""
+    kernel, groups = kernel_of(layer), Geometry.of(layer).groups
+    if groups == 1:
+        return kernel
+    out, inside, *window = kernel.shape
+    blocks = kernel.reshape(groups, out // groups, inside, *window)
+    diagonal = torch.eye(groups, dtype=kernel.dtype, device=kernel.device)
+    spread = torch.einsum("gh,goi...->gohi...", diagonal, blocks)
+    return spread.reshape(out, groups * inside, *window)
+
+
+def in_sequence(first: Tensor, second: Tensor) -> Tensor:
+    """Return the kernel of two layers in sequence, `second` behind `first`, of which each axis is wide in one alone.
+
+    The product of two matrices, or for convolutions the sum over r of second[n, r, i, j] * first[r, c, k, l].
+    """
+    if first.ndim == 2:
+        return second @ first
+    out, _, *late = second.shape
+    _, inside, *early = first.shape
+    kernel = torch.einsum("nrij,rckl->ncikjl", second, first)
+    return kernel.reshape(out, inside, late[0] * early[0], late[1] * early[1])
+
+
+def _bias_of(layer: nn.Module) -> Tensor | None:
+    return layer.dense_bias() if isinstance(layer, Form) else layer.bias
+
+
+def _with_bias(before: Tensor | None, layer: nn.Module) -> Tensor | None:
+    """Return the bias behind `layer` where there is `before` in front of it; None stands for none."""
+    own = _bias_of(layer)
+    if before is None:
+        return own
+    kernel = full_kernel(layer)
+    passed = kernel.reshape(*kernel.shape[:2], -1).sum(2)
+    return passed @ before if own is None else passed @ before + own

@@ -1,6 +1,8 @@
 """The base of all compressed layers, and the shape of the dense layer each of them stands for."""
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu.errors import Skip
+from compedu.errors import CompressionError, Skip
+from compedu.forms.declared import Parts
+from compedu.forms.facts import FormFacts
 from compedu.forms.parts import Floats, Part
 
 
@@ -92,13 +96,19 @@ class Geometry:
         """The shape (out, 1, ...) of one number per output channel, to broadcast against the kernel."""
         return (self.shape[0],) + (1,) * (len(self.shape) - 1)
 
+    @property
+    def per_channel(self) -> tuple[int, ...]:
+        """The shape (-1,) or (-1, 1, 1) of one number per output channel, to broadcast against the output."""
+        return (-1,) + (1,) * (len(self.shape) - 2)
 
-class Form(nn.Module, ABC):
+
+class Form(FormFacts, nn.Module, ABC):
     """A compressed layer: `forward(x)` equals the dense layer with kernel `dense()` applied to `act(x)`.
 
+    A form may also multiply that result, before the bias, by a factor that depends on its input: `output_scale`.
     `geometry` is that of the dense layer, whose attributes (`in_features`, `kernel_size`, ...) it has too, `act` an
-    identity or an activation quantizer. `weight` is the dense kernel in every form: torch's own fast paths, and
-    networks that read a layer's weight, get what the layer means.
+    identity or an activation quantizer. `weight` is the dense kernel in every form without an output scale: torch's own
+    fast paths, and networks that read a layer's weight, get what the layer means.
     """
 
     def __init__(self, geometry: Geometry, bias: Tensor | None):
@@ -107,7 +117,8 @@ class Form(nn.Module, ABC):
         self.act: nn.Module = nn.Identity()
         self.carried: tuple[str, ...] = ()  # attributes that the user kept at the layer in whose place it stands
         vars(self).update(geometry.attributes)
-        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
+        # Not registered by torch's function, which asks whether there is a `bias`: in some forms a property answers.
+        self._parameters["bias"] = None if bias is None else nn.Parameter(bias.detach().clone())
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -115,20 +126,50 @@ class Form(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """The dense kernel, as `dense()` makes it."""
+        """The dense kernel, as `dense()` makes it; `CompressionError` where an output scale goes with it."""
+        if self.scales_output:
+            raise CompressionError(
+                f"the weight of {type(self).__name__} is read by itself, but its output scale belongs to what the "
+                "layer computes; call the layer, or read `dense()` where the kernel alone is meant"
+            )
         return self.dense()
+
+    def output_scale(self, x: Tensor) -> Tensor:
+        """Return the factor that multiplies the result for `x`, what `act` gives; it broadcasts against the output.
+
+        A form that has one overrides this, as XNOR-Net's with its map of local means (Rastegari et al. 2016, section
+        3.2, arXiv:1603.05279). Everyone else asks `scales_output` first.
+        """
+        return x.new_ones(())
+
+    @property
+    def scales_output(self) -> bool:
+        """Whether this layer is more than a dense one: it has an `output_scale` of its own."""
+        return type(self).output_scale is not Form.output_scale
 
     def dense_bias(self) -> Tensor | None:
         """Return the bias that goes with `dense()`, or None."""
         return self.bias
 
     def dense_layer(self) -> nn.Module:
-        """Return the ordinary layer that this one stands for, with tensors of its own."""
+        """Return the ordinary layer that this one stands for, with tensors of its own.
+
+        Where an output scale goes with the kernel, no ordinary layer means the same: it is a `Decoded` one.
+        """
+        if self.scales_output:
+            decoded = Decoded(self)
+            decoded.act = nn.Identity()
+            return decoded
         return self.geometry.layer(self.dense(), self.dense_bias())
 
     def forward(self, input: Tensor) -> Tensor:
         """Run the layer on `input`, which torch calls so too: (N, in) or (N, in, height, width)."""
-        return self.geometry.apply(self.act(input), self.dense(), self.bias)
+        x = self.act(input)
+        if not self.scales_output:
+            return self.geometry.apply(x, self.dense(), self.dense_bias())
+        y = self.geometry.apply(x, self.dense(), None) * self.output_scale(x)
+        bias = self.dense_bias()
+        return y if bias is None else y + bias.view(self.geometry.per_channel)
 
     def stored(self) -> dict[str, Part]:
         """Return all that a file must hold to rebuild this layer bit by bit."""
@@ -150,9 +191,26 @@ class Form(nn.Module, ABC):
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Form":
         """Rebuild the layer from what `settings` and `stored` gave."""
 
+    @classmethod
+    def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: Parts) -> torch.dtype | None:
+        """Raise `ValueError` unless a file declares the settings and parts of such a form; return its weights' type.
+
+        Anyone may have written the file, and nothing of it is decoded yet (helpers: `compedu.forms.declared`).
+        """
+        raise ValueError(f"{cls.__name__} does not say what it stores: give it a `check_declared`")
+
+    @classmethod
+    def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the factors inside of such a form, as checked `settings` declare them."""
+        return ()
+
     def macs(self, positions: int) -> int:
-        """Return the multiply-accumulates that this layer needs for `positions` output positions as it runs itself."""
-        return positions * self.dense().numel()
+        """Return the multiply-accumulates that this layer needs for `positions` output positions as it runs itself.
+
+        An output scale multiplies each output once; what making the scale itself takes, its form adds.
+        """
+        scaled = self.geometry.shape[0] if self.scales_output else 0
+        return positions * (self.dense().numel() + scaled)
 
     def extra_repr(self) -> str:
         """Show the shape of the dense layer in the printed model."""
@@ -173,6 +231,58 @@ class LatentForm(Form):
     def latent(self) -> nn.Parameter:
         """The parameter behind the kernel."""
         return self._parameters["weight"]
+
+
+class StandIn(Form):
+    """What a form must compute, by the law of all forms: its dense kernel on `act(x)`, its output scale, its bias."""
+
+    def __init__(self, form: Form):
+        super().__init__(form.geometry, None)
+        self.form = form
+        self.act = form.act
+
+    @property
+    def scales_output(self) -> bool:
+        """Whether the form has an output scale."""
+        return self.form.scales_output
+
+    def output_scale(self, x: Tensor) -> Tensor:
+        """Return the output scale of the form."""
+        return self.form.output_scale(x)
+
+    def dense(self) -> Tensor:
+        """Return the kernel of the form."""
+        return self.form.dense()
+
+    def dense_bias(self) -> Tensor | None:
+        """Return the bias of the form."""
+        return self.form.dense_bias()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the form."""
+        return self.dense_bias()
+
+    def stored_kernel(self) -> dict[str, Part]:
+        """Raise `NotImplementedError`: what stands in for a form is never stored."""
+        raise NotImplementedError("what stands in for a form is never stored")
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "StandIn":
+        """Raise `NotImplementedError`: what stands in for a form is never stored."""
+        raise NotImplementedError("what stands in for a form is never stored")
+
+
+class Decoded(StandIn):
+    """A form whose kernel is decoded once and for all, with the same `act`, output scale and bias."""
+
+    def __init__(self, form: Form):
+        super().__init__(copy.deepcopy(form))
+        self.kernel = nn.Parameter(form.dense().detach().clone(memory_format=torch.contiguous_format))
+
+    def dense(self) -> Tensor:
+        """Return the decoded kernel."""
+        return self.kernel
 
 
 def precise(tensor: Tensor) -> Tensor:

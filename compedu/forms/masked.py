@@ -1,10 +1,12 @@
 """Pruned weights: a mask that keeps some of them; the rest is zero and stays zero while training."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compedu.forms import declared
 from compedu.forms.form import Geometry, LatentForm
 from compedu.forms.parts import Floats, Part, Positions
 
@@ -32,6 +34,19 @@ class Masked(LatentForm):
     def stored_kernel(self) -> dict[str, Part]:
         """Return the kept weights, and where they stand unless all are kept."""
         return {"weight": Floats(self.latent.detach()[self.mask])} | positions(self.mask)
+
+    def kept_weights(self) -> Tensor:
+        """Return the mask."""
+        return self.mask
+
+    @classmethod
+    def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: declared.Parts) -> torch.dtype:
+        """Check the kept weights and their positions."""
+        declared.only(settings)
+        declared.only(parts, "weight", "positions", "bias")
+        shape = declared.shape_of(parts, "weight")
+        declared.kept(geometry.shape, parts, "weight", shape)
+        return declared.bias(parts, "bias", geometry.shape[0], declared.floats(parts, "weight", shape))
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Masked":

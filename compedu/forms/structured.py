@@ -1,14 +1,19 @@
 """Structural matrices: block-circulant kernels, multiplied by the fast Fourier transform."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compedu import hashing
+from compedu.forms import declared
 from compedu.forms.circulant import circulant_index, frequency_kernel, frequency_product, padded
 from compedu.forms.form import Form, Geometry
 from compedu.forms.parts import Floats, Part
+
+SEEDS = 2**63
 
 
 class BlockCirculant(Form):
@@ -67,6 +72,28 @@ class BlockCirculant(Form):
     def settings(self) -> dict[str, Any]:
         """Return the seed of the sign flips and the version of the hash that makes them."""
         return {"flips": self.flips, "hash": hashing.VERSION}
+
+    def stored_entries(self) -> Tensor:
+        """Return where the first columns of the blocks stand."""
+        stored = torch.zeros(self.geometry.shape, dtype=torch.bool)
+        stored[:, :: self.block] = True
+        return stored
+
+    @classmethod
+    def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: declared.Parts) -> torch.dtype:
+        """Check the first columns of all blocks, and the seed of the sign flips."""
+        declared.only(settings, "flips", "hash")
+        declared.only(parts, "columns", "bias")
+        whole = all(type(settings.get(name)) is int and 0 <= settings[name] < SEEDS for name in ("flips", "hash"))
+        declared.need(whole, "its sign flips have no seed and version")
+        declared.need(geometry.groups == 1, "blocks need channels that all meet")
+        shape = declared.shape_of(parts, "columns")
+        declared.need(len(shape) == 3 and shape[2] >= 1, f"'columns' has the shape {shape}")
+        out, inside, *window = geometry.shape
+        block = shape[2]
+        rows = padded(out, block) // block
+        columns = padded(inside, block) // block * math.prod(window)
+        return declared.bias(parts, "bias", out, declared.floats(parts, "columns", (rows, columns, block)))
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "BlockCirculant":

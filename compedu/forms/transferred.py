@@ -1,10 +1,12 @@
 """Transferred filters: a small set of base filters from which the rest follows by a fixed transformation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compedu.forms import declared
 from compedu.forms.form import Form, Geometry
 from compedu.forms.parts import Floats, Part
 
@@ -45,6 +47,22 @@ class CReLUFilters(Form):
         if self.base_bias is not None:
             parts["base_bias"] = Floats(self.base_bias.detach(), "bias")
         return parts
+
+    def stored_entries(self) -> Tensor:
+        """Return the first half of the filters."""
+        stored = torch.zeros(self.geometry.shape, dtype=torch.bool)
+        stored[: len(self.base)] = True
+        return stored
+
+    @classmethod
+    def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: declared.Parts) -> torch.dtype:
+        """Check the base filters and their bias."""
+        declared.only(settings)
+        declared.only(parts, "base", "base_bias")
+        out, *rest = geometry.shape
+        paired = geometry.kind == "conv2d" and geometry.groups == 1 and out % 2 == 0
+        declared.need(paired, "only a convolution has pairs of filters")
+        return declared.bias(parts, "base_bias", out // 2, declared.floats(parts, "base", (out // 2, *rest)))
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "CReLUFilters":

@@ -7,13 +7,16 @@ from torch import nn
 from compedu.forms.form import Form
 
 
-def outside_forms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield names and modules as `named_modules` does, forms among them, but nothing that is inside of a form."""
+def outside_forms(model: nn.Module, *others: type[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield names and modules as `named_modules` does, forms among them, but nothing that is inside of a form.
+
+    Modules of the classes `others` count as forms do.
+    """
     inside: list[str] = []
     for name, module in model.named_modules():
         if any(map(name.startswith, inside)):
             continue
-        if isinstance(module, Form):
+        if isinstance(module, (Form, *others)):
             inside.append(f"{name}." if name else "")
         yield name, module
 

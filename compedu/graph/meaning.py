@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compedu.forms.form import Form
+from compedu.forms.form import Form, StandIn
 from compedu.forms.walk import outermost_forms, outside_forms
+from compedu.graph.own_hooks import move_hooks
 from compedu.graph.precise import convert, fill_at_each_call, float64_copy
 from compedu.graph.probes import hollow
 from compedu.graph.trace import inference_copy, is_plain, open_attentions, put_module, replace_module
@@ -18,24 +19,38 @@ def meant_network(
     """Return a copy of `source` whose layers hold the dense kernels of the forms of `result`, and its other numbers.
 
     Only `forms`, names of some of them, stand in it themselves, with activations that are not rounded. A batch norm
-    that was folded away does nothing in it. Where a method changed the shape of anything else, as where it removes
-    channels, `result` takes the place of `source`. With `precise` it computes in float64, and layers that are not
-    `apart` are converted while they run.
+    that was folded away does nothing in it; for a form that scales its output stands what the law of forms says of it.
+    Where a method changed the shape of anything else, as where it removes channels, `result` takes the place of
+    `source`. With `precise` it computes in float64, and layers that are not `apart` are converted while they run.
     """
     network = _with_numbers(source, result)
     network = _with_numbers(result, result) if network is None else network
     replaced = outermost_forms(result)
+    scaled = [name for name in replaced if result.get_submodule(name).scales_output and name not in forms]
     for name in forms:
         layer = network.get_submodule(name)
         form = inference_copy(result.get_submodule(name))
         put_module(network, layer, form)  # with no other hooks than it has in the result
         network = form if network is layer else network
+    for name in scaled:
+        network = put_stand_in(network, name, inference_copy(result.get_submodule(name)))
     network = float64_copy(network, apart) if precise else network
     for form in [module for module in network.modules() if isinstance(module, Form)]:
         form.act = nn.Identity()
     for name in replaced:
-        if name not in forms:
+        if name not in (*forms, *scaled):
             _fill(network.get_submodule(name), result.get_submodule(name), name in apart, precise)
+    return network
+
+
+def put_stand_in(network: nn.Module, name: str, form: Form) -> nn.Module:
+    """Put what `form` must compute in the place of the layer `name`, with the hooks of that; return the network."""
+    layer = network.get_submodule(name)
+    law = StandIn(form)
+    if network is layer:
+        move_hooks(layer, law)
+        return law
+    replace_module(network, layer, law)
     return network
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms.form import Form, Geometry
 from compedu.forms.walk import outermost_forms, outside_forms
-from compedu.graph.meaning import meant_network
+from compedu.graph.meaning import meant_network, put_stand_in
 from compedu.graph.own_hooks import has_hooks, move_hooks
 from compedu.graph.precise import TOLERANCE, difference, fill_at_each_call, float64_copy, outputs_of
 from compedu.graph.probes import Probe, hollow, not_shown
@@ -24,9 +24,10 @@ def obstacles(
 
     The graph shows it where the network only calls a layer. Else probes take the places of the layers in a copy, which
     must give in float64 what the copy gave before, on `example`, with and without gradients. With `rounding` the form
-    rounds its inputs, which is lost wherever the network reads a weight instead of calling the layer.
+    rounds its inputs or scales its output, which is lost wherever the network reads a weight instead of calling the
+    layer. Of forms that scale their output nothing can be read but by calling them.
     """
-    outer = _outermost(model, layers)
+    outer = {name: place for name, place in _outermost(model, layers).items() if not _scales(model, place)}
     found = not_shown(model, list(dict.fromkeys(outer.values())))
     if found and example is None:
         found = {name: f"{reason}; {GIVE_DATA}" for name, reason in found.items()}
@@ -99,16 +100,21 @@ def _outermost(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
     return {name: next((form for form in forms if name.startswith(f"{form}.")), name) for name in layers}
 
 
-def float64_twin(model: nn.Module, dense: Iterable[str], apart: Collection[str], precise: bool = True) -> nn.Module:
+def float64_twin(model: nn.Module, dense: Collection[str], apart: Collection[str], precise: bool = True) -> nn.Module:
     """Return a copy of `model` that computes in float64, with ordinary layers in the place of the forms `dense`.
 
     The other forms do not round their inputs. Layers that are not `apart` are converted while they run. A copy that is
-    not `precise` computes in the precision of `model`.
+    not `precise` computes in the precision of `model`. For a form that scales its output stands what the law of forms
+    says of it.
     """
-    network = float64_copy(model, apart) if precise else inference_copy(model)
+    network = inference_copy(model)
+    scaled = {name for name in dense if _scales(model, name)}
+    for name in scaled:
+        network = put_stand_in(network, name, network.get_submodule(name))
+    network = float64_copy(network, apart) if precise else network
     for form in [module for module in network.modules() if isinstance(module, Form)]:
         form.act = nn.Identity()
-    for name in dense:
+    for name in [name for name in dense if name not in scaled]:
         form = network.get_submodule(name)
         layer = form.dense_layer() if name in apart else hollow(form)
         if not name:
@@ -118,6 +124,12 @@ def float64_twin(model: nn.Module, dense: Iterable[str], apart: Collection[str],
         if name not in apart:
             _fill_from(form, layer)
     return network
+
+
+def _scales(model: nn.Module, name: str) -> bool:
+    """Return whether the layer `name` is a form that scales its output."""
+    layer = model.get_submodule(name)
+    return isinstance(layer, Form) and layer.scales_output
 
 
 def _fill_from(form: Form, layer: nn.Module) -> None:

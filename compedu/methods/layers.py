@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
-from compedu.forms import Factored, Form, Geometry
+from compedu.forms import Block, Form, Geometry
 from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import has_own_forward, move_hooks, own_tensors
 from compedu.graph.trace import replace_module, shared_weights
@@ -42,7 +42,7 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
     seen.add(id(module))
     if has_own_forward(module) and isinstance(module, (Form, *LINEAR, nn.Conv2d)):
         others[name or "(network)"] = "has a forward set on itself, which a form in its place would not run"
-    elif isinstance(module, Form) and not isinstance(module, Factored):
+    elif isinstance(module, Form) and not module.factors:
         layers[name] = module
     elif type(module) in (*LINEAR, nn.Conv2d):
         try:
@@ -121,9 +121,13 @@ def keep_frozen(before: nn.Module, after: nn.Module) -> None:
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Put `layer` in the place of the one called `name`, under every name that this one has; return the model.
 
-    The activation quantizer, the hooks and the user's attributes move along; raises `Skip` as `move_hooks` does.
+    The activation quantizer, the hooks and the user's attributes move along; raises `Skip` as `move_hooks` does, and
+    for a block in the place of a factor.
     """
     before = model.get_submodule(name)
+    around = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(layer, Block) and isinstance(around, Form):
+        raise Skip(f"is a factor of a {type(around).__name__}, which needs a dense kernel; a block has none")
     keep_frozen(before, layer)
     if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
         layer.act = before.act

@@ -38,6 +38,7 @@ class Method(ABC):
     neutral: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, or None where there are none
     from_scratch: ClassVar[bool] = False  # whether the result is a new network, whatever earlier steps took out
     writes: ClassVar[bool] = True  # whether it writes into tensors of the copy it gets; else these are the network's
+    needs_batch_norm: ClassVar[bool] = False  # whether a network without batch norms is refused
     chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
 
     def __new__(cls, *given: Any, **knobs_given: Any):

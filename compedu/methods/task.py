@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compedu.compression import Removed, Skipped
 from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, MeaningChanged
 from compedu.graph.answers import remembered, share_answers
 from compedu.graph.replacement import differing_forms, obstacles
 from compedu.graph.trace import open_attentions, shared_copy, whole_copy
@@ -78,7 +78,7 @@ class Task:
         )
 
     def refuse_differing(self, result: nn.Module) -> None:
-        """Raise `CompressionError` where the forms of `result` do not do in their places what their dense layers do."""
+        """Raise `MeaningChanged` where the forms of `result` do not do in their places what their dense layers do."""
         share_answers(self.source, result)
         if self.example is None:
             return
@@ -91,7 +91,7 @@ class Task:
         )
         if found:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in found.items())
-            raise CompressionError(
+            raise MeaningChanged(
                 f"{self.method!r}: the compressed network does not compute what it does with the dense kernels of its "
                 f"layers ({reasons}); exclude these layers with layers='{' '.join(f'-{name}' for name in found)}'"
             )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.deployment.kernels import csr
 from compedu.evaluation import scores_of
-from compedu.forms import Factored, Form, kernel_of, outside_forms
+from compedu.forms import Form, kernel_of, outside_forms
 from compedu.graph.trace import inference_copy
 from compedu.metrics.counting import Counter, Macs, in_simple_steps
 
@@ -35,7 +35,7 @@ def holder_of(name: str, holders: Mapping[str, nn.Module]) -> str | None:
 def parameters(model: nn.Module) -> dict[str, int]:
     """Return how many numbers each layer learned, by its name: what a file must hold but for indices and code books.
 
-    A masked layer has its kept weights, a block-circulant one its columns, CReLU its base filters, a factored one both
+    A masked layer has its kept weights, a block-circulant one its columns, CReLU its base filters, a factored one all
     factors; a weight of one bit counts as much as one of 32. Running statistics of batch norm are not learned, scales
     of quantized weights and activations belong to the code book. A tensor that two layers share counts for the first.
     """
@@ -57,7 +57,7 @@ def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = No
 
     One image of `data` runs through a copy, and every product is counted where it is made, from the shapes that it
     meets: those of a layer by its name, those between activations (attention) by the name of the module whose forward
-    makes them. A form says itself what it needs for its output positions, the two layers of a factored one are added
+    makes them. A form says itself what it needs for its output positions, the factors of one that has some are added
     up. `running` names the kernels of the deployed network: one that skips zeros needs no more than the weights that
     are left.
     """
@@ -65,7 +65,7 @@ def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = No
     known = holders(copy)
     for name, module in copy.named_modules():
         holder = holder_of(name, known)
-        part = isinstance(module, Form) and not isinstance(module, Factored)
+        part = isinstance(module, Form) and not module.factors
         if part:
             sparse = (running or {}).get(holder) == csr.NAME
             module.register_forward_hook(_formula(counter, holder, sparse))

@@ -16,8 +16,8 @@ from torch import nn
 import compedu as ce
 from compedu import files, networks
 from compedu.errors import CompressionError, FileFormatError
-from compedu.files import Limits, fitting, header, limits, stored_parts
-from compedu.forms import FORMS, ActivationQuantizer, Coded, Geometry, Masked
+from compedu.files import Limits, fitting, header, limits
+from compedu.forms import FORMS, ActivationQuantizer, Coded, Form, Geometry, Masked
 from compedu.metrics import Report
 from compedu.sweeps.models import KeptModels
 
@@ -166,7 +166,9 @@ def test_what_is_no_file_is_refused_by_name(tmp_path):
 
 
 def test_every_form_has_a_rule_for_its_parts():
-    assert stored_parts._RULES.keys() == {form.__name__ for form in FORMS}
+    assert all("check_declared" in vars(form) for form in FORMS)
+    with pytest.raises(ValueError, match="Form does not say what it stores"):
+        Form.check_declared(Geometry("linear", (2, 2)), {}, {})
 
 
 def quantized(layer: nn.Linear) -> Coded:

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Geometry
+from compedu.forms.factored import vertical_horizontal_pair
 from compedu.knobs import PerLayer, knob, knobs, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.layers import given_value
 from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank, rank_from, rank_knob
 from compedu.methods.low_rank.shared.svd import factors
-from compedu.methods.low_rank.shared.vertical_horizontal import in_sequence, unfolded, vertical_horizontal
+from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
 
 
 def as_matrix(kernel: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def factored(geometry: Geometry, kernel: Tensor, bias: Tensor | None, rank: int)
         pair = Geometry("linear", tuple(first.shape)), Geometry("linear", tuple(second.shape))
     else:
         first, second = vertical_horizontal(kernel, rank)
-        pair = in_sequence(geometry, rank)
+        pair = vertical_horizontal_pair(geometry, rank)
     return Factored(geometry, pair[0].layer(first, None), pair[1].layer(second, bias))
 
 

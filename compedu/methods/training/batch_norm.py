@@ -41,6 +41,7 @@ class BatchNormReestimation(Method):
     """
 
     topic: ClassVar[str] = "training"
+    needs_batch_norm: ClassVar[bool] = True
 
     calibration_images: int = knob(
         default=256,

@@ -40,8 +40,13 @@ _OF_TOPIC = {
 
 
 def pictures_of(method: type[Method]) -> tuple[Picture, ...]:
-    """Return the pictures of a method, its own or those of its topic; where it trains, the loss below the first."""
-    first, *others = _OF_METHOD.get(method) or _OF_TOPIC[method.topic]
+    """Return the pictures of a method, where it trains with the loss below the first.
+
+    They are its own, those of the nearest class that it is made from, or those of its topic.
+    """
+    known = (kind for kind in method.__mro__ if kind in _OF_METHOD)
+    nearest = next(known, None)
+    first, *others = _OF_TOPIC[method.topic] if nearest is None else _OF_METHOD[nearest]
     if issubclass(method, TrainingMethod) and first.below is not loss.below:
         below = ("xaxis7", "yaxis7", "xaxis8", "yaxis8")
         kept = {name: settings for name, settings in first.axes.items() if name not in below}

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from compedu.explorers.figures.colours import DENSE, LIVE, SIGNED
 from compedu.explorers.figures.places import NAMED, down
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import Block, FormFacts, kernel_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
 
@@ -178,10 +178,30 @@ def dense_matrix(view: View, layer: str) -> np.ndarray:
     return view.once(("matrix", layer), lambda: as_matrix(kernel_of(view.layer_pair(layer)[0])))
 
 
+def kernel_after(view: View, layer: str) -> Tensor | None:
+    """Return the dense kernel that a layer means now; None where it is gone or has none of its own, as a block."""
+    _, after = view.layer_pair(layer)
+    return None if after is None or isinstance(after, Block) else kernel_of(after).detach()
+
+
+def facts_of(view: View, layer: str) -> FormFacts | None:
+    """Return the form or block that a layer has become; None where it is an ordinary one, or gone."""
+    _, after = view.layer_pair(layer)
+    return after if isinstance(after, FormFacts) else None
+
+
+def kind_now(view: View, layer: str) -> str:
+    """Return the name of the class that a layer has now."""
+    return type(view.layer_pair(layer)[1]).__name__
+
+
 def relative_error(view: View, layer: str) -> float | None:
     """Return the relative distance of the layer's kernel from the dense one (Frobenius norm); None if shapes differ."""
     before, after = view.layer_pair(layer)
-    return 0.0 if after is None else costs.relative_error(kernel_of(after).detach(), kernel_of(before).detach())
+    made = kernel_after(view, layer)
+    if made is None:
+        return 0.0 if after is None else None
+    return costs.relative_error(made, kernel_of(before).detach())
 
 
 def percent_text(share: float | None) -> str:

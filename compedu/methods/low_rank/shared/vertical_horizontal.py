@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from compedu.forms import Geometry
 from compedu.methods.low_rank.shared.svd import factors
 
 
@@ -26,16 +25,3 @@ def vertical_horizontal(kernel: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left, right = factors(unfolded(kernel), rank)
     vertical = left.T.reshape(rank, c, height, 1)
     return vertical, right.reshape(rank, n, width).permute(1, 0, 2).unsqueeze(2)
-
-
-def in_sequence(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
-    """Return the geometries of the vertical and the horizontal convolution that stand for one of `geometry`.
-
-    Each keeps stride, padding and dilation along its own axis.
-    """
-    n, c, height, width = geometry.shape
-    (down, along), (above, beside), (far_down, far_along) = geometry.stride, geometry.padding, geometry.dilation
-    return (
-        Geometry("conv2d", (rank, c, height, 1), (down, 1), (above, 0), (far_down, 1)),
-        Geometry("conv2d", (n, rank, 1, width), (1, along), (0, beside), (1, far_along)),
-    )

@@ -6,7 +6,10 @@ from compedu.explorers.figures.pictures.picture import (
     MAIN,
     Picture,
     Table,
+    facts_of,
     heatmap,
+    kernel_after,
+    kind_now,
     layer_names,
     percent_text,
     untouched,
@@ -14,16 +17,16 @@ from compedu.explorers.figures.pictures.picture import (
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.view import View
-from compedu.forms import CReLUFilters, kernel_of
+from compedu.forms import kernel_of
 
 MOST, COLUMNS, COPY = 40, 10, 0.4
 
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the filters of the layer: those of the dense network, or the stored half above and its negatives below."""
-    before, after = view.layer_pair(layer)
-    bank = images_of(kernel_of(before if after is None else after).detach())
-    tied = np.arange(len(bank)) >= stored_filters(view, layer)[0]
+    made = kernel_after(view, layer)
+    bank = images_of(kernel_of(view.layer_pair(layer)[0]).detach() if made is None else made)
+    tied = ~stored_rows(view, layer, len(bank))
     shown = np.concatenate([np.flatnonzero(~tied)[: MOST // (1 + tied.any())], np.flatnonzero(tied)[: MOST // 2]])
     limit = float(np.abs(bank).max()) or 1.0
     return [
@@ -34,11 +37,20 @@ def main(view: View, layer: str) -> list[dict]:
     ]
 
 
-def stored_filters(view: View, layer: str) -> tuple[int, int]:
-    """Return how many filters of a layer are stored, and how many it has."""
-    before, after = view.layer_pair(layer)
-    count = len(kernel_of(before))
-    return (len(after.base) if isinstance(after, CReLUFilters) else count), count
+def stored_rows(view: View, layer: str, count: int) -> np.ndarray:
+    """Return which of the `count` filters of a layer are stored, the others being copies; all where nothing says so."""
+    form = facts_of(view, layer)
+    stored = None if form is None else form.stored_entries()
+    return np.ones(count, dtype=bool) if stored is None else stored.flatten(1).any(1).numpy()
+
+
+def stored_filters(view: View, layer: str) -> tuple[int | None, int]:
+    """Return how many filters of a layer are stored, None where its form does not say, and how many it had."""
+    count = len(kernel_of(view.layer_pair(layer)[0]))
+    form = facts_of(view, layer)
+    if form is not None and form.stored_entries() is None:
+        return None, count
+    return int(stored_rows(view, layer, count).sum()), count
 
 
 def say(view: View, layer: str) -> str:
@@ -46,6 +58,10 @@ def say(view: View, layer: str) -> str:
     stored, count = stored_filters(view, layer)
     if view.after is None:
         return untouched(layer)
+    if stored is None:
+        weights = kernel_of(view.layer_pair(layer)[0]).numel()
+        numbers = facts_of(view, layer).free_numbers()
+        return f"{layer}: {kind_now(view, layer)}, {numbers:,} numbers in place of {weights:,} weights"
     return f"{layer}: {count} filters, " + (
         "all stored" if stored == count else f"{stored} stored, {count - stored} negatives"
     )
@@ -56,7 +72,10 @@ def table(view: View) -> Table:
     counts = [(name, *stored_filters(view, name)) for name in layer_names(view)]
     return (
         ("layer", "filters stored", "filters", "share"),
-        [(n, stored, count, percent_text(stored / count)) for n, stored, count in counts],
+        [
+            (name, "unknown", count, "") if stored is None else (name, stored, count, percent_text(stored / count))
+            for name, stored, count in counts
+        ],
     )
 
 

@@ -11,6 +11,7 @@ from compedu.explorers.figures.pictures.picture import (
     Picture,
     bars,
     heatmap,
+    kernel_after,
     layer_names,
     line,
     log_bars,
@@ -29,9 +30,10 @@ COLUMNS = 4
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the first filters of the dense layer on the left, the same of the factored one on the right."""
-    before, after = view.layer_pair(layer)
-    dense = images_of(kernel_of(before).detach()[:MOST])
-    made = dense if after is None else images_of(kernel_of(after).detach()[:MOST])
+    dense = images_of(kernel_of(view.layer_pair(layer)[0]).detach()[:MOST])
+    kernel = kernel_after(view, layer)
+    made = np.full_like(dense, np.nan) if kernel is None and view.after is not None else dense
+    made = made if kernel is None else images_of(kernel[:MOST])
     every = np.ones(len(dense), dtype=bool)
     left = montage(dense, every, COLUMNS)
     right = montage(made, every, COLUMNS)
@@ -56,6 +58,8 @@ def below(view: View, layer: str) -> list[dict]:
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
+    if singular_values.factor_count(view, layer) not in (0, 2):
+        return singular_values.factoring(view, layer)
     rank = singular_values.rank_of(view, layer)
     full = min(singular_values.shape(view, layer))
     return (

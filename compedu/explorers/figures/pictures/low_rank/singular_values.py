@@ -4,10 +4,22 @@ import numpy as np
 import torch
 
 from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
-from compedu.explorers.figures.pictures.picture import BELOW, MAIN, Picture, Table, layer_names, line, percent_text
+from compedu.explorers.figures.pictures.picture import (
+    BELOW,
+    MAIN,
+    Picture,
+    Table,
+    facts_of,
+    kernel_after,
+    kind_now,
+    layer_names,
+    line,
+    percent_text,
+    relative_error,
+)
 from compedu.explorers.figures.places import title
 from compedu.explorers.view import View
-from compedu.forms import Factored, kernel_of
+from compedu.forms import kernel_of
 from compedu.methods.low_rank.shared.rank import break_even
 from compedu.methods.low_rank.shared.svd import energy, svd
 from compedu.methods.low_rank.truncated_svd import as_matrix
@@ -16,13 +28,31 @@ from compedu.methods.low_rank.truncated_svd import as_matrix
 def main(view: View, layer: str) -> list[dict]:
     """Return all singular values of the dense kernel, and the kept ones filled."""
     values = spectrum(view, layer)
-    rank = rank_of(view, layer)
+    kept = kept_values(view, layer)
     colour = _colour(view, layer)
     count = np.arange(1, len(values) + 1, dtype=np.int32)
+    filled = {"fill": "tozeroy", "fillpattern": _pattern(view, layer)}
     return [
         line(MAIN, count, values, "singular value", DENSE),
-        line(MAIN, count[:rank], values[:rank], "kept", colour, fill="tozeroy", fillpattern=_pattern(view, layer)),
+        line(MAIN, count[: len(kept)], kept, "kept", colour, **filled),
     ]
+
+
+def kept_values(view: View, layer: str) -> np.ndarray:
+    """Return the singular values that a layer has now: the largest of the dense ones where two factors keep these.
+
+    Other factors make a kernel with values of its own; a block has no kernel, and none.
+    """
+    made = kernel_after(view, layer)
+    if factor_count(view, layer) in (0, 2):
+        return spectrum(view, layer)[: rank_of(view, layer)]
+    return np.zeros(0, dtype=np.float32) if made is None else svd(as_matrix(made))[1].numpy()
+
+
+def factor_count(view: View, layer: str) -> int:
+    """Return how many factors a layer is made of; 0 for an ordinary one, 1 for a form or block that does not say."""
+    form = facts_of(view, layer)
+    return 0 if form is None else max(1, len(form.factors))
 
 
 def spectrum(view: View, layer: str) -> np.ndarray:
@@ -40,15 +70,17 @@ def shape(view: View, layer: str) -> tuple[int, int]:
 
 
 def rank_of(view: View, layer: str) -> int:
-    """Return the rank that a layer has now: its full one where it is not factored."""
-    _, after = view.layer_pair(layer)
-    return after.rank if isinstance(after, Factored) else min(shape(view, layer))
+    """Return the rank that a layer has now: the least number of channels between its factors, or its full rank."""
+    form = facts_of(view, layer)
+    return min(shape(view, layer)) if form is None or not form.ranks else min(form.ranks)
 
 
 def is_larger(view: View, layer: str) -> bool:
-    """Tell whether the two factors hold more numbers than the matrix."""
+    """Tell whether the factors hold more numbers than the matrix."""
     rows, columns = shape(view, layer)
-    return isinstance(view.layer_pair(layer)[1], Factored) and rank_of(view, layer) >= break_even(rows, columns)
+    if factor_count(view, layer) == 2:
+        return rank_of(view, layer) >= break_even(rows, columns)
+    return factor_count(view, layer) > 0 and facts_of(view, layer).free_numbers() >= rows * columns
 
 
 def _colour(view: View, layer: str) -> str:
@@ -62,12 +94,15 @@ def _pattern(view: View, layer: str) -> dict:
 def below(view: View, layer: str) -> list[dict]:
     """Return the matrix and its two factors, drawn to one scale."""
     (rows, columns), rank = shape(view, layer), rank_of(view, layer)
-    factored = isinstance(view.layer_pair(layer)[1], Factored)
     gap = 0.12 * columns
     colour = _colour(view, layer)
     pattern = _pattern(view, layer)
-    first = (columns + gap, 0, rank, rows) if factored else None
-    second = (columns + 2 * gap + rank, rows - rank, columns, rank) if factored else None
+    first = second = None
+    if factor_count(view, layer) == 2:
+        first = (columns + gap, 0, rank, rows)
+        second = (columns + 2 * gap + rank, rows - rank, columns, rank)
+    elif factor_count(view, layer):  # of which no two rectangles would be true
+        first = (columns + gap, 0, facts_of(view, layer).free_numbers() / rows, rows)
     return [
         _rectangle((0, 0, columns, rows), DENSE, "dense", {"shape": "", "fgcolor": DENSE, "size": 6}),
         _rectangle(first, colour, "a factor", pattern), _rectangle(second, colour, "a factor", pattern),
@@ -79,7 +114,7 @@ def _rectangle(corner: tuple[float, ...] | None, colour: str, name: str, pattern
     made = line(
         BELOW, [x, x + width, x + width, x, x] if corner else [], [y, y, y + height, y + height, y] if corner else [],
         name, colour, fill="toself", fillpattern=pattern, hoveron="fills", hoverinfo="text",
-        text=f"{name}: {height:.0f} × {width:.0f} = {width * height:,.0f} numbers",
+        text=f"{name}: {height:.0f} × {width:.4g} = {width * height:,.0f} numbers",
     )  # fmt: skip
     del made["hovertemplate"]
     return made
@@ -89,12 +124,24 @@ def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     full = min(shape(view, layer))
     rank = rank_of(view, layer)
-    if not isinstance(view.layer_pair(layer)[1], Factored):
+    if factor_count(view, layer) == 0:
         return f"{layer}: not factored, rank {full}"
+    if factor_count(view, layer) != 2:
+        return factoring(view, layer)
     kept = energy(torch.from_numpy(spectrum(view, layer)), rank)
     return f"{layer}: rank {rank} of {full}, {100 * kept:.1f} % of the energy" + (
         ", larger!" if is_larger(view, layer) else ""
     )
+
+
+def factoring(view: View, layer: str) -> str:
+    """Say what a layer is that is not two factors: how many, through how many channels, of how many numbers."""
+    form = facts_of(view, layer)
+    through = "" if not form.ranks else f" through {', '.join(map(str, form.ranks))} channels"
+    kind = f"{len(form.factors)} factors" if form.factors else kind_now(view, layer)
+    rows, columns = shape(view, layer)
+    error = percent_text(relative_error(view, layer)) or "unknown"
+    return f"{layer}: {kind}{through}, {form.free_numbers():,} of {rows * columns:,} numbers, error {error}"
 
 
 def table(view: View) -> Table:
@@ -102,11 +149,12 @@ def table(view: View) -> Table:
     made = []
     for name in layer_names(view):
         (rows, columns), rank = shape(view, name), rank_of(view, name)
-        factored = isinstance(view.layer_pair(name)[1], Factored)
-        kept = energy(torch.from_numpy(spectrum(view, name)), rank) if factored else 1.0
-        held = rank * (rows + columns) if factored else rows * columns
+        count, form = factor_count(view, name), facts_of(view, name)
+        kept = {0: 1.0, 2: energy(torch.from_numpy(spectrum(view, name)), rank)}.get(count)
+        held = rows * columns if form is None else rank * (rows + columns) if count == 2 else form.free_numbers()
+        ranks = ", ".join(map(str, form.ranks or ("unknown",))) if count not in (0, 2) else rank
         made.append((
-            name, rank, min(rows, columns), percent_text(kept), f"{held:,}", f"{rows * columns:,}",
+            name, ranks, min(rows, columns), percent_text(kept), f"{held:,}", f"{rows * columns:,}",
             f"{break_even(rows, columns):.1f}",
         ))  # fmt: skip
     return ("layer", "rank", "full rank", "energy kept", "numbers", "numbers when dense", "break-even rank"), made

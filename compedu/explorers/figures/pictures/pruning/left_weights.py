@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from compedu.explorers.view import View
-from compedu.forms import Geometry, Masked
+from compedu.forms import FormFacts, Geometry
 from compedu.graph import find_channels
 from compedu.methods.pruning.shared.channel_removal import taken_out_first
 from compedu.methods.pruning.shared.weight_groups import kept_with_channels
@@ -12,8 +12,9 @@ from compedu.methods.pruning.shared.weight_groups import kept_with_channels
 def left_weights(view: View, layer: str) -> Tensor | None:
     """Return a boolean mask over the dense layer's kernel, or None where nothing was taken from it."""
     before, after = view.layer_pair(layer)
-    if isinstance(after, Masked):
-        return after.mask
+    kept = after.kept_weights() if isinstance(after, FormFacts) else None
+    if kept is not None:
+        return kept
     removed = {} if view.after is None else taken_out_first(view.after)
     if not removed:
         return None

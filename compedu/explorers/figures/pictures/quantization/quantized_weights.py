@@ -1,6 +1,9 @@
 """Quantization: the weights on their grid, the staircase from weight to code, the error of each filter."""
 
+import math
+
 import numpy as np
+import torch
 
 from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
@@ -12,13 +15,15 @@ from compedu.explorers.figures.pictures.picture import (
     as_matrix,
     bars,
     dense_matrix,
+    facts_of,
+    kind_now,
     layer_names,
     line,
     percent_text,
 )  # fmt: skip
 from compedu.explorers.figures.places import LEFT, across
 from compedu.explorers.view import View
-from compedu.forms import Coded, kernel_of
+from compedu.forms import Form
 from compedu.metrics import costs
 
 BINS = 91
@@ -33,11 +38,12 @@ def main(view: View, layer: str) -> list[dict]:
     middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     clipped = np.where(np.abs(middle) > top + 0.5, counts, 0)
     used, times = (np.arange(0), np.arange(0)) if codes is None else np.unique(codes, return_counts=True)
+    used = used.astype(np.int32 if np.issubdtype(used.dtype, np.integer) else np.float32)
     return [
         bars(MAIN, middle, counts.astype(np.int32), "weights", DENSE, width=width),
         bars(MAIN, middle, clipped.astype(np.int32), "clipped weights", VERMILLION, width=width),
         line(
-            MAIN, used.astype(np.int32), times.astype(np.int32), "weights with this code", LIVE,
+            MAIN, used, times.astype(np.int32), "weights with this code", LIVE,
             mode="markers", marker={"size": 5, "color": LIVE},
         ),
     ]  # fmt: skip
@@ -61,57 +67,92 @@ def below(view: View, layer: str) -> list[dict]:
 def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return all weights of a layer as multiples of the grid's step, their codes, and the largest code.
 
-    Without a grid the largest weight counts as 127 steps, and there are no codes.
+    Without an even grid the largest weight counts as 127 steps, and in place of codes stand the weights that a form
+    has made of them; for an ordinary layer there are none.
     """
+    form = rounding_form(view, layer)
+    weights = weights_before(view, layer)
+    if form is None or form.levels is None or form.grid_step is None:
+        unit = float(np.abs(weights).max()) / 127 or 1.0
+        made = None if form is None else as_matrix(form.dense()).reshape(-1) / unit
+        return weights.reshape(-1) / unit, made, 127
+    step = form.grid_step.detach().cpu().numpy().reshape(-1, 1)
+    return (weights / step).reshape(-1), as_matrix(form.codes()).reshape(-1), form.levels // 2
+
+
+def rounding_form(view: View, layer: str) -> Form | None:
+    """Return the form that a layer has become, if it has as many weights as before."""
     _, after = view.layer_pair(layer)
-    dense = dense_matrix(view, layer)
-    if not isinstance(after, Coded) or as_matrix(after.latent).shape != dense.shape:
-        return (dense / np.abs(dense).max() * 127).reshape(-1), None, 127
-    scale = after.scale.detach().cpu().numpy().reshape(-1, 1)
-    latent = as_matrix(after.latent)  # batch normalization may have been folded in
-    return (latent / scale).reshape(-1), as_matrix(after.codes()).reshape(-1), after.top
+    same = isinstance(after, Form) and math.prod(after.geometry.shape) == dense_matrix(view, layer).size
+    return after if same else None
+
+
+def weights_before(view: View, layer: str) -> np.ndarray:
+    """Return the weights that were rounded, as a matrix: with batch normalization folded in, where the form says so."""
+    form = rounding_form(view, layer)
+    latent = None if form is None else form.weights_before_rounding()
+    return dense_matrix(view, layer) if latent is None else as_matrix(latent)
 
 
 def filter_errors(view: View, layer: str) -> np.ndarray:
     """Return the distance of each filter from the one that was rounded, relative to that, in percent."""
-    _, after = view.layer_pair(layer)
-    if not isinstance(after, Coded):
-        return np.zeros(len(dense_matrix(view, layer)), dtype=np.float32)
-    latent, made = as_matrix(after.latent), as_matrix(kernel_of(after))
-    return (100 * np.linalg.norm(latent - made, axis=1) / np.maximum(np.linalg.norm(latent, axis=1), 1e-12)).astype(
-        np.float32
-    )
+    form = rounding_form(view, layer)
+    weights = weights_before(view, layer)
+    if form is None:
+        return np.zeros(len(weights), dtype=np.float32)
+    distance = np.linalg.norm(weights - as_matrix(form.dense()), axis=1)
+    return (100 * distance / np.maximum(np.linalg.norm(weights, axis=1), 1e-12)).astype(np.float32)
 
 
-def kernel_error(after: Coded) -> str:
-    """Return how far the codes are from the weights that were rounded, batch normalization folded in, in percent."""
-    return percent_text(costs.relative_error(after.dense().detach(), after.latent.detach())) or "unknown"
+def kernel_error(view: View, layer: str) -> str:
+    """Return how far the weights are from those that were rounded, batch normalization folded in, in percent."""
+    weights = torch.from_numpy(weights_before(view, layer))
+    made = torch.from_numpy(as_matrix(rounding_form(view, layer).dense()))
+    return percent_text(costs.relative_error(made, weights)) or "unknown"
 
 
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
-    _, after = view.layer_pair(layer)
-    if not isinstance(after, Coded):
-        return f"{layer}: not quantized"
-    used, possible = _used(after)
-    return f"{layer}: {after.bits} bits, {used} of {possible} codes used, error {kernel_error(after)}"
+    form = rounding_form(view, layer)
+    if form is None:
+        kind = kind_now(view, layer)
+        return f"{layer}: {'not quantized' if facts_of(view, layer) is None else f'{kind}, of other weights'}"
+    bits, used = _bits(form), _used(form)
+    how = f"{used} used" if bits is None else f"{bits} bits, {used} used"
+    return f"{layer}: {how}, error {kernel_error(view, layer)}"
 
 
-def _used(layer: Coded) -> tuple[int, int]:
-    return len(np.unique(layer.codes().numpy())), 2**layer.bits - (layer.bits > 1)
+def _bits(form: Form) -> int | None:
+    """Return how many bits tell the levels of a weight apart; None where the form does not say how many there are."""
+    return None if form.levels is None else (form.levels - 1).bit_length()
+
+
+def _used(form: Form) -> str:
+    """Return how many of its codes a form uses, or else how many different weights it has."""
+    if form.levels is None or form.codes() is None:
+        return f"{len(form.dense().detach().unique()):,} different weights"
+    return f"{len(form.codes().unique())} of {form.levels} codes"
 
 
 def table(view: View) -> Table:
     """Return bits, codes and error of each layer."""
     rows = []
     for name in layer_names(view):
-        _, after = view.layer_pair(name)
-        if isinstance(after, Coded):
-            used, possible = _used(after)
-            inputs = getattr(after.act, "bits", "float")
-            rows.append((name, after.bits, f"{used} of {possible}", kernel_error(after), inputs))
-        else:
-            rows.append((name, "float", "", "", "float"))
+        form = rounding_form(view, name)
+        if form is None:
+            rows.append((name, "float" if facts_of(view, name) is None else "unknown", "", "", "float"))
+            continue
+        inputs = getattr(form.act, "bits", "float")
+        bits = _bits(form)
+        rows.append(
+            (
+                name,
+                "unknown" if bits is None else bits,
+                _used(form).removesuffix(" codes"),
+                kernel_error(view, name),
+                inputs,
+            )
+        )
     return ("layer", "bits a weight", "codes used", "error of the kernel", "bits an input"), rows
 
 

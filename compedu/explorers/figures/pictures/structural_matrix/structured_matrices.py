@@ -1,6 +1,7 @@
 """Structural matrices: the dense matrix, its projection and the difference; free numbers bright, copies faint."""
 
 import numpy as np
+from torch import Tensor
 
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
@@ -11,14 +12,16 @@ from compedu.explorers.figures.pictures.picture import (
     as_matrix,
     before_and_after,
     dense_matrix,
+    facts_of,
     heatmap,
+    kernel_after,
     layer_names,
     log_bars,
     percent_text,
     relative_error,
 )  # fmt: skip
 from compedu.explorers.view import View
-from compedu.forms import BlockCirculant, kernel_of
+from compedu.forms import kernel_of
 
 SIDE = 32  # the upper left corner that is shown
 PALE_COPY = 0.35
@@ -26,21 +29,20 @@ PALE_COPY = 0.35
 
 def main(view: View, layer: str) -> list[dict]:
     """Return three corners side by side; in the projected one only the stored numbers are bright."""
-    before, after = view.layer_pair(layer)
-    dense = _corner(before)
-    made = _corner(after) if after is not None else dense
+    dense = _corner(kernel_of(view.layer_pair(layer)[0]))
+    kernel = kernel_after(view, layer)
+    made = dense if kernel is None else _corner(kernel)
     gap = np.full((len(dense), max(1, dense.shape[1] // 16)), np.nan)
-    copies = np.zeros_like(made, dtype=bool)
-    if isinstance(after, BlockCirculant):
-        copies[:, np.arange(made.shape[1]) % after.columns.shape[2] != 0] = True
+    form = facts_of(view, layer)
+    stored = None if form is None else form.stored_entries()
+    copies = np.zeros_like(made, dtype=bool) if stored is None else ~_corner(stored)
     nothing, limit = np.full_like(dense, np.nan), 2.5 * float(dense.std())
     bright = np.concatenate([dense, gap, np.where(copies, np.nan, made), gap, dense - made], axis=1)
     pale = np.concatenate([nothing, gap, np.where(copies, made, np.nan), gap, nothing], axis=1)
     return [heatmap(MAIN, bright, "weight", limit=limit), heatmap(MAIN, pale, "copy", limit=limit, opacity=PALE_COPY)]
 
 
-def _corner(layer) -> np.ndarray:
-    kernel = kernel_of(layer)
+def _corner(kernel: Tensor) -> np.ndarray:
     return as_matrix(kernel if kernel.ndim == 2 else kernel[:, :, 0, 0])[:SIDE, :SIDE]
 
 
@@ -52,9 +54,9 @@ def below(view: View, layer: str) -> list[dict]:
 
 def numbers(view: View, layer: str) -> tuple[int, int]:
     """Return how many numbers of a kernel are stored, and how many there were."""
-    _, after = view.layer_pair(layer)
+    form = facts_of(view, layer)
     dense = dense_matrix(view, layer).size
-    return (after.columns.numel() if isinstance(after, BlockCirculant) else dense), dense
+    return (dense if form is None else form.free_numbers()), dense
 
 
 def say(view: View, layer: str) -> str:

@@ -1,0 +1,132 @@
+"""Which kernel runs in place of a form: one entry for each kind of form and way to run it, the first that fits.
+
+A form without an entry runs as its dense layer, decoded once.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from compedu.deployment.kernels import csr, fourier
+from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
+from compedu.forms.form import Decoded
+
+DENSE = "float32 dense"
+INT8 = "int8"
+ROUNDED = ", inputs rounded in float32"
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def rounds_inputs(form: Form) -> bool:
+    """Return whether `form` rounds its inputs."""
+    return isinstance(form.act, ActivationQuantizer)
+
+
+def takes_floats(form: Form) -> bool:
+    """Return whether `form` takes its inputs as they are."""
+    return not rounds_inputs(form)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What forms of the class `form`, no subclass, become at inference where they fit.
+
+    `name` is the kernel's name, or gives it for a form. `make` returns the module that runs in place of the form, with
+    layers of its own only if these are the form's factors; where there is none, the form itself stays, as for a chain
+    of integers. One that is made `late` takes the form's place once the network is traced, in whose graph it must be
+    one node.
+    """
+
+    form: type[Form]
+    name: str | Callable[[Form], str]
+    make: Callable[[Form], nn.Module] | None = None
+    fits: Callable[[Form], bool] = takes_floats
+    late: bool = False
+
+    def name_for(self, form: Form) -> str:
+        """Return the kernel's name in place of `form`."""
+        return self.name if isinstance(self.name, str) else self.name(form)
+
+
+class BaseAndNegative(nn.Module):
+    """A layer whose output is joined with its negative: base filters y to [y, -y]."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return [y, -y] along the channels."""
+        y = self.base(input)
+        return torch.cat([y, -y], dim=1)
+
+
+def factors_in_sequence(form: Factored) -> nn.Module:
+    """Return the factors of `form` one behind the other, which have kernels of their own."""
+    parts = OrderedDict(act=form.act) if rounds_inputs(form) else OrderedDict()
+    return nn.Sequential(parts | OrderedDict((name, form.get_submodule(name)) for name in form.factor_names))
+
+
+def base_filters(form: CReLUFilters) -> nn.Module:
+    """Return the base filters of `form`, run once, and the join with their negative."""
+    base = replace(form.geometry, shape=tuple(form.base.shape)).layer(form.base, form.base_bias)
+    return BaseAndNegative(base)
+
+
+def sparse_rows(form: Masked) -> nn.Module:
+    """Return the linear layer `form` in compressed sparse rows."""
+    return csr.SparseLinear(form.dense(), form.bias)
+
+
+def runs_sparse(form: Masked) -> bool:
+    """Return whether a pruned layer runs as sparse rows."""
+    return takes_floats(form) and form.geometry.kind == "linear" and csr.pays(form.dense())
+
+
+def with_rounding(name: str, form: Form) -> str:
+    """Return `name`, with a note where `form` rounds its inputs."""
+    return name + (ROUNDED if rounds_inputs(form) else "")
+
+
+def always(form: Form) -> bool:
+    """Return True."""
+    return True
+
+
+KERNELS: tuple[Kernel, ...] = (
+    Kernel(Coded, INT8, None, rounds_inputs),  # the engine is named when the chain is built
+    Kernel(Coded, lambda form: f"{DENSE}, {form.bits}-bit weights decoded to float32", Form.dense_layer),
+    Kernel(Masked, csr.NAME, sparse_rows, runs_sparse, late=True),
+    Kernel(Masked, f"{DENSE}, zeros multiplied as well", Form.dense_layer),
+    Kernel(
+        Factored,
+        lambda form: with_rounding(f"{COUNTS[len(form.factors)]} layers in sequence", form),
+        factors_in_sequence,
+        always,
+    ),
+    Kernel(BlockCirculant, lambda form: with_rounding(fourier.NAME, form), fourier.FourierLayer, always, late=True),
+    Kernel(CReLUFilters, f"{DENSE}, base filters once", base_filters),
+)
+
+
+def decoded_name(form: Form) -> str:
+    """Return the name of the kernel that any form can run as: its dense layer, decoded once."""
+    scaled = ", output scaled" if form.scales_output else ""
+    return with_rounding(f"{DENSE}, decoded from {type(form).__name__}{scaled}", form)
+
+
+def decoded(form: Form) -> nn.Module:
+    """Return an ordinary layer with the kernel of `form`, or one that keeps its rounding and its output scale."""
+    return form.dense_layer() if takes_floats(form) else Decoded(form)
+
+
+DECODED = Kernel(Form, decoded_name, decoded, always)
+
+
+def kernel_for(form: Form) -> Kernel:
+    """Return the first of `KERNELS` for the class of `form` that fits, or else the dense layer decoded once."""
+    fitting = (kernel for kernel in KERNELS if kernel.form is type(form) and kernel.fits(form))
+    return next(fitting, DECODED)

@@ -1,0 +1,187 @@
+"""Blocks: ordinary layers in a fixed arrangement that stand in the place of one layer, without a dense kernel.
+
+A form computes what its dense layer does; a block computes something else that trains in its stead. Its layers are
+ordinary ones, which methods find and compress. A file holds a block's class, geometry and settings, and its layers as
+it holds any others.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compedu.forms.declared import need, only
+from compedu.forms.facts import FormFacts, free_numbers_of
+from compedu.forms.factored import vertical_horizontal_pair
+from compedu.forms.form import Form, Geometry
+from compedu.forms.walk import outside_forms
+from compedu.reproducible import seeded
+
+
+class Block(FormFacts, nn.Module, ABC):
+    """Ordinary layers that take what a layer of `geometry` takes and give results of the same shape.
+
+    The arrangement follows from class, geometry and `settings` alone; the block itself holds no numbers. It has the
+    attributes (`out_channels`, ...) of the layer in whose place it stands.
+    """
+
+    def __init__(self, geometry: Geometry):
+        super().__init__()
+        self.geometry = geometry
+        vars(self).update(geometry.attributes)
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the numbers and words beside the geometry that are needed to arrange the layers anew."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Block":
+        """Return the block with layers of any numbers, which a file fills; channels may have been removed from these.
+
+        Geometry and settings come from a file that anyone may have written: `ValueError` for what cannot be, before
+        anything is made whose size they decide.
+        """
+
+    def free_numbers(self) -> int:
+        """Return how many weights the layers of the block have, or free numbers where these are forms."""
+        inside = (layer for _, layer in outside_forms(self))
+        return sum(free_numbers_of(layer) for layer in inside if isinstance(layer, (Form, nn.Linear, nn.Conv2d)))
+
+    @classmethod
+    def drawn(cls, geometry: Geometry, seed: int = 0, **settings: Any) -> "Block":
+        """Return the block with torch's usual initial numbers, drawn from `seed`; random streams stay."""
+        with seeded(seed):
+            return cls.restore(geometry, settings)
+
+    def extra_repr(self) -> str:
+        """Show what the block is made from in the printed model."""
+        settings = "".join(f", {name}={value}" for name, value in self.settings().items())
+        return f"{self.geometry.kind} {tuple(self.geometry.shape)}{settings}"
+
+
+class Separable(Block):
+    """A depthwise convolution, batch norm and ReLU, then a pointwise one (Howard et al. 2017, arXiv:1704.04861)."""
+
+    def __init__(self, geometry: Geometry):
+        need_convolution(geometry)
+        super().__init__(geometry)
+        out, inside, *window = geometry.shape
+        options = {"stride": geometry.stride, "padding": geometry.padding, "dilation": geometry.dilation}
+        self.depthwise = nn.Conv2d(inside, inside, tuple(window), groups=inside, bias=False, **options)
+        self.norm = nn.BatchNorm2d(inside)
+        self.relu = nn.ReLU()
+        self.pointwise = nn.Conv2d(inside, out, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the block's output (N, out, height, width) for (N, in, height, width)."""
+        return self.pointwise(self.relu(self.norm(self.depthwise(input))))
+
+    def settings(self) -> dict[str, Any]:
+        """Return nothing: the geometry says it all."""
+        return {}
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Separable":
+        """Return the block with layers of any numbers."""
+        only(settings)
+        return cls(geometry)
+
+
+class Fire(Block):
+    """A pointwise convolution to few channels and ReLU, then half of the outputs by a pointwise, half by a wide one.
+
+    `squeeze` is the number of channels between (Iandola et al. 2016, section 3.2, arXiv:1602.07360).
+    """
+
+    def __init__(self, geometry: Geometry, squeeze: int):
+        need_convolution(geometry)
+        out, inside, *window = geometry.shape
+        fits = type(squeeze) is int and 1 <= squeeze <= max(inside, out)
+        need(fits, f"{squeeze!r} channels between; allowed are 1 to {max(inside, out)}")
+        need(out >= 2, "one output has no two halves")
+        sides = zip(window, geometry.padding, geometry.dilation, strict=True)
+        same = all(2 * padding == dilation * (side - 1) for side, padding, dilation in sides)
+        need(same, "a pointwise convolution beside one of this padding gives another size")
+        super().__init__(geometry)
+        self.squeeze = nn.Conv2d(inside, squeeze, 1)
+        self.relu = nn.ReLU()
+        self.narrow = nn.Conv2d(squeeze, out // 2, 1, geometry.stride)
+        self.wide = nn.Conv2d(
+            squeeze, out - out // 2, tuple(window), geometry.stride, geometry.padding, geometry.dilation
+        )
+        self.channels = squeeze
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the block's output (N, out, height, width) for (N, in, height, width)."""
+        x = self.relu(self.squeeze(input))
+        return torch.cat([self.narrow(x), self.wide(x)], dim=1)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the number of channels between."""
+        return {"squeeze": self.channels}
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Fire":
+        """Return the block with layers of any numbers."""
+        only(settings, "squeeze")
+        return cls(geometry, settings.get("squeeze"))
+
+
+class NormalizedFactors(Block):
+    """Two layers of `rank` channels between with batch norm between them, so that deep stacks of them can be trained.
+
+    Two linear ones, or a vertical and a horizontal convolution (Tai et al. 2016, section 4, arXiv:1511.06067).
+    """
+
+    def __init__(self, geometry: Geometry, rank: int):
+        need(geometry.groups == 1, "factors need channels that all meet")
+        out, inside, *window = geometry.shape
+        most = max(geometry.shape[:2]) * max(window, default=1)
+        need(type(rank) is int and 1 <= rank <= most, f"rank {rank!r}; allowed are 1 to {most}")
+        super().__init__(geometry)
+        if geometry.kind == "linear":
+            self.first = nn.Linear(inside, rank, bias=False)
+            self.norm: nn.Module = nn.BatchNorm1d(rank)
+            self.second: nn.Module = nn.Linear(rank, out)
+        else:
+            vertical, horizontal = vertical_horizontal_pair(geometry, rank)
+            self.first = _convolution(vertical, bias=False)
+            self.norm = nn.BatchNorm2d(rank)
+            self.second = _convolution(horizontal, bias=True)
+        self.rank = rank
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The number of channels between the two layers."""
+        return (self.rank,)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the block's output: (N, out) for (N, in), or images as a convolution's."""
+        return self.second(self.norm(self.first(input)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the rank."""
+        return {"rank": self.rank}
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "NormalizedFactors":
+        """Return the block with layers of any numbers."""
+        only(settings, "rank")
+        return cls(geometry, settings.get("rank"))
+
+
+BLOCKS: tuple[type[Block], ...] = (Separable, Fire, NormalizedFactors)
+
+
+def need_convolution(geometry: Geometry) -> None:
+    """Raise `ValueError` unless `geometry` is that of a convolution whose channels all meet."""
+    need(geometry.kind == "conv2d" and geometry.groups == 1, "this block takes the place of an ungrouped convolution")
+
+
+def _convolution(geometry: Geometry, bias: bool) -> nn.Conv2d:
+    out, inside, *window = geometry.shape
+    options = {"stride": geometry.stride, "padding": geometry.padding, "dilation": geometry.dilation}
+    return nn.Conv2d(inside, out, tuple(window), bias=bias, **options)
