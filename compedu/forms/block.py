@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms.declared import need, only
-from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.factored import vertical_horizontal_pair
+from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry
 from compedu.forms.walk import outside_forms
 from compedu.reproducible import seeded

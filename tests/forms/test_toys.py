@@ -198,7 +198,7 @@ def test_an_unregistered_form_or_block_is_refused_by_name(monkeypatch):
 def test_a_weight_that_is_scaled_behind_the_layer_cannot_be_read_apart():
     form = laws.compressed(SignsAndLocalMeans(), laws.plain).fc1
     with pytest.raises(CompressionError, match="weight of LocalMeans is read by itself"):
-        form.weight
+        _ = form.weight
     result = SignsAndLocalMeans()(laws.attentive(), laws.data())
     reasons = {skipped.layer: skipped.reason for skipped in result.compression.skipped}
     assert "works only where it is called" in reasons["again"]

@@ -307,9 +307,9 @@ def counting(function, calls):
 def test_the_answer_is_remembered_for_all_values_of_the_knobs(monkeypatch):
     counted = []
     for place, name in (
-        ("methods.method", "obstacles"),
+        ("methods.task", "obstacles"),
         ("deployment.deploy", "obstacles"),
-        ("methods.method", "differing_forms"),
+        ("methods.task", "differing_forms"),
     ):
         module = sys.modules[f"compedu.{place}"]
         monkeypatch.setattr(module, name, counting(getattr(module, name), counted))
