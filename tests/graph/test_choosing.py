@@ -18,7 +18,7 @@ def network(name: str) -> nn.Module:
     return Network(forward, **copy.deepcopy(layers)).double()
 
 
-def agree(one: nn.Module, other: nn.Module) -> None:
+def assert_agree(one: nn.Module, other: nn.Module) -> None:
     x = images().double()
     torch.testing.assert_close(one.eval()(x), other.eval()(x), rtol=1e-10, atol=1e-10)
 
@@ -32,7 +32,7 @@ def test_copies_and_another_order_change_nothing(name):
         turned = list(range(group.size))[::-1]
         for chosen in (turned, [0, *range(group.size)], [*turned, 0, 0, group.size - 1]):
             made = channels.choose(model, {group.name: chosen}, verify=False)
-            agree(made, model)
+            assert_agree(made, model)
             for maker in group.makers:
                 before, after = (len(m.get_submodule(maker.layer).weight) for m in (model, made))
                 assert (after > before) == (len(chosen) > group.size)
@@ -71,7 +71,7 @@ def test_channels_may_be_left_out_repeated_and_moved_at_once():
     channels = Channels(model, images().double())
     made = channels.choose(model, {"first": [7, 3, 3, 0], "second": [5, 5, 1]})
     gone = {"first": [1, 2, 4, 5, 6], "second": [0, 2, 3, 4]}
-    agree(made, channels.zero(model, gone))
+    assert_agree(made, channels.zero(model, gone))
     assert (made.first.out_channels, made.second.in_channels, made.second.out_channels) == (4, 4, 3)
 
 
@@ -86,7 +86,7 @@ def test_a_group_between_the_channels_of_another_can_be_repeated_when_each_stand
     layers = {"a": conv(3, 4), "b": conv(3, 2), "c": conv(6, 5)}
     model = Network(lambda net, x: net.c(torch.cat([net.a(x), net.b(x)], 1)), **layers).double()
     channels = Channels(model, images().double())
-    agree(channels.choose(model, {"a": [3, 3, 0, 1, 2], "b": [1, 0, 1]}), model)
+    assert_agree(channels.choose(model, {"a": [3, 3, 0, 1, 2], "b": [1, 0, 1]}), model)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from compedu.methods import (
     RandomPruning,
     TruncatedSVD,
 )  # fmt: skip
-from compedu.methods import method as method_module
+from compedu.methods import task as task_module
 from compedu.methods.layer_method import LayerMethod
 
 
@@ -745,8 +745,8 @@ def test_what_stays_of_an_attention_is_named():
 
 def test_a_network_is_compared_once_for_all_widths(monkeypatch):
     compared = []
-    original = method_module.differing_forms
-    monkeypatch.setattr(method_module, "differing_forms", lambda *given: compared.append(1) or original(*given))
+    original = task_module.differing_forms
+    monkeypatch.setattr(task_module, "differing_forms", lambda *given: compared.append(1) or original(*given))
     model, images = laws.plain(), laws.data()
     for bits in (8, 4, 2):
         LinearQuantization(bits=bits, activation_bits=bits)(model, images)
