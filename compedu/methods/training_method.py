@@ -46,9 +46,14 @@ class TrainingMethod(Method):
         refuse_misfit(model.eval(), data)
         refuse_probabilities(model, data)
         fit(model, data, self.recipe, **hooks)
-        for layer in [module for module in model.modules() if isinstance(module, Masked)]:
-            layer.clear()
+        clear_masked(model)
         return model
+
+
+def clear_masked(model: nn.Module) -> None:
+    """Set the weights outside the masks of masked layers to zero: momentum moves them on while a network trains."""
+    for layer in [module for module in model.modules() if isinstance(module, Masked)]:
+        layer.clear()
 
 
 @method
