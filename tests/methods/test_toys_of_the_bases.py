@@ -142,11 +142,13 @@ def read_by(layer, x):
     if isinstance(layer, torch.nn.Linear):
         return x
     high, wide = layer.kernel_size
-    return np.concatenate([
-        x[:, :, i : i + high, j : j + wide].reshape(len(x), -1)
-        for i in range(x.shape[2] - high + 1)
-        for j in range(x.shape[3] - wide + 1)
-    ])
+    return np.concatenate(
+        [
+            x[:, :, i : i + high, j : j + wide].reshape(len(x), -1)
+            for i in range(x.shape[2] - high + 1)
+            for j in range(x.shape[3] - wide + 1)
+        ]
+    )
 
 
 def test_rounding_equals_numpys_least_squares_on_what_the_compressed_prefix_gives():

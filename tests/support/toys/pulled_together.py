@@ -27,7 +27,7 @@ class Mixture(nn.Module):
         return torch.cat([self.centres.new_zeros(1), self.centres])
 
     def log_densities(self, weights: Tensor) -> Tensor:
-        """Return log of share times density of each Gaussian at each of `weights` (n,), but for a constant, (n, count)."""
+        """Return log(share * density) of each Gaussian at each of `weights` (n,), but for a constant, (n, count)."""
         distances = (weights[:, None] - self.all_centres()) / self.log_widths.exp()
         return torch.log_softmax(self.log_shares, 0) - self.log_widths - distances.square() / 2
 

@@ -58,8 +58,16 @@ class Distillation(FromScratch):
         return f"{type(self).__name__}.student"
 
     @property
+    def _student(self) -> str:
+        return f"the student of {self!r}"
+
+    @property
+    def _teacher(self) -> str:
+        return f"the teacher of {self!r}"
+
+    @property
     def pairs(self) -> Pairs:
-        """The layers whose outputs are compared, by name: (one of the student, one of the teacher), ..."""
+        """The layers whose outputs are compared, (of the student, of the teacher) each, as `layer_called` reads them."""
         return ()
 
     def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
@@ -97,8 +105,8 @@ class Distillation(FromScratch):
             return ()
         own, theirs = zip(*self.pairs, strict=True)
         features = (
-            features_of_one(student, own, data.example, "the student"),
-            features_of_one(teacher, theirs, data.example, "the teacher"),
+            features_of_one(student, own, data.example, self._student),
+            features_of_one(teacher, theirs, data.example, self._teacher),
         )
         return tuple(map(self.regressor, *features))
 
@@ -114,11 +122,11 @@ class Distillation(FromScratch):
 
         def of_batch(student: nn.Module, x: Tensor, numbers: Tensor) -> Tensor:
             if logits is None:
-                with captured(teacher, [theirs for _, theirs in self.pairs], "the teacher") as taught:
+                with captured(teacher, [theirs for _, theirs in self.pairs], self._teacher) as taught:
                     targets = scores_of(teacher, x, data).clone()
             else:
                 taught, targets = {}, logits[numbers]
-            with captured(student, [own for own, _ in self.pairs], "the student") as learned:
+            with captured(student, [own for own, _ in self.pairs], self._student) as learned:
                 said = student(x)
             if not isinstance(said, Tensor):
                 raise CompressionError(

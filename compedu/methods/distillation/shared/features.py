@@ -8,19 +8,35 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.methods.hooks import hooked
+from compedu.methods.layers import compressible
 from compedu.reproducible import seeded
+
+WORDS = ("first", "middle", "last")  # of the layers that hold weights, in the order in which they stand
+
+
+def layer_called(model: nn.Module, name: str, whose: str) -> nn.Module:
+    """Return the module of `model` that `name` means: its name, or one of the words first, middle, last.
+
+    Raises `CompressionError` that says `whose` layer it is for a name that is neither.
+    """
+    modules = {own: module for own, module in model.named_modules() if own}
+    if name in modules:
+        return modules[name]
+    layers = list(compressible(model)[0].values())
+    if name not in WORDS or not layers:
+        raise CompressionError(
+            f"{whose} has no layer {name!r}; its layers are {', '.join(modules)}; the words {', '.join(WORDS)} work too"
+        )
+    return layers[{"first": 0, "middle": len(layers) // 2, "last": -1}[name]]
 
 
 @contextlib.contextmanager
 def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the layers `names` of `model` in the one forward pass inside the block, by name.
 
-    Gradients pass through them. Raises `CompressionError` that says `whose` layer it is for a name that is no layer,
-    and for a layer that no image reaches, that runs more than once, or that gives something else than one tensor.
+    Gradients pass through them. Raises `CompressionError` that says `whose` layer it is for one that `layer_called`
+    does not find, that no image reaches, that runs more than once, or that gives something else than one tensor.
     """
-    modules = {name: module for name, module in model.named_modules() if name}
-    if unknown := [name for name in names if name not in modules]:
-        raise CompressionError(f"{whose} has no layer {unknown[0]!r}; its layers are {', '.join(modules)}")
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
@@ -30,7 +46,7 @@ def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dic
             raise CompressionError(f"layer {name!r} of {whose} gives a {type(output).__name__}, not one tensor")
         outputs[name] = output.clone()  # a layer behind it may change it in place
 
-    with hooked({name: modules[name] for name in names}, after=keep):
+    with hooked({name: layer_called(model, name, whose) for name in names}, after=keep):
         yield outputs
     if missing := [name for name in names if name not in outputs]:
         raise CompressionError(f"no image reaches layer {missing[0]!r} of {whose}")
