@@ -46,14 +46,9 @@ class TrainingMethod(Method):
         refuse_misfit(model.eval(), data)
         refuse_probabilities(model, data)
         fit(model, data, self.recipe, **hooks)
-        clear_masked(model)
+        for layer in [module for module in model.modules() if isinstance(module, Masked)]:
+            layer.clear()
         return model
-
-
-def clear_masked(model: nn.Module) -> None:
-    """Set the weights outside the masks of masked layers to zero: momentum moves them on while a network trains."""
-    for layer in [module for module in model.modules() if isinstance(module, Masked)]:
-        layer.clear()
 
 
 @method

@@ -109,6 +109,21 @@ class Dropping(nn.Module):
         return self.b(self.draws.dropout(self.other(x), 0.1))
 
 
+def test_what_a_network_draws_elsewhere_moves_no_draw_of_a_training():
+    class Kept(Draws):
+        def uniform(self, *given):
+            self.kept = [*vars(self).get("kept", ()), super().uniform(*given)]
+            return self.kept[-1]
+
+    seen = []
+    for other in (0.0, 0.6):
+        model = Dropping(other)
+        model.draws = Kept(3)
+        fit(model, DATA, Recipe(epochs=2, batch=16))
+        seen.append(torch.cat([drawn.flatten() for drawn in model.draws.kept]))
+    assert torch.equal(*seen) and len(seen[0].unique()) > 0.99 * len(seen[0])
+
+
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_a_training_with_draws_repeats_and_resumes_bit_by_bit(tmp_path, stop):
     def ends(step):

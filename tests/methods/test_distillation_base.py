@@ -75,6 +75,9 @@ def test_a_teacher_without_channels_gives_a_student_without_them_that_a_file_bri
     step = SoftTargetDistillation(**FAST, student=ce.FilterPruning(sparsity=0.5, layers="conv1"))
     student = step(pruned, DATA)
     assert len(student.conv1.weight) < len(pruned.conv1.weight) < len(teacher().conv1.weight)
+    taken = [(removed.step, removed.group) for removed in compression_of(student).removed]
+    expected = [(removed.step, removed.group) for removed in compression_of(step.student(pruned)).removed]
+    assert taken == expected and len({step for step, _ in taken}) == 2
     save(student, tmp_path / "student.ce")
     loaded = load(tmp_path / "student.ce")
     assert model_digest(loaded) == model_digest(student)

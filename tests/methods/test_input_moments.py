@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys.least_squares_rounding import LeastSquaresRounding
 
 from compedu.datasets.digits import digits
 from compedu.errors import CompressionError, Skip
@@ -13,6 +14,7 @@ from compedu.forms import Geometry, Masked
 from compedu.methods import input_moments as module
 from compedu.methods.input_moments import MomentSum, in_order_of_execution, input_columns, input_moments
 from compedu.methods.quantization.linear import LinearQuantization
+from compedu.reproducible import seeded
 
 DATA = digits(size=8).shortened(train=70, validation=8, test=8)
 CONVOLUTIONS = [
@@ -106,6 +108,35 @@ def test_all_calls_of_a_layer_count_and_a_layer_without_calls_is_skipped_by_name
     assert input_moments(model, "rare", model.rare, DATA, 70).count == 6
     with pytest.raises(Skip, match="^no calibration image reaches it$"):
         input_moments(model, "never", model.never, DATA, 70)
+
+
+class OneByOne(nn.Module):
+    """Layers that stand in the opposite order of that in which they run."""
+
+    def __init__(self):
+        super().__init__()
+        with seeded(1):
+            self.last, self.second, self.first = nn.Linear(8, 10), nn.Linear(8, 8), nn.Linear(64, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.first(x.flatten(1)).relu()).relu())
+
+
+def test_each_layer_sees_what_the_finished_network_gives_it():
+    seen = {}
+
+    class Watched(LeastSquaresRounding):
+        def compress_calibrated(self, name, layer, moments):
+            seen[name] = moments
+            return super().compress_calibrated(name, layer, moments)
+
+    model = OneByOne().eval()
+    small = Watched(bits=2, calibration_images=70)(model, DATA)
+    assert list(seen) == ["first", "second", "last"]
+    for name, moments in seen.items():
+        after, before = (input_moments(net, name, net.get_submodule(name), DATA, 70) for net in (small, model))
+        torch.testing.assert_close(moments.second, after.second)
+        assert torch.allclose(moments.second, before.second) == (name == "first")
 
 
 def test_a_form_is_asked_for_what_its_kernel_reads():

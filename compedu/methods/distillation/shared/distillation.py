@@ -15,7 +15,7 @@ from compedu.knobs import method
 from compedu.methods.distillation.shared.features import captured, features_of_one
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
-from compedu.methods.training_method import FromScratch, clear_masked
+from compedu.methods.training_method import FromScratch
 from compedu.training import Companion, fit
 
 Pairs = tuple[tuple[str, str], ...]
@@ -67,7 +67,7 @@ class Distillation(FromScratch):
 
     @property
     def pairs(self) -> Pairs:
-        """The layers whose outputs are compared, (of the student, of the teacher) each, as `layer_called` reads them."""
+        """The layers whose outputs are compared: pairs of one of the student and one of the teacher."""
         return ()
 
     def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
@@ -96,7 +96,6 @@ class Distillation(FromScratch):
         regressors = self.regressors(student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
         fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data, regressors), companions=companions)
-        clear_masked(student)
         return student
 
     def regressors(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> tuple[Companion | None, ...]:
