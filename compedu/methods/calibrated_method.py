@@ -21,7 +21,12 @@ class CalibratedMethod(LayerByLayer):
     """
 
     calibration_images: int = knob(
-        128, "training images that show what each layer reads, at most", low=1, tour=(16, 1024), log=True, unit="images"
+        default=128,
+        help="training images that show what each layer reads, at most",
+        low=1,
+        tour=(16, 1024),
+        log=True,
+        unit="images",
     )
 
     @property

@@ -19,9 +19,11 @@ class Hints(Distillation):
     Paper: none; made for a test, after Romero et al. 2015, FitNets, arXiv:1412.6550, section 2.2.
     """
 
-    strength: float = knob(1.0, "weight of the hint beside the labels", low=0, high=1e6, tour=(0.1, 10), log=True)
-    hint: str = knob("last", "layer of the teacher that gives the hint")
-    guided: str = knob("last", "layer of the student that is guided")
+    strength: float = knob(
+        default=1.0, help="weight of the hint beside the labels", low=0, high=1e6, tour=(0.1, 10), log=True
+    )
+    hint: str = knob(default="last", help="layer of the teacher that gives the hint")
+    guided: str = knob(default="last", help="layer of the student that is guided")
 
     @property
     def pairs(self) -> Pairs:

@@ -42,9 +42,14 @@ class LeastSquaresRounding(CalibratedMethod):
 
     topic: ClassVar[str] = "quantization"
 
-    bits: int = knob(4, "bits of a weight", low=2, high=8, tour=(2, 8))
+    bits: int = knob(default=4, help="bits of a weight", low=2, high=8, tour=(2, 8))
     damping: float = knob(
-        0.01, "added to the moments, as a fraction of their mean diagonal", low=1e-4, high=10, tour=(1e-3, 1), log=True
+        default=0.01,
+        help="added to the moments, as a fraction of their mean diagonal",
+        low=1e-4,
+        high=10,
+        tour=(1e-3, 1),
+        log=True,
     )
 
     def compress_calibrated(self, name: str, layer: nn.Module, moments: InputMoments) -> Coded:

@@ -50,8 +50,12 @@ class PulledTogether(ReplaceThenTrain):
 
     topic: ClassVar[str] = "quantization"
 
-    strength: float = knob(0.01, "weight of the mixture beside the loss", low=0, high=1e6, tour=(1e-3, 1.0), log=True)
-    centres: int = knob(9, "number of Gaussians of the mixture, one of them at zero", low=3, high=256, tour=(3, 33))
+    strength: float = knob(
+        default=0.01, help="weight of the mixture beside the loss", low=0, high=1e6, tour=(1e-3, 1.0), log=True
+    )
+    centres: int = knob(
+        default=9, help="number of Gaussians of the mixture, one of them at zero", low=3, high=256, tour=(3, 33)
+    )
     epochs: int = inherited(ReplaceThenTrain, "epochs", low=1, tour=(1, 20), help="passes over the training images")
 
     def compress_layer(self, name: str, layer: nn.Module) -> Masked:

@@ -45,7 +45,7 @@ class Distillation(FromScratch):
     topic: ClassVar[str] = "distillation"
 
     student: Student = student_knob(
-        "lenet5(width=0.25)", "the network to be trained, in words; sizes come from the data"
+        default="lenet5(width=0.25)", help="the network to be trained, in words; sizes come from the data"
     )
 
     def __post_init__(self):

@@ -51,7 +51,7 @@ class StudentKnob(Knob):
         return "a network in words, a network, or a method that makes it of the teacher"
 
 
-def student_knob(default: str, help: str) -> Any:
+def student_knob(*, default: str, help: str) -> Any:
     """Declare a field of a method as a student."""
     return dataclasses.field(default=default, metadata={"knob": StudentKnob(default, help)})
 
