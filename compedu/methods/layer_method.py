@@ -18,7 +18,8 @@ class SelectiveMethod(Method):
     """A method that is applied to chosen layers."""
 
     layers: str = knob(
-        "all", "which layers: names, patterns, all, conv, linear, first, last, early, late; a minus sign excludes"
+        default="all",
+        help="which layers: names, patterns, all, conv, linear, first, last, early, late; a minus sign excludes",
     )
 
 

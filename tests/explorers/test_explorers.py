@@ -757,7 +757,7 @@ class Rounded(LayerMethod):
 
     topic: ClassVar[str] = "quantization"
     neutral: ClassVar = None
-    step: float = knob(0.1, "distance of two levels", low=0, high=1, open="low", tour=(0.05, 0.5))
+    step: float = knob(default=0.1, help="distance of two levels", low=0, high=1, open="low", tour=(0.05, 0.5))
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with rounded weights."""
@@ -771,7 +771,7 @@ class Breaking(LayerMethod):
     """Fail inside: a method written in this test."""
 
     topic: ClassVar[str] = "pruning"
-    share: float = knob(0.5, "some share", low=0, high=1, tour=(0.0, 1.0))
+    share: float = knob(default=0.5, help="some share", low=0, high=1, tour=(0.0, 1.0))
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Fail."""

@@ -34,8 +34,8 @@ class Example(Method):
     """A method that is only its knobs."""
 
     topic: ClassVar[str] = "pruning"
-    sparsity: float = knob(0.5, "fraction of zeros", low=0, high=1, open="high", per_layer=True)
-    bits: int = knob(8, "bits of a weight", low=1, high=8)
+    sparsity: float = knob(default=0.5, help="fraction of zeros", low=0, high=1, open="high", per_layer=True)
+    bits: int = knob(default=8, help="bits of a weight", low=1, high=8)
 
     def compress(self, task):
         return task.model
@@ -45,8 +45,8 @@ class Example(Method):
 class Narrowed(Example):
     """Declares a knob of its own and one anew."""
 
-    seed: int = knob(0, "what is drawn", low=0)
-    bits: int = knob(4, "bits of a weight", low=1, high=4)
+    seed: int = knob(default=0, help="what is drawn", low=0)
+    bits: int = knob(default=4, help="bits of a weight", low=1, high=4)
 
 
 @QUIET
@@ -194,7 +194,7 @@ def test_an_illegal_value_is_refused_with_class_knob_range_value_and_meaning():
 
 def test_a_knob_with_an_illegal_default_cannot_be_declared():
     with pytest.raises(ValueError, match=r"the default 2 is not a whole number in \[3, 2147483647\]"):
-        knob(2, "too small", low=3)
+        knob(default=2, help="too small", low=3)
 
 
 def test_a_method_cannot_be_changed_and_its_repr_omits_defaults():
@@ -218,7 +218,7 @@ def test_an_inherited_knob_is_declared_anew_in_another_place_with_changes():
     @method
     class Derived(Example):
         bits: int = inherited(Example, "bits", high=5, default=5)
-        extra: int = knob(1, "something more", low=0)
+        extra: int = knob(default=1, help="something more", low=0)
 
     assert list(knobs(Derived)) == ["bits", "extra", "sparsity"] and Derived().bits == 5
     assert knobs(Derived)["bits"].high == 5 and knobs(Example)["bits"].high == 8

@@ -37,8 +37,8 @@ class Awkward(Method):
     """
 
     topic: ClassVar[str] = "training"
-    way: str = knob("a|b", "one | or the other", choices=("a|b", "c"))
-    wait: int = knob(3, "how long it takes", low=1, unit="seconds")
+    way: str = knob(default="a|b", help="one | or the other", choices=("a|b", "c"))
+    wait: int = knob(default=3, help="how long it takes", low=1, unit="seconds")
 
 
 def rows(text):

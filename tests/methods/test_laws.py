@@ -64,7 +64,9 @@ class Shrinking(LayerMethod):
     topic: ClassVar[str] = "pruning"
     neutral: ClassVar[dict] = {"shrinkage": 0.0}
 
-    shrinkage: float = knob(0.1, "fraction that every weight loses", low=0, high=1, open="high", tour=(0, 0.5))
+    shrinkage: float = knob(
+        default=0.1, help="fraction that every weight loses", low=0, high=1, open="high", tour=(0, 0.5)
+    )
 
     def compress_layer(self, name: str, layer: nn.Module) -> Form:
         weight = layer.weight.detach() * (1 - self.shrinkage)
@@ -87,7 +89,7 @@ class Clamps(Shrinking):
 class Fragile(Shrinking):
     """Has a knob that no memory is large enough for."""
 
-    copies: int = knob(1, "how often all weights are written down", low=1)
+    copies: int = knob(default=1, help="how often all weights are written down", low=1)
 
     def compress_layer(self, name, layer):
         torch.empty(self.copies, self.copies, 1024)

@@ -35,8 +35,8 @@ class Counted(Method):
     calls: ClassVar[list] = []
     error: ClassVar[Exception | None] = None
 
-    number: int = knob(0, "which point", low=0, high=99, tour=(0, 9))
-    scale: float = knob(1.0, "on a range that no tour narrows", low=0, high=1, log=True)
+    number: int = knob(default=0, help="which point", low=0, high=99, tour=(0, 9))
+    scale: float = knob(default=1.0, help="on a range that no tour narrows", low=0, high=1, log=True)
 
     def compress(self, task):
         self.calls.append(self.number)

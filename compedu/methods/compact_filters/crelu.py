@@ -42,8 +42,8 @@ class CReLU(ReplaceThenTrain):
     topic: ClassVar[str] = "compact_filters"
 
     start: str = knob(
-        "paired",
-        "where training starts: paired keeps the trained weights and joins each filter with the most opposite one (the "
+        default="paired",
+        help="where training starts: paired keeps the trained weights and joins each filter with the most opposite one (the "
         "base is half of their difference), scratch draws the whole network anew",
         choices=("paired", "scratch"),
     )

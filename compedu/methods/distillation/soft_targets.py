@@ -40,9 +40,17 @@ class SoftTargetDistillation(Distillation):
     """
 
     temperature: float = knob(
-        4.0, "how far scores are softened: T of softmax(z / T)", low=0, high=1000, open="low", tour=(1, 20), log=True
+        default=4.0,
+        help="how far scores are softened: T of softmax(z / T)",
+        low=0,
+        high=1000,
+        open="low",
+        tour=(1, 20),
+        log=True,
     )
-    weight: float = knob(0.9, "share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1))
+    weight: float = knob(
+        default=0.9, help="share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1)
+    )
 
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the loss of the labels and that of the softened probabilities, weighted."""

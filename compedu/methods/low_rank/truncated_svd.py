@@ -52,11 +52,11 @@ class TruncatedSVD(LayerMethod):
     writes: ClassVar[bool] = False
 
     rank: float = rank_knob(
-        0.25, "rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True
+        default=0.25, help="rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True
     )
-    allow_larger: bool = knob(False, "also factor layers that hold more numbers afterwards")
+    allow_larger: bool = knob(default=False, help="also factor layers that hold more numbers afterwards")
     # The last layer has one row a class: of lower rank it cannot tell all classes apart, and that would hide the rest.
-    layers: str = knob("-last", knobs(SelectiveMethod)["layers"].help)
+    layers: str = knob(default="-last", help=knobs(SelectiveMethod)["layers"].help)
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two layers in sequence."""

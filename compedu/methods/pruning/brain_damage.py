@@ -39,8 +39,8 @@ class OptimalBrainDamage(SecondOrderPruning):
     sparsity: float = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
     curvature: str = knob(
-        "gauss-newton",
-        "the second derivative of the loss: exact where the network is piecewise linear (gauss-newton), or squared "
+        default="gauss-newton",
+        help="the second derivative of the loss: exact where the network is piecewise linear (gauss-newton), or squared "
         "gradients, for true labels (empirical-fisher) or drawn ones (sampled-fisher)",
         choices=CURVATURES,
     )

@@ -45,7 +45,12 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     sparsity: float = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
     damping: float = knob(
-        0.01, "added to the Hessian, as a fraction of its mean diagonal", low=1e-8, high=10, tour=(1e-4, 1.0), log=True
+        default=0.01,
+        help="added to the Hessian, as a fraction of its mean diagonal",
+        low=1e-8,
+        high=10,
+        tour=(1e-4, 1.0),
+        log=True,
     )
 
     def measured(

@@ -76,12 +76,12 @@ class FilterPruning(ChannelPruning):
     chance: ClassVar[str] = "RandomFilterPruning"
 
     sparsity: float = inherited(ChannelPruning, "sparsity")
-    criterion: str = knob("l1", "what makes a filter important", choices=tuple(CRITERIA))
+    criterion: str = knob(default="l1", help="what makes a filter important", choices=tuple(CRITERIA))
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
     calibration_images: int = knob(
-        128,
-        "training images for what depends on data, such as criterion='taylor'",
+        default=128,
+        help="training images for what depends on data, such as criterion='taylor'",
         low=1,
         tour=(16, 1024),
         log=True,

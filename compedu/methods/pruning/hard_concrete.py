@@ -83,14 +83,19 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
     version: ClassVar[int] = 2  # gates have a learning rate of their own
 
     strength: float = knob(
-        3.0,
-        "price of keeping all weights, in units of the loss: the higher, the more zeros come out",
+        default=3.0,
+        help="price of keeping all weights, in units of the loss: the higher, the more zeros come out",
         low=0,
         tour=(0.1, 100),
         log=True,
     )
     start: float = knob(
-        0.99, "probability that a gate is open before training", low=0, high=1, open="both", tour=(0.5, 0.99)
+        default=0.99,
+        help="probability that a gate is open before training",
+        low=0,
+        high=1,
+        open="both",
+        tour=(0.5, 0.99),
     )
     epochs: int = inherited(TrainingMethod, "epochs", default=10)
 

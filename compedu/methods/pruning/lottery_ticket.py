@@ -48,15 +48,20 @@ class LotteryTicket(ScheduledPruning):
     sparsity: float = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
     start: str = knob(
-        "rewound",
-        "what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
+        default="rewound",
+        help="what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
         "or weights kept as trained, in each round",
         choices=("rewound", "redrawn", "kept"),
     )
     rewind: float = knob(
-        0.0, "share of the first training to whose end weights are rewound", low=0, high=1, open="high", tour=(0, 0.5)
+        default=0.0,
+        help="share of the first training to whose end weights are rewound",
+        low=0,
+        high=1,
+        open="high",
+        tour=(0, 0.5),
     )
-    rounds: int = knob(3, "rounds of pruning and training again", low=1, tour=(1, 10))
+    rounds: int = knob(default=3, help="rounds of pruning and training again", low=1, tour=(1, 10))
     epochs: int = inherited(FromScratch, "epochs", help="passes over the training images, first and in each round")
     lr: float = inherited(FromScratch, "lr")
     shift: int = inherited(FromScratch, "shift")

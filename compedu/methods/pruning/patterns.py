@@ -55,8 +55,8 @@ class PatternPruning(SelectiveMethod):
     writes: ClassVar[bool] = False
     neutral: ClassVar[dict[str, Any]] = {"keep": 4}
 
-    keep: int = knob(2, "weights that stay of each group", low=1, tour=(1, 4))
-    of: int = knob(4, "consecutive weights of a group", low=2, tour=(2, 16), log=True)
+    keep: int = knob(default=2, help="weights that stay of each group", low=1, tour=(1, 4))
+    of: int = knob(default=4, help="consecutive weights of a group", low=2, tour=(2, 16), log=True)
 
     def __post_init__(self):
         super().__post_init__()

@@ -59,7 +59,7 @@ class RandomPruning(WeightPruning):
 
     sparsity: float = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))
-    seed: int = knob(0, "which weights are drawn", low=0, high=2**31 - 1, tour=(0, 9))
+    seed: int = knob(default=0, help="which weights are drawn", low=0, high=2**31 - 1, tour=(0, 9))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Return numbers that know nothing of the weights."""

@@ -59,8 +59,10 @@ class RegularizedPruning(PenalizedPruning):
         tour=(1e-6, 3.0),
         help="weight of the penalty beside the loss; after each update it works at about 0.5, in the loss at 0.0001",
     )
-    penalty: str = knob("l1", "sum of absolute values or half the sum of squares", choices=("l1", "l2"))
-    step: str = knob("proximal", "the penalty after each update, or in the loss", choices=("proximal", "subgradient"))
+    penalty: str = knob(default="l1", help="sum of absolute values or half the sum of squares", choices=("l1", "l2"))
+    step: str = knob(
+        default="proximal", help="the penalty after each update, or in the loss", choices=("proximal", "subgradient")
+    )
 
     def hooks(self, task: Task, layers: Mapping[str, Masked]) -> dict[str, Any]:
         """Return the hook of the step that is chosen."""

@@ -68,14 +68,16 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     topic: ClassVar[str] = "pruning"
 
     sparsity: float = knob(
-        0.5,
-        "share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
+        default=0.5,
+        help="share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
         low=0,
         high=1,
         open="high",
         tour=(0.0, 0.9),
     )
-    groups: str = knob("filters", "what lives or dies together", choices=("filters", "channels", "shapes", "layers"))
+    groups: str = knob(
+        default="filters", help="what lives or dies together", choices=("filters", "channels", "shapes", "layers")
+    )
     budget: str = inherited(
         ChannelPruning,
         "budget",

@@ -95,26 +95,34 @@ class LinearQuantization(LayerMethod):
     accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
     writes: ClassVar[bool] = False
 
-    bits: int = knob(8, "bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
-    scales: str = knob("channel", "one scale per output channel or one per layer", choices=("channel", "tensor"))
+    bits: int = knob(default=8, help="bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
+    scales: str = knob(
+        default="channel", help="one scale per output channel or one per layer", choices=("channel", "tensor")
+    )
     clipping: str = knob(
-        "max",
-        "from two bits on: the largest code is the largest weight, "
+        default="max",
+        help="from two bits on: the largest code is the largest weight, "
         "or where a search finds the least mean squared error",
         choices=("max", "mse"),
     )
     activation_bits: int = knob(
-        0, "bits of an activation; 0 leaves activations in floating point", choices=(0, 2, 3, 4, 5, 6, 7, 8)
+        default=0,
+        help="bits of an activation; 0 leaves activations in floating point",
+        choices=(0, 2, 3, 4, 5, 6, 7, 8),
     )
     coverage: float = knob(
-        1.0,
-        "fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
+        default=1.0,
+        help="fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
         low=0.5,
         high=1,
         tour=(0.99, 1),
     )
     calibration_images: int = knob(
-        128, "training images that show the range of the activations, at most", low=1, tour=(16, 1024), log=True
+        default=128,
+        help="training images that show the range of the activations, at most",
+        low=1,
+        tour=(16, 1024),
+        log=True,
     )
 
     @property

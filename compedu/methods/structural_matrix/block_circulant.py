@@ -71,8 +71,8 @@ class BlockCirculantProjection(LayerMethod):
     writes: ClassVar[bool] = False
 
     block: int = knob(
-        4,
-        "side of the circulant blocks; 1 leaves every weight free",
+        default=4,
+        help="side of the circulant blocks; 1 leaves every weight free",
         low=1,
         high=512,
         tour=(1, 64),
@@ -80,7 +80,11 @@ class BlockCirculantProjection(LayerMethod):
         per_layer=True,
     )
     flips: int = knob(
-        0, "seed of the fixed sign flips of the inputs; 0 stands for none", low=0, high=2**31 - 1, tour=(0, 9)
+        default=0,
+        help="seed of the fixed sign flips of the inputs; 0 stands for none",
+        low=0,
+        high=2**31 - 1,
+        tour=(0, 9),
     )
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:

@@ -43,7 +43,12 @@ class BatchNormReestimation(Method):
     topic: ClassVar[str] = "training"
 
     calibration_images: int = knob(
-        256, "training images that are looked at, all at once", low=2, tour=(16, 1024), log=True, unit="images"
+        default=256,
+        help="training images that are looked at, all at once",
+        low=2,
+        tour=(16, 1024),
+        log=True,
+        unit="images",
     )
 
     @property

@@ -36,8 +36,8 @@ class SmallDense(FromScratch):
     topic: ClassVar[str] = "training"
 
     width: float = knob(
-        0.25,
-        "width of all layers as a fraction of the given network's",
+        default=0.25,
+        help="width of all layers as a fraction of the given network's",
         low=0,
         high=1,
         open="low",

@@ -52,8 +52,10 @@ class ChannelPruning(ChannelRemoval):
     writes: ClassVar[bool] = False
 
     sparsity: float = inherited(ChannelRemoval, "sparsity")
-    budget: str = knob("uniform", "how the removals are shared out among the layers", choices=("uniform", "global"))
-    round_to: int = knob(1, "keep a multiple of this many filters", low=1, tour=(1, 16))
+    budget: str = knob(
+        default="uniform", help="how the removals are shared out among the layers", choices=("uniform", "global")
+    )
+    round_to: int = knob(default=1, help="keep a multiple of this many filters", low=1, tour=(1, 16))
 
     def __post_init__(self):
         ChannelRemoval.__post_init__(self)

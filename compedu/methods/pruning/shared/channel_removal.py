@@ -24,8 +24,8 @@ class ChannelRemoval(SelectiveMethod):
     speaks_for: ClassVar[bool] = False  # whether others take over from what goes, so that it need not be silent first
 
     sparsity: float = knob(
-        0.5,
-        "share of the filters (neurons) taken out; p from every layer leaves about (1 - p)^2 of the weights",
+        default=0.5,
+        help="share of the filters (neurons) taken out; p from every layer leaves about (1 - p)^2 of the weights",
         low=0,
         high=1,
         open="high",

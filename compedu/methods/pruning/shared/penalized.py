@@ -46,7 +46,9 @@ class PenalizedPruning(SelectiveMethod, TrainingMethod):
         WeightPruning, "sparsity", default=0.9, help="fraction of the weights that is zero at least", per_layer=False
     )
     budget: str = inherited(WeightPruning, "budget", default="lamp", choices=BUDGETS)
-    strength: float = knob(1e-3, "weight of the penalty beside the loss", low=0, tour=(1e-6, 1e-2), log=True)
+    strength: float = knob(
+        default=1e-3, help="weight of the penalty beside the loss", low=0, tour=(1e-6, 1e-2), log=True
+    )
 
     def compress(self, task: Task) -> nn.Module:
         """Train the selected layers under the penalty, then mask them."""

@@ -67,9 +67,16 @@ class RampedPruning(ScheduledPruning):
     sparsity: float = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
     ramp: float = knob(
-        0.6, "share of the training after which the final sparsity is reached", low=0, high=1, open="low", tour=(0.1, 1)
+        default=0.6,
+        help="share of the training after which the final sparsity is reached",
+        low=0,
+        high=1,
+        open="low",
+        tour=(0.1, 1),
     )
-    every: int = knob(10, "training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps")
+    every: int = knob(
+        default=10, help="training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps"
+    )
 
     def along_ramp(self, task: Task, layers: dict[str, Masked]) -> Callable[[nn.Module, int], None]:
         """Return the hook of `fit` that prunes `layers` along the ramp, every few steps."""

@@ -24,12 +24,20 @@ class WeightPruning(SelectiveMethod):
     quadratic: ClassVar[bool] = False  # whether scores grow with the square of a weight, which LAMP squares itself
 
     sparsity: float = knob(
-        0.8, "fraction of the weights set to zero", low=0, high=1, open="high", tour=(0.0, 0.99), per_layer=True
+        default=0.8,
+        help="fraction of the weights set to zero",
+        low=0,
+        high=1,
+        open="high",
+        tour=(0.0, 0.99),
+        per_layer=True,
     )
-    budget: str = knob("uniform", "how the zeros are shared out among the layers", choices=(*BUDGETS, "sensitivity"))
+    budget: str = knob(
+        default="uniform", help="how the zeros are shared out among the layers", choices=(*BUDGETS, "sensitivity")
+    )
     calibration_images: int = knob(
-        128,
-        "training images for what depends on data, such as budget='sensitivity'",
+        default=128,
+        help="training images for what depends on data, such as budget='sensitivity'",
         low=1,
         tour=(16, 1024),
         log=True,
