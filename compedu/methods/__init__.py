@@ -1,9 +1,10 @@
 """All methods, in the order of the chapters: this tuple is the table of contents of the course."""
 
 from compedu.compression import Skipped, compression_of
+from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
-from compedu.methods.layer_method import LayerMethod, SelectiveMethod
+from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import TOPICS, Method, Pipeline
 from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
@@ -23,6 +24,7 @@ from compedu.methods.pruning.random_weights import RandomPruning
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.structured_sparsity import StructuredSparsity
 from compedu.methods.quantization.linear import LinearQuantization
+from compedu.methods.replace_then_train import ReplaceThenTrain
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
 from compedu.methods.training.batch_norm import BatchNormReestimation
 from compedu.methods.training.fine_tune import FineTune
@@ -68,9 +70,12 @@ def find(name: str) -> type[Method]:
 __all__ = [
     "METHODS",
     "TOPICS",
+    "CalibratedMethod",
+    "LayerByLayer",
     "LayerMethod",
     "Method",
     "Pipeline",
+    "ReplaceThenTrain",
     "SelectiveMethod",
     "Skipped",
     "TrainingMethod",

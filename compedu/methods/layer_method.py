@@ -24,24 +24,22 @@ class SelectiveMethod(Method):
 
 
 @method
-class LayerMethod(SelectiveMethod):
-    """A method that sees one layer alone: subclasses turn an ordinary layer (or a form they accept) into a form."""
+class LayerByLayer(SelectiveMethod):
+    """A method that replaces one selected layer after the other by a form; the reasons of those that stay are noted."""
 
     accepts: ClassVar[tuple[type[Form], ...]] = ()  # forms that may be compressed further
 
     def compress(self, task: Task) -> nn.Module:
-        """Replace every selected layer that can be handled; the reasons of the others are noted."""
+        """Replace every layer of `chosen` that can be handled."""
         task.open_attentions()
         done = 0
-        layers = task.selected_layers()
+        layers = self.chosen(task)
         read_apart: dict[str, str] | None = None  # looked for where it matters
         for name, layer in layers.items():
-            if isinstance(layer, Form) and not isinstance(layer, self.accepts):
-                kind, own = type(layer).__name__, type(self).__name__
-                task.skip(name, f"is already compressed ({kind}); put {own} before that step")
-                continue
             try:
-                made = self.compress_layer(name, layer)
+                if reason := self.obstacle(layer):
+                    raise Skip(reason)
+                made = self.form_for(task, name, layer)
                 if works_only_when_called(made):
                     read_apart = task.obstacles(layers, rounding=True) if read_apart is None else read_apart
                     refuse_read_apart(made, read_apart.get(name))
@@ -51,6 +49,29 @@ class LayerMethod(SelectiveMethod):
                 task.skip(name, str(reason))
         task.refuse_if_nothing_done(done)
         return task.model
+
+    def chosen(self, task: Task) -> dict[str, nn.Module]:
+        """Return the layers to be replaced by name, in the order in which they are."""
+        return task.selected_layers()
+
+    def obstacle(self, layer: nn.Module) -> str:
+        """Return why `layer` stays whatever its form would be, "" where nothing speaks against replacing it."""
+        if isinstance(layer, Form) and not isinstance(layer, self.accepts):
+            return f"is already compressed ({type(layer).__name__}); put {type(self).__name__} before that step"
+        return ""
+
+    @abstractmethod
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
+        """Return the compressed form of `layer` in `task`, or raise `Skip` with the reason why it stays."""
+
+
+@method
+class LayerMethod(LayerByLayer):
+    """A method that sees one layer alone: subclasses turn an ordinary layer (or a form they accept) into a form."""
+
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
+        """Return what `compress_layer` makes of `layer`."""
+        return self.compress_layer(name, layer)
 
     @abstractmethod
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:

@@ -253,6 +253,14 @@ def test_a_value_between_two_stops_is_not_rounded_to_a_stop():
     assert control.value == 3.33 and control.field.value == 3.33
 
 
+def test_a_student_that_is_a_method_is_shown_as_text_and_replaced_by_words():
+    student = ce.MagnitudePruning(sparsity=0.9)
+    control = controls_of(ce.SoftTargetDistillation(student=student), lambda: None)["student"]
+    assert control.value == student and control.field.value == "MagnitudePruning(sparsity=0.9)"
+    control.field.value = "lenet5(width=0.2)"
+    assert control.value == "lenet5(width=0.2)"
+
+
 def test_a_field_reads_values_per_layer_and_ranks():
     sparsity = controls_of(ce.MagnitudePruning(), lambda: None)["sparsity"]
     sparsity.field.value = "conv*=0.3,*=0.9"

@@ -15,8 +15,8 @@ from compedu.course import LabBook
 from compedu.datasets import load
 from compedu.errors import CompressionError
 from compedu.networks.checkpoints import read_checkpoint
-from compedu.saved_training import saved_training
 from compedu.sweeps import read_sweep
+from compedu.training.saved_state import saved_training
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 
@@ -97,7 +97,7 @@ def test_kept_weights_and_their_record_are_files(pipe, tmp_path):
 
 
 @pytest.mark.parametrize("read", [
-    read_sweep, lambda path: saved_training(path, "a training"), lambda path: LabBook(path).entries,
+    read_sweep, lambda path: saved_training(path, {}), lambda path: LabBook(path).entries,
 ])  # fmt: skip
 def test_records_are_files(pipe, read):
     for path in (pipe("pipe"), Path("/dev/zero")):

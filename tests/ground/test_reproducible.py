@@ -3,11 +3,14 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load as tensors_of_bytes
+from safetensors.torch import save as bytes_of_tensors
 from torch import nn
 
 import compedu as ce
@@ -18,9 +21,9 @@ from compedu.evaluation import evaluate
 from compedu.layout import in_another_order
 from compedu.networks import build
 from compedu.reproducible import seeded, torch_threads
-from compedu.saved_training import save_training, saved_training
 from compedu.torchvision_import import import_torchvision
-from compedu.training import Recipe, fit, listening
+from compedu.training import SGD, SGLD, AdamW, Companion, Recipe, fit, listening
+from compedu.training.saved_state import save_training, saved_training
 
 DATA = digits(size=8).shortened(train=64, validation=32, test=8)
 RECIPE = Recipe(epochs=2, batch=16, seed=3)
@@ -259,9 +262,9 @@ def saved(tmp_path):
     path = tmp_path / "run.training"
     fit(build("lenet300(size=8, width=0.02)"), DATA, RECIPE, resume=path)
 
-    def go_on(network="lenet300(size=8, width=0.02)", data=DATA, recipe=RECIPE):
+    def go_on(network="lenet300(size=8, width=0.02)", data=DATA, recipe=RECIPE, **settings):
         model = network if isinstance(network, nn.Module) else build(network)
-        return fit(model, data, recipe, resume=path)
+        return fit(model, data, recipe, resume=path, **settings)
 
     return path, go_on
 
@@ -272,23 +275,49 @@ def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
     x, tanh = DATA.x_train.clone(), build("lenet300(size=8, width=0.02)")
     x[-1, 0, 0, 0] += 1
     tanh.relu1 = nn.Tanh()
-    others = (
-        {"network": "lenet300(size=8, width=0.03)"}, {"network": tanh}, {"recipe": replace(RECIPE, lr=1e-4)},
-        {"data": replace(DATA, x_train=x)},
-    )  # fmt: skip
-    for other in others:
-        with pytest.raises(CompressionError, match=r"run\.training is of another network, recipe, data set or version"):
-            go_on(**other)
+    others = {
+        "network": ({"network": "lenet300(size=8, width=0.03)"}, {"network": tanh}),
+        "recipe": ({"recipe": replace(RECIPE, lr=1e-4)},),
+        "data set": ({"data": replace(DATA, x_train=x)},),
+        "optimizer": ({"optimizer": SGD()}, {"optimizer": AdamW(beta1=0.8)}, {"optimizer": SGLD()}),
+        "rates": ({"rates": {"fc1*": 2.0}},),
+        "companion 'prior'": ({"companions": {"prior": Companion(nn.Linear(2, 2))}},),
+    }
+    for name, settings in others.items():
+        for other in settings:
+            with pytest.raises(CompressionError, match=rf"run\.training is of a training with another {name}; delete"):
+                go_on(**other)
     monkeypatch.setattr(torch, "__version__", "0.1")
     with pytest.raises(CompressionError, match="version of torch; delete it to start anew"):
         go_on()
 
 
+def test_a_state_of_another_companion_is_refused_by_name(tmp_path):
+    def train(**settings):
+        model, beside = build("lenet300(size=8, width=0.02)"), {"prior": Companion(nn.Linear(2, 2), **settings)}
+        return fit(model, DATA, RECIPE, companions=beside, resume=tmp_path / "run", optimizer=SGD(momentum=0.5))
+
+    assert len(train(lr=0.1)) == len(train(lr=0.1, optimizer=SGD(momentum=0.5))) == 2
+    for other in ({"lr": 0.2}, {"lr": 0.1, "weight_decay": 0.5}, {"lr": 0.1, "optimizer": SGD(momentum=0.6)}):
+        with pytest.raises(CompressionError, match="of a training with another companion 'prior'; delete it"):
+            train(**other)
+
+
+def test_a_state_that_an_older_version_saved_is_refused_by_name(tmp_path):
+    path, go_on = saved(tmp_path)
+    state = tensors_of_bytes(path.read_bytes()[32:])
+    state["identity"] = torch.frombuffer(bytearray(b'["structure", {}, "data", "2.0"]'), dtype=torch.uint8)
+    content = bytes_of_tensors(state)
+    path.write_bytes(sha256(content).digest() + content)
+    with pytest.raises(CompressionError, match=r"run\.training was saved by an older version of compedu; delete it"):
+        go_on()
+
+
 def test_flipped_bits_and_cuts_of_a_saved_training_are_noticed(tmp_path):
     path = tmp_path / "run.training"
-    save_training(path, "one training", {"model.weight": torch.arange(6.0), "losses": torch.ones(2)})
+    save_training(path, {"recipe": "one"}, {"model.weight": torch.arange(6.0), "losses": torch.ones(2)})
     whole = path.read_bytes()
-    assert saved_training(path, "one training").keys() == {"model.weight", "losses"}
+    assert saved_training(path, {"recipe": "one"}).keys() == {"model.weight", "losses"}
     damaged = [whole[: len(whole) // 2], b"", whole + b"x", b"nonsense"]
     damaged += [
         whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :] for place in range(len(whole))
@@ -296,7 +325,7 @@ def test_flipped_bits_and_cuts_of_a_saved_training_are_noticed(tmp_path):
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(CompressionError, match=r"run\.training is no saved training, or is damaged.*delete it"):
-            saved_training(path, "one training")
+            saved_training(path, {"recipe": "one"})
 
 
 def test_a_damaged_state_stops_the_training_before_anything_is_taken_up(tmp_path):

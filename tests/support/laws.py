@@ -24,7 +24,7 @@ from compedu.errors import Cancelled, CompressionError, MeaningChanged
 from compedu.files import load, model_bytes, save
 from compedu.forms import Form
 from compedu.knobs import LARGEST, Knob, knobs
-from compedu.methods import METHODS, TOPICS, LayerMethod, Method, Pipeline, SelectiveMethod
+from compedu.methods import METHODS, TOPICS, LayerByLayer, Method, Pipeline, SelectiveMethod
 from compedu.methods.layers import compressible
 from compedu.methods.method import NEEDS
 from compedu.methods.training_method import TrainingMethod
@@ -418,7 +418,7 @@ def unknown_layers_are_refused_by_name(cls):
 
 def forms_of_other_methods_are_named_or_handled(cls):
     """A layer that is already compressed is compressed further, or stays with the reason: never a crash."""
-    if issubclass(cls, LayerMethod):
+    if issubclass(cls, LayerByLayer):
         first = quick(cls)(plain(), data())
         try:
             second = quick(cls)(first, data())
@@ -453,7 +453,7 @@ def tied_layers_stay_tied_or_are_named(cls):
     layers = dict(result.named_modules())
     if isinstance(layers.get("second"), nn.Linear) and "first" in layers:
         assert layers["second"].weight is layers["first"].weight
-    if issubclass(cls, LayerMethod):
+    if issubclass(cls, LayerByLayer):
         skipped = {s.layer: s.reason for s in result.compression.skipped}
         assert "shares its weight with second" in skipped["first"] and "with first" in skipped["second"]
 

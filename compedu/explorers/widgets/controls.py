@@ -55,7 +55,7 @@ class Control:
                 if field is None:
                     continue
                 if field is not self.slider:
-                    field.value = as_text(value) if self.knob.per_layer and isinstance(field, widgets.Text) else value
+                    field.value = as_text(value) if isinstance(field, widgets.Text) else value
                 elif type(value) in (int, float):  # values per layer have no place on the slider
                     field.value = self._place(value)
         finally:

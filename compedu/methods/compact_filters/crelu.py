@@ -6,14 +6,13 @@ import torch  # noqa: F401  the doctests of this file use it
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
-from compedu.forms import CReLUFilters, Form, Geometry
+from compedu.forms import CReLUFilters, Geometry
 from compedu.graph import find_channels, followed_by_relu
 from compedu.knobs import inherited, knob, method
 from compedu.methods.compact_filters.shared.pairing import can_be_reordered, pairing_order, reorder_channels
 from compedu.methods.layer_method import SelectiveMethod
-from compedu.methods.layers import replace_layer
+from compedu.methods.replace_then_train import ReplaceThenTrain
 from compedu.methods.task import Task
-from compedu.methods.training_method import TrainingMethod
 from compedu.reproducible import seeded
 
 
@@ -28,7 +27,7 @@ def half_difference(filters: Tensor) -> Tensor:
 
 
 @method
-class CReLU(TrainingMethod, SelectiveMethod):
+class CReLU(ReplaceThenTrain):
     r"""Learn half of the filters of convolutions before a ReLU and take their negatives for the other half.
 
     $y = [\mathrm{ReLU}(W x + b), \mathrm{ReLU}(-(W x + b))]$: as many maps from half of the filters; a batch
@@ -48,8 +47,8 @@ class CReLU(TrainingMethod, SelectiveMethod):
         "(the base is half of their difference), scratch draws the whole network anew",
         choices=("paired", "scratch"),
     )
-    epochs: int = knob(
-        default=5, help="passes over the training images; 0 shows what pairing alone does", low=0, tour=(0, 20)
+    epochs: int = inherited(
+        ReplaceThenTrain, "epochs", help="passes over the training images; 0 shows what pairing alone does"
     )
     layers: str = inherited(SelectiveMethod, "layers", default="early")
 
@@ -63,20 +62,32 @@ class CReLU(TrainingMethod, SelectiveMethod):
         """Training images; without training one image, to follow the channels."""
         return "training" if self.epochs else "calibration"
 
-    def compress(self, task: Task) -> nn.Module:
-        """Tie the filters of every layer that can be tied, then train the network."""
-        layers = tieable(task)
+    def chosen(self, task: Task) -> dict[str, nn.Module]:
+        """Return the layers that can be tied, after the network is drawn anew or its filters are joined in pairs."""
+        layers = self.tieable(task)
         task.refuse_if_nothing_done(len(layers))
         if self.start == "scratch":
             draw_anew(task.model, self.seed)
         else:
             pair_filters(task, layers)
-        for name, layer in layers.items():
-            weight, bias = layer.weight.detach(), layer.bias
-            half = half_difference if self.start == "paired" else first_half
-            form = CReLUFilters(Geometry.of(layer), half(weight), None if bias is None else half(bias.detach()))
-            task.model = replace_layer(task.model, name, form)
-        return self.train(task.model, task.data) if self.epochs else task.model
+        return layers
+
+    def tieable(self, task: Task) -> dict[str, nn.Module]:
+        """Return the selected layers that can be tied; the others are skipped by name, with the reason."""
+        before_relu = followed_by_relu(task.model)
+        layers = {}
+        for name, layer in task.selected_layers().items():
+            if reason := self.obstacle(layer) or why_not(layer, name in before_relu):
+                task.skip(name, reason)
+            else:
+                layers[name] = layer
+        return layers
+
+    def compress_layer(self, name: str, layer: nn.Module) -> CReLUFilters:
+        """Return the layer with half of its filters."""
+        half = half_difference if self.start == "paired" else first_half
+        bias = None if layer.bias is None else half(layer.bias.detach())
+        return CReLUFilters(Geometry.of(layer), half(layer.weight.detach()), bias)
 
 
 def first_half(filters: Tensor) -> Tensor:
@@ -84,23 +95,8 @@ def first_half(filters: Tensor) -> Tensor:
     return filters.chunk(2)[0]
 
 
-def tieable(task: Task) -> dict[str, nn.Module]:
-    """Return the selected layers that can be tied; the others are skipped by name, with the reason."""
-    before_relu = followed_by_relu(task.model)
-    layers = {}
-    for name, layer in task.selected_layers().items():
-        reason = why_not(layer, name in before_relu)
-        if reason:
-            task.skip(name, reason)
-        else:
-            layers[name] = layer
-    return layers
-
-
 def why_not(layer: nn.Module, before_relu: bool) -> str:
-    """Return why `layer` cannot be tied, or an empty text."""
-    if isinstance(layer, Form):
-        return f"is already compressed ({type(layer).__name__}); put CReLU before that step"
+    """Return why an ordinary `layer` cannot be tied, "" where it can."""
     geometry = Geometry.of(layer)
     if geometry.kind != "conv2d":
         return "is not a convolution"

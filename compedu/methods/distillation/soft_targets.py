@@ -1,23 +1,11 @@
 """Distillation with soft targets: a student network learns the teacher's probabilities beside the labels."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
-from typing import ClassVar
-
-import torch
+import torch  # noqa: F401  the doctests of this file use it
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from compedu.datasets.dataset import Dataset
-from compedu.errors import CompressionError
-from compedu.evaluation import all_scores, refuse_misfit, refuse_probabilities, scores_of
 from compedu.knobs import knob, method
-from compedu.methods.task import Task
-from compedu.methods.training_method import FromScratch
-from compedu.networks import build
-from compedu.networks.fitting import network_for
-from compedu.training import fit
+from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -40,7 +28,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperat
 
 
 @method
-class SoftTargetDistillation(FromScratch):
+class SoftTargetDistillation(Distillation):
     r"""Train a small network, the student, on the softened probabilities that the given network, the teacher, assigns.
 
     $L = (1 - w)\,\mathrm{CE}(y, p) + w\,T^2\,\mathrm{KL}(q_T \,\|\, p_T)$ with $p_T = \mathrm{softmax}(z_s / T)$ of the
@@ -50,8 +38,6 @@ class SoftTargetDistillation(FromScratch):
     ends in a softmax is refused.
     Paper: Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network, arXiv:1503.02531, section 2.
     """
-
-    topic: ClassVar[str] = "distillation"
 
     temperature: float = knob(
         default=4.0,
@@ -65,60 +51,7 @@ class SoftTargetDistillation(FromScratch):
     weight: float = knob(
         default=0.9, help="share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1)
     )
-    student: str = knob(
-        default="lenet5(width=0.25)", help="the network to be trained, in words; sizes come from the data"
-    )
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_student(self.student)
-
-    def compress(self, task: Task) -> nn.Module:
-        """Build the student and train it on the teacher's scores and the labels."""
-        teacher, data = task.model, task.data
-        if not any(True for _ in teacher.parameters()):
-            raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
-        refuse_probabilities(teacher, data)
-        student = student_for(self.student, data, scores_of(teacher, data.example, data).shape[1], self.seed)
-        refuse_misfit(student, data)
-        fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data))
-        return student
-
-    def loss(self, teacher: nn.Module, data: Dataset) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-        """Return the loss of a student for images and their numbers.
-
-        The teacher is asked about each image once, before; about images that are moved, each time anew.
-        """
-        scores = None if self.shift else all_scores(teacher, data.x_train, data)
-
-        def of_batch(student: nn.Module, x: Tensor, numbers: Tensor) -> Tensor:
-            said = scores_of(teacher, x, data).clone() if scores is None else scores[numbers]
-            return distillation_loss(student(x), said, data.y_train[numbers], self.temperature, self.weight)
-
-        return of_batch
-
-
-@lru_cache
-def check_student(spec: str) -> None:
-    """Raise `ValueError` for a text that is no network."""
-    try:
-        build(spec)
-    except ValueError as error:
-        raise ValueError(f"SoftTargetDistillation.student must be a network in words: {error}") from error
-
-
-def student_for(spec: str, data: Dataset, classes: int, seed: int) -> nn.Module:
-    """Return a new network `spec` for the images of `data` and the teacher's number of classes."""
-    try:
-        return network_for(spec, data, classes=classes, seed=seed)
-    except ValueError as error:
-        raise CompressionError(
-            f"SoftTargetDistillation.student {spec!r} cannot be built for images of {data.name!r}: {error}"
-        ) from error
-
-
-def numbered(data: Dataset) -> Dataset:
-    """Return `data` with the number of each training image in place of its label: with it a loss looks things up."""
-    count = len(data.x_train)
-    names = tuple(map(str, range(max(count, len(data.classes)))))
-    return replace(data, y_train=torch.arange(count), classes=names)
+    def loss_of(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the labels and that of the softened probabilities, weighted."""
+        return distillation_loss(lesson.logits, lesson.targets, lesson.labels, self.temperature, self.weight)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from compedu import hashing
+from compedu.draws import Draws
 from compedu.errors import CompressionError
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method
@@ -17,7 +17,7 @@ from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the ends to which gates are stretched: section 4 of the paper
-GATE_RATE = 300.0  # gates move this much faster than weights: a short training takes them from open to shut
+GATE_RATE = 300.0  # of their learning rate to that of weights: a short training takes gates from open to shut
 
 
 def hard_concrete(log_alpha: Tensor, uniform: Tensor) -> Tensor:
@@ -37,37 +37,23 @@ def settled(log_alpha: Tensor) -> Tensor:
 
 
 class Gated(Masked):
-    """A masked layer in training, each weight of which has a gate.
+    """A masked layer in training, each weight of which has a gate with parameter `log_alpha`, of the kernel's shape.
 
-    What is drawn depends on `seed` and on how often was drawn before: the count is part of the state, so that a
-    training goes on as if it had never stopped. `gates` times `GATE_RATE` is log alpha.
+    Gates are drawn anew in each step, by `seed`.
     """
 
     def __init__(self, layer: Masked, start: float, seed: int):
         super().__init__(layer.geometry, layer.weight, layer.mask, layer.bias)
         log_alpha = math.log(start / (1 - start)) + BETA * math.log(-GAMMA / ZETA)
-        self.gates = nn.Parameter(torch.full_like(layer.weight, log_alpha / GATE_RATE))
-        self.register_buffer("drawn", torch.tensor(0))
-        self.seed = seed
-
-    @property
-    def log_alpha(self) -> Tensor:
-        """The gates' parameter log alpha, of the kernel's shape."""
-        return self.gates * GATE_RATE
+        self.log_alpha = nn.Parameter(torch.full_like(layer.weight, log_alpha))
+        self.draws = Draws(seed)
 
     def dense(self) -> Tensor:
         """Return the kernel through gates: drawn anew while training, settled otherwise."""
-        gates = hard_concrete(self.log_alpha, self.draw()) if self.training else settled(self.log_alpha)
-        return super().dense() * gates
-
-    def draw(self) -> Tensor:
-        """Return the next numbers in (0, 1), of the kernel's shape."""
-        # torch's generators take the low 32 bits of a seed alone: mixed, those of all layers and draws differ
-        mixed = int(hashing.mix(torch.tensor(self.seed) + self.drawn)) & 0xFFFFFFFF
-        generator = torch.Generator().manual_seed(mixed)
-        self.drawn += 1
-        tiny = torch.finfo(self.gates.dtype).eps
-        return (torch.rand(self.gates.shape, generator=generator) * (1 - 2 * tiny) + tiny).to(self.gates.dtype)
+        if not self.training:
+            return super().dense() * settled(self.log_alpha)
+        uniform = self.draws.uniform(self.log_alpha.shape, self.log_alpha.dtype)
+        return super().dense() * hard_concrete(self.log_alpha, uniform)
 
     def expected(self) -> Tensor:
         """Return how many weights are left on average."""
@@ -94,6 +80,7 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
     """
 
     topic: ClassVar[str] = "pruning"
+    version: ClassVar[int] = 2  # gates have a learning rate of their own
 
     strength: float = knob(
         default=3.0,
@@ -114,14 +101,16 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Train the gates with the weights, then leave plain masked layers behind."""
-        masked, seed = masked_layers(task, prunable(task)), self.seed * 1_000_003
+        masked = masked_layers(task, prunable(task))
+        seed = self.seed * 1_000_003
         layers = {name: Gated(masked[name], self.start, seed + index * 2**32) for index, name in enumerate(masked)}
         count = sum(int(layer.mask.sum()) for layer in layers.values())
 
         def penalty(model: nn.Module) -> Tensor:
             return self.strength / count * sum(layer.expected() for layer in layers.values())
 
-        model = self.train(replace_layers(task.model, layers), task.data, penalty=penalty)
+        rates = {f"{name}.log_alpha".removeprefix("."): GATE_RATE for name in layers}
+        model = self.train(replace_layers(task.model, layers), task.data, penalty=penalty, rates=rates)
         final = {name: layer.final() for name, layer in layers.items()}
         for name, layer in final.items():
             self.refuse_shut(name, layer.mask)

@@ -1,5 +1,6 @@
 """Pruning since the survey: movement, hard concrete, tickets; each by hand, and what each is good for."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -9,11 +10,12 @@ import torch
 from torch import nn
 
 import compedu as ce
+from compedu.draws import drawing
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Geometry, Masked
 from compedu.methods import HardConcretePruning, LotteryTicket, MovementPruning
-from compedu.methods.pruning.hard_concrete import GATE_RATE, Gated, hard_concrete, open_probability, settled
+from compedu.methods.pruning.hard_concrete import Gated, hard_concrete, open_probability, settled
 from compedu.methods.pruning.lottery_ticket import wind_back
 from compedu.methods.pruning.movement import Moving
 from compedu.methods.pruning.shared.schedules import cubic_sparsity
@@ -248,13 +250,13 @@ def test_settled_gates_by_hand():
 def test_the_penalty_counts_open_gates_of_weights_that_are_there_and_its_gradient_is_that_of_the_sigmoid():
     layer = gated()
     layer.mask[0, 0] = False
-    layer.gates.data.copy_(torch.linspace(-3, 3, 8).view(2, 4) / GATE_RATE)
+    layer.log_alpha.data.copy_(torch.linspace(-3, 3, 8).view(2, 4))
     layer.expected().backward()
     p = 1 / (1 + torch.exp(-torch.linspace(-3, 3, 8).view(2, 4) - 2 / 3 * math.log(11)))
     torch.testing.assert_close(layer.expected(), p.reshape(-1)[1:].sum())
-    expected = GATE_RATE * p * (1 - p)
+    expected = p * (1 - p)
     expected[0, 0] = 0
-    torch.testing.assert_close(layer.gates.grad, expected)
+    torch.testing.assert_close(layer.log_alpha.grad, expected)
 
 
 def test_gates_begin_with_the_share_that_start_says():
@@ -262,20 +264,30 @@ def test_gates_begin_with_the_share_that_start_says():
         torch.testing.assert_close(gated(start=start).expected(), torch.tensor(8 * start))
 
 
-def test_a_gated_layer_draws_anew_while_training_by_its_state_alone_and_is_settled_otherwise():
+def test_a_gated_layer_draws_anew_in_each_step_by_its_seed_and_is_settled_otherwise():
     layer, x = gated().train(), torch.eye(4)
-    saved = {name: value.clone() for name, value in layer.state_dict().items()}
-    first, second = layer(x), layer(x)
-    assert not torch.equal(first, second)
-    again = gated().train()
-    again.load_state_dict(saved)
-    assert torch.equal(again(x), first) and torch.equal(again(x), second)
-    assert not torch.equal(gated(seed=1).train()(x), first)
-    layer.eval()
-    torch.testing.assert_close(layer(x), x @ (layer.latent * settled(layer.log_alpha)).T)
-    drawn = int(layer.drawn)
-    layer(x)
-    assert int(layer.drawn) == drawn == 2
+
+    def at(step, layer):
+        with drawing(step):
+            return layer(x)
+
+    assert torch.equal(at(0, layer), at(0, gated().train())) and not torch.equal(at(0, layer), at(1, layer))
+    assert not torch.equal(at(0, gated(seed=1).train()), at(0, layer))
+    torch.testing.assert_close(at(0, layer.eval()), x @ (layer.latent * settled(layer.log_alpha)).T)
+
+
+def test_gates_move_at_a_rate_of_their_own_and_weights_at_that_of_the_recipe():
+    layers = []
+
+    def look(step):
+        if not layers:
+            layers.extend(copy.deepcopy(layer) for layer in step.model.modules() if isinstance(layer, Gated))
+
+    with listening(look):
+        HardConcretePruning(epochs=1, lr=1e-3, start=0.9)(build(SPEC), few(64))
+    start = math.log(0.9 / 0.1) + 2 / 3 * math.log(0.1 / 1.1)
+    moved = torch.cat([(layer.log_alpha.detach() - start).abs().flatten() for layer in layers])
+    assert moved.max() == pytest.approx(0.3, rel=1e-3)  # AdamW's first step is as long as the learning rate
 
 
 def test_an_interrupted_training_of_gates_ends_with_the_same_bits(tmp_path):
@@ -360,7 +372,7 @@ def test_the_price_of_gates_decides_how_many_weights_are_left():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_draws_have_the_format_of_the_gates_and_lie_between_0_and_1(dtype):
     layer = Gated(masked(torch.ones(100, 100).tolist()), 0.9, seed=0).to(dtype)
-    drawn = torch.stack([layer.draw() for _ in range(20)])
+    drawn = torch.stack([layer.draws.uniform((100, 100), dtype) for _ in range(20)])
     assert drawn.dtype == dtype and 0 < drawn.min() < 0.01 and 0.99 < drawn.max() < 1
     assert layer.train().dense().dtype == dtype
 

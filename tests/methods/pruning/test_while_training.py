@@ -6,6 +6,7 @@ from torch import nn
 
 import compedu as ce
 from compedu import hashing
+from compedu.draws import drawing
 from compedu.errors import CompressionError
 from compedu.files import load, model_bytes, save
 from compedu.methods.pruning.hard_concrete import Gated
@@ -67,8 +68,12 @@ def test_a_gradient_that_is_no_number_in_the_last_step_is_an_error():
 def test_gates_of_different_layers_and_draws_are_drawn_apart():
     layer = ce.MagnitudePruning(sparsity=0.0)(ce.build("lenet300(width=0.1)")).fc2
     one, other = Gated(layer, 0.9, 5), Gated(layer, 0.9, 5 + 2**32)
-    first, second = one.draw(), other.draw()
-    assert not torch.equal(first, second) and not torch.equal(first, one.draw())
+    shape = layer.weight.shape
+    with drawing(0):
+        first, second, third = one.draws.uniform(shape), other.draws.uniform(shape), one.draws.uniform(shape)
+    with drawing(1):
+        later = one.draws.uniform(shape)
+    assert not any(torch.equal(first, drawn) for drawn in (second, third, later))
     assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()) < 0.1
 
 

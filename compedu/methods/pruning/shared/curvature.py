@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compedu.forms import Form, Geometry, precise
 from compedu.methods.hooks import hooked
+from compedu.methods.input_moments import input_columns
 from compedu.reproducible import seeded
 
 CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
@@ -102,11 +103,11 @@ def patches(geometry: Geometry, call: Call) -> Call:
     These are (M, groups, outputs, positions). Inputs and outputs are those of one group; a linear layer has one group.
     The kernel's gradient is the product of both.
     """
-    read, gradient = call[0], precise(call[1])
+    columns = input_columns(geometry, call[0])
+    gradient = precise(call[1])
     if geometry.kind == "linear":
-        return tuple(part.reshape(len(part), 1, -1, part.shape[-1]).mT for part in (read, gradient))
-    columns = F.unfold(read, geometry.shape[2:], geometry.dilation, geometry.padding, geometry.stride)
-    return tuple(part.reshape(len(part), geometry.groups, -1, columns.shape[-1]) for part in (columns, gradient))
+        return columns, gradient.reshape(len(gradient), 1, -1, gradient.shape[-1]).mT
+    return columns, gradient.reshape(len(gradient), geometry.groups, -1, columns.shape[-1])
 
 
 def kernel_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:

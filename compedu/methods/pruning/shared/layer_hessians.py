@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms import Geometry
+from compedu.methods.input_moments import MomentSum
 from compedu.methods.pruning.shared.curvature import (
     Call,
     backward_signals,
     kernel_gradients,
-    patches,
     squared_gradients,
 )
 from compedu.methods.pruning.shared.surgery import (
@@ -156,9 +156,8 @@ class _RowSums:
 
     def __init__(self, geometry: Geometry):
         self.geometry = geometry
-        self.inputs = 0
+        self.inputs = MomentSum(geometry)
         self.squares = 0.0
-        self.positions = 0
         self.seen: Tensor | None = None
 
     def add(self, calls: list[Call], images: int) -> None:
@@ -166,14 +165,11 @@ class _RowSums:
         if calls[0][0] is self.seen:
             return  # another class of the same images
         self.seen = calls[0][0]
-        for call in calls:
-            joined = patches(self.geometry, call)[0].permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
-            joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
-            self.inputs += joined @ joined.mT  # a number at first, then in place
-            self.positions += joined.shape[-1]
+        for read, _ in calls:
+            self.inputs.add(read)
 
     def mean(self, images: int) -> RowHessians:
-        inputs = self.inputs / self.positions
+        inputs = self.inputs.moments().second
         rows = self.geometry.shape[0] // len(inputs)  # of a group
         read = rows * float(inputs.diagonal(dim1=1, dim2=2).sum())
         return RowHessians(inputs, self.squares / images / read if read else 0.0)

@@ -1,5 +1,7 @@
 """The state of a training in a file: what it takes to go on, bit by bit, as if nothing had happened."""
 
+import json
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,22 +16,25 @@ from compedu.reading import refuse_unending
 from compedu.writing import write_whole
 
 CHECKSUM = 32  # bytes of SHA-256 over all that follows
-IDENTITY = "identity"  # the tensor that holds the identity as text
+IDENTITY = "identity"  # the tensor that holds the identity as JSON
+
+Identity = Mapping[str, str]  # what tells a training from all others, by name
 
 
-def save_training(path: Path, identity: str, tensors: dict[str, Tensor]) -> None:
+def save_training(path: Path, identity: Identity, tensors: dict[str, Tensor]) -> None:
     """Write `tensors`, the state of the training that `identity` tells from all others; the file is always whole."""
     state = {name: value.detach().contiguous().clone() for name, value in tensors.items()}
-    state[IDENTITY] = torch.frombuffer(bytearray(identity.encode()), dtype=torch.uint8)
+    state[IDENTITY] = torch.frombuffer(bytearray(json.dumps(dict(identity)).encode()), dtype=torch.uint8)
     content = bytes_of_tensors(state)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, sha256(content).digest() + content)
 
 
-def saved_training(path: Path, identity: str) -> dict[str, Tensor]:
+def saved_training(path: Path, identity: Identity) -> dict[str, Tensor]:
     """Return the tensors that `save_training` wrote.
 
-    Raises `CompressionError` for a file that is none, in which a bit has changed, or whose training was another.
+    Raises `CompressionError` for a file that is none, in which a bit has changed, or whose training was another, with
+    the names of what differs.
     """
     refuse_unending(path, "delete it to start anew")
     written = path.read_bytes()
@@ -40,11 +45,11 @@ def saved_training(path: Path, identity: str) -> dict[str, Tensor]:
         )
     try:
         state = tensors_of_bytes(content)
-        found = bytes(state.pop(IDENTITY).tolist()).decode()
+        found = json.loads(bytes(state.pop(IDENTITY).tolist()))
     except (SafetensorError, KeyError, ValueError) as error:
         raise CompressionError(f"{path} is no saved training: {error}; delete it to start anew") from error
-    if found != identity:
-        raise CompressionError(
-            f"{path} is of another network, recipe, data set or version of torch; delete it to start anew"
-        )
+    if not isinstance(found, dict):
+        raise CompressionError(f"{path} was saved by an older version of compedu; delete it to start anew")
+    if other := [name for name in {**identity, **found} if identity.get(name) != found.get(name)]:
+        raise CompressionError(f"{path} is of a training with another {', '.join(other)}; delete it to start anew")
     return state

@@ -1,0 +1,147 @@
+"""The base of distillation: a student learns from what a teacher says, and from features of layers inside it."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError
+from compedu.evaluation import all_scores, refuse_misfit, refuse_probabilities, scores_of, shape_of
+from compedu.knobs import method
+from compedu.methods.distillation.shared.features import captured, features_of_one
+from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
+from compedu.methods.task import Task
+from compedu.methods.training_method import FromScratch
+from compedu.training import Companion, fit
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What student and teacher say about one batch: `logits` and `targets` (N, classes), and `labels` (N,).
+
+    `features` holds for each pair of layers what the student's gives, through its regressor if it has one, and what the
+    teacher's gives; no gradient enters the teacher.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    labels: Tensor
+    features: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+@method
+class Distillation(FromScratch):
+    """Train a student on what the given network, the teacher, says; a subclass says what is compared.
+
+    The teacher is in evaluation mode throughout and does not change.
+    """
+
+    topic: ClassVar[str] = "distillation"
+
+    student: Student = student_knob(
+        default="lenet5(width=0.25)", help="the network to be trained, in words; sizes come from the data"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.student, str):
+            check_student(self.student, self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"{type(self).__name__}.student"
+
+    @property
+    def _student(self) -> str:
+        return f"the student of {self!r}"
+
+    @property
+    def _teacher(self) -> str:
+        return f"the teacher of {self!r}"
+
+    @property
+    def pairs(self) -> Pairs:
+        """The layers whose outputs are compared: pairs of one of the student and one of the teacher."""
+        return ()
+
+    def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
+        """Return what the student's feature of a pair passes through, given both features of one image; None for as is.
+
+        It trains beside the student and is then thrown away.
+        """
+        return None
+
+    @abstractmethod
+    def loss_of(self, lesson: Lesson) -> Tensor:
+        """Return the loss of one batch."""
+
+    def compress(self, task: Task) -> nn.Module:
+        """Build the student and train it on what the teacher says."""
+        teacher, data = task.model, task.data
+        if not any(True for _ in teacher.parameters()):
+            raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
+        refuse_probabilities(teacher, data)
+        classes = scores_of(teacher, data.example, data).shape[1]
+        student = student_of(self.student, task, classes, self.seed, self._where)
+        refuse_misfit(student, data)
+        if (own := scores_of(student, data.example, data).shape[1]) != classes:
+            raise CompressionError(f"{self._where} tells {own} classes apart, its teacher {classes}")
+        refuse_probabilities(student, data)
+        regressors = self.regressors(student, teacher, data)
+        companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
+        fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data, regressors), companions=companions)
+        return student
+
+    def regressors(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> tuple[Companion | None, ...]:
+        """Return the regressor of each pair."""
+        if not self.pairs:
+            return ()
+        own, theirs = zip(*self.pairs, strict=True)
+        features = (
+            features_of_one(student, own, data.example, self._student),
+            features_of_one(teacher, theirs, data.example, self._teacher),
+        )
+        return tuple(map(self.regressor, *features))
+
+    def loss(
+        self, teacher: nn.Module, data: Dataset, regressors: tuple[Companion | None, ...] = ()
+    ) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+        """Return the loss of a student for images and their numbers.
+
+        Where only its logits count, the teacher is asked about each image once, before; about images that are moved,
+        and about features, each time anew.
+        """
+        logits = None if self.shift or self.pairs else all_scores(teacher, data.x_train, data)
+
+        def of_batch(student: nn.Module, x: Tensor, numbers: Tensor) -> Tensor:
+            if logits is None:
+                with captured(teacher, [theirs for _, theirs in self.pairs], self._teacher) as taught:
+                    targets = scores_of(teacher, x, data).clone()
+            else:
+                taught, targets = {}, logits[numbers]
+            with captured(student, [own for own, _ in self.pairs], self._student) as learned:
+                said = student(x)
+            if not isinstance(said, Tensor):
+                raise CompressionError(
+                    f"{self._where} returns {shape_of(said)} in training; needed are logits (images, classes) alone"
+                )
+            features = []
+            for (own, theirs), companion in zip(self.pairs, regressors, strict=True):
+                feature = learned[own] if companion is None else companion.module(learned[own])
+                features.append((feature, taught[theirs].clone()))  # out of inference mode
+            return self.loss_of(Lesson(said, targets, data.y_train[numbers], tuple(features)))
+
+        return of_batch
+
+
+def numbered(data: Dataset) -> Dataset:
+    """Return `data` with the number of each training image in place of its label: with it a loss looks things up."""
+    count = len(data.x_train)
+    names = tuple(map(str, range(max(count, len(data.classes)))))
+    return replace(data, y_train=torch.arange(count), classes=names)

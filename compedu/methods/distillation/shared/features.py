@@ -1,0 +1,80 @@
+"""Features: what named layers of a network give in a forward pass, and regressors that bring two networks' together."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError
+from compedu.methods.hooks import hooked
+from compedu.methods.layers import compressible
+from compedu.reproducible import seeded
+
+WORDS = ("first", "middle", "last")  # of the layers that hold weights, in the order in which they stand
+
+
+def layer_called(model: nn.Module, name: str, whose: str) -> nn.Module:
+    """Return the module of `model` that `name` means: its name, or one of the words first, middle, last.
+
+    Raises `CompressionError` that says `whose` layer it is for a name that is neither.
+    """
+    modules = {own: module for own, module in model.named_modules() if own}
+    if name in modules:
+        return modules[name]
+    layers = list(compressible(model)[0].values())
+    if name not in WORDS or not layers:
+        raise CompressionError(
+            f"{whose} has no layer {name!r}; its layers are {', '.join(modules)}; the words {', '.join(WORDS)} work too"
+        )
+    return layers[{"first": 0, "middle": len(layers) // 2, "last": -1}[name]]
+
+
+@contextlib.contextmanager
+def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of the layers `names` of `model` in the one forward pass inside the block, by name.
+
+    Gradients pass through them. Raises `CompressionError` that says `whose` layer it is for one that `layer_called`
+    does not find, that no image reaches, that runs more than once, or that gives something else than one tensor.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        if name in outputs:
+            raise CompressionError(f"layer {name!r} of {whose} runs more than once in a pass: which output is meant?")
+        if not isinstance(output, Tensor):
+            raise CompressionError(f"layer {name!r} of {whose} gives a {type(output).__name__}, not one tensor")
+        outputs[name] = output.clone()  # a layer behind it may change it in place
+
+    with hooked({name: layer_called(model, name, whose) for name in names}, after=keep):
+        yield outputs
+    if missing := [name for name in names if name not in outputs]:
+        raise CompressionError(f"no image reaches layer {missing[0]!r} of {whose}")
+
+
+def regressor(student: Tensor, teacher: Tensor, seed: int) -> nn.Module:
+    """Return a new layer that maps features like `student`'s to the shape of `teacher`'s, drawn by `seed`.
+
+    Maps (N, C, H, W) get a convolution whose window makes the sizes agree (Romero et al. 2015, arXiv:1412.6550, section
+    2.2), features (N, ..., F) a linear layer. Raises `CompressionError` where no such layer exists.
+    """
+    from_shape, to_shape = tuple(student.shape[1:]), tuple(teacher.shape[1:])
+    maps = len(from_shape) == len(to_shape) == 3
+    window = [a - b + 1 for a, b in zip(from_shape[1:], to_shape[1:], strict=False)]
+    fits = min(window) >= 1 if maps else from_shape[:-1] == to_shape[:-1]
+    if not fits:
+        raise CompressionError(
+            f"no layer maps features of the student, shape {from_shape}, to those of the teacher, {to_shape}: choose "
+            "layers whose maps are no smaller in the student, or vectors in both"
+        )
+    with seeded(seed):
+        if maps:
+            return nn.Conv2d(from_shape[0], to_shape[0], window).to(student.dtype)
+        return nn.Linear(from_shape[-1], to_shape[-1]).to(student.dtype)
+
+
+def features_of_one(model: nn.Module, names: Sequence[str], image: Tensor, whose: str) -> tuple[Tensor, ...]:
+    """Return what the layers `names` of `model` give for one `image` (1, ...), in order."""
+    with captured(model, names, whose) as outputs, torch.no_grad(), seeded(0):
+        model.eval()(image)
+    return tuple(outputs[name] for name in names)

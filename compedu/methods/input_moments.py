@@ -1,0 +1,137 @@
+"""Moments of what a layer reads: E[x x^T] and E[x] over the positions of its kernel, layer after layer in a network.
+
+The error that a change of the kernel makes at what the layer gives is a quadratic form in E[x x^T]: this is all that
+Optimal Brain Surgeon, GPTQ, AdaRound and data-aware factors know of the images.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.errors import CompressionError, Skip
+from compedu.evaluation import scores_of
+from compedu.forms import Form, Geometry, precise
+from compedu.methods.calibration import calibration_set
+from compedu.methods.hooks import hooked
+
+BATCH = 64  # images that run at once
+COLUMNS = 2**22  # numbers in the columns of a batch that are held at once: with the batch it bounds the memory
+LARGEST = 2**29  # bytes of the moments of one layer
+UNREACHED = "no calibration image reaches it"
+
+
+@dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Moments of the vectors x that the rows of a kernel are multiplied with, float64.
+
+    `second` is E[x x^T], (groups, n, n), `mean` is E[x], (groups, n), for n = in / groups * window weights of a row in
+    the order of `kernel.flatten(1)`; `count` is the number of vectors: images times positions. A linear layer has one
+    group.
+    """
+
+    second: Tensor
+    mean: Tensor
+    count: int
+
+    def rows(self, kernel: Tensor) -> Tensor:
+        """Return `kernel` as the rows of each group, (groups, rows, n), which go with `second[group]`."""
+        return kernel.reshape(len(self.second), -1, self.second.shape[-1])
+
+    def output_error(self, change: Tensor) -> float:
+        """Return E[||change x||^2], summed over the outputs, for a `change` of the kernel, of the kernel's shape."""
+        rows = self.rows(change).double()
+        return float(((rows @ self.second) * rows).sum())
+
+
+class MomentSum:
+    """Adds up the moments of what a layer of `geometry` reads."""
+
+    def __init__(self, geometry: Geometry):
+        self.geometry = geometry
+        self.second: Tensor | int = 0
+        self.total: Tensor | int = 0
+        self.count = 0
+
+    def add(self, read: Tensor) -> None:
+        """Add what the layer reads in one call, (M, in) or (M, in, height, width)."""
+        joined = input_columns(self.geometry, read).permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
+        joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
+        self.second += joined @ joined.mT  # a number at first, then in place
+        self.total += joined.sum(2)
+        self.count += joined.shape[-1]
+
+    def moments(self) -> InputMoments:
+        """Return the moments of all that was added."""
+        return InputMoments(self.second / self.count, self.total / self.count, self.count)
+
+
+def input_columns(geometry: Geometry, read: Tensor) -> Tensor:
+    """Return what each position of a layer reads, (M, groups, inputs of a group, positions)."""
+    if geometry.kind == "linear":
+        return read.reshape(len(read), 1, -1, read.shape[-1]).mT
+    columns = F.unfold(read, geometry.shape[2:], geometry.dilation, geometry.padding, geometry.stride)
+    return columns.reshape(len(read), geometry.groups, -1, columns.shape[-1])
+
+
+def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, images: int) -> InputMoments:
+    """Return the moments of what `layer`, called `name` in `model`, reads for at most `images` training images.
+
+    They are evenly spaced, and go through the network as it is now, a batch at a time: memory is bounded, whatever
+    their number. Raises `Skip` for a layer that no image reaches, or whose moments would take too much memory, and
+    `CompressionError` for inputs that are not finite.
+    """
+    geometry = Geometry.of(layer)
+    size = math.prod(geometry.shape[1:])
+    if (needed := 8 * geometry.groups * size**2) > LARGEST:
+        raise Skip(f"the moments of its inputs would take {needed / 2**20:.0f} MiB, more than {LARGEST / 2**20:.0f}")
+    total = MomentSum(geometry)
+
+    def add(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        for read in portions(geometry, layer.act(inputs[0]) if isinstance(layer, Form) else inputs[0]):
+            total.add(read)
+
+    with hooked({name: layer}, before=add):
+        run(model, data, images)
+    if total.count == 0:
+        raise Skip(UNREACHED)
+    moments = total.moments()
+    if not bool(moments.second.isfinite().all()):
+        raise CompressionError(
+            f"layer {name!r} reads values that are not finite, or too large to be squared, on the images of "
+            f"{data.name!r}: look for what grows without bound or divides by zero in front of it"
+        )
+    return InputMoments(moments.second.clone(), moments.mean.clone(), moments.count)  # out of inference mode
+
+
+def portions(geometry: Geometry, read: Tensor) -> Iterator[Tensor]:
+    """Yield what a layer reads in one call, in parts of at most `COLUMNS` numbers in columns, or of one image."""
+    unbatched = 1 if geometry.kind == "linear" else 3
+    read = precise(read if read.ndim > unbatched else read[None])
+    places = math.prod(read.shape[1:]) * (1 if geometry.kind == "linear" else math.prod(geometry.shape[2:]))
+    yield from read.split(max(1, COLUMNS // places))
+
+
+def in_order_of_execution(
+    model: nn.Module, layers: Mapping[str, nn.Module], data: Dataset, images: int
+) -> dict[str, nn.Module]:
+    """Return `layers` in the order in which at most `images` training images reach them; the others come last."""
+    reached: dict[str, nn.Module] = {}
+
+    def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        reached.setdefault(name, layer)
+
+    with hooked(layers, before=note):
+        run(model, data, images)
+    return reached | dict(layers)
+
+
+@torch.inference_mode()
+def run(model: nn.Module, data: Dataset, images: int) -> None:
+    """Run `model` over at most `images` training images, evenly spaced, a batch at a time."""
+    for batch in calibration_set(data, images)[0].split(BATCH):
+        scores_of(model, batch, data)

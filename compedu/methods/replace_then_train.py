@@ -1,0 +1,35 @@
+"""Methods that replace layers by forms and then train the whole network, the forms as they are."""
+
+from torch import nn
+
+from compedu.knobs import inherited, method
+from compedu.methods.layer_method import LayerMethod
+from compedu.methods.task import Task
+from compedu.methods.training_method import TrainingMethod
+
+
+@method
+class ReplaceThenTrain(TrainingMethod, LayerMethod):
+    """Replace the selected layers, then train; a subclass says which form a layer becomes."""
+
+    epochs: int = inherited(
+        TrainingMethod,
+        "epochs",
+        low=0,
+        tour=(0, 20),
+        help="passes over the training images; 0 shows what the new layers alone do",
+    )
+
+    @property
+    def needs(self) -> str:
+        """Training images; without training the weights alone."""
+        return "training" if self.epochs else "weights"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Replace every selected layer that can be handled, then train the network unless there are no epochs."""
+        model = LayerMethod.compress(self, task)
+        return self.trained(task, model) if self.epochs else model
+
+    def trained(self, task: Task, model: nn.Module) -> nn.Module:
+        """Return `model` after training; a subclass gives `train` penalties and companions, or settles its forms."""
+        return self.train(model, task.data)

@@ -1,0 +1,29 @@
+"""Training: recipe, loop, losses, optimizers, modules that train beside the network, saved state."""
+
+from compedu.training.companions import Companion
+from compedu.training.interruption import interrupt_between_steps
+from compedu.training.listening import Step, counted, listening
+from compedu.training.loop import fit
+from compedu.training.losses import AUXILIARY, Loss, cross_entropy, loss_of
+from compedu.training.optimizers import SGD, SGLD, AdamW, Optimizer
+from compedu.training.recipe import Recipe
+from compedu.training.run import SAVE_EVERY_S
+
+__all__ = [
+    "AUXILIARY",
+    "SAVE_EVERY_S",
+    "SGD",
+    "SGLD",
+    "AdamW",
+    "Companion",
+    "Loss",
+    "Optimizer",
+    "Recipe",
+    "Step",
+    "counted",
+    "cross_entropy",
+    "fit",
+    "interrupt_between_steps",
+    "listening",
+    "loss_of",
+]

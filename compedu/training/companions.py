@@ -1,0 +1,52 @@
+"""Modules that train beside the network: mixture priors, regressors, gates, each with rates of its own."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from compedu.errors import CompressionError
+from compedu.training.optimizers import Optimizer, check_optimizer
+
+
+@dataclass(frozen=True, eq=False)
+class Companion:
+    """A module that trains beside the network, in place; a loss or penalty of `fit` reads it.
+
+    What is None is taken from the training: the peak learning rate and weight decay of its recipe, its optimizer. The
+    learning rate rises and falls over the steps as the recipe's. A module without a parameter that can be trained, such
+    as a moving average of weights, keeps the mode that it is in and is only part of the saved state.
+    """
+
+    module: nn.Module
+    lr: float | None = None
+    weight_decay: float | None = None
+    optimizer: Optimizer | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.module, nn.Module):
+            raise CompressionError(f"Companion.module must be a torch module, got {self.module!r}")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise CompressionError(f"Companion.lr must be above 0, got {self.lr!r}")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise CompressionError(f"Companion.weight_decay must be at least 0, got {self.weight_decay!r}")
+        if self.optimizer is not None:
+            check_optimizer(self.optimizer, "Companion")
+
+
+def check_companions(model: nn.Module, companions: Mapping[str, Companion]) -> None:
+    """Raise `CompressionError` for names that are no identifiers, and for parameters that train twice."""
+    owners = {id(parameter): "the network" for parameter in model.parameters()}
+    for name, companion in companions.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise CompressionError(f"companions: a name must be an identifier such as 'regressor', got {name!r}")
+        if not isinstance(companion, Companion):
+            raise CompressionError(f"companions[{name!r}] must be a Companion(module, ...), got {companion!r}")
+        for own, parameter in companion.module.named_parameters():
+            if owner := owners.get(id(parameter)):
+                raise CompressionError(
+                    f"companions[{name!r}]: its parameter {own} is one of {owner}, too, and would train twice; for "
+                    "another learning rate of a part of the network use rates={'pattern': factor}"
+                )
+        owners |= {id(parameter): f"companion {name!r}" for parameter in companion.module.parameters()}

@@ -1,0 +1,41 @@
+"""How to train: passes over the data, learning rate over the steps, batch size, weight decay, seed."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: passes over the data, peak learning rate, batch size, decoupled weight decay, seed of the order.
+
+    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine, anew in each
+    of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer is AdamW
+    (arXiv:1711.05101). `shift` moves training images at random by up to that many pixels; `mirror` flips half of them.
+    """
+
+    epochs: int
+    lr: float = 1e-3
+    batch: int = 64
+    weight_decay: float = 1e-4
+    warm_up: float = 0.1
+    seed: int = 0
+    shift: int = 0
+    mirror: bool = False
+    cycles: int = 1
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Return how many steps one pass over so many training images takes."""
+        return math.ceil(images / self.batch)
+
+    def steps(self, images: int) -> int:
+        """Return how many steps the whole training takes on so many training images."""
+        return self.epochs * self.steps_per_epoch(images)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate at `step` of `steps`."""
+        steps //= self.cycles
+        step %= steps
+        rise = max(1, int(self.warm_up * steps))
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
