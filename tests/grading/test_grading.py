@@ -9,7 +9,7 @@ from nbgrader.converters import GenerateAssignment
 from nbgrader.preprocessors import ClearOutput, IncludeHeaderFooter, LockCells
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from processes import ROOT, closed_network, network_uses, run
+from processes import ROOT, closed_network, network_uses, of_this_project, run
 from submissions import WRONG, answered, attacking, graded
 from traitlets.config import Config
 
@@ -51,8 +51,7 @@ def can_confine(folder) -> bool:
 def course(tmp_path_factory):
     """A course folder after the whole cycle, with four learners, and their notebooks' scores."""
     folder = tmp_path_factory.mktemp("course")
-    environment = closed_network(folder)
-    environment["PYTHONPATH"] += f":{ROOT}"
+    environment = of_this_project(closed_network(folder))
     confined = can_confine(folder)
     (folder / "nbgrader_config.py").write_text(CONFIGURATION + ("" if confined else "c.ExecuteApart.confine = False\n"))
 

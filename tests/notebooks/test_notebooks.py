@@ -1,28 +1,25 @@
-"""Every chapter runs from top to bottom: papermill in the fast profile, then nbval over what it checks."""
+"""Every chapter runs from top to bottom: papermill in the fast profile, then nbval over what it checks.
+
+Each is executed once for all tests (`executed_chapters`), as a page shows it: explorers compute before a cell ends. Live
+explorers, with their worker beside the kernel, run in the chapters that learners hand in (tests/grading).
+"""
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import executed_chapters
 import nbformat
 import pytest
+from executed_chapters import CHAPTERS, NOTEBOOKS
 
-from compedu.execution import execute, fast_profile
-from compedu.release import chapters
-
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-CHAPTERS = chapters(NOTEBOOKS)
+from compedu.execution import fast_profile
 
 
 @pytest.fixture(scope="module", params=CHAPTERS, ids=str)
-def executed(request, tmp_path_factory):
-    """The path of one chapter, executed in its fast profile with live explorers, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("chapter")
-    path = folder / request.param
-    path.parent.mkdir(exist_ok=True)
-    execute(NOTEBOOKS / request.param, path, fast=True, sync=False)
-    return path
+def executed(request):
+    """The path of one chapter, executed in its fast profile."""
+    return executed_chapters.executed(request.param)
 
 
 def test_every_code_cell_ran(executed):
