@@ -27,7 +27,7 @@ def test_every_code_cell_ran(executed):
     assert cells and all(cell.execution_count for cell in cells if cell.source.strip())
 
 
-def test_every_settle_returned_a_live_report(executed):
+def test_every_settle_returned_a_report(executed):
     settled = [cell for cell in nbformat.read(executed, as_version=4).cells if ".settle(" in cell.source]
     assert settled
     for cell in settled:
