@@ -30,24 +30,23 @@ def build_site(notebooks, site, fast=False, executed=None) -> int:
     """Build the site of the `notebooks` into `site`, emptied first; returns Sphinx's exit code, warnings failing.
 
     Beside it, in a folder with "-work" to its name, lie the executed chapters and the sources of the pages. Copies in
-    the folder `executed` that `compedu.execution.execute` made of the chapters as they are now, in the same profile,
-    are taken; all other chapters are executed.
+    the folder `executed`, such as those of the last build, are taken if they are what executing the chapters as they
+    are now would leave in the same profile; all other chapters are executed.
     """
     site = Path(site).resolve()
     work = site.with_name(site.name + "-work")
     pages = work / "pages"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(site, ignore_errors=True)
+    for old in (site, pages, work / "learner", work / "doctrees"):
+        shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("__pycache__", "build.py"))
     for name in chapters(notebooks):
         source = Path(notebooks) / name
-        copy = work / "executed" / name
-        if executed is not None and is_executed(Path(executed) / name, source, fast):
+        copy = Path(executed) / name if executed else None
+        if copy and is_executed(copy, source, fast):
             print(f"taking {name} as executed before", flush=True)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path(executed) / name, copy)
         else:
             print(f"executing {name}", flush=True)
+            copy = work / "executed" / name
             scratch = work / "learner" / name.parent
             scratch.mkdir(parents=True, exist_ok=True)
             execute(source, copy, fast=fast, folder=scratch)

@@ -18,30 +18,14 @@ from explorer_page import (
     assert_shown_is_computed,
     assert_texts_are_apart,
     explorer,
-    explorers_lab,
     figures,
     named,
-    one_test,
     settled,
 )  # fmt: skip
 
 from compedu.explorers.widgets.screen import TABS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def lab_of_file(browser, tmp_path_factory):
-    """The notebook of all explorers."""
-    with explorers_lab(browser, tmp_path_factory.mktemp("lab")) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(lab_of_file, request):
-    """The notebook of all explorers; what happens to it in one test does not reach the next."""
-    with one_test(lab_of_file, request.session) as lab:
-        yield lab
 
 
 def test_after_a_reload_the_page_shows_the_figures_of_now(lab):

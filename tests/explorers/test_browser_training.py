@@ -7,26 +7,11 @@ from explorer_page import (
     assert_figures_follow_the_code,
     assert_pictures_can_be_chosen,
     explorer,
-    explorers_lab,
     named,
     one_test,
 )  # fmt: skip
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def lab_of_file(browser, tmp_path_factory):
-    """The notebook of all explorers."""
-    with explorers_lab(browser, tmp_path_factory.mktemp("lab")) as lab:
-        yield lab
-
-
-@pytest.fixture
-def lab(lab_of_file, request):
-    """The notebook of all explorers; what happens to it in one test does not reach the next."""
-    with one_test(lab_of_file, request.session) as lab:
-        yield lab
 
 
 @pytest.mark.parametrize("name", named(trains=True))

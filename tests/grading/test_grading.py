@@ -13,6 +13,7 @@ from processes import ROOT, closed_network, network_uses, of_this_project, run
 from submissions import WRONG, answered, attacking, graded, untouched
 from traitlets.config import Config
 
+import compedu
 from compedu.errors import CompressionError
 from compedu.execution import fast_profile
 from compedu.grading import Confinement
@@ -47,6 +48,7 @@ def can_confine(folder) -> bool:
 def course(tmp_path_factory):
     """A course folder after the whole cycle, with four learners, and their notebooks' scores."""
     folder = tmp_path_factory.mktemp("course")
+    compedu.load_data("glyphs")  # as docs/instructors.md says: no submission has to draw these images for itself
     environment = of_this_project(closed_network(folder))
     confined = can_confine(folder)
     (folder / "nbgrader_config.py").write_text(CONFIGURATION + ("" if confined else "c.ExecuteApart.confine = False\n"))
