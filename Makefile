@@ -1,6 +1,6 @@
 # make lab     JupyterLab on your own copy of the chapters (LAB_ARGS passes options on: LAB_ARGS=--no-browser)
 # make check   what tools find without running anything: style, layout, types
-# make test    all tests (TEST_ARGS passes options on: TEST_ARGS="-k wheel")
+# make test    the tests (TEST_ARGS passes options on: TEST_ARGS="-k wheel")
 #
 # All make the environment .venv first, if it is missing or older than what the project needs.
 
@@ -25,13 +25,14 @@ INSTALL := $(PIP) install --constraint requirements/constraints.txt $(PIP_ARGS)
 # Programs that are started by name (jupyter, nbgrader's alembic) must be found in the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help lab check test site bench release wheel doctor environment clean
+.PHONY: help lab check test test-all site bench release wheel doctor environment clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make lab       JupyterLab on your own copy of the chapters, in $(LEARNER)/"
 	@echo "make check     style, layout and types, by tools that run nothing"
-	@echo "make test      all tests"
+	@echo "make test      the tests, and the seconds that each file of them took"
+	@echo "make test-all  also every further network and method of kinds that make test has tested already"
 	@echo "make site      the chapters as web pages, in build/site/"
 	@echo "make bench     the benchmarks, one after another, into benchmarks/"
 	@echo "make release   the chapters without solutions, in build/released/"
@@ -48,7 +49,10 @@ check: $(VENV)/all.stamp
 	$(BIN)/basedpyright
 
 test: $(VENV)/all.stamp
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --parts $(TEST_ARGS)
+
+test-all: TEST_ARGS += --exhaustive
+test-all: test
 
 site: $(VENV)/all.stamp
 	$(BIN)/python docs/build.py build/site

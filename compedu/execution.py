@@ -26,6 +26,22 @@ def fast_profile(path) -> dict:
     return profile
 
 
+def is_executed(executed, source, fast=False) -> bool:
+    """Whether `executed` is what `execute` makes of the notebook `source` as it is now, in that profile, to its end."""
+    import nbformat
+
+    if not Path(executed).is_file():
+        return False
+    given = nbformat.read(executed, as_version=4)
+    ran = [cell for cell in given.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    wanted = nbformat.read(source, as_version=4).cells
+    return (
+        [(cell.cell_type, cell.source) for cell in ran] == [(cell.cell_type, cell.source) for cell in wanted]
+        and dict(given.metadata.get("papermill", {}).get("parameters", {})) == (fast_profile(source) if fast else {})
+        and all(cell.execution_count for cell in ran if cell.cell_type == "code" and cell.source.strip())
+    )
+
+
 def execute(source, destination, fast=False, folder=None, sync=True):
     """Run the notebook `source`, write the executed copy to `destination` and return it.
 

@@ -1,6 +1,6 @@
 """Builds the site without a network: executes the chapters, takes their solutions out, and runs Sphinx.
 
-python docs/build.py SITE [--notebooks FOLDER] [--fast]
+python docs/build.py SITE [--notebooks FOLDER] [--fast] [--executed FOLDER]
 """
 
 import argparse
@@ -12,7 +12,7 @@ import nbformat
 import plotly.io
 from sphinx.cmd.build import main as sphinx
 
-from compedu.execution import execute
+from compedu.execution import execute, is_executed
 from compedu.methods.card import cards
 from compedu.release import chapters, without_solutions
 
@@ -26,23 +26,31 @@ CONTENTS = {  # captions of the table of contents, with the pages that stand bel
 }
 
 
-def build_site(notebooks, site, fast=False) -> int:
+def build_site(notebooks, site, fast=False, executed=None) -> int:
     """Build the site of the `notebooks` into `site`, emptied first; returns Sphinx's exit code, warnings failing.
 
-    Beside it, in a folder with "-work" to its name, lie the executed chapters and the sources of the pages.
+    Beside it, in a folder with "-work" to its name, lie the executed chapters and the sources of the pages. Copies in
+    the folder `executed`, such as those of the last build, are taken if they are what executing the chapters as they
+    are now would leave in the same profile; all other chapters are executed.
     """
     site = Path(site).resolve()
     work = site.with_name(site.name + "-work")
     pages = work / "pages"
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(site, ignore_errors=True)
+    for old in (site, pages, work / "learner", work / "doctrees"):
+        shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("__pycache__", "build.py"))
     for name in chapters(notebooks):
-        print(f"executing {name}", flush=True)
-        scratch = work / "learner" / name.parent
-        scratch.mkdir(parents=True, exist_ok=True)
-        execute(Path(notebooks) / name, work / "executed" / name, fast=fast, folder=scratch)
-        write_page(work / "executed" / name, pages / "chapters" / name)
+        source = Path(notebooks) / name
+        copy = Path(executed) / name if executed else None
+        if copy and is_executed(copy, source, fast):
+            print(f"taking {name} as executed before", flush=True)
+        else:
+            print(f"executing {name}", flush=True)
+            copy = work / "executed" / name
+            scratch = work / "learner" / name.parent
+            scratch.mkdir(parents=True, exist_ok=True)
+            execute(source, copy, fast=fast, folder=scratch)
+        write_page(copy, pages / "chapters" / name)
     (pages / "methods.md").write_text(cards(), encoding="utf-8")
     write_contents(pages)
     return sphinx(["-q", "-W", "--keep-going", "-b", "html", "-d", str(work / "doctrees"), str(pages), str(site)])
@@ -80,5 +88,6 @@ if __name__ == "__main__":
     parser.add_argument("site")
     parser.add_argument("--notebooks", default=DOCS.parent / "notebooks")
     parser.add_argument("--fast", action="store_true", help="run the chapters in their fast profile")
+    parser.add_argument("--executed", help="a folder of executed chapters: those that are up to date are taken")
     arguments = parser.parse_args()
-    sys.exit(build_site(arguments.notebooks, arguments.site, arguments.fast))
+    sys.exit(build_site(arguments.notebooks, arguments.site, arguments.fast, arguments.executed))

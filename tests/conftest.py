@@ -4,6 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import defaultdict
+from itertools import chain
 
 if "PYTEST_XDIST_WORKER" not in os.environ or "COMPEDU_TESTS" not in os.environ:
     os.environ["COMPEDU_TESTS"] = tempfile.mkdtemp(prefix="compedu-tests-")
@@ -34,21 +36,63 @@ QUIET = (
     "--disable-dev-shm-usage",
 )
 
-LONG = (
-    "test_site", "test_grading", "test_notebooks", "test_torchvision_networks", "test_laws", "test_explorers",
-    "test_browser_training", "test_browser", "test_zoo", "test_phenomena", "test_sweeps", "test_course_mutants",
+COUNTED = pytest.StashKey[float]()  # processor time until the last report of this process
+
+LONG = (  # test_site executes the chapters that test_notebooks looks at later
+    "test_site", "test_grading", "test_laws", "test_torchvision_networks", "test_browser", "test_explorers",
+    "test_browser_training", "test_zoo", "test_phenomena", "test_sweeps", "test_course_mutants", "test_notebooks",
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+    """Options of our own."""
+    parser.addoption("--parts", action="store_true", help="show the seconds that each file of tests took")
+    parser.addoption("--exhaustive", action="store_true", help="run the tests marked 'exhaustive' as well")
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of all that it started and waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def pytest_collection_finish(session):
+    """Processor time is counted from here: what collecting took is no test's."""
+    session.config.stash[COUNTED] = processor_seconds()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The seconds of each file, the longest first; with several processes, of all of them together."""
+    if not config.getoption("--parts"):
+        return
+    parts = defaultdict(lambda: [0.0, 0.0])
+    for report in chain(*terminalreporter.stats.values()):
+        if hasattr(report, "processor_seconds"):
+            part = parts[report.nodeid.partition("::")[0]]
+            part[0] += report.processor_seconds
+            part[1] += report.duration
+    terminalreporter.section("seconds of each file: processor, wall clock")
+    parts["all"] = [sum(column) for column in zip(*parts.values(), strict=True)] or [0.0, 0.0]
+    for name, (processor, wall) in sorted(parts.items(), key=lambda part: part[1], reverse=True):
+        terminalreporter.line(f"{processor:8.1f} {wall:8.1f}  {name}")
+
+
+def pytest_collection_modifyitems(config, items):
     """Long files come first, so that no process works on one when all others have nothing left to do."""
+    if not config.getoption("--exhaustive"):
+        left_out = [item for item in items if "exhaustive" in item.keywords]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where a browser is required, a browser test that skips has failed."""
+    """What a test took is told; where a browser is required, a browser test that skips has failed."""
     report = yield
+    now = processor_seconds()
+    report.processor_seconds = now - item.config.stash[COUNTED]
+    item.config.stash[COUNTED] = now
     skipped = report.skipped and not hasattr(report, "wasxfail")
     if skipped and "browser" in item.keywords and os.environ.get("COMPEDU_REQUIRE_BROWSER") == "1":
         report.outcome = "failed"

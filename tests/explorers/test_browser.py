@@ -1,4 +1,4 @@
-"""Explorers in a real Chromium against a real JupyterLab: one server, one page and one kernel for all methods.
+"""Explorers in a real Chromium against a real JupyterLab: one server, one page and one kernel for all tests here.
 
 Those of methods that train stand in a file of their own: two workers share the time.
 """
@@ -13,15 +13,13 @@ from explorer_page import (
     NAMES,
     PREDICTED,
     STORED,
-    TRAINING,
-    WITH_PICTURES,
     assert_figures_follow_the_code,
     assert_pictures_can_be_chosen,
     assert_shown_is_computed,
     assert_texts_are_apart,
     explorer,
-    explorers_lab,
     figures,
+    named,
     settled,
 )  # fmt: skip
 
@@ -30,19 +28,25 @@ from compedu.explorers.widgets.screen import TABS
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    """The notebook of all explorers."""
-    with explorers_lab(browser, tmp_path_factory.mktemp("lab")) as lab:
-        yield lab
+def test_after_a_reload_the_page_shows_the_figures_of_now(lab):
+    name = "TruncatedSVD"
+    explorer(lab, name)
+    lab.python(f"opened[{name!r}].set(rank=0.2).settle(300)")
+    lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    lab.open()
+    lab.run_cell(NAMES.index(name) + 1) if lab.cell(NAMES.index(name) + 1).locator(".compedu").count() == 0 else None
+    shown = lab.cell(NAMES.index(name) + 1).locator(".compedu")
+    shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    shown.locator(".compedu-badge.FINAL").wait_for()
+    assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINING])
+@pytest.mark.parametrize("name", named(trains=False))
 def test_figures_on_the_page_are_those_computed_for_the_code_on_the_page(lab, name):
     assert_figures_follow_the_code(lab, name)
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_PICTURES if name not in TRAINING])
+@pytest.mark.parametrize("name", named(trains=False, pictures=2))
 def test_every_picture_can_be_chosen_on_the_page(lab, name):
     assert_pictures_can_be_chosen(lab, name)
 
@@ -76,7 +80,6 @@ def test_two_hundred_random_moves_leave_no_error_no_queue_and_no_growing_memory(
     )
     assert most <= 2 and state == "FINAL" and second - first < 100, (first, second)
     assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())
-    assert lab.problems == []
 
 
 def test_controls_and_figure_have_names_for_screen_readers(lab):
@@ -195,16 +198,3 @@ CONTRAST = """root => {
         return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
     }));
 }"""
-
-
-def test_after_a_reload_the_page_shows_the_figures_of_now(lab):
-    name = "TruncatedSVD"
-    explorer(lab, name)
-    lab.python(f"opened[{name!r}].set(rank=0.2).settle(300)")
-    lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    lab.open()
-    lab.run_cell(NAMES.index(name) + 1) if lab.cell(NAMES.index(name) + 1).locator(".compedu").count() == 0 else None
-    shown = lab.cell(NAMES.index(name) + 1).locator(".compedu")
-    shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
-    shown.locator(".compedu-badge.FINAL").wait_for()
-    assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())

@@ -90,11 +90,37 @@ def made(fitting):
 
 @pytest.fixture(scope="module", params=METHODS, ids=lambda cls: cls.__name__)
 def seen(request, fitting):
-    """The explorer of a method, measured once for all tests that look at it."""
+    """The explorer of a method, measured once for all tests that look at it and leave it as it is."""
     explorer = explore(quick(request.param), *fitting(request.param))
     measured(explorer)
+    before = standing(explorer)
     yield explorer
+    assert standing(explorer) == before
     explorer.close()
+
+
+@pytest.fixture(scope="module")
+def looked_at(pair):
+    """A function that gives the explorer of a method with its knobs, measured once for all tests that look at it."""
+    opened = {}
+
+    def look(method) -> Explorer:
+        if method not in opened:
+            explorer = explore(method, *pair)
+            measured(explorer)
+            opened[method] = explorer, standing(explorer)
+        return opened[method][0]
+
+    yield look
+    for explorer, before in opened.values():
+        assert standing(explorer) == before
+        explorer.close()
+
+
+def standing(explorer: Explorer) -> tuple:
+    """What a test that only looks leaves as it was."""
+    controls = {name: control.value for name, control in explorer._controls.items()}
+    return explorer.method, controls, explorer.state, explorer.report, explorer.pins, explorer.looks, explorer.csv
 
 
 def quick(cls):
@@ -318,9 +344,9 @@ def test_numbers_in_words_carry_units():
     assert times_text(1) == "as large as"
 
 
-def test_the_speed_of_a_stored_point_is_never_shown(made):
-    explorer = made(ce.MagnitudePruning(sparsity=0.5))
-    report = measured(explorer)
+def test_the_speed_of_a_stored_point_is_never_shown(looked_at):
+    explorer = looked_at(ce.MagnitudePruning(sparsity=0.5))
+    report = explorer.report
     assert report.latency is not None
     preview = replace(explorer.view, state="PREVIEW")
     assert captions(preview)[2] == ("…", "not measured here yet")
@@ -330,18 +356,16 @@ def test_the_speed_of_a_stored_point_is_never_shown(made):
     assert [len(t["x"]) for t in moving(preview) if t["xaxis"] == "x3"] == [0, 0]
 
 
-def test_the_axes_hold_every_point(made):
-    explorer = made(ce.FilterPruning(sparsity=0.9))
-    measured(explorer)
+def test_the_axes_hold_every_point(looked_at):
+    explorer = looked_at(ce.FilterPruning(sparsity=0.9))
     shown = explorer._screen.figure.widget.layout
     low, high = (10**end for end in shown.xaxis5.range)
     for report in reports_shown(explorer.view):
         assert low <= report.file_bytes <= high and shown.yaxis5.range[0] <= 100 * report.accuracy <= 101
 
 
-def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
-    explorer = made(ce.FilterPruning(sparsity=0.6))
-    measured(explorer)
+def test_the_filters_drawn_as_gone_are_those_that_are_gone(looked_at, pair):
+    explorer = looked_at(ce.FilterPruning(sparsity=0.6))
     view = explorer.view
     for layer in ("conv1", "conv2", "fc1"):
         dense, small = (kernel_of(part).detach() for part in view.layer_pair(layer))
@@ -356,9 +380,8 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(made, pair):
     assert not (np.isfinite(bright) & np.isfinite(faint)).any()
 
 
-def test_what_is_left_of_each_layer_stands_in_numbers_above_its_bar(made):
-    explorer = made(ce.FilterPruning(sparsity=0.6))
-    measured(explorer)
+def test_what_is_left_of_each_layer_stands_in_numbers_above_its_bar(looked_at):
+    explorer = looked_at(ce.FilterPruning(sparsity=0.6))
     for cls, place in ((ce.FilterPruning, 0), (ce.MagnitudePruning, 2)):
         (picture, *_), view = pictures_of(cls), explorer.view
         shares = [row[3].removesuffix(" %") for row in picture.table(view)[1]]
@@ -381,18 +404,16 @@ def test_no_letter_of_a_figure_is_smaller_than_12_pixels(seen):
         assert found and min(found) >= 12
 
 
-def test_a_table_keeps_figure_and_unit_together_and_long_lists_short(made):
-    explorer = made(ce.FilterPruning(sparsity=0.6))
-    measured(explorer)
+def test_a_table_keeps_figure_and_unit_together_and_long_lists_short(looked_at):
+    explorer = looked_at(ce.FilterPruning(sparsity=0.6))
     removed = {row[0]: row[-1] for row in pictures_of(ce.FilterPruning)[0].table(explorer.view)[1]}
     numbers, more = removed["fc1"].split(" and ")
     assert more == f"{len(pruned_filters.gone(explorer.view, 'fc1')) - 10} more" and numbers.count(",") == 9
     assert "40.0&nbsp;%" in html_table(("share",), [("40.0 %",)], "")
 
 
-def test_products_that_no_formula_counts_stand_below_the_macs_in_the_words_of_the_report(made):
-    explorer = made(ce.TruncatedSVD())
-    measured(explorer)
+def test_products_that_no_formula_counts_stand_below_the_macs_in_the_words_of_the_report(looked_at):
+    explorer = looked_at(ce.TruncatedSVD())
     report = explorer.view.report
     assert report.layers and "not counted" not in layers_table(report)
     report = replace(report, uncounted=("_trilinear in a<b>", "_fft_r2c in the network itself"))
@@ -587,9 +608,8 @@ def test_two_hundred_random_moves_leave_no_error_no_queue_and_the_last_position(
     assert all(seen.newly_wrong is None for seen in explorer._session.seen.values())
 
 
-def test_the_state_that_a_page_asks_for_again_is_that_of_now(made):
-    explorer = made(ce.MagnitudePruning(sparsity=0.9))
-    measured(explorer)
+def test_the_state_that_a_page_asks_for_again_is_that_of_now(looked_at):
+    explorer = looked_at(ce.MagnitudePruning(sparsity=0.9))
     drawing = explorer._screen.figure.widget
     state = drawing.get_state()
     assert state["_widget_data"][0]["text"] == list(drawing.data[0].text)
@@ -881,9 +901,8 @@ def test_the_confusions_are_those_of_the_networks():
     assert soft[0, 1] == pytest.approx(torch.softmax(scores[:2] / 2, 1)[:, 1].mean().item())
 
 
-def test_the_inputs_drawn_are_those_that_the_layer_gets_and_rounds(made, pair):
-    explorer = made(ce.LinearQuantization(bits=4, activation_bits=3, calibration_images=16))
-    measured(explorer)
+def test_the_inputs_drawn_are_those_that_the_layer_gets_and_rounds(looked_at, pair):
+    explorer = looked_at(ce.LinearQuantization(bits=4, activation_bits=3, calibration_images=16))
     view = explorer.view
     x = pair[1].x_validation[: quantized_inputs.IMAGES]
     hidden = pair[0].pool1(pair[0].relu1(pair[0].conv1(x))).detach().numpy().reshape(-1)
@@ -896,9 +915,8 @@ def test_the_inputs_drawn_are_those_that_the_layer_gets_and_rounds(made, pair):
     assert sum(counted["y"]) == hidden.size and len(counted["x"]) == len(codes.unique())
 
 
-def test_the_rebuilt_filters_are_those_of_the_compressed_layer(made):
-    explorer = made(ce.TruncatedSVD(rank=0.5))
-    measured(explorer)
+def test_the_rebuilt_filters_are_those_of_the_compressed_layer(looked_at):
+    explorer = looked_at(ce.TruncatedSVD(rank=0.5))
     view = explorer.view
     (shown,) = rebuilt_filters.PICTURE.main(view, "conv1")
     page = np.array(shown["z"], dtype=float)

@@ -1,5 +1,6 @@
 """What a report says, against independent counts, bytes on disk and the deployed network; its progress; refusals."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -82,6 +83,12 @@ def test_the_neutral_setting_changes_nothing(model, data, baseline):
     same = measure(MagnitudePruning(sparsity=0.0)(model), data, baseline=baseline, speed=False)
     assert (same.change.broke, same.change.fixed, same.change.p_value) == (0, 0, 1.0)
     assert (same.compression_rate, same.index_space_saving) == (1, 0) and all(row.error == 0 for row in same.layers)
+
+
+def test_the_answers_of_a_baseline_are_not_asked_for_again(model, data, baseline, monkeypatch):
+    asked = measure(copy.deepcopy(model), data, baseline=baseline, speed=False)
+    monkeypatch.setattr("compedu.metrics.measurement.evaluating", lambda *given: pytest.fail("asked again"))
+    assert measure(model, data, baseline=baseline, speed=False) == asked
 
 
 def test_the_split_is_the_one_asked_for(model, data):

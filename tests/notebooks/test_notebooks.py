@@ -1,28 +1,25 @@
-"""Every chapter runs from top to bottom: papermill in the fast profile, then nbval over what it checks."""
+"""Every chapter runs from top to bottom: papermill in the fast profile, then nbval over what it checks.
+
+Each is executed once for all tests (`executed_chapters`), as a page shows it: explorers compute before a cell ends.
+Live explorers, with a worker beside the cells, run in the chapters that learners hand in (tests/grading).
+"""
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import executed_chapters
 import nbformat
 import pytest
+from executed_chapters import CHAPTERS, NOTEBOOKS
 
-from compedu.execution import execute, fast_profile
-from compedu.release import chapters
-
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-CHAPTERS = chapters(NOTEBOOKS)
+from compedu.execution import fast_profile, is_executed
 
 
 @pytest.fixture(scope="module", params=CHAPTERS, ids=str)
-def executed(request, tmp_path_factory):
-    """The path of one chapter, executed in its fast profile with live explorers, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("chapter")
-    path = folder / request.param
-    path.parent.mkdir(exist_ok=True)
-    execute(NOTEBOOKS / request.param, path, fast=True, sync=False)
-    return path
+def executed(request):
+    """The path of one chapter, executed in its fast profile."""
+    return executed_chapters.executed(request.param)
 
 
 def test_every_code_cell_ran(executed):
@@ -30,7 +27,7 @@ def test_every_code_cell_ran(executed):
     assert cells and all(cell.execution_count for cell in cells if cell.source.strip())
 
 
-def test_every_settle_returned_a_live_report(executed):
+def test_every_settle_returned_a_report(executed):
     settled = [cell for cell in nbformat.read(executed, as_version=4).cells if ".settle(" in cell.source]
     assert settled
     for cell in settled:
@@ -52,6 +49,22 @@ def test_an_executed_chapter_holds_no_widget_state(executed):
     assert executed.stat().st_size < 3_000_000
 
 
+def test_a_copy_counts_as_executed_only_for_the_chapter_as_it_is_in_its_profile_and_to_its_end(tmp_path):
+    name = CHAPTERS[0]
+    copy = executed_chapters.executed(name)
+    assert is_executed(copy, NOTEBOOKS / name, fast=True)
+    assert not is_executed(copy, NOTEBOOKS / name, fast=False)
+    assert not is_executed(tmp_path / "nothing.ipynb", NOTEBOOKS / name, fast=True)
+    changed = nbformat.read(NOTEBOOKS / name, as_version=4)
+    changed.cells[0].source += " More."
+    nbformat.write(changed, tmp_path / "changed.ipynb")
+    assert not is_executed(copy, tmp_path / "changed.ipynb", fast=True)
+    stopped = nbformat.read(copy, as_version=4)
+    [cell for cell in stopped.cells if cell.cell_type == "code"][-1].execution_count = None
+    nbformat.write(stopped, tmp_path / "stopped.ipynb")
+    assert not is_executed(tmp_path / "stopped.ipynb", NOTEBOOKS / name, fast=True)
+
+
 def what_is_checked(notebook) -> list:
     """The cells up to the first imports, and those whose output nbval compares: no other cell changes that."""
     first = next(i for i, cell in enumerate(notebook.cells) if "import compedu as ce" in cell.source)
@@ -60,10 +73,10 @@ def what_is_checked(notebook) -> list:
     return notebook.cells[: first + 1] + marked
 
 
-def test_nbval_finds_the_checked_outputs_again(executed):
+def test_nbval_finds_the_checked_outputs_again(executed, tmp_path):
     notebook = nbformat.read(executed, as_version=4)
     notebook.cells = what_is_checked(notebook)
-    checked = executed.with_suffix(".checked.ipynb")
+    checked = tmp_path / "checked.ipynb"
     nbformat.write(notebook, checked)
     command = [
         sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=300", "-q", "-p", "no:cacheprovider",

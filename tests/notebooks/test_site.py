@@ -7,10 +7,9 @@ from html.parser import HTMLParser
 
 import nbformat
 import pytest
+from executed_chapters import CHAPTERS, FOLDER, NOTEBOOKS, executed
 from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
-from processes import ROOT, closed_network, network_uses, run
-
-from compedu.release import chapters
+from processes import ROOT, closed_network, network_uses, of_this_project, run
 
 pytestmark = pytest.mark.slow
 FIXTURE = "99_fixture"
@@ -18,15 +17,20 @@ FIXTURE = "99_fixture"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site of all chapters in their fast profile, and of a small one with everything that a page can hold."""
+    """The site of all chapters in their fast profile, and of a small one with everything that a page can hold.
+
+    The chapters were executed before, once for all tests; the small one is executed by the building itself.
+    """
     folder = tmp_path_factory.mktemp("site")
-    if (ROOT / "notebooks").is_dir():
-        shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-    (folder / "notebooks").mkdir(exist_ok=True)
+    shutil.copytree(NOTEBOOKS, folder / "notebooks")
     nbformat.write(exercise_notebook(), folder / "notebooks" / f"{FIXTURE}.ipynb")
+    for name in CHAPTERS:
+        executed(name)
     command = [sys.executable, ROOT / "docs" / "build.py", "site", "--notebooks", "notebooks", "--fast"]
-    run(command, folder, closed_network(folder))
+    said = run([*command, "--executed", FOLDER], folder, of_this_project(closed_network(folder)))
     assert network_uses(folder) == []
+    told = {name: how for how, name in re.findall(r"^(taking|executing) (\S+)", said, re.MULTILINE)}
+    assert told == dict.fromkeys(map(str, CHAPTERS), "taking") | {f"{FIXTURE}.ipynb": "executing"}
     return folder / "site"
 
 
@@ -60,7 +64,7 @@ def leads_outside(address):
 
 
 def test_every_chapter_has_a_page(site):
-    wanted = {name.with_suffix(".html").as_posix() for name in chapters(ROOT / "notebooks")} | {f"{FIXTURE}.html"}
+    wanted = {name.with_suffix(".html").as_posix() for name in CHAPTERS} | {f"{FIXTURE}.html"}
     assert wanted <= {page.relative_to(site / "chapters").as_posix() for page in pages(site / "chapters")}
     contents = Loaded(site / "index.html").text
     assert "A small chapter" in contents

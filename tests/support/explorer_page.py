@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from lab_page import PATIENCE_MS, LabPage, lab_server, notebook
 
 from compedu.explorers.figures.pictures import pictures_of
-from compedu.methods import METHODS
+from compedu.explorers.widgets.controls import controls_of
+from compedu.methods import METHODS, Method
 
 START = """import compedu as ce, torch
 from compedu.knobs import knob, method, knobs
@@ -39,11 +41,10 @@ show(Breaking)"""
 SHOWN = [f"show(ce.{cls.__name__})" for cls in METHODS]
 FULL = """full = ce.explore(ce.MagnitudePruning(sparsity=0.02), *ce.load("lenet5", "digits"))
 full"""
+VIEWPORT = {"width": 1400, "height": 1000}
 CELLS = [START, *SHOWN, BREAKING, "show(ce.MagnitudePruning, predict=True)", "opened['FilterPruning']", FULL]
 BROKEN, PREDICTED, AGAIN, STORED = (len(SHOWN) + i for i in (1, 2, 3, 4))
 NAMES = [cls.__name__ for cls in METHODS]
-TRAINING = [cls.__name__ for cls in METHODS if cls().needs == "training"]
-WITH_PICTURES = [cls.__name__ for cls in METHODS if len(pictures_of(cls)) > 1]  # to choose from
 COMPUTED = """dense, images = pair_of({code!r}.split("(")[0])
 r = ce.measure(method_of({code!r})(dense, images), images, baseline=dense, speed=False)
 import json
@@ -52,18 +53,51 @@ print(json.dumps([
 ]))"""
 
 
+def kind_of(cls: type[Method]) -> tuple:
+    """What the page of a method shares with others of its kind: how it starts, the control in front, the pictures."""
+    front = next(control for control in controls_of(cls(), lambda: None).values() if control.slider is not None)
+    return cls().needs, type(front.field), tuple(picture.name for picture in pictures_of(cls))
+
+
+def named(trains: bool, pictures: int = 1) -> list:
+    """The methods that train, or all others, with so many pictures at least; but for the first of a kind, exhaustive.
+
+    What a page draws is sent to it as plain data, which tests without a browser compare with the library for each
+    method.
+    """
+    first = {}
+    for cls in METHODS:
+        first.setdefault(kind_of(cls), cls)
+    chosen = [cls for cls in METHODS if (cls().needs == "training") == trains and len(pictures_of(cls)) >= pictures]
+    return [
+        pytest.param(cls.__name__, marks=() if first[kind_of(cls)] is cls else pytest.mark.exhaustive, id=cls.__name__)
+        for cls in chosen
+    ]
+
+
 @contextlib.contextmanager
 def explorers_lab(browser, folder: Path) -> Iterator[LabPage]:
-    """Open the notebook in a JupyterLab of its own, its first cell run; `problems` collects errors of the page."""
+    """Open the notebook in a JupyterLab of its own, its first cell run."""
     (folder / "explorers.ipynb").write_text(json.dumps(notebook(CELLS)))
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context = browser.new_context(viewport=VIEWPORT)
     with lab_server(folder) as address:
         lab = LabPage(context.new_page(), address, "explorers.ipynb")
-        lab.problems = []
-        lab.page.on("pageerror", lambda error: lab.problems.append(str(error)))
         lab.run_cell(0)
         yield lab
         context.close()
+
+
+@contextlib.contextmanager
+def one_test(lab: LabPage, session: pytest.Session) -> Iterator[LabPage]:
+    """Lend the page to one test: errors of the page are its own; where it failed, the next one gets a fresh page."""
+    failed = session.testsfailed
+    lab.problems.clear()
+    yield lab
+    problems = list(lab.problems)
+    if problems or session.testsfailed > failed:
+        lab.start_over()
+        lab.run_cell(0)
+    assert problems == []
 
 
 def explorer(lab, name: str):
@@ -160,7 +194,6 @@ def assert_figures_follow_the_code(lab, name: str) -> None:
     lab.python(f"opened[{name!r}].set(**{{k: v for k, v in QUICK.items() if k in knobs(opened[{name!r}].method)}})")
     by_mouse = settled(lab, shown, name)
     assert_shown_is_computed(lab, shown, by_mouse)
-    assert lab.problems == []
 
 
 def assert_pictures_can_be_chosen(lab, name: str) -> None:
@@ -183,4 +216,3 @@ def assert_pictures_can_be_chosen(lab, name: str) -> None:
         assert said == f"{picture.name}: {drawn}"
         assert_texts_are_apart(shown)
     chooser.select_option(index=0)
-    assert lab.problems == []

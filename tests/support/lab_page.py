@@ -98,16 +98,34 @@ def _environment(own: str) -> dict[str, str]:
 
 
 class LabPage:
-    """A page that shows one notebook of a server."""
+    """A page that shows one notebook of a server; `problems` are the errors of the page."""
 
     def __init__(self, page, address: str, name: str):
-        self.page, self.address, self.name = page, address, name
+        self.address = address
+        self.name = name
+        self.problems = []
+        self._show_on(page)
+
+    def _show_on(self, page) -> None:
+        self.page = page
         page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.open()
+
+    def start_over(self) -> None:
+        """Show the notebook as it was saved, on a new page and with a new kernel."""
+        context = self.page.context
+        self.page.close()
+        self._show_on(context.new_page())
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        self._wait_for_kernel()
 
     def open(self) -> None:
         """Show the notebook, also again: the kernel lives on."""
         self.page.goto(f"{self.address}/tree/{self.name}?token={TOKEN}&reset")
+        self._wait_for_kernel()
+
+    def _wait_for_kernel(self) -> None:
         self.page.wait_for_function(
             "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
         )

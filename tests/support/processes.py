@@ -28,6 +28,11 @@ def closed_network(folder) -> dict[str, str]:
     }
 
 
+def of_this_project(environment) -> dict[str, str]:
+    """The same environment for a process that imports the package from this project, as the tests do."""
+    return environment | {"PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(ROOT)])}
+
+
 def network_uses(folder) -> list[str]:
     """The hosts that processes of `closed_network(folder)` tried to reach."""
     log = Path(folder) / "network.log"

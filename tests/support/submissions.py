@@ -1,6 +1,8 @@
 """Submissions of a course's learners: solved, wrong, untouched, and one that attacks its grading."""
 
+import ast
 import copy
+import re
 
 import nbformat.v4 as v4
 
@@ -73,6 +75,46 @@ def answered(author, answers=None):
         cell.source = (answers or {}).get(_name(cell), cell.source)
     notebook.cells = kept
     return notebook
+
+
+def untouched(released):
+    """A released notebook as it is, without the cells that lead neither to an answer nor to a live report.
+
+    Those that stay predict, tell what was predicted, show an explorer's report, are graded, or make a name for one that
+    stays.
+    """
+    notebook = copy.deepcopy(released)
+    kept = []
+    wanted = set()
+    for cell in reversed(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        made, read = _names(cell.source)
+        if _tells(cell) or graded(cell) or _name(cell) != "predict" or _prepares(cell) or made & wanted:
+            kept.append(cell)
+            wanted = wanted - made | read
+    notebook.cells = kept[::-1]
+    return notebook
+
+
+def _tells(cell) -> bool:
+    return re.search(r"predict\(|\w\.(reveal|show)\(|\.settle\(\)", cell.source) is not None
+
+
+def _names(source) -> tuple[set[str], set[str]]:
+    """The names that a cell makes or changes, and those that it reads."""
+    tree = ast.walk(ast.parse(source))
+    made, read = set(), set()
+    for node in tree:
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif isinstance(node, ast.alias):
+            made.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
+            made.add(ast.unparse(node).partition(".")[0].partition("[")[0])
+    return made, read
 
 
 def attacking(released, places):
