@@ -42,7 +42,7 @@ class Settings:
     network: str = "lenet5"
     data: str = DATA
     methods: tuple[type[Method], ...] = tuple(
-        cls for cls in ce.METHODS if cls().needs != "training" and cls.topic != "training"
+        cls for cls in ce.METHODS if cls().needs != "training" and cls.family != "training"
     )
     moves: int = 25
     every_ms: float = 50.0
@@ -106,7 +106,7 @@ def listening(drawings: Drawings) -> Iterator[None]:
 
 def values_of(cls: type[Method], moves: int) -> tuple[str, list[Any]]:
     """Return the first knob of `cls` with a slider, and `moves` values of it in random order, none twice in a row."""
-    name, knob = next((name, knob) for name, knob in knobs(cls).items() if knob.tour is not None)
+    name, knob = next((name, knob) for name, knob in knobs(cls).items() if knob.slider_range is not None)
     points, values, draw = knob.points(moves), [], random.Random(0)
     while len(values) < moves:
         shuffled = draw.sample(points, len(points))

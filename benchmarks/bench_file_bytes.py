@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import compedu as ce
 from compedu import files
-from compedu.forms import Coded, Masked
+from compedu.forms import Masked, Quantized
 from compedu.methods import Method
 
 SAID = """
@@ -33,7 +33,7 @@ HEAD = (
 )  # fmt: skip
 
 COMPARED: tuple[Method, ...] = (  # the defaults of all methods that compress without training, and some settings more
-    *(cls() for cls in ce.METHODS if cls().needs != "training" and cls.topic != "training"),
+    *(cls() for cls in ce.METHODS if cls().needs != "training" and cls.family != "training"),
     ce.MagnitudePruning(sparsity=0.95),
     ce.LinearQuantization(activation_bits=8),
     ce.LinearQuantization(bits=4),
@@ -60,9 +60,9 @@ def natural_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the `state_dict` that would be saved without a file format of our own: see the prose of the section."""
     state = dict(model.state_dict())
     for name, layer in model.named_modules():
-        if isinstance(layer, (Masked, Coded)):
+        if isinstance(layer, (Masked, Quantized)):
             del state[f"{name}.mask"]
-            state[f"{name}.weight"] = layer.codes() if isinstance(layer, Coded) else layer.dense()
+            state[f"{name}.weight"] = layer.codes() if isinstance(layer, Quantized) else layer.dense()
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 

@@ -21,7 +21,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.deployment.integer_chain import IntegerChain
 from compedu.deployment.kernels.simulated import Simulated
 from compedu.errors import CompressionError
-from compedu.forms import Coded
+from compedu.forms import Quantized
 from compedu.graph.trace import replace_module
 
 RESULTS = Path(__file__).with_name("INTEGER_LAW.md")
@@ -64,7 +64,7 @@ class WholeNumbers(nn.Module):
     `nearest` is how near a value has come to the middle between two codes, in lengths of the grid.
     """
 
-    def __init__(self, layer: Coded):
+    def __init__(self, layer: Quantized):
         super().__init__()
         per_output = (-1,) if layer.geometry.kind == "linear" else (-1, 1, 1)
         latent, top = layer.latent.detach(), max(2 ** (layer.bits - 1) - 1, 1)
@@ -94,7 +94,7 @@ def in_float64(small: nn.Module) -> nn.Module:
     """Return the quantized network in float64 with the codes that it has in float32, where a weight may be on a tie."""
     model = copy.deepcopy(small)
     for layer in model.modules():
-        if isinstance(layer, Coded):
+        if isinstance(layer, Quantized):
             layer.latent.copy_(layer.dense())
     return model.double()
 
@@ -102,7 +102,7 @@ def in_float64(small: nn.Module) -> nn.Module:
 def whole_numbers(small: nn.Module) -> nn.Module:
     """Return the quantized network in float64, with coded layers that compute in whole numbers."""
     model = copy.deepcopy(small).double()
-    for layer in [layer for layer in small.modules() if isinstance(layer, Coded)]:
+    for layer in [layer for layer in small.modules() if isinstance(layer, Quantized)]:
         name = next(name for name, module in small.named_modules() if module is layer)
         replace_module(model, model.get_submodule(name), WholeNumbers(layer))
     return model

@@ -31,16 +31,16 @@ KNOB = "knob:"  # begins the names under which the values of knobs stand among t
 def methods(given: argparse.Namespace) -> None:
     """List all methods by family, with their knobs; with a name, show this method's card."""
     from compedu.knobs import knobs
-    from compedu.methods import METHODS, TOPICS, find
+    from compedu.methods import FAMILIES, METHODS, find
     from compedu.methods.card import card
 
     if given.name:
         print(card(find(given.name)))
         return
-    for topic, family in TOPICS.items():
-        listed = [method for method in METHODS if method.topic == topic]
+    for family, title in FAMILIES.items():
+        listed = [method for method in METHODS if method.family == family]
         if listed:
-            print(family)
+            print(title)
         for method in listed:
             print(f"  {method.__name__}: {summary(method)}")
             for name, knob in knobs(method).items():

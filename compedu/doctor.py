@@ -37,8 +37,8 @@ def report() -> str:
     lines, topic = [], None
     findings = list(examine())
     for found in findings:
-        if found.topic != topic:
-            topic = found.topic
+        if found.family != topic:
+            topic = found.family
             lines.append(topic)
         lines.append(f"  {found.state:8}{found.text}")
         if found.cure:

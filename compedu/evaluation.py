@@ -51,7 +51,7 @@ def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch
     model.eval()
     predictions, losses, publish_at = [], 0.0, 1
     for index, start in enumerate(range(0, len(x), batch), start=1):
-        scores = scores_of(model, x[start : start + batch], data)
+        scores = logits_of(model, x[start : start + batch], data)
         losses += F.cross_entropy(scores, y[start : start + batch], reduction="sum").item()
         predictions.append(scores.argmax(1))
         done = start + batch >= len(x)
@@ -67,9 +67,9 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "validation", batch: 
     return last
 
 
-def all_scores(model: nn.Module, x: Tensor, data: Dataset, batch: int = BATCH) -> Tensor:
+def all_logits(model: nn.Module, x: Tensor, data: Dataset, batch: int = BATCH) -> Tensor:
     """Return the class scores (N, classes) of all images x, batch after batch."""
-    return torch.cat([scores_of(model, part, data) for part in x.split(batch)])
+    return torch.cat([logits_of(model, part, data) for part in x.split(batch)])
 
 
 def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
@@ -77,14 +77,14 @@ def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        return (scores_of(model, x, data).argmax(1) == y).float().mean().item()
+        return (logits_of(model, x, data).argmax(1) == y).float().mean().item()
     finally:
         for module, training in modes:
             module.training = training
 
 
 @torch.inference_mode()
-def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
+def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     """Return the class scores (N, classes) of images x; a misfit of network and images is one clear error.
 
     A network that draws random numbers even in evaluation draws the same ones each time.
@@ -119,11 +119,11 @@ def scores_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
 def refuse_misfit(model: nn.Module, data: Dataset) -> None:
     """Raise `CompressionError` where `model` and the images of `data` do not fit, or where a pass changes the network.
 
-    The first is that of `scores_of`. The second is a network that answers the same image otherwise when it runs again,
+    The first is that of `logits_of`. The second is a network that answers the same image otherwise when it runs again,
     and one whose forward pass writes into parameters or puts modules into training mode. `model` itself does not run.
     """
     tried = whole_copy(model).eval()
-    first, again = (scores_of(tried, data.example, data).double() for _ in range(2))
+    first, again = (logits_of(tried, data.example, data).double() for _ in range(2))
     given = dict(model.named_parameters())
     changes = [f"writes into {name}" for name, found in tried.named_parameters() if not _same(found, given.get(name))]
     changes += [f"puts {name or 'itself'} into training mode" for name, part in tried.named_modules() if part.training]
@@ -147,7 +147,7 @@ def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
     What sums up to 1 without negative parts on each of some images is taken for the output of a softmax. Logarithms of
     probabilities are scores.
     """
-    scores = scores_of(model, data.x_train[:LOOKS], data)
+    scores = logits_of(model, data.x_train[:LOOKS], data)
     sums = scores.double().sum(1)
     if scores.shape[1] > 1 and bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise CompressionError(

@@ -66,9 +66,9 @@ class Knob:
     """What is known about one knob; its type is the type of its default.
 
     `low` and `high` bound what is legal (`open` says which ends are excluded: "low", "high" or "both"); outside, the
-    method refuses to be built. Whole numbers end at `LARGEST`. `tour` is the part of it that sliders and sweeps show. A
-    `per_layer` knob also takes a mapping from layer names or patterns to values, such as {"conv*": 0.3, "*": 0.9}; the
-    first match counts.
+    method refuses to be built. Whole numbers end at `LARGEST`. `slider_range` is the part of it that sliders and sweeps
+    show. A `per_layer` knob also takes a mapping from layer names or patterns to values, such as
+    {"conv*": 0.3, "*": 0.9}; the first match counts.
     """
 
     default: Any
@@ -76,7 +76,7 @@ class Knob:
     low: float | None = None
     high: float | None = None
     open: str = ""
-    tour: tuple[float, float] | None = None
+    slider_range: tuple[float, float] | None = None
     unit: str = ""
     choices: tuple = ()
     log: bool = False
@@ -187,10 +187,10 @@ class Knob:
         return bad
 
     def stops(self) -> list[int | float]:
-        """Return the values that a slider stops at: round steps over `tour`, or equal ratios; none without a range."""
-        if self.tour is None or self.choices or self.type not in (int, float):
+        """Return the values that a slider stops at: round steps over `slider_range`, equal ratios, or none."""
+        if self.slider_range is None or self.choices or self.type not in (int, float):
             return []
-        low, high = self.tour
+        low, high = self.slider_range
         if self.log:
             spread = [low * (high / low) ** (i / STEPS) for i in range(STEPS + 1)]
             return sorted({round(value) if self.type is int else float(f"{value:.2g}") for value in spread})
@@ -205,10 +205,10 @@ class Knob:
             return list(self.choices)
         if self.type is bool:
             return [False, True]
-        if self.tour is None:
+        if self.slider_range is None:
             return [self.default]
         stops, scale = self.stops(), math.log if self.log else float
-        low, high = map(scale, self.tour)
+        low, high = map(scale, self.slider_range)
         wanted = [low + (high - low) * (i / (count - 1) if count > 1 else 0.5) for i in range(count)]
         return sorted({min(stops, key=lambda stop: abs(scale(stop) - place)) for place in wanted})
 

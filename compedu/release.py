@@ -139,19 +139,19 @@ def one_place_to_fill(notebook, resources):
     return notebook, resources
 
 
-def behind(steps, neighbour, step):
-    """The steps of nbgrader, which are classes, with `step` right behind the one whose name is `neighbour`.
+def behind(steps, neighbor, step):
+    """The steps of nbgrader, which are classes, with `step` right behind the one whose name is `neighbor`.
 
     >>> behind([int, str], "int", list)
     [<class 'int'>, <class 'list'>, <class 'str'>]
     """
     names = [each.__name__ for each in steps]
-    if neighbour not in names:
+    if neighbor not in names:
         raise ValueError(
-            f"nbgrader has no step {neighbour} here, behind which {step.__name__} stands, but only {', '.join(names)}; "
+            f"nbgrader has no step {neighbor} here, behind which {step.__name__} stands, but only {', '.join(names)}; "
             "install a version that compedu[course] allows, or name the step that does its work now"
         )
-    place = names.index(neighbour) + 1
+    place = names.index(neighbor) + 1
     return [*steps[:place], step, *steps[place:]]
 
 

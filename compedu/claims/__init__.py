@@ -1,7 +1,7 @@
 """The survey's drawbacks as experiments: what is claimed, what was run, and a verdict that holds at our scale."""
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Judgement, Part, judge
+from compedu.claims.judgment import Judgment, Part, judge
 from compedu.claims.survey.manual_sensitivity import MANUAL_SENSITIVITY
 from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
 from compedu.claims.survey.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
@@ -20,4 +20,4 @@ def experiment(key: str) -> Experiment:
     raise ValueError(f"no experiment is called {key!r}; there are: {', '.join(known.key for known in CLAIMS)}")
 
 
-__all__ = ["CLAIMS", "Arm", "Effect", "Experiment", "Judgement", "Part", "Plan", "Rule", "experiment", "judge"]
+__all__ = ["CLAIMS", "Arm", "Effect", "Experiment", "Judgment", "Part", "Plan", "Rule", "experiment", "judge"]

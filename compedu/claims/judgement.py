@@ -70,7 +70,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """The verdict on a claim with all that it rests on, and whatever stands against giving one."""
 
     verdict: Verdict
@@ -97,7 +97,7 @@ class Judgement:
         return (*failed, *unsure, *examples)
 
 
-def judge(parts: Iterable[Part], form: str, alpha: float = ALPHA) -> Judgement:
+def judge(parts: Iterable[Part], form: str, alpha: float = ALPHA) -> Judgment:
     """Return the verdict from the parts of a claim of logical `form`; a failed control leaves it undecided.
 
     The `alpha` is shared out among the parts that make the verdict (Bonferroni), so that a claim of many parts is not
@@ -106,7 +106,7 @@ def judge(parts: Iterable[Part], form: str, alpha: float = ALPHA) -> Judgement:
     parts = list(parts)
     counting = sum(part.role == Role.VERDICT for part in parts)
     if not counting or form not in FORMS:
-        raise ValueError(f"a judgement needs a part with role 'verdict' and a form of {', '.join(FORMS)}, got {form!r}")
+        raise ValueError(f"a judgment needs a part with role 'verdict' and a form of {', '.join(FORMS)}, got {form!r}")
     judged = []
     for part in parts:
         effect = Effect.of(part.values, part.rule, 1 - alpha / (counting if part.role == Role.VERDICT else 1))
@@ -114,4 +114,4 @@ def judge(parts: Iterable[Part], form: str, alpha: float = ALPHA) -> Judgement:
     verdict = together((one.verdict for one in judged if one.part.role == Role.VERDICT), form)
     if any(one.failed for one in judged):
         verdict = Verdict.UNDECIDED
-    return Judgement(Verdict.PROXY if form == "proxy" else verdict, tuple(judged), alpha, form)
+    return Judgment(Verdict.PROXY if form == "proxy" else verdict, tuple(judged), alpha, form)

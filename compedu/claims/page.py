@@ -5,7 +5,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from compedu.claims.judgement import FORMS, Judged, Judgement, Role
+from compedu.claims.judgment import FORMS, Judged, Judgment, Role
 from compedu.claims.store import Run, read_runs
 from compedu.claims.trial import Series, Trial
 from compedu.claims.verdict import CLAIMS_READ_TOGETHER, POWER, RULE_IN_WORDS, Verdict, error_rates, some_wrong
@@ -81,13 +81,13 @@ def stored_page(trial: Trial, live: Sequence[Run] = ()) -> Page:
     })  # fmt: skip
 
 
-def sentence(trial: Trial, judgement: Judgement | None) -> str:
+def sentence(trial: Trial, judgment: Judgment | None) -> str:
     """Return the verdict in words; it always holds at our scale."""
-    if judgement is None:
+    if judgment is None:
         return "**Not run yet.**"
-    text = f"**{judgement.verdict.capitalize()} at our scale:** {MEANS[judgement.verdict]} ({judgement.seeds} seeds)."
-    parts = [f"*{one.part.name}*: {one.came_out}" for one in judgement.parts if one.part.role == Role.VERDICT]
-    return " ".join([text, f"Part by part: {'; '.join(parts)}.", *(f"{begun(r)}." for r in judgement.reservations)])
+    text = f"**{judgment.verdict.capitalize()} at our scale:** {MEANS[judgment.verdict]} ({judgment.seeds} seeds)."
+    parts = [f"*{one.part.name}*: {one.came_out}" for one in judgment.parts if one.part.role == Role.VERDICT]
+    return " ".join([text, f"Part by part: {'; '.join(parts)}.", *(f"{begun(r)}." for r in judgment.reservations)])
 
 
 def begun(text: str) -> str:
@@ -96,11 +96,11 @@ def begun(text: str) -> str:
 
 
 def _session(trial: Trial, name: str, runs: Sequence[Run]) -> str:
-    judgement = trial.judge(runs)
+    judgment = trial.judge(runs)
     return "\n\n".join([
-        f"### {name.capitalize()}: {judgement.verdict} at our scale",
-        f"{judgement.seeds} seeds, {len(runs)} runs{conditions(trial, runs)}.",
-        effects_table(judgement), folded("All runs", "\n\n".join([runs_table(runs), *_chosen(runs)])),
+        f"### {name.capitalize()}: {judgment.verdict} at our scale",
+        f"{judgment.seeds} seeds, {len(runs)} runs{conditions(trial, runs)}.",
+        effects_table(judgment), folded("All runs", "\n\n".join([runs_table(runs), *_chosen(runs)])),
     ])  # fmt: skip
 
 
@@ -114,10 +114,10 @@ def conditions(series: Series, runs: Sequence[Run]) -> str:
     }))  # fmt: skip
 
 
-def effects_table(judgement: Judgement) -> str:
+def effects_table(judgment: Judgment) -> str:
     """Return each part with its effect, interval, margin, and the smallest effect that could be told from none."""
     head = ("part", "role", "effect", "interval", "margin", "minimum detectable effect", "seeds", "came out")
-    return table(head, (_effect_row(one) for one in judgement.parts)) + f"\n\n{KEY}"
+    return table(head, (_effect_row(one) for one in judgment.parts)) + f"\n\n{KEY}"
 
 
 def _effect_row(one: Judged) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compedu.claims.judgement import FORMS, Judgement, Part, judge
+from compedu.claims.judgment import FORMS, Judgment, Part, judge
 from compedu.claims.store import Run, read_runs
 from compedu.claims.verdict import ALPHA, CLAIMS_READ_TOGETHER
 from compedu.errors import CompressionError
@@ -120,10 +120,10 @@ class Trial(Series):
         """Return the command that makes shipped runs that are missing."""
         return f"compedu claim {self.key} --run {'full' if full else 'quick'} --store shipped"
 
-    def judge(self, runs: Sequence[Run], claims: int = 1) -> Judgement:
+    def judge(self, runs: Sequence[Run], claims: int = 1) -> Judgment:
         """Return the verdict from runs; read together with others, `claims` in all, each may be wrong less often."""
         return judge(self.parts(runs), self.form, ALPHA / claims)
 
-    def judge_with_all(self, runs: Sequence[Run]) -> Judgement:
+    def judge_with_all(self, runs: Sequence[Run]) -> Judgment:
         """Return the verdict as one of all the survey's, so strict that none of them is likely wrong."""
         return self.judge(runs, CLAIMS_READ_TOGETHER)

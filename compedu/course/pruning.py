@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compedu import files
 from compedu.course.answers import FILE_BYTES, called, few, file_content, kind_of, number
-from compedu.datasets.dataset import Dataset, normalised
+from compedu.datasets.dataset import Dataset, normalized
 from compedu.datasets.drawn import MEAN, STD
 from compedu.datasets.glyphs import draw_glyphs
 from compedu.errors import CompressionError
@@ -160,7 +160,7 @@ def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
 def fresh_characters(seed: int) -> Dataset:
     """Return characters that no split of `glyphs` holds, drawn from `seed` and not kept, as the split "test"."""
     drawn = draw_glyphs(CHARACTERS, seed=seed, split="test")
-    x = normalised(torch.from_numpy(drawn.images), MEAN, STD)
+    x = normalized(torch.from_numpy(drawn.images), MEAN, STD)
     y = torch.from_numpy(drawn.labels)
     return Dataset(f"glyphs(seed={seed})", x[:1], y[:1], x[:1], y[:1], x, y, drawn.classes, MEAN, STD)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Source:
-    """The source text of a function or class, shown with colours where a notebook can."""
+    """The source text of a function or class, shown with colors where a notebook can."""
 
     def __init__(self, text: str):
         self.text = text

@@ -18,10 +18,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images as float32 (N, channels, height, width), normalised, and labels as int64 (N,) for each split.
+    """Images as float32 (N, channels, height, width), normalized, and labels as int64 (N,) for each split.
 
     Methods learn from `train`, explorers and choices look at `validation`, and `test` is read once, for a claim.
-    `mean` and the standard deviation `std` undo the normalisation: grey value in 0..1 = image * std + mean.
+    `mean` and the standard deviation `std` undo the normalization: gray value in 0..1 = image * std + mean.
     `version` says how the images were made where that matters, such as "JPEG". `origin` is the set of `DATASETS` that
     the images are of, whole, cut or changed by knobs; of a user's own images it is empty, whatever their name.
     """
@@ -126,8 +126,8 @@ def data_folders() -> list[Path]:
     return ([Path(given)] if given else []) + [cache_folder() / "data"]
 
 
-def normalised(images: Tensor, mean: float, std: float) -> Tensor:
-    """Return uint8 images (N, channels, height, width) as float32: grey 0..1 shifted by `mean`, divided by `std`."""
+def normalized(images: Tensor, mean: float, std: float) -> Tensor:
+    """Return uint8 images (N, channels, height, width) as float32: gray 0..1 shifted by `mean`, divided by `std`."""
     return (images.float() / 255 - mean) / std
 
 

@@ -8,7 +8,7 @@ from compedu.datasets.dataset import Dataset, fixed_order
 
 TRAIN = 1000
 VALIDATION = 397  # the remaining 400 are the test split
-MEAN = 0.3  # of grey 0..1, roughly
+MEAN = 0.3  # of gray 0..1, roughly
 STD = 0.35
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compedu.datasets.dataset import Dataset, cache_folder, normalised
+from compedu.datasets.dataset import Dataset, cache_folder, normalized
 from compedu.datasets.glyphs import GlyphDials, draw_glyphs
 from compedu.datasets.glyphs.factors import SIDE
 from compedu.specs import text
 from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
-MEAN = 0.129  # of grey 0..1 over the training images, rounded
+MEAN = 0.129  # of gray 0..1 over the training images, rounded
 STD = 0.237
-LARGEST = 3 * SIDE * SIDE + 8  # bytes of an image in colours with its label
+LARGEST = 3 * SIDE * SIDE + 8  # bytes of an image in colors with its label
 ROOM = 100_000  # bytes of names and heads
 VERSION = 3  # raised when the generator draws other images, so that no cached set of the old ones is used
 
@@ -33,7 +33,7 @@ def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) 
     arrays = {}
     for split, count in (SIZES | (sizes or {})).items():
         images, labels, classes = _drawn(split, count, seed, chosen)
-        arrays |= {f"x_{split}": normalised(images, MEAN, STD), f"y_{split}": labels}
+        arrays |= {f"x_{split}": normalized(images, MEAN, STD), f"y_{split}": labels}
     changed = dials | ({"seed": seed} if seed else {}) | ({"sizes": sizes} if sizes else {})
     name = text("glyphs", changed) if changed else "glyphs"
     return Dataset(name, **arrays, classes=classes, mean=MEAN, std=STD, origin="glyphs")

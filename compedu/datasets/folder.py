@@ -15,8 +15,8 @@ from compedu.errors import CompressionError, first_line
 from compedu.reading import refuse_unending
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-GREY = ("1", "L", "LA")
-COLOUR = ("P", "PA", "RGB", "RGBA")  # a palette is of colours
+GRAY = ("1", "L", "LA")
+COLOR = ("P", "PA", "RGB", "RGBA")  # a palette is of colors
 PNG_DEPTH = 24  # where a PNG file says how many bits each channel has: its first chunk is always the same
 MOST_PIXELS = 1 << 24  # of one image; each is looked at before it is decoded
 
@@ -24,7 +24,7 @@ MOST_PIXELS = 1 << 24  # of one image; each is looked at before it is decoded
 def from_folder(folder: Path, origin: str = "", mean: float | None = None, std: float | None = None) -> Dataset:
     """Return the data set of image files in `folder`/train/<class>/ and `folder`/test/<class>/, all of one size.
 
-    Grey images give one channel, others three; images that a camera turned are turned upright (EXIF orientation).
+    Gray images give one channel, others three; images that a camera turned are turned upright (EXIF orientation).
     Hidden files and folders, whose names begin with a dot, are no data. `mean` and `std` default to those of the
     training images; `origin` is the set of `DATASETS` that the images are of. `CompressionError` names the first file
     that cannot be used.
@@ -87,8 +87,8 @@ def _read(paths: list[list[Path]], folder: Path) -> tuple[Tensor, Tensor]:
         pixels = _pixels(path)
         if pixels.shape != first.shape:
             raise CompressionError(
-                f"{path} is {pixels.shape}, but {files[0]} is {first.shape}: all must have one size, and all be grey "
-                "or all be in colour"
+                f"{path} is {pixels.shape}, but {files[0]} is {first.shape}: all must have one size, and all be gray "
+                "or all be in color"
             )
         images[place] = pixels
     labels = torch.tensor([label for label, same in enumerate(paths) for _ in same])
@@ -119,16 +119,16 @@ def _refuse_depth(path: Path) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return the image with 8 bits of grey, or of red, green and blue; `ValueError` where that would change it."""
+    """Return the image with 8 bits of gray, or of red, green and blue; `ValueError` where that would change it."""
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, and at most {MOST_PIXELS:,} are read")
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"it has {image.n_frames} frames: save one of them as an image of its own")
-    if image.mode not in GREY + COLOUR:
+    if image.mode not in GRAY + COLOR:
         raise ValueError(
-            f"its mode is {image.mode}, and not grey or red, green, blue with 8 bits each: convert it as you mean it"
+            f"its mode is {image.mode}, and not gray or red, green, blue with 8 bits each: convert it as you mean it"
         )
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
         raise ValueError("parts of it are transparent: put it on a background")
     ImageOps.exif_transpose(image, in_place=True)
-    return image.convert("L" if image.mode in GREY else "RGB")
+    return image.convert("L" if image.mode in GRAY else "RGB")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compedu import hashing
 
-VALUES = (3, 3, 2, 3, 4, 2)  # head shape, body shape, smiling, holding, jacket colour, tie
+VALUES = (3, 3, 2, 3, 4, 2)  # head shape, body shape, smiling, holding, jacket color, tie
 SIZES = {1: 124, 2: 169, 3: 122}  # training examples of each problem
 NOISE = {1: 0.0, 2: 0.0, 3: 0.05}  # fraction of the training labels that are wrong
 

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compedu.datasets.dataset import Dataset, normalised
+from compedu.datasets.dataset import Dataset, normalized
 from compedu.datasets.own import count_classes, labels_of, refuse_too_large, statistics
 from compedu.datasets.splits import with_validation
 from compedu.errors import CompressionError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 LAYOUTS = {"NHW": (0, 1, 2), "NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3)}  # the axes in the order that a network takes
-CHANNELS = (1, 3)  # grey and colour: where the shape alone says so
+CHANNELS = (1, 3)  # gray and color: where the shape alone says so
 
 
 def from_npz(path: Path) -> Dataset:
@@ -36,7 +36,7 @@ def from_npz(path: Path) -> Dataset:
     if "validation" not in pairs:
         return with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, std=std)
     arrays = {f"y_{split}": labels for split, (_, labels) in pairs.items()}
-    arrays |= {f"x_{split}": normalised(images, mean, std) for split, (images, _) in pairs.items()}
+    arrays |= {f"x_{split}": normalized(images, mean, std) for split, (images, _) in pairs.items()}
     return Dataset(str(path), **arrays, classes=classes, mean=mean, std=std)
 
 
@@ -87,6 +87,6 @@ def _images(array: np.ndarray, layout: np.ndarray | None, where: str) -> Tensor:
 
 
 def _evident(shape: tuple[int, ...]) -> str:
-    """Return the layout of four axes where only one of them can be the channels of grey or colour images, or ""."""
+    """Return the layout of four axes where only one of them can be the channels of gray or color images, or ""."""
     first, last = (shape[axis] in CHANNELS for axis in (1, 3))
     return "" if first == last else "NCHW" if first else "NHWC"

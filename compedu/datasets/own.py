@@ -54,6 +54,6 @@ def count_classes(labels: dict[str, Tensor], where: str) -> int:
 
 
 def statistics(images: Tensor) -> tuple[float, float]:
-    """Return mean and standard deviation of uint8 `images` as grey values in 0..1; the latter is never 0."""
-    grey = images.float() / 255
-    return round(grey.mean().item(), 4), max(round(grey.std().item(), 4), 1e-4)
+    """Return mean and standard deviation of uint8 `images` as gray values in 0..1; the latter is never 0."""
+    gray = images.float() / 255
+    return round(gray.mean().item(), 4), max(round(gray.std().item(), 4), 1e-4)

@@ -14,7 +14,7 @@ from compedu.torchvision_import import import_torchvision
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # as published beside the file
-CIFAR10_MEAN, CIFAR10_STD = 0.4734, 0.2516  # over pixels and colours of the training images
+CIFAR10_MEAN, CIFAR10_STD = 0.4734, 0.2516  # over pixels and colors of the training images
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -32,7 +32,7 @@ def fashion_mnist(download: bool = False) -> Dataset:
 
 
 def cifar10(download: bool = False) -> Dataset:
-    """Return CIFAR-10 (Krizhevsky 2009): 45,000 training, 5,000 validation, 10,000 test colour images of 32 x 32.
+    """Return CIFAR-10 (Krizhevsky 2009): 45,000 training, 5,000 validation, 10,000 test color images of 32 x 32.
 
     Read from the binary version, or from a folder cifar10/train/<class>, cifar10/test/<class> of image files; the
     data set's `version` says "JPEG" where those are JPEG files, whose pixels differ a little from the original's.

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from compedu.datasets.dataset import Dataset, fixed_order, normalised
+from compedu.datasets.dataset import Dataset, fixed_order, normalized
 
 VALIDATION = 5000
 
@@ -24,8 +24,8 @@ def with_validation(
     """
     order = fixed_order(len(train[1]), seed=0)
     held_out = min(VALIDATION, len(order) // 5)
-    x, y = normalised(train[0], mean, std), train[1]
+    x, y = normalized(train[0], mean, std), train[1]
     return Dataset(
         name, x[order[held_out:]], y[order[held_out:]], x[order[:held_out]], y[order[:held_out]],
-        normalised(test[0], mean, std), test[1], classes, mean, std, version, origin,
+        normalized(test[0], mean, std), test[1], classes, mean, std, version, origin,
     )  # fmt: skip

@@ -30,7 +30,7 @@ class FloatLayers(NamedTuple):
 def float_layers(model: nn.Module, apart: Collection[str] = ()) -> FloatLayers:
     """Return `model` with its forms replaced by what runs; changes `model`, which must be a private copy.
 
-    The forms `apart` are not reached by calling alone, and become dense layers, whose weight can be read too. Coded
+    The forms `apart` are not reached by calling alone, and become dense layers, whose weight can be read too. Quantized
     layers with quantized inputs stay, to run on integers once the network is traced.
     """
     replaced = _Replaced(apart)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from compedu.deployment.kernels.product import Window
-from compedu.forms import ActivationQuantizer, Coded
+from compedu.forms import ActivationQuantizer, Quantized
 from compedu.graph.nodes import called_name, is_addition, is_relu, module_of
 from compedu.graph.writes import Modules, is_passed, overwrites
 
@@ -26,10 +26,10 @@ def source_of(node: fx.Node) -> fx.Node:
     return node.all_input_nodes[0]
 
 
-def integer_layer(node: fx.Node, modules: Modules) -> Coded | None:
+def integer_layer(node: fx.Node, modules: Modules) -> Quantized | None:
     """Return the coded layer with quantized inputs that `node` calls, or None."""
     layer = module_of(node, modules)
-    return layer if isinstance(layer, Coded) and isinstance(layer.act, ActivationQuantizer) else None
+    return layer if isinstance(layer, Quantized) and isinstance(layer.act, ActivationQuantizer) else None
 
 
 def clip_of(node: fx.Node, modules: Modules) -> tuple[float, float | None] | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.deployment.kernels import csr, fourier
-from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Form, Masked
+from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Factored, Form, Masked, Quantized
 from compedu.forms.form import Decoded
 
 DENSE = "float32 dense"
@@ -97,8 +97,8 @@ def always(form: Form) -> bool:
 
 
 KERNELS: tuple[Kernel, ...] = (
-    Kernel(Coded, INT8, None, rounds_inputs),  # the engine is named when the chain is built
-    Kernel(Coded, lambda form: f"{DENSE}, {form.bits}-bit weights decoded to float32", Form.dense_layer),
+    Kernel(Quantized, INT8, None, rounds_inputs),  # the engine is named when the chain is built
+    Kernel(Quantized, lambda form: f"{DENSE}, {form.bits}-bit weights decoded to float32", Form.dense_layer),
     Kernel(Masked, csr.NAME, sparse_rows, runs_sparse, late=True),
     Kernel(Masked, f"{DENSE}, zeros multiplied as well", Form.dense_layer),
     Kernel(

@@ -12,7 +12,7 @@ from compedu.sweeps import method_of
 
 def main_knob(method: Method | type[Method]) -> str | None:
     """Return the first knob of a method that has a range worth showing, or None."""
-    return next((name for name, knob in knobs(method).items() if knob.tour is not None), None)
+    return next((name for name, knob in knobs(method).items() if knob.slider_range is not None), None)
 
 
 def others(method: Method, knob: str, value: Any) -> Method:

@@ -39,9 +39,11 @@ class Session:
         self.lock = threading.RLock()
         self.baseline = Baseline.of(model, data, split)
         dense = measure(model, data, baseline=self.baseline, split=split, speed=False)
-        points, controls, chance = stored_points(type(method), model, data, split)
+        points, controls, random_baseline = stored_points(type(method), model, data, split)
         controls = () if isinstance(method, SmallDense) else controls  # it is the control itself
-        self.view = View(data, split, dense, model, method, points=points, controls=controls, chance=chance)
+        self.view = View(
+            data, split, dense, model, method, points=points, controls=controls, random_baseline=random_baseline
+        )
         self.seen: dict[str, Report] = {}  # final reports by method
         self.looks = 0
         self.steps = (0, 1)  # of a training: done, all

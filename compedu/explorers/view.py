@@ -16,8 +16,8 @@ class View:
     """The state of an explorer: `report` is shown, `state` is how far it is measured, `baseline` the dense network.
 
     `points` are stored reports of this method's sweep, `controls` those of the small dense network trained from
-    scratch, `chance` those of the method that does the same at random, `pins` what the learner kept for comparison.
-    `before` and `after` are the networks themselves.
+    scratch, `random_baseline` those of the method that does the same at random, `pins` what the learner kept to compare
+    with. `before` and `after` are the networks themselves.
     """
 
     data: Dataset
@@ -30,7 +30,7 @@ class View:
     after: nn.Module | None = None
     points: tuple[Report, ...] = ()
     controls: tuple[Report, ...] = ()
-    chance: tuple[Report, ...] = ()
+    random_baseline: tuple[Report, ...] = ()
     pins: list[Report] = field(default_factory=list)
     predicted: tuple[float, ...] = ()  # accuracies as the learner expects them, at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured

@@ -49,8 +49,8 @@ def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
     lines = [bytes_text(report.file_bytes)]
     if dense.file_bytes is not None:
         lines.append(f"{times_text(dense.file_bytes / report.file_bytes)} {bytes_text(dense.file_bytes)}")
-    if report.coded_bytes is not None:
-        lines.append(f"entropy-coded {bytes_text(report.coded_bytes)}")
+    if report.entropy_coded_bytes is not None:
+        lines.append(f"entropy-coded {bytes_text(report.entropy_coded_bytes)}")
     return tuple(lines)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compedu.forms import BLOCKS, FORMS, ActivationQuantizer, Block, Floats, Form, Geometry
+from compedu.forms import BLOCKS, FORMS, ActivationQuantizer, Block, Floats, Form, Geometry, Quantized
 from compedu.forms.parts import Part
 
-FORM_KINDS: dict[str, type[Form]] = {form.__name__: form for form in FORMS}
+WRITTEN: dict[type[nn.Module], str] = {Quantized: "Coded"}  # names in files that are older than those of the classes
+FORM_KINDS: dict[str, type[Form]] = {WRITTEN.get(form, form.__name__): form for form in FORMS}
 BLOCK_KINDS: dict[str, type[Block]] = {block.__name__: block for block in BLOCKS}
 KEPT = "="  # before the class name of a layer whose tensors are filled in where it stands
 COUNTER = "num_batches_tracked"  # of no use after training: not stored, 0 after loading
@@ -58,7 +59,7 @@ _NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn
 
 def kind_of(layer: nn.Module) -> str:
     """Return the name under which a file knows `layer`."""
-    name = type(layer).__name__
+    name = WRITTEN.get(type(layer), type(layer).__name__)
     known = type(layer) in (FORM_KINDS.get(name), BLOCK_KINDS.get(name))
     return name if known or is_made(layer) else KEPT + name
 

@@ -15,7 +15,7 @@ from compedu.forms import Block, Form, outside_forms
 from compedu.identity import OTHERS, own_code, plain_attributes
 from compedu.specs import image_of, parse
 
-CALLS_PER_LAYER = 128  # torch calls, to make and initialise one layer: a convolution takes two dozen
+CALLS_PER_LAYER = 128  # torch calls, to make and initialize one layer: a convolution takes two dozen
 _BARE = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
 

@@ -3,17 +3,17 @@
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.attention import OpenAttention
 from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
-from compedu.forms.coded import Coded
 from compedu.forms.factored import Factored
 from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry, LatentForm, kernel_of, precise, trained_weight
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
+from compedu.forms.quantized import Quantized
 from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
 from compedu.forms.walk import outermost_forms, outside_forms
 
-FORMS: tuple[type[Form], ...] = (Masked, Coded, BlockCirculant, Factored, CReLUFilters)
+FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockCirculant, Factored, CReLUFilters)
 
 __all__ = [
     "BLOCKS",
@@ -22,7 +22,6 @@ __all__ = [
     "Block",
     "BlockCirculant",
     "CReLUFilters",
-    "Coded",
     "Codes",
     "Factored",
     "Fire",
@@ -35,6 +34,7 @@ __all__ = [
     "NormalizedFactors",
     "OpenAttention",
     "Positions",
+    "Quantized",
     "Separable",
     "free_numbers_of",
     "kernel_of",

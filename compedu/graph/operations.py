@@ -124,7 +124,7 @@ def move(coupling: Coupling, name: str, call: Call) -> Any:
     What is written as a number in the graph stays the same in every smaller network. Dimensions of such a size are
     held: each of their slices must lose the same channels.
     """
-    # Arrays of ids are often spread in memory, where a view of values is one of neighbours.
+    # Arrays of ids are often spread in memory, where a view of values is one of neighbors.
     made = (Tensor.reshape if name == "view" else call.run)(*call.arguments, **call.options)
     if name in ("cat", "concat", "concatenate"):
         return _joined(coupling, made, call.argument(1, "dim", 0))

@@ -6,7 +6,7 @@ from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
-from compedu.methods.method import TOPICS, Method, Pipeline
+from compedu.methods.method import FAMILIES, Method, Pipeline
 from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
 from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.pruning.brain_surgeon import OptimalBrainSurgeon
@@ -69,7 +69,7 @@ def find(name: str) -> type[Method]:
 
 __all__ = [
     "METHODS",
-    "TOPICS",
+    "FAMILIES",
     "CalibratedMethod",
     "LayerByLayer",
     "LayerMethod",

@@ -24,7 +24,7 @@ class CalibratedMethod(LayerByLayer):
         default=128,
         help="training images that show what each layer reads, at most",
         low=1,
-        tour=(16, 1024),
+        slider_range=(16, 1024),
         log=True,
         unit="images",
     )

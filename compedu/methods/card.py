@@ -4,7 +4,7 @@ import re
 
 from compedu import methods
 from compedu.knobs import Knob, knobs
-from compedu.methods.method import TOPICS, Method
+from compedu.methods.method import FAMILIES, Method
 
 PARTS = ("Stored", "Skips", "Paper")  # each begins a line of the docstring, in this order, behind sentence and formula
 
@@ -16,9 +16,9 @@ def card(method: type[Method], level: int = 1) -> str:
     of each knob default, allowed values and meaning. Raises `ValueError` naming what the docstring lacks.
     """
     sentence, formula, *parts = parts_of(method)
-    entries = {"Family": f"{TOPICS[method.topic]}.", "Needs": needs_of(method)}
-    if method.neutral is not None:
-        entries["Neutral"] = f"`{method(**method.neutral)!r}` gives the network back."
+    entries = {"Family": f"{FAMILIES[method.family]}.", "Needs": needs_of(method)}
+    if method.identity_settings is not None:
+        entries["Identity"] = f"`{method(**method.identity_settings)!r}` gives the network back."
     entries |= zip(PARTS, parts, strict=True)
     return "\n".join([
         f"{'#' * level} {method.__name__}", "", sentence, "", formula, "",
@@ -31,10 +31,10 @@ def card(method: type[Method], level: int = 1) -> str:
 def cards() -> str:
     """Return the cards of all methods, by family in the order of the chapters: a page of its own."""
     lines = ["# Methods", "", "Each method with its formula and its knobs, as `compedu methods NAME` shows it."]
-    for topic, family in TOPICS.items():
-        listed = [method for method in methods.METHODS if method.topic == topic]
+    for family, title in FAMILIES.items():
+        listed = [method for method in methods.METHODS if method.family == family]
         if listed:
-            lines += ["", f"## {family}"]
+            lines += ["", f"## {title}"]
         for method in listed:
             lines += ["", card(method, level=3)]
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, Skip
-from compedu.evaluation import scores_of
+from compedu.evaluation import logits_of
 from compedu.forms import Form, Geometry, precise
 from compedu.methods.calibration import calibration_set
 from compedu.methods.hooks import hooked
@@ -134,4 +134,4 @@ def in_order_of_execution(
 def run(model: nn.Module, data: Dataset, images: int) -> None:
     """Run `model` over at most `images` training images, evenly spaced, a batch at a time."""
     for batch in calibration_set(data, images)[0].split(BATCH):
-        scores_of(model, batch, data)
+        logits_of(model, batch, data)

@@ -17,7 +17,7 @@ from compedu.layout import put_in_usual_order
 from compedu.methods.finite import check_finite
 from compedu.methods.task import Task, copied
 
-TOPICS = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
+FAMILIES = {  # the survey's families, with the sub-families of the first; keys are the folders of compedu/methods
     "pruning": "Parameter pruning and sharing: pruning and sharing",
     "quantization": "Parameter pruning and sharing: quantization and binarization",
     "structural_matrix": "Parameter pruning and sharing: structural matrix",
@@ -31,15 +31,17 @@ NEEDS = ("weights", "calibration", "training")
 
 @method
 class Method(ABC):
-    """Maps a trained model to a compressed copy. Subclasses declare knobs, `topic`, `neutral` and `compress`."""
+    """Maps a trained model to a compressed copy; declare knobs, `family`, `identity_settings`, `compress`."""
 
-    topic: ClassVar[str]
+    family: ClassVar[str]
     version: ClassVar[int] = 1  # raised when the same knobs give another model: cached points become invalid
-    neutral: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, or None where there are none
+    identity_settings: ClassVar[dict[str, Any] | None] = (
+        None  # knobs that reproduce the model, or None where there are none
+    )
     from_scratch: ClassVar[bool] = False  # whether the result is a new network, whatever earlier steps took out
     writes: ClassVar[bool] = True  # whether it writes into tensors of the copy it gets; else these are the network's
     needs_batch_norm: ClassVar[bool] = False  # whether a network without batch norms is refused
-    chance: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
+    random_baseline: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
 
     def __new__(cls, *given: Any, **knobs_given: Any):
         """Refuse misspelt knobs, before Python does it without saying which ones there are."""

@@ -16,7 +16,7 @@ class ReplaceThenTrain(TrainingMethod, LayerMethod):
         TrainingMethod,
         "epochs",
         low=0,
-        tour=(0, 20),
+        slider_range=(0, 20),
         help="passes over the training images; 0 shows what the new layers alone do",
     )
 

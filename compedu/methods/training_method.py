@@ -17,14 +17,26 @@ from compedu.training import Recipe, fit
 class TrainingMethod(Method):
     """A method that trains; a subclass declares a knob anew where it needs another default."""
 
-    epochs: int = knob(default=5, help="passes over the training images", low=1, tour=(1, 20))
-    lr: float = knob(default=1e-3, help="peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
-    batch: int = knob(default=64, help="images of one training step", low=1, tour=(16, 256), log=True, unit="images")
+    epochs: int = knob(default=5, help="passes over the training images", low=1, slider_range=(1, 20))
+    lr: float = knob(
+        default=1e-3, help="peak learning rate", low=0, high=1, open="low", slider_range=(1e-4, 1e-2), log=True
+    )
+    batch: int = knob(
+        default=64, help="images of one training step", low=1, slider_range=(16, 256), log=True, unit="images"
+    )
     shift: int = knob(
-        default=0, help="training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels"
+        default=0,
+        help="training images are moved by up to this much, at random",
+        low=0,
+        slider_range=(0, 2),
+        unit="pixels",
     )
     seed: int = knob(
-        default=0, help="the order of the images, and whatever else is drawn", low=0, high=2**31 - 1, tour=(0, 9)
+        default=0,
+        help="the order of the images, and whatever else is drawn",
+        low=0,
+        high=2**31 - 1,
+        slider_range=(0, 9),
     )
 
     @property
@@ -64,8 +76,14 @@ class FromScratch(TrainingMethod):
 
     from_scratch: ClassVar[bool] = True
 
-    epochs: int = knob(default=20, help="passes over the training images", low=1, tour=(1, 40))
-    lr: float = knob(default=2e-3, help="peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
+    epochs: int = knob(default=20, help="passes over the training images", low=1, slider_range=(1, 40))
+    lr: float = knob(
+        default=2e-3, help="peak learning rate", low=0, high=1, open="low", slider_range=(1e-4, 1e-2), log=True
+    )
     shift: int = knob(
-        default=1, help="training images are moved by up to this much, at random", low=0, tour=(0, 2), unit="pixels"
+        default=1,
+        help="training images are moved by up to this much, at random",
+        low=0,
+        slider_range=(0, 2),
+        unit="pixels",
     )

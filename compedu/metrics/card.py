@@ -71,9 +71,13 @@ def _size(report: Report) -> str:
         return ""
     baseline = "" if report.baseline_file_bytes is None else f" (baseline {report.baseline_file_bytes:,})"
     text = f"{report.file_bytes:,} bytes packed{baseline}"
-    if report.coded_bytes is not None:
-        coded = "" if report.baseline_coded_bytes is None else f" (baseline {report.baseline_coded_bytes:,})"
-        text += f"\n{report.coded_bytes:,} bytes entropy-coded{coded}"
+    if report.entropy_coded_bytes is not None:
+        coded = (
+            ""
+            if report.baseline_entropy_coded_bytes is None
+            else f" (baseline {report.baseline_entropy_coded_bytes:,})"
+        )
+        text += f"\n{report.entropy_coded_bytes:,} bytes entropy-coded{coded}"
     return text
 
 

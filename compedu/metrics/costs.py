@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.deployment.kernels import csr
-from compedu.evaluation import scores_of
+from compedu.evaluation import logits_of
 from compedu.forms import Form, kernel_of, outside_forms
 from compedu.graph.trace import inference_copy
 from compedu.metrics.counting import Counter, Macs, in_simple_steps
@@ -71,7 +71,7 @@ def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = No
             module.register_forward_hook(_formula(counter, holder, sparse))
         counter.watch(module, None if part else name if holder is None else holder)
     with in_simple_steps(), counter:
-        scores_of(copy, data.example, data)
+        logits_of(copy, data.example, data)
     return Macs(counter.counts, tuple(counter.uncounted))
 
 

@@ -39,7 +39,7 @@ class Baseline:
     parameters: int
     macs: int
     file_bytes: int
-    coded_bytes: int
+    entropy_coded_bytes: int
     references: References
 
     @classmethod
@@ -192,7 +192,7 @@ def _counts(model: nn.Module, macs: costs.Macs, baseline: Baseline | None) -> di
             "baseline_parameters": baseline.parameters,
             "baseline_macs": baseline.macs,
             "baseline_file_bytes": baseline.file_bytes,
-            "baseline_coded_bytes": baseline.coded_bytes,
+            "baseline_entropy_coded_bytes": baseline.entropy_coded_bytes,
         }
     )
 
@@ -203,7 +203,7 @@ def _sizes(model: nn.Module, macs: costs.Macs, deployed: Deployed, baseline: Bas
     references = None if baseline is None else baseline.references
     return {
         "file_bytes": len(packed),
-        "coded_bytes": len(files.model_bytes(model, "ans")),
+        "entropy_coded_bytes": len(files.model_bytes(model, "ans")),
         "size_by_role": written.totals,
         "layers": layer_rows(model, written, macs.layers, deployed.kernels, references),
     }

@@ -44,9 +44,9 @@ class Report:
     """What one model measures on one split; `partial` while images or figures are still to come.
 
     `correct` counts among the first `seen` of `total` images. `loss` is the mean cross entropy in nats. `file_bytes` is
-    the length of the packed model file, `coded_bytes` of the entropy-coded one, `size_by_role` sorts the packed bytes
-    by what they are for. `macs` are multiply-accumulates for one image, `uncounted` names products that could not be
-    counted. `baseline_...` are the same of the baseline.
+    the length of the packed model file, `entropy_coded_bytes` of the entropy-coded one, `size_by_role` sorts the packed
+    bytes by what they are for. `macs` are multiply-accumulates for one image, `uncounted` names products that could not
+    be counted. `baseline_...` are the same of the baseline.
     """
 
     method: str
@@ -63,12 +63,12 @@ class Report:
     macs: int | None = None
     uncounted: tuple[str, ...] = ()
     file_bytes: int | None = None
-    coded_bytes: int | None = None
+    entropy_coded_bytes: int | None = None
     size_by_role: dict[str, int] | None = None
     baseline_parameters: int | None = None
     baseline_macs: int | None = None
     baseline_file_bytes: int | None = None
-    baseline_coded_bytes: int | None = None
+    baseline_entropy_coded_bytes: int | None = None
     change: Change | None = None
     latency: Latency | None = None
     layers: tuple[LayerRow, ...] | None = None

@@ -23,7 +23,7 @@ MOST_WEIGHTS = 2**28  # a gigabyte in single precision
 
 
 def build(spec: str, *, seed: int = 0, **defaults) -> nn.Module:
-    """Return a freshly initialised network from its `spec`, "name" or "name(knob=value, ...)"; `seed` sets the weights.
+    """Return a freshly initialized network from its `spec`, "name" or "name(knob=value, ...)"; `seed` sets the weights.
 
     `defaults` fill knobs that the spec leaves open. The network carries its complete spec as `model.spec`. Raises
     `ValueError` for a name or knob that does not exist, for a value that is not positive, and, before anything is

@@ -28,7 +28,7 @@ from compedu.sweeps.store import Store, read_sweep
 DATA, SPLITS, SEEDS = "mnist", ("validation", "test"), 3
 
 
-class Anchor(NamedTuple):
+class Replication(NamedTuple):
     """A network, how it is pruned here, and the paper's test errors in percent, dense and pruned."""
 
     network: str
@@ -45,18 +45,18 @@ class Anchor(NamedTuple):
         return [replace(self.method, seed=seed) for seed in range(SEEDS)]
 
 
-ANCHORS = (  # Han, Pool, Tran, Dally 2015, arXiv:1506.02626, table 1
-    Anchor("lenet300", GradualPruning(sparsity=0.93, budget="lamp", epochs=15, batch=128, shift=1), (1.64, 1.59)),
-    Anchor("lenet5", GradualPruning(sparsity=0.93, budget="lamp", epochs=8, batch=128, shift=1), (0.80, 0.77)),
+REPLICATIONS = (  # Han, Pool, Tran, Dally 2015, arXiv:1506.02626, table 1
+    Replication("lenet300", GradualPruning(sparsity=0.93, budget="lamp", epochs=15, batch=128, shift=1), (1.64, 1.59)),
+    Replication("lenet5", GradualPruning(sparsity=0.93, budget="lamp", epochs=8, batch=128, shift=1), (0.80, 0.77)),
 )
 
 
 def remake() -> None:
     """Compute and store the runs that are missing: each is trained once and measured on validation and test images."""
     data = datasets.load(DATA)
-    for anchor in ANCHORS:
-        dense, store = trained(anchor.network, DATA), Store(anchor.path)
-        for method in anchor.runs():
+    for replication in REPLICATIONS:
+        dense, store = trained(replication.network, DATA), Store(replication.path)
+        for method in replication.runs():
             keys = {split: point_key(method, dense, data, split) for split in SPLITS}
             if all(key in store.stored.reports for key in keys.values()):
                 continue
@@ -67,10 +67,10 @@ def remake() -> None:
                     store.append({"key": key, "report": replace(report, newly_wrong=None, newly_right=None).as_dict()})
 
 
-def stored_runs(anchor: Anchor, split: str) -> list[Report]:
-    """Return the stored reports of an anchor on one split, by seed."""
-    wanted = [repr(method) for method in anchor.runs()]
-    found = {r.method: r for r in read_sweep(anchor.path).reports.values() if r.split == split}
+def stored_runs(replication: Replication, split: str) -> list[Report]:
+    """Return the stored reports of a replication on one split, by seed."""
+    wanted = [repr(method) for method in replication.runs()]
+    found = {r.method: r for r in read_sweep(replication.path).reports.values() if r.split == split}
     return [found[text] for text in wanted if text in found]
 
 
@@ -84,12 +84,12 @@ def dense_error(report: Report) -> float:
     return error(report) + 100 * report.change.difference
 
 
-def summary(anchor: Anchor) -> str:
-    """Return what the runs of an anchor gave, beside the paper's figures."""
-    lines = [f"{anchor.network} on {DATA}: {anchor.method!r}"]
+def summary(replication: Replication) -> str:
+    """Return what the runs of a replication gave, beside the paper's figures."""
+    lines = [f"{replication.network} on {DATA}: {replication.method!r}"]
     for split in SPLITS:
-        lines += [_line(split, stored_runs(anchor, split))]
-    dense, pruned = anchor.paper
+        lines += [_line(split, stored_runs(replication, split))]
+    dense, pruned = replication.paper
     paper = f"  paper, test error: {dense:.2f} % dense, {pruned:.2f} % with 12 times fewer weights [Han 2015, table 1]"
     return "\n".join([*lines, paper])
 
@@ -106,4 +106,4 @@ def _line(split: str, reports: Sequence[Report]) -> str:
 
 if __name__ == "__main__":
     remake()
-    print("\n".join(map(summary, ANCHORS)))
+    print("\n".join(map(summary, REPLICATIONS)))

@@ -89,7 +89,7 @@ def _distance(one: Method, other: Method) -> float:
 def _apart(knob: Knob, one: Any, other: Any) -> float:
     if one == other:
         return 0.0
-    span = knob.tour or (knob.low, knob.high)
+    span = knob.slider_range or (knob.low, knob.high)
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (one, other, *span))
     if not numbers or knob.choices:
         return 1.0

@@ -22,11 +22,11 @@ from compedu.sweeps.store import read_sweep
 
 
 class StoredPoints(NamedTuple):
-    """Reports of one method in the order of its knobs, and of its controls: small networks from scratch, chance."""
+    """Reports of one method in the order of its knobs, and of its controls: small networks, random criterion."""
 
     points: tuple[Report, ...]
     controls: tuple[Report, ...]
-    chance: tuple[Report, ...]
+    random_baseline: tuple[Report, ...]
 
 
 def stored_points(
@@ -41,11 +41,11 @@ def stored_points(
     Points of an earlier version of the method or of the measurement do not count. Raises `CompressionError` for a file
     that is no sweep.
     """
-    chance = next((cls for cls in METHODS if cls.__name__ == method.chance), None)
+    random_baseline = next((cls for cls in METHODS if cls.__name__ == method.random_baseline), None)
     return StoredPoints(
         *(
             () if cls is None else _of(cls, _found(cls, data, paths), model, data, split)
-            for cls in (method, SmallDense, chance)
+            for cls in (method, SmallDense, random_baseline)
         )
     )
 

@@ -7,7 +7,7 @@ import torch
 from benchmark_scripts import FOLDER, scripts  # noqa: F401  a fixture
 
 import compedu as ce
-from compedu.forms import Coded, kernel_of
+from compedu.forms import Quantized, kernel_of
 
 SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "magnitude", "memory", "sparse")
 
@@ -92,17 +92,17 @@ def test_torch_saves_the_same_numbers_as_our_file(scripts):
         state = natural_state(compressed)
         for name in ("conv1", "fc1"):
             layer, saved = compressed.get_submodule(name), state[f"{name}.weight"]
-            assert saved.dtype == (torch.int8 if isinstance(layer, Coded) else torch.float32)
+            assert saved.dtype == (torch.int8 if isinstance(layer, Quantized) else torch.float32)
             assert torch.equal(saved * state.get(f"{name}.scale", 1), kernel_of(layer))
         assert not [name for name in state if name.endswith("mask")]
 
 
 def test_every_method_that_compresses_without_training_is_compared_and_the_others_are_named(scripts):
     script = scripts["bench_file_bytes"]
-    quick = {cls.__name__ for cls in ce.METHODS if cls().needs != "training" and cls.topic != "training"}
+    quick = {cls.__name__ for cls in ce.METHODS if cls().needs != "training" and cls.family != "training"}
     assert quick <= {type(method).__name__ for method in script.COMPARED}
     left_out = [cls for cls in ce.METHODS if cls.__name__ in script.LEFT_OUT]
-    assert left_out and all("training" in (cls().needs, cls.topic) for cls in left_out)
+    assert left_out and all("training" in (cls().needs, cls.family) for cls in left_out)
 
 
 def test_both_sides_of_filter_pruning_remove_the_same_filters_where_the_criterion_is_the_same(scripts):

@@ -11,7 +11,7 @@ from scipy import stats
 
 import compedu
 from compedu.claims import CLAIMS, Arm, Effect, Experiment, Part, Plan, Rule, experiment, judge
-from compedu.claims.judgement import FORMS
+from compedu.claims.judgment import FORMS
 from compedu.claims.page import effects_table, number, page, sentence, stored_page, table
 from compedu.claims.running import run
 from compedu.claims.store import Run, by_seed, read_runs
@@ -226,7 +226,7 @@ def test_what_no_run_measures_is_testable_by_proxy_alone():
     assert judge([Part("a", HELD, POINTS)], "proxy").verdict == PROXY
 
 
-def test_judgements_of_nothing_are_refused():
+def test_judgments_of_nothing_are_refused():
     with pytest.raises(ValueError, match="a part with role 'verdict'"):
         judge([Part("a", HELD, POINTS, "finding")], "universal")
     with pytest.raises(ValueError, match="a form of universal"):
@@ -415,11 +415,11 @@ def test_the_verdict_follows_from_the_shipped_runs(claim):
     for full in (False, True):
         found = claim.stored(full)
         assert {one.seed for one in found} == set(claim.plan(full).all_seeds)
-    judgement = claim.judge(found)
-    assert judgement.verdict == VERDICTS[claim.key], sentence(claim, judgement)
-    assert [one.part.name for one in judgement.parts if one.failed] == FAILED.get(claim.key, [])
+    judgment = claim.judge(found)
+    assert judgment.verdict == VERDICTS[claim.key], sentence(claim, judgment)
+    assert [one.part.name for one in judgment.parts if one.failed] == FAILED.get(claim.key, [])
     text = str(stored_page(claim))
-    assert sentence(claim, judgement) in text and "Quick, stored" in text and "### Full, stored" in text
+    assert sentence(claim, judgment) in text and "Quick, stored" in text and "### Full, stored" in text
 
 
 @claims
@@ -494,7 +494,7 @@ def test_the_command_that_remakes_runs_keeps_what_there_is(call):
 
 
 def test_the_forest_plot_draws_every_part_with_its_interval_and_margin():
-    from compedu.explorers.pages.verdicts import COLOURS, forest
+    from compedu.explorers.pages.verdicts import COLORS, forest
 
     parts = [Part("a", HELD, POINTS), Part("b", MISSED, POINTS, "control", REFUTED)]
     found = judge(parts, "universal")
@@ -503,7 +503,7 @@ def test_the_forest_plot_draws_every_part_with_its_interval_and_margin():
     for trace, one in zip(effects, reversed(found.parts), strict=True):
         ends = trace.x[0] - trace.error_x.arrayminus[0], trace.x[0] + trace.error_x.array[0]
         assert ends == pytest.approx((one.effect.low, one.effect.high))
-        assert trace.text == (one.came_out,) and trace.marker.color == COLOURS[one.verdict]
+        assert trace.text == (one.came_out,) and trace.marker.color == COLORS[one.verdict]
     assert margins.x == (1.0, 1.0) and figure.layout.yaxis.ticktext == ("b", "a")
     assert figure.layout.xaxis.type is None
     assert forest(judge([Part("a", HELD, TIMES)], "universal")).layout.xaxis.type == "log"
@@ -515,8 +515,8 @@ def test_the_forest_plot_draws_every_part_with_its_interval_and_margin():
 def test_every_claim_has_a_forest_plot(claim):
     from compedu.explorers.pages.verdicts import forest
 
-    judgement = claim.judge(claim.stored(full=True))
-    assert len(forest(judgement).data) == len(judgement.parts) + 1
+    judgment = claim.judge(claim.stored(full=True))
+    assert len(forest(judgment).data) == len(judgment.parts) + 1
 
 
 def test_a_page_shows_the_verdict_and_folds_the_runs_up():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import compedu
-from compedu.claims.judgement import judge
+from compedu.claims.judgment import judge
 from compedu.claims.store import Run
 from compedu.claims.survey import manual_sensitivity as by_rule
 from compedu.claims.survey import regularized_pruning as penalties

@@ -22,7 +22,7 @@ from compedu.cli import COMMANDS, Parser, declare_run, declare_sweep, main, opti
 from compedu.commands import KNOB, method_with_knobs, option, summary
 from compedu.errors import CompressionError
 from compedu.knobs import knobs
-from compedu.methods import METHODS, TOPICS
+from compedu.methods import FAMILIES, METHODS
 from compedu.methods.card import card
 from compedu.networks import recipes
 from compedu.networks.shipped import trained
@@ -167,7 +167,7 @@ def test_help_without_a_method_says_how_to_see_knobs(good, monkeypatch):
 def test_methods_are_listed_by_family_with_their_knobs(good):
     lines = good("methods").splitlines()
     heads = [line for line in lines if not line.startswith(" ")]
-    assert heads == [family for topic, family in TOPICS.items() if any(cls.topic == topic for cls in METHODS)]
+    assert heads == [title for family, title in FAMILIES.items() if any(cls.family == family for cls in METHODS)]
     listed = [line.split(":")[0].strip() for line in lines if re.match(r"  \w", line)]
     assert listed == [cls.__name__ for cls in METHODS]
     assert sum(line.startswith("      --") for line in lines) == sum(len(knobs(cls)) for cls in METHODS)
@@ -199,7 +199,7 @@ def test_run_saves_a_model_that_later_runs_take_up(call, good, tmp_path):
     code, printed, said = call("run", "MagnitudePruning", "--model", "lenet300", *options)
     report = json.loads(printed)
     assert code == 0 and report["method"] == "MagnitudePruning()" and f"{path.stat().st_size:,} bytes written" in said
-    assert report["coded_bytes"] == path.stat().st_size < report["file_bytes"]
+    assert report["entropy_coded_bytes"] == path.stat().st_size < report["file_bytes"]
     again = json.loads(good("run", "MagnitudePruning", "--sparsity=0", "--model", path, "--json"))
     assert again["correct"] == report["correct"] and again["file_bytes"] == report["file_bytes"]
     both = "MagnitudePruning() | LinearQuantization(bits=5)"
@@ -530,7 +530,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("data", "mnist"), "data set 'mnist' is not on this machine"),
     (("data", "."), "holds no images: needed are"),
     (("data", "digits(size=0)"), "data set 'digits(size=0)': Input and output sizes should be greater than 0"),
-    (("data", "digits(colour=1)"), "'digits(colour=1)'"),
+    (("data", "digits(color=1)"), "'digits(color=1)'"),
     (("data", "--download"), "--download needs the name of a data set"),
     (("train",), "required: network"),
     (("train", "nosuch"), "no network is called 'nosuch'; there are: lenet300"),

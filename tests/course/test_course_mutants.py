@@ -86,7 +86,7 @@ def test_a_number_that_agrees_with_everything_is_judged_by_its_value(name, answe
 class Bribed(Method):
     """Says that it trains nothing, and returns a network that was trained elsewhere."""
 
-    topic = "pruning"
+    family = "pruning"
 
     def compress(self, task):
         return LinearQuantization(bits=5)(task.model)

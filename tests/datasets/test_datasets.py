@@ -94,8 +94,8 @@ def test_a_missing_set_says_how_to_get_it(no_data, name):
 def test_an_unknown_name_lists_the_names_there_are():
     with pytest.raises(ValueError, match="digits, glyphs, mnist"):
         load("minst")
-    with pytest.raises(ValueError, match="colours"):
-        load("glyphs(colours=3)")
+    with pytest.raises(ValueError, match="colors"):
+        load("glyphs(colors=3)")
 
 
 def test_mnist_is_read_from_its_published_files(no_data):
@@ -107,8 +107,8 @@ def test_mnist_is_read_from_its_published_files(no_data):
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
     data = load("mnist")
     assert (len(data.x_train), len(data.x_validation), len(data.x_test)) == (40, 10, 20)
-    grey = data.x_test[3, 0] * data.std + data.mean
-    torch.testing.assert_close(grey, torch.from_numpy(pixels(20, 28, 28)[3]).float() / 255)
+    gray = data.x_test[3, 0] * data.std + data.mean
+    torch.testing.assert_close(gray, torch.from_numpy(pixels(20, 28, 28)[3]).float() / 255)
 
 
 def test_cifar10_is_read_from_its_binary_version(no_data):

@@ -1,4 +1,4 @@
-"""The drawn characters: the same everywhere, labelled by construction, every dial does what it says."""
+"""The drawn characters: the same everywhere, labeled by construction, every dial does what it says."""
 
 from dataclasses import replace
 from functools import cache
@@ -58,7 +58,7 @@ def test_two_calls_give_the_same_images_labels_and_factors():
 
 
 def test_a_longer_set_begins_with_the_shorter_one():
-    for dials in ({}, {"morph": 0.5}, {"long_tail": 10.0}, {"colour": "label"}, {"clutter": 1}):
+    for dials in ({}, {"morph": 0.5}, {"long_tail": 10.0}, {"color": "label"}, {"clutter": 1}):
         short, long = draw_glyphs(33, **dials), draw_glyphs(90, **dials)
         assert np.array_equal(short.images, long.images[:33]) and np.array_equal(short.labels, long.labels[:33])
 
@@ -68,7 +68,7 @@ def test_the_default_images_are_the_ones_that_the_shipped_networks_were_trained_
     coarse = glyphs.images[:4, 0].reshape(4, 2, 16, 2, 16).mean(axis=(2, 4)).reshape(4, 4)
     labels = "".join(glyphs.classes[label] for label in glyphs.labels[:20])
     assert labels == "GUKXOSEYQVAMFBCZPRNH"
-    # Another processor's sine may move single pixels by one step of grey; a changed generator moves these means.
+    # Another processor's sine may move single pixels by one step of gray; a changed generator moves these means.
     quarters = [
         [41.24, 7.82, 30.95, 45.78], [46.0, 30.16, 42.54, 54.06], [19.59, 17.77, 21.07, 31.42],
         [51.07, 28.77, 27.1, 32.2],
@@ -187,18 +187,18 @@ def test_factors_are_independent_of_each_other_and_of_the_label():
 
 def test_factors_say_what_is_on_the_paper():
     glyphs = draw_glyphs(400, dials=CLEAN, shift=4.0, size=(8, 11), pen=(1.6, 4), ink=(0.4, 1.0), classes=("O", "X"))
-    grey, factors = glyphs.images[:, 0] / 255.0, glyphs.factors
-    mass, places = grey.sum(axis=(1, 2)), np.arange(32) - 15.5
-    across, down = (grey.sum(axis=1) * places).sum(axis=1) / mass, (grey.sum(axis=2) * places).sum(axis=1) / mass
+    gray, factors = glyphs.images[:, 0] / 255.0, glyphs.factors
+    mass, places = gray.sum(axis=(1, 2)), np.arange(32) - 15.5
+    across, down = (gray.sum(axis=1) * places).sum(axis=1) / mass, (gray.sum(axis=2) * places).sum(axis=1) / mass
     assert np.abs(across - factors["x"]).max() < 0.3 and np.abs(down - factors["y"]).max() < 0.3
-    assert np.abs(grey.max(axis=(1, 2)) - factors["ink"]).max() < 0.12
+    assert np.abs(gray.max(axis=(1, 2)) - factors["ink"]).max() < 0.12
     assert np.corrcoef(mass / factors["ink"], factors["size"] * factors["pen"])[0, 1] > 0.9
 
 
 def test_a_positive_angle_turns_counter_clockwise():
     glyphs = draw_glyphs(200, dials=replace(CLEAN, alphabet="hatch", classes=("-", "|")), rotation=40.0)
-    grey = glyphs.images[glyphs.labels == 0, 0].astype(float)
-    gradient_down, gradient_right = np.gradient(grey, axis=(1, 2))
+    gray = glyphs.images[glyphs.labels == 0, 0].astype(float)
+    gradient_down, gradient_right = np.gradient(gray, axis=(1, 2))
     across = 0.5 * np.arctan2(
         2 * (gradient_right * -gradient_down).sum(axis=(1, 2)), (gradient_right**2 - gradient_down**2).sum(axis=(1, 2))
     )  # direction across the lines, upwards positive
@@ -332,12 +332,12 @@ def test_only_the_asked_fraction_morphs_and_the_rest_is_certain():
 
 
 def test_wrapped_paper_is_an_exact_circular_symmetry():
-    centred, wrapped = draw_glyphs(200, shift=0.0), draw_glyphs(200, wrap=True)
+    centered, wrapped = draw_glyphs(200, shift=0.0), draw_glyphs(200, wrap=True)
     x, y = wrapped.factors["x"].astype(int), wrapped.factors["y"].astype(int)
     assert set(drawn(wrap=True).factors["x"]) == set(range(-16, 16)) == set(drawn(wrap=True).factors["y"])
     for row in range(200):
         back = np.roll(wrapped.images[row, 0], (-y[row], -x[row]), axis=(0, 1))
-        assert np.array_equal(back, centred.images[row, 0])
+        assert np.array_equal(back, centered.images[row, 0])
 
 
 def test_the_permutation_is_one_bijection_for_all_images():
@@ -350,16 +350,16 @@ def test_the_permutation_is_one_bijection_for_all_images():
     assert order[:6].tolist() == [476, 592, 423, 897, 932, 235]  # models trained on permuted pixels depend on it
 
 
-def test_colour_as_a_nuisance_changes_the_ink_but_not_the_label_nor_the_shape():
-    grey, coloured = draw_glyphs(300, ink=(0.4, 0.8)), draw_glyphs(300, ink=(0.4, 0.8), colour="nuisance")
-    assert coloured.images.shape == (300, 3, 32, 32) and np.array_equal(grey.labels, coloured.labels)
-    assert np.abs(coloured.images.max(axis=1).astype(int) - grey.images[:, 0]).max() <= 1
-    weakest = coloured.images.min(axis=1)[grey.images[:, 0] > 100]
+def test_color_as_a_nuisance_changes_the_ink_but_not_the_label_nor_the_shape():
+    gray, colored = draw_glyphs(300, ink=(0.4, 0.8)), draw_glyphs(300, ink=(0.4, 0.8), color="nuisance")
+    assert colored.images.shape == (300, 3, 32, 32) and np.array_equal(gray.labels, colored.labels)
+    assert np.abs(colored.images.max(axis=1).astype(int) - gray.images[:, 0]).max() <= 1
+    weakest = colored.images.min(axis=1)[gray.images[:, 0] > 100]
     assert (weakest < 60).all()
 
 
-def test_colour_as_the_label_can_be_read_from_the_mean_colour_alone():
-    glyphs = draw_glyphs(300, colour="label")
+def test_color_as_the_label_can_be_read_from_the_mean_color_alone():
+    glyphs = draw_glyphs(300, color="label")
     assert glyphs.classes == HUES and np.array_equal(np.bincount(glyphs.labels), np.full(6, 50))
     red, green, blue = glyphs.images.reshape(300, 3, -1).mean(axis=2).T
     angle = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue) / (2 * np.pi)
@@ -391,7 +391,7 @@ def test_without_its_nuisances_the_set_is_easy_so_that_the_characters_are_legibl
 @pytest.mark.parametrize(
     "dials",
     [
-        {"alphabet": "greek"}, {"colour": "sepia"}, {"classes": ("O", "9")}, {"classes": ("O",)},
+        {"alphabet": "greek"}, {"color": "sepia"}, {"classes": ("O", "9")}, {"classes": ("O",)},
         {"classes": ("O", "O")}, {"shift": -1}, {"shift": 17}, {"rotation": 181}, {"shear": 1.1}, {"wobble": 0.31},
         {"clutter": 9}, {"morph": 1.1}, {"long_tail": 0.5}, {"label_noise": -0.1}, {"size": (2, 9)}, {"size": (9, 8)},
         {"pen": (1, 9)}, {"ink": (0, 1)}, {"ink": (0.5, float("nan"))}, {"shift": float("nan")},

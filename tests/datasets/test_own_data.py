@@ -22,7 +22,7 @@ def pixels(*shape, seed=0):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder of 5 grey images for each of the classes a and b, and 2 to test on."""
+    """A folder of 5 gray images for each of the classes a and b, and 2 to test on."""
     for split, count in (("train", 5), ("test", 2)):
         for label in "ab":
             (tmp_path / split / label).mkdir(parents=True)
@@ -65,9 +65,9 @@ def test_what_can_be_read_in_two_ways_is_asked_for(tmp_path, shape, channels):
     assert "np.savez(..., layout='NHWC') or layout='NCHW'" in message
     last, first = (load(str(write_arrays(tmp_path / "my.npz", x, y, layout=name))) for name in ("NHWC", "NCHW"))
     assert last.shape == (channels, *shape[:2]) and first.shape == shape
-    grey = torch.from_numpy(x).float() / 255
-    torch.testing.assert_close(first.x_test * first.std + first.mean, grey)
-    torch.testing.assert_close(last.x_test * last.std + last.mean, grey.permute(0, 3, 1, 2))
+    gray = torch.from_numpy(x).float() / 255
+    torch.testing.assert_close(first.x_test * first.std + first.mean, gray)
+    torch.testing.assert_close(last.x_test * last.std + last.mean, gray.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("layout", ["CHWN", "NHW", 3, ["NHWC", "NCHW"], b"\0"])
@@ -226,7 +226,7 @@ def corrupt(path):
 
 
 def png(*head, data=b"\0" * 100):
-    """A PNG file of this head, put together by hand: width, height, bits in each channel, kind of colour."""
+    """A PNG file of this head, put together by hand: width, height, bits in each channel, kind of color."""
     head = struct.pack(">IIBBBBB", *head, 0, 0, 0)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
     chunks = (
@@ -240,8 +240,8 @@ def enormous(path):
     path.write_bytes(png(20_000, 20_000, 8, 0))
 
 
-def sixteen_bits_of_colour(path, kind=2):
-    """Red, green and blue (2), with opacity (6), or grey with opacity (4), of which Pillow would read 8 bits each."""
+def sixteen_bits_of_color(path, kind=2):
+    """Red, green and blue (2), with opacity (6), or gray with opacity (4), of which Pillow would read 8 bits each."""
     row = b"\0" + b"\xff" * 6 * 2 * {2: 3, 4: 2, 6: 4}[kind]
     path.write_bytes(png(6, 4, 16, kind, data=row * 4))
 
@@ -262,10 +262,10 @@ def turned_nonsense(path):
 
 @pytest.mark.parametrize("spoil, words", [
     (sixteen_bits, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
-    (sixteen_bits_of_colour, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
-    (lambda path: sixteen_bits_of_colour(path, 6), "it has 16 bits in each channel"),
-    (lambda path: sixteen_bits_of_colour(path, 4), "it has 16 bits in each channel"),
-    (floats, "its mode is F, and not grey or red, green, blue with 8 bits each: convert it"),
+    (sixteen_bits_of_color, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
+    (lambda path: sixteen_bits_of_color(path, 6), "it has 16 bits in each channel"),
+    (lambda path: sixteen_bits_of_color(path, 4), "it has 16 bits in each channel"),
+    (floats, "its mode is F, and not gray or red, green, blue with 8 bits each: convert it"),
     (transparent, "parts of it are transparent: put it on a background"),
     (animated, "it has 2 frames: save one of them"),
     (four_inks, "its mode is CMYK"),

@@ -19,12 +19,12 @@ from compedu.files import save
 from compedu.forms import (
     ActivationQuantizer,
     BlockCirculant,
-    Coded,
     CReLUFilters,
     Factored,
     Form,
     Geometry,
     Masked,
+    Quantized,
 )
 from compedu.graph import fold_batch_norm
 from compedu.networks.lenet5 import lenet5
@@ -80,7 +80,7 @@ def quantized(model: nn.Module, *inputs: torch.Tensor, bits: int = 8, act_bits: 
     for name in ranges.keys() - set(keep):
         geometry, top = Geometry.of(plain[name]), max(2 ** (bits - 1) - 1, 1)
         scale = plain[name].weight.detach().flatten(1).abs().amax(1).view(geometry.per_output) / top
-        coded = Coded(geometry, plain[name].weight, scale, bits, plain[name].bias)
+        coded = Quantized(geometry, plain[name].weight, scale, bits, plain[name].bias)
         coded.act = ActivationQuantizer.for_range(*map(float, ranges[name]), act_bits)
         model.set_submodule(name, coded)
     return model.eval()
@@ -241,7 +241,7 @@ def float_forms() -> dict[str, tuple[Form, str]]:
             "float32 dense, zeros multiplied as well",
         ),
         "decoded": (
-            Coded(convolution, random(8, 4, 3, 3), torch.tensor(0.4), 4, random(8)),
+            Quantized(convolution, random(8, 4, 3, 3), torch.tensor(0.4), 4, random(8)),
             "float32 dense, 4-bit weights decoded to float32",
         ),
         "circulant": (BlockCirculant(convolution, random(2, 9, 4), random(8), flips=3), "float32 FFT"),
@@ -625,7 +625,7 @@ def test_a_single_image_without_a_batch_is_taken_as_by_the_forms():
 
 
 def test_a_layer_whose_sums_might_not_fit_in_32_bits_is_simulated_and_named():
-    layer = Coded(Geometry("linear", (4, 150_528)), torch.ones(4, 150_528), torch.tensor(1 / 127), 8, None)
+    layer = Quantized(Geometry("linear", (4, 150_528)), torch.ones(4, 150_528), torch.tensor(1 / 127), 8, None)
     layer.act = ActivationQuantizer.for_range(0.0, 1.0)
     model, x = nn.Sequential(OrderedDict(wide=layer, relu=nn.ReLU())), torch.ones(2, 150_528)
     deployed = deploy(model)
@@ -730,7 +730,7 @@ def test_a_network_that_cannot_be_traced_runs_layer_by_layer_and_says_so():
     small = quantized(model, x)
     small.again = small.second
     blind = deploy(small)  # nothing shows that the layers are called and not read
-    assert "as Coded" in blind.kernels["first"] and torch.equal(blind(x), plain_output(small, x))
+    assert "as Quantized" in blind.kernels["first"] and torch.equal(blind(x), plain_output(small, x))
     deployed = deploy(small, x)
     assert deployed.kernels == {
         "first": f"{ENGINE}, not chained",

@@ -13,7 +13,7 @@ import compedu.deployment
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.product import Grid, Product, Window
 from compedu.deployment.kernels.simulated import Simulated
-from compedu.forms import ActivationQuantizer, Coded, Geometry
+from compedu.forms import ActivationQuantizer, Geometry, Quantized
 
 CAPABILITY = int8.available()
 native = pytest.mark.skipif(CAPABILITY.name != int8.NAME, reason=CAPABILITY.reason)
@@ -55,7 +55,7 @@ def exact(p: Product, x: torch.Tensor, other: torch.Tensor | None = None) -> tor
 
 
 def assert_codes(codes: torch.Tensor, values: torch.Tensor, grid: Grid) -> None:
-    """Assert that uint8 codes are the nearest ones, half to even; next to a tie either neighbour may stand."""
+    """Assert that uint8 codes are the nearest ones, half to even; next to a tie either neighbor may stand."""
     wanted = values / grid.scale + grid.zero_point
     assert codes.dtype == torch.uint8
     distance = (codes.double() - wanted.clamp(0, grid.top)).abs()
@@ -180,7 +180,7 @@ def test_codes_are_rounded_half_to_even_and_cut_off_at_the_ends_of_the_grid():
 def test_a_product_of_a_coded_layer_means_what_the_layer_means():
     geometry = GEOMETRIES["3x3"]
     weight = torch.randn(geometry.shape, generator=torch.Generator().manual_seed(9))
-    layer = Coded(geometry, weight, torch.full(geometry.per_output, 0.02), 8, torch.arange(16.0))
+    layer = Quantized(geometry, weight, torch.full(geometry.per_output, 0.02), 8, torch.arange(16.0))
     layer.act = ActivationQuantizer.for_range(0.0, 3.0)
     x = torch.rand(2, 8, 7, 7, generator=torch.Generator().manual_seed(10)) * 3
     grid = Grid.of(layer.act)

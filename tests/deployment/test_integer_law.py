@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compedu.deployment.kernels.product import Grid
-from compedu.forms import ActivationQuantizer, Coded, Geometry
+from compedu.forms import ActivationQuantizer, Geometry, Quantized
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
@@ -71,7 +71,7 @@ def test_the_law_finds_a_mistake(monkeypatch, made, place, mistake):
 
 
 def test_whole_numbers_round_as_the_formula_says_and_know_how_near_a_tie_is():
-    layer = Coded(Geometry("linear", (1, 2)), torch.tensor([[1.0, -0.5]]), torch.tensor(0.5), 8, torch.ones(1))
+    layer = Quantized(Geometry("linear", (1, 2)), torch.tensor([[1.0, -0.5]]), torch.tensor(0.5), 8, torch.ones(1))
     layer.act = ActivationQuantizer(1.0, 3, 4)
     exact = law.WholeNumbers(layer)
     y = exact(torch.tensor([[1.25, 200.0]], dtype=torch.float64))

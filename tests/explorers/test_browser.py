@@ -187,8 +187,8 @@ def test_both_themes_keep_text_legible(lab):
 
 
 CONTRAST = """root => {
-    const light = colour => {
-        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
+    const light = color => {
+        const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
             .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };

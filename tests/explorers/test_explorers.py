@@ -21,7 +21,7 @@ import compedu as ce
 from compedu.course import LabBook
 from compedu.errors import Cancelled
 from compedu.explorers import Explorer, curves, explore, matrices, noise_dots, session
-from compedu.explorers.figures.colours import ROLES
+from compedu.explorers.figures.colors import ROLES
 from compedu.explorers.figures.figure import layout, moving, traces
 from compedu.explorers.figures.gauges import captions
 from compedu.explorers.figures.pictures import pictures_of
@@ -249,7 +249,7 @@ def test_every_knob_has_a_control_with_its_name_help_and_value(cls):
         declared = knobs(cls)[name]
         assert control.value == getattr(cls(), name)
         assert name.replace("_", " ") in control.label.value and declared.unit in control.label.value
-        assert (control.slider is not None) == (declared.tour is not None and not declared.choices)
+        assert (control.slider is not None) == (declared.slider_range is not None and not declared.choices)
 
 
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
@@ -258,7 +258,7 @@ def test_every_stop_of_every_slider_is_a_legal_value_inside_the_range_worth_show
         stops = declared.stops()
         assert stops == sorted(set(stops)) and all(declared.allows(stop) for stop in stops), name
         if stops:
-            assert (stops[0], stops[-1]) == pytest.approx(declared.tour) and 2 < len(stops) < 130
+            assert (stops[0], stops[-1]) == pytest.approx(declared.slider_range) and 2 < len(stops) < 130
 
 
 def test_a_moved_slider_moves_its_field_and_tells_once():
@@ -310,8 +310,8 @@ def test_the_figures_shown_are_those_that_the_library_computes(seen, fitting):
     explorer, report, (model, data) = seen, seen.report, fitting(type(seen.method))
     assert method_of(repr(explorer.method)) == explorer.method
     again = ce.measure(method_of(repr(explorer.method))(model, data), data, baseline=model, speed=False)
-    counts = (again.correct, again.file_bytes, again.coded_bytes, again.size_by_role, again.change)
-    assert (report.correct, report.file_bytes, report.coded_bytes, report.size_by_role, report.change) == counts
+    counts = (again.correct, again.file_bytes, again.entropy_coded_bytes, again.size_by_role, again.change)
+    assert (report.correct, report.file_bytes, report.entropy_coded_bytes, report.size_by_role, report.change) == counts
     shown = explorer._screen.figure.widget
     said = " ".join(shown.data[0].text + shown.data[1].text)
     for figure in (f"{100 * again.accuracy:.1f} %", f"{again.correct} of {again.total};", bytes_text(again.file_bytes)):
@@ -777,9 +777,9 @@ def test_a_stored_page_holds_the_sweep_that_is_shipped():
 class Rounded(LayerMethod):
     """Round weights to a step: a method written in this test."""
 
-    topic: ClassVar[str] = "quantization"
-    neutral: ClassVar = None
-    step: float = knob(default=0.1, help="distance of two levels", low=0, high=1, open="low", tour=(0.05, 0.5))
+    family: ClassVar[str] = "quantization"
+    identity_settings: ClassVar = None
+    step: float = knob(default=0.1, help="distance of two levels", low=0, high=1, open="low", slider_range=(0.05, 0.5))
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with rounded weights."""
@@ -792,8 +792,8 @@ class Rounded(LayerMethod):
 class Breaking(LayerMethod):
     """Fail inside: a method written in this test."""
 
-    topic: ClassVar[str] = "pruning"
-    share: float = knob(default=0.5, help="some share", low=0, high=1, tour=(0.0, 1.0))
+    family: ClassVar[str] = "pruning"
+    share: float = knob(default=0.5, help="some share", low=0, high=1, slider_range=(0.0, 1.0))
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Fail."""

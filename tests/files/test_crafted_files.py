@@ -17,7 +17,7 @@ import compedu as ce
 from compedu import files, networks
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import Limits, fitting, header, limits
-from compedu.forms import FORMS, ActivationQuantizer, Coded, Form, Geometry, Masked
+from compedu.forms import FORMS, ActivationQuantizer, Form, Geometry, Masked, Quantized
 from compedu.metrics import Report
 from compedu.sweeps.models import KeptModels
 
@@ -102,7 +102,7 @@ cases = {
     "units without end": (("lenet300(width=9999)", 0, (layer(),), (), (), ()), b""),
     "images without end": (("mobilenet(size=99999)", 0, (layer(),), (), (), ()), b""),
     "a mask of 16,000 x 16,000": ((spec, 0, (layer(kind="Masked", geometry=kernel),), (), (), ()), b""),
-    "bits": ((spec, 0, (layer(kind="Coded", geometry=("linear", (6, 64)), settings=(("bits", 12345678901),)),),
+    "bits": ((spec, 0, (layer(kind="Quantized", geometry=("linear", (6, 64)), settings=(("bits", 12345678901),)),),
               (), (), ()), b""),
     "many values": ((spec, 0, ("ab",) * 300_000, (), (), ()), b""),
 }
@@ -171,8 +171,10 @@ def test_every_form_has_a_rule_for_its_parts():
         Form.check_declared(Geometry("linear", (2, 2)), {}, {})
 
 
-def quantized(layer: nn.Linear) -> Coded:
-    form = Coded(Geometry.of(layer), layer.weight, layer.weight.detach().abs().amax(1, keepdim=True) / 7, 4, layer.bias)
+def quantized(layer: nn.Linear) -> Quantized:
+    form = Quantized(
+        Geometry.of(layer), layer.weight, layer.weight.detach().abs().amax(1, keepdim=True) / 7, 4, layer.bias
+    )
     form.act = ActivationQuantizer.for_range(-1, 2, 8)
     return form
 
@@ -201,7 +203,7 @@ def rewritten(old, new, data=None) -> bytes:
 
 
 @pytest.mark.parametrize("old, new", [
-    ("fc1", 7), ("fc1", "fc9"), ("fc1", "fc2"), ("fc1", ""), ("fc1", "flatten"), ("Masked", "Coded"), ("Masked", 3),
+    ("fc1", 7), ("fc1", "fc9"), ("fc1", "fc2"), ("fc1", ""), ("fc1", "flatten"), ("Masked", "Quantized"), ("Masked", 3),
     ("Masked", "Factored"), ("Masked", "Hologram"), ("Masked", "=LayerNorm"), ("linear", "conv2d"),
     ("linear", "cubic"),    ((6, 64), (7, 64)), ((6, 64), (6, 65)), ((6, 64), (64, 6)), ((6, 64), (0, 64)),
     ((6, 64), (6, 2**40)),

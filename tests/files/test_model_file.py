@@ -20,12 +20,12 @@ from compedu.forms import (
     FORMS,
     ActivationQuantizer,
     BlockCirculant,
-    Coded,
     CReLUFilters,
     Factored,
     Form,
     Geometry,
     Masked,
+    Quantized,
     kernel_of,
 )
 
@@ -44,7 +44,7 @@ def masked(layer, share=0.2):
 def coded(layer, bits=4, mask=None, per_channel=True):
     axes = tuple(range(1 if per_channel else 0, layer.weight.dim()))
     scale = layer.weight.detach().abs().amax(axes, keepdim=per_channel) / max(2 ** (bits - 1) - 1, 1)
-    return Coded(Geometry.of(layer), layer.weight, scale, bits, layer.bias, mask)
+    return Quantized(Geometry.of(layer), layer.weight, scale, bits, layer.bias, mask)
 
 
 def circulant(layer):
@@ -592,7 +592,9 @@ def every_form() -> nn.Module:
         made.bias = nn.Parameter(torch.arange(shape[0]) / 8)
         return made
 
-    with_act = Coded(Geometry.of(layer((8, 40))), layer((8, 40)).weight, torch.tensor(0.125), 4, layer((8, 40)).bias)
+    with_act = Quantized(
+        Geometry.of(layer((8, 40))), layer((8, 40)).weight, torch.tensor(0.125), 4, layer((8, 40)).bias
+    )
     with_act.act = ActivationQuantizer(0.0625, 16, 8)
     factors = Factored(Geometry("linear", (6, 8)), layer((2, 8)), layer((6, 2)))
     blocks = BlockCirculant(Geometry("linear", (8, 6)), (torch.arange(16.0) / 16).reshape(2, 2, 4), None, flips=3)

@@ -12,7 +12,6 @@ from compedu.forms import (
     FORMS,
     ActivationQuantizer,
     BlockCirculant,
-    Coded,
     Codes,
     CReLUFilters,
     Factored,
@@ -20,6 +19,7 @@ from compedu.forms import (
     Geometry,
     Masked,
     Positions,
+    Quantized,
     kernel_of,
 )
 
@@ -39,7 +39,7 @@ def coded(layer, bits=4):
     scale = layer.weight.detach().abs().amax(dim=tuple(range(1, len(g.shape))), keepdim=True) / max(
         2 ** (bits - 1) - 1, 1
     )
-    return Coded(g, layer.weight, scale, bits, layer.bias, layer.weight > -0.05)
+    return Quantized(g, layer.weight, scale, bits, layer.bias, layer.weight > -0.05)
 
 
 def circulant(layer):

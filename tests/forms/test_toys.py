@@ -56,7 +56,7 @@ KERNELS = {
 def test_every_toy_is_deployed_with_named_kernels(cls, make):
     model = laws.compressed(laws.quick(cls), make)
     if model is None:
-        assert make is laws.normalised_linear and cls is CanonicalPolyadic
+        assert make is laws.normalized_linear and cls is CanonicalPolyadic
         return
     deployed = deploy(model, laws.data().example)
     torch.testing.assert_close(laws.logits(deployed), laws.logits(model), rtol=1e-4, atol=1e-5)
@@ -98,7 +98,7 @@ def test_a_kernel_of_its_own_is_one_line(monkeypatch):
     torch.testing.assert_close(laws.logits(deployed), laws.logits(model))
 
 
-def pictured(cls, make=laws.normalised) -> tuple[View, list[str], dict[str, list[str]]]:
+def pictured(cls, make=laws.normalized) -> tuple[View, list[str], dict[str, list[str]]]:
     """The view of an explorer behind a toy, its layers, and what each picture says of each."""
     before, after = make(), laws.compressed(laws.quick(cls), make)
     baseline = measure(before, laws.data(), speed=False)
@@ -270,7 +270,7 @@ BLOCK_LAYERS = (
 @pytest.mark.parametrize("make", BLOCK_LAYERS, ids=["separable", "fire", "normalized factors"])
 def test_every_block_stands_where_a_convolution_stood_and_comes_back_from_a_file(make):
     state = torch.random.get_rng_state()
-    model = laws.normalised()
+    model = laws.normalized()
     name, layer = next(
         (n, m) for n, m in model.named_modules() if getattr(m, "kernel_size", 0) == (3, 3) and n != "conv"
     )

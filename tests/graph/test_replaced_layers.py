@@ -243,7 +243,7 @@ def putting(kind) -> LayerMethod:
     """A method that puts forms which keep all weights, those of a `kind` at `wi`."""
 
     class Putting(LayerMethod):
-        topic = "pruning"
+        family = "pruning"
 
         def compress_layer(self, name, layer):
             form = kind if name == "wi" else Masked

@@ -6,14 +6,14 @@ import math
 import laws
 import pytest
 import torch
-from laws import data, misfit, normalised, plain, quick, state
+from laws import data, misfit, normalized, plain, quick, state
 from torch import nn
 
 import compedu as ce
 from compedu import files
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import header
-from compedu.forms import Coded
+from compedu.forms import Quantized
 from compedu.knobs import knobs
 from compedu.methods import METHODS, SelectiveMethod
 from compedu.methods.layers import compressible
@@ -92,7 +92,7 @@ def test_a_network_with_nothing_to_compress_is_refused_in_a_pipeline_too(cls, em
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("tensor", ["conv.weight", "fc.bias", "stage2.0.norm1.running_var"])
 def test_values_that_are_not_finite_are_refused_wherever_they_are(tensor, value):
-    model = normalised()
+    model = normalized()
     model.state_dict()[tensor].view(-1)[1] = value
     for refused in (ce.MagnitudePruning(), ce.MagnitudePruning() | ce.LinearQuantization(), ce.FineTune(epochs=1)):
         message = refusal(refused, model, data())
@@ -109,7 +109,7 @@ def test_a_mask_may_hide_with_infinity_but_not_with_what_is_no_number(tmp_path):
     ce.save(pruned, tmp_path / "m.ce")
     assert files.load(tmp_path / "m.ce", into=model).hidden.tolist() == [0.0, -math.inf]
     quantized = ce.LinearQuantization()(plain())
-    next(layer for layer in quantized.modules() if isinstance(layer, Coded)).scale.view(-1)[0] = math.inf
+    next(layer for layer in quantized.modules() if isinstance(layer, Quantized)).scale.view(-1)[0] = math.inf
     expect(refusal(ce.MagnitudePruning(layers="conv*"), quantized, data()), "scale holds 1 value(s)", "not finite")
     model.hidden[1] = math.nan
     expect(refusal(ce.MagnitudePruning(), model, data()), "hidden holds 1 value(s) that are not finite")
@@ -118,7 +118,7 @@ def test_a_mask_may_hide_with_infinity_but_not_with_what_is_no_number(tmp_path):
 def test_a_step_of_a_pipeline_that_refuses_leaves_the_network_as_it_was():
     model = plain()
     message = refusal(ce.LinearQuantization(bits=3) | ce.MagnitudePruning(), model, data(), untouched=[model])
-    expect(message, "MagnitudePruning() found nothing to compress", "already compressed (Coded)", "prune before")
+    expect(message, "MagnitudePruning() found nothing to compress", "already compressed (Quantized)", "prune before")
 
 
 # Ranks
@@ -191,7 +191,7 @@ def test_images_of_the_wrong_size_are_refused_with_their_shape(cls):
 
 @pytest.mark.parametrize("method", [ce.RandomPruning(), ce.LinearQuantization(activation_bits=8), ce.FineTune()])
 @pytest.mark.parametrize("spec", ["lenet5(channels=3)", "lenet300(channels=3)"])
-def test_grey_images_are_refused_by_a_network_for_colours(spec, method):
+def test_gray_images_are_refused_by_a_network_for_colors(spec, method):
     model = ce.build(spec)
     message = refusal(lambda: ce.measure(method(model, data()), data(), speed=False), untouched=[model])
     expect(message, model.spec, "cannot take images of 'digits[", "(1, 28, 28)", "build it with this size and")

@@ -35,7 +35,7 @@ def test_numbers_depend_on_seed_step_and_place_in_the_step_alone():
     assert len({tuple(one.flatten().tolist()) for one in others}) == len(others)
 
 
-def test_draws_of_neighbouring_seeds_and_steps_are_independent():
+def test_draws_of_neighboring_seeds_and_steps_are_independent():
     rows = np.stack([at(step, seed).flatten().numpy() for seed in range(40) for step in range(40)])
     assert stats.kstest(rows.flatten(), "uniform").pvalue > 0.001
     correlation = np.corrcoef(rows)

@@ -17,9 +17,9 @@ from compedu.methods import Method
 from compedu.methods.low_rank.shared.rank import RankKnob
 
 QUIET = settings(derandomize=True, deadline=None)
-FRACTION = Knob(0.5, "a share", low=0, high=1, open="high", tour=(0.0, 0.9), per_layer=True)
-WHOLE = Knob(8, "a count", low=1, high=8, tour=(1, 8))
-STEP = Knob(1e-3, "a step", low=0, high=1, open="low", tour=(1e-4, 1e-1), log=True)
+FRACTION = Knob(0.5, "a share", low=0, high=1, open="high", slider_range=(0.0, 0.9), per_layer=True)
+WHOLE = Knob(8, "a count", low=1, high=8, slider_range=(1, 8))
+STEP = Knob(1e-3, "a step", low=0, high=1, open="low", slider_range=(1e-4, 1e-1), log=True)
 WORD = Knob("layer", "a place", choices=("layer", "global"))
 NUMBER = Knob(0, "one of some", choices=(0, 2, 4))
 SWITCH = Knob(False, "yes or no")
@@ -33,7 +33,7 @@ ALL = (FRACTION, WHOLE, STEP, WORD, NUMBER, SWITCH, TEXT, ANY)
 class Example(Method):
     """A method that is only its knobs."""
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
     sparsity: float = knob(default=0.5, help="fraction of zeros", low=0, high=1, open="high", per_layer=True)
     bits: int = knob(default=8, help="bits of a weight", low=1, high=8)
 

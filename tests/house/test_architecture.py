@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "compedu"
-STOREYS = (  # from the ground up; a module may import from its own storey and those below
+LEVELS = (  # from the ground up; a module may import from its own level and those below
     {
         "errors",
         "failing",
@@ -46,7 +46,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def place(module: str) -> int:
-    return next(index for index, storey in enumerate(STOREYS) if module in storey)
+    return next(index for index, level in enumerate(LEVELS) if module in level)
 
 
 def imported(path: Path) -> set[str]:
@@ -70,9 +70,9 @@ def test_imports_point_downward(path):
     assert not upward, f"{path.relative_to(ROOT)} stands below {', '.join(sorted(upward))}"
 
 
-def test_every_module_has_its_storey():
+def test_every_module_has_its_level():
     names = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} - {"__init__"}
-    assert names == set().union(*STOREYS)
+    assert names == set().union(*LEVELS)
 
 
 def test_importing_compedu_imports_no_jupyter_and_no_torchvision():

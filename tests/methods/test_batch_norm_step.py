@@ -31,7 +31,7 @@ def small(*layers):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)).eval()
 
 
-@pytest.mark.parametrize("make", [laws.normalised, lambda: laws.lively(build("vgg(size=28, width=0.25)"))])
+@pytest.mark.parametrize("make", [laws.normalized, lambda: laws.lively(build("vgg(size=28, width=0.25)"))])
 def test_statistics_are_what_torch_collects_from_all_images_as_one_batch(make):
     model, data = make(), laws.data()
     x, _ = calibration_set(data, 40)
@@ -50,7 +50,7 @@ def test_statistics_are_what_torch_collects_from_all_images_as_one_batch(make):
 
 
 def test_however_the_images_are_split_the_outputs_of_every_norm_have_mean_0_and_variance_1():
-    model, data = laws.normalised(), laws.data()
+    model, data = laws.normalized(), laws.data()
     for norm in norms_of(model).values():
         nn.init.ones_(norm.weight), nn.init.zeros_(norm.bias)
     after, seen = STEP(model, data), {}
@@ -74,7 +74,7 @@ def test_by_hand():
 
 
 def test_everything_else_stays():
-    model = laws.normalised()
+    model = laws.normalized()
     after = STEP(model, laws.data())
     before, now = model.state_dict(), after.state_dict()
     changed = {name for name in before if not torch.equal(before[name], now[name])}
@@ -84,13 +84,13 @@ def test_everything_else_stays():
 
 
 def test_twice_is_once_and_labels_do_not_matter():
-    model, data = laws.normalised(), laws.data()
+    model, data = laws.normalized(), laws.data()
     once = STEP(model, data)
     assert laws.hashing.model_digest(STEP(once, data)) == laws.hashing.model_digest(once)
 
 
 def test_of_a_smaller_network_the_smaller_norms_are_measured():
-    after = (FilterPruning(sparsity=0.5) | STEP)(laws.normalised(), laws.data())
+    after = (FilterPruning(sparsity=0.5) | STEP)(laws.normalized(), laws.data())
     assert after.compression.steps == ("FilterPruning()", repr(STEP)) and after.norm.num_features == 4
 
 

@@ -10,7 +10,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 import compedu
 from compedu.knobs import knob, knobs, method
-from compedu.methods import METHODS, TOPICS
+from compedu.methods import FAMILIES, METHODS
 from compedu.methods.card import PARTS, card, cards, needs_of, parts_of
 from compedu.methods.method import Method
 
@@ -21,7 +21,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin)
 class Bare(Method):
     """Does something."""
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
 
 
 @method
@@ -36,7 +36,7 @@ class Awkward(Method):
     Paper: none.
     """
 
-    topic: ClassVar[str] = "training"
+    family: ClassVar[str] = "training"
     way: str = knob(default="a|b", help="one | or the other", choices=("a|b", "c"))
     wait: int = knob(default=3, help="how long it takes", low=1, unit="seconds")
 
@@ -56,7 +56,7 @@ def plain(text):
 def test_every_method_has_a_complete_card(cls):
     text, said = card(cls), " ".join(inspect.getdoc(cls).split())
     assert text.startswith(f"# {cls.__name__}\n\n{inspect.getdoc(cls).splitlines()[0]}\n")
-    assert TOPICS[cls.topic] in text and "**Needs:** " in text
+    assert FAMILIES[cls.family] in text and "**Needs:** " in text
     for name in PARTS:
         entry = re.search(rf"^- \*\*{name}:\*\* (\S.*)$", text, re.MULTILINE)[1]
         assert f"{name}: {entry[0].lower()}{entry[1:]}" in said or f"{name}: {entry}" in said
@@ -88,7 +88,7 @@ def test_all_methods_stand_on_one_page_by_family():
     family = ""
     for marks, name in headings[1:]:
         family = name if marks == "##" else family
-        assert marks == "##" or family == TOPICS[getattr(compedu, name).topic]
+        assert marks == "##" or family == FAMILIES[getattr(compedu, name).family]
 
 
 def test_every_method_is_a_public_name_with_a_card():

@@ -117,9 +117,9 @@ def test_with_weight_zero_the_student_learns_alone_bit_by_bit():
 
 def test_with_weight_one_the_labels_do_not_matter_and_the_teacher_does():
     teacher, only_teacher = build("lenet5(size=16, width=0.2)"), SoftTargetDistillation(**FAST, weight=1.0)
-    mislabelled = replace(DATA, y_train=DATA.y_train.flip(0))
+    mislabeled = replace(DATA, y_train=DATA.y_train.flip(0))
     student = only_teacher(teacher, DATA)
-    assert model_digest(only_teacher(teacher, mislabelled)) == model_digest(student)
+    assert model_digest(only_teacher(teacher, mislabeled)) == model_digest(student)
     assert model_digest(only_teacher(build("lenet5(size=16, width=0.2)", seed=1), DATA)) != model_digest(student)
 
 

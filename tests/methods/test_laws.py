@@ -14,7 +14,7 @@ import compedu
 from compedu.errors import CompressionError
 from compedu.forms import Form, Geometry, Masked
 from compedu.knobs import knob, method
-from compedu.methods import METHODS, TOPICS, LayerMethod, Method, Pipeline, TrainingMethod
+from compedu.methods import FAMILIES, METHODS, LayerMethod, Method, Pipeline, TrainingMethod
 
 
 def name_of(value):
@@ -46,8 +46,8 @@ def test_every_method_of_the_package_is_listed_once():
 
 def test_methods_stand_in_the_folder_of_their_topic_and_in_the_order_of_the_chapters():
     for cls in METHODS:
-        assert cls.__module__.startswith(f"compedu.methods.{cls.topic}.")
-    order = [list(TOPICS).index(cls.topic) for cls in METHODS]
+        assert cls.__module__.startswith(f"compedu.methods.{cls.family}.")
+    order = [list(FAMILIES).index(cls.family) for cls in METHODS]
     assert order == sorted(order)
 
 
@@ -61,11 +61,11 @@ class Shrinking(LayerMethod):
     Paper: none; written for this test.
     """
 
-    topic: ClassVar[str] = "pruning"
-    neutral: ClassVar[dict] = {"shrinkage": 0.0}
+    family: ClassVar[str] = "pruning"
+    identity_settings: ClassVar[dict] = {"shrinkage": 0.0}
 
     shrinkage: float = knob(
-        default=0.1, help="fraction that every weight loses", low=0, high=1, open="high", tour=(0, 0.5)
+        default=0.1, help="fraction that every weight loses", low=0, high=1, open="high", slider_range=(0, 0.5)
     )
 
     def compress_layer(self, name: str, layer: nn.Module) -> Form:
@@ -133,7 +133,7 @@ class Forgetful(Shrinking):
 
 
 class Wrong(Shrinking):
-    neutral: ClassVar[dict] = {"shrinkage": 0.1}
+    identity_settings: ClassVar[dict] = {"shrinkage": 0.1}
 
 
 class Lying(Masked):
@@ -247,7 +247,7 @@ class Satisfied(Shrinking):
 class Unseeded(TrainingMethod):
     """Says that it trains, with a seed, and does neither."""
 
-    topic: ClassVar[str] = "training"
+    family: ClassVar[str] = "training"
 
     def compress(self, task):
         return task.model

@@ -10,7 +10,7 @@ import pytest
 import compedu as ce
 from compedu.files import file_sizes, model_bytes
 from compedu.networks.shipped import available, checkpoint_path, record_of
-from compedu.replications.lenets_on_mnist import ANCHORS, dense_error, error, stored_runs, summary
+from compedu.replications.lenets_on_mnist import REPLICATIONS, dense_error, error, stored_runs, summary
 from compedu.shipped import shipped, shipped_sweep
 
 LADDER = {
@@ -229,17 +229,17 @@ def test_random_points_of_the_shipped_sweeps_are_computed_again(method):
         assert again.file_bytes == report["file_bytes"] and abs(again.correct - report["correct"]) <= 4
 
 
-@pytest.mark.parametrize("anchor", ANCHORS, ids=lambda anchor: anchor.network)
-def test_on_mnist_twelve_times_fewer_weights_cost_no_accuracy(anchor):
+@pytest.mark.parametrize("replication", REPLICATIONS, ids=lambda replication: replication.network)
+def test_on_mnist_twelve_times_fewer_weights_cost_no_accuracy(replication):
     """Median test error of three seeds at most 0.1 point above the dense network's, as Han et al. 2015 report."""
-    reports = stored_runs(anchor, "test")
+    reports = stored_runs(replication, "test")
     assert len(reports) == 3 and all(report.total == 10_000 for report in reports)
     assert min(report.compression_rate for report in reports) >= 12
     dense = {round(dense_error(report), 6) for report in reports}
     assert len(dense) == 1 and np.median([error(report) for report in reports]) <= dense.pop() + 0.1
-    right, of = map(int, record_of(anchor.network, "mnist")["accuracy"]["test"].split("/"))
+    right, of = map(int, record_of(replication.network, "mnist")["accuracy"]["test"].split("/"))
     assert dense_error(reports[0]) == pytest.approx(100 * (1 - right / of), abs=0.02)  # shipped weights, as recorded
-    assert f"{reports[0].compression_rate:.1f} times fewer" in summary(anchor)
+    assert f"{reports[0].compression_rate:.1f} times fewer" in summary(replication)
 
 
 def test_training_in_portions_is_better_than_one_cut_where_little_is_left():

@@ -15,7 +15,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
-from compedu.forms import ActivationQuantizer, Coded, Factored, Geometry
+from compedu.forms import ActivationQuantizer, Factored, Geometry, Quantized
 from compedu.methods import LinearQuantization, MagnitudePruning
 from compedu.methods.quantization.linear import best_scale, largest_scale, sign_scale, squared_error
 from compedu.methods.quantization.shared.calibration import covering_range, input_ranges
@@ -32,7 +32,7 @@ def pictures(count=40, channels=1, size=28, seed=0):
 
 
 def forms(model):
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Coded)}
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, Quantized)}
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -130,7 +130,7 @@ def test_both_layers_of_a_factored_one_are_quantized():
     first, second = nn.Linear(784, 20, bias=False), nn.Linear(20, 300)
     model.fc1 = Factored(Geometry.of(model.fc1), first, second)
     small = LinearQuantization(bits=4, activation_bits=8)(model, pictures())
-    assert isinstance(small.fc1.first, Coded) and isinstance(small.fc1.second, Coded)
+    assert isinstance(small.fc1.first, Quantized) and isinstance(small.fc1.second, Quantized)
     assert isinstance(small.fc1.second.act, ActivationQuantizer)
     assert small.compression.skipped == ()
 
@@ -184,7 +184,7 @@ class Decides(nn.Module):
 
 def test_a_network_that_cannot_be_traced_is_quantized_unfolded_and_says_so():
     small = LinearQuantization(activation_bits=8)(Decides().eval(), pictures())
-    assert isinstance(small.conv, Coded) and isinstance(small.norm, nn.BatchNorm2d)
+    assert isinstance(small.conv, Quantized) and isinstance(small.norm, nn.BatchNorm2d)
     (skipped,) = small.compression.skipped
     assert skipped.layer == "(network)" and "not folded" in skipped.reason and "traced" in skipped.reason
 
@@ -232,7 +232,7 @@ def test_a_layer_that_no_image_reaches_keeps_float_activations_and_is_named():
     model = build("lenet5")
     model.spare = nn.Linear(3, 3)
     small = LinearQuantization(activation_bits=8)(model, pictures())
-    assert isinstance(small.spare, Coded) and isinstance(small.spare.act, nn.Identity)
+    assert isinstance(small.spare, Quantized) and isinstance(small.spare.act, nn.Identity)
     assert [s.layer for s in small.compression.skipped] == ["spare"]
 
 

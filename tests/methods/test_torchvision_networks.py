@@ -36,7 +36,7 @@ def network(name: str) -> nn.Module:
 
 
 def narrowed(model: nn.Module) -> nn.Module:
-    """The network with a quarter of its channels, but all colours and classes: layers and their order stay."""
+    """The network with a quarter of its channels, but all colors and classes: layers and their order stay."""
 
     def fewer(channels: int) -> int:
         return channels if channels in (1, 3, 10) else max(1, channels // 4)

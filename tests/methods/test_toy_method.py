@@ -42,11 +42,12 @@ class CoarseGrid(LayerMethod):
     Paper: none; made for a test.
     """
 
-    topic: ClassVar[str] = "quantization"
-    neutral: ClassVar[dict[str, Any]] = {"step": 0.0}
+    family: ClassVar[str] = "quantization"
+    identity_settings: ClassVar[dict[str, Any]] = {"step": 0.0}
 
     step: float = knob(
-        default=0.25, help="step of the grid as a fraction of the largest weight", low=0, high=1, tour=(0.0, 0.5)
+        default=0.25, help="step of the grid as a fraction of the largest weight", low=0, high=1,
+        slider_range=(0.0, 0.5),
     )
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
@@ -199,5 +200,14 @@ def test_its_explorer_has_a_slider_with_the_help_and_measures(found):
     assert explorer["sliders"] >= 1 and "step of the grid as a fraction of the largest weight" in explorer["titles"]
     assert explorer["before"] == "CoarseGrid()" and explorer["method"] == "CoarseGrid(step=0.5)"
     assert explorer["state"] == "FINAL"
-    for figure in ("method", "correct", "total", "file_bytes", "coded_bytes", "parameters", "macs", "size_by_role"):
+    for figure in (
+        "method",
+        "correct",
+        "total",
+        "file_bytes",
+        "entropy_coded_bytes",
+        "parameters",
+        "macs",
+        "size_by_role",
+    ):
         assert explorer["report"][figure] == found["measured"][figure]

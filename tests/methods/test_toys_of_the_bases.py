@@ -107,14 +107,14 @@ def test_a_toy_loads_from_its_file_and_deploys_with_a_named_kernel(tmp_path, met
 # The companion
 
 
-def test_weights_join_the_centres_of_a_mixture_that_moved():
+def test_weights_join_the_centers_of_a_mixture_that_moved():
     model, data = ce.load("lenet300", "digits")
-    small = PulledTogether(epochs=4, strength=0.3, centres=9)(model, data)
+    small = PulledTogether(epochs=4, strength=0.3, centers=9)(model, data)
     kept = [np.unique(small.get_submodule(name).dense().detach().numpy()) for name in ("fc1", "fc2", "fc3")]
     values = np.unique(np.concatenate(kept))
     assert 3 < len(values) <= 9
     began = Mixture(torch.cat([model.get_submodule(name).weight.flatten() for name in ("fc1", "fc2", "fc3")]), 9)
-    assert not np.isin(values[values != 0], began.centres.detach().numpy()).any()
+    assert not np.isin(values[values != 0], began.centers.detach().numpy()).any()
     assert evaluate(small, data).correct > 0.9 * evaluate(model, data).correct
 
 

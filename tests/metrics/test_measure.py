@@ -15,7 +15,7 @@ from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
 from compedu.errors import Cancelled, CompressionError
-from compedu.forms import ActivationQuantizer, BlockCirculant, Coded, CReLUFilters, Factored, Geometry, Masked
+from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Factored, Geometry, Masked, Quantized
 from compedu.graph import fold_batch_norm
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning
 from compedu.metrics import Baseline, Report, Timing, costs, measure, measuring
@@ -100,12 +100,12 @@ def test_the_split_is_the_one_asked_for(model, data):
 
 
 def test_sizes_are_the_lengths_of_files_on_disk(report, pruned, model, tmp_path):
-    for coding, size in (("packed", report.file_bytes), ("ans", report.coded_bytes)):
+    for coding, size in (("packed", report.file_bytes), ("ans", report.entropy_coded_bytes)):
         files.save(pruned, tmp_path / coding, coding)
         assert (tmp_path / coding).stat().st_size == size
     files.save(model, tmp_path / "baseline")
     assert (tmp_path / "baseline").stat().st_size == report.baseline_file_bytes
-    assert report.coded_bytes < report.file_bytes < report.baseline_file_bytes
+    assert report.entropy_coded_bytes < report.file_bytes < report.baseline_file_bytes
 
 
 def test_bytes_add_up_by_role_and_by_layer(report):
@@ -144,9 +144,9 @@ def forms():
     g, h = Geometry.of(layer), Geometry.of(conv)
     mask = torch.zeros(12, 20, dtype=torch.bool)
     mask[:, :3] = True
-    coded = Coded(g, layer.weight, torch.tensor(0.01), 1, layer.bias, mask)
+    coded = Quantized(g, layer.weight, torch.tensor(0.01), 1, layer.bias, mask)
     coded.act = ActivationQuantizer.for_range(0.0, 1.0)
-    second = Coded(Geometry("linear", (12, 2)), torch.ones(12, 2), torch.tensor(1.0), 4, layer.bias)
+    second = Quantized(Geometry("linear", (12, 2)), torch.ones(12, 2), torch.tensor(1.0), 4, layer.bias)
     return {
         "dense": (layer, 12 * 20 + 12),
         "masked": (Masked(g, layer.weight, mask, layer.bias), 12 * 3 + 12),
@@ -325,7 +325,7 @@ def test_a_kernel_with_batch_norm_folded_in_is_compared_with_the_folded_one():
             norm.running_var.fill_(25.0)  # folding divides the kernels by 5
     folded = measure(LinearQuantization(bits=8)(network), data, baseline=network, speed=False)
     masked = measure(MagnitudePruning(sparsity=0.0)(network), data, baseline=network, speed=False)
-    errors = [row.error for row in folded.layers if row.form == "Coded"]
+    errors = [row.error for row in folded.layers if row.form == "Quantized"]
     assert len(errors) == 9 and 0 < max(errors) < 0.02
     assert {row.error for row in masked.layers if row.form == "Masked"} == {0.0}
     kernel = fold_batch_norm(network).features.conv1_1.weight
@@ -519,7 +519,7 @@ def test_the_card_shows_every_figure_with_its_unit(report):
     for figure in (
         f"({report.correct} of 397 right)",
         f"{report.file_bytes:,} bytes packed",
-        f"{report.coded_bytes:,} bytes entropy-coded",
+        f"{report.entropy_coded_bytes:,} bytes entropy-coded",
         f"broke {report.change.broke}",
         f"alpha {report.compression_rate:.3g} by parameters",
         "ms for 2 images on 1 thread,",

@@ -25,16 +25,16 @@ opened = {}
 def pair_of(name):
     if name != "BatchNormReestimation":
         return model, data
-    normalised, images = ce.load("vgg", "glyphs")
-    return normalised, images.shortened(train=32, validation=40, test=10)
+    normalized, images = ce.load("vgg", "glyphs")
+    return normalized, images.shortened(train=32, validation=40, test=10)
 def show(cls, **options):
     start = cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)})
     opened[cls.__name__] = ce.explore(start, *pair_of(cls.__name__), **options)
     return opened[cls.__name__]"""
 BREAKING = """@method
 class Breaking(LayerMethod):
-    topic = "pruning"
-    share: float = knob(default=0.5, help="some share", low=0, high=1, tour=(0, 1))
+    family = "pruning"
+    share: float = knob(default=0.5, help="some share", low=0, high=1, slider_range=(0, 1))
     def compress_layer(self, name, layer):
         raise ZeroDivisionError("broken on purpose")
 show(Breaking)"""

@@ -1,7 +1,7 @@
 """The laws of every method, as functions of a method class: what METHODS lists is tested by being listed.
 
-Each law finds what it needs from the class's own declarations (knobs, `neutral`, `needs`), so that it knows no method
-by name. `LAWS` holds them all.
+Each law finds what it needs from the class's own declarations (knobs, `identity_settings`, `needs`), so that it knows
+no method by name. `LAWS` holds them all.
 """
 
 import copy
@@ -24,7 +24,7 @@ from compedu.errors import Cancelled, CompressionError, MeaningChanged
 from compedu.files import load, model_bytes, save
 from compedu.forms import Form
 from compedu.knobs import LARGEST, Knob, knobs
-from compedu.methods import METHODS, TOPICS, LayerByLayer, Method, Pipeline, SelectiveMethod
+from compedu.methods import FAMILIES, METHODS, LayerByLayer, Method, Pipeline, SelectiveMethod
 from compedu.methods.layers import compressible
 from compedu.methods.method import NEEDS
 from compedu.methods.training_method import TrainingMethod
@@ -68,12 +68,12 @@ def plain() -> nn.Module:
     return build("lenet5(size=28, width=0.4)", seed=1)
 
 
-def normalised() -> nn.Module:
+def normalized() -> nn.Module:
     """A network with batch norms and shortcuts."""
     return lively(build("resnet(size=28, width=0.5, blocks=1)", seed=1))
 
 
-def normalised_linear() -> nn.Module:
+def normalized_linear() -> nn.Module:
     """A network of linear layers with batch norms behind them, which has no spec."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -81,7 +81,7 @@ def normalised_linear() -> nn.Module:
         return lively(nn.Sequential(nn.Flatten(), *hidden, nn.ReLU(), nn.Linear(16, 10)))
 
 
-NETWORKS = (plain, normalised, normalised_linear)
+NETWORKS = (plain, normalized, normalized_linear)
 
 
 class Odd(nn.Module):
@@ -137,7 +137,7 @@ def suited(cls: type[Method]) -> tuple[Callable[[], nn.Module], ...]:
     It takes a convolutional network, one without batch norms too unless it declares that it needs some.
     """
     found = tuple(make for make in NETWORKS if compressed(quick(cls), make) is not None)
-    assert normalised in found and (plain in found) != cls.needs_batch_norm
+    assert normalized in found and (plain in found) != cls.needs_batch_norm
     return found
 
 
@@ -162,10 +162,10 @@ def state(model: nn.Module) -> dict:
 
 def defaults_construct(cls):
     method = cls()
-    assert method.needs in NEEDS and cls.topic in TOPICS and cls.version >= 1
+    assert method.needs in NEEDS and cls.family in FAMILIES and cls.version >= 1
     assert repr(method) == f"{cls.__name__}()"
-    if cls.neutral is not None:
-        assert cls.neutral.keys() <= knobs(cls).keys() and cls(**cls.neutral)
+    if cls.identity_settings is not None:
+        assert cls.identity_settings.keys() <= knobs(cls).keys() and cls(**cls.identity_settings)
     for name, declared in knobs(cls).items():
         assert declared.help and not declared.help[0].isupper() and not declared.help.endswith(".")
         for value in declared.points():
@@ -191,7 +191,7 @@ def the_ends_of_what_is_legal_work_or_are_refused_by_name(cls):
 
     The knobs of all trainings are tried on those that train and do nothing else.
     """
-    others = knobs(TrainingMethod) if cls.topic != "training" else {}
+    others = knobs(TrainingMethod) if cls.family != "training" else {}
     for name, declared in knobs(cls).items():
         for value in () if name in (*LONG, *others) else ends(declared):
             short = {long: 1 for long in LONG if long in knobs(cls)}
@@ -222,7 +222,7 @@ def the_key_tells_every_setting_apart(cls):
     keys = [method.key(model, data_) for method in variants(cls)]
     assert len(set(keys)) == len(keys)
     assert quick(cls).key(plain(), data_) == keys[0]
-    assert quick(cls).key(normalised(), data_) != keys[0] != quick(cls).key(model, misfit())
+    assert quick(cls).key(normalized(), data_) != keys[0] != quick(cls).key(model, misfit())
 
 
 def the_input_is_untouched(cls):
@@ -253,9 +253,9 @@ def another_seed_gives_another_result(cls):
 
 
 def the_neutral_setting_reproduces_the_model(cls):
-    if cls.neutral is not None:
+    if cls.identity_settings is not None:
         for make in suited(cls):
-            same = compressed(cls(**cls.neutral), make)
+            same = compressed(cls(**cls.identity_settings), make)
             torch.testing.assert_close(logits(same), logits(make()), rtol=1e-4, atol=1e-5)
 
 
@@ -352,9 +352,9 @@ def a_file_gives_back_the_same_model_and_its_length_is_the_size(cls):
         if result is not None:
             _save_and_load(result, "packed")
     for coding in CODINGS:
-        _save_and_load(compressed(quick(cls), normalised), coding)
-    if (result := compressed(quick(cls), normalised_linear)) is not None:
-        _save_and_load(result, "packed", into=None if hasattr(result, "spec") else normalised_linear())
+        _save_and_load(compressed(quick(cls), normalized), coding)
+    if (result := compressed(quick(cls), normalized_linear)) is not None:
+        _save_and_load(result, "packed", into=None if hasattr(result, "spec") else normalized_linear())
 
 
 def _save_and_load(model: nn.Module, coding: str, into: nn.Module | None = None) -> None:
@@ -369,7 +369,7 @@ def reported_bytes_are_bytes_written(cls):
         model = compressed(quick(cls), make)
         report = measure(model, data(), speed=False)
         assert report.file_bytes == len(model_bytes(model)) == sum(report.size_by_role.values())
-        assert report.coded_bytes == len(model_bytes(model, "ans"))
+        assert report.entropy_coded_bytes == len(model_bytes(model, "ans"))
         assert report.method == repr(quick(cls)) and report.skipped == model.compression.skipped
 
 

@@ -31,12 +31,12 @@ POINTS = grid(MagnitudePruning, "sparsity", 4)
 class Counted(Method):
     """Leaves the model as it is, notes that it was called, and raises if asked."""
 
-    topic: ClassVar[str] = "training"
+    family: ClassVar[str] = "training"
     calls: ClassVar[list] = []
     error: ClassVar[Exception | None] = None
 
-    number: int = knob(default=0, help="which point", low=0, high=99, tour=(0, 9))
-    scale: float = knob(default=1.0, help="on a range that no tour narrows", low=0, high=1, log=True)
+    number: int = knob(default=0, help="which point", low=0, high=99, slider_range=(0, 9))
+    scale: float = knob(default=1.0, help="on a range that no slider narrows", low=0, high=1, log=True)
 
     def compress(self, task):
         self.calls.append(self.number)
@@ -65,7 +65,9 @@ def store(tmp_path):
 
 
 def figures(reports):
-    return {r.method: (r.correct, r.loss, r.file_bytes, r.coded_bytes, r.macs, r.change, r.layers) for r in reports}
+    return {
+        r.method: (r.correct, r.loss, r.file_bytes, r.entropy_coded_bytes, r.macs, r.change, r.layers) for r in reports
+    }
 
 
 def lines(store):

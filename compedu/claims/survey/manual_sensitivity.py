@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Part, Role
+from compedu.claims.judgment import Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.networks import accuracy, dense_network, glyphs
 from compedu.claims.trial import Arm, Plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Part, Role
+from compedu.claims.judgment import Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.networks import accuracy
 from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgement import Part, Role
+from compedu.claims.judgment import Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule, Verdict

@@ -1,4 +1,4 @@
-"""Drawn characters, as many as a question needs: seeded, labelled by construction, with every factor known."""
+"""Drawn characters, as many as a question needs: seeded, labeled by construction, with every factor known."""
 
 from dataclasses import dataclass, replace
 
@@ -35,7 +35,7 @@ class Glyphs:
     factors: by name, one value per image: "character", "other", "morph" (0..1 from character to other), "writer",
     "angle" (degrees, counter-clockwise), "sine" and "cosine" (regress on these, the angle jumps), "x" and "y" (pixels
     to the right and downwards), "size" (half height, pixels), "shear", "pen" (width, pixels), "ink" (0..1), "clutter"
-    (stray strokes), "hue" (0..1; without meaning for grey images).
+    (stray strokes), "hue" (0..1; without meaning for gray images).
     """
 
     images: np.ndarray
@@ -72,9 +72,9 @@ def draw_glyphs(
 
 
 def _developed(picture: np.ndarray, factors: dict[str, np.ndarray], dials: GlyphDials) -> np.ndarray:
-    """Images of bytes, (N, channels, 32, 32), coloured and permuted as the dials say."""
+    """Images of bytes, (N, channels, 32, 32), colored and permuted as the dials say."""
     if dials.permute:
         picture = picture.reshape(len(picture), -1)[:, pixel_order()].reshape(picture.shape)
-    colours = np.ones((len(picture), 1)) if dials.colour == "grey" else palette(factors["hue"])
+    colors = np.ones((len(picture), 1)) if dials.color == "gray" else palette(factors["hue"])
     # Stray strokes may be brighter than the brightest ink: no byte holds more than white.
-    return np.rint(255.0 * np.minimum(picture, 1.0)[:, None] * colours[:, :, None, None]).astype(np.uint8)
+    return np.rint(255.0 * np.minimum(picture, 1.0)[:, None] * colors[:, :, None, None]).astype(np.uint8)

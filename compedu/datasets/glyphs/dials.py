@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from compedu.datasets.glyphs.alphabet import ALPHABETS
 
-COLOURS = ("grey", "nuisance", "label")
+COLORS = ("gray", "nuisance", "label")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class GlyphDials:
         "orientation" (6/9, N/Z, M/W, b/q/p/d: only the orientation tells them apart), "hatch" (line textures that no
         separable filter sees well).
     classes: characters of the alphabet to use, in label order; None uses all.
-    shift: largest displacement of the centre, in pixels, each way.   rotation: largest angle, in degrees, each way.
+    shift: largest displacement of the center, in pixels, each way.   rotation: largest angle, in degrees, each way.
     quarter_turns: turn each image by a random multiple of 90 degrees besides.
     size: range of the characters' half height, in pixels.   shear: largest horizontal shear, each way.
     pen: range of the pen's width, in pixels.   ink: range of the ink's brightness, 0..1, on black paper.
@@ -23,7 +23,7 @@ class GlyphDials:
     clutter: largest number of stray strokes; each image has 0 to this many, all clear of the character.
     wrap: paper without borders: the finished image is rolled by any number of pixels (`shift` is then not used).
     permute: the same fixed permutation of the pixels in every image: kills locality, keeps the information.
-    colour: "grey" (1 channel), "nuisance" (3 channels, hues at random), "label" (3 channels, the hue is the label).
+    color: "gray" (1 channel), "nuisance" (3 channels, hues at random), "label" (3 channels, the hue is the label).
     morph: fraction of the images that lie between two look-alikes, with a known probability of either label.
     long_tail: how many times rarer the last class is than the first, falling geometrically; 1 is balanced.
     label_noise: fraction of the labels that are replaced by a class drawn at random.
@@ -42,14 +42,14 @@ class GlyphDials:
     clutter: int = 8
     wrap: bool = False
     permute: bool = False
-    colour: str = "grey"
+    color: str = "gray"
     morph: float = 0.0
     long_tail: float = 1.0
     label_noise: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("alphabet", self.alphabet, tuple(ALPHABETS))
-        _one_of("colour", self.colour, COLOURS)
+        _one_of("color", self.color, COLORS)
         for character in self.classes or ():
             _one_of("classes", character, tuple(ALPHABETS[self.alphabet]))
         if self.classes is not None and not 2 <= len(set(self.classes)) == len(self.classes):

@@ -88,8 +88,8 @@ def _displacement(draws: Draws, dials: GlyphDials, axis: str) -> np.ndarray:
 
 
 def _hue(draws: Draws, dials: GlyphDials) -> np.ndarray:
-    """The ink's place on the colour circle, 0..1; as a label it stays within a quarter of the way to the next hue."""
-    if dials.colour != "label":
+    """The ink's place on the color circle, 0..1; as a label it stays within a quarter of the way to the next hue."""
+    if dials.color != "label":
         return draws.unit("hue")
     return (draws.balanced("hue class", len(HUES)) + draws.between("hue", -0.25, 0.25)) / len(HUES) % 1.0
 
@@ -102,7 +102,7 @@ def morph_probability(t: np.ndarray) -> np.ndarray:
 def label_probabilities(dials: GlyphDials, factors: dict[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the classes, and the true distribution of every image's label, float64 (N, classes)."""
     rows = np.arange(len(factors["character"]))
-    if dials.colour == "label":
+    if dials.color == "label":
         classes = HUES
         probabilities = np.zeros((len(rows), len(classes)))
         probabilities[rows, np.rint(factors["hue"] * len(HUES)).astype(np.int64) % len(HUES)] = 1.0

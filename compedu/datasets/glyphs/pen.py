@@ -34,7 +34,7 @@ def _squared_distance(pieces: np.ndarray, metric: np.ndarray, side: int) -> np.n
 def coverage(pieces: np.ndarray, widths: np.ndarray, softness: np.ndarray, metric: np.ndarray, side: int) -> np.ndarray:
     """How much of each pixel pens of several widths cover, 0..1, float64 of shape (widths, n, side, side).
 
-    `pieces` (n, pieces, 2 ends, 2 coordinates) are in pixels, x to the right and y downwards, pixel centres at whole
+    `pieces` (n, pieces, 2 ends, 2 coordinates) are in pixels, x to the right and y downwards, pixel centers at whole
     numbers; `widths` (widths, n) are the pens' widths and `softness` (n) the width of their edge, in pixels; `metric`
     (n, 2, 2) shapes the nib: the identity is round, a squeeze of determinant one is a broad nib whose strokes vary with
     direction. The distances, which take the time, are found once for all widths.

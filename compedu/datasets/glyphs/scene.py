@@ -1,4 +1,4 @@
-"""From factors to pictures: the strokes of a character, bent, turned and placed, stray strokes, ink and colour."""
+"""From factors to pictures: the strokes of a character, bent, turned and placed, stray strokes, ink and color."""
 
 import numpy as np
 
@@ -56,8 +56,8 @@ def _placed(pieces: np.ndarray, factors: dict[str, np.ndarray], hands: Hands, di
     if not dials.wrap:
         right = right + factors["x"][each]
         up = up - factors["y"][each]
-    centre = 0.5 * (SIDE - 1)
-    return np.stack([centre + right, centre - up], axis=-1)
+    center = 0.5 * (SIDE - 1)
+    return np.stack([center + right, center - up], axis=-1)
 
 
 def _stray_strokes(draws: Draws, dials: GlyphDials, factors: dict[str, np.ndarray]) -> np.ndarray:
@@ -99,6 +99,6 @@ def _rolled(picture: np.ndarray, right: np.ndarray, down: np.ndarray) -> np.ndar
 
 
 def palette(hue: np.ndarray) -> np.ndarray:
-    """Red, green and blue 0..1 of fully saturated inks, (N, 3), for places 0..1 on the colour circle."""
+    """Red, green and blue 0..1 of fully saturated inks, (N, 3), for places 0..1 on the color circle."""
     distance = np.abs((hue[:, None] - np.array([0.0, 1.0, 2.0]) / 3.0 + 0.5) % 1.0 - 0.5)
     return np.clip(2.0 - 6.0 * distance, 0.15, 1.0)

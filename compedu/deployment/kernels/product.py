@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compedu.forms import ActivationQuantizer, Coded, Geometry
+from compedu.forms import ActivationQuantizer, Geometry, Quantized
 
 _WHOLE = 1.5 * 2**23  # float32 numbers around it are whole, and the lowest byte of this one is zero
 
@@ -57,7 +57,7 @@ class Product:
     adds: bool = False
 
     @classmethod
-    def of(cls, layer: Coded, source: Grid, **options) -> "Product":
+    def of(cls, layer: Quantized, source: Grid, **options) -> "Product":
         """Return the product that a coded layer means on inputs of grid `source`."""
         bias = None if layer.bias is None else layer.bias.detach().float().clone()
         scales = layer.scale.detach().float().reshape(-1).clone()

@@ -1,26 +1,26 @@
-"""The colours of all figures: Okabe and Ito's palette, safe for colour-blind readers, each with one meaning."""
+"""The colors of all figures: Okabe and Ito's palette, safe for color-blind readers, each with one meaning."""
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 BLACK = "#000000"
 WHITE = "#FFFFFF"
-GREY = "#8C8C8C"
+GRAY = "#8C8C8C"
 PALE = "rgba(140, 140, 140, 0.28)"
-TEXT = "#767676"  # legible on white and on black: 4.5 to 1 on either; a live explorer takes JupyterLab's own colour
+TEXT = "#767676"  # legible on white and on black: 4.5 to 1 on either; a live explorer takes JupyterLab's own color
 
 LIVE = BLUE
 PREVIEW = SKY
-DENSE = GREY
-CONTROL = GREY
+DENSE = GRAY
+CONTROL = GRAY
 PREDICTION = PURPLE
 PINS = (ORANGE, GREEN, VERMILLION)
-ROLES = {  # what the bytes of a file are for: colour, and the words for it
+ROLES = {  # what the bytes of a file are for: color, and the words for it
     "values": (BLUE, "values"),
     "indices": (ORANGE, "indices"),
     "codebook": (GREEN, "code book, scales"),
     "bias": (PURPLE, "bias"),
     "normalization": (YELLOW, "normalization"),
-    "header": (GREY, "header"),
+    "header": (GRAY, "header"),
 }
 SIGNED = [[0.0, VERMILLION], [0.5, WHITE], [1.0, BLUE]]  # negative, zero, positive weights

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from compedu.explorers.figures import gauges, tradeoff
-from compedu.explorers.figures.colours import BLACK, GREY, TEXT
+from compedu.explorers.figures.colors import BLACK, GRAY, TEXT
 from compedu.explorers.figures.drawing import Drawing
 from compedu.explorers.figures.pictures import Picture
 from compedu.explorers.figures.places import (
@@ -80,7 +80,7 @@ def _headings(top: float, text: str) -> list[dict[str, Any]]:
 
 
 def base(width: int, height: int) -> dict[str, Any]:
-    """Return what all layouts share: no margins, so that places are pixels, and no colour of their own."""
+    """Return what all layouts share: no margins, so that places are pixels, and no color of their own."""
     return {
         "template": go.layout.Template(), "width": width, "height": height,
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
@@ -161,7 +161,7 @@ def one_line() -> dict[str, Any]:
     """Return the line at speed ratio 1."""
     return {
         "type": "line", "xref": "x3", "yref": "y3", "x0": 0, "x1": 0, "y0": -1, "y1": 1,
-        "line": {"color": GREY, "width": 2},
+        "line": {"color": GRAY, "width": 2},
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import math
 
-from compedu.explorers.figures.colours import DENSE, GREY, LIVE, PALE, PREVIEW, ROLES
+from compedu.explorers.figures.colors import DENSE, GRAY, LIVE, PALE, PREVIEW, ROLES
 from compedu.explorers.figures.places import TEXT_SIZE
 from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
@@ -55,7 +55,7 @@ def _text(texts: list[str], y: float, size: int) -> dict:
     }  # fmt: skip
 
 
-def _colour(view: View) -> str:
+def _color(view: View) -> str:
     return LIVE if view.measured else PREVIEW
 
 
@@ -66,10 +66,10 @@ def _accuracy(view: View) -> list[dict]:
     band = _bar("1", [high - low], [low], PALE, "dense network: 95 % interval")
     line = _tick("1", [100 * dense.accuracy], DENSE, "dense network: %{x:.1f} %", 2)
     if report is None:
-        return [band, line, _dot("1", [], [], [], _colour(view), "")]
+        return [band, line, _dot("1", [], [], [], _color(view), "")]
     value = 100 * report.accuracy
     below, above = (100 * end for end in report.accuracy_interval)
-    return [band, line, _dot("1", [value], [above - value], [value - below], _colour(view), "this network: %{x:.1f} %")]
+    return [band, line, _dot("1", [value], [above - value], [value - below], _color(view), "this network: %{x:.1f} %")]
 
 
 def _size(view: View) -> list[dict]:
@@ -79,15 +79,15 @@ def _size(view: View) -> list[dict]:
     roles = (report.size_by_role if report is not None else None) or {}
     made = []
     start = 0
-    for role, (colour, name) in ROLES.items():
+    for role, (color, name) in ROLES.items():
         count = roles.get(role, 0)
-        bar = _bar("2", [count], [start], colour, f"{name}: %{{x:,}} bytes", width=1.1)
+        bar = _bar("2", [count], [start], color, f"{name}: %{{x:,}} bytes", width=1.1)
         made.append(bar | {
-            "marker": {"color": colour, "line": {"width": 0.5, "color": GREY}},
+            "marker": {"color": color, "line": {"width": 0.5, "color": GRAY}},
             "opacity": 1 if view.measured else 0.6,
         })  # fmt: skip
         start += count
-    coded = [report.coded_bytes] if report is not None and report.coded_bytes is not None else []
+    coded = [report.entropy_coded_bytes] if report is not None and report.entropy_coded_bytes is not None else []
     return [ghost, *made, _tick("2", coded, DENSE, "entropy-coded: %{x:,} bytes", 3)]
 
 
@@ -108,30 +108,30 @@ def _exponent(ratio: float) -> float:
     return math.log10(min(max(ratio, SPEEDS[0]), SPEEDS[1]))
 
 
-def _bar(axis: str, length: list, base: list, colour: str, name: str, width: float = 1.6) -> dict:
+def _bar(axis: str, length: list, base: list, color: str, name: str, width: float = 1.6) -> dict:
     return _at(axis) | {
         "type": "bar", "orientation": "h", "x": length, "y": [0] * len(length), "base": base, "width": width,
-        "marker": {"color": colour, "line": {"width": 0, "color": GREY}},
+        "marker": {"color": color, "line": {"width": 0, "color": GRAY}},
         "hovertemplate": name + "<extra></extra>",
     }  # fmt: skip
 
 
-def _tick(axis: str, at: list, colour: str, name: str, thickness: int) -> dict:
+def _tick(axis: str, at: list, color: str, name: str, thickness: int) -> dict:
     return _at(axis) | {
         "type": "scatter", "mode": "markers", "x": at, "y": [0] * len(at),
-        "marker": {"symbol": "line-ns", "size": 18, "line": {"width": thickness, "color": colour}},
+        "marker": {"symbol": "line-ns", "size": 18, "line": {"width": thickness, "color": color}},
         "hovertemplate": name + "<extra></extra>",
     }  # fmt: skip
 
 
-def _dot(axis: str, value: list, above: list, below: list, colour: str, name: str) -> dict:
+def _dot(axis: str, value: list, above: list, below: list, color: str, name: str) -> dict:
     return _at(axis) | {
         "type": "scatter", "mode": "markers", "x": value, "y": [0] * len(value),
-        "marker": {"size": 11, "color": colour, "symbol": "diamond", "line": {"width": 1, "color": "#FFFFFF"}},
+        "marker": {"size": 11, "color": color, "symbol": "diamond", "line": {"width": 1, "color": "#FFFFFF"}},
         "cliponaxis": False, "hovertemplate": name + "<extra></extra>",
         "error_x": {
             "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 5,
-            "color": colour,
+            "color": color,
         },
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from compedu.explorers.figures.colours import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
+from compedu.explorers.figures.colors import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.figures.places import TEXT_SIZE
 from compedu.explorers.main_knob import main_knob, others
 from compedu.explorers.view import View
@@ -19,13 +19,13 @@ def traces(view: View) -> list[dict]:
     live = [view.report] if view.report is not None else []
     return [
         _line(view.controls, CONTROL, "dot", "small dense net"),
-        _line(view.chance, CONTROL, "dashdot", "at random")
+        _line(view.random_baseline, CONTROL, "dashdot", "at random")
         | {"marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": CONTROL}}},
         _line(() if view.asked else _alike(view), PREVIEW, "dash", "stored points"),
         _prediction(view),
         _line(view.asked, LIVE, "solid", "as measured"),
         _marks([view.baseline], "square", CONTROL, "dense network"),
-        *[_pin(view.pins[i : i + 1], colour, "ABC"[i]) for i, colour in enumerate(PINS)],
+        *[_pin(view.pins[i : i + 1], color, "ABC"[i]) for i, color in enumerate(PINS)],
         _marks(live, "diamond", LIVE if view.measured else PREVIEW, "now"),
         _legend(view),
     ]
@@ -45,15 +45,15 @@ def _alike(view: View) -> list[Report]:
 
 
 def _legend(view: View) -> dict:
-    """Return the names of what is drawn, each in its colour; in two lines that fit whatever font the system has."""
+    """Return the names of what is drawn, each in its color; in two lines that fit whatever font the system has."""
     first = [("■", CONTROL, "dense")]
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
     second = [("╍●", PREVIEW, "stored points")] if not view.asked and _alike(view) else []
-    second += [("┅✕", CONTROL, "at random")] if view.chance else []
+    second += [("┅✕", CONTROL, "at random")] if view.random_baseline else []
     second += [("━○", PREDICTION, "predicted"), ("━●", LIVE, "measured")] if view.asked else []
     text = "<br>".join(
-        "   ".join(f"<span style='color:{colour}'>{mark}</span> {name}" for mark, colour, name in line)
+        "   ".join(f"<span style='color:{color}'>{mark}</span> {name}" for mark, color, name in line)
         for line in (first, second)
     )
     return {
@@ -65,7 +65,7 @@ def _legend(view: View) -> dict:
 def reports_shown(view: View) -> list[Report]:
     """Return all reports that stand in the plot."""
     live = [view.report] if view.report is not None else []
-    return _sized([view.baseline, *view.controls, *view.chance, *view.points, *view.asked, *view.pins, *live])
+    return _sized([view.baseline, *view.controls, *view.random_baseline, *view.points, *view.asked, *view.pins, *live])
 
 
 def size_axis(reports: Sequence[Report]) -> dict:
@@ -102,27 +102,27 @@ def _coordinates(reports: Sequence[Report]) -> dict:
     }
 
 
-def _line(reports: Sequence[Report], colour: str, dash: str, name: str) -> dict:
+def _line(reports: Sequence[Report], color: str, dash: str, name: str) -> dict:
     ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
     return _coordinates(ordered) | {
         "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name,
-        "line": {"color": colour, "dash": dash, "width": 2},
-        "marker": {"size": 5 if len(ordered) < 30 else 3, "color": colour},
+        "line": {"color": color, "dash": dash, "width": 2},
+        "marker": {"size": 5 if len(ordered) < 30 else 3, "color": color},
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
     }  # fmt: skip
 
 
-def _marks(reports: Sequence[Report], symbol: str, colour: str, name: str) -> dict:
+def _marks(reports: Sequence[Report], symbol: str, color: str, name: str) -> dict:
     shown = _sized(reports)
     return _coordinates(shown) | {
         "type": "scatter", "mode": "markers", "xaxis": "x5", "yaxis": "y5", "name": name, "cliponaxis": False,
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
-        "marker": {"symbol": symbol, "size": 12, "color": colour, "line": {"width": 1, "color": "#FFFFFF"}},
+        "marker": {"symbol": symbol, "size": 12, "color": color, "line": {"width": 1, "color": "#FFFFFF"}},
     }  # fmt: skip
 
 
-def _pin(reports: Sequence[Report], colour: str, letter: str) -> dict:
-    made = _marks(reports, "star", colour, f"pin {letter}")
+def _pin(reports: Sequence[Report], color: str, letter: str) -> dict:
+    made = _marks(reports, "star", color, f"pin {letter}")
     return made | {
         "mode": "markers+text", "text": [letter] * len(reports), "hovertext": made["text"],
         "textposition": "top center", "hovertemplate": "%{hovertext}<extra>pin " + letter + "</extra>",

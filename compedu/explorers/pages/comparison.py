@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.tradeoff import size_axis
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 from compedu.explorers.words import bytes_text
@@ -23,7 +23,7 @@ def beaten(report: Report, others: Sequence[Report]) -> bool:
 def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Report] = ()) -> go.Figure:
     """Return the figure of all `reports` against the dense network `baseline`; open marks are beaten by another one.
 
-    `controls` are small dense networks trained from scratch, as a grey line: whatever lies below it could be had
+    `controls` are small dense networks trained from scratch, as a gray line: whatever lies below it could be had
     without compression.
     """
     figure = StandaloneFigure()
@@ -53,11 +53,11 @@ def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Re
     return styled(figure, width=820, height=420, b=50)
 
 
-def _point(report: Report, colour: str, symbol: str, place: str) -> dict:
+def _point(report: Report, color: str, symbol: str, place: str) -> dict:
     low, high = report.accuracy_interval
     return {
         "x": [report.file_bytes], "y": [100 * report.accuracy], "textposition": place, "cliponaxis": False,
-        "marker": {"size": 12, "color": colour, "symbol": symbol, "line": {"width": 2}},
+        "marker": {"size": 12, "color": color, "symbol": symbol, "line": {"width": 2}},
         "error_y": {
             "type": "data", "symmetric": False, "array": [100 * (high - report.accuracy)],
             "arrayminus": [100 * (report.accuracy - low)], "thickness": 1,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compedu.datasets.dataset import Dataset
-from compedu.explorers.figures.colours import GREY, LIVE
+from compedu.explorers.figures.colors import GRAY, LIVE
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 from compedu.explorers.widgets.strip import image_bytes
 from compedu.explorers.widgets.style import STYLE
@@ -62,7 +62,7 @@ def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: 
             marker={"size": 5, "color": LIVE, "opacity": 0.5},
             hovertemplate=f"{size} images: %{{x:.1f}} %<extra></extra>",
         )  # fmt: skip
-    figure.add_vline(x=100 * right.float().mean().item(), line={"color": GREY, "dash": "dot"})
+    figure.add_vline(x=100 * right.float().mean().item(), line={"color": GRAY, "dash": "dot"})
     figure.update_layout(
         xaxis={"title": "accuracy, %"},
         yaxis={

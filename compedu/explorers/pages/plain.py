@@ -6,11 +6,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from compedu.explorers.figures.colours import BLUE, GREEN, ORANGE, PURPLE, SIGNED, SKY, VERMILLION
+from compedu.explorers.figures.colors import BLUE, GREEN, ORANGE, PURPLE, SIGNED, SKY, VERMILLION
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 
 CURVES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
-MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # colour is never the only difference
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # color is never the only difference
 
 
 def matrices(**named: Tensor) -> go.Figure:
@@ -38,7 +38,7 @@ def matrices(**named: Tensor) -> go.Figure:
 def curves(
     x: Sequence[float], named: Mapping[str, Sequence[float]], x_title: str, y_title: str, log: bool = False
 ) -> go.Figure:
-    """Return a figure of curves over `x`, each with its own name, colour and mark; `log` makes heights logarithmic."""
+    """Return a figure of curves over `x`, each with its own name, color and mark; `log` makes heights logarithmic."""
     figure = StandaloneFigure()
     for index, (name, y) in enumerate(named.items()):
         figure.add_scatter(

@@ -5,7 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io
 
-from compedu.explorers.figures.colours import TEXT
+from compedu.explorers.figures.colors import TEXT
 from compedu.explorers.figures.places import TEXT_SIZE
 
 GRID = "rgba(140, 140, 140, 0.25)"  # seen on a light page and on a dark one

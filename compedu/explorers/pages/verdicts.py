@@ -4,16 +4,16 @@ import textwrap
 
 import plotly.graph_objects as go
 
-from compedu.claims.judgement import Judged, Judgement
+from compedu.claims.judgment import Judged, Judgment
 from compedu.claims.verdict import RULE_IN_WORDS, Verdict
-from compedu.explorers.figures.colours import BLUE, GREY, ORANGE, PURPLE, TEXT
+from compedu.explorers.figures.colors import BLUE, GRAY, ORANGE, PURPLE, TEXT
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 
-COLOURS = {Verdict.CONFIRMED: BLUE, Verdict.REFUTED: ORANGE, Verdict.UNDECIDED: GREY, Verdict.PROXY: PURPLE}
+COLORS = {Verdict.CONFIRMED: BLUE, Verdict.REFUTED: ORANGE, Verdict.UNDECIDED: GRAY, Verdict.PROXY: PURPLE}
 SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
 ROW = 44  # pixels
 KEY = (
-    "◆ decides   □ control   ○ finding   ━ interval, in the colour of its verdict   ┃ margin   ┊ no effect<br>"
+    "◆ decides   □ control   ○ finding   ━ interval, in the color of its verdict   ┃ margin   ┊ no effect<br>"
     f"{RULE_IN_WORDS}"
 )
 WIDTH = 680  # pixels, as a page's column has them
@@ -23,20 +23,20 @@ VERDICT_LETTERS = 16
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
 
 
-def forest(judgement: Judgement) -> go.Figure:
-    """Return the forest plot of a judgement: a row for each part, its margin as a bar across, its verdict at the right.
+def forest(judgment: Judgment) -> go.Figure:
+    """Return the forest plot of a judgment: a row for each part, its margin as a bar across, its verdict at the right.
 
     Open marks are controls and findings, which decide nothing by themselves; the dotted line is no effect. Ratios stand
     on a logarithmic axis. A key is above. Raises `ValueError` for parts of different units, which share no axis.
     """
-    rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgement.parts}
+    rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgment.parts}
     if len(rules) > 1:
         units = ", ".join(sorted(unit for unit, _ in rules))
         raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
     unit, ratio = rules.pop()
     scale = {"type": "log", "tickvals": TIMES} if ratio else {}
     figure = StandaloneFigure()
-    rows = list(reversed(judgement.parts))
+    rows = list(reversed(judgment.parts))
     names = [_lines(one.part.name, NAME_LETTERS) for one in rows]
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
@@ -78,12 +78,12 @@ def _lines(text: str, letters: int) -> str:
 
 def _effect(row: int, one: Judged) -> dict:
     effect = one.effect
-    colour = COLOURS[one.verdict]
+    color = COLORS[one.verdict]
     symbol = SYMBOLS[one.part.role]
     return {
         "x": [effect.mean], "y": [row], "mode": "markers", "text": [one.came_out], "cliponaxis": False,
-        "marker": {"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
+        "marker": {"size": 11, "color": color, "symbol": symbol, "line": {"width": 2, "color": color}},
         "error_x": {"type": "data", "symmetric": False, "array": [effect.high - effect.mean],
-                    "arrayminus": [effect.mean - effect.low], "color": colour, "thickness": 2},
+                    "arrayminus": [effect.mean - effect.low], "color": color, "thickness": 2},
         "hovertemplate": f"{one.part.name}: {effect.mean:.3g} ({effect.low:.3g} to {effect.high:.3g})<extra></extra>",
     }  # fmt: skip

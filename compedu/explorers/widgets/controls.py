@@ -113,7 +113,7 @@ def _field(knob: Knob, name: str) -> widgets.Widget:
         return widgets.Checkbox(indent=False, description="yes", **wide, **tip)
     if knob.type is str:
         return widgets.Text(continuous_update=False, **wide, **tip)
-    narrow = {"layout": widgets.Layout(width="78px", flex="0 0 78px" if knob.tour else "1 1 78px")}
+    narrow = {"layout": widgets.Layout(width="78px", flex="0 0 78px" if knob.slider_range else "1 1 78px")}
     if knob.per_layer:
         return widgets.Text(continuous_update=False, **narrow, **tip)
     return (widgets.IntText if knob.type is int else widgets.FloatText)(**narrow, **tip)

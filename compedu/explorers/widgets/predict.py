@@ -22,8 +22,8 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
     there are none, and for a knob that has no range to show.
     """
     name, known = main_knob(type(method)) if knob is True else knob, knobs(method)
-    if name not in known or known[name].tour is None:
-        shown = ", ".join(name for name, declared in known.items() if declared.tour is not None) or "none"
+    if name not in known or known[name].slider_range is None:
+        shown = ", ".join(name for name, declared in known.items() if declared.slider_range is not None) or "none"
         raise ValueError(
             f"predict={knob!r}: {type(method).__name__} has no such knob with a range to show; it has: {shown}"
         )

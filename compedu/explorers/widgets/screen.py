@@ -92,9 +92,9 @@ class Screen:
             description="More", layout=widgets.Layout(width="auto"), tooltip="show the other knobs of this method"
         )
         more.observe(lambda change: setattr(rest.layout, "display", None if change["new"] else "none"), "value")
-        which = [_labelled("layer in the picture", self.layer)]
+        which = [_labeled("layer in the picture", self.layer)]
         if len(self.choice.options) > 1:
-            which.insert(0, _labelled("picture", self.choice))
+            which.insert(0, _labeled("picture", self.choice))
         self._training = widgets.VBox([widgets.HBox([self.buttons["Run"], self.buttons["Cancel"]]), self.progress])
         row = widgets.HBox([self.buttons["Reset"], self.buttons["Pin"], *([more] if rest.children else [])])
         children = [self._front, self._training, row, rest, *which, self.about]
@@ -229,7 +229,7 @@ class Screen:
         self.tabs.titles = (first + counts[0], second + counts[1], *others)
 
 
-def _labelled(text: str, field: widgets.Widget) -> widgets.Widget:
+def _labeled(text: str, field: widgets.Widget) -> widgets.Widget:
     made = widgets.VBox([widgets.HTML(f"<label>{text}</label>"), field])
     made.add_class("compedu-knob")
     return made
@@ -267,5 +267,5 @@ def _groups(view: View) -> list[tuple[str, tuple]]:
         ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)),
         *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins, strict=False)),
         ("as measured", view.asked), ("stored points", view.points), ("small dense net", view.controls),
-        ("at random", view.chance),
+        ("at random", view.random_baseline),
     ]  # fmt: skip

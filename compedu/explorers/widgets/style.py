@@ -1,4 +1,4 @@
-"""The looks of explorers: sizes and colours, following JupyterLab's light and dark theme through its own variables."""
+"""The looks of explorers: sizes and colors, following JupyterLab's light and dark theme through its own variables."""
 
 STYLE = """<style>
 .compedu { max-width: 848px; font-size: 13px; color: var(--jp-ui-font-color1, #222);

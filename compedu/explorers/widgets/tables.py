@@ -72,7 +72,7 @@ def points_table(groups: Iterable[tuple[str, Sequence[Report]]]) -> str:
 
 
 def _coded(report: Report) -> str:
-    return "" if report.coded_bytes is None else bytes_text(report.coded_bytes)
+    return "" if report.entropy_coded_bytes is None else bytes_text(report.entropy_coded_bytes)
 
 
 def _text(value: float | None, style: str) -> str:
@@ -86,8 +86,8 @@ def _number(value: float | None) -> str:
 def csv_text(reports: Iterable[Report]) -> str:
     """Return reports as comma-separated values, one line each: the figures that were measured."""
     columns = (
-        "method", "model", "data", "split", "correct", "total", "accuracy", "file_bytes", "coded_bytes", "parameters",
-        "macs",
+        "method", "model", "data", "split", "correct", "total", "accuracy", "file_bytes", "entropy_coded_bytes",
+        "parameters", "macs",
     )  # fmt: skip
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -39,7 +39,7 @@ class CReLU(ReplaceThenTrain):
     rectified linear units, arXiv:1603.05201, section 2. Starting from paired trained filters is not in the paper.
     """
 
-    topic: ClassVar[str] = "compact_filters"
+    family: ClassVar[str] = "compact_filters"
 
     start: str = knob(
         default="paired",
@@ -121,9 +121,9 @@ def pair_filters(task: Task, layers: dict[str, nn.Module]) -> None:
 
 
 def draw_anew(model: nn.Module, seed: int) -> None:
-    """Initialise every layer of `model` in place as torch does, from `seed`.
+    """Initialize every layer of `model` in place as torch does, from `seed`.
 
-    Raises `CompressionError` naming a module that does not say how it is initialised.
+    Raises `CompressionError` naming a module that does not say how it is initialized.
     """
     with seeded(seed):
         for name, module in model.named_modules():

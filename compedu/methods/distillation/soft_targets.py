@@ -45,11 +45,11 @@ class SoftTargetDistillation(Distillation):
         low=0,
         high=1000,
         open="low",
-        tour=(1, 20),
+        slider_range=(1, 20),
         log=True,
     )
     weight: float = knob(
-        default=0.9, help="share of the soft loss; the rest is the labels'", low=0, high=1, tour=(0, 1)
+        default=0.9, help="share of the soft loss; the rest is the labels'", low=0, high=1, slider_range=(0, 1)
     )
 
     def loss_of(self, lesson: Lesson) -> Tensor:

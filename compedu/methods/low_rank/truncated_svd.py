@@ -48,12 +48,15 @@ class TruncatedSVD(LayerMethod):
     arXiv:1404.0736, section 3; convolutions Tai, Xiao, Zhang, Wang, E 2016, arXiv:1511.06067, section 3.
     """
 
-    topic: ClassVar[str] = "low_rank"
-    neutral: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
+    family: ClassVar[str] = "low_rank"
+    identity_settings: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
     writes: ClassVar[bool] = False
 
     rank: PerLayer[float | int] = rank_knob(
-        default=0.25, help="rank kept in each layer, as a fraction of its full rank", tour=(0.01, 0.75), log=True
+        default=0.25,
+        help="rank kept in each layer, as a fraction of its full rank",
+        slider_range=(0.01, 0.75),
+        log=True,
     )
     allow_larger: bool = knob(default=False, help="also factor layers that hold more numbers afterwards")
     # The last layer has one row a class: of lower rank it cannot tell all classes apart, and that would hide the rest.

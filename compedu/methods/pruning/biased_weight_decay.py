@@ -37,7 +37,11 @@ class BiasedWeightDecay(PenalizedPruning):
     sparsity: float = inherited(PenalizedPruning, "sparsity")
     strength: float = inherited(PenalizedPruning, "strength")
     epsilon: float = knob(
-        default=30.0, help="weights beyond one by this are spared; 0 spares none", low=0, tour=(1.0, 1000.0), log=True
+        default=30.0,
+        help="weights beyond one by this are spared; 0 spares none",
+        low=0,
+        slider_range=(1.0, 1000.0),
+        log=True,
     )
 
     def penalty_of(self, weight: Tensor) -> Tensor:

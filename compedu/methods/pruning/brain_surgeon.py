@@ -49,7 +49,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         help="added to the Hessian, as a fraction of its mean diagonal",
         low=1e-8,
         high=10,
-        tour=(1e-4, 1.0),
+        slider_range=(1e-4, 1.0),
         log=True,
     )
 

@@ -73,7 +73,7 @@ class FilterPruning(ChannelPruning):
     al. 2019, arXiv:1811.00250 (geometric-median); Fang et al. 2023, arXiv:2301.12900, section 3.3 (group).
     """
 
-    chance: ClassVar[str] = "RandomFilterPruning"
+    random_baseline: ClassVar[str] = "RandomFilterPruning"
 
     sparsity: PerLayer[float] = inherited(ChannelPruning, "sparsity")
     criterion: str = knob(default="l1", help="what makes a filter important", choices=tuple(CRITERIA))
@@ -83,7 +83,7 @@ class FilterPruning(ChannelPruning):
         default=128,
         help="training images for what depends on data, such as criterion='taylor'",
         low=1,
-        tour=(16, 1024),
+        slider_range=(16, 1024),
         log=True,
         unit="images",
     )

@@ -79,14 +79,14 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
     section 2.
     """
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
     version: ClassVar[int] = 2  # gates have a learning rate of their own
 
     strength: float = knob(
         default=3.0,
         help="price of keeping all weights, in units of the loss: the higher, the more zeros come out",
         low=0,
-        tour=(0.1, 100),
+        slider_range=(0.1, 100),
         log=True,
     )
     start: float = knob(
@@ -95,7 +95,7 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
         low=0,
         high=1,
         open="both",
-        tour=(0.5, 0.99),
+        slider_range=(0.5, 0.99),
     )
     epochs: int = inherited(TrainingMethod, "epochs", default=10)
 

@@ -31,7 +31,7 @@ class IterativePruning(ScheduledPruning):
 
     sparsity: PerLayer[float] = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
-    rounds: int = knob(default=3, help="rounds of pruning and retraining", low=1, tour=(1, 10))
+    rounds: int = knob(default=3, help="rounds of pruning and retraining", low=1, slider_range=(1, 10))
     epochs: int = inherited(TrainingMethod, "epochs", default=3, help="passes over the training images in each round")
 
     @property

@@ -59,9 +59,9 @@ class LotteryTicket(ScheduledPruning):
         low=0,
         high=1,
         open="high",
-        tour=(0, 0.5),
+        slider_range=(0, 0.5),
     )
-    rounds: int = knob(default=3, help="rounds of pruning and training again", low=1, tour=(1, 10))
+    rounds: int = knob(default=3, help="rounds of pruning and training again", low=1, slider_range=(1, 10))
     epochs: int = inherited(FromScratch, "epochs", help="passes over the training images, first and in each round")
     lr: float = inherited(FromScratch, "lr")
     shift: int = inherited(FromScratch, "shift")

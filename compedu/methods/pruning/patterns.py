@@ -50,13 +50,13 @@ class PatternPruning(SelectiveMethod):
     Learning N:M fine-grained structured sparse neural networks from scratch, arXiv:2102.04010.
     """
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
     version: ClassVar[int] = 2
     writes: ClassVar[bool] = False
-    neutral: ClassVar[dict[str, Any]] = {"keep": 4}
+    identity_settings: ClassVar[dict[str, Any]] = {"keep": 4}
 
-    keep: int = knob(default=2, help="weights that stay of each group", low=1, tour=(1, 4))
-    of: int = knob(default=4, help="consecutive weights of a group", low=2, tour=(2, 16), log=True)
+    keep: int = knob(default=2, help="weights that stay of each group", low=1, slider_range=(1, 4))
+    of: int = knob(default=4, help="consecutive weights of a group", low=2, slider_range=(2, 16), log=True)
 
     def __post_init__(self):
         super().__post_init__()

@@ -25,7 +25,7 @@ class RandomFilterPruning(ChannelPruning):
     sparsity: PerLayer[float] = inherited(ChannelPruning, "sparsity")
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
-    seed: int = knob(default=0, help="which filters are drawn", low=0, high=2**31 - 1, tour=(0, 9))
+    seed: int = knob(default=0, help="which filters are drawn", low=0, high=2**31 - 1, slider_range=(0, 9))
 
     def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return numbers that know nothing of the network."""

@@ -54,12 +54,12 @@ class RandomPruning(WeightPruning):
     arXiv:2003.03033 (random pruning is among its baselines).
     """
 
-    chance: ClassVar[str] = ""
+    random_baseline: ClassVar[str] = ""
     writes: ClassVar[bool] = False
 
     sparsity: PerLayer[float] = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))
-    seed: int = knob(default=0, help="which weights are drawn", low=0, high=2**31 - 1, tour=(0, 9))
+    seed: int = knob(default=0, help="which weights are drawn", low=0, high=2**31 - 1, slider_range=(0, 9))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Return numbers that know nothing of the weights."""

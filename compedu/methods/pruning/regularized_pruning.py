@@ -56,7 +56,7 @@ class RegularizedPruning(PenalizedPruning):
         PenalizedPruning,
         "strength",
         default=0.5,
-        tour=(1e-6, 3.0),
+        slider_range=(1e-6, 3.0),
         help="weight of the penalty beside the loss; after each update it works at about 0.5, in the loss at 0.0001",
     )
     penalty: str = knob(default="l1", help="sum of absolute values or half the sum of squares", choices=("l1", "l2"))

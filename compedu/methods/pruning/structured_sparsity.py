@@ -22,7 +22,7 @@ from compedu.methods.pruning.shared.weight_groups import (
     Groups,
     channel_groups,
     column_labels,
-    labelled_groups,
+    labeled_groups,
     layer_labels,
     members_with_weights,
 )  # fmt: skip
@@ -65,7 +65,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     Porikli 2016, Less is more: towards compact CNNs, ECCV (filters).
     """
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
 
     sparsity: float = knob(
         default=0.5,
@@ -73,7 +73,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         low=0,
         high=1,
         open="high",
-        tour=(0.0, 0.9),
+        slider_range=(0.0, 0.9),
     )
     groups: str = knob(
         default="filters", help="what lives or dies together", choices=("filters", "channels", "shapes", "layers")
@@ -83,7 +83,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         "budget",
         help="how the removals are shared out among the layers; whole layers are ranked together",
     )
-    strength: float = inherited(PenalizedPruning, "strength", default=0.2, tour=(1e-6, 1.0))
+    strength: float = inherited(PenalizedPruning, "strength", default=0.2, slider_range=(1e-6, 1.0))
     step: str = inherited(RegularizedPruning, "step")
 
     def compress(self, task: Task) -> nn.Module:
@@ -166,7 +166,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         geometries = {name: layer.geometry for name, layer in layers.items()}
         label = column_labels if self.groups == "shapes" else layer_labels
         labels = {name: label(geometry) for name, geometry in geometries.items()}
-        groups, counts = labelled_groups(labels, geometries)
+        groups, counts = labeled_groups(labels, geometries)
         kept = self.kept(task, groups, list(layers), counts)
         for name, label in groups.labels.items():
             drop(task.model.get_submodule(name), kept[label])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.errors import CompressionError
-from compedu.forms import ActivationQuantizer, Coded, Form, Geometry, Masked, kernel_of, mask_of, precise
+from compedu.forms import ActivationQuantizer, Form, Geometry, Masked, Quantized, kernel_of, mask_of, precise
 from compedu.graph import fold_batch_norm
 from compedu.graph.answers import remembered
 from compedu.graph.folding import refuse_noticed_folding
@@ -26,7 +26,7 @@ CLIPPINGS = tuple(1 - step / 40 for step in range(1, 20)) + tuple(0.5 * 0.85**st
 def sign_scale(rows: Tensor, kept: Tensor) -> Tensor:
     """Return for each row (rows, weights) the mean absolute value of its `kept` weights, (rows, 1); 0 if none is kept.
 
-    It minimises ||w - alpha sign(w)|| (Rastegari et al. 2016, section 3.1, arXiv:1603.05279).
+    It minimizes ||w - alpha sign(w)|| (Rastegari et al. 2016, section 3.1, arXiv:1603.05279).
 
     >>> sign_scale(torch.tensor([[1.0, -3.0]]), torch.tensor([[True, True]])).tolist()
     [[2.0]]
@@ -91,11 +91,11 @@ class LinearQuantization(LayerMethod):
     on CPUs; one bit: Rastegari et al. 2016, arXiv:1603.05279, section 3.1.
     """
 
-    topic: ClassVar[str] = "quantization"
+    family: ClassVar[str] = "quantization"
     accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
     writes: ClassVar[bool] = False
 
-    bits: PerLayer[int] = knob(default=8, help="bits of a weight", low=1, high=8, tour=(1, 8), per_layer=True)
+    bits: PerLayer[int] = knob(default=8, help="bits of a weight", low=1, high=8, slider_range=(1, 8), per_layer=True)
     scales: str = knob(
         default="channel", help="one scale per output channel or one per layer", choices=("channel", "tensor")
     )
@@ -115,13 +115,13 @@ class LinearQuantization(LayerMethod):
         help="fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
         low=0.5,
         high=1,
-        tour=(0.99, 1),
+        slider_range=(0.99, 1),
     )
     calibration_images: int = knob(
         default=128,
         help="training images that show the range of the activations, at most",
         low=1,
-        tour=(16, 1024),
+        slider_range=(16, 1024),
         log=True,
     )
 
@@ -136,21 +136,21 @@ class LinearQuantization(LayerMethod):
         fold(task)
         if self.activation_bits == 0:
             return LayerMethod.compress(self, task)
-        layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_coded(layer)}
+        layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_quantized(layer)}
         ranges = input_ranges(task.model, layers, task.data, self.calibration_images, self.coverage)
         unrounded = task.obstacles(layers, rounding=True)
         model = LayerMethod.compress(self, task)
         for name in layers:
             layer = model.get_submodule(name)
-            if is_coded(layer) and name in unrounded:
+            if is_quantized(layer) and name in unrounded:
                 task.skip(name, f"its activations stay in floating point: {unrounded[name]}")
-            elif is_coded(layer) and name in ranges:
+            elif is_quantized(layer) and name in ranges:
                 layer.act = ActivationQuantizer.for_range(*ranges[name], self.activation_bits)
-            elif is_coded(layer):
+            elif is_quantized(layer):
                 task.skip(name, "its activations stay in floating point: no calibration image reaches it")
         return model
 
-    def compress_layer(self, name: str, layer: nn.Module) -> Coded:
+    def compress_layer(self, name: str, layer: nn.Module) -> Quantized:
         """Return the layer with rounded weights; a mask stays."""
         bits = given_value(self.bits, name)
         geometry = Geometry.of(layer)
@@ -159,7 +159,7 @@ class LinearQuantization(LayerMethod):
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
         scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)
         shape = () if self.scales == "tensor" else geometry.per_output
-        return Coded(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
+        return Quantized(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
 
     def scale_of(self, rows: Tensor, kept: Tensor, bits: int) -> Tensor:
         """Return the scale of each row (rows, weights), (rows, 1)."""
@@ -168,9 +168,9 @@ class LinearQuantization(LayerMethod):
         return (largest_scale if self.clipping == "max" else best_scale)(rows, 2 ** (bits - 1) - 1)
 
 
-def is_coded(layer: nn.Module) -> bool:
+def is_quantized(layer: nn.Module) -> bool:
     """Tell whether the weights of `layer` are quantized."""
-    return isinstance(layer, Coded)
+    return isinstance(layer, Quantized)
 
 
 def fold(task: Task) -> None:

@@ -66,8 +66,8 @@ class BlockCirculantProjection(LayerMethod):
     circulant projections, arXiv:1502.03436, section 3; with blocks Ding et al. 2017, arXiv:1708.08917, section 3.
     """
 
-    topic: ClassVar[str] = "structural_matrix"
-    neutral: ClassVar[dict[str, Any]] = {"block": 1}
+    family: ClassVar[str] = "structural_matrix"
+    identity_settings: ClassVar[dict[str, Any]] = {"block": 1}
     writes: ClassVar[bool] = False
 
     block: PerLayer[int] = knob(
@@ -75,7 +75,7 @@ class BlockCirculantProjection(LayerMethod):
         help="side of the circulant blocks; 1 leaves every weight free",
         low=1,
         high=512,
-        tour=(1, 64),
+        slider_range=(1, 64),
         log=True,
         per_layer=True,
     )
@@ -84,7 +84,7 @@ class BlockCirculantProjection(LayerMethod):
         help="seed of the fixed sign flips of the inputs; 0 stands for none",
         low=0,
         high=2**31 - 1,
-        tour=(0, 9),
+        slider_range=(0, 9),
     )
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.errors import CompressionError
-from compedu.evaluation import scores_of
+from compedu.evaluation import logits_of
 from compedu.forms import precise
 from compedu.knobs import knob, method
 from compedu.methods.calibration import calibration_set
@@ -40,14 +40,14 @@ class BatchNormReestimation(Method):
     arXiv:2007.02491, section 3.
     """
 
-    topic: ClassVar[str] = "training"
+    family: ClassVar[str] = "training"
     needs_batch_norm: ClassVar[bool] = True
 
     calibration_images: int = knob(
         default=256,
         help="training images that are looked at, all at once",
         low=2,
-        tour=(16, 1024),
+        slider_range=(16, 1024),
         log=True,
         unit="images",
     )
@@ -62,7 +62,7 @@ class BatchNormReestimation(Method):
         norms = self.norms(task)
         task.refuse_if_nothing_done(len(norms))
         with hooked(norms, before=self.measure):
-            scores_of(task.model, calibration_set(task.data, self.calibration_images)[0], task.data)
+            logits_of(task.model, calibration_set(task.data, self.calibration_images)[0], task.data)
         return task.model
 
     def norms(self, task: Task) -> dict[str, nn.Module]:
@@ -74,7 +74,7 @@ class BatchNormReestimation(Method):
             uses[name] += 1
 
         with hooked(norms, before=count):
-            scores_of(task.model, task.data.example, task.data)
+            logits_of(task.model, task.data.example, task.data)
         if not norms:
             task.skip("(network)", "has no batch norm")
         for name, norm in norms.items():

@@ -22,11 +22,13 @@ class FineTune(TrainingMethod):
     Bengio, Leonard, Courville 2013, arXiv:1308.3432.
     """
 
-    topic: ClassVar[str] = "training"
-    neutral: ClassVar[dict[str, Any]] = {"epochs": 0}
+    family: ClassVar[str] = "training"
+    identity_settings: ClassVar[dict[str, Any]] = {"epochs": 0}
 
-    epochs: int = knob(default=3, help="passes over the training images", low=0, tour=(0, 10))
-    lr: float = knob(default=2e-3, help="peak learning rate", low=0, high=1, open="low", tour=(1e-4, 1e-2), log=True)
+    epochs: int = knob(default=3, help="passes over the training images", low=0, slider_range=(0, 10))
+    lr: float = knob(
+        default=2e-3, help="peak learning rate", low=0, high=1, open="low", slider_range=(1e-4, 1e-2), log=True
+    )
 
     def compress(self, task: Task) -> nn.Module:
         """Train the private copy."""

@@ -33,7 +33,7 @@ class SmallDense(FromScratch):
     Paper: Liu, Sun, Zhou, Huang, Darrell 2019, Rethinking the value of network pruning, arXiv:1810.05270, section 3.
     """
 
-    topic: ClassVar[str] = "training"
+    family: ClassVar[str] = "training"
 
     width: float = knob(
         default=0.25,
@@ -41,7 +41,7 @@ class SmallDense(FromScratch):
         low=0,
         high=1,
         open="low",
-        tour=(0.05, 1),
+        slider_range=(0.05, 1),
         log=True,
     )
 

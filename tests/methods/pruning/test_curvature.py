@@ -360,7 +360,7 @@ def test_layers_that_no_image_reaches_and_other_forms_are_named():
         with pytest.raises(CompressionError, match="spare: no training image reaches it"):
             OptimalBrainDamage(layers="spare", budget=budget)(Idle(), dataset())
     coded = OptimalBrainDamage()(LinearQuantization(layers="fc")(Idle()), dataset())
-    assert "already compressed (Coded)" in " ".join(s.reason for s in coded.compression.skipped)
+    assert "already compressed (Quantized)" in " ".join(s.reason for s in coded.compression.skipped)
 
 
 @pytest.mark.parametrize("budget", ["global", "lamp", "erdos-renyi", "sensitivity"])

@@ -140,7 +140,7 @@ def small_change(model, group, channel, x, y, step=1e-6):
     return (losses[0] - losses[1]) / (2 * step)
 
 
-@pytest.mark.parametrize("make", [laws.plain, laws.normalised], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [laws.plain, laws.normalized], ids=lambda make: make.__name__)
 def test_the_taylor_score_is_the_mean_change_of_the_loss(make):
     model, (x, y) = make().double(), calibration_set(laws.data(), 6)
     x = x.double()
@@ -174,7 +174,7 @@ def test_a_channel_that_several_layers_read_counts_as_a_whole():
 
 
 def test_taylor_scores_do_not_depend_on_batches_and_leave_the_network_as_it_was(monkeypatch):
-    model, data = laws.normalised(), laws.data()
+    model, data = laws.normalized(), laws.data()
     x, y = calibration_set(data, 20)
     groups, before = find_channels(model, x[:1]).groups, laws.state(model)
     whole = taylor_scores(model, groups, x, y)
@@ -356,4 +356,6 @@ def test_random_filters_know_nothing_of_the_weights_and_differ_by_layer_and_seed
 
 
 def test_the_control_arm_of_filters_is_known_by_name():
-    assert getattr(ce, FilterPruning.chance) is RandomFilterPruning and RandomFilterPruning.chance == ""
+    assert (
+        getattr(ce, FilterPruning.random_baseline) is RandomFilterPruning and RandomFilterPruning.random_baseline == ""
+    )

@@ -30,7 +30,7 @@ from compedu.methods.pruning.shared.weight_groups import (
     channel_groups,
     channel_labels,
     column_labels,
-    labelled_groups,
+    labeled_groups,
     layer_labels,
 )  # fmt: skip
 from compedu.methods.pruning.structured_sparsity import weakest
@@ -173,7 +173,7 @@ def test_columns_are_those_of_the_im2col_matrix(groups):
 def test_columns_and_whole_layers_share_out_all_weights():
     layers = {name: Geometry.of(build("lenet5").get_submodule(name)) for name in LAYERS}
     for make in (column_labels, layer_labels):
-        groups, counts = labelled_groups({name: make(geometry) for name, geometry in layers.items()}, layers)
+        groups, counts = labeled_groups({name: make(geometry) for name, geometry in layers.items()}, layers)
         assert groups.sizes.sum() == sum(math.prod(geometry.shape) for geometry in layers.values())
         assert sum(counts) == groups.count and bool((groups.sizes > 0).all())
         seen = [set(groups.labels[name].flatten().tolist()) for name in LAYERS]

@@ -33,10 +33,10 @@ def widths(model):
     return {n: m.weight.shape[0] for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
 
 
-def colour(count=3, size=32):
-    """A data set of colour pictures, as torchvision's networks take them."""
+def color(count=3, size=32):
+    """A data set of color pictures, as torchvision's networks take them."""
     x, y = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0)), torch.arange(count)
-    return Dataset("colour", x, y, x, y, x, y, tuple("0123456789"))
+    return Dataset("color", x, y, x, y, x, y, tuple("0123456789"))
 
 
 # Magnitude pruning
@@ -230,7 +230,7 @@ def test_a_foreign_network_needs_an_image_and_then_works():
     )  # fmt: skip
     with pytest.raises(CompressionError, match=r"FilterPruning\(\) has to see an image .* Sequential.*\(model, data\)"):
         FilterPruning()(model)
-    assert widths(FilterPruning()(model, colour())) == {"0": 4, "2": 4, "6": 10}
+    assert widths(FilterPruning()(model, color())) == {"0": 4, "2": 4, "6": 10}
 
 
 class Decides(nn.Module):
@@ -248,7 +248,7 @@ def test_a_network_that_cannot_be_traced_is_refused_and_untouched():
     model = Decides()
     before = model.conv.weight.clone()
     with pytest.raises(CompressionError, match="Decides cannot be traced"):
-        FilterPruning()(model, colour())
+        FilterPruning()(model, color())
     assert torch.equal(model.conv.weight, before)
 
 

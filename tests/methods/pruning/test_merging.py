@@ -255,7 +255,7 @@ def test_networks_of_the_course():
     assert [getattr(smaller, name).weight.shape[0] for name in ("conv1", "conv2", "fc1", "fc2")] == [15, 38, 375, 10]
     assert [record.group for record in compression_of(smaller).removed] == ["conv1", "conv2", "fc1"]
     assert len(compression_of(smaller).removed[2].channels) == 125
-    found = reasons(laws.normalised(), data)
+    found = reasons(laws.normalized(), data)
     assert "together" in found["conv"] and "stage1.0.conv1" not in found
     factored = reasons(MagnitudePruning(layers="conv2")(build("lenet5(size=28)")), data)
     assert "already compressed (Masked)" in factored["conv2"]

@@ -47,9 +47,9 @@ class Bottlenecks(LayerMethod):
     Paper: none; made for a test.
     """
 
-    topic: ClassVar[str] = "compact_filters"
+    family: ClassVar[str] = "compact_filters"
 
-    width: int = knob(default=4, help="neurons in the middle", low=1, high=512, tour=(1, 8))
+    width: int = knob(default=4, help="neurons in the middle", low=1, high=512, slider_range=(1, 8))
 
     def compress_layer(self, name: str, layer: nn.Module) -> Bottleneck:
         geometry = Geometry.of(layer)

@@ -64,9 +64,9 @@ class Quantiles(LayerMethod):
     Paper: none; made for a test.
     """
 
-    topic: ClassVar[str] = "quantization"
+    family: ClassVar[str] = "quantization"
 
-    bits: int = knob(default=2, help="bits of a code", low=1, high=8, tour=(1, 3))
+    bits: int = knob(default=2, help="bits of a code", low=1, high=8, slider_range=(1, 3))
 
     def compress_layer(self, name: str, layer: nn.Module) -> CodeBook:
         weight = layer.weight.detach()

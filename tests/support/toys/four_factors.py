@@ -35,9 +35,9 @@ class CanonicalPolyadic(LayerMethod):
     Paper: Lebedev et al. 2015, arXiv:1412.6553.
     """
 
-    topic: ClassVar[str] = "low_rank"
+    family: ClassVar[str] = "low_rank"
 
-    rank: int = knob(default=4, help="channels between the factors", low=1, high=2048, tour=(1, 8))
+    rank: int = knob(default=4, help="channels between the factors", low=1, high=2048, slider_range=(1, 8))
 
     def compress_layer(self, name: str, layer: nn.Module) -> Factored:
         g = Geometry.of(layer)

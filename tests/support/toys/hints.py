@@ -20,7 +20,7 @@ class Hints(Distillation):
     """
 
     strength: float = knob(
-        default=1.0, help="weight of the hint beside the labels", low=0, high=1e6, tour=(0.1, 10), log=True
+        default=1.0, help="weight of the hint beside the labels", low=0, high=1e6, slider_range=(0.1, 10), log=True
     )
     hint: str = knob(default="last", help="layer of the teacher that gives the hint")
     guided: str = knob(default="last", help="layer of the student that is guided")

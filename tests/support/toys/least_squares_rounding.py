@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.errors import Skip
-from compedu.forms import Coded, Geometry
+from compedu.forms import Geometry, Quantized
 from compedu.knobs import knob, method
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.input_moments import InputMoments
@@ -15,7 +15,7 @@ from compedu.methods.input_moments import InputMoments
 def rounded_in_order(rows: Tensor, scale: Tensor, top: int, hessian: Tensor) -> Tensor:
     """Return the codes of `rows` (rows, n) for a `scale` (rows, 1), each column rounded after those before it.
 
-    The columns that are left minimise the error d^T H d given those that are rounded, `hessian` is H (n, n): the upper
+    The columns that are left minimize the error d^T H d given those that are rounded, `hessian` is H (n, n): the upper
     Cholesky factor of its inverse holds what they need (Frantar, Alistarh 2022, arXiv:2208.11580; GPTQ of Frantar et
     al. 2022, arXiv:2210.17323, section 3).
     """
@@ -40,19 +40,19 @@ class LeastSquaresRounding(CalibratedMethod):
     Paper: none; made for a test, after Frantar et al. 2022, GPTQ, arXiv:2210.17323.
     """
 
-    topic: ClassVar[str] = "quantization"
+    family: ClassVar[str] = "quantization"
 
-    bits: int = knob(default=4, help="bits of a weight", low=2, high=8, tour=(2, 8))
+    bits: int = knob(default=4, help="bits of a weight", low=2, high=8, slider_range=(2, 8))
     damping: float = knob(
         default=0.01,
         help="added to the moments, as a fraction of their mean diagonal",
         low=1e-4,
         high=10,
-        tour=(1e-3, 1),
+        slider_range=(1e-3, 1),
         log=True,
     )
 
-    def compress_calibrated(self, name: str, layer: nn.Module, moments: InputMoments) -> Coded:
+    def compress_calibrated(self, name: str, layer: nn.Module, moments: InputMoments) -> Quantized:
         """Return the layer with rounded weights."""
         level = moments.second.diagonal(dim1=1, dim2=2).mean()
         if not level > 0:
@@ -65,4 +65,4 @@ class LeastSquaresRounding(CalibratedMethod):
         codes = torch.stack([rounded_in_order(r, s, top, h) for r, s, h in zip(rows, scales, hessians, strict=True)])
         geometry = Geometry.of(layer)
         weight, scale = (codes * scales).view(geometry.shape), scales.view(geometry.per_output)
-        return Coded(geometry, weight.to(layer.weight.dtype), scale.float(), self.bits, layer.bias)
+        return Quantized(geometry, weight.to(layer.weight.dtype), scale.float(), self.bits, layer.bias)

@@ -67,9 +67,9 @@ class SignsAndLocalMeans(LayerMethod):
     Paper: after Rastegari et al. 2016, arXiv:1603.05279, section 3.2.
     """
 
-    topic: ClassVar[str] = "quantization"
+    family: ClassVar[str] = "quantization"
 
-    gain: float = knob(default=1.0, help="factor on all scales", low=0.1, high=10, tour=(0.5, 2.0))
+    gain: float = knob(default=1.0, help="factor on all scales", low=0.1, high=10, slider_range=(0.5, 2.0))
 
     def compress_layer(self, name: str, layer: nn.Module) -> LocalMeans:
         weight = layer.weight.detach()

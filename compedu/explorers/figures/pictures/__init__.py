@@ -28,7 +28,7 @@ _OF_METHOD = {
     BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
-_OF_TOPIC = {
+_OF_FAMILY = {
     "pruning": (pruned_weights.PICTURE,),
     "quantization": (quantized_weights.PICTURE, quantized_inputs.PICTURE),
     "structural_matrix": (structured_matrices.PICTURE, product_times.PICTURE),
@@ -42,11 +42,11 @@ _OF_TOPIC = {
 def pictures_of(method: type[Method]) -> tuple[Picture, ...]:
     """Return the pictures of a method, where it trains with the loss below the first.
 
-    They are its own, those of the nearest class that it is made from, or those of its topic.
+    They are its own, those of the nearest class that it is made from, or those of its family.
     """
     known = (kind for kind in method.__mro__ if kind in _OF_METHOD)
     nearest = next(known, None)
-    first, *others = _OF_TOPIC[method.topic] if nearest is None else _OF_METHOD[nearest]
+    first, *others = _OF_FAMILY[method.family] if nearest is None else _OF_METHOD[nearest]
     if issubclass(method, TrainingMethod) and first.below is not loss.below:
         below = ("xaxis7", "yaxis7", "xaxis8", "yaxis8")
         kept = {name: settings for name, settings in first.axes.items() if name not in below}

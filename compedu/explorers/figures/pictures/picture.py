@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from compedu.explorers.figures.colours import DENSE, LIVE, SIGNED
+from compedu.explorers.figures.colors import DENSE, LIVE, SIGNED
 from compedu.explorers.figures.places import NAMED, down
 from compedu.explorers.view import View
 from compedu.forms import Block, FormFacts, kernel_of
@@ -36,7 +36,7 @@ class Picture:
     """One picture of a method: traces for the main place and for those below, a sentence and a table that say the same.
 
     `name` is what a learner chooses it by. `main`, `below` and `say` get the view and the layer that is looked at,
-    `table` gives all layers. `headings` tell colours and axes, `axes` are settings of places, or functions that give
+    `table` gives all layers. `headings` tell colors and axes, `axes` are settings of places, or functions that give
     them for the dense network, `start` chooses the first layer.
     `black` is whether black shows where nothing is drawn; `lively` whether the picture follows the knobs even before
     the network does. `prepare` computes on the worker what takes long, asking now and then whether it is still wanted.
@@ -83,21 +83,21 @@ def with_gaps(values: np.ndarray) -> list[list[float | None]]:
     return np.where(np.isnan(values), None, values.astype(np.float64).round(6)).tolist()
 
 
-def line(at: tuple[str, str], x, y, name: str, colour: str = LIVE, mode: str = "lines", **style) -> dict:
+def line(at: tuple[str, str], x, y, name: str, color: str = LIVE, mode: str = "lines", **style) -> dict:
     """Return a curve or, with another `mode`, points."""
     return {
         "type": "scatter", "mode": mode, "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
-        "line": {"color": colour, "width": 2} | style.pop("line", {}), "marker": {"color": colour, "size": 7},
+        "line": {"color": color, "width": 2} | style.pop("line", {}), "marker": {"color": color, "size": 7},
         "hovertemplate": name + ": %{y:.3g}<extra></extra>",
     } | style  # fmt: skip
 
 
-def bars(at: tuple[str, str], x, y, name: str, colour: str | list = LIVE, **style) -> dict:
+def bars(at: tuple[str, str], x, y, name: str, color: str | list = LIVE, **style) -> dict:
     """Return upright bars over numbers or names; those of layers as short as they can be told apart."""
     x = short_names(x) if len(x) and isinstance(x[0], str) else x
     return {
         "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
-        "marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
+        "marker": {"color": color, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
     } | style  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import all_scores, refuse_misfit, refuse_probabilities, scores_of, shape_of
+from compedu.evaluation import all_logits, logits_of, refuse_misfit, refuse_probabilities, shape_of
 from compedu.knobs import method
 from compedu.methods.distillation.shared.features import captured, features_of_one
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
@@ -42,7 +42,7 @@ class Distillation(FromScratch):
     The teacher is in evaluation mode throughout and does not change.
     """
 
-    topic: ClassVar[str] = "distillation"
+    family: ClassVar[str] = "distillation"
 
     student: Student = student_knob(
         default="lenet5(width=0.25)", help="the network to be trained, in words; sizes come from the data"
@@ -87,10 +87,10 @@ class Distillation(FromScratch):
         if not any(True for _ in teacher.parameters()):
             raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
         refuse_probabilities(teacher, data)
-        classes = scores_of(teacher, data.example, data).shape[1]
+        classes = logits_of(teacher, data.example, data).shape[1]
         student = student_of(self.student, task, classes, self.seed, self._where)
         refuse_misfit(student, data)
-        if (own := scores_of(student, data.example, data).shape[1]) != classes:
+        if (own := logits_of(student, data.example, data).shape[1]) != classes:
             raise CompressionError(f"{self._where} tells {own} classes apart, its teacher {classes}")
         refuse_probabilities(student, data)
         regressors = self.regressors(student, teacher, data)
@@ -117,12 +117,12 @@ class Distillation(FromScratch):
         Where only its logits count, the teacher is asked about each image once, before; about images that are moved,
         and about features, each time anew.
         """
-        logits = None if self.shift or self.pairs else all_scores(teacher, data.x_train, data)
+        logits = None if self.shift or self.pairs else all_logits(teacher, data.x_train, data)
 
         def of_batch(student: nn.Module, x: Tensor, numbers: Tensor) -> Tensor:
             if logits is None:
                 with captured(teacher, [theirs for _, theirs in self.pairs], self._teacher) as taught:
-                    targets = scores_of(teacher, x, data).clone()
+                    targets = logits_of(teacher, x, data).clone()
             else:
                 taught, targets = {}, logits[numbers]
             with captured(student, [own for own, _ in self.pairs], self._student) as learned:

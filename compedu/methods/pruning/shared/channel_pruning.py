@@ -55,7 +55,7 @@ class ChannelPruning(ChannelRemoval):
     budget: str = knob(
         default="uniform", help="how the removals are shared out among the layers", choices=("uniform", "global")
     )
-    round_to: int = knob(default=1, help="keep a multiple of this many filters", low=1, tour=(1, 16))
+    round_to: int = knob(default=1, help="keep a multiple of this many filters", low=1, slider_range=(1, 16))
 
     def __post_init__(self):
         ChannelRemoval.__post_init__(self)

@@ -19,8 +19,8 @@ from compedu.methods.task import Task
 class ChannelRemoval(SelectiveMethod):
     """Take channels out of the selected groups of coupled layers; a subclass says which, and of which groups it can."""
 
-    topic: ClassVar[str] = "pruning"
-    neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    family: ClassVar[str] = "pruning"
+    identity_settings: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
     speaks_for: ClassVar[bool] = False  # whether others take over from what goes, so that it need not be silent first
 
     sparsity: PerLayer[float] = knob(
@@ -29,7 +29,7 @@ class ChannelRemoval(SelectiveMethod):
         low=0,
         high=1,
         open="high",
-        tour=(0.0, 0.9),
+        slider_range=(0.0, 0.9),
         per_layer=True,
     )
 

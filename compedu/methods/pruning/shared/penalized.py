@@ -40,14 +40,14 @@ def nonzero_masks(budget: str, weights: Mapping[str, Tensor], sparsity: float) -
 class PenalizedPruning(SelectiveMethod, TrainingMethod):
     """Train under a penalty, then mask what it made small; a subclass says which penalty, and by which step."""
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
 
     sparsity: float = inherited(
         WeightPruning, "sparsity", default=0.9, help="fraction of the weights that is zero at least", per_layer=False
     )
     budget: str = inherited(WeightPruning, "budget", default="lamp", choices=BUDGETS)
     strength: float = knob(
-        default=1e-3, help="weight of the penalty beside the loss", low=0, tour=(1e-6, 1e-2), log=True
+        default=1e-3, help="weight of the penalty beside the loss", low=0, slider_range=(1e-6, 1e-2), log=True
     )
 
     def compress(self, task: Task) -> nn.Module:

@@ -24,7 +24,7 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
     Magnitude decides which weights go, and what has gone stays away, where a subclass says nothing else.
     """
 
-    topic: ClassVar[str] = "pruning"
+    family: ClassVar[str] = "pruning"
 
     sparsity: PerLayer[float] = inherited(
         WeightPruning, "sparsity", default=0.9, help="fraction of the weights that is zero in the end"
@@ -72,10 +72,15 @@ class RampedPruning(ScheduledPruning):
         low=0,
         high=1,
         open="low",
-        tour=(0.1, 1),
+        slider_range=(0.1, 1),
     )
     every: int = knob(
-        default=10, help="training steps from one pruning to the next", low=1, tour=(1, 100), log=True, unit="steps"
+        default=10,
+        help="training steps from one pruning to the next",
+        low=1,
+        slider_range=(1, 100),
+        log=True,
+        unit="steps",
     )
 
     def along_ramp(self, task: Task, layers: dict[str, Masked]) -> Callable[[nn.Module, int], None]:

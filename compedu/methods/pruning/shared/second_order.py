@@ -34,7 +34,7 @@ class SecondOrderPruning(WeightPruning):
     calibration_images: int = inherited(
         WeightPruning, "calibration_images", help="training images that the loss is taken over"
     )
-    seed: int = knob(default=0, help="which training images are drawn", low=0, high=2**31 - 1, tour=(0, 9))
+    seed: int = knob(default=0, help="which training images are drawn", low=0, high=2**31 - 1, slider_range=(0, 9))
 
     @property
     def needs(self) -> str:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.evaluation import all_scores, refuse_probabilities
+from compedu.evaluation import all_logits, refuse_probabilities
 from compedu.forms import Geometry, kernel_of
 from compedu.graph.trace import inference_copy
 from compedu.methods.calibration import calibration_set
@@ -41,7 +41,7 @@ def sensitivity_scan(
             mask = keep_largest(scores[name], min(sparsity, all_but_one(kernel.numel())))
             thinned = geometry.layer(kernel * mask, layer.bias)
             pruned = replace_layer(inference_copy(model), name, thinned.eval())
-            losses[name].append(float(F.cross_entropy(all_scores(pruned, x, data), y)))
+            losses[name].append(float(F.cross_entropy(all_logits(pruned, x, data), y)))
     return losses
 
 

@@ -1,7 +1,7 @@
 """Surgery on a quadratic model of the loss: one weight goes, and the others make up for it as well as they can.
 
 About a minimum the loss rises by dw^T H dw / 2 when the weights change by dw. Hassibi and Stork (1993, Second order
-derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimise that under the condition that weight q
+derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimize that under the condition that weight q
 becomes 0.
 """
 

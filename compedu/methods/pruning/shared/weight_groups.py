@@ -109,7 +109,7 @@ def layer_labels(geometry: Geometry) -> Tensor:
     return torch.zeros([1] * len(geometry.shape), dtype=torch.long)
 
 
-def labelled_groups(labels: Mapping[str, Tensor], layers: Mapping[str, Geometry]) -> tuple[Groups, list[int]]:
+def labeled_groups(labels: Mapping[str, Tensor], layers: Mapping[str, Geometry]) -> tuple[Groups, list[int]]:
     """Return the groups of all layers, numbered one layer after another, and how many each layer has."""
     counts = [int(label.max()) + 1 for label in labels.values()]
     starts = [sum(counts[:place]) for place in range(len(counts))]

@@ -18,9 +18,9 @@ from compedu.methods.task import Task
 class WeightPruning(SelectiveMethod):
     """A criterion: a subclass scores the weights of each layer, and those of lowest score become zero."""
 
-    topic: ClassVar[str] = "pruning"
-    chance: ClassVar[str] = "RandomPruning"
-    neutral: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
+    family: ClassVar[str] = "pruning"
+    random_baseline: ClassVar[str] = "RandomPruning"
+    identity_settings: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
     quadratic: ClassVar[bool] = False  # whether scores grow with the square of a weight, which LAMP squares itself
 
     sparsity: PerLayer[float] = knob(
@@ -29,7 +29,7 @@ class WeightPruning(SelectiveMethod):
         low=0,
         high=1,
         open="high",
-        tour=(0.0, 0.99),
+        slider_range=(0.0, 0.99),
         per_layer=True,
     )
     budget: str = knob(
@@ -39,7 +39,7 @@ class WeightPruning(SelectiveMethod):
         default=128,
         help="training images for what depends on data, such as budget='sensitivity'",
         low=1,
-        tour=(16, 1024),
+        slider_range=(16, 1024),
         log=True,
         unit="images",
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import scores_of
+from compedu.evaluation import logits_of
 from compedu.methods.calibration import calibration_set
 from compedu.methods.hooks import hooked
 
@@ -75,4 +75,4 @@ def watch(
     """Run `model` over `batches` and call `note(name, input)` for each call of one of `layers`."""
     with hooked(layers, before=lambda name, layer, inputs: note(name, inputs[0])):
         for batch in batches:
-            scores_of(model, batch, data)
+            logits_of(model, batch, data)

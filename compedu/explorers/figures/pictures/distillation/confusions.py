@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compedu.evaluation import all_scores
-from compedu.explorers.figures.colours import LIVE, WHITE
+from compedu.evaluation import all_logits
+from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
 from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, heatmap
 from compedu.explorers.figures.pictures.training import loss
@@ -43,13 +43,13 @@ def matrices(view: View) -> tuple[np.ndarray, np.ndarray | None]:
     if view.after is None:
         return made, None
     if view.kept.get("student", (None, None))[0] is not view.after:  # asked once for each student
-        view.kept["student"] = (view.after, mistakes(all_scores(view.after, x, view.data), y, classes))
+        view.kept["student"] = (view.after, mistakes(all_logits(view.after, x, view.data), y, classes))
     return made, view.kept["student"][1]
 
 
 def prepare(view: View, stale: Callable[[], bool]) -> None:
     """Ask the teacher about the images."""
-    view.once("teacher", lambda: all_scores(view.before, view.data.split(view.split)[0][:IMAGES], view.data))
+    view.once("teacher", lambda: all_logits(view.before, view.data.split(view.split)[0][:IMAGES], view.data))
 
 
 def main(view: View, layer: str) -> list[dict]:

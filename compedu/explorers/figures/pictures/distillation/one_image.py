@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from compedu.explorers.figures.colours import DENSE, GREEN, LIVE
+from compedu.explorers.figures.colors import DENSE, GREEN, LIVE
 from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
 from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, bars, line
 from compedu.explorers.figures.pictures.training import loss
@@ -77,7 +77,7 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "one image", main, loss.below, ("probabilities: grey = teacher, blue = student", loss.HEADING), say, table,
+    "one image", main, loss.below, ("probabilities: gray = teacher, blue = student", loss.HEADING), say, table,
     {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES,
     images=images, lively=True,
 )  # fmt: skip

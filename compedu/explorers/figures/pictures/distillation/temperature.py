@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compedu.evaluation import scores_of
-from compedu.explorers.figures.colours import DENSE, GREEN, LIVE, ORANGE
+from compedu.evaluation import logits_of
+from compedu.explorers.figures.colors import DENSE, GREEN, LIVE, ORANGE
 from compedu.explorers.figures.pictures.picture import BELOW, MAIN, Picture, Table, line
 from compedu.explorers.figures.places import title
 from compedu.explorers.view import View
@@ -38,7 +38,7 @@ def prepare(view: View, stale: Callable[[], bool]) -> None:
 
 
 def _asked(view: View, split: str) -> Tensor:
-    return scores_of(view.before, view.data.split(split)[0][:IMAGES], view.data)
+    return logits_of(view.before, view.data.split(split)[0][:IMAGES], view.data)
 
 
 def _entropies(view: View, split: str) -> list[float]:
@@ -63,9 +63,9 @@ def main(view: View, layer: str) -> list[dict]:
     said = view.kept.get("softness")
     most = math.log2(len(view.data.classes) if said is None else said["train"].shape[1])
     curves = []
-    for split, colour in (("train", ORANGE), (view.split, LIVE)):
+    for split, color in (("train", ORANGE), (view.split, LIVE)):
         values = _entropies(view, split)
-        curves.append(line(MAIN, TEMPERATURES[: len(values)], values, f"entropy on {split} images, bits", colour))
+        curves.append(line(MAIN, TEMPERATURES[: len(values)], values, f"entropy on {split} images, bits", color))
     return [
         line(
             MAIN, [TEMPERATURES[0], TEMPERATURES[-1]], [most, most], "all classes alike", DENSE,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
@@ -69,7 +69,7 @@ def say(view: View, layer: str) -> str:
 
 PICTURE = Picture(
     "filters and ranks", main, below,
-    ("filters: left dense, right rebuilt from the factors", "grey = full rank, blue = rank, orange = break-even"),
+    ("filters: left dense, right rebuilt from the factors", "gray = full rank, blue = rank, orange = break-even"),
     say, singular_values.table,
     {
         "xaxis4": {"visible": False},

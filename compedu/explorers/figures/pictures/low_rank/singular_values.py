@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
     MAIN,
@@ -29,12 +29,12 @@ def main(view: View, layer: str) -> list[dict]:
     """Return all singular values of the dense kernel, and the kept ones filled."""
     values = spectrum(view, layer)
     kept = kept_values(view, layer)
-    colour = _colour(view, layer)
+    color = _color(view, layer)
     count = np.arange(1, len(values) + 1, dtype=np.int32)
     filled = {"fill": "tozeroy", "fillpattern": _pattern(view, layer)}
     return [
         line(MAIN, count, values, "singular value", DENSE),
-        line(MAIN, count[: len(kept)], kept, "kept", colour, **filled),
+        line(MAIN, count[: len(kept)], kept, "kept", color, **filled),
     ]
 
 
@@ -83,19 +83,19 @@ def is_larger(view: View, layer: str) -> bool:
     return factor_count(view, layer) > 0 and facts_of(view, layer).free_numbers() >= rows * columns
 
 
-def _colour(view: View, layer: str) -> str:
+def _color(view: View, layer: str) -> str:
     return VERMILLION if is_larger(view, layer) else LIVE
 
 
 def _pattern(view: View, layer: str) -> dict:
-    return {"shape": "/" if is_larger(view, layer) else "", "fgcolor": _colour(view, layer), "size": 6}
+    return {"shape": "/" if is_larger(view, layer) else "", "fgcolor": _color(view, layer), "size": 6}
 
 
 def below(view: View, layer: str) -> list[dict]:
     """Return the matrix and its two factors, drawn to one scale."""
     (rows, columns), rank = shape(view, layer), rank_of(view, layer)
     gap = 0.12 * columns
-    colour = _colour(view, layer)
+    color = _color(view, layer)
     pattern = _pattern(view, layer)
     first = second = None
     if factor_count(view, layer) == 2:
@@ -105,15 +105,15 @@ def below(view: View, layer: str) -> list[dict]:
         first = (columns + gap, 0, facts_of(view, layer).free_numbers() / rows, rows)
     return [
         _rectangle((0, 0, columns, rows), DENSE, "dense", {"shape": "", "fgcolor": DENSE, "size": 6}),
-        _rectangle(first, colour, "a factor", pattern), _rectangle(second, colour, "a factor", pattern),
+        _rectangle(first, color, "a factor", pattern), _rectangle(second, color, "a factor", pattern),
     ]  # fmt: skip
 
 
-def _rectangle(corner: tuple[float, ...] | None, colour: str, name: str, pattern: dict) -> dict:
+def _rectangle(corner: tuple[float, ...] | None, color: str, name: str, pattern: dict) -> dict:
     x, y, width, height = corner or (0, 0, 0, 0)
     made = line(
         BELOW, [x, x + width, x + width, x, x] if corner else [], [y, y, y + height, y + height, y] if corner else [],
-        name, colour, fill="toself", fillpattern=pattern, hoveron="fills", hoverinfo="text",
+        name, color, fill="toself", fillpattern=pattern, hoveron="fills", hoverinfo="text",
         text=f"{name}: {height:.0f} × {width:.4g} = {width * height:,.0f} numbers",
     )  # fmt: skip
     del made["hovertemplate"]

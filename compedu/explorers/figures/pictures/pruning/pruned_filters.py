@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compedu.errors import CompressionError
-from compedu.explorers.figures.colours import LIVE, WHITE
+from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
     BESIDE,
@@ -34,7 +34,7 @@ from compedu.methods.pruning.shared.channel_removal import taken_out_first
 MOST = 40  # filters that are shown
 READERS = 24  # outputs of the next layer that are shown
 MOST_LISTED = 10  # removed filters named in the table
-MOST_LABELLED = 9  # layers whose percentages fit above bars
+MOST_LABELED = 9  # layers whose percentages fit above bars
 FADED = 0.2
 WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
@@ -132,7 +132,7 @@ def below(view: View, layer: str) -> list[dict]:
     counts = [filter_counts(view, name) for name in names]
     every, kept = before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
     shares = [100 * left / dense for left, dense in counts]
-    return [every | labels(shares, MOST_LABELLED), kept]
+    return [every | labels(shares, MOST_LABELED), kept]
 
 
 def filter_counts(view: View, layer: str) -> tuple[int, int]:
@@ -177,7 +177,7 @@ def first_convolution(model: nn.Module) -> str:
 
 PICTURE = Picture(
     "filters", main, below,
-    ("strongest first; faint = gone | who reads them", "filters: grey = dense, blue = left (in %)"),
+    ("strongest first; faint = gone | who reads them", "filters: gray = dense, blue = left (in %)"),
     say, table,
     {
         "xaxis4": {"domain": across(4, 196), "visible": False},

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
     BESIDE,
@@ -26,7 +26,7 @@ from compedu.explorers.view import View
 
 BINS = 41
 HIGHER = (300, 356)  # the lower place: what is above has no axis, and percentages stand above the bars beside it
-MOST_LABELLED = 4  # layers whose percentages fit above their bars
+MOST_LABELED = 4  # layers whose percentages fit above their bars
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -41,7 +41,7 @@ def _thinned(dense: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return histograms of all weights in grey and of the kept ones in colour, and the share that each layer keeps."""
+    """Return histograms of all weights in gray and of the kept ones in color, and the share that each layer keeps."""
     middle, every = view.once(("histogram", layer), lambda: _histogram(dense_matrix(view, layer)))
     kept = _mask(view, layer)
     left = every if kept is None else _counts(dense_matrix(view, layer)[kept], middle)
@@ -50,7 +50,7 @@ def below(view: View, layer: str) -> list[dict]:
     return [
         bars(BELOW, middle, every, "all weights", DENSE, width=width),
         bars(BELOW, middle, left, "kept weights", LIVE, width=width),
-        bars(BESIDE, names, shares, "kept, %", LIVE, **labels(shares, MOST_LABELLED)),
+        bars(BESIDE, names, shares, "kept, %", LIVE, **labels(shares, MOST_LABELED)),
     ]
 
 
@@ -100,7 +100,7 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "weights", main, below,
-    ("black = gone, blue = positive, orange = negative", "weights: grey = all, blue = left | left by layer, %"),
+    ("black = gone, blue = positive, orange = negative", "weights: gray = all, blue = left | left by layer, %"),
     say, table,
     {
         "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False},

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
     MAIN,
@@ -126,7 +126,7 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "inputs of the layer", main, below,
-    ("inputs: grey = all, orange = clipped, blue = codes", "error of the inputs, %"), say, table,
+    ("inputs: gray = all, orange = clipped, blue = codes", "error of the inputs, %"), say, table,
     {
         "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")},
         "xaxis7": SLANTED, "yaxis7": {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},

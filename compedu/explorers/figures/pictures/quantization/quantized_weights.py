@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from compedu.explorers.figures.colours import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
     BELOW,
     BESIDE,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from compedu.errors import Cancelled
-from compedu.explorers.figures.colours import DENSE, GREY, LIVE
+from compedu.explorers.figures.colors import DENSE, GRAY, LIVE
 from compedu.explorers.figures.pictures.picture import BELOW, MAIN, Picture, Table, line
 from compedu.explorers.figures.places import title
 from compedu.explorers.view import View
@@ -62,7 +62,7 @@ def below(view: View, layer: str) -> list[dict]:
     up = [high - one.speed_up for one, (_, high) in zip(found.values(), ends, strict=True)]
     down = [one.speed_up - low for one, (low, _) in zip(found.values(), ends, strict=True)]
     return [
-        line(BELOW, [SIDES[0], SIDES[-1]], [1, 1], "equally fast", GREY, line={"width": 1}),
+        line(BELOW, [SIDES[0], SIDES[-1]], [1, 1], "equally fast", GRAY, line={"width": 1}),
         ratio | {"error_y": {
             "type": "data", "symmetric": False, "array": up, "arrayminus": down,
             "color": LIVE, "thickness": 2, "width": 3,
@@ -95,7 +95,7 @@ def table(view: View) -> Table:
 _SIDES = {"type": "log", "tickvals": list(SIDES[::2]), "ticktext": [str(side) for side in SIDES[::2]]}
 PICTURE = Picture(
     "time of a product", main, below,
-    (f"time of {TIMING.batch_size} products, µs: grey = dense, blue = FFT", "dense time / FFT time, with its interval"),
+    (f"time of {TIMING.batch_size} products, µs: gray = dense, blue = FFT", "dense time / FFT time, with its interval"),
     say, table,
     {
         "xaxis4": _SIDES, "yaxis4": {"type": "log", "nticks": 5, "exponentformat": "SI"},

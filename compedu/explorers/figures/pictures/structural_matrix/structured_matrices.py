@@ -76,7 +76,7 @@ def table(view: View) -> Table:
 
 PICTURE = Picture(
     "matrix", main, below,
-    ("a corner: dense, projected (copies faint), difference", "numbers in each layer: grey = dense, blue = stored"),
+    ("a corner: dense, projected (copies faint), difference", "numbers in each layer: gray = dense, blue = stored"),
     say, table,
     {
         "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},

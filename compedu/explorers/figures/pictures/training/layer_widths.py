@@ -33,7 +33,7 @@ def table(view: View):
 
 
 PICTURE = Picture(
-    "widths", main, loss.below, ("filters: grey = given network, blue = small one", loss.HEADING), say, table,
+    "widths", main, loss.below, ("filters: gray = given network, blue = small one", loss.HEADING), say, table,
     {
         "xaxis4": SLANTED,
         "yaxis4": log_bars(

@@ -1,15 +1,15 @@
-"""Training: the loss, step by step, and the accuracy on some images meanwhile; the run before in grey."""
+"""Training: the loss, step by step, and the accuracy on some images meanwhile; the run before in gray."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import BELOW, BESIDE, line
 from compedu.explorers.figures.places import LEFT, across, title
 from compedu.explorers.view import View
 
-HEADING = "loss; grey = the run before | accuracy, %"
+HEADING = "loss; gray = the run before | accuracy, %"
 AXES = {
     "xaxis7": {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
     "yaxis7": {"rangemode": "tozero", "nticks": 3},
@@ -28,13 +28,13 @@ def below(view: View, layer: str) -> list[dict]:
     ]  # fmt: skip
 
 
-def _curve(losses: Sequence[float], name: str, colour: str) -> dict:
+def _curve(losses: Sequence[float], name: str, color: str) -> dict:
     """Return the mean loss of each stretch of steps, at the last step of the stretch."""
     stretch = -(-len(losses) // MOST) or 1
     values = np.array(losses[: len(losses) // stretch * stretch], dtype=np.float32).reshape(-1, stretch).mean(1)
-    return line(BELOW, np.arange(1, len(values) + 1, dtype=np.int32) * stretch, values, name, colour)
+    return line(BELOW, np.arange(1, len(values) + 1, dtype=np.int32) * stretch, values, name, color)
 
 
-def _race(points: Sequence[tuple[int, float]], name: str, colour: str) -> dict:
+def _race(points: Sequence[tuple[int, float]], name: str, color: str) -> dict:
     steps, reached = zip(*points, strict=True) if points else ((), ())
-    return line(BESIDE, np.array(steps, dtype=np.int32), np.array(reached, dtype=np.float32) * 100, name, colour)
+    return line(BESIDE, np.array(steps, dtype=np.int32), np.array(reached, dtype=np.float32) * 100, name, color)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from compedu.errors import CompressionError
-from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import BELOW, MAIN, SLANTED, Picture, Table, bars, layer_names, line
 from compedu.explorers.figures.places import NAMED, down
 from compedu.explorers.view import View

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from compedu.explorers.figures.colours import DENSE, LIVE
+from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import (
     MAIN,
     Picture,

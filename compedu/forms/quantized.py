@@ -16,7 +16,7 @@ MOST_BITS = 8  # codes are of type int8
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # precisions whose scales are finer than they are
 
 
-class Coded(Scaled, LatentForm):
+class Quantized(Scaled, LatentForm):
     """A dense layer with kernel scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
 
     `scale` is float32, one number or one per output channel of shape (out, 1, ...). Weights outside an optional
@@ -110,7 +110,7 @@ class Coded(Scaled, LatentForm):
         return declared.bias(parts, "bias", geometry.shape[0], dtype)
 
     @classmethod
-    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Coded":
+    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Quantized":
         """Rebuild the layer; the latent weights are the rounded ones."""
         mask, scale, kept = mask_from(parts, geometry.shape), parts["scale"], parts["codes"].to(parts["scale"].dtype)
         codes = scale.new_zeros(geometry.shape)
