@@ -60,7 +60,8 @@ class Smaller:
     @classmethod
     def of(cls, model: nn.Module, data: Dataset, multiples: tuple[int, ...]) -> "Smaller":
         """Return `model` with its costs for one image of `data`."""
-        parameters, macs = sum(costs.parameters(model).values()), costs.macs(model, data).total
+        parameters = sum(costs.parameters(model).values())
+        macs = costs.macs(model, data).total
         return cls(model, multiples, channels_of(model), parameters, macs)
 
 
@@ -107,7 +108,9 @@ def marked(ratio: Estimate, verdict: str, bold: bool) -> str:
 def compared(network: str, settings: Settings) -> tuple[list[tuple[str, ...]], list[str]]:
     """Return the rows of one network, and the verdicts of rounded networks against those that are not."""
     model, data = ce.load(network, settings.data)
-    dense, rows, verdicts = Smaller.of(model, data, ()), [], []
+    dense = Smaller.of(model, data, ())
+    rows = []
+    verdicts = []
     for removed in settings.removed:
         smaller = smaller_networks(model, data, removed, settings.multiples)
         timed = [rounds_of(model, smaller, data, batch, settings.budget_s) for batch in settings.batches]
@@ -124,7 +127,8 @@ def compared(network: str, settings: Settings) -> tuple[list[tuple[str, ...]], l
 
 def counted(verdicts: Sequence[str]) -> str:
     """Return in a sentence how often a rounded network was faster or slower than the one that is not rounded."""
-    faster, slower = verdicts.count("faster"), verdicts.count("slower")
+    faster = verdicts.count("faster")
+    slower = verdicts.count("slower")
     return (
         f"Rounded up against not rounded: faster, though with more MACs, in {faster} of {len(verdicts)} comparisons, "
         f"slower in {slower}; in the others the two cannot be told apart or the A/A arm failed."
@@ -143,10 +147,12 @@ def head(settings: Settings) -> tuple[str, ...]:
 def main(given: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its section."""
     settings, path = options(__doc__, Settings(), QUICK, given)
-    rows, verdicts = [], []
+    rows = []
+    verdicts = []
     for network in settings.networks:
         more_rows, more_verdicts = compared(network, settings)
-        rows, verdicts = rows + more_rows, verdicts + more_verdicts
+        rows = rows + more_rows
+        verdicts = verdicts + more_verdicts
     title = f"Channels taken out, measured, {settings.data}"
     write(Section("channels", title, SAID.format(counts=counted(verdicts)), head(settings), rows), path)
 

@@ -94,7 +94,8 @@ def listening(drawings: Drawings) -> Iterator[None]:
             session.serialize(session.msg(msg_type, content, metadata=metadata))
             drawings.note(self.comm_id)
 
-    before, comm.create_comm = comm.create_comm, Line
+    before = comm.create_comm
+    comm.create_comm = Line
     sync = os.environ.pop("COMPEDU_SYNC", None)  # with it nothing is drawn before all is measured
     try:
         yield
@@ -107,7 +108,9 @@ def listening(drawings: Drawings) -> Iterator[None]:
 def values_of(cls: type[Method], moves: int) -> tuple[str, list[Any]]:
     """Return the first knob of `cls` with a slider, and `moves` values of it in random order, none twice in a row."""
     name, knob = next((name, knob) for name, knob in knobs(cls).items() if knob.slider_range is not None)
-    points, values, draw = knob.points(moves), [], random.Random(0)
+    points = knob.points(moves)
+    values = []
+    draw = random.Random(0)
     while len(values) < moves:
         shuffled = draw.sample(points, len(points))
         values += shuffled[values[-1:] == shuffled[:1] :]
@@ -159,7 +162,8 @@ def dragged(explorer: Explorer, name: str, values: list[Any], every_s: float, fo
 
 def timed(cls: type[Method], settings: Settings) -> tuple[tuple[str, ...], list[Target]]:
     """Return the row of one method and its figures with their limits, in the order of `TARGETS`."""
-    drawings, found = Drawings(), {what: [] for what, _ in TARGETS}
+    drawings = Drawings()
+    found = {what: [] for what, _ in TARGETS}
     name, values = values_of(cls, settings.moves)
     with listening(drawings):
         explorer = ce.explore(cls, *ce.load(settings.network, settings.data))

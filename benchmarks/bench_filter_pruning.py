@@ -21,7 +21,8 @@ from compedu.metrics.latency import WARM_UP
 from compedu.reproducible import torch_threads
 from compedu.training import Recipe, fit
 
-OURS, THEIRS = "ours", "torch-pruning"
+OURS = "ours"
+THEIRS = "torch-pruning"
 Gone = dict[str, set[int]]  # layer at which torch-pruning began -> channels taken out
 CRITERIA = {
     "group, p=1": torch_pruning.importance.GroupMagnitudeImportance(p=1),
@@ -102,7 +103,8 @@ def counted(ours: nn.Module, theirs: nn.Module, data: Dataset) -> tuple[int, int
     """Return MACs and parameters of both; raise `AssertionError` where shapes or the two sides' counters differ."""
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (ours, theirs)]
     assert shapes[0] == shapes[1], "the two sides keep different numbers of channels"
-    macs, parameters = costs.macs(ours, data), sum(costs.parameters(ours).values())
+    macs = costs.macs(ours, data)
+    parameters = sum(costs.parameters(ours).values())
     _, found, operations, _ = torch_pruning.utils.count_ops_and_params(ours, data.example, layer_wise=True)
     assert found == parameters, f"we count {parameters} parameters, torch-pruning {found}"
     for name, count in macs.layers.items():
@@ -127,7 +129,8 @@ def call_times(
     model: nn.Module, data: Dataset, method: ce.FilterPruning, criterion: str, budget_s: float
 ) -> tuple[Latency, Latency]:
     """Return the times of ours on a network never seen before, and on a known one, against torch-pruning's."""
-    ratio, other = method.sparsity, copy.deepcopy(model)
+    ratio = method.sparsity
+    other = copy.deepcopy(model)
     unseen = [copy.deepcopy(model) for _ in range(WARM_UP + 1)]
     rounds = timed(
         {
@@ -161,7 +164,8 @@ class Task:
     def speed_row(self, own: str, criterion: str, settings: Settings) -> tuple[str, ...]:
         """Return what the results of our criterion and of torch-pruning's cost, and how long calls and results take."""
         method = self.method(own)
-        ours, (theirs, gone) = method(self.model, self.data), torch_pruned(self.model, self.data, self.ratio, criterion)
+        ours = method(self.model, self.data)
+        (theirs, gone) = torch_pruned(self.model, self.data, self.ratio, criterion)
         macs, parameters = counted(ours, theirs, self.data)
         first, known = call_times(self.model, self.data, method, criterion, settings.budget_s)
         deployed = {OURS: ce.deploy(ours), THEIRS: ce.deploy(theirs), again(THEIRS): ce.deploy(theirs)}
@@ -230,7 +234,8 @@ def percent(evaluation: Evaluation) -> str:
 
 def difference(ours: Evaluation, theirs: Evaluation) -> str:
     """Return the accuracy of ours minus that of torch-pruning in points, with its paired interval."""
-    broke, fixed = int((theirs.right & ~ours.right).sum()), int((ours.right & ~theirs.right).sum())
+    broke = int((theirs.right & ~ours.right).sum())
+    fixed = int((ours.right & ~theirs.right).sum())
     change = Change(broke, fixed, ours.seen)
     low, high = change.interval
     return f"{100 * change.difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
@@ -239,7 +244,8 @@ def difference(ours: Evaluation, theirs: Evaluation) -> str:
 def main(given: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its section."""
     settings, path = options(__doc__, Settings(), QUICK, given)
-    speed, rows = [], []
+    speed = []
+    rows = []
     for network in settings.networks:
         model, data = ce.load(network, settings.data)
         dense = evaluated(model, data)

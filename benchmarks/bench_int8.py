@@ -45,11 +45,13 @@ def compared(network: str, settings: Settings) -> tuple[list[tuple[str, ...]], l
     """Return the rows of one network, and for vgg at batch 64 the target."""
     model, data = ce.load(network, settings.data)
     small = ce.deploy(METHOD(model, data), data.example)
-    dense, again = ce.deploy(model, data.example), ce.deploy(model, data.example)
+    dense = ce.deploy(model, data.example)
+    again = ce.deploy(model, data.example)
     accuracy = f"{percent(small, data)}, {percent(dense, data)}"
     kernels = "; ".join(f"{count} x {name}" for name, count in Counter(small.kernels.values()).items())
     name = f"{network}, {sum(parameter.numel() for parameter in model.parameters()):,} parameters"
-    rows, targets = [], []
+    rows = []
+    targets = []
     for batch in settings.batches:
         latency = time_networks(small, data.x_validation, (dense, again), Timing(batch, 1, settings.budget_s))
         rows.append((name, *figures(latency), accuracy, "; ".join((kernels, *small.notes))))
@@ -77,10 +79,12 @@ def percent(network: Deployed, data: Dataset) -> str:
 def main(given: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its section."""
     settings, path = options(__doc__, Settings(), QUICK, given)
-    rows, targets = [], []
+    rows = []
+    targets = []
     for network in settings.networks:
         more_rows, more_targets = compared(network, settings)
-        rows, targets = rows + more_rows, targets + more_targets
+        rows = rows + more_rows
+        targets = targets + more_targets
     write(Section("int8", f"Int8 against float, {settings.data}", SAID, HEAD, rows, tuple(targets)), path)
 
 

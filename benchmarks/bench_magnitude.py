@@ -64,7 +64,8 @@ def differing(model: nn.Module, sparsity: float, budget: str) -> int:
 
     Raises `AssertionError` unless all these stand at the threshold of their ranking and both sides keep equally many.
     """
-    ours, theirs = ce.MagnitudePruning(sparsity=sparsity, budget=budget)(model), torch_pruned(model, sparsity, budget)
+    ours = ce.MagnitudePruning(sparsity=sparsity, budget=budget)(model)
+    theirs = torch_pruned(model, sparsity, budget)
     layers = [
         (ours.get_submodule(name).mask.reshape(-1), theirs.get_submodule(name).weight_mask.reshape(-1).bool(),
          layer.weight.detach().abs().reshape(-1))
@@ -84,7 +85,8 @@ def differing_choice(mine: Tensor, other: Tensor, sizes: Tensor) -> int:
 
 def unrounded(model: nn.Module) -> nn.Module:
     """Return a copy of `model` with the bits that rounding to half precision took from its weights drawn at random."""
-    copied, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    copied = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
     for layer in prunable(copied).values():
         layer.weight.data *= 1 + (torch.rand(layer.weight.shape, generator=generator) - 0.5) * 2**-11
     return copied
@@ -99,7 +101,8 @@ def agreement(network: str, model: nn.Module, sparsity: float, budget: str) -> s
 
 def compared(network: str, model: nn.Module, budget: str, settings: Settings) -> tuple[str, ...]:
     """Return the row of pruning the whole network."""
-    method, again = ce.MagnitudePruning(sparsity=settings.sparsity, budget=budget), copy.deepcopy(model)
+    method = ce.MagnitudePruning(sparsity=settings.sparsity, budget=budget)
+    again = copy.deepcopy(model)
     latency = timed(
         lambda: method(model), lambda: torch_pruned(model, settings.sparsity, budget),
         lambda: torch_pruned(again, settings.sparsity, budget), settings.budget_s,
@@ -110,8 +113,10 @@ def compared(network: str, model: nn.Module, budget: str, settings: Settings) ->
 def compared_alone(network: str, model: nn.Module, settings: Settings) -> tuple[str, ...]:
     """Return the row of making the mask of the largest kernel alone."""
     kernel = max((layer.weight.detach() for layer in prunable(model).values()), key=Tensor.numel)
-    torchs, ones = prune.L1Unstructured(settings.sparsity), torch.ones_like(kernel)
-    again, ones_again = kernel.clone(), ones.clone()
+    torchs = prune.L1Unstructured(settings.sparsity)
+    ones = torch.ones_like(kernel)
+    again = kernel.clone()
+    ones_again = ones.clone()
     latency = timed(
         lambda: keep_largest(kernel.abs(), settings.sparsity), lambda: torchs.compute_mask(kernel, ones),
         lambda: torchs.compute_mask(again, ones_again), settings.budget_s,

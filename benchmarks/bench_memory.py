@@ -108,7 +108,8 @@ def resident(entry: str) -> int:
 
 def measure_here(arm: str, name: str, size: int, count: int) -> float:
     """Return the peak of this process during one call of `arm`, above what it held before, over the network's size."""
-    data, small = images(size, count), network("resnet18")
+    data = images(size, count)
+    small = network("resnet18")
     ARMS[arm](small, images(32, 2))
     del small
     model = network(name)

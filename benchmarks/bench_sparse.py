@@ -16,7 +16,9 @@ from compedu.deployment.kernels import csr
 from compedu.metrics import Latency
 from compedu.metrics.latency import ratios
 
-CSR, DENSE, ZEROS = "CSR", "dense", "zeros multiplied"
+CSR = "CSR"
+DENSE = "dense"
+ZEROS = "zeros multiplied"
 SAID = """
 Square linear layers with bias, float32, one thread; zeros at random places, without any pattern. Each round runs four
 layers in random order: `kernels.csr.SparseLinear`; the dense layer, twice for the A/A arm ("dense / dense"); and a
@@ -67,7 +69,8 @@ class Cell:
     @property
     def text(self) -> str:
         """The speed-up as it stands in the table."""
-        text, verdict = Estimate.speed_up(self.latency).text(2, "x"), self.latency.verdict
+        text = Estimate.speed_up(self.latency).text(2, "x")
+        verdict = self.latency.verdict
         return f"**{text}**" if verdict == "faster" else f"{text} ?" if verdict.startswith("withheld") else text
 
 
@@ -154,7 +157,8 @@ def said(cells: Sequence[Cell]) -> str:
 def main(given: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its section."""
     settings, path = options(__doc__, Settings(), QUICK, given)
-    rows, every = [], []
+    rows = []
+    every = []
     for size in settings.sizes:
         for batch in settings.batches:
             cells = [compared(size, batch, sparsity, settings.budget_s) for sparsity in settings.sparsities]

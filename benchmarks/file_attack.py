@@ -21,10 +21,16 @@ from compedu.errors import CompressionError
 from compedu.specs import image_of
 
 RESULTS = Path(__file__).with_name("FILE_ATTACK.md")
-COUNT, QUICK, BATCH = 200_000, 60, 1000
-MEMORY, SECONDS, HANG = 200 * 2**20, 2.0, 30  # bytes beyond those of a process at rest; seconds of processor time
+COUNT = 200_000
+QUICK = 60
+BATCH = 1000
+# bytes beyond those of a process at rest; seconds of processor time
+MEMORY = 200 * 2**20
+SECONDS = 2.0
+HANG = 30
 INSPECTED = 4  # every fourth file is inspected too: it is decoded by the same code
-REFUSED, ANSWERS = "refused", "loads and answers"
+REFUSED = "refused"
+ANSWERS = "loads and answers"
 GOOD = (REFUSED, ANSWERS)
 BAD = ("another error", "forward raises", "above 200 MB", "above 2 s", "process killed")
 HEAD = """# Altered model files

@@ -25,9 +25,13 @@ from compedu.forms import Quantized
 from compedu.graph.trace import replace_module
 
 RESULTS = Path(__file__).with_name("INTEGER_LAW.md")
-NETWORKS, ROUND, QUICK = 5000, 100, 4
+NETWORKS = 5000
+ROUND = 100
+QUICK = 4
 WIDTHS = (8, 4, 2)
-EXACT, CLOSE = 1e-10, 1e-4  # of the largest output: between float64 and float64, between float32 and float64
+# of the largest output: between float64 and float64, between float32 and float64
+EXACT = 1e-10
+CLOSE = 1e-4
 UNSTABLE = 1e-3  # of the largest output: networks that float32 alone moves further say nothing
 TIE = 2.0**-20  # of a grid's length: how near to the middle between two codes float32 may take the other one
 DRAWS = 40
@@ -67,12 +71,18 @@ class WholeNumbers(nn.Module):
     def __init__(self, layer: Quantized):
         super().__init__()
         per_output = (-1,) if layer.geometry.kind == "linear" else (-1, 1, 1)
-        latent, top = layer.latent.detach(), max(2 ** (layer.bits - 1) - 1, 1)
+        latent = layer.latent.detach()
+        top = max(2 ** (layer.bits - 1) - 1, 1)
         codes = torch.where(latent < 0, -1.0, 1.0) if layer.bits == 1 else (latent / layer.scale).round()
         self.codes = codes.clamp(-top, top).double()
-        self.scale, self.bias = layer.scale.detach().double().reshape(per_output), layer.bias
-        self.step, self.zero, self.top = layer.act.scale.double(), int(layer.act.zero_point), 2**layer.act.bits - 1
-        self.geometry, self.per_output, self.nearest = layer.geometry, per_output, 1.0
+        self.scale = layer.scale.detach().double().reshape(per_output)
+        self.bias = layer.bias
+        self.step = layer.act.scale.double()
+        self.zero = int(layer.act.zero_point)
+        self.top = 2**layer.act.bits - 1
+        self.geometry = layer.geometry
+        self.per_output = per_output
+        self.nearest = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output for x."""
@@ -138,7 +148,8 @@ def verdict(network: Network, bits: int) -> tuple[str, str]:
     reference, x = without_ties(small, network)
     if reference is None:
         return "refused", f"none of {DRAWS} draws of images keeps away from ties"
-    wanted, deployed = reference(x.double()), ce.deploy(small, seen)
+    wanted = reference(x.double())
+    deployed = ce.deploy(small, seen)
     if (distance := apart(in_float64(small)(x.double()), wanted)) > EXACT:
         return "wrong", f"the forms in float64 are {distance:.1e} apart"
     pairs = [(small, {"what is deployed": deployed}, wanted)]
@@ -165,7 +176,8 @@ def without_ties(small: nn.Module, network: Network) -> tuple[nn.Module | None, 
     had a tie.
     """
     for seed in range(1, DRAWS + 1):
-        reference, x = whole_numbers(small), 1.1 * pictures(network, seed, 1)
+        reference = whole_numbers(small)
+        x = 1.1 * pictures(network, seed, 1)
         reference(x.double())
         if min(layer.nearest for layer in reference.modules() if isinstance(layer, WholeNumbers)) > TIE:
             return reference, x
@@ -187,14 +199,16 @@ def network(index: int) -> Network:
 
 def measured(first: int, count: int) -> tuple[str, ...]:
     """Return the row of the table for `count` networks from number `first` on."""
-    found, reasons = Counter(), Counter()
+    found = Counter()
+    reasons = Counter()
     for index in range(first, first + count):
         made = network(index)
         for bits in WIDTHS:
             try:
                 kind, why = verdict(made, bits)
             except Exception as error:  # a crash is a wrong answer too, and the others are still to be measured
-                kind, why = "wrong", f"{type(error).__name__}: {error}"
+                kind = "wrong"
+                why = f"{type(error).__name__}: {error}"
             found[bits, kind] += 1
             reasons[re.sub(r"'[\w.]+'", "an operation", " ".join(why.split()))] += kind != "chained"
             if kind == "wrong":

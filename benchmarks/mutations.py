@@ -62,11 +62,17 @@ class Ordinary(nn.Module):
         super().__init__()
         self.offset = nn.Parameter(torch.zeros(6))
         self.register_buffer("table", torch.arange(6))
-        self.first, self.norm = nn.Conv2d(1, 6, 3), nn.GroupNorm(2, 6)
-        self.act, self.bend = nn.PReLU(6), nn.Tanh()
-        self.inner, self.outer = nn.Linear(6, 6, bias=False), nn.Linear(6, 6)
+        self.first = nn.Conv2d(1, 6, 3)
+        self.norm = nn.GroupNorm(2, 6)
+        self.act = nn.PReLU(6)
+        self.bend = nn.Tanh()
+        self.inner = nn.Linear(6, 6, bias=False)
+        self.outer = nn.Linear(6, 6)
         self.outer.weight = self.inner.weight
-        self.again, self.batch, self.last, self.fc = self.outer, nn.BatchNorm1d(6), nn.LayerNorm(6), nn.Linear(6, 10)
+        self.again = self.outer
+        self.batch = nn.BatchNorm1d(6)
+        self.last = nn.LayerNorm(6)
+        self.fc = nn.Linear(6, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.norm(self.first(x))).mean((2, 3)) + self.offset + self.table
@@ -78,7 +84,8 @@ def seeds() -> list[Seed]:
     """Return intact files of every network after every method that applies to it, in every coding."""
     digits = ce.load_data("digits(size=16)").shortened(train=32, validation=8, test=8)
     found = [seed for spec, side in NETWORKS.items() for seed in _named(spec, side)]
-    model, images = Ordinary().eval(), digits.x_test[:2]
+    model = Ordinary().eval()
+    images = digits.x_test[:2]
     for method in (METHODS[1], METHODS[3]):
         small = method(model, digits)
         found += [
@@ -158,12 +165,14 @@ def replaced(draw: random.Random, value: header.Value, parts: bytes) -> Pieces:
 
 def moved(draw: random.Random, value: header.Value, parts: bytes) -> Pieces:
     """Leave out a value, write it twice, or exchange two."""
-    one, other = somewhere(draw, value), somewhere(draw, value)
+    one = somewhere(draw, value)
+    other = somewhere(draw, value)
     if draw.random() < 0.6:
         return changed(value, one, (at(value, one),) * draw.choice((0, 2, 2, 50))), parts
     if one[: len(other)] == other or other[: len(one)] == one:
         return value, parts
-    first, second = at(value, one), at(value, other)
+    first = at(value, one)
+    second = at(value, other)
     later, earlier = (one, other) if one > other else (other, one)
     both = {one: second, other: first}
     return changed(changed(value, later, (both[later],)), earlier, (both[earlier],)), parts

@@ -62,7 +62,9 @@ class Network(nn.Module):
         self, channels: int, operations: Sequence[Operation], layers: dict[str, nn.Module], outputs: Sequence[int]
     ):
         super().__init__()
-        self.channels, self.operations, self.outputs = channels, tuple(operations), tuple(outputs)
+        self.channels = channels
+        self.operations = tuple(operations)
+        self.outputs = tuple(outputs)
         self.layers = nn.ModuleDict(layers)
         self.register_buffer("shift", torch.tensor(0.3))
         self.eval()
@@ -125,10 +127,13 @@ class Draft:
 
     def convolution(self, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...], nn.Module]:
         """Return a convolution, the shape that it gives, and a norm that fits behind it."""
-        inside, out, kernel = shape[0], self.choose([4, 2, 3, 6]), self.choose([3, 1])
+        inside = shape[0]
+        out = self.choose([4, 2, 3, 6])
+        kernel = self.choose([3, 1])
         groups = self.choose([g for g in (1, 1, 2, inside) if inside % g == 0])
         out = inside if groups == inside else out if out % groups == 0 else out * groups
-        stride, dilation = self.choose([1, 1, 2]), self.choose([1, 1, 2])
+        stride = self.choose([1, 1, 2])
+        dilation = self.choose([1, 1, 2])
         reach = dilation * (kernel - 1)
         padding = reach // 2 if min(shape[1:]) <= reach else self.choose([reach // 2, 0])
         layer = nn.Conv2d(inside, out, kernel, stride, padding, dilation, groups, bias=self.choose([True, False]))

@@ -20,7 +20,9 @@ from compedu.graph.removal import silence_layer
 from compedu.torchvision_import import import_torchvision
 
 RESULTS = Path(__file__).with_name("REMOVAL_LAW.md")
-FRACTION, LAW, TEETH = 0.4, 1e-9, 1e-3
+FRACTION = 0.4
+LAW = 1e-9
+TEETH = 1e-3
 SIZES = (32, 64, 128, 224, 299)  # of the images, in pixels; the first that a network accepts is taken
 QUICK = ("squeezenet1_1", "shufflenet_v2_x0_5")
 OPTIONS = {
@@ -140,7 +142,8 @@ def layers(model: nn.Module) -> dict[str, int]:
 def measured(name: str) -> tuple[str, ...]:
     """Return the row of the table for one network; the network itself is given up before the smaller one runs."""
     model = build(name)
-    count, sizes = sum(p.numel() for p in model.parameters()), layers(model)
+    count = sum(p.numel() for p in model.parameters())
+    sizes = layers(model)
     try:
         example, channels = example_for(model)
     except CompressionError as error:

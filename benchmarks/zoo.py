@@ -23,13 +23,16 @@ import compedu as ce
 from compedu import files
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.forms import ActivationQuantizer, Form, kernel_of
+from compedu.forms import ActivationQuantizer, Form, weight_of
 from compedu.hashing import model_digest
 from compedu.methods import Method
 
 TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/\w+/file")
 RESULTS = Path(__file__).with_name("ZOO.md")
-LAW, FLOAT, INTEGER, ROUNDING = 1e-9, 1e-3, 0.1, 10
+LAW = 1e-9
+FLOAT = 1e-3
+INTEGER = 0.1
+ROUNDING = 10
 QUICK = ("torchvision/squeezenet1_1", "shape/gpt2")
 METHODS: dict[str, Method] = {
     "magnitude": ce.MagnitudePruning(sparsity=0.5),
@@ -92,7 +95,9 @@ def outcome(method: Method, model: nn.Module, data: Dataset, before: str) -> str
 @torch.no_grad()
 def faults(model: nn.Module, made: nn.Module, data: Dataset) -> list[str]:
     """Return what is wrong with `made`, which a method made of `model`."""
-    found, x, y = [], data.x_train, made(data.x_train)
+    found = []
+    x = data.x_train
+    y = made(data.x_train)
     if not y.isfinite().all():
         found.append("its outputs are not finite")
     if not made.compression.removed:
@@ -123,13 +128,14 @@ def unrounded(made: nn.Module) -> nn.Module:
 
 def with_kernels_of(made: nn.Module, model: nn.Module) -> nn.Module:
     """Return `model` in float64 with what the layers of `made` mean in its own layers, which stay what they are."""
-    meant, ours = copy.deepcopy(model).double(), dict(made.named_modules())
+    meant = copy.deepcopy(model).double()
+    ours = dict(made.named_modules())
     for name, layer in list(meant.named_modules()):
         if isinstance(layer, nn.modules.batchnorm._NormBase) and type(ours.get(name)) is not type(layer):
             meant.set_submodule(name, copy.deepcopy(ours[name]))  # it was folded
         elif isinstance(layer, nn.MultiheadAttention) and (opened := ours.get(f"{name}.in_proj")) is not None:
             bias = opened.dense_bias() if isinstance(opened, Form) else opened.bias
-            put(layer, {"in_proj_weight": kernel_of(opened), "in_proj_bias": bias})
+            put(layer, {"in_proj_weight": weight_of(opened), "in_proj_bias": bias})
         elif isinstance(form := ours.get(name), Form):
             put(layer, {"weight": form.dense(), "bias": form.dense_bias()})
         elif form is not None:
@@ -160,7 +166,9 @@ def typical(found: Tensor, expected: Tensor) -> float:
 def measured(name: str) -> tuple[str, ...]:
     """Return the row of the table for one network."""
     model, size = build(name)
-    data, before, outcomes = images(size), model_digest(model), {}
+    data = images(size)
+    before = model_digest(model)
+    outcomes = {}
     for what, method in METHODS.items():
         began = time.perf_counter()
         with warnings.catch_warnings(action="ignore"):  # of networks that are not ours

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from compedu.torchvision_import import import_torchvision
 
-CLASSES, SIZE = 10, 64
+CLASSES = 10
+SIZE = 64
 TORCHVISION = {  # the smallest of families that have a small one, with their options
     "densenet121": {}, "googlenet": {"init_weights": False}, "squeezenet1_1": {}, "mobilenet_v2": {}, "resnet18": {},
     "mobilenet_v3_small": {}, "mnasnet0_5": {}, "shufflenet_v2_x0_5": {}, "efficientnet_b0": {}, "regnet_x_400mf": {},
@@ -30,7 +31,8 @@ TIMM = """
 def torchvision_smaller() -> dict[str, Callable[[], nn.Module]]:
     """Return families of which torchvision has no small network, built from its classes with fewer blocks or maps."""
     models = import_torchvision().models
-    bottleneck, stage = models.resnet.Bottleneck, models.convnext.CNBlockConfig
+    bottleneck = models.resnet.Bottleneck
+    stage = models.convnext.CNBlockConfig
     swin = {"patch_size": [4, 4], "embed_dim": 48, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4]}
     return {
         "alexnet": lambda: shallow(models.alexnet(weights=None).features, 256),
@@ -72,7 +74,8 @@ class Tokens(nn.Module):
 
     def __init__(self, body: nn.Module, width: int = 64, patch: int = 16):
         super().__init__()
-        self.embed, self.body = nn.Conv2d(3, width, patch, patch), body
+        self.embed = nn.Conv2d(3, width, patch, patch)
+        self.body = body
         self.place = nn.Parameter(torch.randn(1, (SIZE // patch) ** 2, width) / 8)
         self.head = nn.Linear(width, CLASSES)
 
@@ -86,7 +89,8 @@ class Transposed(nn.Module):
 
     def __init__(self, inside: int, out: int):
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(inside, out) / inside**0.5), nn.Parameter(torch.zeros(out))
+        self.weight = nn.Parameter(torch.randn(inside, out) / inside**0.5)
+        self.bias = nn.Parameter(torch.zeros(out))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x times the kernel."""
@@ -99,9 +103,12 @@ class Causal(nn.Module):
     def __init__(self, width: int = 64, heads: int = 4, most: int = 16):
         super().__init__()
         self.heads = heads
-        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.ask, self.give = Transposed(width, 3 * width), Transposed(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.before = nn.LayerNorm(width)
+        self.between = nn.LayerNorm(width)
+        self.ask = Transposed(width, 3 * width)
+        self.give = Transposed(width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
         self.register_buffer("mask", torch.full((most, most), -math.inf).triu(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,18 +126,19 @@ class Gated(nn.Module):
 
     def __init__(self, width: int = 64, heads: int = 4, most: int = 16):
         super().__init__()
-        self.heads, self.before, self.between = heads, nn.RMSNorm(width), nn.RMSNorm(width)
+        self.heads = heads
+        self.before = nn.RMSNorm(width)
+        self.between = nn.RMSNorm(width)
         self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
         self.places = nn.Embedding(2 * most, heads)
-        self.gate, self.up, self.down = (
-            nn.Linear(width, 2 * width),
-            nn.Linear(width, 2 * width),
-            nn.Linear(2 * width, width),
-        )
+        self.gate = nn.Linear(width, 2 * width)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens (N, tokens, width)."""
-        h, steps = self.before(x), torch.arange(x.shape[1])
+        h = self.before(x)
+        steps = torch.arange(x.shape[1])
         q, k, v = (layer(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
         places = self.places(steps[:, None] - steps[None] + x.shape[1]).permute(2, 0, 1)
         x = x + self.o(((q @ k.mT + places).softmax(-1) @ v).transpose(1, 2).flatten(2))
@@ -143,7 +151,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.lstm, self.mix = nn.LSTM(width, width, batch_first=True), nn.Linear(width, width)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.mix = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens (N, tokens, width)."""
@@ -155,7 +164,8 @@ class Tied(nn.Module):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.up, self.mix = nn.Linear(width, 2 * width), nn.Linear(2 * width, 2 * width)
+        self.up = nn.Linear(width, 2 * width)
+        self.mix = nn.Linear(2 * width, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens (N, tokens, width)."""

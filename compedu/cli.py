@@ -26,7 +26,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise argparse's `message`, with what to do."""
         if lacking := re.fullmatch(r"argument (\S+): expected one argument", message):
-            name, hint = lacking[1], "one that begins with a minus sign is joined to it, as in --layers=-last"
+            name = lacking[1]
+            hint = "one that begins with a minus sign is joined to it, as in --layers=-last"
             raise ValueError(f"{name} needs a value; {hint}")
         raise ValueError(f"{message}; see: {self.prog} --help")
 

@@ -53,7 +53,8 @@ def run(given: argparse.Namespace) -> None:
     from compedu.metrics import measure
     from compedu.reproducible import torch_threads
 
-    method, target = method_with_knobs(given), None if given.save is None else place_for_file(given.save)
+    method = method_with_knobs(given)
+    target = None if given.save is None else place_for_file(given.save)
     model, data = network_and_data(given)
     with torch_threads(1):
         small = method(model, data)
@@ -122,7 +123,8 @@ def sweep(given: argparse.Namespace) -> int:
     from compedu.sweeps import grid
     from compedu.sweeps import sweep as sweeping
 
-    method, over = method_with_knobs(given), given.over.replace("-", "_")
+    method = method_with_knobs(given)
+    over = given.over.replace("-", "_")
     if isinstance(method, Pipeline):
         raise ValueError(f"a sweep varies a knob of one method, and {method!r} is several; give one of them")
     if getattr(given, KNOB + over, None) is not None:

@@ -34,7 +34,8 @@ class Finding:
 
 def report() -> str:
     """All findings as text, one a line by topic, what is missing with its cure below it, and a count at the end."""
-    lines, topic = [], None
+    lines = []
+    topic = None
     findings = list(examine())
     for found in findings:
         if found.family != topic:

@@ -49,7 +49,9 @@ def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch
     """
     x, y = data.split(split)
     model.eval()
-    predictions, losses, publish_at = [], 0.0, 1
+    predictions = []
+    losses = 0.0
+    publish_at = 1
     for index, start in enumerate(range(0, len(x), batch), start=1):
         scores = logits_of(model, x[start : start + batch], data)
         losses += F.cross_entropy(scores, y[start : start + batch], reduction="sum").item()

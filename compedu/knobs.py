@@ -207,7 +207,8 @@ class Knob:
             return [False, True]
         if self.slider_range is None:
             return [self.default]
-        stops, scale = self.stops(), math.log if self.log else float
+        stops = self.stops()
+        scale = math.log if self.log else float
         low, high = map(scale, self.slider_range)
         wanted = [low + (high - low) * (i / (count - 1) if count > 1 else 0.5) for i in range(count)]
         return sorted({min(stops, key=lambda stop: abs(scale(stop) - place)) for place in wanted})

@@ -66,7 +66,8 @@ def copy_chapters(source, folder) -> list[Copied]:
     A changed chapter whose release is newer gets the new version beside it, as `name.new.ipynb`. A record of what was
     written lies in the folder itself; nothing is written elsewhere. Raises `ValueError` where the folder cannot be one.
     """
-    source, folder = Path(source), Path(folder)
+    source = Path(source)
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder for your copy of the chapters")
     if folder.resolve().is_relative_to(shipped("notebooks").resolve()):
@@ -80,7 +81,8 @@ def copy_chapters(source, folder) -> list[Copied]:
 
 
 def _place(folder, name, content, record) -> Copied:
-    target, wanted = folder / name, _digest(content)
+    target = folder / name
+    wanted = _digest(content)
     if not target.parent.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{target.parent} leads out of {folder}, where nothing may be written: remove that link")
     present = _digest(target.read_bytes()) if target.exists() else None

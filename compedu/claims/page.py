@@ -121,7 +121,8 @@ def effects_table(judgment: Judgment) -> str:
 
 
 def _effect_row(one: Judged) -> tuple[str, ...]:
-    effect, rule = one.effect, one.part.rule
+    effect = one.effect
+    rule = one.part.rule
     return (
         one.part.name, one.part.role, f"{number(effect.mean)} {rule.unit}",
         f"{number(effect.low)} to {number(effect.high)} ({100 * effect.confidence:.4g} %)", number(rule.margin),

@@ -63,7 +63,8 @@ def described(answer: Any) -> Any:
 def file_content(answer: Any) -> tuple[str, bytes]:
     """Return the path and the bytes of the file that an answer names; anything else is a hint."""
     said = _asked(answer, "read")
-    path, content = said.get("answer"), said.get("content")
+    path = said.get("answer")
+    content = said.get("content")
     assert isinstance(path, str), f"give the path of a file that ce.save has written, not {path!r:.60}"
     assert isinstance(content, str), f"there is no file {path}: write it first, with ce.save(network, path)"
     return path, base64.b64decode(content)

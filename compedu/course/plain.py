@@ -97,7 +97,8 @@ def _value(record: Any) -> Any:
 
 
 def _tensor(name: str, shape: list[int], content: str) -> Tensor:
-    dtype, data = getattr(torch, name), base64.b64decode(content, validate=True)
+    dtype = getattr(torch, name)
+    data = base64.b64decode(content, validate=True)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{name!r} is no type of tensors")
     if not data:

@@ -16,7 +16,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.files import contents
 from compedu.files.gaps import to_gaps
-from compedu.forms import Form, kernel_of, outside_forms
+from compedu.forms import Form, outside_forms, weight_of
 from compedu.networks.shipped import trained
 from compedu.reproducible import seeded
 from compedu.specs import parse
@@ -198,7 +198,7 @@ def pruned_file(answer: str, seed: int) -> str:
 
 def _weights(network: nn.Module) -> int:
     """Return how many weights of convolutional and linear layers are left and not zero."""
-    layers = (kernel_of(part) for _, part in outside_forms(network) if isinstance(part, (Form, nn.Conv2d, nn.Linear)))
+    layers = (weight_of(part) for _, part in outside_forms(network) if isinstance(part, (Form, nn.Conv2d, nn.Linear)))
     return sum(int(torch.count_nonzero(kernel)) for kernel in layers)
 
 

@@ -36,7 +36,9 @@ def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int]]:
     """Yield shapes where a quotient has no remainder, the smallest or the largest, then any."""
     yield from ((2, 2), (3, 2), (1, int(rng.integers(2, 9))))
     for _ in range(3):
-        p, times, m = int(rng.integers(1, 5)), int(rng.integers(2, 12)), int(rng.integers(4, 25))
+        p = int(rng.integers(1, 5))
+        times = int(rng.integers(2, 12))
+        m = int(rng.integers(4, 25))
         yield 2 * m, 2 * m
         yield times * p * (2 * p + 1), times * (p + 1) * (2 * p + 1)  # the quotient is times * p * (p + 1)
         yield m, m * m - m + 1

@@ -14,7 +14,9 @@ from compedu.torchvision_import import import_torchvision
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # as published beside the file
-CIFAR10_MEAN, CIFAR10_STD = 0.4734, 0.2516  # over pixels and colors of the training images
+# over pixels and colors of the training images
+CIFAR10_MEAN = 0.4734
+CIFAR10_STD = 0.2516
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = (
     "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -67,7 +69,8 @@ def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, std: float
     try:
         if download:
             read(str(folder), download=True)  # does nothing where the files are; checked by hash, with a progress bar
-        train, test = read(str(folder), train=True), read(str(folder), train=False)
+        train = read(str(folder), train=True)
+        test = read(str(folder), train=False)
     except Exception as error:  # torchvision and numpy raise many kinds for files that are not whole
         raise MissingData(f"{folder / kind} is not complete: {error}") from error
     pairs = [(split.data.unsqueeze(1), split.targets) for split in (train, test)]

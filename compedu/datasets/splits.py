@@ -24,7 +24,8 @@ def with_validation(
     """
     order = fixed_order(len(train[1]), seed=0)
     held_out = min(VALIDATION, len(order) // 5)
-    x, y = normalized(train[0], mean, std), train[1]
+    x = normalized(train[0], mean, std)
+    y = train[1]
     return Dataset(
         name, x[order[held_out:]], y[order[held_out:]], x[order[:held_out]], y[order[:held_out]],
         normalized(test[0], mean, std), test[1], classes, mean, std, version, origin,

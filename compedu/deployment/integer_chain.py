@@ -114,7 +114,8 @@ class IntegerChain(nn.Module):
 
     def __init__(self, plan: Plan, engine: Any):
         super().__init__()
-        self.plan, self.engine = plan, engine
+        self.plan = plan
+        self.engine = engine
         last = {register: step for step in plan.steps for register in (*step.sources, step.target)}
         kept = registers_in(plan.output)
         self.program = []
@@ -175,7 +176,8 @@ def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Any], Tensor]:
     """Return the fused product and sum; what has not the shape and type of the product is added afterwards."""
     p = step.product
     used = engine_for(p, engine)
-    fused, alone = used.product(p), used.product(replace(p, low=None, adds=False))
+    fused = used.product(p)
+    alone = used.product(replace(p, low=None, adds=False))
     shapes: dict[torch.Size, torch.Size] = {}
 
     def run(x: Tensor, other: Any) -> Tensor:

@@ -45,7 +45,8 @@ def simplified(traced: fx.GraphModule) -> fx.GraphModule:
 
     Changes `traced`.
     """
-    modules, done = dict(traced.named_modules()), set()
+    modules = dict(traced.named_modules())
+    done = set()
     for node in traced.graph.nodes:
         if is_passed(node, modules) or (node.op, node.target) == ("call_method", "contiguous"):
             node.replace_all_uses_with(source_of(node))

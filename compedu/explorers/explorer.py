@@ -38,7 +38,8 @@ class Explorer(widgets.VBox):
         self, method: Method | type[Method], model: nn.Module, data: Dataset, *, split: str = "validation",
         predict: bool | str = False, book: LabBook | None = None,
     ):  # fmt: skip
-        self._start, self._book = method() if isinstance(method, type) else method, book
+        self._start = method() if isinstance(method, type) else method
+        self._book = book
         _refuse_several(self._start)
         self._session = Session(self._start, model, data, split, self._show)
         self.view = self._session.view

@@ -25,7 +25,8 @@ def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
 
     Of equally many those count that have the other knobs of `method`. Values per layer come last.
     """
-    knob, found = main_knob(method), {}
+    knob = main_knob(method)
+    found = {}
     for report in reports:
         made = method_of(report.method, (type(method),))
         value = getattr(made, knob) if knob is not None else 0.0

@@ -31,7 +31,8 @@ class Runner:
     """
 
     def __init__(self, work: Work, failed: Callable[[Any, BaseException], None]):
-        self._work, self._failed = work, failed
+        self._work = work
+        self._failed = failed
         self._lock = threading.Condition()
         self._number = 0  # of the newest request; a worker whose number differs is stale
         self._waiting: tuple[int, Any] | None = None
@@ -92,7 +93,9 @@ class Runner:
         with self._lock:
             if self._waiting is None:
                 return
-            (number, request), self._waiting, self._busy = self._waiting, None, True
+            (number, request) = self._waiting
+            self._waiting = None
+            self._busy = True
         stale = lambda: number != self._number  # noqa: E731
         try:
             self._work(request, stale)

@@ -64,7 +64,8 @@ def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
         return ("…", "not measured here yet")
     low, high = timing.speed_up_interval
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
-    where, names = f"batch {timing.batch_size}, {threads}", kernels(report)
+    where = f"batch {timing.batch_size}, {threads}"
+    names = kernels(report)
     runs = f"{where}: {' + '.join(names)}"
     withheld = timing.verdict.startswith("withheld")
     sure = "A/A arm failed" if withheld else f"95 %: {low:.2f} to {high:.2f}"

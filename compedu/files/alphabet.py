@@ -73,7 +73,9 @@ def read_symbols(reader: Reader, most: int = SYMBOLS) -> np.ndarray:
 
     A stream has no more symbols in its alphabet than numbers: without that bound, a few bytes would ask for 2^16.
     """
-    number, first, width = reader.varint(), reader.varint(), reader.byte()
+    number = reader.varint()
+    first = reader.varint()
+    width = reader.byte()
     if not 1 <= number <= min(most, SYMBOLS) or first >= SYMBOLS or width > bits.MAX_BITS:
         raise ValueError(f"an alphabet of {number} symbols from {first} on with gaps of {width} bits")
     if width == 0:

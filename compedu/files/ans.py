@@ -105,7 +105,8 @@ def _exponent_bits(exponents: np.ndarray) -> int:
 
 def _table(symbols: np.ndarray, exponents: np.ndarray, mantissas: np.ndarray, m: int) -> bytes:
     """Write alphabet, m, least exponent, the bits of a difference to it, then difference and mantissa per symbol."""
-    least, width = int(exponents.min()), _exponent_bits(exponents)
+    least = int(exponents.min())
+    width = _exponent_bits(exponents)
     frequencies = (exponents - least) << m | mantissas
     return write_symbols(symbols) + bytes([m, least, width]) + bits.pack(frequencies, width + m)
 
@@ -113,7 +114,9 @@ def _table(symbols: np.ndarray, exponents: np.ndarray, mantissas: np.ndarray, m:
 def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Return `most` symbols at most, exponents, mantissas, mantissa bits; raise `ValueError` on a contradiction."""
     symbols = read_symbols(reader, most)
-    m, least, width = reader.byte(), reader.byte(), reader.byte()
+    m = reader.byte()
+    least = reader.byte()
+    width = reader.byte()
     if m > MAX_MANTISSA or width > MAX_EXPONENT.bit_length():
         raise ValueError(f"frequencies with {m} bits of mantissa and {width} of exponent")
     packed = reader.take(bits.packed_bytes(width + m, len(symbols)))

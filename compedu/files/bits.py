@@ -52,7 +52,8 @@ def pack_words(words: np.ndarray, lengths: np.ndarray) -> bytes:
     total = int(ends[-1]) if ends.size else 0
     blocks = np.zeros(-(-total // BLOCK), np.uint64)
     for start in range(0, len(words), CHUNK):
-        word, end = words[start : start + CHUNK], ends[start : start + CHUNK]
+        word = words[start : start + CHUNK]
+        end = ends[start : start + CHUNK]
         block = (end - lengths[start : start + CHUNK]) // BLOCK
         overhang = end - (block + 1) * BLOCK  # bits that do not fit; negative: bits left free
         split = np.flatnonzero(overhang > 0)

@@ -14,7 +14,8 @@ class Reader:
     """A cursor over `data`: every read moves `position` on and raises `ValueError` instead of passing the end."""
 
     def __init__(self, data: bytes):
-        self.data, self.position = data, 0
+        self.data = data
+        self.position = 0
 
     @property
     def left(self) -> int:

@@ -37,7 +37,8 @@ def refuse_deployed(model: nn.Module) -> None:
 
 
 def _write(model: nn.Module, places: "_Places", parts: list[dict[str, Part | tuple[str, str]]], coding: str) -> bytes:
-    listed, data = [], []
+    listed = []
+    data = []
     for (path, layer), named in zip(places.holders, parts, strict=True):
         records = []
         for name, part in named.items():
@@ -78,7 +79,8 @@ class _Places(NamedTuple):
 
 def _places(model: nn.Module) -> _Places:
     """Sort the modules of `model`: those that hold numbers, identities, places left empty, layers met before."""
-    places, paths = _Places([], [], [], []), {}
+    places = _Places([], [], [], [])
+    paths = {}
     for path, module in model.named_modules(remove_duplicate=False):
         parent = path.rpartition(".")[0]
         if path and any(parent == alias or parent.startswith(alias + ".") for alias, _ in places.aliases):

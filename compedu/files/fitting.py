@@ -150,7 +150,8 @@ class _Fitting:
             self.numbers += math.prod(layer.geometry.shape)
         for name, place in inside.items():
             path = f"{layer.path}.{name}" if layer.path else name
-            self.places[path], self.kinds[path] = place, kind
+            self.places[path] = place
+            self.kinds[path] = kind
         return dtype
 
     def _fit_block(self, layer: Layer, there: Any) -> None:

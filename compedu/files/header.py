@@ -19,18 +19,16 @@ MAX_DEPTH = 12  # whole numbers of a shape stand seven deep
 ADVICE = "write the file again with compedu.save, or copy it again from where it came"
 
 # One byte tells the type of a value and, for what is short, its length; the rest follows.
-_SHORT_TEXT, _SHORT_TUPLE, _NONE, _FALSE, _TRUE, _WHOLE, _NEGATIVE, _FLOAT, _TEXT, _TUPLE = (
-    0x80,
-    0xA0,
-    0xC0,
-    0xC1,
-    0xC2,
-    0xC3,
-    0xC4,
-    0xC5,
-    0xC6,
-    0xC7,
-)
+_SHORT_TEXT = 0x80
+_SHORT_TUPLE = 0xA0
+_NONE = 0xC0
+_FALSE = 0xC1
+_TRUE = 0xC2
+_WHOLE = 0xC3
+_NEGATIVE = 0xC4
+_FLOAT = 0xC5
+_TEXT = 0xC6
+_TUPLE = 0xC7
 _SHORT = 0x20
 
 Value = None | bool | int | float | str | tuple
@@ -143,7 +141,8 @@ def unseal(data: bytes, where: str) -> tuple[Value, Reader]:
         raise FileFormatError(f"{where} is empty; {ADVICE}")
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
         raise FileFormatError(f"{where} is not a compedu model file: it begins with {data[:4]!r} instead of {MAGIC!r}")
-    version, content = data[len(MAGIC) : len(MAGIC) + 1], data[FIXED:]
+    version = data[len(MAGIC) : len(MAGIC) + 1]
+    content = data[FIXED:]
     if len(data) <= FIXED or _checksum(version[0], content) != data[len(MAGIC) + 1 : FIXED]:
         raise FileFormatError(f"{where} is damaged: cut short or altered, its checksum does not match; {ADVICE}")
     if version[0] != VERSION:

@@ -112,7 +112,8 @@ def _decimals(value: float | None) -> str:
 
 
 def _row(layer: Layer, record: Record, section: Section) -> Row:
-    numbers, size = section.tensor.numel(), sum(stream.bytes for stream in section.written)
+    numbers = section.tensor.numel()
+    size = sum(stream.bytes for stream in section.written)
     information = sum(entropy(np.bincount(stream.symbols)) * len(stream.symbols) for stream, *_ in section.written)
     return Row(
         layer.path,

@@ -31,7 +31,8 @@ def _convolution(tensors: dict[str, Tensor], settings: dict[str, Any]) -> nn.Mod
 def _batch_norm(make: type[nn.Module]) -> Callable[[dict[str, Tensor], dict[str, Any]], nn.Module]:
     def rebuild(tensors: dict[str, Tensor], settings: dict[str, Any]) -> nn.Module:
         features = len(next(iter(tensors.values())))
-        affine, tracking = "weight" in tensors, "running_mean" in tensors
+        affine = "weight" in tensors
+        tracking = "running_mean" in tensors
         return make(features, affine=affine, track_running_stats=tracking, device="meta", **settings)
 
     return rebuild

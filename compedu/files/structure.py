@@ -62,7 +62,8 @@ def unchanged(model: nn.Module, named: nn.Module) -> bool:
 
     Attributes that were given to it later count for nothing, as no forward of this package reads them.
     """
-    ours, theirs = described(model), described(named)
+    ours = described(model)
+    theirs = described(named)
     return (
         not own_code(model)
         and len(ours) == len(theirs)

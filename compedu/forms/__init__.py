@@ -5,7 +5,7 @@ from compedu.forms.attention import OpenAttention
 from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
 from compedu.forms.factored import Factored
 from compedu.forms.facts import FormFacts, free_numbers_of
-from compedu.forms.form import Form, Geometry, LatentForm, kernel_of, precise, trained_weight
+from compedu.forms.form import Form, Geometry, LatentForm, precise, trained_weight, weight_of
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
 from compedu.forms.quantized import Quantized
@@ -37,10 +37,10 @@ __all__ = [
     "Quantized",
     "Separable",
     "free_numbers_of",
-    "kernel_of",
     "mask_of",
     "outermost_forms",
     "outside_forms",
     "precise",
     "trained_weight",
+    "weight_of",
 ]

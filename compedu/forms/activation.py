@@ -66,7 +66,8 @@ class ActivationQuantizer(Scaled):
                 f"activations from {low} to {high} have no grid: it needs finite ends; look for the layer in front of "
                 "them whose values grow without bound"
             )
-        low, high = min(low, 0.0), max(high, 0.0)
+        low = min(low, 0.0)
+        high = max(high, 0.0)
         top = 2**bits - 1
         # A tensor that is always zero needs no step; a smaller step than float32 can hold well rounds all to zero.
         scale = max((high - low) / top, torch.finfo(torch.float32).tiny) if high > low else 1.0

@@ -24,7 +24,8 @@ class OpenAttention(nn.MultiheadAttention):
         """Return `attention` with its projections as layers, which hold the same parameters."""
         opened = cls.__new__(cls)
         vars(opened).update(vars(attention))
-        opened._parameters, opened._modules = dict(attention._parameters), dict(attention._modules)
+        opened._parameters = dict(attention._parameters)
+        opened._modules = dict(attention._modules)
         for layer, (weight, bias) in PROJECTIONS.items():
             if (kernel := opened._parameters.pop(weight)) is not None:
                 opened._modules[layer] = _linear(kernel, opened._parameters.pop(bias, None))
@@ -61,5 +62,6 @@ class OpenAttention(nn.MultiheadAttention):
 
 def _linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    layer.weight, layer.bias = weight, bias
+    layer.weight = weight
+    layer.bias = bias
     return layer

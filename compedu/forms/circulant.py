@@ -29,7 +29,8 @@ def frequency_kernel(columns: Tensor, geometry: Geometry) -> Tensor:
     window = geometry.shape[2:]
     # to f, p, window, q
     spectrum = spectrum.reshape(len(columns), *(window or (1,)), -1, spectrum.shape[-1]).movedim(-1, 0)
-    real, imaginary = spectrum.real, spectrum.imag
+    real = spectrum.real
+    imaginary = spectrum.imag
     rows = torch.cat([real, -imaginary], -1), torch.cat([imaginary, real], -1)  # of real and of imaginary outputs
     kernel = torch.cat(rows, 1).movedim(-1, 2)  # f, 2p, 2q, window
     return (
@@ -45,7 +46,9 @@ def frequency_product(x: Tensor, kernel: Tensor, geometry: Geometry, block: int)
     `x` is (..., in) or (N, in, height, width), `kernel` from `frequency_kernel`. The transform runs over the channels,
     so that each pixel of an image is transformed once, however many kernel positions read it.
     """
-    given, out, places = x.dtype, geometry.shape[0], (0, 0) * (len(geometry.shape) - 2)
+    given = x.dtype
+    out = geometry.shape[0]
+    places = (0, 0) * (len(geometry.shape) - 2)
     channels = -1 if geometry.kind == "linear" else 1
     x = F.pad(x.to(kernel.dtype), (*places, 0, padded(geometry.shape[1], block) - geometry.shape[1]))
     spectrum = torch.view_as_real(torch.fft.rfft(x.unflatten(channels, (-1, block)), dim=2 if channels == 1 else -1))

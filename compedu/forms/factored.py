@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.forms.declared import Declared, need, only
-from compedu.forms.form import Form, Geometry, kernel_of
+from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
 
 NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -71,7 +71,7 @@ class Factored(Form):
         """Run the layers one after the other."""
         return reduce(lambda x, factor: factor(x), self.factors, self.act(input))
 
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Return nothing of its own: a file stores the factors as the layers they are."""
         return {}
 
@@ -103,7 +103,7 @@ class Factored(Form):
 
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of all layers, at equal numbers of positions."""
-        return positions * sum(kernel_of(factor).numel() for factor in self.factors)
+        return positions * sum(weight_of(factor).numel() for factor in self.factors)
 
 
 def names_of(count: Any) -> tuple[str, ...]:
@@ -139,7 +139,8 @@ def composed(*factors: Geometry) -> Geometry:
     Along each axis of an image at most one of them may be more than a single place of stride 1 without padding: zeros
     between two layers are not those around the image. Raises `ValueError` for any other chain.
     """
-    first, last = factors[0], factors[-1]
+    first = factors[0]
+    last = factors[-1]
     need(all(factor.kind == first.kind for factor in factors), "they are not of one kind")
     for before, after in pairwise(factors):
         inside = after.shape[1] * after.groups
@@ -167,7 +168,9 @@ def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, G
     Each keeps stride, padding and dilation along its own axis.
     """
     n, c, height, width = geometry.shape
-    (down, along), (above, beside), (far_down, far_along) = geometry.stride, geometry.padding, geometry.dilation
+    (down, along) = geometry.stride
+    (above, beside) = geometry.padding
+    (far_down, far_along) = geometry.dilation
     return (
         Geometry("conv2d", (rank, c, height, 1), (down, 1), (above, 0), (far_down, 1)),
         Geometry("conv2d", (n, rank, 1, width), (1, along), (0, beside), (1, far_along)),
@@ -176,7 +179,8 @@ def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, G
 
 def full_kernel(layer: nn.Module) -> Tensor:
     """Return the dense kernel of a layer or form as one without groups: zeros where channels do not meet."""
-    kernel, groups = kernel_of(layer), Geometry.of(layer).groups
+    kernel = weight_of(layer)
+    groups = Geometry.of(layer).groups
     if groups == 1:
         return kernel
     out, inside, *window = kernel.shape

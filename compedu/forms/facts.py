@@ -44,7 +44,7 @@ class FormFacts:
 
     def free_numbers(self) -> int:
         """Return how many numbers of the kernel are free, codes among them; no bias, no position, no code book."""
-        own = sum(part.tensor.numel() for part in self.stored_kernel().values() if part.role == "values")
+        own = sum(part.tensor.numel() for part in self.stored_weight().values() if part.role == "values")
         return own + sum(free_numbers_of(factor) for factor in self.factors)
 
 

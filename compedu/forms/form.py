@@ -51,7 +51,9 @@ class Geometry:
 
         The clones are contiguous: a transposed or sliced weight gives other last bits, and no file keeps strides.
         """
-        out, inside = max(self.shape[0], self.groups), max(self.shape[1], 1)  # torch makes no layer without channels
+        # torch makes no layer without channels
+        out = max(self.shape[0], self.groups)
+        inside = max(self.shape[1], 1)
         options = {"bias": bias is not None, "dtype": weight.dtype}
         if self.kind == "linear":
             made = nn.utils.skip_init(nn.Linear, inside, out, **options)
@@ -173,13 +175,14 @@ class Form(FormFacts, nn.Module, ABC):
 
     def stored(self) -> dict[str, Part]:
         """Return all that a file must hold to rebuild this layer bit by bit."""
-        parts, bias = self.stored_kernel(), self._parameters["bias"]
+        parts = self.stored_weight()
+        bias = self._parameters["bias"]
         if bias is not None:
             parts["bias"] = Floats(bias.detach(), "bias")
         return parts
 
     @abstractmethod
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Return what a file must hold of the kernel alone."""
 
     def settings(self) -> dict[str, Any]:
@@ -263,7 +266,7 @@ class StandIn(Form):
         """The bias of the form."""
         return self.dense_bias()
 
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Raise `NotImplementedError`: what stands in for a form is never stored."""
         raise NotImplementedError("what stands in for a form is never stored")
 
@@ -295,6 +298,6 @@ def trained_weight(layer: nn.Module) -> nn.Parameter:
     return layer.latent if isinstance(layer, LatentForm) else layer.weight
 
 
-def kernel_of(layer: nn.Module) -> Tensor:
+def weight_of(layer: nn.Module) -> Tensor:
     """Return the dense kernel of an ordinary layer or of a form."""
     return layer.dense() if isinstance(layer, Form) else layer.weight

@@ -31,7 +31,7 @@ class Masked(LatentForm):
         """Set the weights outside the mask to zero: an optimizer's momentum moves them on, where nothing reads them."""
         self.latent.copy_(torch.where(self.mask, self.latent, torch.zeros_like(self.latent)))
 
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Return the kept weights, and where they stand unless all are kept."""
         return {"weight": Floats(self.latent.detach()[self.mask])} | positions(self.mask)
 

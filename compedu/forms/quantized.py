@@ -65,7 +65,7 @@ class Quantized(Scaled, LatentForm):
             rounded = RoundOnGrid.apply(weight, self.scale, torch.zeros_like(self.scale), -self.top, self.top)
         return (rounded * self.mask).to(self.latent.dtype)
 
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Return the codes of the kept weights, their positions unless all are kept, and the scales."""
         kept = self.codes()[self.mask]
         codes = Codes((kept + 1) // 2, 1, signed=False) if self.bits == 1 else Codes(kept, self.bits, signed=True)
@@ -112,7 +112,9 @@ class Quantized(Scaled, LatentForm):
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Quantized":
         """Rebuild the layer; the latent weights are the rounded ones."""
-        mask, scale, kept = mask_from(parts, geometry.shape), parts["scale"], parts["codes"].to(parts["scale"].dtype)
+        mask = mask_from(parts, geometry.shape)
+        scale = parts["scale"]
+        kept = parts["codes"].to(parts["scale"].dtype)
         codes = scale.new_zeros(geometry.shape)
         codes[mask] = 2 * kept - 1 if settings["bits"] == 1 else kept
         weight = (codes * scale).to(HALVES[settings["dtype"]] if "dtype" in settings else scale.dtype)

@@ -65,7 +65,7 @@ class BlockCirculant(Form):
         y = frequency_product(self.act(x) * self.signs.view(per_channel), kernel, self.geometry, self.block)
         return y if self.bias is None else y + self.bias.view(per_channel)
 
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Return the first columns of all blocks."""
         return {"columns": Floats(self.columns.detach())}
 

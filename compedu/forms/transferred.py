@@ -41,7 +41,7 @@ class CReLUFilters(Form):
         y = self.geometry.apply(self.act(input), self.base, self.base_bias)
         return torch.cat([y, -y], dim=1)
 
-    def stored_kernel(self) -> dict[str, Part]:
+    def stored_weight(self) -> dict[str, Part]:
         """Return the base filters and their bias."""
         parts: dict[str, Part] = {"base": Floats(self.base.detach())}
         if self.base_bias is not None:

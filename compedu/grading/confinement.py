@@ -54,7 +54,9 @@ class Confinement:
         self.limits = limits or ProcessLimits()
         self.user = random.SystemRandom().choice(USERS)
         self.folder = Path(tempfile.mkdtemp(prefix="compedu-"))
-        self.work, self.sockets = self.folder / "work", self.folder / "s"  # a socket's path is short
+        # a socket's path is short
+        self.work = self.folder / "work"
+        self.sockets = self.folder / "s"
         try:
             shutil.copytree(submission, self.work, symlinks=True)
             self.sockets.mkdir()

@@ -17,7 +17,9 @@ def bypassed_layers(model: nn.Module) -> set[str]:
     `model` cannot be traced.
     """
     traced = trace(model)
-    modules, calls, depth = dict(traced.named_modules()), layer_calls(traced), _depths(traced)
+    modules = dict(traced.named_modules())
+    calls = layer_calls(traced)
+    depth = _depths(traced)
     found = set()
     for node in traced.graph.nodes:
         sides = _summands(node)

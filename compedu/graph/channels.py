@@ -37,7 +37,8 @@ class Channels:
         self.groups, self.left_out = collect_groups(coupling, model, layer_calls(traced))
         self.breaking: tuple[ChannelGroup, ...] = ()
         self.example = example
-        self._structure, self._read_apart = structure_of(model), owners_read_apart(traced)
+        self._structure = structure_of(model)
+        self._read_apart = owners_read_apart(traced)
         self._leave_out_breaking(model)
 
     def why_left_out(self, layer: str) -> str | None:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-OUTPUT, INPUT = "output", "input"
+OUTPUT = "output"
+INPUT = "input"
 Side = tuple[str, str]  # layer name, OUTPUT or INPUT
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

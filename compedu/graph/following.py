@@ -51,7 +51,9 @@ class Follower(fx.Interpreter):
 
     def __init__(self, traced: fx.GraphModule, model: nn.Module, made: dict[fx.Node, Any], coupling: Coupling):
         super().__init__(traced)
-        self.model, self.made, self.coupling = model, made, coupling
+        self.model = model
+        self.made = made
+        self.coupling = coupling
 
     def run_node(self, n: fx.Node) -> Any:
         """Follow one node, or end the channels there."""
@@ -109,7 +111,8 @@ class Follower(fx.Interpreter):
         for part in layer.children() if isinstance(layer, BATCH_NORMS) else ():
             if key(type(part).__name__) not in ELEMENTWISE or any(True for _ in part.parameters()):
                 raise Unfollowed(f"which has a {type(part).__name__} behind it, whose effect on channels is not known")
-        channels, shape = self.coupling.along(ids, dim), self.made[self.node].shape
+        channels = self.coupling.along(ids, dim)
+        shape = self.made[self.node].shape
         if not (isinstance(layer, (*BATCH_NORMS, nn.PReLU)) or is_depthwise(layer)):
             self.coupling.put((name, INPUT), channels)
             channels = self.coupling.new(shape[dim])

@@ -56,7 +56,8 @@ def put_stand_in(network: nn.Module, name: str, form: Form) -> nn.Module:
 
 def _with_numbers(source: nn.Module, result: nn.Module) -> nn.Module | None:
     """Return a copy of `source` with ordinary layers for forms and all other tensors of `result`, None for others."""
-    there, forms = dict(result.named_modules()), outermost_forms(result)
+    there = dict(result.named_modules())
+    forms = outermost_forms(result)
     network = open_attentions(inference_copy(source), there)
     if not _forms_agree(network, there):
         return None

@@ -37,7 +37,8 @@ def float64_copy(
     without calling them: these are converted at once. `silent` maps layers to a boolean mask over their outputs, true
     where these are made silent.
     """
-    copy, silent = inference_copy(model), silent or {}
+    copy = inference_copy(model)
+    silent = silent or {}
     for name, module in list(outside_forms(copy)):
         if (isinstance(module, Form) or is_plain(module)) and name not in read_apart:
             _convert_at_each_call(module, silent.get(name))
@@ -64,7 +65,8 @@ def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = T
 
     Infinity is legal where it is expected: a score of -inf rules a class out.
     """
-    found, expected = list(map(_real, found)), list(map(_real, expected))
+    found = list(map(_real, found))
+    expected = list(map(_real, expected))
     if [tensor.shape for tensor in found] != [tensor.shape for tensor in expected]:
         return "outputs have another shape"
     if any(tensor.isnan().any() for tensor in expected):

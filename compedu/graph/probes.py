@@ -46,7 +46,7 @@ class Probe(Form):
         """Let the layer compute again what it did."""
         self.layer._parameters.update(self.given)
 
-    def stored_kernel(self) -> dict:
+    def stored_weight(self) -> dict:
         """Return nothing: a probe is never stored."""
         return {}
 
@@ -63,7 +63,8 @@ def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:
         traced = trace(sketch)
     except CompressionError as error:
         return dict.fromkeys(names, f"nothing shows what the network does with it ({error})")
-    calls, apart = layer_calls(traced), owners_read_apart(traced)
+    calls = layer_calls(traced)
+    apart = owners_read_apart(traced)
     found = {name: "the network reads its weight by itself" for name in names if name in apart}
     for name in names:
         inside = next((call for call in calls if name.startswith(f"{call}.")), None)
@@ -96,7 +97,8 @@ def _sketch(model: nn.Module) -> nn.Module:
 
 def hollow(layer: nn.Module) -> nn.Module:
     """Return an ordinary layer of the geometry of a layer or form, without values."""
-    geometry, bias = Geometry.of(layer), layer.bias
+    geometry = Geometry.of(layer)
+    bias = layer.bias
     return geometry.layer(
         torch.empty(geometry.shape, device="meta"), None if bias is None else bias.detach().to("meta")
     )

@@ -12,11 +12,13 @@ from compedu.graph.trace import layer_calls
 
 def way_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -> str:
     """Return what between `layer` and `readers` does not treat all neurons alike and each for itself, or nothing."""
-    modules, calls = dict(traced.named_modules()), layer_calls(traced)
+    modules = dict(traced.named_modules())
+    calls = layer_calls(traced)
     if layer not in calls:
         return "only training calls it, so that the way to its readers cannot be seen"
     start = calls[layer][0]
-    flow, asked = {start}, sizes_asked(traced)
+    flow = {start}
+    asked = sizes_asked(traced)
     for node in traced.graph.nodes:
         if not flow & set(node.all_input_nodes) or (node.op == "call_module" and node.target in readers):
             continue

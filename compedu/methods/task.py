@@ -30,7 +30,10 @@ class Task:
     """
 
     def __init__(self, method: "Method", model: nn.Module, data: Dataset | None, source: nn.Module):
-        self.method, self.model, self.data, self.source = method, model, data, source
+        self.method = method
+        self.model = model
+        self.data = data
+        self.source = source
         self.example = example_of(model, data)  # an image, or None where nothing shows one
         self.skipped: list[Skipped] = []
         self.removed: list[Removed] = []

@@ -90,14 +90,16 @@ def _count(number: int | None, baseline: int | None, unit: str = "") -> str:
 def _speed(latency: Latency | None) -> str:
     if latency is None:
         return ""
-    images, threads = _counted(latency.batch_size, "image"), _counted(latency.threads, "thread")
+    images = _counted(latency.batch_size, "image")
+    threads = _counted(latency.threads, "thread")
     text = (
         f"{latency.latency_ms:.3g} ms for {images} on {threads}, quartiles {latency.spread_ms[0]:.3g} to "
         f"{latency.spread_ms[1]:.3g}, {latency.rounds} rounds"
     )
     if latency.verdict is None:
         return text
-    (low, high), (same_low, same_high) = latency.speed_up_interval, latency.a_a_interval
+    (low, high) = latency.speed_up_interval
+    (same_low, same_high) = latency.a_a_interval
     return (
         f"{latency.verdict}: {latency.speed_up:.3g} times the baseline's speed, 95 % interval {low:.3g} to {high:.3g}\n"
         f"the baseline against itself {latency.a_a:.3g}, {same_low:.3g} to {same_high:.3g}\n{text}"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.deployment.kernels import csr
 from compedu.evaluation import logits_of
-from compedu.forms import Form, kernel_of, outside_forms
+from compedu.forms import Form, outside_forms, weight_of
 from compedu.graph.trace import inference_copy
 from compedu.metrics.counting import Counter, Macs, in_simple_steps
 
@@ -39,7 +39,8 @@ def parameters(model: nn.Module) -> dict[str, int]:
     factors; a weight of one bit counts as much as one of 32. Running statistics of batch norm are not learned, scales
     of quantized weights and activations belong to the code book. A tensor that two layers share counts for the first.
     """
-    counts, seen = {}, set()
+    counts = {}
+    seen = set()
     for name, holder in holders(model).items():
         counts[name] = 0
         for module in holder.modules() if isinstance(holder, Form) else (holder,):
@@ -61,7 +62,8 @@ def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = No
     up. `running` names the kernels of the deployed network: one that skips zeros needs no more than the weights that
     are left.
     """
-    copy, counter = inference_copy(model), Counter()
+    copy = inference_copy(model)
+    counter = Counter()
     known = holders(copy)
     for name, module in copy.named_modules():
         holder = holder_of(name, known)
@@ -80,7 +82,7 @@ def _formula(counter: Counter, name: str, sparse: bool) -> Callable[..., None]:
 
     def add(form: Form, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         positions = output.numel() // max(1, form.geometry.shape[0])
-        counter.add(name, positions * int(kernel_of(form).count_nonzero()) if sparse else form.macs(positions))
+        counter.add(name, positions * int(weight_of(form).count_nonzero()) if sparse else form.macs(positions))
 
     return add
 
@@ -88,7 +90,7 @@ def _formula(counter: Counter, name: str, sparse: bool) -> Callable[..., None]:
 def kernels(model: nn.Module) -> dict[str, Tensor]:
     """Return the dense kernels of all linear layers, convolutions and forms by name, detached."""
     layers = (nn.Linear, nn.Conv2d, Form)
-    return {name: kernel_of(layer).detach() for name, layer in holders(model).items() if isinstance(layer, layers)}
+    return {name: weight_of(layer).detach() for name, layer in holders(model).items() if isinstance(layer, layers)}
 
 
 def relative_error(kernel: Tensor, reference: Tensor) -> float | None:

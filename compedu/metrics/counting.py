@@ -55,7 +55,8 @@ class Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operation, or the simpler ones that it is made of, and count it."""
-        operation, options = func.overloadpacket, kwargs or {}
+        operation = func.overloadpacket
+        options = kwargs or {}
         if operation not in flop_registry and operation not in _VECTOR:
             with self:
                 made = func.decompose(*args, **options)

@@ -21,7 +21,8 @@ def _fields(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
 @cache
 def _test(hint: Any) -> Callable[[Any], bool]:
     """Return the test whether a value is of a declared type."""
-    kind, inside = get_origin(hint), [_test(one) for one in get_args(hint) if one is not ...]
+    kind = get_origin(hint)
+    inside = [_test(one) for one in get_args(hint) if one is not ...]
     if kind is UnionType:
         return lambda value: any(test(value) for test in inside)
     if kind is tuple and get_args(hint)[1:] == (...,):

@@ -65,7 +65,8 @@ class Latency:
         """
         if self.speed_up_interval is None or self.a_a_interval is None:
             return None
-        (low, high), (same_low, same_high) = self.speed_up_interval, self.a_a_interval
+        (low, high) = self.speed_up_interval
+        (same_low, same_high) = self.a_a_interval
         if same_low > 1 + SAME or same_high < 1 / (1 + SAME):
             return "withheld: A/A arm failed"
         return "faster" if low > max(same_high, 1) else "slower" if high < min(same_low, 1) else "not distinguishable"
@@ -112,7 +113,9 @@ def median_interval(values: list[float]) -> Interval:
     k = 0
     ways = 1  # how many of the 2^count patterns have at most k values below the median
     term = 1
-    while 40 * ways <= 2**count:
+        step = term * (count - k) // (k + 1)
+        k += 1
+        term = step
         k, term = k + 1, term * (count - k) // (k + 1)
         ways += term
     if k == 0:

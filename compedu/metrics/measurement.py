@@ -219,8 +219,10 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
     }
     if baseline is None:
         return answers
-    before, after = baseline.evaluation.predictions[: evaluation.seen], evaluation.predictions
-    was, now = baseline.evaluation.right[: evaluation.seen], evaluation.right
+    before = baseline.evaluation.predictions[: evaluation.seen]
+    after = evaluation.predictions
+    was = baseline.evaluation.right[: evaluation.seen]
+    now = evaluation.right
     flips = {
         name: tuple(
             Flip(image, int(evaluation.labels[image]), int(before[image]), int(after[image]))

@@ -18,7 +18,9 @@ from compedu.specs import parse, text
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     make.__name__: make for make in (lenet300, lenet5, vgg, resnet, inception, mobilenet)
 }
-MOST, MOST_BLOCKS = 99_999, 100  # of a knob: what no network of these families needs, and what is built in a second
+# of a knob: what no network of these families needs, and what is built in a second
+MOST = 99_999
+MOST_BLOCKS = 100
 MOST_WEIGHTS = 2**28  # a gigabyte in single precision
 
 

@@ -51,7 +51,8 @@ def read_record(path: Path) -> dict:
 def read_checkpoint(path: Path) -> tuple[nn.Module, dict]:
     """Return the network with the weights of `path`, and their record; `MissingData` where the two do not agree."""
     refuse_unending(path, "move it away, and train the weights again")
-    content, record = path.read_bytes(), read_record(path)
+    content = path.read_bytes()
+    record = read_record(path)
     if sha256(content).hexdigest() != record.get("sha256"):
         raise MissingData(f"{path} is not the file that its record describes; install compedu or train it again")
     model = build(record["spec"])

@@ -29,7 +29,8 @@ def own_path(spec: str, data: Dataset, folder: Path | None = None) -> Path:
     The words are for the reader. What counts is the digest of the complete spec and of all images and labels, so that
     weights are found again where the data were moved or renamed.
     """
-    place, complete = folder or own_folder(), network_for(spec, data).spec
+    place = folder or own_folder()
+    complete = network_for(spec, data).spec
     digest = sha256(f"{complete}|{data.digest}".encode()).hexdigest()[:10]
     source = data.name if data.origin else Path(data.name).stem
     new = place / f"{_words(complete)}-{safe_name(source) or 'data'}-{digest}.safetensors"

@@ -24,7 +24,8 @@ class VGG(nn.Module):
             if stage < len(STAGES):
                 layers[f"pool{stage}"] = nn.MaxPool2d(2)
         self.features = nn.Sequential(layers)
-        self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:

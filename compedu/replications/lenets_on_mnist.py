@@ -25,7 +25,9 @@ from compedu.shipped import shipped_sweep
 from compedu.sweeps.keys import point_key
 from compedu.sweeps.store import Store, read_sweep
 
-DATA, SPLITS, SEEDS = "mnist", ("validation", "test"), 3
+DATA = "mnist"
+SPLITS = ("validation", "test")
+SEEDS = 3
 
 
 class Replication(NamedTuple):
@@ -55,7 +57,8 @@ def remake() -> None:
     """Compute and store the runs that are missing: each is trained once and measured on validation and test images."""
     data = datasets.load(DATA)
     for replication in REPLICATIONS:
-        dense, store = trained(replication.network, DATA), Store(replication.path)
+        dense = trained(replication.network, DATA)
+        store = Store(replication.path)
         for method in replication.runs():
             keys = {split: point_key(method, dense, data, split) for split in SPLITS}
             if all(key in store.stored.reports for key in keys.values()):

@@ -79,7 +79,11 @@ class _Run:
     def __init__(
         self, points: dict[str, Method], ground: Ground, workers: int | None, timing: Timing | None, store: Store | None
     ):
-        self.points, self.ground, self.workers, self.timing, self.store = points, ground, workers, timing, store
+        self.points = points
+        self.ground = ground
+        self.workers = workers
+        self.timing = timing
+        self.store = store
         self.failures: list[Failure] = []
 
     def reports(self) -> Iterator[Report]:
@@ -100,7 +104,8 @@ class _Run:
 
     def _is_complete(self, report: Report) -> bool:
         """Tell whether nothing is left to measure: with `speed`, the time as asked for and on this machine."""
-        wanted, latency = self.timing, report.latency
+        wanted = self.timing
+        latency = report.latency
         return wanted is None or (
             latency is not None
             and (latency.batch_size, latency.threads) == (wanted.batch_size, wanted.threads)

@@ -72,7 +72,8 @@ def trained_anew(network: str, data: str) -> list[list[Method]]:
 
 def pruned_and_trained() -> list[Method]:
     """Return gradual pruning, and one cut followed by as much training, at sparsities where it matters."""
-    learning, rule = {"epochs": 3, "lr": 2e-3, "shift": 1}, {"budget": "lamp"}
+    learning = {"epochs": 3, "lr": 2e-3, "shift": 1}
+    rule = {"budget": "lamp"}
     sparsities = (0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
     cut = [methods.MagnitudePruning(sparsity=s, **rule) | methods.FineTune(**learning) for s in sparsities]
     return [*(methods.GradualPruning(sparsity=s, **rule, **learning) for s in sparsities), *cut]

@@ -39,7 +39,9 @@ class Ground:
     """What all points of a sweep share. A process that gets it many times builds it, and its baseline, once."""
 
     def __init__(self, model: nn.Module, data: Dataset, split: str):
-        self.model, self.data, self.split = model, data, split
+        self.model = model
+        self.data = data
+        self.split = split
         self.origin = (identity(model), data.digest, split)
 
     @cached_property

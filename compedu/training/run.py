@@ -38,7 +38,10 @@ class Run:
         check_optimizer(optimizer, "fit")
         check_companions(model, companions)
         images = len(data.x_train)
-        self.model, self.data, self.recipe, self.path = model, data, recipe, path
+        self.model = model
+        self.data = data
+        self.recipe = recipe
+        self.path = path
         network = Trainee(model, recipe, optimizer, images, rates)
         others = {name: Trainee.beside(one, recipe, optimizer, images) for name, one in companions.items()}
         self.trainees = {"": network} | {f"{name}/": trainee for name, trainee in others.items()}

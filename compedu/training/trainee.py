@@ -25,7 +25,8 @@ class Trainee:
     def __init__(
         self, module: nn.Module, recipe: Recipe, optimizer: Optimizer, images: int, rates: Mapping[str, float] | None
     ):
-        self.module, self.recipe = module, recipe
+        self.module = module
+        self.recipe = recipe
         parts = by_factor(module, rates or {})
         self.factors = list(parts)
         groups = [{"params": part, "lr": recipe.lr, "weight_decay": recipe.weight_decay} for part in parts.values()]

@@ -7,7 +7,7 @@ import torch
 from benchmark_scripts import FOLDER, scripts  # noqa: F401  a fixture
 
 import compedu as ce
-from compedu.forms import Quantized, kernel_of
+from compedu.forms import Quantized, weight_of
 
 SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "magnitude", "memory", "sparse")
 
@@ -93,7 +93,7 @@ def test_torch_saves_the_same_numbers_as_our_file(scripts):
         for name in ("conv1", "fc1"):
             layer, saved = compressed.get_submodule(name), state[f"{name}.weight"]
             assert saved.dtype == (torch.int8 if isinstance(layer, Quantized) else torch.float32)
-            assert torch.equal(saved * state.get(f"{name}.scale", 1), kernel_of(layer))
+            assert torch.equal(saved * state.get(f"{name}.scale", 1), weight_of(layer))
         assert not [name for name in state if name.endswith("mask")]
 
 

@@ -39,7 +39,7 @@ from compedu.explorers.widgets.controls import as_text, controls_of
 from compedu.explorers.widgets.predict import asked_methods, checked
 from compedu.explorers.widgets.tables import html_table, layers_table
 from compedu.explorers.words import bytes_text, points_text, times_text
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 from compedu.knobs import knob, knobs, method
 from compedu.methods import METHODS, TrainingMethod
 from compedu.methods.distillation.soft_targets import soft_loss
@@ -368,7 +368,7 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(looked_at, pair):
     explorer = looked_at(ce.FilterPruning(sparsity=0.6))
     view = explorer.view
     for layer in ("conv1", "conv2", "fc1"):
-        dense, small = (kernel_of(part).detach() for part in view.layer_pair(layer))
+        dense, small = (weight_of(part).detach() for part in view.layer_pair(layer))
         left = np.setdiff1d(np.arange(len(dense)), pruned_filters.gone(view, layer))
         assert len(left) == len(small) < len(dense)
         inputs = pruned_filters.gone(view, {"conv2": "conv1"}.get(layer)) if layer == "conv2" else []
@@ -920,9 +920,9 @@ def test_the_rebuilt_filters_are_those_of_the_compressed_layer(looked_at):
     view = explorer.view
     (shown,) = rebuilt_filters.PICTURE.main(view, "conv1")
     page = np.array(shown["z"], dtype=float)
-    assert np.allclose(page[:5, :5], kernel_of(view.before.conv1)[0, 0].detach(), atol=1e-6)
+    assert np.allclose(page[:5, :5], weight_of(view.before.conv1)[0, 0].detach(), atol=1e-6)
     right = page.shape[1] - (4 * 6 - 1)
-    assert np.allclose(page[:5, right : right + 5], kernel_of(view.after.conv1)[0, 0].detach(), atol=1e-6)
+    assert np.allclose(page[:5, right : right + 5], weight_of(view.after.conv1)[0, 0].detach(), atol=1e-6)
     full, rank, even = rebuilt_filters.PICTURE.below(view, "conv1")
     assert all(r <= f for r, f in zip(rank["y"], full["y"], strict=True))
     assert all(r < e for r, e in list(zip(rank["y"], even["y"], strict=True))[:3])

@@ -26,7 +26,7 @@ from compedu.forms import (
     Geometry,
     Masked,
     Quantized,
-    kernel_of,
+    weight_of,
 )
 
 few = settings(max_examples=100, deadline=None)
@@ -658,7 +658,7 @@ def test_files_of_version_2_are_still_read(coding):
     loaded = files.from_bytes(base64.b85decode(VERSION_2[coding]), into=target)
     for name, form in model.items():
         assert type(loaded[name]) is type(form)
-        before, after = (kernel_of(layer) if name != "norm" else layer.running_mean for layer in (form, loaded[name]))
+        before, after = (weight_of(layer) if name != "norm" else layer.running_mean for layer in (form, loaded[name]))
         assert same(after.detach(), before.detach()), name
     assert loaded["coded"].act.scale == 0.0625 and loaded["coded"].act.zero_point == 16
     assert repr(loaded) == repr(model)

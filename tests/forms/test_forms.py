@@ -20,7 +20,7 @@ from compedu.forms import (
     Masked,
     Positions,
     Quantized,
-    kernel_of,
+    weight_of,
 )
 
 LAYERS = {
@@ -261,7 +261,7 @@ def test_every_listed_form_is_tested():
 
 def test_every_form_is_listed_once():
     assert len(set(FORMS)) == len(FORMS) == 5
-    assert kernel_of(nn.Linear(2, 3)).shape == (3, 2)
+    assert weight_of(nn.Linear(2, 3)).shape == (3, 2)
 
 
 @pytest.mark.parametrize("make, kind", CASES)

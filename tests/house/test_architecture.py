@@ -104,6 +104,17 @@ def test_files_and_functions_stay_small_and_documented(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_a_line_assigns_one_thing(path):
+    """Several values at once only where they belong together: unpacked from one, or swapped."""
+    several = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+    ]
+    assert several == []
+
+
 def test_lines_are_no_wider_than_the_settings_say():
     width = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
     folders = [ROOT / name for name in ("compedu", "tests", "benchmarks", "docs")]

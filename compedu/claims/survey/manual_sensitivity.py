@@ -15,7 +15,7 @@ from compedu.claims.verdict import Rule, Verdict
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
-from compedu.forms import Masked, kernel_of
+from compedu.forms import Masked, weight_of
 from compedu.methods import FineTune, MagnitudePruning
 from compedu.methods.pruning.shared.budgets import densities_in_proportion
 
@@ -138,7 +138,7 @@ def compute(setting: Budgeted, seed: int) -> Run:
         for name, budget in ({UNIFORM: UNIFORM} | RULES).items()
     }
     starts = {name: densities(pruning(model, data)) for name, pruning in prunings.items()}
-    sizes = {name: kernel_of(model.get_submodule(name)).numel() for name in starts[LAMP]}
+    sizes = {name: weight_of(model.get_submodule(name)).numel() for name in starts[LAMP]}
     wrong = damaged(starts[LAMP], sizes, 1 - setting.sparsity)
     hands = {
         BY_HAND: by_hand(model, setting, seed, list(starts.values()), sizes),

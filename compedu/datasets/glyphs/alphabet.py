@@ -90,7 +90,8 @@ def _valley_family() -> dict[str, Strokes]:
 
 
 def _post_family() -> dict[str, Strokes]:
-    left, right = _line((-0.68, -1), (-0.68, 1)), _line((0.68, 1), (0.68, -1))
+    left = _line((-0.68, -1), (-0.68, 1))
+    right = _line((0.68, 1), (0.68, -1))
     return {
         "H": (left, right, _line((-0.68, 0), (0.68, 0))),
         "N": (left, right, _line((-0.68, 1), (0.68, -1))),
@@ -157,7 +158,8 @@ def matched(first: Strokes, second: Strokes) -> tuple[Strokes, Strokes]:
         other = _seed(one, second) if other is None else other
         if len(one) != len(other):
             points = 2 * max(len(one), len(other)) - 1
-            one, other = _resampled(one, points), _resampled(other, points)
+            one = _resampled(one, points)
+            other = _resampled(other, points)
         pairs.append((one, other))
     return tuple(one for one, _ in pairs), tuple(other for _, other in pairs)
 

@@ -15,7 +15,9 @@ class Draws:
     """The random numbers of one set of images: every factor has a stream of its own."""
 
     def __init__(self, count: int, seed: int, split: str):
-        self.count, self.seed, self.split = count, seed, split
+        self.count = count
+        self.seed = seed
+        self.split = split
 
     def unit(self, name: str, per_image: int = 1) -> np.ndarray:
         """Uniform numbers in [0, 1), shape (count,), or (count, per_image)."""

@@ -32,7 +32,8 @@ class Hands:
             count = WRITERS * int(np.prod(shape, dtype=int))
             return low + (high - low) * uniforms(count, "writer", seed, split, name).reshape(WRITERS, *shape)
 
-        squeeze, angle = draw("squeeze", 1.0, 1.35), np.deg2rad(draw("nib angle", 15.0, 60.0))
+        squeeze = draw("squeeze", 1.0, 1.35)
+        angle = np.deg2rad(draw("nib angle", 15.0, 60.0))
         along = np.stack([np.cos(angle), -np.sin(angle)], axis=-1)
         across = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
         metric = (

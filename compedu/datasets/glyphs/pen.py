@@ -8,13 +8,15 @@ IMAGES_AT_ONCE = 48  # three float64 buffers of this many 32x32 images stay in a
 def _squared_distance(pieces: np.ndarray, metric: np.ndarray, side: int) -> np.ndarray:
     """Squared distance of every pixel to the nearest piece, measured after the linear map `metric`; (n, side, side)."""
     mapped = np.einsum("nij,npej->npei", metric, pieces)
-    middle, half = mapped.mean(axis=2), 0.5 * (mapped[:, :, 1] - mapped[:, :, 0])
+    middle = mapped.mean(axis=2)
+    half = 0.5 * (mapped[:, :, 1] - mapped[:, :, 0])
     reach = np.hypot(half[..., 0], half[..., 1])
     along = np.where(reach[..., None] > 0, half / np.maximum(reach, 1e-300)[..., None], [1.0, 0.0])
     across = np.stack([-along[..., 1], along[..., 0]], axis=-1)
     places = np.arange(side, dtype=np.float64)
     nearest = np.full((len(pieces), side, side), np.inf)
-    beside, beyond = np.empty_like(nearest), np.empty_like(nearest)
+    beside = np.empty_like(nearest)
+    beyond = np.empty_like(nearest)
     for piece in range(pieces.shape[1]):
         # Both coordinates in the piece's own frame are linear in column and row: one broadcast addition each.
         for direction, out in ((across[:, piece], beside), (along[:, piece], beyond)):

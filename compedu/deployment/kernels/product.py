@@ -70,7 +70,9 @@ class Product:
         """
         if self.target is None or self.target.top == 255:
             return self.low, self.high
-        scale, zero_point, top = self.target.scale, self.target.zero_point, self.target.top
+        scale = self.target.scale
+        zero_point = self.target.zero_point
+        top = self.target.top
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         return max(low, -zero_point * scale), min(high, (top - zero_point) * scale)

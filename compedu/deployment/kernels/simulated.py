@@ -22,8 +22,10 @@ class Simulated:
 
     def product(self, p: Product) -> Callable[..., Tensor]:
         """Return the function that runs `p` on uint8 codes, with `p.adds` on a second argument too."""
-        weights, per_channel = p.codes.to(self.dtype), (-1, *[1] * (len(p.geometry.shape) - 2))
-        scales, bias = p.scales.reshape(per_channel), None if p.bias is None else p.bias.reshape(per_channel)
+        weights = p.codes.to(self.dtype)
+        per_channel = (-1, *[1] * (len(p.geometry.shape) - 2))
+        scales = p.scales.reshape(per_channel)
+        bias = None if p.bias is None else p.bias.reshape(per_channel)
         low, high = p.bounds()
 
         def run(x: Tensor, other: Tensor | None = None) -> Tensor:

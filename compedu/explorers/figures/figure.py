@@ -66,7 +66,8 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
     )
     for name, settings in picture.axes.items():
         axes[name] = axes[name] | (settings(view) if callable(settings) else settings)
-    above, below = UPPER[0] - 18, round(HEIGHT * (1 - axes["yaxis7"]["domain"][1])) - 22
+    above = UPPER[0] - 18
+    below = round(HEIGHT * (1 - axes["yaxis7"]["domain"][1])) - 22
     heads = [*_headings(above, picture.headings[0]), *_headings(below, picture.headings[1])]
     return base(WIDTH, HEIGHT) | axes | {
         "annotations": [*heads, heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE)],
@@ -92,7 +93,8 @@ def base(width: int, height: int) -> dict[str, Any]:
 
 def gauge_axes(view: View) -> dict[str, Any]:
     """Return the axes of the three gauges and of their captions."""
-    bars, ghost = down(64, 78), 1.02 * (view.baseline.file_bytes or 1)
+    bars = down(64, 78)
+    ghost = 1.02 * (view.baseline.file_bytes or 1)
     speeds = {
         "tickvals": [-1, -0.602, -0.301, 0, 0.301, 0.602, 1],
         "ticktext": ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"],

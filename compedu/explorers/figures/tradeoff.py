@@ -71,7 +71,8 @@ def reports_shown(view: View) -> list[Report]:
 def size_axis(reports: Sequence[Report]) -> dict:
     """Return a logarithmic axis of bytes with round ends that holds `reports` and a twentieth of the largest."""
     sizes = [report.file_bytes for report in _sized(reports)]
-    low, high = min(*sizes, max(sizes) / 20), max(sizes)
+    low = min(*sizes, max(sizes) / 20)
+    high = max(sizes)
     ticks = [digit * 10**power for power in range(10) for digit in (1, 2, 5)]
     first = max(tick for tick in ticks if tick <= max(low, 1))
     last = min(tick for tick in ticks if tick >= high)

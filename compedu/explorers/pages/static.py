@@ -108,7 +108,8 @@ def _layout(view: View) -> dict[str, Any]:
 
 def _lift(figure: go.Figure) -> None:
     """Move everything up, to make room for the slider at the bottom."""
-    share, foot = HEIGHT / (HEIGHT + SLIDER), SLIDER / (HEIGHT + SLIDER)
+    share = HEIGHT / (HEIGHT + SLIDER)
+    foot = SLIDER / (HEIGHT + SLIDER)
     for name in ("yaxis", "yaxis2", "yaxis3", "yaxis5", "yaxis6", "yaxis10"):
         figure.layout[name].domain = [foot + share * end for end in figure.layout[name].domain]
     for note in figure.layout.annotations:

@@ -20,7 +20,8 @@ LOOKS = (
 
 def badge(view: View) -> tuple[str, str]:
     """Return the word of the badge and the sentence that explains it."""
-    report, trains = view.report, view.method.needs == "training"
+    report = view.report
+    trains = view.method.needs == "training"
     if view.state == "MEASURING" and report is not None:
         return f"MEASURING {report.seen} of {report.total}", REASONS["MEASURING"]
     if view.state != "PREVIEW":

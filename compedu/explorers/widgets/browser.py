@@ -21,7 +21,8 @@ class Browser(anywidget.AnyWidget):
 
     def __init__(self, drawn: Callable[[], None], csv: Callable[[], tuple[str, str]], tips: dict[str, str]):
         super().__init__(tips=tips)
-        self._drawn, self._csv = drawn, csv
+        self._drawn = drawn
+        self._csv = csv
         self.on_msg(self._asked)
 
     def _asked(self, widget: "Browser", content: dict, buffers: list) -> None:

@@ -21,7 +21,8 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
     A method that trains is asked about at stored `points` only, where the answer is known. Raises `ValueError` where
     there are none, and for a knob that has no range to show.
     """
-    name, known = main_knob(type(method)) if knob is True else knob, knobs(method)
+    name = main_knob(type(method)) if knob is True else knob
+    known = knobs(method)
     if name not in known or known[name].slider_range is None:
         shown = ", ".join(name for name, declared in known.items() if declared.slider_range is not None) or "none"
         raise ValueError(

@@ -205,7 +205,8 @@ class Screen:
         self._place_knobs(view.method)
         self._training.layout.display = None if view.method.needs == "training" else "none"
         running = view.state == "RUNNING"
-        self.buttons["Run"].disabled, self.buttons["Cancel"].disabled = running, not running
+        self.buttons["Run"].disabled = running
+        self.buttons["Cancel"].disabled = not running
         self.buttons["Pin"].disabled = view.state != "FINAL"
         self.progress.layout.visibility = "visible" if running else "hidden"
 
@@ -217,7 +218,8 @@ class Screen:
         wrong, right = (None, None) if report is None else (report.newly_wrong, report.newly_right)
         panes["Newly wrong"].value = strip(wrong, view.data, view.split, "newly wrong")
         panes["Newly right"].value = strip(right, view.data, view.split, "newly right")
-        panes["What runs"].value, panes["Criteria"].value = layers_table(report), criteria_table(report)
+        panes["What runs"].value = layers_table(report)
+        panes["Criteria"].value = criteria_table(report)
         panes["Points"].value = points_table(_groups(view))
         panes["Picture"].value = html_table(*self.picture.table(view), f"The picture in numbers: {view.method!r}")
         said = in_words(view)

@@ -64,7 +64,8 @@ class TruncatedSVD(LayerMethod):
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two layers in sequence."""
-        geometry, value = Geometry.of(layer), given_value(self.rank, name)
+        geometry = Geometry.of(layer)
+        value = given_value(self.rank, name)
         if geometry.groups > 1:
             raise Skip(f"is a convolution in {geometry.groups} groups; two layers in sequence would mix them")
         rows, columns = as_matrix(layer.weight).shape

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from compedu.forms import kernel_of, precise
+from compedu.forms import precise, weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals
 from compedu.methods.pruning.shared.second_order import SecondOrderPruning
@@ -52,4 +52,4 @@ class OptimalBrainDamage(SecondOrderPruning):
 
     def rise(self, layer: nn.Module, curvature: Tensor) -> Tensor:
         """Return the saliencies, in nats."""
-        return saliencies(precise(kernel_of(layer).detach()), curvature)
+        return saliencies(precise(weight_of(layer).detach()), curvature)

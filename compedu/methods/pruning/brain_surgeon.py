@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from compedu.forms import kernel_of, mask_of, trained_weight
+from compedu.forms import mask_of, trained_weight, weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.pruning.shared.layer_hessians import (
     LONGEST,
@@ -68,7 +68,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
 
     def rise(self, layer: nn.Module, curvature: LayerHessian) -> Tensor:
         """Return L_q, in nats, as it is before the first removal."""
-        return curvature.saliencies(kernel_of(layer).detach(), mask_of(layer), self.damping).float()
+        return curvature.saliencies(weight_of(layer).detach(), mask_of(layer), self.damping).float()
 
     def portions(self, layers: Mapping[str, nn.Module]) -> list[Mapping[str, nn.Module]]:
         """Return `layers` in portions whose Hessians take at most `AT_ONCE` bytes, or are of one layer."""
@@ -93,7 +93,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
             for name, layer in portion.items():
                 if (wanted := masks.get(name)) is None:
                     continue
-                kernel, left[name] = curvatures[name].operate(kernel_of(layer), mask_of(layer), wanted, self.damping)
+                kernel, left[name] = curvatures[name].operate(weight_of(layer), mask_of(layer), wanted, self.damping)
                 place = next(own for own, p in layer.named_parameters(recurse=False) if p is trained_weight(layer))
                 setattr(layer, place, nn.Parameter(kernel.to(layer.weight.dtype), trained_weight(layer).requires_grad))
         return left

@@ -16,7 +16,10 @@ from compedu.methods.pruning.shared.masks import masked_layers, prunable
 from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 
-BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1  # temperature, and the ends to which gates are stretched: section 4 of the paper
+# temperature, and the ends to which gates are stretched: section 4 of the paper
+BETA = 2 / 3
+GAMMA = -0.1
+ZETA = 1.1
 GATE_RATE = 300.0  # of their learning rate to that of weights: a short training takes gates from open to shut
 
 

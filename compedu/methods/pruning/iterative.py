@@ -69,7 +69,8 @@ def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.M
         return {}
     found = {}
     for name, nodes in calls.items():
-        dropout, reader = model.get_submodule(name), only_consumer(nodes[0])
+        dropout = model.get_submodule(name)
+        reader = only_consumer(nodes[0])
         if isinstance(dropout, nn.modules.dropout._DropoutNd) and reader is not None and reader.target in layers:
             layer = layers[reader.target]
             found[dropout] = (dropout.p, layer, layer.mask.float().mean().item())

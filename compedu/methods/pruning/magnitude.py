@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 from compedu.knobs import method
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
@@ -27,4 +27,4 @@ class MagnitudePruning(WeightPruning):
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Return the absolute values."""
-        return {name: kernel_of(layer).detach().abs() for name, layer in layers.items()}
+        return {name: weight_of(layer).detach().abs() for name, layer in layers.items()}

@@ -45,7 +45,9 @@ def merge_neurons(incoming: Tensor, outgoing: Tensor, count: int) -> tuple[Tenso
         outgoing[i] += outgoing[j]
         outgoing[j] = 0
         power[i] = outgoing[i].square().mean().clamp_min(torch.finfo(outgoing.dtype).tiny)
-        distances[j], distances[:, j], least[j] = torch.inf, torch.inf, torch.inf
+        distances[j] = torch.inf
+        distances[:, j] = torch.inf
+        least[j] = torch.inf
         stale = (nearest == j).nonzero().flatten()
         least[stale], nearest[stale] = distances[:, stale].min(0)
     return outgoing, pairs

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 from compedu.knobs import knob, knobs, method
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.pruning.shared.masks import prunable, with_masks
@@ -68,5 +68,5 @@ class PatternPruning(SelectiveMethod):
     def compress(self, task: Task) -> nn.Module:
         """Mask every selected layer."""
         layers = prunable(task)
-        sizes = {name: kernel_of(layer).detach().abs() for name, layer in layers.items()}
+        sizes = {name: weight_of(layer).detach().abs() for name, layer in layers.items()}
         return with_masks(task, layers, {name: pattern_mask(size, self.keep, self.of) for name, size in sizes.items()})

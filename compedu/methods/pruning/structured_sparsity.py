@@ -129,7 +129,8 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     def remove(self, task: Task) -> nn.Module:
         """Train, then take channels out of all layers that make or read them."""
         side = OUTPUT if self.groups == "filters" else INPUT
-        channels, chosen = find_channels(task.source, task.data.example), task.selected_layers()
+        channels = find_channels(task.source, task.data.example)
+        chosen = task.selected_layers()
         found = self.wanted(task, channels, chosen, side)
         task.refuse_if_nothing_done(len(found))
         geometries = {name: Geometry.of(layer) for name, layer in chosen.items()}
@@ -145,7 +146,9 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     def wanted(self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], side: str) -> list[ChannelGroup]:
         """Return the channel groups whose layers on that side are all chosen; note the layers that are in none."""
-        found, reasons, inside = [], {}, set()
+        found = []
+        reasons = {}
+        inside = set()
         for group in channels.groups:
             layers = {member.layer for member in members_with_weights(group, side)}
             if layers and layers <= chosen.keys():

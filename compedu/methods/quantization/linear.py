@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.errors import CompressionError
-from compedu.forms import ActivationQuantizer, Form, Geometry, Masked, Quantized, kernel_of, mask_of, precise
+from compedu.forms import ActivationQuantizer, Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
 from compedu.graph import fold_batch_norm
 from compedu.graph.answers import remembered
 from compedu.graph.folding import refuse_noticed_folding
@@ -154,7 +154,7 @@ class LinearQuantization(LayerMethod):
         """Return the layer with rounded weights; a mask stays."""
         bits = given_value(self.bits, name)
         geometry = Geometry.of(layer)
-        kernel = kernel_of(layer).detach()
+        kernel = weight_of(layer).detach()
         mask = mask_of(layer)
         rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
         scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)

@@ -89,10 +89,12 @@ class BlockCirculantProjection(LayerMethod):
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with the nearest block-circulant kernel."""
-        geometry, block = Geometry.of(layer), given_value(self.block, name)
+        geometry = Geometry.of(layer)
+        block = given_value(self.block, name)
         if geometry.groups > 1:
             raise Skip(f"is a convolution in {geometry.groups} groups; blocks need channels that all meet")
-        numbers, dense = stored_numbers(geometry.shape, block), layer.weight.numel()
+        numbers = stored_numbers(geometry.shape, block)
+        dense = layer.weight.numel()
         if block > 1 and numbers >= dense:
             raise Skip(
                 f"blocks of {block} reach beyond its {geometry.shape[0]} x {geometry.shape[1]} channels: they would "

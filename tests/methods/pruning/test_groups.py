@@ -19,7 +19,7 @@ from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.pruning.left_weights import left_weights
 from compedu.explorers.view import View
 from compedu.files import load, save
-from compedu.forms import Geometry, Masked, kernel_of
+from compedu.forms import Geometry, Masked, weight_of
 from compedu.graph import INPUT, OUTPUT, Member, bypassed_layers, find_channels
 from compedu.methods import FilterPruning, FineTune, LinearQuantization, MagnitudePruning, StructuredSparsity
 from compedu.methods.layers import compressible
@@ -189,8 +189,8 @@ def test_filters_and_channels_share_out_the_weights_of_the_layers_that_they_belo
     assert groups.labels.keys() == set(LAYERS) - {untouched} and groups.count == 20 + 50 + 500
     assert all(bool((label >= 0).all()) for label in groups.labels.values())
     assert groups.sizes.sum() == sum(math.prod(layers[name].shape) for name in groups.labels)
-    kernel = kernel_of(model.get_submodule(first)).detach()
-    ours = group_norms({name: kernel_of(model.get_submodule(name)).detach() for name in groups.labels}, groups)[:20]
+    kernel = weight_of(model.get_submodule(first)).detach()
+    ours = group_norms({name: weight_of(model.get_submodule(name)).detach() for name in groups.labels}, groups)[:20]
     torch.testing.assert_close(
         ours, kernel.transpose(0, 1).flatten(1).norm(dim=1) if side == INPUT else kernel.flatten(1).norm(dim=1)
     )
@@ -281,7 +281,7 @@ def test_the_fraction_of_the_groups_goes(groups, budget):
         kept = [int(result.get_submodule(name).mask.any(0).sum()) for name in LAYERS]
         whole = [25, 500, 800, 500]
     else:
-        kept, whole = [len(kernel_of(result.get_submodule(name))) for name in LAYERS[:3]], [20, 50, 500]
+        kept, whole = [len(weight_of(result.get_submodule(name))) for name in LAYERS[:3]], [20, 50, 500]
     assert sum(kept) == math.ceil(sum(whole) / 2)
     assert (budget == "global") != (kept == [math.ceil(n / 2) for n in whole])
 
@@ -303,7 +303,7 @@ def test_proximal_steps_make_whole_groups_zero_and_these_go_beyond_the_sparsity(
     sharp = StructuredSparsity(strength=0.6, **options)(model, images)
     blunt = StructuredSparsity(step="subgradient", strength=1e-3, **options)(model, images)
     left = {
-        made: sum(int((kernel_of(made.get_submodule(name)) != 0).sum()) for name in LAYERS)
+        made: sum(int((weight_of(made.get_submodule(name)) != 0).sum()) for name in LAYERS)
         for made in (model, sharp, blunt)
     }
     assert left[sharp] < 0.9 * left[model] and left[blunt] == left[model], left.values()

@@ -10,7 +10,7 @@ from torch import nn
 import compedu as ce
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
-from compedu.forms import Masked, kernel_of
+from compedu.forms import Masked, weight_of
 from compedu.methods import BiasedWeightDecay, FineTune, MagnitudePruning, RegularizedPruning
 from compedu.methods.pruning.biased_weight_decay import hyperbolic_bias
 from compedu.methods.pruning.regularized_pruning import norm_penalty, proximal_step
@@ -25,7 +25,7 @@ def few(train=640):
 
 
 def kernels(model):
-    return {name: kernel_of(model.get_submodule(name)).detach() for name in LAYERS}
+    return {name: weight_of(model.get_submodule(name)).detach() for name in LAYERS}
 
 
 def zeros(model):

@@ -30,7 +30,7 @@ class CodeBook(Form):
     def codes(self) -> Tensor:
         return self.indices
 
-    def stored_kernel(self) -> dict:
+    def stored_weight(self) -> dict:
         return {
             "codes": Codes(self.indices, self.bits, signed=False),
             "table": Floats(self.table.detach(), "codebook"),

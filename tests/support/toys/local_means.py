@@ -38,7 +38,7 @@ class LocalMeans(Form):
     def codes(self) -> Tensor:
         return self.signs
 
-    def stored_kernel(self) -> dict:
+    def stored_weight(self) -> dict:
         return {
             "signs": Codes((self.signs + 1) // 2, 1, signed=False),
             "scale": Floats(self.scale.detach(), "codebook"),

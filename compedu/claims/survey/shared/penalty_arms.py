@@ -12,8 +12,12 @@ from compedu.methods import FineTune, GradualPruning, MagnitudePruning, Regulari
 from compedu.methods.method import Method
 from compedu.training import Recipe
 
-GRADUAL, AT_ONCE, NONE = "cubic schedule", "cut at once", "no penalty, same cut"
-L1, L2, PROXIMAL = "L1 in the loss", "L2 in the loss", "L1, proximal step"
+GRADUAL = "cubic schedule"
+AT_ONCE = "cut at once"
+NONE = "no penalty, same cut"
+L1 = "L1 in the loss"
+L2 = "L2 in the loss"
+PROXIMAL = "L1, proximal step"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from compedu.explorers.figures.colors import DENSE, LIVE, SIGNED
 from compedu.explorers.figures.places import NAMED, down
 from compedu.explorers.view import View
-from compedu.forms import Block, FormFacts, kernel_of
+from compedu.forms import Block, FormFacts, weight_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
 
 # The places of a picture: a large one, a small one below it, a third at the right end of that, for those who use it.
-MAIN, BELOW, BESIDE = ("x4", "y4"), ("x7", "y7"), ("x8", "y8")
+MAIN = ("x4", "y4")
+BELOW = ("x7", "y7")
+BESIDE = ("x8", "y8")
 
 TICK = 14  # pixels between two numbers at an axis, at least
 # Names of layers below bars: level where there is room for them, else slanted.
@@ -28,7 +30,7 @@ Table = tuple[tuple[str, ...], list[tuple]]
 def largest_layer(model: nn.Module) -> str:
     """Return the name of the compressible layer with the most weights."""
     layers, _ = compressible(model)
-    return max(layers, key=lambda name: kernel_of(layers[name]).numel())
+    return max(layers, key=lambda name: weight_of(layers[name]).numel())
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,13 @@ def layer_names(view: View) -> list[str]:
 
 def dense_matrix(view: View, layer: str) -> np.ndarray:
     """Return the dense kernel of a layer as a matrix."""
-    return view.once(("matrix", layer), lambda: as_matrix(kernel_of(view.layer_pair(layer)[0])))
+    return view.once(("matrix", layer), lambda: as_matrix(weight_of(view.layer_pair(layer)[0])))
 
 
 def kernel_after(view: View, layer: str) -> Tensor | None:
     """Return the dense kernel that a layer means now; None where it is gone or has none of its own, as a block."""
     _, after = view.layer_pair(layer)
-    return None if after is None or isinstance(after, Block) else kernel_of(after).detach()
+    return None if after is None or isinstance(after, Block) else weight_of(after).detach()
 
 
 def facts_of(view: View, layer: str) -> FormFacts | None:
@@ -201,7 +203,7 @@ def relative_error(view: View, layer: str) -> float | None:
     made = kernel_after(view, layer)
     if made is None:
         return 0.0 if after is None else None
-    return costs.relative_error(made, kernel_of(before).detach())
+    return costs.relative_error(made, weight_of(before).detach())
 
 
 def percent_text(share: float | None) -> str:

@@ -23,7 +23,8 @@ def pairing_order(kernel: Tensor) -> Tensor:
     [1, 0, 2, 3]
     """
     cosines = _cosines(kernel)
-    firsts, seconds = [], []
+    firsts = []
+    seconds = []
     for _ in range(len(kernel) // 2):
         first, second = divmod(int(cosines.argmin()), len(kernel))
         firsts.append(first)

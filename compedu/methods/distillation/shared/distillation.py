@@ -83,7 +83,8 @@ class Distillation(FromScratch):
 
     def compress(self, task: Task) -> nn.Module:
         """Build the student and train it on what the teacher says."""
-        teacher, data = task.model, task.data
+        teacher = task.model
+        data = task.data
         if not any(True for _ in teacher.parameters()):
             raise CompressionError(f"{self!r} has no teacher: {type(teacher).__name__} has no weights")
         refuse_probabilities(teacher, data)
@@ -124,7 +125,8 @@ class Distillation(FromScratch):
                 with captured(teacher, [theirs for _, theirs in self.pairs], self._teacher) as taught:
                     targets = logits_of(teacher, x, data).clone()
             else:
-                taught, targets = {}, logits[numbers]
+                taught = {}
+                targets = logits[numbers]
             with captured(student, [own for own, _ in self.pairs], self._student) as learned:
                 said = student(x)
             if not isinstance(said, Tensor):

@@ -58,7 +58,8 @@ def regressor(student: Tensor, teacher: Tensor, seed: int) -> nn.Module:
     Maps (N, C, H, W) get a convolution whose window makes the sizes agree (Romero et al. 2015, arXiv:1412.6550, section
     2.2), features (N, ..., F) a linear layer. Raises `CompressionError` where no such layer exists.
     """
-    from_shape, to_shape = tuple(student.shape[1:]), tuple(teacher.shape[1:])
+    from_shape = tuple(student.shape[1:])
+    to_shape = tuple(teacher.shape[1:])
     maps = len(from_shape) == len(to_shape) == 3
     window = [a - b + 1 for a, b in zip(from_shape[1:], to_shape[1:], strict=False)]
     fits = min(window) >= 1 if maps else from_shape[:-1] == to_shape[:-1]

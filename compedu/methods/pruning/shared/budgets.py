@@ -57,7 +57,8 @@ def densities_in_proportion(shares: Mapping[str, float], sizes: Mapping[str, int
     >>> densities_in_proportion({"a": 1.0, "b": 4.0}, {"a": 100, "b": 100}, 0.5)
     {'a': 0.2, 'b': 0.8}
     """
-    kept, dense = density * sum(sizes.values()), set()
+    kept = density * sum(sizes.values())
+    dense = set()
     while True:
         free = kept - sum(sizes[name] for name in dense)
         weight = sum(shares[name] * sizes[name] for name in sizes if name not in dense)

@@ -34,7 +34,8 @@ def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
     [1, 1]
     """
     total = sum(map(len, scores))
-    count, possible = part_of(sparsity, total), total - len(scores)
+    count = part_of(sparsity, total)
+    possible = total - len(scores)
     if count > possible:
         raise ValueError(
             f"would remove {count} of {total} channels; only {possible} can go, so that every layer keeps one"

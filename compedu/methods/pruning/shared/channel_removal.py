@@ -35,7 +35,8 @@ class ChannelRemoval(SelectiveMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Remove channels from every group of coupled layers that is selected and has no obstacle."""
-        channels, chosen = find_channels(task.source, example_input(task)), task.selected_layers()
+        channels = find_channels(task.source, example_input(task))
+        chosen = task.selected_layers()
         spoken_for = channels.breaking if self.speaks_for else ()
         within = {maker.layer for group in spoken_for for maker in group.makers}
         note_left_out(task, channels, [name for name in chosen if name not in within])
@@ -93,7 +94,8 @@ def taken_out_first(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
     Later steps count in a smaller network.
     """
-    records, first = compression_of(model).removed, {}
+    records = compression_of(model).removed
+    first = {}
     for record in records:
         if record.step != records[0].step or record.group in first:  # the same step again, in a smaller network
             break

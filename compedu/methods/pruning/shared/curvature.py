@@ -110,7 +110,7 @@ def patches(geometry: Geometry, call: Call) -> Call:
     return columns, gradient.reshape(len(gradient), geometry.groups, -1, columns.shape[-1])
 
 
-def kernel_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
+def weight_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
     """Return the gradient of each of `images` for the kernel of one layer, (images, *shape)."""
     total = None
     for call in calls:
@@ -130,7 +130,7 @@ def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Ten
     total = 0
     for start in range(0, images, at_once):
         count = min(at_once, images - start)
-        total = total + kernel_gradients(geometry, of_images(calls, images, start, count), count).square_().sum(0)
+        total = total + weight_gradients(geometry, of_images(calls, images, start, count), count).square_().sum(0)
     return total
 
 

@@ -56,7 +56,8 @@ def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: Callable[[Te
 
     Each filter counts with the number of its weights.
     """
-    totals, counts = torch.zeros(()), torch.zeros(())
+    totals = torch.zeros(())
+    counts = torch.zeros(())
     for name in group.producers:
         kernel = precise(model.get_submodule(name).weight.detach())
         weights = kernel.new_full((len(kernel),), kernel[0].numel())
@@ -99,7 +100,8 @@ def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
     Scales are compared as they are, between layers too: the outputs of batch norms have one scale (Liu et al. 2017,
     Learning efficient convolutional networks through network slimming, arXiv:1708.06519, section 3).
     """
-    totals, counts = torch.zeros(group.size), torch.zeros(group.size)
+    totals = torch.zeros(group.size)
+    counts = torch.zeros(group.size)
     for norm in group.normalizations:
         scale = model.get_submodule(norm.layer).weight
         if scale is not None:

@@ -101,7 +101,8 @@ def _between(score: Tensor, start: int, stop: int) -> Tensor:
 
 def _kth_smallest(ascending: Sequence[Tensor], k: int) -> int:
     """Return the k-th smallest of all whole numbers, none below 0, of sorted tensors: by halving, without a copy."""
-    low, high = 0, max(int(codes[-1]) for codes in ascending if len(codes))
+    low = 0
+    high = max(int(codes[-1]) for codes in ascending if len(codes))
     while low < high:
         middle = (low + high) // 2
         if sum(int(torch.searchsorted(codes, middle, right=True)) for codes in ascending) >= k:

@@ -21,8 +21,8 @@ from compedu.methods.input_moments import MomentSum
 from compedu.methods.pruning.shared.curvature import (
     Call,
     backward_signals,
-    kernel_gradients,
     squared_gradients,
+    weight_gradients,
 )
 from compedu.methods.pruning.shared.surgery import (
     damped,
@@ -63,7 +63,8 @@ class WholeHessian:
         weights = torch.zeros(kernel.numel(), dtype=torch.float64)
         inverse = damped_inverse(self.matrix[places][:, places], damping)
         left, kept = remove_greedily(kernel.reshape(-1)[places].double(), inverse, int((live & ~wanted).sum()))
-        weights[places], mask = left, places.clone()
+        weights[places] = left
+        mask = places.clone()
         mask[places] = kept
         return weights.view(kernel.shape), mask.view(kernel.shape)
 
@@ -144,7 +145,7 @@ class _WholeSum:
         self.total = 0
 
     def add(self, calls: list[Call], images: int) -> None:
-        rows = kernel_gradients(self.geometry, calls, images).flatten(1).double()
+        rows = weight_gradients(self.geometry, calls, images).flatten(1).double()
         self.total = self.total + rows.T @ rows
 
     def mean(self, images: int) -> WholeHessian:

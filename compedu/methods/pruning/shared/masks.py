@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
-from compedu.forms import Form, Geometry, Masked, kernel_of, mask_of
+from compedu.forms import Form, Geometry, Masked, mask_of, weight_of
 from compedu.knobs import value_for
 from compedu.methods.layers import NO_VALUE, replace_layer
 from compedu.methods.task import Task
@@ -79,7 +79,7 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
             continue
         mask = masks[name] & mask_of(layer)
         refuse_empty(task, name, mask)
-        form = Masked(Geometry.of(layer), kernel_of(layer), mask, layer.bias)
+        form = Masked(Geometry.of(layer), weight_of(layer), mask, layer.bias)
         try:
             task.model = replace_layer(task.model, name, form)
         except Skip as reason:

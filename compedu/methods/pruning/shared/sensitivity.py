@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import all_logits, refuse_probabilities
-from compedu.forms import Geometry, kernel_of
+from compedu.forms import Geometry, weight_of
 from compedu.graph.trace import inference_copy
 from compedu.methods.calibration import calibration_set
 from compedu.methods.layers import replace_layer
@@ -35,7 +35,8 @@ def sensitivity_scan(
     x, y = calibration_set(data, images)
     losses: dict[str, list[float]] = {}
     for name, layer in layers.items():
-        geometry, kernel = Geometry.of(layer), kernel_of(layer).detach()
+        geometry = Geometry.of(layer)
+        kernel = weight_of(layer).detach()
         losses[name] = []
         for sparsity in sparsities:
             mask = keep_largest(scores[name], min(sparsity, all_but_one(kernel.numel())))
@@ -73,7 +74,9 @@ def sensitivity_sparsities(
 
     Beyond what the scan covers, all layers lose alike. One weight of each layer stays.
     """
-    total, low, high = sum(sizes.values()), 0.0, 2.0 * max(max(curve) - curve[0] for curve in losses.values()) + 1e-9
+    total = sum(sizes.values())
+    low = 0.0
+    high = 2.0 * max(max(curve) - curve[0] for curve in losses.values()) + 1e-9
 
     def shares(rise: float) -> dict[str, float]:
         tolerated = {name: tolerated_sparsity(sparsities, curve, rise) for name, curve in losses.items()}

@@ -104,6 +104,7 @@ def operate_on_network(
         changed = weights.clone()
         changed[kept] += surgeon_update(weights[kept], inverse, q)
         place = kept.nonzero()[q]
-        changed[place], kept = 0, kept.clone().index_fill(0, place, False)
+        changed[place] = 0
+        kept = kept.clone().index_fill(0, place, False)
         sent = yield changed, kept
         weights = changed if sent is None else sent * kept

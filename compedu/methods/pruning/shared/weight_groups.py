@@ -37,7 +37,8 @@ def group_totals(values: Mapping[str, Tensor], labels: Mapping[str, Tensor], cou
     """Return for each group the sum of `values`, one for each weight of the layers in `labels`; (count,)."""
     total = next(iter(values.values())).new_zeros(count)
     for name, label in labels.items():
-        sums, inside = values[name].sum_to_size(label.shape), label >= 0
+        sums = values[name].sum_to_size(label.shape)
+        inside = label >= 0
         total = total.index_add(0, label[inside], sums[inside])
     return total
 

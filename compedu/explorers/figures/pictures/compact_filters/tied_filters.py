@@ -17,15 +17,17 @@ from compedu.explorers.figures.pictures.picture import (
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 
-MOST, COLUMNS, COPY = 40, 10, 0.4
+MOST = 40
+COLUMNS = 10
+COPY = 0.4
 
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the filters of the layer: those of the dense network, or the stored half above and its negatives below."""
     made = kernel_after(view, layer)
-    bank = images_of(kernel_of(view.layer_pair(layer)[0]).detach() if made is None else made)
+    bank = images_of(weight_of(view.layer_pair(layer)[0]).detach() if made is None else made)
     tied = ~stored_rows(view, layer, len(bank))
     shown = np.concatenate([np.flatnonzero(~tied)[: MOST // (1 + tied.any())], np.flatnonzero(tied)[: MOST // 2]])
     limit = float(np.abs(bank).max()) or 1.0
@@ -46,7 +48,7 @@ def stored_rows(view: View, layer: str, count: int) -> np.ndarray:
 
 def stored_filters(view: View, layer: str) -> tuple[int | None, int]:
     """Return how many filters of a layer are stored, None where its form does not say, and how many it had."""
-    count = len(kernel_of(view.layer_pair(layer)[0]))
+    count = len(weight_of(view.layer_pair(layer)[0]))
     form = facts_of(view, layer)
     if form is not None and form.stored_entries() is None:
         return None, count
@@ -59,7 +61,7 @@ def say(view: View, layer: str) -> str:
     if view.after is None:
         return untouched(layer)
     if stored is None:
-        weights = kernel_of(view.layer_pair(layer)[0]).numel()
+        weights = weight_of(view.layer_pair(layer)[0]).numel()
         numbers = facts_of(view, layer).free_numbers()
         return f"{layer}: {kind_now(view, layer)}, {numbers:,} numbers in place of {weights:,} weights"
     return f"{layer}: {count} filters, " + (

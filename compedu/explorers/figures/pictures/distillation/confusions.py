@@ -106,7 +106,8 @@ def table(view: View) -> Table:
         return head, [("being computed", "", "", "")]
     teacher, student = matrices(view)
     ranked = np.argsort(-np.nan_to_num(teacher if student is None else student, nan=-1.0), axis=None)[:10]
-    names, rows = view.data.classes, []
+    names = view.data.classes
+    rows = []
     for true, taken in zip(*np.unravel_index(ranked, teacher.shape), strict=True):
         rows.append((
             names[true], names[taken], f"{teacher[true, taken]:.3f}",

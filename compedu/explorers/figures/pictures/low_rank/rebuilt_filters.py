@@ -21,7 +21,7 @@ from compedu.explorers.figures.pictures.picture import (
 )  # fmt: skip
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
 
 MOST = 16  # filters of either kind
@@ -30,7 +30,7 @@ COLUMNS = 4
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the first filters of the dense layer on the left, the same of the factored one on the right."""
-    dense = images_of(kernel_of(view.layer_pair(layer)[0]).detach()[:MOST])
+    dense = images_of(weight_of(view.layer_pair(layer)[0]).detach()[:MOST])
     kernel = kernel_after(view, layer)
     made = np.full_like(dense, np.nan) if kernel is None and view.after is not None else dense
     made = made if kernel is None else images_of(kernel[:MOST])

@@ -19,7 +19,7 @@ from compedu.explorers.figures.pictures.picture import (
 )
 from compedu.explorers.figures.places import title
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
 from compedu.methods.low_rank.shared.svd import energy, svd
 from compedu.methods.low_rank.truncated_svd import as_matrix
@@ -61,7 +61,7 @@ def spectrum(view: View, layer: str) -> np.ndarray:
 
 
 def _dense(view: View, layer: str) -> torch.Tensor:
-    return as_matrix(kernel_of(view.layer_pair(layer)[0]).detach())
+    return as_matrix(weight_of(view.layer_pair(layer)[0]).detach())
 
 
 def shape(view: View, layer: str) -> tuple[int, int]:
@@ -93,7 +93,8 @@ def _pattern(view: View, layer: str) -> dict:
 
 def below(view: View, layer: str) -> list[dict]:
     """Return the matrix and its two factors, drawn to one scale."""
-    (rows, columns), rank = shape(view, layer), rank_of(view, layer)
+    (rows, columns) = shape(view, layer)
+    rank = rank_of(view, layer)
     gap = 0.12 * columns
     color = _color(view, layer)
     pattern = _pattern(view, layer)
@@ -148,8 +149,10 @@ def table(view: View) -> Table:
     """Return rank, energy and numbers of each layer."""
     made = []
     for name in layer_names(view):
-        (rows, columns), rank = shape(view, name), rank_of(view, name)
-        count, form = factor_count(view, name), facts_of(view, name)
+        (rows, columns) = shape(view, name)
+        rank = rank_of(view, name)
+        count = factor_count(view, name)
+        form = facts_of(view, name)
         kept = {0: 1.0, 2: energy(torch.from_numpy(spectrum(view, name)), rank)}.get(count)
         held = rows * columns if form is None else rank * (rows + columns) if count == 2 else form.free_numbers()
         ranks = ", ".join(map(str, form.ranks or ("unknown",))) if count not in (0, 2) else rank

@@ -26,7 +26,7 @@ from compedu.explorers.figures.pictures.picture import (
 )  # fmt: skip
 from compedu.explorers.figures.places import UPPER, across, down, title
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 from compedu.graph import find_channels
 from compedu.methods.layers import compressible
 from compedu.methods.pruning.shared.channel_removal import taken_out_first
@@ -65,7 +65,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 def _dense(view: View, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the first filters by falling sum of absolute values: numbers, images, and how strongly each is read."""
-    kernel = kernel_of(view.before.get_submodule(layer)).detach()
+    kernel = weight_of(view.before.get_submodule(layer)).detach()
     order = torch.argsort(kernel.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
     return order.numpy(), images_of(kernel[order]), _strength(view, layer)[:, order.numpy()]
 
@@ -93,8 +93,8 @@ def _strength(view: View, layer: str) -> np.ndarray:
     """Return the reading layer's mean absolute weight, (first outputs, filters of `layer`); zeros where none reads."""
     found = channels(view).get(layer)
     if found is None or found.reader is None:
-        return np.zeros((READERS, len(kernel_of(view.before.get_submodule(layer)))), dtype=np.float32)
-    kernel = kernel_of(view.before.get_submodule(found.reader)).detach()[:READERS].abs()
+        return np.zeros((READERS, len(weight_of(view.before.get_submodule(layer)))), dtype=np.float32)
+    kernel = weight_of(view.before.get_submodule(found.reader)).detach()[:READERS].abs()
     weights = (kernel.mean((2, 3)) if kernel.ndim == 4 else kernel).numpy()
     belongs = found.inputs[: weights.shape[1], None] == found.filters[None, :]  # of a grouped layer the first group
     return (weights @ belongs / np.maximum(belongs.sum(0), 1)).astype(np.float32)
@@ -138,8 +138,8 @@ def below(view: View, layer: str) -> list[dict]:
 def filter_counts(view: View, layer: str) -> tuple[int, int]:
     """Return how many filters of a layer are left, and how many the dense network has."""
     before, after = view.layer_pair(layer)
-    dense = len(kernel_of(before))
-    return (dense if after is None else len(kernel_of(after))), dense
+    dense = len(weight_of(before))
+    return (dense if after is None else len(weight_of(after))), dense
 
 
 def say(view: View, layer: str) -> str:
@@ -172,7 +172,7 @@ def _listed(numbers: np.ndarray) -> str:
 def first_convolution(model: nn.Module) -> str:
     """Return the first convolution, or the largest layer of a network without one."""
     layers, _ = compressible(model)
-    return next((name for name, layer in layers.items() if kernel_of(layer).ndim == 4), largest_layer(model))
+    return next((name for name, layer in layers.items() if weight_of(layer).ndim == 4), largest_layer(model))
 
 
 PICTURE = Picture(

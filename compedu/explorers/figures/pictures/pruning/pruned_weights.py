@@ -45,7 +45,8 @@ def below(view: View, layer: str) -> list[dict]:
     middle, every = view.once(("histogram", layer), lambda: _histogram(dense_matrix(view, layer)))
     kept = _mask(view, layer)
     left = every if kept is None else _counts(dense_matrix(view, layer)[kept], middle)
-    names, width = layer_names(view), middle[1] - middle[0]
+    names = layer_names(view)
+    width = middle[1] - middle[0]
     shares = [100 * kept_count(view, name)[0] / kept_count(view, name)[1] for name in names]
     return [
         bars(BELOW, middle, every, "all weights", DENSE, width=width),

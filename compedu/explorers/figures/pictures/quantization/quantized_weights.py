@@ -35,7 +35,8 @@ def main(view: View, layer: str) -> list[dict]:
     steps, codes, top = in_steps(view, layer)
     reach = max(top + 0.5, float(np.abs(steps).max()))
     counts, edges = np.histogram(steps, BINS, (-reach, reach))
-    middle, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
+    middle = (edges[1:] + edges[:-1]) / 2
+    width = edges[1] - edges[0]
     clipped = np.where(np.abs(middle) > top + 0.5, counts, 0)
     used, times = (np.arange(0), np.arange(0)) if codes is None else np.unique(codes, return_counts=True)
     used = used.astype(np.int32 if np.issubdtype(used.dtype, np.integer) else np.float32)
@@ -117,7 +118,8 @@ def say(view: View, layer: str) -> str:
     if form is None:
         kind = kind_now(view, layer)
         return f"{layer}: {'not quantized' if facts_of(view, layer) is None else f'{kind}, of other weights'}"
-    bits, used = _bits(form), _used(form)
+    bits = _bits(form)
+    used = _used(form)
     how = f"{used} used" if bits is None else f"{bits} bits, {used} used"
     return f"{layer}: {how}, error {kernel_error(view, layer)}"
 

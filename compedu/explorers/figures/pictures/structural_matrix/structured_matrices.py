@@ -21,7 +21,7 @@ from compedu.explorers.figures.pictures.picture import (
     relative_error,
 )  # fmt: skip
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 
 SIDE = 32  # the upper left corner that is shown
 PALE_COPY = 0.35
@@ -29,14 +29,15 @@ PALE_COPY = 0.35
 
 def main(view: View, layer: str) -> list[dict]:
     """Return three corners side by side; in the projected one only the stored numbers are bright."""
-    dense = _corner(kernel_of(view.layer_pair(layer)[0]))
+    dense = _corner(weight_of(view.layer_pair(layer)[0]))
     kernel = kernel_after(view, layer)
     made = dense if kernel is None else _corner(kernel)
     gap = np.full((len(dense), max(1, dense.shape[1] // 16)), np.nan)
     form = facts_of(view, layer)
     stored = None if form is None else form.stored_entries()
     copies = np.zeros_like(made, dtype=bool) if stored is None else ~_corner(stored)
-    nothing, limit = np.full_like(dense, np.nan), 2.5 * float(dense.std())
+    nothing = np.full_like(dense, np.nan)
+    limit = 2.5 * float(dense.std())
     bright = np.concatenate([dense, gap, np.where(copies, np.nan, made), gap, dense - made], axis=1)
     pale = np.concatenate([nothing, gap, np.where(copies, made, np.nan), gap, nothing], axis=1)
     return [heatmap(MAIN, bright, "weight", limit=limit), heatmap(MAIN, pale, "copy", limit=limit, opacity=PALE_COPY)]

@@ -16,7 +16,7 @@ from compedu.explorers.figures.pictures.picture import (
 )  # fmt: skip
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.view import View
-from compedu.forms import kernel_of
+from compedu.forms import weight_of
 
 SAMPLE = 700
 
@@ -25,7 +25,7 @@ def main(view: View, layer: str) -> list[dict]:
     """Return the weight after against the weight before for a sample, and the line of no change."""
     _, after = view.layer_pair(layer)
     dense = dense_matrix(view, layer).reshape(-1)
-    made = dense if after is None else as_matrix(kernel_of(after)).reshape(-1)
+    made = dense if after is None else as_matrix(weight_of(after)).reshape(-1)
     pick = np.linspace(0, dense.size - 1, min(SAMPLE, dense.size)).astype(int)
     limit = float(np.abs(dense).max())
     return [

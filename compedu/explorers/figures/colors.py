@@ -1,8 +1,12 @@
 """The colors of all figures: Okabe and Ito's palette, safe for color-blind readers, each with one meaning."""
 
-ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
 BLACK = "#000000"
 WHITE = "#FFFFFF"
 GRAY = "#8C8C8C"
