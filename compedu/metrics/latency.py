@@ -113,10 +113,9 @@ def median_interval(values: list[float]) -> Interval:
     k = 0
     ways = 1  # how many of the 2^count patterns have at most k values below the median
     term = 1
-        step = term * (count - k) // (k + 1)
+    while 40 * ways <= 2**count:
+        term = term * (count - k) // (k + 1)
         k += 1
-        term = step
-        k, term = k + 1, term * (count - k) // (k + 1)
         ways += term
     if k == 0:
         raise ValueError(f"a 95 % interval of a median needs at least 6 values, got {count}")
