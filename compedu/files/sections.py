@@ -63,11 +63,14 @@ class Section(NamedTuple):
 def write(name: str, part: Part, coding: str) -> tuple[Record, bytes]:
     """Return the record and the bytes of `part`; raise `ValueError` for a type or range that cannot be stored."""
     if isinstance(part, Floats):
-        kind, details, parted = FLOATS, *_floats(part)
+        kind = FLOATS
+        details, parted = _floats(part)
     elif isinstance(part, Codes):
-        kind, details, parted = CODES, *_codes(part)
+        kind = CODES
+        details, parted = _codes(part)
     else:
-        kind, details, parted = POSITIONS, *_positions(part, coding)
+        kind = POSITIONS
+        details, parted = _positions(part, coding)
     written = [streams.write(stream, coding) for stream in parted]
     lengths = tuple(length for _, length in written)
     record = Record(name, kind, ROLES.index(part.role), details, lengths if any(lengths) else ())
