@@ -38,7 +38,7 @@ LEVELS = (  # from the ground up; a module may import from its own level and tho
     {"files"},
     {"deployment"},
     {"metrics"},
-    {"sweeps", "pairs", "claims", "replications"},
+    {"sweeps", "pairs", "claims", "replications", "testing"},
     {"course"},
     {"explorers", "cli", "commands", "lab", "doctor", "execution", "grading"},
 )

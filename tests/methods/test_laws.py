@@ -1,5 +1,6 @@
 """Every method obeys every law; and each law is broken by a method that is made to break it."""
 
+import copy
 import importlib
 import inspect
 import pkgutil
@@ -15,6 +16,7 @@ from compedu.errors import CompressionError
 from compedu.forms import Form, Geometry, Masked
 from compedu.knobs import knob, method
 from compedu.methods import FAMILIES, METHODS, LayerMethod, Method, Pipeline, TrainingMethod
+from compedu.testing import check_method
 
 
 def name_of(value):
@@ -76,6 +78,13 @@ class Shrinking(LayerMethod):
 @pytest.mark.parametrize("law", laws.LAWS, ids=name_of)
 def test_a_new_method_is_tested_by_existing(law):
     law(Shrinking)
+
+
+def test_anyone_can_check_a_method_of_their_own():
+    check_method(Shrinking)
+    quick = (laws.the_repr_is_the_method, laws.the_docstring_is_complete, laws.defaults_construct)
+    with pytest.raises(AssertionError, match=r"Vain breaks 2 of 3 laws:\n  the repr is the method: SyntaxError"):
+        check_method(Vain, quick)
 
 
 class Clamps(Shrinking):
@@ -208,7 +217,7 @@ class Blind(Shrinking):
         return super().compress_layer(name, layer)
 
     def __call__(self, model, data=None):
-        return super().__call__(laws.copy.deepcopy(model).apply(_healed), data)
+        return super().__call__(copy.deepcopy(model).apply(_healed), data)
 
 
 def _healed(module):
@@ -259,15 +268,15 @@ BROKEN = [
     (laws.the_repr_is_the_method, Vain),
     (laws.the_input_is_untouched, Careless),
     (laws.the_same_seed_gives_the_same_result, Moody),
-    (laws.the_neutral_setting_reproduces_the_model, Wrong),
+    (laws.the_identity_settings_reproduce_the_model, Wrong),
     (laws.forward_equals_dense, Dishonest),
-    (laws.compressed_layers_mean_their_dense_kernels_wherever_they_are_read, Twofold),
+    (laws.compressed_layers_mean_their_dense_weights_wherever_they_are_read, Twofold),
     (laws.layers_that_stay_are_named_with_the_reason, Forgetful),
     (laws.a_network_with_nothing_to_compress_is_refused_by_name, Satisfied),
     (laws.the_docstring_is_complete, Clamps),
     (laws.defaults_construct, Vain),
     (laws.the_key_tells_every_setting_apart, Forgetting),
-    (laws.the_result_gives_scores, Silent),
+    (laws.the_result_gives_logits, Silent),
     (laws.a_file_gives_back_the_same_model_and_its_length_is_the_size, Secretive),
     (laws.reported_bytes_are_bytes_written, Silent),
     (laws.unknown_layers_are_refused_by_name, Deaf),

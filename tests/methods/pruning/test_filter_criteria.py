@@ -1,5 +1,6 @@
 """Filter criteria: against torch-pruning's, against derivatives by small changes, and between layers."""
 
+import copy
 from functools import partial
 
 import laws
@@ -131,7 +132,7 @@ def small_change(model, group, channel, x, y, step=1e-6):
     """The derivative of each image's loss when all layers that read a channel get it larger: their weights grow."""
     losses = []
     for factor in (1 + step, 1 - step):
-        changed = laws.copy.deepcopy(model)
+        changed = copy.deepcopy(model)
         for member in group.members:
             if member.role == "consumer":
                 changed.get_submodule(member.layer).weight.data[:, member.channels == channel] *= factor
@@ -235,7 +236,7 @@ def test_the_group_score_is_the_default_of_torch_pruning(spec):
 
 def without(model, group, channel):
     """A copy of `model` whose weights that go with one channel, those of kernels and the scales, are zero."""
-    model = laws.copy.deepcopy(model)
+    model = copy.deepcopy(model)
     for member in group.members:
         layer = model.get_submodule(member.layer)
         for place in torch.where(member.channels == channel)[0].tolist():
@@ -254,7 +255,7 @@ def test_the_group_score_is_the_magnitude_that_goes_with_the_channel(name):
         return sum(float(parameter.detach().double().abs().sum()) for parameter in network.parameters())
 
     forward, layers = STRUCTURES[name]
-    model = Network(forward, **laws.copy.deepcopy(layers))
+    model = Network(forward, **copy.deepcopy(layers))
     for group in find_channels(model, images()).groups:
         lost = torch.tensor(
             [magnitude(model) - magnitude(without(model, group, channel)) for channel in range(group.size)]
