@@ -38,8 +38,8 @@ def report() -> str:
     topic = None
     findings = list(examine())
     for found in findings:
-        if found.family != topic:
-            topic = found.family
+        if found.topic != topic:
+            topic = found.topic
             lines.append(topic)
         lines.append(f"  {found.state:8}{found.text}")
         if found.cure:
