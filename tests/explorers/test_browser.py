@@ -34,7 +34,6 @@ def test_after_a_reload_the_page_shows_the_figures_of_now(lab):
     lab.python(f"opened[{name!r}].set(rank=0.2).settle(300)")
     lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     lab.open()
-    lab.run_cell(NAMES.index(name) + 1) if lab.cell(NAMES.index(name) + 1).locator(".compedu").count() == 0 else None
     shown = lab.cell(NAMES.index(name) + 1).locator(".compedu")
     shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
     shown.locator(".compedu-badge.FINAL").wait_for()
@@ -147,7 +146,6 @@ def test_texts_are_apart_where_all_layers_are_full_and_all_kinds_of_points_are_k
     legend = shown.locator(".x10y10 text").first.text_content()
     assert all(name in legend for name in ("dense", "now", "small dense net", "stored points", "at random"))
     assert_texts_are_apart(shown)
-    lab.python("full.close()")
 
 
 def test_an_explorer_shown_a_second_time_shows_the_same_figures(lab):

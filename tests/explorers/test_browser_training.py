@@ -25,13 +25,11 @@ def test_every_picture_can_be_chosen_on_the_page(lab, name):
 
 
 def test_what_happens_to_the_page_in_one_test_does_not_reach_the_next(lab):
-    session = SimpleNamespace(testsfailed=0)
-    with pytest.raises(AssertionError, match="lost"), one_test(lab, session):
+    before = lab.page
+    with pytest.raises(AssertionError, match="lost"), one_test(lab, SimpleNamespace(testsfailed=0)):
         lab.python("opened = None")
         lab.page.evaluate("() => { document.body.innerHTML = ''; setTimeout(() => { throw new Error('lost') }) }")
         lab.page.wait_for_timeout(500)
-    with one_test(lab, session):
-        assert lab.problems == [] and lab.python("print(opened)") == "{}"
-        assert explorer(lab, "FineTune").get_by_role("button", name="Run", exact=True).is_visible()
-        session.testsfailed += 1
-    assert lab.python("print(opened)") == "{}"
+    lab.problems.clear()
+    assert lab.page is not before and before.is_closed() and lab.python("print(opened)") == "{}"
+    assert explorer(lab, "FineTune").get_by_role("button", name="Run", exact=True).is_visible()

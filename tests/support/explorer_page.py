@@ -97,7 +97,7 @@ def one_test(lab: LabPage, session: pytest.Session) -> Iterator[LabPage]:
     if problems or session.testsfailed > failed:
         lab.start_over()
         lab.run_cell(0)
-    assert problems == []
+    assert problems == [], problems
 
 
 def explorer(lab, name: str):
