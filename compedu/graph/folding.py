@@ -86,7 +86,7 @@ def _rank(node: fx.Node, modules: dict[str, nn.Module], before: int | None) -> i
     return before if kept else None
 
 
-def folded_kernel(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def folded_weight(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return in float64 the weight and bias of one layer that does what `weight`, `bias` and then `norm` do.
 
     w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta (Jacob et al. 2018,
@@ -115,7 +115,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         layer = model.get_submodule(layer_name)
         norm = model.get_submodule(norm_name)
         with torch.no_grad():
-            weight, bias = folded_kernel(layer.weight, layer.bias, norm)
+            weight, bias = folded_weight(layer.weight, layer.bias, norm)
         old = layer.weight
         new = folded.get_submodule(layer_name)
         new.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)

@@ -243,7 +243,7 @@ def test_a_network_made_half_afterwards_keeps_its_scales():
 
 @pytest.mark.parametrize("low, high", [(0.0, math.inf), (-math.inf, 1.0), (math.nan, 1.0), (0.0, math.nan)])
 def test_a_range_without_end_has_no_grid(low, high):
-    with pytest.raises(CompressionError, match="have no grid: it needs finite ends"):
+    with pytest.raises(CompressionError, match="have no grid: its ends must be finite"):
         ActivationQuantizer.for_range(low, high)
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from compedu.forms import BlockCirculant
-from compedu.forms.circulant import frequency_kernel
+from compedu.forms.circulant import frequency_weight
 
 NAME = "float32 FFT"
 
@@ -14,7 +14,7 @@ class FourierLayer(nn.Module):
     def __init__(self, form: BlockCirculant):
         super().__init__()
         self.form = form
-        self.register_buffer("kernel", frequency_kernel(form.columns.detach(), form.geometry), persistent=False)
+        self.register_buffer("kernel", frequency_weight(form.columns.detach(), form.geometry), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the layer's output for `input`."""

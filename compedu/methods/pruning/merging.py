@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compedu.graph import ChannelGroup, trace, way_obstacle
-from compedu.graph.folding import folded_kernel
+from compedu.graph.folding import folded_weight
 from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.pruning.shared.channel_removal import ChannelRemoval
 from compedu.methods.task import Task
@@ -92,7 +92,7 @@ def incoming_weights(model: nn.Module, group: ChannelGroup) -> Tensor:
     weight = layer.weight.detach()
     bias = None if layer.bias is None else layer.bias.detach()
     for norm in group.normalizations:  # in double precision from there on; a copy made here would be held as well
-        weight, bias = folded_kernel(weight, bias, model.get_submodule(norm.layer))
+        weight, bias = folded_weight(weight, bias, model.get_submodule(norm.layer))
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     rows = torch.cat([weight.flatten(1), bias[:, None]], 1).detach().double()
     del weight
