@@ -52,7 +52,7 @@ class Block(FormFacts, nn.Module, ABC):
 
     @classmethod
     def drawn(cls, geometry: Geometry, seed: int = 0, **settings: Any) -> "Block":
-        """Return the block with torch's default initial weights, drawn from `seed`; random streams stay as they were."""
+        """Return the block with torch's default initial weights, drawn from `seed`; random streams stay."""
         with seeded(seed):
             return cls.restore(geometry, settings)
 
@@ -91,7 +91,7 @@ class Separable(Block):
 
 
 class Fire(Block):
-    """A pointwise convolution to few channels and ReLU, then a pointwise and a wide one that make half the outputs each.
+    """A pointwise convolution to few channels and ReLU, then a pointwise and a wide one, each for half the outputs.
 
     `squeeze` is the number of channels between them (Iandola et al. 2016, section 3.2, arXiv:1602.07360).
     """

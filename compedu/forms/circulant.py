@@ -19,7 +19,7 @@ def circulant_index(block: int) -> Tensor:
 
 
 def frequency_weight(columns: Tensor, geometry: Geometry) -> Tensor:
-    """Return the weight that multiplies the input's transform, one real matrix for each of f = block // 2 + 1 frequencies.
+    """Return the weight for the transformed input: one real matrix for each of f = block // 2 + 1 frequencies.
 
     `columns` (p, q * places, block) are the first columns of the blocks, p rows of q blocks at each kernel position.
     A complex product is a real one on pairs, so a linear layer gets (f, 2q, 2p), a convolution

@@ -191,7 +191,7 @@ def full_weight(layer: nn.Module) -> Tensor:
 
 
 def in_sequence(first: Tensor, second: Tensor) -> Tensor:
-    """Return the weight of two layers in sequence, `first` then `second`; along each axis only one kernel is wider than 1.
+    """Return the weight of two layers in sequence, `first` then `second`; each axis is wide in one alone.
 
     The product of two matrices, or for convolutions the sum over r of second[n, r, i, j] * first[r, c, k, l].
     """

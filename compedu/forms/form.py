@@ -198,7 +198,7 @@ class Form(FormFacts, nn.Module, ABC):
 
     @classmethod
     def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: Parts) -> torch.dtype | None:
-        """Raise `ValueError` unless a file declares the settings and parts of such a form; return the type of its weights.
+        """Raise `ValueError` unless a file declares the settings and parts of such a form; return its weight's type.
 
         Anyone may have written the file, and nothing of it is decoded yet (helpers: `compedu.forms.declared`).
         """
@@ -223,7 +223,7 @@ class Form(FormFacts, nn.Module, ABC):
 
 
 class LatentForm(Form):
-    """A form with a parameter of the weight's shape that is not the weight itself: training moves it, `dense()` reads it.
+    """A form with a parameter of the weight's shape that is not the weight itself: it is trained, and `dense()` reads it.
 
     In a state dict it is called `weight` as in the dense layer; here it is `latent`.
     """

@@ -126,7 +126,7 @@ class Quantized(Scaled, LatentForm):
 
 
 class SignTimesScale(torch.autograd.Function):
-    """Return scale * sign(weight), sign(0) = +1; where |weight| <= 1 the gradient passes unchanged, as that of sign is zero.
+    """Return scale * sign(weight), sign(0) = +1; where |weight| <= 1 the gradient passes, as that of sign is 0.
 
     The straight-through estimator of Courbariaux, Hubara et al. (2016, arXiv:1602.02830, section 1.3), with the scale
     of Rastegari et al. (2016, arXiv:1603.05279, section 3.1), which is not trained.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compedu import hashing
 from compedu.forms import declared
-from compedu.forms.circulant import circulant_index, frequency_weight, frequency_product, padded
+from compedu.forms.circulant import circulant_index, frequency_product, frequency_weight, padded
 from compedu.forms.form import Form, Geometry
 from compedu.forms.parts import Floats, Part
 

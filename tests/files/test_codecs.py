@@ -225,7 +225,7 @@ def test_words_that_end_too_early_are_refused():
     for length in range(reader.position, len(data)):
         with pytest.raises(ValueError, match="end before"):
             huffman.decode(data[:length], 100)
-    with pytest.raises(ValueError, match="end before or behind"):
+    with pytest.raises(ValueError, match="end before or after"):
         huffman.decode(data + b"\0", 100)
 
 

@@ -158,7 +158,7 @@ def test_sparse_files_may_ask_for_what_the_network_they_go_into_holds(monkeypatc
 def test_what_is_no_file_is_refused_by_name(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(FileFormatError, match="is no file"):
+        with pytest.raises(FileFormatError, match="is not a file"):
             files.inspect(path)
 
 

@@ -385,7 +385,7 @@ def test_hooks_stay_in_methods_in_what_is_deployed_and_in_what_is_loaded_into(wh
     save(unhooked, tmp_path / "model.ce")
     into = hooked(laws.lively(Hooked()))
     if isinstance(unhooked.norm, nn.Identity) and place in ("norm", "last"):
-        with pytest.raises(CompressionError, match=f"without '{place}', at which the given network has forward hooks"):
+        with pytest.raises(CompressionError, match=f"without '{place}', where the given network has forward hooks"):
             load(tmp_path / "model.ce", into=into)
         return
     loaded = load(tmp_path / "model.ce", into=into)
