@@ -45,7 +45,7 @@ DEFAULT = Limits()
 
 
 def file_bytes(path: str | os.PathLike, limits: Limits) -> bytes:
-    """Return what the file `path` holds; raise `FileFormatError` for what is not a file, such as a pipe, or too long."""
+    """Return what the file `path` holds; raise `FileFormatError` if it is not a file, as a pipe, or is too long."""
     path = Path(path)
     if path.exists() and not path.is_file():
         raise FileFormatError(f"{path} is not a file, so it holds no model; name a file that compedu.save wrote")

@@ -53,8 +53,8 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
     data = model_bytes(model, coding)
     if others := in_another_order(model):
         raise CompressionError(
-            f"{others[0]} is not contiguous in memory, as channels-last tensors are not; files do not keep that order, on "
-            "which the last bits of the logits depend; make all parameters and buffers contiguous first, "
+            f"{others[0]} is not contiguous in memory, as channels-last tensors are not; files do not keep that order, "
+            "on which the last bits of the logits depend; make all parameters and buffers contiguous first, "
             "p.data = p.data.clone(memory_format=torch.contiguous_format)"
         )
     write_whole(Path(path), data)

@@ -28,7 +28,7 @@ def size_bits(counts: np.ndarray, width: int, coding: str) -> float:
 
 
 def write(stream: Stream, coding: str) -> tuple[bytes, int]:
-    """Return the bytes of `stream`, entropy-coded where that is shorter, and their number, or 0 where they are packed."""
+    """Return the bytes of `stream`, entropy-coded where that is shorter, and their number, 0 where packed."""
     packed = bits.packed_bytes(stream.width, len(stream.symbols))
     if coding != "packed" and size_bits(np.bincount(stream.symbols), stream.width, coding) < 8 * packed:
         coded = _CODERS[coding].encode(stream.symbols)

@@ -43,7 +43,7 @@ class FormFacts:
         return None
 
     def free_numbers(self) -> int:
-        """Return how many numbers of the weight are free, codes included; biases, positions and codebooks do not count."""
+        """Return how many numbers of the weight are free, codes included, but no biases, positions or codebooks."""
         own = sum(part.tensor.numel() for part in self.stored_weight().values() if part.role == "values")
         return own + sum(free_numbers_of(factor) for factor in self.factors)
 

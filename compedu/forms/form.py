@@ -223,7 +223,7 @@ class Form(FormFacts, nn.Module, ABC):
 
 
 class LatentForm(Form):
-    """A form with a parameter of the weight's shape that is not the weight itself: it is trained, and `dense()` reads it.
+    """A form with a parameter of the weight's shape that is not the weight: it is trained, and `dense()` reads it.
 
     In a state dict it is called `weight` as in the dense layer; here it is `latent`.
     """

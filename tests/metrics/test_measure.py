@@ -509,7 +509,7 @@ def test_derived_figures_are_in_the_json_form(report):
 
 def test_something_else_is_no_report():
     for wrong in ({}, {"method": "x"}, {"change": {"broke": 1}}, {"layers": 3}, {"latency": "fast"}):
-        with pytest.raises(ValueError, match="this is no report"):
+        with pytest.raises(ValueError, match="this is not a report"):
             Report.from_dict(wrong)
 
 
