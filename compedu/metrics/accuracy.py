@@ -56,7 +56,7 @@ def paired_interval(broke: int, fixed: int, total: int) -> Interval:
 
 @dataclass(frozen=True)
 class Change:
-    """How predictions changed from the baseline's on the same `total` images: `broke` were right before, `fixed` wrong."""
+    """Changed predictions against the baseline's on `total` images: `broke` were right before, `fixed` wrong."""
 
     broke: int
     fixed: int

@@ -133,8 +133,8 @@ def time_rounds(
     """Return the seconds that each arm took in each round, after a warm-up.
 
     Every round calls every arm once, in a new random order drawn from `seed`, so that slow spells of the machine and
-    what the arm before left in the caches affect all arms alike. Rounds start until `budget_s` has passed since the call, at
-    least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
+    what the arm before left in the caches affect all arms alike. Rounds start until `budget_s` has passed,
+    at least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
     the experiment.
     """
     start = clock()

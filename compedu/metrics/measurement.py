@@ -77,9 +77,9 @@ def measure(
     """Return what `model` measures on `split` of `data`, against a `baseline` if one is given.
 
     Accuracy and time are those of the deployed network, sizes those of files really written. A network as `baseline`
-    is prepared again at each call; pass a `Baseline` where there are many calls. `speed` may be a `Timing`; False leaves
-    time out. `on_partial` gets a report after the first batch of images and at each refinement, each with `partial`
-    set. `stale` is called between batches and rounds; where it returns True, `measure` raises `Cancelled`. Raises
+    is prepared again at each call; pass a `Baseline` for many calls. `speed` may be a `Timing`; False leaves time out.
+    `on_partial` gets a report after the first batch of images and at each refinement, each with `partial` set. `stale`
+    is called between batches and rounds; where it returns True, `measure` raises `Cancelled`. Raises
     `CompressionError` for weights or logits that are not finite, for images that do not fit the network, and for a
     `Baseline` of other data.
     """

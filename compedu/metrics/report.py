@@ -23,8 +23,8 @@ class LayerRow:
     """One layer that holds numbers: `bytes` in the packed file, multiply-accumulates for one image, what runs.
 
     Products between activations, as in attention, belong to no layer and count in the report alone. `bits_per_weight`
-    are all its bits for each weight of the dense layer, `error` the distance of its weight from the baseline's, relative
-    to that (Frobenius norm).
+    are all its bits for each weight of the dense layer, `error` the distance of its weight from the baseline's,
+    relative to that (Frobenius norm).
     """
 
     name: str
@@ -120,7 +120,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Report":
-        """Return the report that `as_dict` wrote; raise `ValueError` where a required entry is missing or of another type."""
+        """Return the report that `as_dict` wrote; raise `ValueError` where an entry is missing or of another type."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
             for name, record in (("change", Change), ("latency", Latency)):

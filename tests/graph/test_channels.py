@@ -25,7 +25,7 @@ def reason(channels: Channels, layer: str) -> str:
     return dict(channels.left_out)[layer]
 
 
-# Channel groups: what hangs together
+# Channel groups: what is coupled
 
 
 def test_members_and_roles_of_a_plain_chain():
@@ -200,7 +200,7 @@ def test_depthwise_channels_follow_their_producer():
         (
             lambda net, x: net.b(net.a(x)) * net.a.weight.sum(),
             {"a": conv(3, 4), "b": conv(4, 4)},
-            "read by themselves too",
+            "also read directly",
         ),
         (
             lambda net, x: net.c(net.b(net.a(x))),
@@ -281,7 +281,7 @@ def test_groups_whose_silent_channels_speak_are_left_out_and_the_others_can_go()
     channels = Channels(model, images())
     assert sizes(channels) == {"b": 5}
     assert reason(channels, "a") == reason(channels, "d")
-    assert "to take its channels out is not to silence them: outputs differ by" in reason(channels, "a")
+    assert "removing its channels is not the same as zeroing them: outputs differ by" in reason(channels, "a")
     assert channels.remove(model, {"b": [0]}).b.out_channels == 4
 
 

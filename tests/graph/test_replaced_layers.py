@@ -81,7 +81,7 @@ class T5Block(Seeded):
 
 
 class Typed(Seeded):
-    """A network that goes another way where a layer is not torch's own."""
+    """A network that takes another path where a layer is not torch's own."""
 
     def __init__(self):
         super().__init__(a=nn.Linear(784, 12), b=nn.Linear(12, 10))
@@ -225,7 +225,7 @@ def test_without_data_nothing_is_taken_for_shown(make, names):
 
 def test_a_network_whose_graph_shows_everything_needs_no_data():
     assert isinstance(MagnitudePruning()(Asking()).fc, Form)
-    with pytest.raises(CompressionError, match="goes another way; give data"):
+    with pytest.raises(CompressionError, match="takes another path; give data"):
         MagnitudePruning()(Typed())
 
 

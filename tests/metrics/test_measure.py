@@ -480,7 +480,7 @@ def test_scores_that_overflow_are_refused(data):
     huge = build("lenet300")
     for layer in (huge.fc1, huge.fc2, huge.fc3):
         layer.weight.data.fill_(1e30)
-    with pytest.raises(CompressionError, match="scores that are not finite"):
+    with pytest.raises(CompressionError, match="logits that are not finite"):
         measure(huge, data)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.graph import ChannelGroup, trace, way_obstacle
+from compedu.graph import ChannelGroup, path_obstacle, trace
 from compedu.graph.folding import folded_weight
 from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.pruning.shared.channel_removal import ChannelRemoval
@@ -82,7 +82,7 @@ def obstacle(model: nn.Module, traced: fx.GraphModule, group: ChannelGroup) -> s
         return "several of its filters make one channel together, as with gates or maxout"
     if not group.readers:
         return "no layer reads it"
-    return way_obstacle(traced, maker.layer, [reader.layer for reader in group.readers])
+    return path_obstacle(traced, maker.layer, [reader.layer for reader in group.readers])
 
 
 def incoming_weights(model: nn.Module, group: ChannelGroup) -> Tensor:
