@@ -26,6 +26,6 @@ __all__ = [
     "only_consumer",
     "only_readers",
     "part_of",
-    "trace",
     "path_obstacle",
+    "trace",
 ]

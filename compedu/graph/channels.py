@@ -23,8 +23,8 @@ Choice = Mapping[str, Iterable[int]]  # group name -> its channels in their new 
 class Channels:
     """The coupled channels of one network: `groups` that can be removed from, and `left_out` layers with the reason.
 
-    A group that breaks the removal law on its own is left out, as where an operation turns zeros into something else. It is
-    in `breaking`, and a caller who first makes sure that nothing reads these channels may remove from it.
+    A group that breaks the removal law on its own is left out, as where an operation makes nonzero values of zeros. It
+    is in `breaking`, and a caller who first makes sure that nothing reads these channels may remove from it.
 
     `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
     of the same structure can be given to `choose`, `remove` and `zero`, so that one search serves many. Raises

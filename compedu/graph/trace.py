@@ -118,7 +118,7 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
         place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
         raise CompressionError(
             f"{type(model).__name__} cannot be traced: {place} failed with {type(error).__name__}: "
-            f"{first_line(error)}. A graph needs a forward pass whose control flow does not depend on the data; methods "
+            f"{first_line(error)}. A graph needs a forward pass whose control flow does not depend on data; methods "
             "that work layer by layer apply to this network where they are given data."
         ) from error
 

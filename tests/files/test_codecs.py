@@ -283,7 +283,7 @@ def test_rounded_frequencies_cost_less_than_nine_bits_a_symbol_of_the_alphabet(c
 
 
 def decode_by_whole_numbers(data: bytes, count: int) -> list[int]:
-    """ANS with a state of 64 bits, words of 32 and probabilities in units of 2^-24, in Python's whole numbers."""
+    """ANS with a state of 64 bits, words of 32 and probabilities in units of 2^-24, in Python's integers."""
     reader = Reader(data)
     symbols, *rounded = ans.read_table(reader)
     weights = ans._weights(*rounded).tolist()

@@ -66,7 +66,7 @@ def test_every_toy_is_deployed_with_named_kernels(cls, make):
     assert any("not folded" in name for name in names) == (not folded and make is not laws.plain)
 
 
-def test_a_kernel_is_decoded_once(monkeypatch):
+def test_a_weight_is_decoded_once(monkeypatch):
     calls = []
     for form in (CodeBook, LocalMeans):
         dense = form.dense

@@ -1,4 +1,4 @@
-"""Channel groups on small networks: what hangs together, what stays and why, what a removal refuses."""
+"""Channel groups on small networks: what is coupled, what stays and why, what a removal refuses."""
 
 import copy
 import gc
@@ -393,7 +393,7 @@ def test_groups_are_remembered_until_the_structure_changes():
 
 
 @pytest.mark.parametrize("switch", ["skip", "number"])
-def test_groups_are_found_anew_where_the_network_goes_another_way_since(switch):
+def test_groups_are_found_again_where_the_network_takes_another_path_since(switch):
     def forward(net, x):
         x = net.first(x).relu()
         y = net.second(x)

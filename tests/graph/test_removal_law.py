@@ -161,9 +161,9 @@ def test_auxiliary_heads_follow_and_the_smaller_network_still_trains():
     channels = Channels(model, example)
     smaller = channels.remove(model, some_channels(channels)).train()
     assert smaller.aux1.fc1.out_features < model.aux1.fc1.out_features
-    scores = smaller(example)
-    assert [tuple(head.shape) for head in scores] == [(2, 10)] * 3
-    sum(head.square().sum() for head in scores).backward()
+    logits = smaller(example)
+    assert [tuple(head.shape) for head in logits] == [(2, 10)] * 3
+    sum(head.square().sum() for head in logits).backward()
     assert all(p.grad.shape == p.shape for p in smaller.parameters())
 
 

@@ -427,8 +427,8 @@ class Ruled(nn.Module):
         self.a, self.b = nn.Linear(28 * 28, 12), nn.Linear(12, 10)
 
     def forward(self, x):
-        scores = self.b(self.a(x.flatten(1)).relu())
-        return scores.masked_fill(torch.arange(10) == 3, -torch.inf)
+        logits = self.b(self.a(x.flatten(1)).relu())
+        return logits.masked_fill(torch.arange(10) == 3, -torch.inf)
 
 
 def test_a_score_of_minus_infinity_is_no_obstacle():
@@ -641,7 +641,7 @@ OLD = {
 
 @pytest.mark.parametrize("old", OLD)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
-def test_weights_that_are_made_anew_before_each_pass_are_refused_by_name_everywhere(old, tmp_path):
+def test_weights_that_are_recomputed_before_each_pass_are_refused_by_name_everywhere(old, tmp_path):
     wrap, final = OLD[old]
     for ran in (False, True):
         model = T5Block()
