@@ -225,7 +225,7 @@ def test_layer_that_the_network_never_calls_is_left_out_and_the_rest_is_free():
     model = Network(lambda net, x: net.b(net.a(x)), a=conv(3, 4), b=conv(4, 4), spare=conv(4, 4))
     channels = Channels(model, images())
     assert sizes(channels) == {"a": 4}
-    assert reason(channels, "spare") == "the network does not call it as a layer of its own"
+    assert reason(channels, "spare") == "the network does not call it as a separate layer"
 
 
 def test_join_with_the_input_leaves_the_other_channels_free():
