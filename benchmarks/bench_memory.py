@@ -1,4 +1,4 @@
-"""The memory that a method takes on top of the network: the peak of a fresh process, and torch's and torch-pruning's."""
+"""Memory that a method takes on top of the network: the peak of a fresh process, with torch's and torch-pruning's."""
 
 import gc
 import json

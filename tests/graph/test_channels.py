@@ -477,7 +477,7 @@ def test_batch_norms_whose_way_of_working_is_not_known_are_left_alone():
     strange = Network(
         lambda net, x: net.b(net.norm(net.a(x))), a=conv(3, 6), b=conv(6, 4), norm=NormAndActivation(6, nn.Softmax(1))
     )
-    assert "has a Softmax behind it" in reason(Channels(strange, images()), "a")
+    assert "is followed by a Softmax" in reason(Channels(strange, images()), "a")
 
 
 def test_networks_that_are_graphs_are_pruned_and_so_are_networks_of_graphs():

@@ -237,7 +237,7 @@ def test_channels_that_meet_attention_stay_with_the_reason():
     reasons = dict(Channels(model, images()).left_out)
     assert "which counts on 2 of them" in reasons["features.1.0.attn.cpb_mlp.2"]
     assert "'features.1.0.norm2', a LayerNorm, whose effect" in reasons["features.1.0.mlp.3"]
-    assert reasons["features.1.0.attn.qkv"] == "the network does not call it as a layer of its own"
+    assert reasons["features.1.0.attn.qkv"] == "the network does not call it as a separate layer"
 
 
 def test_a_frozen_network_is_followed_in_inference_mode_too():
