@@ -40,7 +40,7 @@ def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         raise
     except (RuntimeError, ValueError) as error:
         if hook := raised_by_hook(model, error):
-            raise CompressionError(f"{hook}; mend or remove it") from error
+            raise CompressionError(f"{hook}; fix or remove it") from error
         raise CompressionError(
             f"{type(model).__name__} cannot be trained on a batch of {len(x)} image(s): {first_line(error)}; "
             "where batch normalization finds too few values, choose a batch size that leaves no batch of one image"

@@ -200,7 +200,7 @@ def test_gray_images_are_refused_by_a_network_for_colors(spec, method):
 def test_a_network_of_too_few_classes_is_refused():
     model = ce.build("lenet300(classes=4)")
     message = refusal(ce.measure, model, data(), untouched=[model])
-    expect(message, "scores of shape (4,)", "has 10 classes", "build it with classes=10")
+    expect(message, "logits of shape (4,)", "has 10 classes", "build it with classes=10")
 
 
 def test_a_comparison_with_a_baseline_of_other_images_is_refused():
@@ -248,6 +248,6 @@ def test_a_network_that_no_file_can_hold_leaves_the_file_that_was_there(tmp_path
     ce.save(model, path)
     before = path.read_bytes()
     model.fc1.weight = nn.Parameter(model.fc1.weight.detach().to(torch.complex64))
-    expect(refusal(ce.save, model, path), "fc1.weight", "complex64", "usual are")
+    expect(refusal(ce.save, model, path), "fc1.weight", "complex64", "convert it to one of")
     expect(refusal(ce.save, plain(), path, kind=ValueError, coding="zip"), "packed, huffman, ans")
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -181,7 +181,7 @@ class Ending(nn.Module):
 def test_a_network_that_ends_in_a_softmax_is_refused_by_every_loss(method):
     network = Ending(nn.Softmax(1))
     before = model_digest(network)
-    with pytest.raises(CompressionError, match="the network Ending ends in a softmax: it gives probabilities"):
+    with pytest.raises(CompressionError, match="the network Ending ends in a softmax: it returns probabilities"):
         method(network, DATA)
     assert model_digest(network) == before
 

@@ -447,7 +447,7 @@ def wrong_height(scores):
     "answer, reason",
     [
         (wrong_height, "Particular cannot take images of 'digits.*Wrong image height! Expected 224"),
-        (lambda scores: {"out": scores}, "Particular returns a dict; needed is one tensor of scores"),
+        (lambda scores: {"out": scores}, "Particular returns a dict; it must return one tensor of logits"),
         (lambda scores: (scores, scores), r"Particular returns \(\(1, 10\), \(1, 10\)\); needed is"),
     ],
 )
