@@ -162,7 +162,9 @@ def test_layers_are_selected_by_any_name_they_have():
         method = ce.MagnitudePruning(**given)
         assert not method(model.eval(), DATA).get_submodule("fc [a, b]").mask.all()
         assert eval(repr(method), {"MagnitudePruning": ce.MagnitudePruning}) == method
-    with pytest.raises(CompressionError, match="no layer fits 'nosuch'; .* a comma or a space is put in double quotes"):
+    with pytest.raises(
+        CompressionError, match="no layer fits 'nosuch'; .* a comma or a space must be in double quotes"
+    ):
         ce.MagnitudePruning(layers="nosuch")(model, DATA)
 
 

@@ -186,7 +186,7 @@ def test_networks_that_cannot_be_traced_or_have_nothing_to_tie_are_refused_by_na
         CReLU(epochs=0)(Deciding().eval(), DATA)
     with pytest.raises(CompressionError, match="nothing to compress: fc1, .*is not a convolution"):
         CReLU(layers="all")(build("lenet300(size=16, width=0.1)"), DATA)
-    with pytest.raises(CompressionError, match=r"fc1 \(Masked\) cannot be drawn anew"):
+    with pytest.raises(CompressionError, match=r"fc1 \(Masked\) cannot be initialized again"):
         CReLU(start="scratch")(MagnitudePruning(layers="fc1")(build("lenet5(size=16, width=0.4)")), DATA)
 
 

@@ -14,7 +14,7 @@ from compedu.methods import compression_of
 from compedu.methods.structural_matrix.block_circulant import (
     BlockCirculantProjection,
     nearest_columns,
-    stored_numbers,
+    stored_parameters,
 )
 
 SHAPES = [((8, 12), 4), ((7, 10), 4), ((3, 5), 8), ((6, 6), 6), ((5, 9), 1), ((9, 4), 3)]
@@ -100,8 +100,8 @@ def test_layers_that_would_save_nothing_and_grouped_ones_are_skipped_by_name():
     small = BlockCirculantProjection(block=4)(small_network())
     reasons = {skipped.layer: skipped.reason for skipped in compression_of(small).skipped}
     assert reasons.keys() == {"0", "2"}
-    assert "store 72 numbers for its 72 weights" in reasons["0"] and "2 groups" in reasons["2"]
-    assert small[5].columns.numel() == stored_numbers((10, 256), 4) == 3 * 64 * 4
+    assert "store 72 parameters for its 72 weights" in reasons["0"] and "2 groups" in reasons["2"]
+    assert small[5].columns.numel() == stored_parameters((10, 256), 4) == 3 * 64 * 4
 
 
 def test_blocks_larger_than_every_layer_are_refused_with_all_reasons():
