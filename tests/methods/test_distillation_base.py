@@ -135,7 +135,7 @@ class TwoHeads(nn.Sequential):
 def test_a_student_of_several_heads_is_refused_by_name():
     heads = TwoHeads(nn.Flatten(), nn.Linear(256, 10)).eval()
     with pytest.raises(
-        CompressionError, match=r"student returns \(\(32, 10\), \(32, 10\)\) in training; needed are log"
+        CompressionError, match=r"student returns \(\(32, 10\), \(32, 10\)\) in training; it must return only log"
     ):
         SoftTargetDistillation(**FAST, student=heads)(teacher(), DATA)
 
@@ -238,7 +238,7 @@ class Folded(nn.Module):
     ("nosuch", "the teacher has no layer 'nosuch'; its layers are twice, never, split"),
     ("twice", "layer 'twice' of the teacher runs more than once in a pass"),
     ("never", "no image reaches layer 'never' of the teacher"),
-    ("split", "layer 'split' of the teacher gives a tuple, not one tensor"),
+    ("split", "layer 'split' of the teacher returns a tuple, not one tensor"),
 ], ids=["unknown", "twice", "never", "tuple"])  # fmt: skip
 def test_layers_that_give_no_feature_are_refused_by_name(name, match):
     model = Folded()

@@ -86,7 +86,7 @@ class TruncatedSVD(LayerMethod):
             return rank
         reason = (
             f"rank {rank} is not below its break-even rank {break_even(rows, columns):.1f}: two layers of "
-            f"{rank * (rows + columns)} weights for {rows * columns}; "
+            f"{rank * (rows + columns)} weights instead of {rows * columns}; "
             + (f"choose at most rank {largest}" if largest else "no rank saves anything here")
             + ", or set allow_larger=True"
         )
