@@ -389,7 +389,7 @@ def test_finished_weights_are_not_trained_again_and_those_of_another_recipe_stay
     assert (weights.stat().st_mtime_ns, weights.stat().st_ino) == written, "what is confirmed stays as it was"
     before = {path: path.read_bytes() for path in Path("weights").iterdir()}
     monkeypatch.setattr(recipes, "DEFAULT", training.Recipe(epochs=2))
-    assert "was trained by another recipe; move it away, or name another folder" in refused(*arguments)
+    assert "was trained with another recipe; move it away, or name another folder" in refused(*arguments)
     assert before == {path: path.read_bytes() for path in Path("weights").iterdir()}
 
 
@@ -505,12 +505,12 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "MagnitudePruning", "--save", "nowhere/m.ce"), "there is no folder nowhere for m.ce: make it"),
     (("run", "MagnitudePruning(sparsity=1.5) | FineTune()"), "MagnitudePruning.sparsity must be a number from 0 to"),
     (("run", "MagnitudePruning(nosuch=1)"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
-    (("run", "MagnitudePruning() |"), "is no method"),
-    (("run", "MagnitudePruning | FineTune"), "is no method; write it as its repr"),
-    (("run", "__import__('os').abort()"), "is no method; write it as its repr"),
+    (("run", "MagnitudePruning() |"), "is not a method"),
+    (("run", "MagnitudePruning | FineTune"), "is not a method; write it as its repr"),
+    (("run", "__import__('os').abort()"), "is not a method; write it as its repr"),
     (("run", "Nosuch() | FineTune()"), "no method is called 'Nosuch'; there are: MagnitudePruning"),
-    (("run", "MagnitudePruning(sparsity={[]: 1})"), "is no method"),
-    (("run", "MagnitudePruning(sparsity=" + "-" * 100_000 + "1)"), "is no method"),
+    (("run", "MagnitudePruning(sparsity={[]: 1})"), "is not a method"),
+    (("run", "MagnitudePruning(sparsity=" + "-" * 100_000 + "1)"), "is not a method"),
     (("run", TEXTS, "--bits", "5"), "--bits: the knobs of several methods in a row stand in their text"),
     (("sweep", "MagnitudePruning"), "required: --over"),
     (("sweep", "MagnitudePruning", "--over", "nosuch"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
@@ -528,7 +528,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("inspect", "m.ce", "n.ce"), "does not know 'n.ce'"),
     (("data", "nosuch"), "no data set is called 'nosuch'; there are: digits, glyphs, mnist"),
     (("data", "mnist"), "data set 'mnist' is not on this machine"),
-    (("data", "."), "holds no images: needed are"),
+    (("data", "."), "holds no images: it must have"),
     (("data", "digits(size=0)"), "data set 'digits(size=0)': Input and output sizes should be greater than 0"),
     (("data", "digits(color=1)"), "'digits(color=1)'"),
     (("data", "--download"), "--download needs the name of a data set"),

@@ -172,7 +172,10 @@ def test_images_and_labels_that_do_not_belong_together_are_refused():
     good = data()
     x, y = good.split("train")
     for change, parts in (
-        ({"x_train": x[:-1]}, ("split 'train'", "images (95, 1, 28, 28) and labels (96,)", "needed are (N, channels")),
+        (
+            {"x_train": x[:-1]},
+            ("split 'train'", "images (95, 1, 28, 28) and labels (96,)", "they must be (N, channels"),
+        ),
         ({"x_test": good.x_test[:, 0]}, ("split 'test'", "images (32, 28, 28)")),
         ({"y_train": y + 1}, ("split 'train'", "labels outside 0..9")),
         ({"x_train": x.clone().index_fill_(0, torch.tensor([3]), math.nan)}, ("split 'train'", "not finite")),

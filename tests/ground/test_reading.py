@@ -79,7 +79,7 @@ def test_an_image_is_a_file(pipe, tmp_path):
 def test_the_binary_version_of_cifar10_is_files(pipe, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPEDU_DATA", str(tmp_path))
     pipe("cifar-10-batches-bin/data_batch_1.bin")
-    with pytest.raises(CompressionError, match=r"data_batch_1.bin is not an ordinary file: .* download it anew"):
+    with pytest.raises(CompressionError, match=r"data_batch_1.bin is not an ordinary file: .* download it again"):
         load("cifar10")
 
 
