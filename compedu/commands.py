@@ -305,7 +305,7 @@ def place_for_file(name: str) -> Path:
     """Return the path called `name` if a file can be written there; find out before an hour of training, not after."""
     path = Path(name).expanduser()
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no ordinary file: name another one for the model")
+        raise ValueError(f"{path} is not an ordinary file: name another one for the model")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} for {path.name}: make it, or name another file")
     if not os.access(path.parent, os.W_OK):

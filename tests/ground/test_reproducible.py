@@ -288,7 +288,7 @@ def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
             with pytest.raises(CompressionError, match=rf"run\.training is of a training with another {name}; delete"):
                 go_on(**other)
     monkeypatch.setattr(torch, "__version__", "0.1")
-    with pytest.raises(CompressionError, match="version of torch; delete it to start anew"):
+    with pytest.raises(CompressionError, match="version of torch; delete it to start again"):
         go_on()
 
 
@@ -324,7 +324,7 @@ def test_flipped_bits_and_cuts_of_a_saved_training_are_noticed(tmp_path):
     ]
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(CompressionError, match=r"run\.training is no saved training, or is damaged.*delete it"):
+        with pytest.raises(CompressionError, match=r"run\.training is not a saved training, or is damaged.*delete it"):
             saved_training(path, {"recipe": "one"})
 
 

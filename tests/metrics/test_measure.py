@@ -447,7 +447,7 @@ def wrong_height(logits):
     "answer, reason",
     [
         (wrong_height, "Particular cannot take images of 'digits.*Wrong image height! Expected 224"),
-        (lambda logits: {"out": logits}, "Particular returns a dict; needed is one tensor of scores"),
+        (lambda logits: {"out": logits}, "Particular returns a dict; it must return one tensor of logits"),
         (lambda logits: (logits, logits), r"Particular returns \(\(1, 10\), \(1, 10\)\); needed is"),
     ],
 )

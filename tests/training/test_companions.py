@@ -212,7 +212,7 @@ def test_settings_that_cannot_be_meant_are_refused_by_name():
 
 def test_a_part_of_the_network_is_no_companion():
     model = network()
-    with pytest.raises(CompressionError, match=r"its parameter weight is one of the network, too, and would .* rates="):
+    with pytest.raises(CompressionError, match=r"its parameter weight also belongs to the network and would .* rates="):
         fit(model, DATA, RECIPE, companions={"part": Companion(model[1])})
 
 
