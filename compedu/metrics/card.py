@@ -19,7 +19,7 @@ def card(report: Report) -> str:
     ]
     for name, text in _entries(report):
         parts = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH)]
-        lines += [f"  {first:<11} {part}" for first, part in zip((name, *[""] * (len(parts) - 1)), parts, strict=True)]
+        lines += [f"  {'' if place else name:<11} {part}" for place, part in enumerate(parts)]
     if report.layers:
         lines += ["", *_table(report.layers)]
     if report.skipped:

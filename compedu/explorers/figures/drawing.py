@@ -6,6 +6,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.serializers import custom_serializers
 
+from compedu.explorers.figures.plots import TRADE_OFF
+
 
 class Drawing(go.FigureWidget):
     """A `FigureWidget` that is changed by `draw` alone.
@@ -32,7 +34,7 @@ class Drawing(go.FigureWidget):
     @property
     def ends(self) -> dict[str, dict[str, Any]]:
         """The axes of the trade-off curve, which grow when a point lies outside."""
-        axes = {name: self._layout_obj._props[name] for name in ("xaxis5", "yaxis5")}
+        axes = {name: self._layout_obj._props[name] for name in (TRADE_OFF.xaxis, TRADE_OFF.yaxis)}
         return {
             name: {key: axis[key] for key in ("range", "tickvals", "ticktext") if key in axis}
             for name, axis in axes.items()

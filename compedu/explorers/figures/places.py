@@ -9,7 +9,7 @@ RIGHT = (362, 632)  # the trade-off curve
 UPPER = (142, 262)  # the picture's places: top and bottom
 LOWER = (315, 356)
 NAMED = (306, 338)  # the lower place where slanted names of layers stand below it
-BESIDE = (212, 300)  # a third one, at the right end of the lower one
+RIGHT_END = (212, 300)  # of the lower plot: a third one stands there
 CURVE = (130, 330)
 TEXT_SIZE = 12  # pixels: the smallest letters of any figure
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from compedu.explorers.figures.colors import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.figures.places import TEXT_SIZE
+from compedu.explorers.figures.plots import LEGEND, TRADE_OFF
 from compedu.explorers.main_knob import main_knob, others
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text, percent
@@ -57,7 +58,7 @@ def _legend(view: View) -> dict:
         for line in (first, second)
     )
     return {
-        "type": "scatter", "mode": "text", "xaxis": "x10", "yaxis": "y10", "x": [0], "y": [1], "text": [text],
+        "type": "scatter", "mode": "text", **LEGEND.axes, "x": [0], "y": [1], "text": [text],
         "textposition": "bottom right", "textfont": {"size": TEXT_SIZE}, "hoverinfo": "skip", "cliponaxis": False,
     }  # fmt: skip
 
@@ -106,7 +107,7 @@ def _coordinates(reports: Sequence[Report]) -> dict:
 def _line(reports: Sequence[Report], color: str, dash: str, name: str) -> dict:
     ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
     return _coordinates(ordered) | {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name,
+        "type": "scatter", "mode": "lines+markers", **TRADE_OFF.axes, "name": name,
         "line": {"color": color, "dash": dash, "width": 2},
         "marker": {"size": 5 if len(ordered) < 30 else 3, "color": color},
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
@@ -116,7 +117,7 @@ def _line(reports: Sequence[Report], color: str, dash: str, name: str) -> dict:
 def _marks(reports: Sequence[Report], symbol: str, color: str, name: str) -> dict:
     shown = _sized(reports)
     return _coordinates(shown) | {
-        "type": "scatter", "mode": "markers", "xaxis": "x5", "yaxis": "y5", "name": name, "cliponaxis": False,
+        "type": "scatter", "mode": "markers", **TRADE_OFF.axes, "name": name, "cliponaxis": False,
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
         "marker": {"symbol": symbol, "size": 12, "color": color, "line": {"width": 1, "color": "#FFFFFF"}},
     }  # fmt: skip
@@ -133,7 +134,7 @@ def _pin(reports: Sequence[Report], color: str, letter: str) -> dict:
 def _prediction(view: View) -> dict:
     pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted, strict=False))
     return {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": "your prediction",
+        "type": "scatter", "mode": "lines+markers", **TRADE_OFF.axes, "name": "your prediction",
         "x": [size for size, _ in pairs], "y": [said for _, said in pairs],
         "line": {"color": PREDICTION, "width": 2},
         "marker": {"symbol": "circle-open", "size": 8, "color": PREDICTION, "line": {"width": 2}},

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from compedu.explorers.figures import gauges, tradeoff
 from compedu.explorers.figures.figure import axis, base, gauge_axes, heading, legend_axes, one_line
 from compedu.explorers.figures.places import CURVE, HEIGHT, WIDTH, across, down
+from compedu.explorers.figures.plots import ACCURACY, GAUGE_CAPTIONS, LEGEND, SIZE, SPEED, TRADE_OFF
 from compedu.explorers.main_knob import along, main_knob
 from compedu.explorers.view import View
 from compedu.explorers.words import sentence
@@ -98,8 +99,8 @@ def _layout(view: View) -> dict[str, Any]:
         | gauge_axes(view)
         | legend_axes(40)
         | {
-            "xaxis5": axis("y5", across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
-            "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
+            TRADE_OFF.xaxis: axis(TRADE_OFF.y, across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
+            TRADE_OFF.yaxis: axis(TRADE_OFF.x, down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
             "shapes": [one_line()],
             "annotations": [heading(8, 108, tradeoff.TITLE)],
         }
@@ -110,7 +111,8 @@ def _lift(figure: go.Figure) -> None:
     """Move everything up, to make room for the slider at the bottom."""
     share = HEIGHT / (HEIGHT + SLIDER)
     foot = SLIDER / (HEIGHT + SLIDER)
-    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis5", "yaxis6", "yaxis10"):
-        figure.layout[name].domain = [foot + share * end for end in figure.layout[name].domain]
+    for plot in (ACCURACY, SIZE, SPEED, GAUGE_CAPTIONS, TRADE_OFF, LEGEND):
+        axis_of_plot = figure.layout[plot.yaxis]
+        axis_of_plot.domain = [foot + share * end for end in axis_of_plot.domain]
     for note in figure.layout.annotations:
         note.y = foot + share * note.y

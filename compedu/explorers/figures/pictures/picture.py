@@ -10,15 +10,11 @@ from torch import Tensor, nn
 
 from compedu.explorers.figures.colors import DENSE, LIVE, SIGNED
 from compedu.explorers.figures.places import NAMED, down
+from compedu.explorers.figures.plots import Plot
 from compedu.explorers.view import View
 from compedu.forms import Block, FormFacts, weight_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
-
-# The places of a picture: a large one, a small one below it, a third at the right end of that, for those who use it.
-MAIN = ("x4", "y4")
-BELOW = ("x7", "y7")
-BESIDE = ("x8", "y8")
 
 TICK = 14  # pixels between two numbers at an axis, at least
 # Names of layers below bars: level where there is room for them, else slanted.
@@ -68,13 +64,11 @@ class Picture:
         return [*self.main(view, layer), *self.below(view, layer)]
 
 
-def heatmap(
-    at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style
-) -> dict:
+def heatmap(at: Plot, values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style) -> dict:
     """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is not drawn."""
     limit = limit or float(np.nanmax(np.abs(values), initial=1e-12))
     return {
-        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": with_gaps(values), "colorscale": scale,
+        "type": "heatmap", **at.axes, "z": with_gaps(values), "colorscale": scale,
         "zmin": -limit, "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
         "hovertemplate": name + "<br>row %{y}, column %{x}: %{z:.3g}<extra></extra>",
     } | style  # fmt: skip
@@ -85,20 +79,20 @@ def with_gaps(values: np.ndarray) -> list[list[float | None]]:
     return np.where(np.isnan(values), None, values.astype(np.float64).round(6)).tolist()
 
 
-def line(at: tuple[str, str], x, y, name: str, color: str = LIVE, mode: str = "lines", **style) -> dict:
+def line(at: Plot, x, y, name: str, color: str = LIVE, mode: str = "lines", **style) -> dict:
     """Return a curve or, with another `mode`, points."""
     return {
-        "type": "scatter", "mode": mode, "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
+        "type": "scatter", "mode": mode, **at.axes, "x": x, "y": y, "name": name,
         "line": {"color": color, "width": 2} | style.pop("line", {}), "marker": {"color": color, "size": 7},
         "hovertemplate": name + ": %{y:.3g}<extra></extra>",
     } | style  # fmt: skip
 
 
-def bars(at: tuple[str, str], x, y, name: str, color: str | list = LIVE, **style) -> dict:
+def bars(at: Plot, x, y, name: str, color: str | list = LIVE, **style) -> dict:
     """Return upright bars over numbers or names; those of layers as short as they can be told apart."""
     x = short_names(x) if len(x) and isinstance(x[0], str) else x
     return {
-        "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
+        "type": "bar", **at.axes, "x": x, "y": y, "name": name,
         "marker": {"color": color, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
     } | style  # fmt: skip
 
@@ -128,7 +122,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def before_and_after(
-    at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str
+    at: Plot, names: list[str], counts: list[tuple[float, float]], after: str, before: str
 ) -> list[dict]:
     """Return for each of `names` two bars, one in the other: of `counts` (after, before), called by these words."""
     return [

@@ -3,7 +3,6 @@
 import numpy as np
 
 from compedu.explorers.figures.pictures.picture import (
-    MAIN,
     Picture,
     Table,
     facts_of,
@@ -16,6 +15,7 @@ from compedu.explorers.figures.pictures.picture import (
 )
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 
@@ -82,10 +82,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "filters", main, loss.below, ("filters: bright = stored, faint = negatives of these", loss.HEADING), say, table,
-    {
-        "xaxis4": {"visible": False},
-        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-    } | loss.AXES,
+    name="filters",
+    main=main,
+    below=loss.below,
+    headings=("filters: bright = stored, faint = negatives of these", loss.HEADING),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
+    }
+    | loss.AXES,
     start=first_convolution,
-)  # fmt: skip
+)

@@ -9,8 +9,9 @@ from torch import Tensor
 from compedu.evaluation import all_logits
 from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
-from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, heatmap
+from compedu.explorers.figures.pictures.picture import Picture, Table, heatmap
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 
 IMAGES = 1000  # of the split that is looked at
@@ -117,10 +118,17 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "confusions", main, loss.below, ("rows = true class: left teacher, right student", loss.HEADING), say, table,
-    {
-        "xaxis4": {"type": "category", "visible": False},
-        "yaxis4": {"autorange": "reversed", "type": "category", "visible": False},
-    } | loss.AXES,
-    lively=True, prepare=prepare,
-)  # fmt: skip
+    name="confusions",
+    main=main,
+    below=loss.below,
+    headings=("rows = true class: left teacher, right student", loss.HEADING),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"type": "category", "visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "type": "category", "visible": False},
+    }
+    | loss.AXES,
+    lively=True,
+    prepare=prepare,
+)

@@ -6,8 +6,9 @@ import torch
 
 from compedu.explorers.figures.colors import DENSE, GREEN, LIVE
 from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
-from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, bars, line
+from compedu.explorers.figures.pictures.picture import Picture, Table, bars, line
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.explorers.widgets.strip import image_bytes
 
@@ -52,7 +53,7 @@ def images(view: View) -> list[dict[str, Any]]:
     """Return the image itself, for the corner of the picture."""
     chosen, _ = view.once("doubtful", lambda: _most_doubtful(view))
     return [{
-        "source": image_bytes(view.data, view.split, chosen, 64), "xref": "x4 domain", "yref": "y4 domain",
+        "source": image_bytes(view.data, view.split, chosen, 64), "xref": f"{MAIN.x} domain", "yref": f"{MAIN.y} domain",
         "x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45, "layer": "above",
     }]  # fmt: skip
 
@@ -77,7 +78,13 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "one image", main, loss.below, ("probabilities: gray = teacher, blue = student", loss.HEADING), say, table,
-    {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES,
-    images=images, lively=True,
-)  # fmt: skip
+    name="one image",
+    main=main,
+    below=loss.below,
+    headings=("probabilities: gray = teacher, blue = student", loss.HEADING),
+    say=say,
+    table=table,
+    axes={MAIN.yaxis: {"range": [0, 1.12], "nticks": 4}, MAIN.xaxis: {"tickangle": 0, "type": "category"}} | loss.AXES,
+    images=images,
+    lively=True,
+)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from compedu.evaluation import logits_of
 from compedu.explorers.figures.colors import DENSE, GREEN, LIVE, ORANGE
-from compedu.explorers.figures.pictures.picture import BELOW, MAIN, Picture, Table, line
+from compedu.explorers.figures.pictures.picture import Picture, Table, line
 from compedu.explorers.figures.places import title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 
 IMAGES = 512  # of each split
@@ -79,8 +80,8 @@ def below(view: View, layer: str) -> list[dict]:
     """Return the norm of the soft loss's gradient against temperature, as it is and times the square of T."""
     t = temperature_of(view)
     plain = _gradients(view)
-    scaled = [norm * one**2 for norm, one in zip(plain, TEMPERATURES, strict=True)]
-    x = TEMPERATURES[: len(plain)]
+    x = TEMPERATURES[: len(plain)]  # none before the teacher's logits are known
+    scaled = [norm * one**2 for norm, one in zip(plain, x, strict=True)]
     return [
         line(BELOW, x, plain, "gradient", DENSE),
         line(BELOW, x, scaled, "gradient times T²", LIVE),
@@ -120,13 +121,21 @@ def table(view: View) -> Table:
 
 _LOG_T = {"type": "log", "tickvals": [0.5, 1, 2, 4, 10, 20, 40], "ticktext": ["½", "1", "2", "4", "10", "20", "40"]}
 PICTURE = Picture(
-    "temperature", main, below,
-    ("entropy in bits: orange = train, blue = other images", "gradient for an untrained student: blue = times T²"),
-    say, table,
-    {
-        "xaxis4": _LOG_T, "yaxis4": {"rangemode": "tozero", "nticks": 5},
-        "xaxis7": _LOG_T | {"title": title("temperature T")},
-        "yaxis7": {"type": "log", "nticks": 3, "exponentformat": "SI"},
+    name="temperature",
+    main=main,
+    below=below,
+    headings=(
+        "entropy in bits: orange = train, blue = other images",
+        "gradient for an untrained student: blue = times T²",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: _LOG_T,
+        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+        BELOW.xaxis: _LOG_T | {"title": title("temperature T")},
+        BELOW.yaxis: {"type": "log", "nticks": 3, "exponentformat": "SI"},
     },
-    lively=True, prepare=prepare,
-)  # fmt: skip
+    lively=True,
+    prepare=prepare,
+)

@@ -5,8 +5,6 @@ import numpy as np
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
     SLANTED,
     Picture,
     bars,
@@ -18,8 +16,9 @@ from compedu.explorers.figures.pictures.picture import (
     percent_text,
     relative_error,
     short_names,
-)  # fmt: skip
+)
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
@@ -68,14 +67,20 @@ def say(view: View, layer: str) -> str:
 
 
 PICTURE = Picture(
-    "filters and ranks", main, below,
-    ("filters: left dense, right rebuilt from the factors", "gray = full rank, blue = rank, orange = break-even"),
-    say, singular_values.table,
-    {
-        "xaxis4": {"visible": False},
-        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "yaxis7": log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
-        "xaxis7": SLANTED,
+    name="filters and ranks",
+    main=main,
+    below=below,
+    headings=(
+        "filters: left dense, right rebuilt from the factors",
+        "gray = full rank, blue = rank, orange = break-even",
+    ),
+    say=say,
+    table=singular_values.table,
+    axes={
+        MAIN.xaxis: {"visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
+        BELOW.yaxis: log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
+        BELOW.xaxis: SLANTED,
     },
     start=first_convolution,
-)  # fmt: skip
+)

@@ -5,8 +5,6 @@ import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
     Picture,
     Table,
     facts_of,
@@ -18,6 +16,7 @@ from compedu.explorers.figures.pictures.picture import (
     relative_error,
 )
 from compedu.explorers.figures.places import title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
@@ -164,10 +163,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "singular values", main, below,
-    ("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"), say, table,
-    {
-        "xaxis4": {"title": title("rank")}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
-        "xaxis7": {"visible": False}, "yaxis7": {"visible": False, "scaleanchor": "x7"},
+    name="singular values",
+    main=main,
+    below=below,
+    headings=("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"title": title("rank")},
+        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+        BELOW.xaxis: {"visible": False},
+        BELOW.yaxis: {"visible": False, "scaleanchor": BELOW.x},
     },
-)  # fmt: skip
+)

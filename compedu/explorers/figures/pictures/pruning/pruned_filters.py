@@ -9,9 +9,6 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    BESIDE,
-    MAIN,
     SLANTED,
     Picture,
     Table,
@@ -23,8 +20,9 @@ from compedu.explorers.figures.pictures.picture import (
     log_bars,
     percent_text,
     untouched,
-)  # fmt: skip
+)
 from compedu.explorers.figures.places import UPPER, across, down, title
+from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.graph import find_channels
@@ -176,19 +174,25 @@ def first_convolution(model: nn.Module) -> str:
 
 
 PICTURE = Picture(
-    "filters", main, below,
-    ("strongest first; faint = gone | who reads them", "filters: gray = dense, blue = left (in %)"),
-    say, table,
-    {
-        "xaxis4": {"domain": across(4, 196), "visible": False},
-        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "xaxis8": {
-            "domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "",
+    name="filters",
+    main=main,
+    below=below,
+    headings=("strongest first; faint = gone | who reads them", "filters: gray = dense, blue = left (in %)"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"domain": across(4, 196), "visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
+        BESIDE.xaxis: {
+            "domain": across(208, 300),
+            "visible": True,
+            "showticklabels": False,
+            "ticks": "",
             "title": title("filters", 6),
         },
-        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"},
-        "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
-        "xaxis7": SLANTED,
+        BESIDE.yaxis: {"domain": down(*UPPER), "autorange": "reversed"},
+        BELOW.yaxis: log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
+        BELOW.xaxis: SLANTED,
     },
     start=first_convolution,
-)  # fmt: skip
+)

@@ -4,9 +4,6 @@ import numpy as np
 
 from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    BESIDE,
-    MAIN,
     SLANTED,
     Picture,
     Table,
@@ -19,9 +16,10 @@ from compedu.explorers.figures.pictures.picture import (
     percent_text,
     shrunk,
     untouched,
-)  # fmt: skip
+)
 from compedu.explorers.figures.pictures.pruning.left_weights import left_weights
 from compedu.explorers.figures.places import LEFT, NAMED, across, down
+from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 
 BINS = 41
@@ -100,14 +98,22 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "weights", main, below,
-    ("black = gone, blue = positive, orange = negative", "weights: gray = all, blue = left | left by layer, %"),
-    say, table,
-    {
-        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False},
-        "yaxis7": {"type": "log", "dtick": 2, "exponentformat": "SI", "domain": down(*HIGHER)},
-        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5},
-        "xaxis8": {"visible": True} | SLANTED, "yaxis8": {"range": [0, 115], "domain": down(*NAMED)},
+    name="weights",
+    main=main,
+    below=below,
+    headings=(
+        "black = gone, blue = positive, orange = negative",
+        "weights: gray = all, blue = left | left by layer, %",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "visible": False},
+        BELOW.yaxis: {"type": "log", "dtick": 2, "exponentformat": "SI", "domain": down(*HIGHER)},
+        BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
+        BESIDE.xaxis: {"visible": True} | SLANTED,
+        BESIDE.yaxis: {"range": [0, 115], "domain": down(*NAMED)},
     },
     black=True,
-)  # fmt: skip
+)

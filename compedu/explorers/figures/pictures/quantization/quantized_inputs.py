@@ -4,18 +4,9 @@ import numpy as np
 import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
-from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
-    SLANTED,
-    Picture,
-    Table,
-    bars,
-    layer_names,
-    line,
-    percent_text,
-)  # fmt: skip
+from compedu.explorers.figures.pictures.picture import SLANTED, Picture, Table, bars, layer_names, line, percent_text
 from compedu.explorers.figures.places import NAMED, down, title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
 from compedu.methods.quantization.shared.calibration import watch
@@ -125,10 +116,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "inputs of the layer", main, below,
-    ("inputs: gray = all, orange = clipped, blue = codes", "error of the inputs, %"), say, table,
-    {
-        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")},
-        "xaxis7": SLANTED, "yaxis7": {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},
+    name="inputs of the layer",
+    main=main,
+    below=below,
+    headings=("inputs: gray = all, orange = clipped, blue = codes", "error of the inputs, %"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.yaxis: {"type": "log", "dtick": 1, "exponentformat": "SI"},
+        MAIN.xaxis: {"title": title("input")},
+        BELOW.xaxis: SLANTED,
+        BELOW.yaxis: {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},
     },
-)  # fmt: skip
+)

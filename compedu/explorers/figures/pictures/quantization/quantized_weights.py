@@ -7,9 +7,6 @@ import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    BESIDE,
-    MAIN,
     Picture,
     Table,
     as_matrix,
@@ -20,8 +17,9 @@ from compedu.explorers.figures.pictures.picture import (
     layer_names,
     line,
     percent_text,
-)  # fmt: skip
+)
 from compedu.explorers.figures.places import LEFT, across
+from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.forms import Form
 from compedu.metrics import costs
@@ -159,13 +157,17 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "weights", main, below,
-    ("weights in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
-    say, table,
-    {
-        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"},
-        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 3},
-        "xaxis8": {"visible": True, "nticks": 3},
-        "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
+    name="weights",
+    main=main,
+    below=below,
+    headings=("weights in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.yaxis: {"type": "log", "dtick": 1, "exponentformat": "SI"},
+        BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
+        BELOW.yaxis: {"nticks": 3},
+        BESIDE.xaxis: {"visible": True, "nticks": 3},
+        BESIDE.yaxis: {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },
-)  # fmt: skip
+)

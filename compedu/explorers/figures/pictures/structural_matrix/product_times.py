@@ -5,8 +5,9 @@ from functools import partial
 
 from compedu.errors import Cancelled
 from compedu.explorers.figures.colors import DENSE, GRAY, LIVE
-from compedu.explorers.figures.pictures.picture import BELOW, MAIN, Picture, Table, line
+from compedu.explorers.figures.pictures.picture import Picture, Table, line
 from compedu.explorers.figures.places import title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.metrics import Latency, Timing
 from compedu.metrics.products import time_circulant
@@ -94,12 +95,20 @@ def table(view: View) -> Table:
 
 _SIDES = {"type": "log", "tickvals": list(SIDES[::2]), "ticktext": [str(side) for side in SIDES[::2]]}
 PICTURE = Picture(
-    "time of a product", main, below,
-    (f"time of {TIMING.batch_size} products, µs: gray = dense, blue = FFT", "dense time / FFT time, with its interval"),
-    say, table,
-    {
-        "xaxis4": _SIDES, "yaxis4": {"type": "log", "nticks": 5, "exponentformat": "SI"},
-        "xaxis7": _SIDES | {"title": title("side n")}, "yaxis7": {"type": "log", "nticks": 3},
+    name="time of a product",
+    main=main,
+    below=below,
+    headings=(
+        f"time of {TIMING.batch_size} products, µs: gray = dense, blue = FFT",
+        "dense time / FFT time, with its interval",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: _SIDES,
+        MAIN.yaxis: {"type": "log", "nticks": 5, "exponentformat": "SI"},
+        BELOW.xaxis: _SIDES | {"title": title("side n")},
+        BELOW.yaxis: {"type": "log", "nticks": 3},
     },
     prepare=prepare,
-)  # fmt: skip
+)

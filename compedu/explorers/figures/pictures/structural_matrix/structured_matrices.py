@@ -4,8 +4,6 @@ import numpy as np
 from torch import Tensor
 
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
     SLANTED,
     Picture,
     Table,
@@ -19,7 +17,8 @@ from compedu.explorers.figures.pictures.picture import (
     log_bars,
     percent_text,
     relative_error,
-)  # fmt: skip
+)
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 
@@ -76,12 +75,19 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "matrix", main, below,
-    ("a corner: dense, projected (copies faint), difference", "numbers in each layer: gray = dense, blue = stored"),
-    say, table,
-    {
-        "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},
-        "yaxis7": log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
-        "xaxis7": SLANTED,
+    name="matrix",
+    main=main,
+    below=below,
+    headings=(
+        "a corner: dense, projected (copies faint), difference",
+        "numbers in each layer: gray = dense, blue = stored",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.yaxis: {"autorange": "reversed", "visible": False},
+        MAIN.xaxis: {"visible": False},
+        BELOW.yaxis: log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
+        BELOW.xaxis: SLANTED,
     },
-)  # fmt: skip
+)

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from compedu.explorers.figures.colors import DENSE, LIVE
-from compedu.explorers.figures.pictures.picture import BELOW, BESIDE, line
+from compedu.explorers.figures.pictures.picture import line
 from compedu.explorers.figures.places import LEFT, across, title
+from compedu.explorers.figures.plots import BELOW, BESIDE
 from compedu.explorers.view import View
 
 HEADING = "loss; gray = the run before | accuracy, %"
 AXES = {
-    "xaxis7": {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
-    "yaxis7": {"rangemode": "tozero", "nticks": 3},
-    "xaxis8": {"visible": True, "title": title("step"), "rangemode": "tozero", "nticks": 3},
-    "yaxis8": {"visible": True, "range": [0, 103], "tickvals": [0, 50, 100]},
+    BELOW.xaxis: {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
+    BELOW.yaxis: {"rangemode": "tozero", "nticks": 3},
+    BESIDE.xaxis: {"visible": True, "title": title("step"), "rangemode": "tozero", "nticks": 3},
+    BESIDE.yaxis: {"visible": True, "range": [0, 103], "tickvals": [0, 50, 100]},
 }  # fmt: skip
 MOST = 300  # points of a curve: the figure is no wider
 

@@ -4,8 +4,9 @@ import numpy as np
 
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import DENSE, LIVE
-from compedu.explorers.figures.pictures.picture import BELOW, MAIN, SLANTED, Picture, Table, bars, layer_names, line
+from compedu.explorers.figures.pictures.picture import SLANTED, Picture, Table, bars, layer_names, line
 from compedu.explorers.figures.places import NAMED, down
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.graph import batch_norm_pairs
 
@@ -70,10 +71,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "statistics", main, below,
-    ("deviation of each channel, after against before", "means: moved by so many deviations"), say, table,
-    {
-        "xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5},
-        "xaxis7": SLANTED, "yaxis7": {"rangemode": "tozero", "nticks": 3, "domain": down(*NAMED)},
+    name="statistics",
+    main=main,
+    below=below,
+    headings=("deviation of each channel, after against before", "means: moved by so many deviations"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"nticks": 5},
+        MAIN.yaxis: {"nticks": 5},
+        BELOW.xaxis: SLANTED,
+        BELOW.yaxis: {"rangemode": "tozero", "nticks": 3, "domain": down(*NAMED)},
     },
-)  # fmt: skip
+)
