@@ -93,7 +93,7 @@ def _headings(top: float, text: str) -> list[dict[str, Any]]:
 
 
 def base(width: int, height: int) -> dict[str, Any]:
-    """Return what all layouts share: no margins, so that places are pixels, and no color of their own."""
+    """Return what all layouts share: no margins, so that positions are pixels, and no background color."""
     return {
         "template": go.layout.Template(), "width": width, "height": height,
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
@@ -127,7 +127,7 @@ def gauge_axes(view: View) -> dict[str, Any]:
 
 
 def legend_axes(left: float) -> dict[str, Any]:
-    """Return the axes of the legend below the trade-off curve; it is text: plotly's own would push the plot aside."""
+    """Return the axes of the legend below the trade-off curve: text, as plotly's own legend would shift the plot."""
     return {
         LEGEND.xaxis: axis(LEGEND.y, across(left, WIDTH), range=[0, 1], visible=False),
         LEGEND.yaxis: axis(LEGEND.x, down(CURVE[1] + 26, HEIGHT), range=[0, 1], visible=False),
@@ -146,7 +146,7 @@ def byte_ticks(end: float) -> dict[str, Any]:
 
 
 def picture_axes() -> dict[str, Any]:
-    """Return the axes of the picture's places and of its caption."""
+    """Return the axes of the picture's plots and of its caption."""
     return {
         MAIN.xaxis: axis(MAIN.y, across(*LEFT)), MAIN.yaxis: axis(MAIN.x, down(*UPPER)),
         BELOW.xaxis: axis(BELOW.y, across(*LEFT)), BELOW.yaxis: axis(BELOW.x, down(*LOWER)),
@@ -160,7 +160,7 @@ def picture_axes() -> dict[str, Any]:
 
 
 def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
-    """Return an axis with the looks that all of them share."""
+    """Return an axis in the style that all of them share."""
     return {
         "domain": domain, "anchor": anchor, "showgrid": False, "zeroline": False, "linecolor": LINES, "showline": True,
         "ticks": "outside", "ticklen": 3, "tickcolor": LINES, "title": {"text": ""},
@@ -169,7 +169,7 @@ def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
 
 
 def heading(x: float, top: float, text: str) -> dict[str, Any]:
-    """Return a line of text whose upper left corner is at that pixel."""
+    """Return a line of text with its upper left corner at this pixel."""
     return {
         "x": x / WIDTH, "y": 1 - top / HEIGHT, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top",
         "showarrow": False, "text": text, "align": "left",
@@ -184,26 +184,26 @@ def one_line() -> dict[str, Any]:
     }  # fmt: skip
 
 
-BLACK_GROUND = {  # shows through a picture where something is gone
-    "type": "rect", "xref": f"{MAIN.x} domain", "yref": f"{MAIN.y} domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "fillcolor": BLACK,
-    "line": {"width": 0}, "layer": "below",
+BLACK_GROUND = {  # shows through a picture where weights were removed
+    "type": "rect", "xref": f"{MAIN.x} domain", "yref": f"{MAIN.y} domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1,
+    "fillcolor": BLACK, "line": {"width": 0}, "layer": "below",
 }  # fmt: skip
 
 
 class LiveFigure:
-    """The figure on the screen, brought to a new view by sending only what differs."""
+    """The figure on the screen; only what differs in a new view is sent to the page."""
 
     def __init__(self, view: View, picture: Picture, layer: str):
         self._picture = picture
         self._shown = traces(view, picture, layer)
         self._ends = _ends(view)
-        self._moved: dict[int, set[str]] = {}  # what has ever changed since the figure was made
-        self._one_at_a_time = threading.Lock()  # measurements draw, and the page asks again, each on its thread
+        self._moved: dict[int, set[str]] = {}  # all that has changed since construction
+        self._one_at_a_time = threading.Lock()  # measurements and requests of the page draw on different threads
         self.widget = Drawing({"data": self._shown, "layout": layout(view, picture)})
         self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False}
 
     def show(self, view: View, layer: str | None = None) -> None:
-        """Draw the view; the picture only where a `layer` is given."""
+        """Draw the view; the picture only if a `layer` is given."""
         made = moving(view)
         if layer is not None:
             made += drawn(view, self._picture, layer)
@@ -219,14 +219,14 @@ class LiveFigure:
             self.widget.draw(changes, self._wider(view))
 
     def refresh(self) -> None:
-        """Send all changes again: a page that has just drawn the figure may have missed some while it was loading."""
+        """Send all changes again: a page that has just drawn the figure may have missed some while loading."""
         with self._one_at_a_time:
             moved = self._moved.items()
             changes = {index: {name: self._shown[index][name] for name in names} for index, names in moved}
             self.widget.draw(changes, self.widget.ends)
 
     def _wider(self, view: View) -> dict[str, dict]:
-        """Return axes of the trade-off curve that hold all points, where these do not; they never shrink."""
+        """Return wider axes of the trade-off curve where a point lies outside; they never shrink."""
         low, floor = _ends(view)
         if low >= self._ends[0] and floor >= self._ends[1]:
             return {}

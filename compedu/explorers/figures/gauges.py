@@ -1,4 +1,4 @@
-"""The three gauges as pure data: accuracy with its interval, bytes by what they are for, speed with its spread."""
+"""The three gauges as pure data: accuracy with its interval, bytes by role, speed with its spread."""
 
 import math
 
@@ -9,7 +9,7 @@ from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
 
 NAMES = ("accuracy", "size of the file", "speed")
-SPEEDS = (0.1, 10.0)  # ends of the speed axis; what lies beyond is drawn at the end, with an arrow
+SPEEDS = (0.1, 10.0)  # ends of the speed axis; ratios beyond are drawn at the end, as an arrow
 
 
 def traces(view: View) -> list[dict]:
@@ -18,11 +18,11 @@ def traces(view: View) -> list[dict]:
 
 
 def captions(view: View) -> tuple[tuple[str, ...], ...]:
-    """Return the lines below each gauge's name: the figure first, then what is to be known about it."""
+    """Return the lines below each gauge's name: the figure, then its details."""
     report = view.report
     if report is None:
         return (("…", "not measured yet"),) * 3
-    if view.nearby:  # another point's counts and interval would pass for this one's
+    if view.nearby:  # its counts and interval would be mistaken for those of the current setting
         accuracy = accuracy_lines(report)[0]
         size = size_lines(report, view.baseline)[0]
         return (
@@ -44,7 +44,7 @@ def _captions(view: View) -> list[dict]:
 
 
 def _headline(said: str) -> str:
-    """Return a headline; a verdict without a figure is words, which take less room in smaller letters."""
+    """Return a headline; a verdict in words is set smaller than a figure."""
     return said if said[:1] in "0123456789≈…" else f"<span style='font-size:14px'>{said}</span>"
 
 

@@ -33,7 +33,7 @@ def traces(view: View) -> list[dict]:
 
 
 def _alike(view: View) -> list[Report]:
-    """Return the stored points that differ from the method in the main knob alone: others would pass for its curve."""
+    """Return the stored points that differ from the method in the main knob alone: others are not on its curve."""
     knob = main_knob(view.method)
     if knob is None:
         return list(view.points)
@@ -46,7 +46,7 @@ def _alike(view: View) -> list[Report]:
 
 
 def _legend(view: View) -> dict:
-    """Return the names of what is drawn, each in its color; in two lines that fit whatever font the system has."""
+    """Return the legend, each name with its mark and color, in two lines that fit in any system font."""
     first = [("■", CONTROL, "dense")]
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
@@ -64,13 +64,13 @@ def _legend(view: View) -> dict:
 
 
 def reports_shown(view: View) -> list[Report]:
-    """Return all reports that stand in the plot."""
+    """Return all reports in the plot."""
     live = [view.report] if view.report is not None else []
     return _sized([view.baseline, *view.controls, *view.random_baseline, *view.points, *view.asked, *view.pins, *live])
 
 
 def size_axis(reports: Sequence[Report]) -> dict:
-    """Return a logarithmic axis of bytes with round ends that holds `reports` and a twentieth of the largest."""
+    """Return a logarithmic axis of bytes with round ends that covers `reports` and a twentieth of the largest."""
     sizes = [report.file_bytes for report in _sized(reports)]
     low = min(*sizes, max(sizes) / 20)
     high = max(sizes)
@@ -87,7 +87,7 @@ def size_axis(reports: Sequence[Report]) -> dict:
 
 
 def accuracy_axis(reports: Sequence[Report]) -> dict:
-    """Return a linear axis in percent with a round lower end that holds `reports`, and at least the upper fifth."""
+    """Return a linear axis in percent with a round lower end that covers `reports`, and at least 80 to 100."""
     lowest = min(100 * report.accuracy for report in reports)
     return {"range": [max(0.0, min(80.0, 10 * math.floor((lowest - 1) / 10))), 101.0]}
 

@@ -1,4 +1,4 @@
-"""Low rank: the filters of a layer as they were and as the factors rebuild them; the rank of every layer."""
+"""Low rank: the dense filters of a layer beside those rebuilt from the factors; the rank of every layer."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from compedu.explorers.figures.pictures.picture import (
     Picture,
     bars,
     heatmap,
-    kernel_after,
     layer_names,
     line,
     log_bars,
     percent_text,
     relative_error,
     short_names,
+    weight_after,
 )
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.plots import BELOW, MAIN
@@ -23,16 +23,16 @@ from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
 
-MOST = 16  # filters of either kind
+MOST = 16  # filters shown of either kind
 COLUMNS = 4
 
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the first filters of the dense layer on the left, the same of the factored one on the right."""
     dense = images_of(weight_of(view.layer_pair(layer)[0]).detach()[:MOST])
-    kernel = kernel_after(view, layer)
-    made = np.full_like(dense, np.nan) if kernel is None and view.after is not None else dense
-    made = made if kernel is None else images_of(kernel[:MOST])
+    weight = weight_after(view, layer)
+    made = np.full_like(dense, np.nan) if weight is None and view.after is not None else dense
+    made = made if weight is None else images_of(weight[:MOST])
     every = np.ones(len(dense), dtype=bool)
     left = montage(dense, every, COLUMNS)
     right = montage(made, every, COLUMNS)
@@ -43,7 +43,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return each layer's full rank, the rank it has, and the one at which the factors are as large as the matrix."""
+    """Return each layer's full rank, its current rank, and the rank at which the factors are as large as the matrix."""
     names = layer_names(view)
     full = [min(singular_values.shape(view, name)) for name in names]
     even = [break_even(*singular_values.shape(view, name)) for name in names]

@@ -1,4 +1,4 @@
-"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, its error."""
+"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, the error."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
 from compedu.methods.quantization.shared.calibration import watch
 
-IMAGES = 64  # of the split that is looked at
+IMAGES = 64  # of the split, whose activations are shown
 BINS = 91
 
 
@@ -42,7 +42,7 @@ def below(view: View, layer: str) -> list[dict]:
 
 
 def inputs(view: View) -> dict[str, np.ndarray]:
-    """Return what each layer of the dense network gets to see on some images, flattened."""
+    """Return the inputs of each layer of the dense network on some images, flattened."""
     return view.once("inputs", lambda: _inputs(view))
 
 
@@ -55,16 +55,17 @@ def _inputs(view: View) -> dict[str, np.ndarray]:
 
 
 def quantizer(view: View, layer: str) -> ActivationQuantizer | None:
-    """Return what rounds the inputs of a layer, or None where they stay in floating point."""
+    """Return the quantizer of a layer's inputs, or None where they stay in floating point."""
     _, after = view.layer_pair(layer)
     act = getattr(after, "act", None)
     return act if isinstance(act, ActivationQuantizer) else None
 
 
 def ends(act: ActivationQuantizer) -> tuple[float, float]:
-    """Return the smallest and the largest value of the grid, half a step beyond each: what is not clipped."""
+    """Return the ends of the range that is not clipped: the grid, and half a step beyond it on either side."""
     step = act.scale.item()
     zero = act.zero_point.item()
+    # A code q in 0..2^bits - 1 stands for (q - zero) * step; rounding to the nearest adds half a step at either end.
     return (-zero - 0.5) * step, (2**act.bits - 1 - zero + 0.5) * step
 
 
@@ -75,14 +76,14 @@ def rounded(act: ActivationQuantizer, x: np.ndarray) -> np.ndarray:
 
 
 def error(view: View, layer: str) -> float | None:
-    """Return how far the rounded inputs are from the inputs, relative to these; None where they stay as they are."""
+    """Return the distance of rounded inputs from the inputs, relative to their norm; None where none are rounded."""
     act = quantizer(view, layer)
     x = inputs(view)[layer]
     return None if act is None else float(np.linalg.norm(rounded(act, x) - x) / max(np.linalg.norm(x), 1e-12))
 
 
 def clipped_share(view: View, layer: str) -> float | None:
-    """Return the share of the inputs that lie beyond the grid."""
+    """Return the share of the inputs outside the range of the grid."""
     act = quantizer(view, layer)
     x = inputs(view)[layer]
     if act is None:

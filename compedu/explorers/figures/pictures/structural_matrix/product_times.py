@@ -1,4 +1,4 @@
-"""Structural matrices: the time of one product against the side n, dense and by FFT, measured on this machine."""
+"""Structural matrices: the time of one product against the size n, dense and by FFT, measured on this machine."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ TIMING = Timing(batch_size=32, budget_s=0.1)
 
 
 def prepare(view: View, stale: Callable[[], bool]) -> None:
-    """Time both products for all sides; what was timed before an interruption is kept."""
+    """Time both products for all sizes; results from before an interruption are kept."""
 
     def go_on() -> None:
         if stale():
@@ -28,12 +28,12 @@ def prepare(view: View, stale: Callable[[], bool]) -> None:
 
 
 def timed(view: View) -> dict[int, Latency]:
-    """Return what has been timed so far, by side."""
+    """Return the timings so far, by size."""
     return {side: view.kept["product", side] for side in SIDES if ("product", side) in view.kept}
 
 
 def crossing(found: dict[int, Latency]) -> int | None:
-    """Return the smallest side from which on FFT is faster, beyond the noise, at all larger sides with a verdict."""
+    """Return the smallest size from which on FFT is faster, beyond the noise, at all larger sizes with a verdict."""
     first = None
     for side in sorted(found, reverse=True):
         if found[side].verdict == "faster":
@@ -44,7 +44,7 @@ def crossing(found: dict[int, Latency]) -> int | None:
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the time of a batch by either product against n, in microseconds."""
+    """Return the time of a batch for both products against n, in microseconds."""
     found = timed(view)
     sides = list(found)
     return [
@@ -54,7 +54,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return the ratio of the two with its interval, and the line where they take equally long."""
+    """Return the ratio of the two times with its interval, and the line where both take equally long."""
     found = timed(view)
     ratio = line(
         BELOW, list(found), [one.speed_up for one in found.values()], "dense time / FFT time", LIVE, mode="markers"
@@ -81,7 +81,7 @@ def say(view: View, layer: str) -> str:
 
 
 def table(view: View) -> Table:
-    """Return both times, their ratio and the verdict for each side."""
+    """Return both times, their ratio and the verdict for each size."""
     rows = [
         (
             side, f"{1000 * one.baseline_ms:.1f}", f"{1000 * one.latency_ms:.1f}", f"{one.speed_up:.2f}",

@@ -1,4 +1,4 @@
-"""The small dense network: how many filters each layer has, beside the given network; the loss while it is trained."""
+"""The small dense network: how many filters each layer has, beside the given network; the loss during training."""
 
 from compedu.explorers.figures.pictures.picture import SLANTED, Picture, before_and_after, layer_names, log_bars
 from compedu.explorers.figures.pictures.pruning import pruned_filters
@@ -7,7 +7,7 @@ from compedu.explorers.figures.places import UPPER
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 
-WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large place, less what slanted names need
+WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large plot without the room that slanted names need
 
 
 def main(view: View, layer: str) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Fine-tuning: where the weights of a layer went, and the loss while they did."""
+"""Fine-tuning: how far the weights of a layer moved, and the loss during training."""
 
 import numpy as np
 
