@@ -24,23 +24,23 @@ CPU_FLAGS = {"AVX2": "avx2", "AVX-512": "avx512_f", "AVX-512 VNNI": "avx512_vnni
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `state` is "ok", "note" (works, but worth knowing) or "missing"; `cure` is what to do."""
+    """One thing that was examined: `state` is "ok", "note" (it works, with a limit) or "missing"; `cure` says what to do."""
 
-    topic: str
+    area: str
     state: str
     text: str
     cure: str = ""
 
 
 def report() -> str:
-    """All findings as text, one a line by topic, what is missing with its cure below it, and a count at the end."""
+    """All findings as text, one a line by area, what is missing with its cure below it, and a count at the end."""
     lines = []
-    topic = None
+    area = None
     findings = list(examine())
     for found in findings:
-        if found.topic != topic:
-            topic = found.topic
-            lines.append(topic)
+        if found.area != area:
+            area = found.area
+            lines.append(area)
         lines.append(f"  {found.state:8}{found.text}")
         if found.cure:
             lines.append(f"{'':10}-> {found.cure}")
@@ -52,12 +52,12 @@ def report() -> str:
 def examine() -> Iterator[Finding]:
     """Look at everything, one finding after another; never raises because of what it finds."""
     for look in (python, packages, processor, kernels, jupyter, parts, shipped_files, claims, data_sets, browser):
-        topic = look.__name__.replace("_", " ").capitalize()
+        area = look.__name__.replace("_", " ").capitalize()
         try:
             for state, text, *cure in look():
-                yield Finding(topic, state, text, *cure)
+                yield Finding(area, state, text, *cure)
         except Exception as error:  # a broken installation is what this command is for
-            yield Finding(topic, "missing", f"{type(error).__name__}: {error}", "install compedu again")
+            yield Finding(area, "missing", f"{type(error).__name__}: {error}", "install compedu again")
 
 
 def python():

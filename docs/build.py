@@ -1,4 +1,4 @@
-"""Builds the site without a network: executes the chapters, takes their solutions out, and runs Sphinx.
+"""Builds the site without a network: executes the chapters, removes their solutions, and runs Sphinx.
 
 python docs/build.py SITE [--notebooks FOLDER] [--fast] [--executed FOLDER]
 """
@@ -17,21 +17,21 @@ from compedu.methods.card import cards
 from compedu.release import chapters, without_solutions
 
 DOCS = Path(__file__).resolve().parent
-FIGURE = "application/vnd.plotly.v1+json"  # what a plain plotly figure leaves in a notebook; a page needs HTML
-CONTENTS = {  # captions of the table of contents, with the pages that stand below them where there are any
+FIGURE = "application/vnd.plotly.v1+json"  # how a notebook stores a plain plotly figure; a page needs HTML
+CONTENTS = {  # captions of the table of contents, and the pages below each, where there are any
     "Chapters": ("chapters/*.ipynb",),
     "Galleries": ("chapters/gallery/*.ipynb",),
-    "Reference": ("methods.md", "api.md"),
-    "For teachers and developers": ("instructor*.md", "architecture*.md"),
+    "Reference": ("methods.md", "api.md", "glossary.md"),
+    "For teachers and developers": ("instructor*.md", "contributing.md", "architecture*.md"),
 }
 
 
 def build_site(notebooks, site, fast=False, executed=None) -> int:
     """Build the site of the `notebooks` into `site`, emptied first; returns Sphinx's exit code, warnings failing.
 
-    Beside it, in a folder with "-work" to its name, lie the executed chapters and the sources of the pages. Copies in
-    the folder `executed`, such as those of the last build, are taken if they are what executing the chapters as they
-    are now would leave in the same profile; all other chapters are executed.
+    The executed chapters and the sources of the pages are in a folder beside it, whose name ends in "-work". Copies in
+    the folder `executed`, such as those of the last build, are reused where chapter and profile are unchanged; all
+    other chapters are executed.
     """
     site = Path(site).resolve()
     work = site.with_name(site.name + "-work")
@@ -43,7 +43,7 @@ def build_site(notebooks, site, fast=False, executed=None) -> int:
         source = Path(notebooks) / name
         copy = Path(executed) / name if executed else None
         if copy and is_executed(copy, source, fast):
-            print(f"taking {name} as executed before", flush=True)
+            print(f"reusing the executed {name}", flush=True)
         else:
             print(f"executing {name}", flush=True)
             copy = work / "executed" / name
@@ -52,6 +52,7 @@ def build_site(notebooks, site, fast=False, executed=None) -> int:
             execute(source, copy, fast=fast, folder=scratch)
         write_page(copy, pages / "chapters" / name)
     (pages / "methods.md").write_text(cards(), encoding="utf-8")
+    write_contributing(pages)
     write_contents(pages)
     return sphinx(["-q", "-W", "--keep-going", "-b", "html", "-d", str(work / "doctrees"), str(pages), str(site)])
 
@@ -71,6 +72,15 @@ def write_page(executed, page):
     nbformat.write(notebook, page)
 
 
+def write_contributing(pages):
+    """Add CONTRIBUTING.md to the pages; links between it and docs/ are those of one folder there."""
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (pages / "contributing.md").write_text(text.replace("](docs/", "]("), encoding="utf-8")
+    for page in pages.glob("*.md"):
+        linked = page.read_text(encoding="utf-8").replace("](../CONTRIBUTING.md)", "](contributing.md)")
+        page.write_text(linked, encoding="utf-8")
+
+
 def write_contents(pages):
     """Add the table of contents to the first page; Sphinx's own patterns warn where no page matches."""
     lines = []
@@ -88,6 +98,6 @@ if __name__ == "__main__":
     parser.add_argument("site")
     parser.add_argument("--notebooks", default=DOCS.parent / "notebooks")
     parser.add_argument("--fast", action="store_true", help="run the chapters in their fast profile")
-    parser.add_argument("--executed", help="a folder of executed chapters: those that are up to date are taken")
+    parser.add_argument("--executed", help="a folder of executed chapters: those that are up to date are reused")
     arguments = parser.parse_args()
     sys.exit(build_site(arguments.notebooks, arguments.site, arguments.fast, arguments.executed))

@@ -15,7 +15,7 @@ version = release = installed("compedu")
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["build.py", "_static"]
 
-# build.py has executed the chapters. What a page shows of an explorer is its HTML form: a plot with a slider.
+# build.py has executed the chapters. A page shows the HTML form of an explorer: a plot with a slider.
 nb_execution_mode = "off"
 nb_mime_priority_overrides = [("html", "text/html", 1), ("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js = {}
@@ -23,12 +23,12 @@ nb_output_stderr = "remove"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
-# Formulas by a file of our own. The menu is off because its entries load further files.
+# MathJax is vendored. Its menu is off because its entries load further files.
 mathjax_path = "vendor/mathjax/tex-svg.js"
 mathjax3_config = {"options": {"enableMenu": False}}
 myst_update_mathjax = True
 
-# The reference is made from docstrings, which are Markdown: `names` and $formulas$, as in the rest of the pages.
+# The API reference comes from docstrings, which are Markdown, with `names` and $formulas$, as in the other pages.
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"imported-members": True, "show-inheritance": True}
@@ -56,12 +56,13 @@ def copy_plotly(app, exception):
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
-    """Turn a docstring in Markdown into reStructuredText, line by line, as autodoc reads it; doctests stay."""
+    """Turn a docstring in Markdown into reStructuredText, which autodoc reads, line by line; doctests stay."""
     for place, line in enumerate(lines):
         if not line.lstrip().startswith(">>>"):
             line = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", line)
             line = re.sub(r"\$([^$]+)\$", r":math:`\1`", line)
-            lines[place] = re.sub(r"\*(?=\w|\*)", r"\\*", line)
+            # A star in front of a word would begin emphasis; in what is set as code or formula it may stay.
+            lines[place] = re.sub(r"(`+[^`]+`+)|\*(?=\S)", lambda found: found[1] or r"\*", line)
 
 
 def setup(app):

@@ -1,4 +1,4 @@
-"""The explorer: knobs on the left, measured answers on the right, one worker behind."""
+"""The explorer: knobs on the left, measured answers on the right, one worker thread behind them."""
 
 import os
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.pages.static import page_figure
 from compedu.explorers.session import Session
+from compedu.explorers.view import News, State
 from compedu.explorers.widgets.controls import controls_of
 from compedu.explorers.widgets.predict import Questions, asked_methods, checked, largest_gap
 from compedu.explorers.widgets.screen import Screen
@@ -25,13 +26,13 @@ from compedu.sweeps import method_of
 class Explorer(widgets.VBox):
     """Turn the knobs of one method on one trained network and see measured accuracy, size and speed.
 
-    `method` is a method class, or a method whose values are the start. While a knob moves, the nearest stored point is
-    drawn at once as a preview; then the network is compressed and measured, newest position first. `explorer.method` is
-    the current method and `explorer.report` the newest report; `settle()` waits for it.
+    `method` is a method class, or a method with the initial values. While a knob moves, the nearest stored point is
+    drawn at once as a preview; then the network is compressed and measured, newest position first. `explorer.method`
+    is the current method and `explorer.report` the newest report; `settle()` waits for it.
 
     With `predict`, True or the name of a knob, the answers stay hidden until five accuracies are committed, on the
-    screen or by `commit`; a `book` keeps them. Raises `ValueError` where `predict` cannot be asked, and for several
-    methods in a row: knobs, points and pictures are those of one.
+    screen or by `commit`; a `book` records them. Raises `ValueError` where `predict` is not possible, and for a
+    pipeline: knobs, points and pictures are those of one method.
     """
 
     def __init__(
@@ -45,14 +46,16 @@ class Explorer(widgets.VBox):
         self.view = self._session.view
         self._controls = controls_of(self._start, self._moved)
         actions = {"Run": self.run, "Cancel": self.cancel, "Reset": self.reset, "Pin": self.pin}
-        pictures = pictures_of(type(self._start))
-        self._screen = Screen(self.view, pictures, self._controls, actions, self._coded, self._file, self._looked)
+        self._screen = Screen(
+            self.view, pictures=pictures_of(type(self._start)), controls=self._controls, actions=actions,
+            coded=self._coded, csv=self._file, looked=self._looked,
+        )  # fmt: skip
         super().__init__(self._screen.widgets)
         self.add_class("compedu")
         self._screen.fill(self.view)
         if predict:
             self._ask(predict)
-        self._put(self._start)  # measured before the first move, so that all kernels are warm then
+        self._put(self._start)  # measured before the first move, which then finds all kernels warm
 
     def __repr__(self) -> str:
         return f"explorer of {self.method!r} on {self.view.baseline.model}, {self.view.data.name}: {self.state}"
@@ -61,22 +64,22 @@ class Explorer(widgets.VBox):
 
     @property
     def method(self) -> Method:
-        """The method with the knobs as they stand; its `repr` is the text to copy."""
+        """The method with the current knob values; its `repr` is the code to copy."""
         return self.view.method
 
     @property
     def report(self) -> Report | None:
-        """The report that is shown; `state` tells how far it is measured. None while a prediction is asked for."""
+        """The shown report; `state` says how far it is measured. None while a prediction is pending."""
         return None if self.hidden else self.view.report
 
     @property
-    def state(self) -> str:
-        """PREVIEW, MEASURING, FINAL, RUNNING, CANCELLED or ERROR."""
+    def state(self) -> State:
+        """How far the shown report is measured: PREVIEW, MEASURING, FINAL, RUNNING, CANCELLED or ERROR."""
         return self.view.state
 
     @property
     def hidden(self) -> bool:
-        """Whether the answers wait for a prediction."""
+        """Whether the answers are hidden until a prediction is committed."""
         return bool(self._session.questions) and not self.view.predicted
 
     @property
@@ -86,7 +89,7 @@ class Explorer(widgets.VBox):
 
     @property
     def pins(self) -> tuple[Report, ...]:
-        """The reports that were pinned."""
+        """The pinned reports."""
         return tuple(self.view.pins)
 
     @property
@@ -95,7 +98,7 @@ class Explorer(widgets.VBox):
         return csv_text(self._session.seen.values())
 
     def set(self, **values: Any) -> "Explorer":
-        """Set knobs as if moved on the screen; returns the explorer. Raises `ValueError` as the method does."""
+        """Set knobs as on the screen; returns the explorer. Raises `ValueError` as the method does."""
         for name in values:
             if name not in self._controls:
                 raise ValueError(
@@ -113,21 +116,21 @@ class Explorer(widgets.VBox):
         self._session.cancel()
 
     def reset(self) -> "Explorer":
-        """Put all knobs back to where they were at the start, and forget the pins."""
+        """Reset all knobs to their initial values, and remove the pins."""
         with self._session.lock:
             self.view.pins.clear()
         return self._put(self._start)
 
     def pin(self) -> "Explorer":
-        """Keep the shown report in the plot; the fourth pin replaces the first."""
+        """Keep the shown report in the plot; a fourth pin replaces the first."""
         with self._session.lock:
-            if self.report is not None and self.state == "FINAL":
+            if self.report is not None and self.state == State.FINAL:
                 self.view.pins[:] = [*self.view.pins, self.view.report][-3:]
-                self._show("figures")
+                self._show(News.FIGURES)
         return self
 
     def commit(self, accuracies: Sequence[float]) -> "Explorer":
-        """Commit a prediction, one accuracy in 0..1 for each question, and show the answers. The first one stands."""
+        """Commit a prediction, one accuracy in 0..1 per question, and show the answers. The first prediction counts."""
         said = checked(accuracies, len(self._session.questions))
         with self._session.lock:
             if self.hidden:
@@ -136,7 +139,7 @@ class Explorer(widgets.VBox):
                     settings = [repr(method) for method in self._session.questions]
                     self._book.write("prediction", self._question, value=list(said), settings=settings, unit="accuracy")
                 self._screen.answer()
-                self._show("network")
+                self._show(News.NETWORK)
         return self
 
     def settle(self, timeout: float = 60.0) -> Report | None:
@@ -147,7 +150,7 @@ class Explorer(widgets.VBox):
 
     def close(self) -> None:
         """Stop the worker and remove the widgets."""
-        if hasattr(self, "_screen"):  # a widget that could not be made is closed too, by its finalizer
+        if hasattr(self, "_screen"):  # the finalizer also closes a widget whose construction failed
             self._session.runner.close()
             self._screen.close()
         super().close()
@@ -155,7 +158,7 @@ class Explorer(widgets.VBox):
     # What the screen calls
 
     def _moved(self) -> None:
-        """Go to the method that the controls make, or show why they make none."""
+        """Go to the method that the controls describe, or show why there is none."""
         try:
             method = type(self._start)(**{name: control.value for name, control in self._controls.items()})
         except ValueError as error:
@@ -164,7 +167,7 @@ class Explorer(widgets.VBox):
             self._session.move(method)
 
     def _coded(self, text: str) -> None:
-        """Go to the method that is written in the code line."""
+        """Go to the method written in the code line."""
         try:
             method = method_of(text, (type(self._start),))
             _refuse_several(method)
@@ -185,13 +188,13 @@ class Explorer(widgets.VBox):
         return f"{type(self.method).__name__}.csv", self.csv
 
     def _looked(self) -> None:
-        """Draw what the learner chose to look at: another layer, or another picture."""
+        """Draw the layer or picture that the learner has chosen."""
         with self._session.lock:
-            self._show("network")
+            self._show(News.NETWORK)
         self._session.look(self._screen.picture.prepare)
 
-    def _show(self, news: str) -> None:
-        """Bring the screen up to the view; the session's lock is held."""
+    def _show(self, news: News) -> None:
+        """Update the screen to the view; the session's lock is held."""
         if self._session.questions and self.view.predicted and not self.view.asked:
             self._confront()
         self._screen.show(self.view, self._session.looks, self._session.steps, news)
@@ -199,7 +202,7 @@ class Explorer(widgets.VBox):
     # Predict before you see
 
     def _ask(self, knob: bool | str) -> None:
-        """Hide the answers behind questions, unless the book holds a prediction from before."""
+        """Hide the answers behind questions, unless the book already holds a prediction."""
         self._session.questions = asked_methods(self._start, knob, self.view.points)
         self._question = (
             f"{self._session.questions[0]!r} to {self._session.questions[-1]!r}: "
@@ -219,7 +222,7 @@ class Explorer(widgets.VBox):
         return self._book.first("prediction", self._question)
 
     def _confront(self) -> None:
-        """Put prediction and measurement together as soon as all points are measured."""
+        """Compare prediction and measurement as soon as all points are measured."""
         known = self._session.answers()
         names = [repr(method) for method in self._session.questions]
         if not all(name in known for name in names):
@@ -233,22 +236,22 @@ class Explorer(widgets.VBox):
             )
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
-        """Add the form that moves without a kernel, for pages and saved notebooks."""
+        """Add HTML that works without a kernel, for pages and saved notebooks."""
         bundle = super()._repr_mimebundle_(**options) or {}
-        if os.environ.get("COMPEDU_SYNC") == "1":  # a page is being made, which nobody can measure on
+        if os.environ.get("COMPEDU_SYNC") == "1":  # the result is a page, on which nothing can be measured
             self._session.survey()
         with self._session.lock:
             return bundle | {"text/html": page_figure(self.view, self._session.answers().values(), self.hidden)}
 
 
 def _named(data: Dataset) -> str:
-    """Return what a lab book calls `data`: of a user's own, whose name is a path, a digest says which images."""
+    """Return the name of `data` in a lab book; for a user's own, named by a path, a digest identifies the images."""
     return data.name if data.origin else f"{data.name} ({data.digest[:8]})"
 
 
 def _refuse_several(method: Method) -> None:
     if isinstance(method, Pipeline):
         raise ValueError(
-            f"an explorer turns the knobs of one method, and {method!r} is {len(method.steps)} in a row; compress with "
-            "the first ones and explore the last one on the result"
+            f"an explorer turns the knobs of one method, and {method!r} is a pipeline of {len(method.steps)}; compress "
+            "with the first steps and explore the last one on the result"
         )

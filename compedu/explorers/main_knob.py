@@ -16,14 +16,14 @@ def main_knob(method: Method | type[Method]) -> str | None:
 
 
 def others(method: Method, knob: str, value: Any) -> Method:
-    """Return `method` with its `knob` at `value`: equal for two methods that differ in this knob alone."""
+    """Return `method` with its `knob` at `value`; the results are equal for methods that differ in this knob alone."""
     return replace(method, **{knob: value})
 
 
 def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
-    """Return the reports that differ in the main knob alone, in its order: the most that there are.
+    """Return the largest group of reports that differ in the main knob alone, in its order.
 
-    Of equally many those count that have the other knobs of `method`. Values per layer come last.
+    Ties go to the group with the other knobs of `method`. Values per layer come last.
     """
     knob = main_knob(method)
     found = {}

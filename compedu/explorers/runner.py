@@ -1,4 +1,4 @@
-"""One worker thread: the newest request wins, older ones stop at their next look, `settle` waits for the last."""
+"""One worker thread: the newest request wins, older ones stop when they next check, `settle` waits for the last."""
 
 import atexit
 import os
@@ -15,7 +15,7 @@ _alive: "weakref.WeakSet[Runner]" = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    """End all workers: a thread that still computes while the interpreter is taken down would crash it."""
+    """End all workers: a thread that still computes during interpreter shutdown would crash it."""
     for runner in list(_alive):
         runner.close()
         if runner.thread is not None:
@@ -23,11 +23,11 @@ def _end_all() -> None:
 
 
 class Runner:
-    """Runs `work(request, stale)` for the newest request only; `failed(request, error)` gets what it raises.
+    """Runs `work(request, stale)` for the newest request only; `failed(request, error)` is called with what it raises.
 
-    `stale()` turns true when a newer request came or the runner was cancelled: the work then stops by itself and
-    publishes nothing more. With the environment variable COMPEDU_SYNC=1 a request is worked off before `request`
-    returns, without a thread.
+    `stale()` becomes true when a newer request arrives or the runner is cancelled: the work then stops by itself and
+    publishes nothing more. With the environment variable COMPEDU_SYNC=1, `request` does the work before it returns,
+    without a thread.
     """
 
     def __init__(self, work: Work, failed: Callable[[Any, BaseException], None]):
@@ -42,7 +42,7 @@ class Runner:
         _alive.add(self)
 
     def request(self, request: Any) -> None:
-        """Ask for `request`; whatever is waiting or running is superseded."""
+        """Submit `request`; it supersedes whatever is waiting or running."""
         with self._lock:
             if self._closed:
                 return
@@ -57,26 +57,26 @@ class Runner:
             self._take()
 
     def cancel(self) -> None:
-        """Make whatever waits or runs stale."""
+        """Make whatever is waiting or running stale."""
         with self._lock:
             self._number += 1
             self._waiting = None
             self._lock.notify_all()
 
     def settle(self, timeout: float = 60.0) -> bool:
-        """Wait until nothing waits or runs; return False when that did not happen within `timeout` seconds."""
+        """Wait until nothing is waiting or running; return False if that takes more than `timeout` seconds."""
         with self._lock:
             return self._lock.wait_for(lambda: self._waiting is None and not self._busy, timeout)
 
     def close(self) -> None:
-        """Stop the worker for good."""
+        """Stop the worker permanently."""
         with self._lock:
             self._closed = True
         self.cancel()
 
     @property
     def pending(self) -> int:
-        """How many requests wait or run: never more than two."""
+        """How many requests are waiting or running: never more than two."""
         with self._lock:
             return (self._waiting is not None) + self._busy
 
@@ -89,14 +89,17 @@ class Runner:
             self._take()
 
     def _take(self) -> None:
-        """Work off the waiting request, if there still is one."""
+        """Process the waiting request, if there still is one."""
         with self._lock:
             if self._waiting is None:
                 return
-            (number, request) = self._waiting
+            number, request = self._waiting
             self._waiting = None
             self._busy = True
-        stale = lambda: number != self._number  # noqa: E731
+
+        def stale() -> bool:
+            return number != self._number
+
         try:
             self._work(request, stale)
         except Exception as error:

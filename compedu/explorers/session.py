@@ -1,4 +1,4 @@
-"""What happens when a knob moves: the state of an explorer and the work behind it, without any widget."""
+"""What happens when a knob moves: the state of an explorer and the work behind it, without widgets."""
 
 import contextlib
 import threading
@@ -14,40 +14,36 @@ from compedu.errors import Cancelled
 from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob
 from compedu.explorers.runner import Runner
-from compedu.explorers.view import View
+from compedu.explorers.view import News, State, View
 from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure
 from compedu.sweeps import grid, nearest, stored_points
 from compedu.training import Step, listening
 
 DRAW_EVERY_S = 0.2  # how often a training is shown
-NEARBY = 0.06  # share of a slider within which a point measured before is shown for the one asked for
-WATCHED = 256  # images of the split on which a training is watched
+NEARBY = 0.06  # share of a slider within which an earlier point is shown for the requested one
+WATCHED = 256  # images of the split on which a training is evaluated as it runs
 
 Stale = Callable[[], bool]
 Prepare = Callable[[View, Stale], None]
 
 
 class Session:
-    """Turns requests for methods into views: `changed` is called at each change, under `lock`, from any thread.
+    """Turns requests for methods into views: `changed` is called with the news, under `lock`, on any thread."""
 
-    It gets what is new beside the state: "knobs", "figures" (a first or finer measurement), "network" (another
-    compressed network as well), or "training" (one more step).
-    """
-
-    def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[str], None]):
+    def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         self.lock = threading.RLock()
         self.baseline = Baseline.of(model, data, split)
         dense = measure(model, data, baseline=self.baseline, split=split, speed=False)
         points, controls, random_baseline = stored_points(type(method), model, data, split)
-        controls = () if isinstance(method, SmallDense) else controls  # it is the control itself
+        controls = () if isinstance(method, SmallDense) else controls  # it is the control
         self.view = View(
             data, split, dense, model, method, points=points, controls=controls, random_baseline=random_baseline
         )
         self.seen: dict[str, Report] = {}  # final reports by method
         self.looks = 0
-        self.steps = (0, 1)  # of a training: done, all
-        self.questions: Sequence[Method] = ()  # what else is to be measured, for a prediction
+        self.steps = (0, 1)  # of a training: done, in total
+        self.questions: Sequence[Method] = ()  # further settings to be measured, for a prediction
         self.prepare: Prepare | None = None  # what the chosen picture needs
         self.runner = Runner(self._work, self._failed)
         self._watched = tuple(part[:WATCHED] for part in data.split(split))
@@ -55,18 +51,18 @@ class Session:
         self._drawn_at = 0.0
 
     def move(self, method: Method) -> None:
-        """Go to `method`: a known point nearby at once, then the measurement, unless it takes a training."""
+        """Go to `method`: show a nearby known point at once, then measure, unless that takes a training."""
         with self.lock:
             self.view.method = method
             self.view.report = nearest((*self.view.points, *self.seen.values()), method, NEARBY)
-            self.become("PREVIEW", "knobs")
+            self.become(State.PREVIEW, News.KNOBS)
         if method.needs == "training":
             self.runner.cancel()
         else:
             self.runner.request(method)
 
     def refuse(self, message: str) -> None:
-        """Show why the knobs as they stand make no method; what was measured before stays what `view.method` is."""
+        """Show why the current knob values make no method; `view.method` stays the last valid one."""
         self.runner.cancel()
         with self.lock:
             self._fail(message, "")
@@ -79,48 +75,48 @@ class Session:
             self.view.curve = []
             self.view.race = []
             self.steps = (0, 1)
-            self.become("RUNNING", "training")
+            self.become(State.RUNNING, News.TRAINING)
         self.runner.request(self.view.method)
 
     def cancel(self) -> None:
-        """Stop whatever runs; the networks are untouched. What is measured, or was refused, stays what it is."""
+        """Stop whatever is running; the networks are untouched. A measured or refused setting keeps its state."""
         self.runner.cancel()
         with self.lock:
-            if self.view.state in ("FINAL", "ERROR"):
+            if self.view.state in (State.FINAL, State.ERROR):
                 return
-            self.become("CANCELLED", "knobs", "cancelled: the dense network is untouched")
+            self.become(State.CANCELLED, News.KNOBS, "cancelled: the dense network is untouched")
 
     def look(self, prepare: Prepare | None) -> None:
-        """Have computed what a picture needs, now or after what is being measured."""
+        """Request what a picture needs, computed now or after the current measurement."""
         with self.lock:
             self.prepare = prepare
-            waiting = self.view.state == "PREVIEW" and self.view.method.needs == "training"
-            idle = waiting or self.view.state in ("FINAL", "CANCELLED", "ERROR")
+            waiting = self.view.state == State.PREVIEW and self.view.method.needs == "training"
+            idle = waiting or self.view.state in (State.FINAL, State.CANCELLED, State.ERROR)
         if prepare is not None and idle:
             self.runner.request(None)
 
-    def become(self, state: str, news: str, message: str = "", details: str = "") -> None:
-        """Change the state and say so."""
+    def become(self, state: State, news: News, message: str = "", details: str = "") -> None:
+        """Change the state and announce it."""
         self.view.state = state
         self.view.message = message
         self.view.details = details
         self._changed(news)
 
     def answers(self) -> dict[str, Report]:
-        """Return all points that are known, by method."""
+        """Return all known points, by method."""
         return {report.method: report for report in self.view.points} | self.seen
 
     def survey(self, count: int = 9) -> None:
-        """Measure points along the main knob, without their time, where too few are known for a page that moves."""
+        """Measure points along the main knob, without their speed, where a page with a slider has too few."""
         knob = main_knob(self.view.method)
         if knob is None or self.view.method.needs == "training" or len(self.answers()) > 2:
             return
         for method in grid(self.view.method, knob, count):
-            with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure is no point
+            with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure gives no point
                 self._measure_aside(method, lambda: False)
 
     def _work(self, method: Method | None, stale: Stale) -> None:
-        """Compress and measure `method`, if there is one, then what else is asked for: runs on the worker's thread."""
+        """Compress with `method`, if any, and measure; then do the other pending work. Runs on the worker's thread."""
         try:
             if method is not None:
                 after = self._compressed(method, stale)
@@ -136,7 +132,7 @@ class Session:
         self.prepare(self.view, stale)
         with self.lock:
             if not stale():
-                self._changed("network")
+                self._changed(News.NETWORK)
 
     def _compressed(self, method: Method, stale: Stale) -> nn.Module:
         with listening(lambda step: self._stepped(step, stale)):
@@ -149,20 +145,22 @@ class Session:
         return after
 
     def _measured(self, method: Method, after: nn.Module, stale: Stale) -> None:
-        news = iter(["network"])
+        news = iter([News.NETWORK])
         view = self.view
         report = measure(
             after, view.data, baseline=self.baseline, split=view.split, stale=stale,
-            on_partial=lambda partial: self._publish(method, partial, "MEASURING", next(news, "figures"), stale),
+            on_partial=lambda partial: self._publish(method, partial, State.MEASURING, next(news, News.FIGURES), stale),
         )  # fmt: skip
-        self._publish(method, report, "FINAL", "figures", stale)
+        self._publish(method, report, State.FINAL, News.FIGURES, stale)
 
-    def _publish(self, method: Method, report: Report, state: str, news: str, stale: Stale) -> None:
+    def _publish(self, method: Method, report: Report, state: State, news: News, stale: Stale) -> None:
         with self.lock:
             if stale():
                 raise Cancelled
-            self.view.report = replace(report, method=repr(method))  # alone, also where the network came compressed
-            if state == "FINAL":
+            self.view.report = replace(
+                report, method=repr(method)
+            )  # without earlier steps, in case the given network was already compressed
+            if state == State.FINAL:
                 self._remember(method, report)
             self.become(state, news)
 
@@ -171,13 +169,13 @@ class Session:
         self.seen[repr(method)] = replace(report, method=repr(method), newly_wrong=None, newly_right=None)
 
     def _answer_questions(self, stale: Stale) -> None:
-        """Measure the points of a prediction that nobody has measured yet, without their time."""
+        """Measure the points of a prediction that are not known yet, without their speed."""
         for method in self.questions:
             if repr(method) not in self.answers():
                 self._measure_aside(method, stale)
         with self.lock:
             if self.questions and not stale():
-                self._changed("figures")
+                self._changed(News.FIGURES)
 
     def _measure_aside(self, method: Method, stale: Stale) -> None:
         after = method(self.view.before, self.view.data)
@@ -193,14 +191,14 @@ class Session:
         drawn = step.done == step.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S
         reached = glance(step.model, *self._watched, self.view.data) if drawn else 0.0
         with self.lock:
-            if stale():  # cancelled meanwhile: what is on the screen says so
+            if stale():  # cancelled meanwhile, and the screen already says so
                 raise Cancelled
             self.view.curve.append(step.loss)
             self.steps = (step.done, step.steps)
             if drawn:
                 self.view.race.append((step.done, reached))
                 self._drawn_at = time.monotonic()
-                self.become("RUNNING", "training")
+                self.become(State.RUNNING, News.TRAINING)
 
     def _failed(self, method: Method | None, error: BaseException) -> None:
         with self.lock:
@@ -208,4 +206,4 @@ class Session:
 
     def _fail(self, message: str, details: str) -> None:
         self.view.report = self.view.after = None
-        self.become("ERROR", "network", message, details)
+        self.become(State.ERROR, News.NETWORK, message, details)

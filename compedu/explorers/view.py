@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from torch import nn
@@ -11,13 +12,33 @@ from compedu.methods import Method
 from compedu.metrics import Report
 
 
+class State(StrEnum):
+    """How far the shown figures are measured."""
+
+    PREVIEW = "PREVIEW"  # measured earlier, here or at a nearby setting
+    MEASURING = "MEASURING"  # over the images evaluated so far
+    FINAL = "FINAL"  # complete, with the knobs as they are
+    RUNNING = "RUNNING"  # a method is training
+    CANCELLED = "CANCELLED"
+    ERROR = "ERROR"
+
+
+class News(StrEnum):
+    """What has changed in a view beside its state."""
+
+    KNOBS = "knobs"
+    FIGURES = "figures"  # a first or a finer measurement
+    NETWORK = "network"  # another compressed network
+    TRAINING = "training"  # one more training step
+
+
 @dataclass
 class View:
     """The state of an explorer: `report` is shown, `state` is how far it is measured, `baseline` the dense network.
 
     `points` are stored reports of this method's sweep, `controls` those of the small dense network trained from
-    scratch, `random_baseline` those of the method that does the same at random, `pins` what the learner kept to compare
-    with. `before` and `after` are the networks themselves.
+    scratch, `random_baseline` those of the same method with a random criterion, `pins` the reports that the learner
+    keeps for comparison. `before` and `after` are the networks themselves.
     """
 
     data: Dataset
@@ -25,34 +46,36 @@ class View:
     baseline: Report
     before: nn.Module
     method: Method
-    state: str = "PREVIEW"
+    state: State = State.PREVIEW
     report: Report | None = None
     after: nn.Module | None = None
     points: tuple[Report, ...] = ()
     controls: tuple[Report, ...] = ()
     random_baseline: tuple[Report, ...] = ()
     pins: list[Report] = field(default_factory=list)
-    predicted: tuple[float, ...] = ()  # accuracies as the learner expects them, at the points of `asked`
+    predicted: tuple[float, ...] = ()  # the learner's predicted accuracies at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured
     curve: list[float] = field(default_factory=list)  # training loss, one value a step
-    race: list[tuple[int, float]] = field(default_factory=list)  # step, accuracy then on the first images of the split
-    before_it: tuple[list[float], list[tuple[int, float]]] = ((), ())  # curve and race of the run before
+    race: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # step, accuracy at that step on the first images of the split
+    before_it: tuple[list[float], list[tuple[int, float]]] = ((), ())  # curve and race of the previous run
     message: str = ""
     details: str = ""  # the traceback of an error
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def measured(self) -> bool:
-        """Whether the shown report was measured here and now, not looked up."""
-        return self.report is not None and self.state in ("MEASURING", "FINAL")
+        """Whether the shown report was measured just now rather than looked up."""
+        return self.report is not None and self.state in (State.MEASURING, State.FINAL)
 
     @property
     def nearby(self) -> bool:
-        """Whether the shown report is that of another setting: the nearest one that was measured before."""
+        """Whether the shown report belongs to another setting, the nearest one with a known report."""
         return self.report is not None and self.report.method != repr(self.method)
 
     def layer_pair(self, name: str) -> tuple[nn.Module, nn.Module | None]:
-        """Return the layer `name` of the dense and of the compressed network (None where it is gone)."""
+        """Return the layer `name` of the dense and of the compressed network (None where it was removed)."""
         before = self.before.get_submodule(name)
         try:
             return before, None if self.after is None else self.after.get_submodule(name)
@@ -60,7 +83,7 @@ class View:
             return before, None
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what `make` gives, computed at the first call: for what no knob changes."""
+        """Return the result of `make`, computed at the first call: for what no knob changes."""
         if key not in self.kept:
             self.kept[key] = make()
         return self.kept[key]

@@ -1,4 +1,4 @@
-"""Numbers in words, with units: the same text on gauges, in tables and for screen readers."""
+"""Figures as text with units, the same on gauges, in tables and for screen readers."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ def points_text(difference: float) -> str:
 
 
 def times_text(ratio: float) -> str:
-    """Return how many times smaller it is, "14.5 times smaller than", or near 1 by how much, "3 % larger than"."""
+    """Return a size ratio in words: "14.5 times smaller than", or, near 1, "3 % larger than"."""
     if f"{ratio:.2f}" == "1.00":
         return "as large as"
     if 1 / 1.15 < ratio < 1.15:
@@ -34,7 +34,7 @@ def times_text(ratio: float) -> str:
 
 
 def accuracy_lines(report: Report) -> tuple[str, ...]:
-    """Return accuracy, the images that it is of with its interval, and the change against the dense network."""
+    """Return accuracy, image counts with the interval, and the change against the dense network."""
     low, high = report.accuracy_interval
     lines = [percent(report.accuracy), f"{report.correct} of {report.seen}; 95 %: {100 * low:.1f} to {100 * high:.1f}"]
     if (change := report.change) is not None:
@@ -54,11 +54,11 @@ def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
-WIDEST = 30  # letters of a line below a gauge
+WIDEST = 30  # characters of a line below a gauge
 
 
 def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
-    """Return the verdict in words, the ratio with its interval, and what runs; never the speed of another machine."""
+    """Return the verdict in words, the ratio with its interval, and the kernels; never the speed of another machine."""
     timing = report.latency if measured else None
     if timing is None or timing.speed_up_interval is None:
         return ("…", "not measured here yet")
@@ -77,14 +77,14 @@ def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
 
 
 def verdict_text(timing: Latency) -> str:
-    """Return what may be said of the speed: "4.1× faster", "2.8× slower", "not distinguishable", "withheld"."""
+    """Return the verdict on the speed: "4.1× faster", "2.8× slower", "not distinguishable", "withheld"."""
     if timing.verdict == "faster":
         return f"{timing.speed_up:.1f}× faster"
     return f"{1 / timing.speed_up:.1f}× slower" if timing.verdict == "slower" else timing.verdict.split(":")[0]
 
 
 def kernels(report: Report) -> tuple[str, ...]:
-    """Return the short names of the kernels that run, each once, in the order of the layers."""
+    """Return the short names of the kernels that run, without repetition, in the order of the layers."""
     names = [row.kernel.split(",")[0].removeprefix("float32 ") for row in report.layers or () if row.kernel]
     return tuple(dict.fromkeys(names))
 

@@ -391,14 +391,14 @@ def test_what_is_left_of_each_layer_stands_in_numbers_above_its_bar(looked_at):
 
 
 def sizes_of(node) -> list:
-    """All sizes of letters in a figure."""
+    """All font sizes in a figure."""
     if isinstance(node, dict):
         fonts = [value["size"] for key, value in node.items() if key.endswith("font") and "size" in value]
         return fonts + [size for value in node.values() for size in sizes_of(value)]
     return [size for value in node for size in sizes_of(value)] if isinstance(node, (list, tuple)) else []
 
 
-def test_no_letter_of_a_figure_is_smaller_than_12_pixels(seen):
+def test_no_text_of_a_figure_is_smaller_than_12_pixels(seen):
     for view, picture in product(before_and_after(seen), pictures_of(type(seen.method))):
         found = sizes_of([layout(view, picture), *traces(view, picture, layer_names(view)[0])])
         assert found and min(found) >= 12
@@ -493,7 +493,7 @@ def test_before_a_run_badge_and_caption_say_that_the_picture_is_the_dense_networ
 def test_a_step_that_ends_after_the_cancel_does_not_say_running_again(made, pair):
     explorer = made(ce.FineTune(epochs=1))
     explorer.cancel()
-    stale = iter([False, True])  # cancelled while the step was being looked at
+    stale = iter([False, True])  # cancelled while the step was being shown
     with pytest.raises(Cancelled):
         explorer._session._stepped(Step(1, 2, 0.5, pair[0]), lambda: next(stale))
     assert explorer.state == "CANCELLED" and explorer.view.curve == []
@@ -663,7 +663,7 @@ def test_nothing_is_told_before_a_prediction_is_committed(made):
     explorer = made(ce.MagnitudePruning, predict=True)
     assert explorer.settle(60) is None and explorer.report is None and explorer.hidden
     assert explorer._screen.right.layout.display == "none"
-    assert "wait for a prediction" in explorer._repr_mimebundle_()["text/html"]
+    assert "hidden until a prediction" in explorer._repr_mimebundle_()["text/html"]
 
 
 def test_a_committed_prediction_is_drawn_with_what_is_measured(made):
@@ -709,7 +709,7 @@ def test_the_book_keeps_prediction_and_measurement_and_the_first_stands(made, tm
 
 
 def test_a_prediction_that_cannot_be_asked_is_refused_by_name(made):
-    with pytest.raises(ValueError, match="no such knob with a range to show; it has: sparsity"):
+    with pytest.raises(ValueError, match="no such knob with a slider range; it has: sparsity"):
         made(ce.MagnitudePruning, predict="budget")
     with pytest.raises(ValueError, match="FineTune trains, and no points of it are stored"):
         made(ce.FineTune, predict=True)
@@ -883,22 +883,22 @@ def test_the_gradient_that_is_drawn_is_that_of_the_soft_loss():
     draw = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(40, 7, generator=draw, dtype=torch.float64) for _ in range(2))
     for t in (0.7, 1.0, 5.0):
-        scores = student.clone().requires_grad_()
-        (len(scores) * soft_loss(scores, teacher, t)).backward()  # the loss is a mean over images
+        logits = student.clone().requires_grad_()
+        (len(logits) * soft_loss(logits, teacher, t)).backward()  # the loss is a mean over images
         assert temperature.gradient_norm(student, teacher, t) * t**2 == pytest.approx(
-            scores.grad.norm(dim=1).mean().item()
+            logits.grad.norm(dim=1).mean().item()
         )
         said = torch.distributions.Categorical(logits=teacher / t).entropy().mean().item() / np.log(2)
         assert temperature.entropy(teacher, t) == pytest.approx(said)
 
 
 def test_the_confusions_are_those_of_the_networks():
-    scores = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     labels = torch.tensor([0, 0, 2, 2])
-    wrong = confusions.mistakes(scores, labels, 3)
+    wrong = confusions.mistakes(logits, labels, 3)
     assert wrong[0, 1] == 0.5 and wrong[2, 0] == 0.5 and wrong[0, 2] == 0 and np.isnan(np.diag(wrong)).all()
-    soft = confusions.doubts(scores, labels, 3, 2.0)
-    assert soft[0, 1] == pytest.approx(torch.softmax(scores[:2] / 2, 1)[:, 1].mean().item())
+    soft = confusions.doubts(logits, labels, 3, 2.0)
+    assert soft[0, 1] == pytest.approx(torch.softmax(logits[:2] / 2, 1)[:, 1].mean().item())
 
 
 def test_the_inputs_drawn_are_those_that_the_layer_gets_and_rounds(looked_at, pair):

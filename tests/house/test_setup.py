@@ -102,11 +102,11 @@ def test_shipped_files_of_a_checkout_are_in_its_own_folders():
     assert shipped("data") == ROOT / "data"
 
 
-def test_the_doctor_reports_every_topic_with_a_cure_for_what_is_missing():
+def test_the_doctor_reports_every_area_with_a_cure_for_what_is_missing():
     report = doctor.report()
-    topics = ("Python", "Packages", "Processor", "Kernels", "Jupyter", "Parts", "Shipped files", "Claims", "Data sets")
-    for topic in (*topics, "Browser"):
-        assert f"\n{topic}\n" in f"\n{report}"
+    areas = ("Python", "Packages", "Processor", "Kernels", "Jupyter", "Parts", "Shipped files", "Claims", "Data sets")
+    for area in (*areas, "Browser"):
+        assert f"\n{area}\n" in f"\n{report}"
     assert all(found.cure for found in doctor.examine() if found.state == "missing")
     assert re.search(r"ok +torch 2\.13", report) and re.search(r"8-bit integers: \S", report)
 
@@ -135,12 +135,12 @@ def test_the_doctor_survives_a_part_that_fails(monkeypatch):
 
 
 def test_the_doctor_loads_every_module_and_names_those_that_cannot_be(monkeypatch, tmp_path):
-    assert any(found.topic == "Parts" and re.search("all [0-9]{3} modules", found.text) for found in doctor.examine())
+    assert any(found.area == "Parts" and re.search("all [0-9]{3} modules", found.text) for found in doctor.examine())
     for name, text in {"torn": "from compedu.methods import Nosuch", "half": "def half("}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
     monkeypatch.setattr(compedu, "__path__", [*compedu.__path__, str(tmp_path)])
-    found = [found for found in doctor.examine() if found.topic == "Parts"]
+    found = [found for found in doctor.examine() if found.area == "Parts"]
     assert all(one.state == "missing" and one.cure for one in found)
     assert "compedu.torn cannot be loaded: ImportError: cannot import name 'Nosuch'" in found[1].text
     assert "compedu.half cannot be loaded: SyntaxError" in found[0].text and len(found) == 2
@@ -153,7 +153,7 @@ def test_the_doctor_says_for_each_claim_whether_its_runs_are_there(monkeypatch):
         return [None] * 7
 
     monkeypatch.setattr(Experiment, "stored", stored)
-    found = {one.text: (one.state, one.cure) for one in doctor.examine() if one.topic == "Claims"}
+    found = {one.text: (one.state, one.cure) for one in doctor.examine() if one.area == "Claims"}
     assert len(found) == 2 * len(CLAIMS)
     assert found["D4: 7 stored runs of the quick plan"] == ("ok", "")
     assert found["D4: stored runs of the full plan"] == ("missing", "compedu claim D4 --run full --store shipped")

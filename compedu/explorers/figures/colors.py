@@ -11,7 +11,7 @@ BLACK = "#000000"
 WHITE = "#FFFFFF"
 GRAY = "#8C8C8C"
 PALE = "rgba(140, 140, 140, 0.28)"
-TEXT = "#767676"  # legible on white and on black: 4.5 to 1 on either; a live explorer takes JupyterLab's own color
+TEXT = "#767676"  # contrast of 4.5 to 1 on white and on black; a live explorer uses JupyterLab's own color
 
 LIVE = BLUE
 PREVIEW = SKY
@@ -19,10 +19,10 @@ DENSE = GRAY
 CONTROL = GRAY
 PREDICTION = PURPLE
 PINS = (ORANGE, GREEN, VERMILLION)
-ROLES = {  # what the bytes of a file are for: color, and the words for it
+ROLES = {  # what the bytes of a file store: color and label
     "values": (BLUE, "values"),
     "indices": (ORANGE, "indices"),
-    "codebook": (GREEN, "code book, scales"),
+    "codebook": (GREEN, "codebook, scales"),
     "bias": (PURPLE, "bias"),
     "normalization": (YELLOW, "normalization"),
     "header": (GRAY, "header"),

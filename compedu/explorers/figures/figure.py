@@ -12,19 +12,31 @@ from compedu.explorers.figures.colors import BLACK, GRAY, TEXT
 from compedu.explorers.figures.drawing import Drawing
 from compedu.explorers.figures.pictures import Picture
 from compedu.explorers.figures.places import (
-    BESIDE,
     CURVE,
     GAUGES,
     HEIGHT,
     LEFT,
     LOWER,
     RIGHT,
+    RIGHT_END,
     TEXT_SIZE,
     UPPER,
     WIDTH,
     across,
     down,
-)  # fmt: skip
+)
+from compedu.explorers.figures.plots import (
+    ACCURACY,
+    BELOW,
+    BESIDE,
+    GAUGE_CAPTIONS,
+    LEGEND,
+    MAIN,
+    PICTURE_CAPTION,
+    SIZE,
+    SPEED,
+    TRADE_OFF,
+)
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text
 
@@ -45,7 +57,7 @@ def moving(view: View) -> list[dict]:
 def drawn(view: View, picture: Picture, layer: str) -> list[dict]:
     """Return the traces of the picture, with its caption; they follow the network."""
     caption = {
-        "type": "scatter", "mode": "text", "xaxis": "x9", "yaxis": "y9", "x": [0], "y": [0], "hoverinfo": "skip",
+        "type": "scatter", "mode": "text", **PICTURE_CAPTION.axes, "x": [0], "y": [0], "hoverinfo": "skip",
         "text": [picture.caption(view, layer)], "textposition": "middle right", "textfont": {"size": TEXT_SIZE},
         "showlegend": False, "cliponaxis": False,
     }  # fmt: skip
@@ -59,15 +71,15 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
         gauge_axes(view)
         | picture_axes()
         | {
-            "xaxis5": axis("y5", across(*RIGHT)) | tradeoff.size_axis(shown),
-            "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
+            TRADE_OFF.xaxis: axis(TRADE_OFF.y, across(*RIGHT)) | tradeoff.size_axis(shown),
+            TRADE_OFF.yaxis: axis(TRADE_OFF.x, down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
         }
         | legend_axes(RIGHT[0] - 46)
     )
     for name, settings in picture.axes.items():
         axes[name] = axes[name] | (settings(view) if callable(settings) else settings)
     above = UPPER[0] - 18
-    below = round(HEIGHT * (1 - axes["yaxis7"]["domain"][1])) - 22
+    below = round(HEIGHT * (1 - axes[BELOW.yaxis]["domain"][1])) - 22
     heads = [*_headings(above, picture.headings[0]), *_headings(below, picture.headings[1])]
     return base(WIDTH, HEIGHT) | axes | {
         "annotations": [*heads, heading(RIGHT[0] - 40, UPPER[0] - 34, tradeoff.TITLE)],
@@ -77,11 +89,11 @@ def layout(view: View, picture: Picture) -> dict[str, Any]:
 
 def _headings(top: float, text: str) -> list[dict[str, Any]]:
     """Return a heading in one piece, or in two, "left | right", where a second plot stands beside the first."""
-    return [heading(x, top, part) for x, part in zip((0, BESIDE[0] - 4), text.split(" | "), strict=False) if part]
+    return [heading(x, top, part) for x, part in zip((0, RIGHT_END[0] - 4), text.split(" | "), strict=False) if part]
 
 
 def base(width: int, height: int) -> dict[str, Any]:
-    """Return what all layouts share: no margins, so that places are pixels, and no color of their own."""
+    """Return what all layouts share: no margins, so that positions are pixels, and no background color."""
     return {
         "template": go.layout.Template(), "width": width, "height": height,
         "margin": {"l": 0, "r": 0, "t": 0, "b": 0, "pad": 0},
@@ -100,23 +112,25 @@ def gauge_axes(view: View) -> dict[str, Any]:
         "ticktext": ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"],
     }
     made = {
-        "xaxis": axis("y", across(*GAUGES[0]), range=[0, 100], ticksuffix=" %", tickvals=[0, 25, 50, 75, 100]),
-        "xaxis2": axis("y2", across(*GAUGES[1]), range=[0, ghost], **byte_ticks(ghost)),
-        "xaxis3": axis("y3", across(*GAUGES[2]), range=[-1, 1], **speeds),
-        # captions: 0, 1, 2 are where the gauges begin
-        "xaxis6": axis("y6", across(GAUGES[0][0], GAUGES[2][0]), range=[0, 2], visible=False),
-        "yaxis6": axis("x6", down(0, 60), range=[0, 60], visible=False),
+        ACCURACY.xaxis: axis(
+            ACCURACY.y, across(*GAUGES[0]), range=[0, 100], ticksuffix=" %", tickvals=[0, 25, 50, 75, 100]
+        ),
+        SIZE.xaxis: axis(SIZE.y, across(*GAUGES[1]), range=[0, ghost], **byte_ticks(ghost)),
+        SPEED.xaxis: axis(SPEED.y, across(*GAUGES[2]), range=[-1, 1], **speeds),
+        # The gauges begin at 0, 1 and 2.
+        GAUGE_CAPTIONS.xaxis: axis(GAUGE_CAPTIONS.y, across(GAUGES[0][0], GAUGES[2][0]), range=[0, 2], visible=False),
+        GAUGE_CAPTIONS.yaxis: axis(GAUGE_CAPTIONS.x, down(0, 60), range=[0, 60], visible=False),
     }
-    for number in ("", "2", "3"):
-        made[f"yaxis{number}"] = axis(f"x{number}", bars, range=[-1, 1], visible=False)
+    for gauge in (ACCURACY, SIZE, SPEED):
+        made[gauge.yaxis] = axis(gauge.x, bars, range=[-1, 1], visible=False)
     return made
 
 
 def legend_axes(left: float) -> dict[str, Any]:
-    """Return the axes of the legend below the trade-off curve; it is text: plotly's own would push the plot aside."""
+    """Return the axes of the legend below the trade-off curve: text, as plotly's own legend would shift the plot."""
     return {
-        "xaxis10": axis("y10", across(left, WIDTH), range=[0, 1], visible=False),
-        "yaxis10": axis("x10", down(CURVE[1] + 26, HEIGHT), range=[0, 1], visible=False),
+        LEGEND.xaxis: axis(LEGEND.y, across(left, WIDTH), range=[0, 1], visible=False),
+        LEGEND.yaxis: axis(LEGEND.x, down(CURVE[1] + 26, HEIGHT), range=[0, 1], visible=False),
     }
 
 
@@ -132,18 +146,21 @@ def byte_ticks(end: float) -> dict[str, Any]:
 
 
 def picture_axes() -> dict[str, Any]:
-    """Return the axes of the picture's places and of its caption."""
+    """Return the axes of the picture's plots and of its caption."""
     return {
-        "xaxis4": axis("y4", across(*LEFT)), "yaxis4": axis("x4", down(*UPPER)),
-        "xaxis7": axis("y7", across(*LEFT)), "yaxis7": axis("x7", down(*LOWER)),
-        "xaxis8": axis("y8", across(*BESIDE), visible=False), "yaxis8": axis("x8", down(*LOWER), visible=False),
-        "xaxis9": axis("y9", across(0, LEFT[1]), range=[0, 1], visible=False),
-        "yaxis9": axis("x9", down(UPPER[0] - 34, UPPER[0] - 18), range=[-1, 1], visible=False),
+        MAIN.xaxis: axis(MAIN.y, across(*LEFT)), MAIN.yaxis: axis(MAIN.x, down(*UPPER)),
+        BELOW.xaxis: axis(BELOW.y, across(*LEFT)), BELOW.yaxis: axis(BELOW.x, down(*LOWER)),
+        BESIDE.xaxis: axis(BESIDE.y, across(*RIGHT_END), visible=False),
+        BESIDE.yaxis: axis(BESIDE.x, down(*LOWER), visible=False),
+        PICTURE_CAPTION.xaxis: axis(PICTURE_CAPTION.y, across(0, LEFT[1]), range=[0, 1], visible=False),
+        PICTURE_CAPTION.yaxis: axis(
+            PICTURE_CAPTION.x, down(UPPER[0] - 34, UPPER[0] - 18), range=[-1, 1], visible=False
+        ),
     }  # fmt: skip
 
 
 def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
-    """Return an axis with the looks that all of them share."""
+    """Return an axis in the style that all of them share."""
     return {
         "domain": domain, "anchor": anchor, "showgrid": False, "zeroline": False, "linecolor": LINES, "showline": True,
         "ticks": "outside", "ticklen": 3, "tickcolor": LINES, "title": {"text": ""},
@@ -152,7 +169,7 @@ def axis(anchor: str, domain: list[float], **settings: Any) -> dict[str, Any]:
 
 
 def heading(x: float, top: float, text: str) -> dict[str, Any]:
-    """Return a line of text whose upper left corner is at that pixel."""
+    """Return a line of text with its upper left corner at this pixel."""
     return {
         "x": x / WIDTH, "y": 1 - top / HEIGHT, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "top",
         "showarrow": False, "text": text, "align": "left",
@@ -162,31 +179,31 @@ def heading(x: float, top: float, text: str) -> dict[str, Any]:
 def one_line() -> dict[str, Any]:
     """Return the line at speed ratio 1."""
     return {
-        "type": "line", "xref": "x3", "yref": "y3", "x0": 0, "x1": 0, "y0": -1, "y1": 1,
+        "type": "line", "xref": SPEED.x, "yref": SPEED.y, "x0": 0, "x1": 0, "y0": -1, "y1": 1,
         "line": {"color": GRAY, "width": 2},
     }  # fmt: skip
 
 
-BLACK_GROUND = {  # shows through a picture where something is gone
-    "type": "rect", "xref": "x4 domain", "yref": "y4 domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "fillcolor": BLACK,
-    "line": {"width": 0}, "layer": "below",
+BLACK_GROUND = {  # shows through a picture where weights were removed
+    "type": "rect", "xref": f"{MAIN.x} domain", "yref": f"{MAIN.y} domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1,
+    "fillcolor": BLACK, "line": {"width": 0}, "layer": "below",
 }  # fmt: skip
 
 
 class LiveFigure:
-    """The figure on the screen, brought to a new view by sending only what differs."""
+    """The figure on the screen; only what differs in a new view is sent to the page."""
 
     def __init__(self, view: View, picture: Picture, layer: str):
         self._picture = picture
         self._shown = traces(view, picture, layer)
         self._ends = _ends(view)
-        self._moved: dict[int, set[str]] = {}  # what has ever changed since the figure was made
-        self._one_at_a_time = threading.Lock()  # measurements draw, and the page asks again, each on its thread
+        self._moved: dict[int, set[str]] = {}  # all that has changed since construction
+        self._one_at_a_time = threading.Lock()  # measurements and requests of the page draw on different threads
         self.widget = Drawing({"data": self._shown, "layout": layout(view, picture)})
         self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False}
 
     def show(self, view: View, layer: str | None = None) -> None:
-        """Draw the view; the picture only where a `layer` is given."""
+        """Draw the view; the picture only if a `layer` is given."""
         made = moving(view)
         if layer is not None:
             made += drawn(view, self._picture, layer)
@@ -202,20 +219,20 @@ class LiveFigure:
             self.widget.draw(changes, self._wider(view))
 
     def refresh(self) -> None:
-        """Send all changes again: a page that has just drawn the figure may have missed some while it was loading."""
+        """Send all changes again: a page that has just drawn the figure may have missed some while loading."""
         with self._one_at_a_time:
             moved = self._moved.items()
             changes = {index: {name: self._shown[index][name] for name in names} for index, names in moved}
             self.widget.draw(changes, self.widget.ends)
 
     def _wider(self, view: View) -> dict[str, dict]:
-        """Return axes of the trade-off curve that hold all points, where these do not; they never shrink."""
+        """Return wider axes of the trade-off curve where a point lies outside; they never shrink."""
         low, floor = _ends(view)
         if low >= self._ends[0] and floor >= self._ends[1]:
             return {}
         self._ends = min(low, self._ends[0]), min(floor, self._ends[1])
         shown = tradeoff.reports_shown(view)
-        return {"xaxis5": tradeoff.size_axis(shown), "yaxis5": {"range": [self._ends[1], 101.0]}}
+        return {TRADE_OFF.xaxis: tradeoff.size_axis(shown), TRADE_OFF.yaxis: {"range": [self._ends[1], 101.0]}}
 
 
 def _ends(view: View) -> tuple[float, float]:

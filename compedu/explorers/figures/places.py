@@ -1,4 +1,4 @@
-"""Where things are in the figure, in pixels from the upper left corner."""
+"""Positions in the figure, in pixels from the upper left corner."""
 
 KNOBS = 202  # width of the knobs beside the figure: together they fit into JupyterLab on a screen of 1280 x 800
 WIDTH = 640
@@ -6,12 +6,12 @@ HEIGHT = 390
 GAUGES = ((10, 204), (232, 410), (448, 626))  # from, to
 LEFT = (40, 300)  # the picture
 RIGHT = (362, 632)  # the trade-off curve
-UPPER = (142, 262)  # the picture's places: top and bottom
+UPPER = (142, 262)  # the picture's upper plot: top and bottom
 LOWER = (315, 356)
-NAMED = (306, 338)  # the lower place where slanted names of layers stand below it
-BESIDE = (212, 300)  # a third one, at the right end of the lower one
+NAMED = (306, 338)  # the lower plot with slanted names of layers below it
+RIGHT_END = (212, 300)  # of the lower plot, for the third one
 CURVE = (130, 330)
-TEXT_SIZE = 12  # pixels: the smallest letters of any figure
+TEXT_SIZE = 12  # pixels: the smallest font of any figure
 
 
 def title(text: str, standoff: int = 0) -> dict:

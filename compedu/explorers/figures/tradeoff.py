@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from compedu.explorers.figures.colors import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.figures.places import TEXT_SIZE
+from compedu.explorers.figures.plots import LEGEND, TRADE_OFF
 from compedu.explorers.main_knob import main_knob, others
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text, percent
@@ -32,7 +33,7 @@ def traces(view: View) -> list[dict]:
 
 
 def _alike(view: View) -> list[Report]:
-    """Return the stored points that differ from the method in the main knob alone: others would pass for its curve."""
+    """Return the stored points that differ from the method in the main knob alone: others are not on its curve."""
     knob = main_knob(view.method)
     if knob is None:
         return list(view.points)
@@ -45,7 +46,7 @@ def _alike(view: View) -> list[Report]:
 
 
 def _legend(view: View) -> dict:
-    """Return the names of what is drawn, each in its color; in two lines that fit whatever font the system has."""
+    """Return the legend, each name with its mark and color, in two lines that fit in any system font."""
     first = [("■", CONTROL, "dense")]
     first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
     first += [("┅●", CONTROL, "small dense net")] if view.controls else []
@@ -57,19 +58,19 @@ def _legend(view: View) -> dict:
         for line in (first, second)
     )
     return {
-        "type": "scatter", "mode": "text", "xaxis": "x10", "yaxis": "y10", "x": [0], "y": [1], "text": [text],
+        "type": "scatter", "mode": "text", **LEGEND.axes, "x": [0], "y": [1], "text": [text],
         "textposition": "bottom right", "textfont": {"size": TEXT_SIZE}, "hoverinfo": "skip", "cliponaxis": False,
     }  # fmt: skip
 
 
 def reports_shown(view: View) -> list[Report]:
-    """Return all reports that stand in the plot."""
+    """Return all reports in the plot."""
     live = [view.report] if view.report is not None else []
     return _sized([view.baseline, *view.controls, *view.random_baseline, *view.points, *view.asked, *view.pins, *live])
 
 
 def size_axis(reports: Sequence[Report]) -> dict:
-    """Return a logarithmic axis of bytes with round ends that holds `reports` and a twentieth of the largest."""
+    """Return a logarithmic axis of bytes with round ends that covers `reports` and a twentieth of the largest."""
     sizes = [report.file_bytes for report in _sized(reports)]
     low = min(*sizes, max(sizes) / 20)
     high = max(sizes)
@@ -86,7 +87,7 @@ def size_axis(reports: Sequence[Report]) -> dict:
 
 
 def accuracy_axis(reports: Sequence[Report]) -> dict:
-    """Return a linear axis in percent with a round lower end that holds `reports`, and at least the upper fifth."""
+    """Return a linear axis in percent with a round lower end that covers `reports`, and at least 80 to 100."""
     lowest = min(100 * report.accuracy for report in reports)
     return {"range": [max(0.0, min(80.0, 10 * math.floor((lowest - 1) / 10))), 101.0]}
 
@@ -106,7 +107,7 @@ def _coordinates(reports: Sequence[Report]) -> dict:
 def _line(reports: Sequence[Report], color: str, dash: str, name: str) -> dict:
     ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
     return _coordinates(ordered) | {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": name,
+        "type": "scatter", "mode": "lines+markers", **TRADE_OFF.axes, "name": name,
         "line": {"color": color, "dash": dash, "width": 2},
         "marker": {"size": 5 if len(ordered) < 30 else 3, "color": color},
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
@@ -116,7 +117,7 @@ def _line(reports: Sequence[Report], color: str, dash: str, name: str) -> dict:
 def _marks(reports: Sequence[Report], symbol: str, color: str, name: str) -> dict:
     shown = _sized(reports)
     return _coordinates(shown) | {
-        "type": "scatter", "mode": "markers", "xaxis": "x5", "yaxis": "y5", "name": name, "cliponaxis": False,
+        "type": "scatter", "mode": "markers", **TRADE_OFF.axes, "name": name, "cliponaxis": False,
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
         "marker": {"symbol": symbol, "size": 12, "color": color, "line": {"width": 1, "color": "#FFFFFF"}},
     }  # fmt: skip
@@ -133,7 +134,7 @@ def _pin(reports: Sequence[Report], color: str, letter: str) -> dict:
 def _prediction(view: View) -> dict:
     pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted, strict=False))
     return {
-        "type": "scatter", "mode": "lines+markers", "xaxis": "x5", "yaxis": "y5", "name": "your prediction",
+        "type": "scatter", "mode": "lines+markers", **TRADE_OFF.axes, "name": "your prediction",
         "x": [size for size, _ in pairs], "y": [said for _, said in pairs],
         "line": {"color": PREDICTION, "width": 2},
         "marker": {"symbol": "circle-open", "size": 8, "color": PREDICTION, "line": {"width": 2}},

@@ -1,1 +1,1 @@
-"""Figures of chapters and of pages without a kernel."""
+"""Figures of chapters, and explorers on pages without a kernel."""

@@ -1,4 +1,4 @@
-"""Many methods on the same two axes: accuracy against bytes, with what is beaten drawn open, and the control arm."""
+"""Many methods on the same two axes, accuracy against bytes; dominated points are open, the control arm is a line."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from compedu.explorers.words import bytes_text
 from compedu.metrics import Report
 
 
-def beaten(report: Report, others: Sequence[Report]) -> bool:
+def dominated(report: Report, others: Sequence[Report]) -> bool:
     """Tell whether another report is at least as good in accuracy and bytes, and better in one of them."""
     return any(
         other.accuracy >= report.accuracy and other.file_bytes <= report.file_bytes
@@ -21,9 +21,9 @@ def beaten(report: Report, others: Sequence[Report]) -> bool:
 
 
 def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Report] = ()) -> go.Figure:
-    """Return the figure of all `reports` against the dense network `baseline`; open marks are beaten by another one.
+    """Return the figure of all `reports` against the dense network `baseline`; open marks are dominated by another one.
 
-    `controls` are small dense networks trained from scratch, as a gray line: whatever lies below it could be had
+    `controls` are small dense networks trained from scratch, as a gray line: whatever lies below it can be had
     without compression.
     """
     figure = StandaloneFigure()
@@ -34,7 +34,7 @@ def trade_off(reports: Sequence[Report], baseline: Report, controls: Sequence[Re
         hovertemplate="small dense net: %{y:.1f} %<extra></extra>",
     )  # fmt: skip
     for index, report in enumerate(sorted(reports, key=lambda report: report.file_bytes)):
-        symbol = "diamond-open" if beaten(report, reports) else "diamond"
+        symbol = "diamond-open" if dominated(report, reports) else "diamond"
         name = " + ".join(step.split("(")[0] for step in report.method.split(" | "))
         figure.add_scatter(
             **_point(report, LIVE, symbol, "bottom center" if index % 2 else "top center"),

@@ -1,4 +1,4 @@
-"""What the first chapter shows beside explorers: images of a data set, an accuracy's noise as dots, the criteria."""
+"""Figures of the first chapter: images of a data set, the noise of an accuracy as dots, the survey's criteria."""
 
 import html
 
@@ -36,7 +36,7 @@ def gallery(data: Dataset, count: int = 20, split: str = "validation", labels: b
 
 
 def _names(data: Dataset, split: str, count: int, labels: bool) -> list[tuple[str, str]]:
-    """Return for each image what stands for it, and what stands below it."""
+    """Return the alternative text and the caption of each image."""
     names = [html.escape(data.classes[label], quote=True) for label in data.split(split)[1][:count].tolist()]
     return [(f"a drawn {name}", name) if labels else (f"image {i}", str(i)) for i, name in enumerate(names, start=1)]
 
@@ -47,9 +47,9 @@ def criteria(report: Report) -> Page:
 
 
 def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
-    """Return a figure of accuracies of imagined test sets: `repeats` draws of each size from `right`, with replacement.
+    """Return a figure of bootstrapped accuracies: `repeats` samples of each size, drawn from `right` with replacement.
 
-    `right` tells for each image whether the answer is right, boolean of shape (N,).
+    `right` says for each image whether the answer is right, boolean of shape (N,).
     """
     generator = torch.Generator().manual_seed(seed)
     figure = StandaloneFigure()

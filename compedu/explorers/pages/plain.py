@@ -1,4 +1,4 @@
-"""Plain figures of chapters: a few small matrices side by side with their numbers, and curves over a knob."""
+"""Plain figures of chapters: small matrices side by side with their values, and curves over a knob."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +10,11 @@ from compedu.explorers.figures.colors import BLUE, GREEN, ORANGE, PURPLE, SIGNED
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 
 CURVES = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
-MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # color is never the only difference
+MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # curves never differ by color alone
 
 
 def matrices(**named: Tensor) -> go.Figure:
-    """Return a figure of matrices (rows, columns) side by side under their names; zeros are left empty."""
+    """Return a figure of matrices (rows, columns) side by side under their names; zeros are blank."""
     figure = make_subplots(
         1, len(named), subplot_titles=[name.replace("_", " ") for name in named], horizontal_spacing=0.04,
         figure=StandaloneFigure(),
@@ -38,7 +38,7 @@ def matrices(**named: Tensor) -> go.Figure:
 def curves(
     x: Sequence[float], named: Mapping[str, Sequence[float]], x_title: str, y_title: str, log: bool = False
 ) -> go.Figure:
-    """Return a figure of curves over `x`, each with its own name, color and mark; `log` makes heights logarithmic."""
+    """Return a figure of curves over `x`, each with its own name, color and marker; with `log`, y is logarithmic."""
     figure = StandaloneFigure()
     for index, (name, y) in enumerate(named.items()):
         figure.add_scatter(

@@ -1,4 +1,4 @@
-"""Figures that stand by themselves in a notebook: no ground of their own, and no bar of buttons over their text."""
+"""Figures on their own in a notebook: a transparent background, and no button bar over their text."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ import plotly.io
 from compedu.explorers.figures.colors import TEXT
 from compedu.explorers.figures.places import TEXT_SIZE
 
-GRID = "rgba(140, 140, 140, 0.25)"  # seen on a light page and on a dark one
+GRID = "rgba(140, 140, 140, 0.25)"  # visible on light and dark pages
 
 
 class StandaloneFigure(go.Figure):
-    """A Plotly figure that is shown without Plotly's buttons: nothing in ours needs them."""
+    """A Plotly figure that is shown without Plotly's buttons, which none of ours needs."""
 
     def show(self, *args: Any, **options: Any) -> None:
         """Show the figure; `options` are those of `plotly.io.show`."""
         super().show(*args, **{"config": {"displayModeBar": False}} | options)
 
     def _ipython_display_(self) -> None:
-        """Show the figure where it is the last line of a cell: Plotly's own way knows no `config`."""
+        """Show the figure as the last line of a cell; Plotly's own method does not take `config`."""
         if plotly.io.renderers.render_on_display and plotly.io.renderers.default:
             self.show()
         else:
@@ -27,7 +27,7 @@ class StandaloneFigure(go.Figure):
 
 
 def styled(figure: go.Figure, width: int, height: int, **margins: int) -> go.Figure:
-    """Give a figure its size, `margins` (l, r, t, b) in pixels, and looks for light and dark pages; return it."""
+    """Give a figure its size, `margins` (l, r, t, b) in pixels, and a style for light and dark pages; return it."""
     lines = {"gridcolor": GRID, "zerolinecolor": GRID, "title": {"font": {"size": TEXT_SIZE + 1}}}
     figure.update_xaxes(**lines)
     figure.update_yaxes(**lines)

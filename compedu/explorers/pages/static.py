@@ -1,4 +1,4 @@
-"""The explorer's form for a page without a kernel: a Plotly figure with a slider over measured points."""
+"""The explorer on a page without a kernel: a Plotly figure with a slider over measured points."""
 
 import html
 from collections.abc import Iterable
@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from compedu.explorers.figures import gauges, tradeoff
 from compedu.explorers.figures.figure import axis, base, gauge_axes, heading, legend_axes, one_line
 from compedu.explorers.figures.places import CURVE, HEIGHT, WIDTH, across, down
+from compedu.explorers.figures.plots import ACCURACY, GAUGE_CAPTIONS, LEGEND, SIZE, SPEED, TRADE_OFF
 from compedu.explorers.main_knob import along, main_knob
-from compedu.explorers.view import View
+from compedu.explorers.view import State, View
 from compedu.explorers.words import sentence
 from compedu.metrics import Report
 from compedu.sweeps import method_of
@@ -20,13 +21,13 @@ SLIDER = 84  # pixels below the plot
 
 
 def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> str:
-    """Return HTML of gauges and trade-off curve, with a slider over the `known` points, without any script address.
+    """Return HTML of gauges and trade-off curve, with a slider over the `known` points, that loads no script.
 
-    The page must load plotly.js itself. Where the answers are `hidden`, they are not in the page either.
+    The page must load plotly.js itself. Where the answers are `hidden`, the HTML does not contain them either.
     """
     name = html.escape(repr(view.method))
     if hidden:
-        return f"<p>{name}: the answers wait for a prediction.</p>"
+        return f"<p>{name}: the answers are hidden until a prediction is committed.</p>"
     points = along(known, view.method)
     if not points and view.report is None:
         return f"<p>{name}: nothing is measured yet.</p>"
@@ -48,19 +49,21 @@ def page_figure(view: View, known: Iterable[Report], hidden: bool = False) -> st
 
 
 def _is_own(view: View, report: Report) -> bool:
-    """Tell whether a report was measured by this explorer, its time included, not looked up."""
-    return report is view.report and view.state == "FINAL"
+    """Tell whether a report was measured by this explorer, speed included, rather than looked up."""
+    return report is view.report and view.state == State.FINAL
 
 
 def _traces(view: View, report: Report) -> list[dict]:
-    state = "FINAL" if _is_own(view, report) else "PREVIEW"
-    method = method_of(report.method, (type(view.method),))  # of its own setting the report is no nearby one
+    state = State.FINAL if _is_own(view, report) else State.PREVIEW
+    method = method_of(
+        report.method, (type(view.method),)
+    )  # the report's own setting, so that it does not count as nearby
     seen = replace(view, method=method, state=state, report=report, pins=[], kept={})
     return gauges.traces(seen) + tradeoff.traces(seen)
 
 
 def _frame(view: View, report: Report, name: str) -> go.Frame:
-    """Return what a position of the slider changes: the gauges, and the live point with its name in the legend."""
+    """Return what a slider position changes: the gauges, and the live point with its name in the legend."""
     made = _traces(view, report)
     moving = [*range(len(gauges.traces(view))), len(made) - 2, len(made) - 1]
     return go.Frame(name=name, traces=moving, data=[_changing(made[index]) for index in moving])
@@ -98,8 +101,8 @@ def _layout(view: View) -> dict[str, Any]:
         | gauge_axes(view)
         | legend_axes(40)
         | {
-            "xaxis5": axis("y5", across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
-            "yaxis5": axis("x5", down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
+            TRADE_OFF.xaxis: axis(TRADE_OFF.y, across(44, WIDTH - 12)) | tradeoff.size_axis(shown),
+            TRADE_OFF.yaxis: axis(TRADE_OFF.x, down(*CURVE), ticksuffix=" %", nticks=7) | tradeoff.accuracy_axis(shown),
             "shapes": [one_line()],
             "annotations": [heading(8, 108, tradeoff.TITLE)],
         }
@@ -107,10 +110,11 @@ def _layout(view: View) -> dict[str, Any]:
 
 
 def _lift(figure: go.Figure) -> None:
-    """Move everything up, to make room for the slider at the bottom."""
+    """Move everything up to make room for the slider at the bottom."""
     share = HEIGHT / (HEIGHT + SLIDER)
     foot = SLIDER / (HEIGHT + SLIDER)
-    for name in ("yaxis", "yaxis2", "yaxis3", "yaxis5", "yaxis6", "yaxis10"):
-        figure.layout[name].domain = [foot + share * end for end in figure.layout[name].domain]
+    for plot in (ACCURACY, SIZE, SPEED, GAUGE_CAPTIONS, TRADE_OFF, LEGEND):
+        axis_of_plot = figure.layout[plot.yaxis]
+        axis_of_plot.domain = [foot + share * end for end in axis_of_plot.domain]
     for note in figure.layout.annotations:
         note.y = foot + share * note.y

@@ -16,28 +16,28 @@ KEY = (
     "◆ decides   □ control   ○ finding   ━ interval, in the color of its verdict   ┃ margin   ┊ no effect<br>"
     f"{RULE_IN_WORDS}"
 )
-WIDTH = 680  # pixels, as a page's column has them
+WIDTH = 680  # pixels, the width of a page's column
 WORDS = 112  # pixels at the right, for the verdicts
-NAME_LETTERS = 30  # in a line
-VERDICT_LETTERS = 16
-TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # where a logarithmic axis has its numbers
+NAME_WIDTH = 30  # characters in a line
+VERDICT_WIDTH = 16
+TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # ticks of a logarithmic axis
 
 
 def forest(judgment: Judgment) -> go.Figure:
-    """Return the forest plot of a judgment: a row for each part, its margin as a bar across, its verdict at the right.
+    """Return the forest plot of a judgment: a row for each part, with its margin as a bar and its verdict at the right.
 
-    Open marks are controls and findings, which decide nothing by themselves; the dotted line is no effect. Ratios stand
-    on a logarithmic axis. A key is above. Raises `ValueError` for parts of different units, which share no axis.
+    Open marks are controls and findings, which decide nothing by themselves; the dotted line marks no effect. Ratios
+    have a logarithmic axis. A key is above. Raises `ValueError` for parts of different units, which share no axis.
     """
     rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgment.parts}
     if len(rules) > 1:
         units = ", ".join(sorted(unit for unit, _ in rules))
-        raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them apart")
+        raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them separately")
     unit, ratio = rules.pop()
     scale = {"type": "log", "tickvals": TIMES} if ratio else {}
     figure = StandaloneFigure()
     rows = list(reversed(judgment.parts))
-    names = [_lines(one.part.name, NAME_LETTERS) for one in rows]
+    names = [_lines(one.part.name, NAME_WIDTH) for one in rows]
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
     figure.add_scatter(
@@ -56,7 +56,7 @@ def forest(judgment: Judgment) -> go.Figure:
 
 
 def _key() -> dict:
-    """Return the lines above the plot: what the marks are, and the rule by which they decide."""
+    """Return the lines above the plot: the meaning of the marks, and the rule of the verdict."""
     return {
         "text": KEY, "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
         "xshift": WORDS - 8, "yshift": 6, "showarrow": False, "align": "right",
@@ -64,16 +64,16 @@ def _key() -> dict:
 
 
 def _verdict(row: int, one: Judged) -> dict:
-    """Return the verdict of a part, at the right of its row, where no line runs through it."""
+    """Return the verdict of a part, at the right of its row, outside the plot."""
     return {
-        "text": _lines(one.came_out, VERDICT_LETTERS), "align": "left", "showarrow": False,
+        "text": _lines(one.came_out, VERDICT_WIDTH), "align": "left", "showarrow": False,
         "xref": "paper", "x": 1, "y": row, "xanchor": "left", "xshift": 8,
     }  # fmt: skip
 
 
-def _lines(text: str, letters: int) -> str:
-    """Return `text` broken into lines of about so many letters."""
-    return "<br>".join(textwrap.wrap(text, letters))
+def _lines(text: str, width: int) -> str:
+    """Return `text` broken into lines of at most `width` characters."""
+    return "<br>".join(textwrap.wrap(text, width))
 
 
 def _effect(row: int, one: Judged) -> dict:

@@ -1,1 +1,1 @@
-"""The widgets of an explorer: controls, the screen, tables, what stands in words."""
+"""The widgets of an explorer: controls, the screen, tables, texts."""

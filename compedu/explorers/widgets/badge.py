@@ -1,20 +1,20 @@
-"""How far the shown figures are measured, in a word with its reason, and of what they are."""
+"""How far the shown figures are measured, as one word with a reason, and what they describe."""
 
 import html
 
-from compedu.explorers.view import View
+from compedu.explorers.view import State, View
 
 REASONS = {
-    "PREVIEW": "the figures were measured before; they are being measured again",
-    "MEASURING": "the figures are of the images seen so far and change until all are measured",
-    "FINAL": "all images are measured, with these knobs, here and now",
-    "RUNNING": "the network is being trained; pale figures were measured before",
-    "CANCELLED": "the run was stopped; pale figures were measured before",
-    "ERROR": "these knobs gave no network: the message says why",
+    State.PREVIEW: "the figures are from an earlier measurement; they are being measured again",
+    State.MEASURING: "the figures cover the images evaluated so far, and change until all are measured",
+    State.FINAL: "all images are measured, with these knobs, just now",
+    State.RUNNING: "the network is being trained; pale figures are from an earlier measurement",
+    State.CANCELLED: "the run was stopped; pale figures are from an earlier measurement",
+    State.ERROR: "these knobs give no network: the message says why",
 }
 LOOKS = (
     "how many compressed networks were measured on these images: each look is a choice made with them, so a final "
-    "claim needs images that nobody looked at"
+    "claim needs images that were never used"
 )
 
 
@@ -22,17 +22,17 @@ def badge(view: View) -> tuple[str, str]:
     """Return the word of the badge and the sentence that explains it."""
     report = view.report
     trains = view.method.needs == "training"
-    if view.state == "MEASURING" and report is not None:
-        return f"MEASURING {report.seen} of {report.total}", REASONS["MEASURING"]
-    if view.state != "PREVIEW":
+    if view.state == State.MEASURING and report is not None:
+        return f"MEASURING {report.seen} of {report.total}", REASONS[State.MEASURING]
+    if view.state != State.PREVIEW:
         return view.state, REASONS[view.state]
     if report is None:
         why = "Run trains and measures" if trains else "the measurement begins"
-        return "NOT RUN" if trains else "NOT MEASURED", f"no point near these knobs was measured before; {why}"
+        return "NOT RUN" if trains else "NOT MEASURED", f"no point near these knobs is known; {why}"
     if view.nearby:
         return "PREVIEW, nearby", f"measured before: {report.method}"
     if trains:
-        return "STORED, not run", "the figures were measured before; Run trains and measures here and now"
+        return "STORED, not run", "the figures are from an earlier measurement; Run trains and measures now"
     return view.state, REASONS[view.state]
 
 
@@ -47,11 +47,11 @@ def badge_html(view: View) -> str:
 
 
 def about_html(view: View, looks: int) -> str:
-    """Return which network is measured on which images, and how often these were looked at."""
+    """Return which network is measured on which images, and how many looks these have had."""
     network = getattr(view.before, "spec", type(view.before).__name__).split("(")[0]
     where = html.escape(f"{network} on {view.data.whole_name}, {view.split}")
     count = len(view.data.split(view.split)[1])
-    images = html.escape(f"data set {view.data.name}: {count} images to look at", quote=True)
+    images = html.escape(f"data set {view.data.name}: {count} images to measure on", quote=True)
     return (
         f"<div class='compedu-about'><span title='{images}'>{where}</span><br>"
         f"<span class='compedu-help' title='{LOOKS}'>looks: {looks}</span></div>"

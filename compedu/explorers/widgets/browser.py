@@ -1,4 +1,4 @@
-"""The one piece of JavaScript of an explorer: what only the page itself can do."""
+"""The only JavaScript of an explorer: what the page itself must do."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +8,10 @@ import traitlets
 
 
 class Browser(anywidget.AnyWidget):
-    """Two buttons, Copy and CSV; beside that it names controls and figure for screen readers.
+    """Two buttons, Copy and CSV; it also labels controls and figure for screen readers.
 
-    `code` is what Copy copies, `said` the sentence that stands for the figure. `drawn` is called when a page has drawn
-    the figure for the first time, `csv` gives name and content of the file, `tips` explains the tabs by their names.
+    `code` is what Copy copies, `said` the text alternative of the figure. `drawn` is called when a page has drawn the
+    figure for the first time, `csv` returns name and content of the file, `tips` explains the tabs by name.
     """
 
     _esm = Path(__file__).with_name("browser.js")

@@ -1,4 +1,4 @@
-"""Controls made from knobs: a slider with a field beside it, a list, a tick box or a text, with the knob's own help."""
+"""Controls made from knobs: a slider with a field, a list, a checkbox or a text field, with the knob's own help."""
 
 import html
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ from compedu.methods import Method
 class Control:
     """One knob on the screen: `widget` to show, `value` to read and set, `changed` called when the learner moves it.
 
-    The slider covers the range worth showing; the field beside it takes every value, so that what is illegal is refused
-    by the method itself, in its own words, and never clamped. Where a knob takes values per layer, so does the field.
+    The slider covers the slider range; the field beside it takes every value, so that the method itself refuses illegal
+    ones, in its own words, and none is clamped. Where a knob takes values per layer, so does the field.
     """
 
     def __init__(self, name: str, knob: Knob, value: Any, changed: Callable[[], None]):
@@ -23,7 +23,9 @@ class Control:
         self._changed = changed
         self._quiet = False
         self._value = value
-        self.places = knob.stops()  # the slider's positions: it knows their numbers only, so that it rounds nothing
+        self.places = (
+            knob.stops()
+        )  # the slider's positions; the widget holds their indices only, so that it rounds nothing
         self.slider = _slider(self.places, knob, name)
         self.field = _field(knob, name)
         fields = [field for field in (self.slider, self.field) if field is not None]
@@ -38,7 +40,7 @@ class Control:
 
     @property
     def value(self) -> Any:
-        """The value as the method takes it; raises `ValueError` for a text that is none."""
+        """The value as the method takes it; raises `ValueError` for text that is not a value."""
         if isinstance(self._value, ValueError):
             raise self._value
         return self._value
@@ -62,7 +64,7 @@ class Control:
             self._quiet = False
 
     def _place(self, value: float) -> int:
-        """Return the slider's position that is nearest to `value`, which may lie far beyond its ends."""
+        """Return the slider's position nearest to `value`, which may lie far beyond its ends."""
         near = min(max(value, self.places[0]), self.places[-1])
         return min(range(len(self.places)), key=lambda index: abs(self.places[index] - near))
 
@@ -85,7 +87,7 @@ class Control:
 
 
 def controls_of(method: Method, changed: Callable[[], None]) -> dict[str, Control]:
-    """Return one control for each knob of `method`, in order, set to its values."""
+    """Return one control for each knob of `method`, in order, set to its value."""
     return {name: Control(name, knob, getattr(method, name), changed) for name, knob in knobs(method).items()}
 
 
@@ -104,7 +106,7 @@ def _slider(stops: list, knob: Knob, name: str) -> widgets.Widget | None:
 
 
 def _field(knob: Knob, name: str) -> widgets.Widget:
-    """Return the field that takes any value of the knob."""
+    """Return the field, which takes any value of the knob."""
     wide = {"layout": widgets.Layout(width="100%")}
     tip = {"tooltip": f"{name}: {knob.help} ({knob})"}
     if knob.choices:

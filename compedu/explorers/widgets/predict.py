@@ -1,4 +1,4 @@
-"""Predict before you see: five questions that hide the answers of an explorer until they are answered."""
+"""Predict before you see: five questions that hide an explorer's figures until they are answered."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ COUNT = 5
 
 
 def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) -> list[Method]:
-    """Return the settings to ask about: `method` at five values of `knob`, True: its first knob with a range to show.
+    """Return the settings to ask about: `method` at five values of `knob`; True is its first knob with a slider range.
 
-    A method that trains is asked about at stored `points` only, where the answer is known. Raises `ValueError` where
-    there are none, and for a knob that has no range to show.
+    For a method that trains these are stored `points`, where the answer is known. Raises `ValueError` where there are
+    none, and for a knob without a slider range.
     """
     name = main_knob(type(method)) if knob is True else knob
     known = knobs(method)
     if name not in known or known[name].slider_range is None:
         shown = ", ".join(name for name, declared in known.items() if declared.slider_range is not None) or "none"
         raise ValueError(
-            f"predict={knob!r}: {type(method).__name__} has no such knob with a range to show; it has: {shown}"
+            f"predict={knob!r}: {type(method).__name__} has no such knob with a slider range; it has: {shown}"
         )
     if method.needs != "training":
         others = {other: getattr(method, other) for other in known if other != name}
@@ -41,7 +41,7 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
 
 
 def checked(said: Sequence[float], count: int) -> tuple[float, ...]:
-    """Return predicted accuracies; raise `ValueError` where they are not `count` numbers in 0..1."""
+    """Return predicted accuracies; raise `ValueError` unless they are `count` numbers in 0..1."""
     if len(said) != count:
         raise ValueError(f"{count} accuracies are asked for, got {len(said)}")
     for place, value in enumerate(said, start=1):
@@ -51,7 +51,7 @@ def checked(said: Sequence[float], count: int) -> tuple[float, ...]:
 
 
 def largest_gap(predicted: Sequence[float], asked: Sequence[Report]) -> str:
-    """Return in words where prediction and measurement are furthest apart."""
+    """Return the largest difference between prediction and measurement in words."""
     gap, said, report = max(
         (abs(said - report.accuracy), said, report) for said, report in zip(predicted, asked, strict=True)
     )
@@ -71,7 +71,7 @@ class Questions:
         head = widgets.HTML(
             "<p><b>Before you look:</b> what accuracy do you expect at these settings, in percent?<br>"
             f"The dense network has {percent(dense.accuracy)}; "
-            f"blind guessing gives about {percent(1 / classes, 0)}.</p>"
+            f"random guessing gives about {percent(1 / classes, 0)}.</p>"
         )
         self.fields = [widgets.Text(placeholder="0 to 100", layout=widgets.Layout(width="90px")) for _ in methods]
         rows = [_row(method, field) for method, field in zip(methods, self.fields, strict=True)]
@@ -81,7 +81,7 @@ class Questions:
         self.widget = widgets.VBox([head, *rows, self.button, self.problem])
 
     def commit(self) -> None:
-        """Read the fields and commit them, or say which of them is no accuracy."""
+        """Read the fields and commit them, or say which of them is not an accuracy."""
         said = []
         for field in self.fields:
             try:

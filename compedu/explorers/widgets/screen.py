@@ -1,4 +1,4 @@
-"""The widgets of an explorer and what stands in them: knobs left, the figure right, words and tables below."""
+"""The widgets of an explorer and their content: knobs left, the figure right, words and tables below."""
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from compedu.explorers.figures.figure import LiveFigure
 from compedu.explorers.figures.pictures import Picture
 from compedu.explorers.figures.pictures.picture import layer_names
 from compedu.explorers.figures.places import KNOBS
-from compedu.explorers.view import View
+from compedu.explorers.view import News, State, View
 from compedu.explorers.widgets.badge import about_html, badge_html
 from compedu.explorers.widgets.browser import Browser
 from compedu.explorers.widgets.controls import Control
@@ -21,44 +21,45 @@ from compedu.explorers.words import sentence
 from compedu.methods import Method
 
 SHOWN_KNOBS = 3
-LETTER = 8  # pixels of a letter in the code line
-DATA_KNOB = "calibration_images"  # it matters only where a method, with its other knobs, looks at images
+CHARACTER = 8  # pixels of a character in the code line
+DATA_KNOB = "calibration_images"  # it matters only where a method, with its other knobs, uses images
 TABS = {
     "Newly wrong": "images that the dense network gets right and this network wrong",
     "Newly right": "images that the dense network gets wrong and this network right",
-    "What runs": "what each layer became, what it costs, and the kernel that really runs it",
+    "What runs": "what each layer became, what it costs, and the kernel that actually runs it",
     "Criteria": "the survey's criteria of this network: compression rates, space saving, speed-up",
     "Points": "the points of the trade-off curve as a table",
-    "Picture": "the picture's numbers for every layer as a table",
+    "Picture": "the picture's figures for every layer as a table",
     "In words": "gauges and picture in sentences",
 }
 BUTTONS = {
     "Run": "train and measure the network with these knobs",
     "Cancel": "stop the training; the network is untouched",
-    "Reset": "back to the knobs at the start, without pins",
-    "Pin": "keep the measured point in plot and table, to compare others with it; a fourth pin replaces the first",
+    "Reset": "back to the initial knobs, without pins",
+    "Pin": "keep the measured point in plot and table for comparison; a fourth pin replaces the first",
 }
 
 
 class Screen:
-    """All widgets of an explorer; `show` brings them up to a view, sending only what changed.
+    """All widgets of an explorer; `show` updates them to a view, sending only what changed.
 
-    `actions` are called by the buttons of the same names, `coded` with the text of the code line, `csv` gives name and
-    content of the file, `looked` is called when another layer or another of the `pictures` is chosen.
+    `actions` are called by the buttons of the same names, `coded` with the text of the code line; `csv` returns name
+    and content of the file; `looked` is called when another layer or another of the `pictures` is chosen.
     """
 
     def __init__(
-        self, view: View, pictures: Sequence[Picture], controls: Mapping[str, Control],
+        self, view: View, *, pictures: Sequence[Picture], controls: Mapping[str, Control],
         actions: Mapping[str, Callable[[], object]], coded: Callable[[str], None], csv: Callable[[], tuple[str, str]],
         looked: Callable[[], None],
     ):  # fmt: skip
-        wide = widgets.Layout(width="calc(100% - 4px)")  # beside its margins
+        wide = widgets.Layout(width="calc(100% - 4px)")  # without its margins
         self.choice = widgets.Dropdown(options=[(picture.name, picture) for picture in pictures], layout=wide)
         self.layer = widgets.Dropdown(options=layer_names(view), value=self.picture.start(view.before), layout=wide)
         self.figure = LiveFigure(view, self.picture, self.layer.value)
         self.right = widgets.VBox([self.figure.widget], layout=widgets.Layout(flex="0 0 auto"))
         self.layer.observe(lambda change: looked(), "value")
-        self.choice.observe(lambda change: (self._replace_figure(view, change["old"]), looked()), "value")
+        self.choice.observe(lambda change: self._replace_figure(view, change["old"]), "value")
+        self.choice.observe(lambda change: looked(), "value")
         self.browser = Browser(lambda: self.figure.refresh(), csv, TABS)
         self.code = widgets.Text(
             continuous_update=False,
@@ -103,7 +104,7 @@ class Screen:
         return left
 
     def _place_knobs(self, method: Method) -> None:
-        """Put the first knobs in front and the others below More, as also what does not matter with these values."""
+        """Show the first knobs, and the others below More, including those without effect at these values."""
         idle = {DATA_KNOB} if method.needs == "weights" else set()
         front = [name for name in list(self._knobs)[:SHOWN_KNOBS] if name not in idle]
         shown = tuple(self._knobs[name] for name in front)
@@ -124,23 +125,23 @@ class Screen:
 
     @property
     def picture(self) -> Picture:
-        """The picture that is shown."""
+        """The shown picture."""
         return self.choice.value
 
     def _replace_figure(self, view: View, before: Picture) -> None:
-        """Draw the chosen picture in a figure of its own: pictures differ in traces and axes."""
-        untouched = self.layer.value == before.start(view.before)  # nobody chose another layer
+        """Draw the chosen picture in a new figure: pictures differ in traces and axes."""
+        untouched = self.layer.value == before.start(view.before)  # no other layer was chosen
         layer = self.picture.start(view.before) if untouched else self.layer.value
         old = self.figure
         self.figure = LiveFigure(view, self.picture, layer)
         self.right.children = [self.figure.widget]
-        self.layer.value = layer  # once the figure is the new picture's: it is drawn at once
+        self.layer.value = layer  # only now, as this draws the layer in the new figure at once
         old.widget.close()
         self.fill(view)
 
     def _widen(self, code: str) -> None:
         """Give the code line room for `code`; it never narrows, so that a moving slider does not move the line."""
-        self._wide = max(self._wide, LETTER * len(code) + 24)
+        self._wide = max(self._wide, CHARACTER * len(code) + 24)
         self.code.layout.flex = f"1 1 {self._wide}px"
 
     def _typed(self, change: dict) -> None:
@@ -148,11 +149,11 @@ class Screen:
             self._coded(change["new"])
 
     def _tall(self, change: dict) -> None:
-        """Let a table take its height; the row of images keeps the explorer small."""
+        """Give a table its full height; the row of images keeps the explorer small."""
         (self.tabs.add_class if change["new"] else self.tabs.remove_class)("compedu-tall")
 
     def ask(self, questions: Questions) -> None:
-        """Hide all answers, and the knobs, behind questions."""
+        """Hide all figures, and the knobs, behind questions."""
         self.questions.children = [questions.widget]
         for widget in (self.right, self.left, self.tabs, self.state, self.message):
             widget.layout.display = "none"
@@ -164,7 +165,7 @@ class Screen:
             widget.layout.display = None
 
     def note(self, text: str) -> None:
-        """Keep a remark above the figure."""
+        """Show a remark above the figure."""
         self.remark = text
 
     def close(self) -> None:
@@ -175,27 +176,27 @@ class Screen:
     def _all(self, found: Iterable[widgets.Widget]) -> list[widgets.Widget]:
         return [one for widget in found for one in (*self._all(getattr(widget, "children", ())), widget)]
 
-    def show(self, view: View, looks: int, steps: tuple[int, int], news: str) -> None:
-        """Bring the screen up to the view; `news` as a `Session` says it."""
+    def show(self, view: View, looks: int, steps: tuple[int, int], news: News) -> None:
+        """Update the screen to the view, of which `news` says what has changed."""
         self._state(view, looks)
-        if news == "training":
+        if news == News.TRAINING:
             self.progress.max = steps[1]
             self.progress.value = steps[0]
             self.progress.description = f"{steps[0]}/{steps[1]}"
-        lively = news in ("network", "training") or (self.picture.lively and news == "knobs")
+        lively = news in (News.NETWORK, News.TRAINING) or (self.picture.lively and news == News.KNOBS)
         self.figure.show(view, self.layer.value if lively else None)
-        if view.state in ("FINAL", "ERROR"):
+        if view.state in (State.FINAL, State.ERROR):
             self.fill(view)
 
     def _state(self, view: View, looks: int) -> None:
-        """Bring code line, badge, message and buttons up to the view."""
+        """Update code line, badge, message and buttons to the view."""
         self._quiet = True
         self.browser.code = code = repr(view.method)
-        if view.state != "ERROR":  # what was typed wrong can be mended where it stands
+        if view.state != State.ERROR:  # a typing error can be corrected in place
             self.code.value = code
         self._widen(code)
         self._quiet = False
-        for widget in (self.right, self.tabs):  # what is not of now is pale
+        for widget in (self.right, self.tabs):  # figures that are not current are pale
             widget.remove_class(f"compedu-{self._shown}")
             widget.add_class(f"compedu-{view.state}")
         self._shown = view.state
@@ -204,15 +205,15 @@ class Screen:
         self.about.value = about_html(view, looks)
         self._place_knobs(view.method)
         self._training.layout.display = None if view.method.needs == "training" else "none"
-        running = view.state == "RUNNING"
+        running = view.state == State.RUNNING
         self.buttons["Run"].disabled = running
         self.buttons["Cancel"].disabled = not running
-        self.buttons["Pin"].disabled = view.state != "FINAL"
+        self.buttons["Pin"].disabled = view.state != State.FINAL
         self.progress.layout.visibility = "visible" if running else "hidden"
 
     def fill(self, view: View) -> None:
-        """Bring tables and words up to the view: once a measurement is complete, or there is none."""
-        report = view.report if view.state == "FINAL" else None
+        """Update tables and words to the view, once a measurement is complete or has failed."""
+        report = view.report if view.state == State.FINAL else None
         layer = self.layer.value
         panes = self.panes
         wrong, right = (None, None) if report is None else (report.newly_wrong, report.newly_right)
@@ -221,7 +222,7 @@ class Screen:
         panes["What runs"].value = layers_table(report)
         panes["Criteria"].value = criteria_table(report)
         panes["Points"].value = points_table(_groups(view))
-        panes["Picture"].value = html_table(*self.picture.table(view), f"The picture in numbers: {view.method!r}")
+        panes["Picture"].value = html_table(*self.picture.table(view), f"The picture as a table: {view.method!r}")
         said = in_words(view)
         seen = f"{self.picture.say(view, layer)}."
         panes["In words"].value = f"<p>{html.escape(said)}</p><p>Picture: {html.escape(seen)}</p>"
@@ -244,7 +245,7 @@ def _button(name: str, tip: str, action: Callable[[], object]) -> widgets.Button
 
 
 def in_words(view: View) -> str:
-    """Return what the gauges show in a sentence, and of what."""
+    """Return the figures of the gauges in a sentence, with the method they belong to."""
     if view.report is None:
         return f"{view.method!r}: nothing is measured yet."
     kind = "" if view.measured else ", a stored point"
@@ -252,7 +253,7 @@ def in_words(view: View) -> str:
 
 
 def message_html(view: View, remark: str = "") -> str:
-    """Return the message of an error with the traceback in a fold, or a remark, or nothing."""
+    """Return the message of an error with a collapsed traceback, or a remark, or nothing."""
     if not view.message:
         return f"<div class='compedu-note'>{html.escape(remark)}</div>" if remark else ""
     fold = (
@@ -264,7 +265,7 @@ def message_html(view: View, remark: str = "") -> str:
 
 
 def _groups(view: View) -> list[tuple[str, tuple]]:
-    """Return the points of the trade-off curve by what they are."""
+    """Return the points of the trade-off curve by kind."""
     return [
         ("dense network", (view.baseline,)), ("now", () if view.report is None else (view.report,)),
         *((f"pin {letter}", (pin,)) for letter, pin in zip("ABC", view.pins, strict=False)),

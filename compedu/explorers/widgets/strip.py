@@ -1,4 +1,4 @@
-"""Small pictures of the images whose answer changed: what each is, what was said before and after."""
+"""Thumbnails of the images whose answer changed: the true class, and the answers before and after."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ MOST = 12
 
 
 def image_bytes(data: Dataset, split: str, index: int, side: int = 40) -> str:
-    """Return one image as the text of a PNG data address, enlarged to `side` pixels without smoothing."""
+    """Return one image as a PNG data URL, scaled to `side` pixels without smoothing."""
     pixels = data.split(split)[0][index] * data.std + data.mean
     levels = (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))

@@ -1,4 +1,4 @@
-"""The looks of explorers: sizes and colors, following JupyterLab's light and dark theme through its own variables."""
+"""The style of explorers: sizes and colors, which follow JupyterLab's light and dark themes through its variables."""
 
 STYLE = """<style>
 .compedu { max-width: 848px; font-size: 13px; color: var(--jp-ui-font-color1, #222);
@@ -18,6 +18,7 @@ STYLE = """<style>
 .compedu-badge.MEASURING, .compedu-badge.RUNNING { border-color: #E69F00; }
 .compedu-badge.FINAL { border-color: #0072B2; }
 .compedu-badge.ERROR, .compedu-badge.CANCELLED { border-color: #D55E00; }
+/* x6y6: the captions of the gauges */
 :is(.compedu-PREVIEW, .compedu-RUNNING, .compedu-CANCELLED) .js-plotly-plot .x6y6 text { opacity: 0.65; }
 .compedu-ERROR .js-plotly-plot { opacity: 0.45; }
 .widget-tab:is(.compedu-PREVIEW, .compedu-RUNNING, .compedu-CANCELLED) > .widget-tab-contents { opacity: 0.65; }

@@ -1,4 +1,4 @@
-"""The same figures as tables: for screen readers, for copying, for a file."""
+"""The same figures as tables, for screen readers, copying and files."""
 
 import csv
 import html
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
 
-WAIT = "<p class='compedu-quiet'>the table appears when all is measured</p>"
+WAIT = "<p class='compedu-quiet'>the table appears when the measurement is complete</p>"
 
 
 def html_table(head: Iterable[str], rows: Iterable[Iterable], caption: str) -> str:
@@ -19,12 +19,12 @@ def html_table(head: Iterable[str], rows: Iterable[Iterable], caption: str) -> s
 
 
 def _cell(value: object) -> str:
-    """Return a cell of a table; a figure and its unit stay on one line."""
+    """Return a table cell; a figure and its unit stay on one line."""
     return f"<td>{html.escape(str(value)).replace(' %', '&nbsp;%')}</td>"
 
 
 def layers_table(report: Report | None) -> str:
-    """Return an HTML table of what each layer became, what it costs and which kernel runs it; and what was left out."""
+    """Return an HTML table of each layer's form, cost and kernel, and of the layers that were skipped."""
     if report is None or not report.layers:
         return WAIT
     head = ("layer", "form", "shape", "file", "bits a weight", "MACs", "error", "runs on")
@@ -40,7 +40,7 @@ def layers_table(report: Report | None) -> str:
         text += f"<p class='compedu-quiet'>not counted: {html.escape(', '.join(report.uncounted))}</p>"
     if report.skipped:
         skipped = [(skip.layer, skip.reason, skip.step) for skip in report.skipped]
-        text += html_table(("layer", "not compressed, because", "by"), skipped, "Skipped layers")
+        text += html_table(("layer", "reason", "by"), skipped, "Skipped layers")
     return text
 
 
@@ -52,7 +52,7 @@ def criteria_table(report: Report | None) -> str:
         ("compression rate α, by parameters", _number(report.compression_rate)),
         ("compression rate α, by bytes of the file", _number(report.compression_rate_bytes)),
         ("index space saving β as printed in the survey (α − 1)", _number(report.index_space_saving_printed)),
-        ("space saving as usual (1 − 1/α)", _number(report.index_space_saving)),
+        ("standard space saving (1 − 1/α)", _number(report.index_space_saving)),
         ("speed-up rate δ, measured", _number(report.speed_up_rate)),
     ]
     return html_table(("criterion", "value"), rows, "The survey's criteria")
@@ -84,7 +84,7 @@ def _number(value: float | None) -> str:
 
 
 def csv_text(reports: Iterable[Report]) -> str:
-    """Return reports as comma-separated values, one line each: the figures that were measured."""
+    """Return reports as comma-separated values, one line each, with the measured figures."""
     columns = (
         "method", "model", "data", "split", "correct", "total", "accuracy", "file_bytes", "entropy_coded_bytes",
         "parameters", "macs",

@@ -10,6 +10,7 @@ from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_we
 from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
 from compedu.explorers.figures.pictures.structural_matrix import product_times, structured_matrices
 from compedu.explorers.figures.pictures.training import layer_widths, loss, moved_statistics, moved_weights
+from compedu.explorers.figures.plots import BELOW, BESIDE
 from compedu.methods import (
     BatchNormReestimation,
     FilterPruning,
@@ -48,7 +49,7 @@ def pictures_of(method: type[Method]) -> tuple[Picture, ...]:
     nearest = next(known, None)
     first, *others = _OF_FAMILY[method.family] if nearest is None else _OF_METHOD[nearest]
     if issubclass(method, TrainingMethod) and first.below is not loss.below:
-        below = ("xaxis7", "yaxis7", "xaxis8", "yaxis8")
+        below = (BELOW.xaxis, BELOW.yaxis, BESIDE.xaxis, BESIDE.yaxis)
         kept = {name: settings for name, settings in first.axes.items() if name not in below}
         first = replace(first, below=loss.below, headings=(first.headings[0], loss.HEADING), axes=kept | loss.AXES)
     return (first, *others)

@@ -1,4 +1,4 @@
-"""What a picture of a family is, and the few kinds of traces that all pictures are made of."""
+"""What a picture of a family is, and the few kinds of traces that all pictures consist of."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,18 +10,14 @@ from torch import Tensor, nn
 
 from compedu.explorers.figures.colors import DENSE, LIVE, SIGNED
 from compedu.explorers.figures.places import NAMED, down
+from compedu.explorers.figures.plots import Plot
 from compedu.explorers.view import View
 from compedu.forms import Block, FormFacts, weight_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
 
-# The places of a picture: a large one, a small one below it, a third at the right end of that, for those who use it.
-MAIN = ("x4", "y4")
-BELOW = ("x7", "y7")
-BESIDE = ("x8", "y8")
-
 TICK = 14  # pixels between two numbers at an axis, at least
-# Names of layers below bars: level where there is room for them, else slanted.
+# Names of layers below bars: horizontal where there is room for them, else slanted.
 SLANTED = {"autotickangles": [0, 45]}
 
 Table = tuple[tuple[str, ...], list[tuple]]
@@ -35,13 +31,13 @@ def largest_layer(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a method: traces for the main place and for those below, a sentence and a table that say the same.
+    """One picture of a method: traces for the main plot and for those below it, and the same as a sentence and a table.
 
-    `name` is what a learner chooses it by. `main`, `below` and `say` get the view and the layer that is looked at,
-    `table` gives all layers. `headings` tell colors and axes, `axes` are settings of places, or functions that give
-    them for the dense network, `start` chooses the first layer.
-    `black` is whether black shows where nothing is drawn; `lively` whether the picture follows the knobs even before
-    the network does. `prepare` computes on the worker what takes long, asking now and then whether it is still wanted.
+    `name` is the learner's choice in a list. `main`, `below` and `say` take the view and the shown layer, `table`
+    covers all layers. `headings` explain colors and axes, `axes` are settings of the plots' axes, or functions that
+    return them for the dense network, `start` chooses the first layer.
+    `black` says whether black shows where nothing is drawn; `lively`, whether the picture follows the knobs even before
+    the network does. `prepare` computes on the worker what takes long, and asks regularly whether it is still wanted.
     """
 
     name: str
@@ -58,67 +54,65 @@ class Picture:
     prepare: Callable[[View, Callable[[], bool]], None] | None = None
 
     def caption(self, view: View, layer: str) -> str:
-        """Return what `say` says with the layer's short name: the picture is no wider."""
+        """Return the sentence of `say` with the layer's short name, so that it fits the width of the picture."""
         return self.say(view, layer).replace(
             layer, dict(zip(layer_names(view), short_names(layer_names(view)), strict=True))[layer]
         )
 
     def traces(self, view: View, layer: str) -> list[dict]:
-        """Return the traces of all places, always in the same order and number."""
+        """Return the traces of all plots, always in the same order and number."""
         return [*self.main(view, layer), *self.below(view, layer)]
 
 
-def heatmap(
-    at: tuple[str, str], values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style
-) -> dict:
+def heatmap(at: Plot, values: np.ndarray, name: str, scale: list = SIGNED, limit: float | None = None, **style) -> dict:
     """Return a heat map of a matrix (rows, columns), symmetric about zero; NaN is not drawn."""
     limit = limit or float(np.nanmax(np.abs(values), initial=1e-12))
     return {
-        "type": "heatmap", "xaxis": at[0], "yaxis": at[1], "z": with_gaps(values), "colorscale": scale,
+        "type": "heatmap", **at.axes, "z": with_gaps(values), "colorscale": scale,
         "zmin": -limit, "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
         "hovertemplate": name + "<br>row %{y}, column %{x}: %{z:.3g}<extra></extra>",
     } | style  # fmt: skip
 
 
 def with_gaps(values: np.ndarray) -> list[list[float | None]]:
-    """Return a matrix as rows with None for NaN, which JSON does not have: such a message would not reach the page."""
+    """Return a matrix as rows with None for NaN, which JSON lacks: a message with NaN would not reach the page."""
     return np.where(np.isnan(values), None, values.astype(np.float64).round(6)).tolist()
 
 
-def line(at: tuple[str, str], x, y, name: str, color: str = LIVE, mode: str = "lines", **style) -> dict:
+def line(at: Plot, x, y, name: str, color: str = LIVE, mode: str = "lines", **style) -> dict:
     """Return a curve or, with another `mode`, points."""
     return {
-        "type": "scatter", "mode": mode, "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
+        "type": "scatter", "mode": mode, **at.axes, "x": x, "y": y, "name": name,
         "line": {"color": color, "width": 2} | style.pop("line", {}), "marker": {"color": color, "size": 7},
         "hovertemplate": name + ": %{y:.3g}<extra></extra>",
     } | style  # fmt: skip
 
 
-def bars(at: tuple[str, str], x, y, name: str, color: str | list = LIVE, **style) -> dict:
-    """Return upright bars over numbers or names; those of layers as short as they can be told apart."""
+def bars(at: Plot, x, y, name: str, color: str | list = LIVE, **style) -> dict:
+    """Return vertical bars over numbers or names; names of layers are shortened as long as they stay distinct."""
     x = short_names(x) if len(x) and isinstance(x[0], str) else x
     return {
-        "type": "bar", "xaxis": at[0], "yaxis": at[1], "x": x, "y": y, "name": name,
+        "type": "bar", **at.axes, "x": x, "y": y, "name": name,
         "marker": {"color": color, "line": {"width": 0}}, "hovertemplate": "%{x}: %{y:.3g}<extra>" + name + "</extra>",
     } | style  # fmt: skip
 
 
 def labels(shares: Sequence[float], most: int) -> dict[str, Any]:
-    """Return the settings that write `shares`, in percent, above bars; nothing above more than `most` of them.
+    """Return the settings that write `shares`, in percent, above the bars, or nothing above more than `most` bars.
 
-    All of it is "all": four times "100" side by side would run into each other.
+    A full share reads "all": several "100" side by side would overlap.
     """
     text = [("all" if share > 99.5 else f"{share:.0f}") if len(shares) <= most else "" for share in shares]
     return {"text": text, "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False}
 
 
 def untouched(layer: str) -> str:
-    """Return what is said of a layer while there is no compressed network to show."""
+    """Return the sentence about a layer while there is no compressed network to show."""
     return f"{layer} of the dense network, none compressed yet"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return what follows the last dot of each name, or the names as they are where that would not tell them apart.
+    """Return the part of each name after its last dot, or the full names where the short ones would not be distinct.
 
     >>> short_names(["features.conv1_1", "fc"]), short_names(["a.conv", "b.conv"])
     (['conv1_1', 'fc'], ['a.conv', 'b.conv'])
@@ -128,9 +122,9 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def before_and_after(
-    at: tuple[str, str], names: list[str], counts: list[tuple[float, float]], after: str, before: str
+    at: Plot, names: list[str], counts: list[tuple[float, float]], after: str, before: str
 ) -> list[dict]:
-    """Return for each of `names` two bars, one in the other: of `counts` (after, before), called by these words."""
+    """Return two bars for each of `names`, one inside the other, for `counts` (after, before), labeled by two words."""
     return [
         bars(at, names, [dense for _, dense in counts], before, DENSE, width=0.8),
         bars(at, names, [left for left, _ in counts], after, LIVE, width=0.5),
@@ -138,7 +132,7 @@ def before_and_after(
 
 
 def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
-    """Return at most `most` rows and columns of a matrix, evenly picked: a screen has no more pixels for it."""
+    """Return at most `most` evenly spaced rows and columns of a matrix: a screen has no more pixels for it."""
     rows = np.linspace(0, matrix.shape[0] - 1, min(most, matrix.shape[0])).round().astype(int)
     columns = np.linspace(0, matrix.shape[1] - 1, min(most, matrix.shape[1])).round().astype(int)
     return matrix[np.ix_(rows, columns)]
@@ -147,9 +141,9 @@ def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
 def log_bars(
     longest: Callable[[View], float], place: tuple[int, int] = NAMED, room: float = 1.06
 ) -> Callable[[View], dict]:
-    """Return a logarithmic axis for bars of whole numbers, the longest the dense network's; 1 is still seen.
+    """Return a logarithmic axis for bars of counts, whose longest bar is the dense network's; a count of 1 is visible.
 
-    `place` is where it begins and ends, in pixels from the top, `room` how much longer it is than its longest bar.
+    `place` is where the axis begins and ends, in pixels from the top; `room` is its length relative to the longest bar.
     """
 
     def settings(view: View) -> dict:
@@ -165,7 +159,7 @@ def log_bars(
 
 
 def as_matrix(tensor) -> np.ndarray:
-    """Return a kernel or mask (out, in, ...) as a matrix (out, everything else)."""
+    """Return a weight or mask (out, in, ...) as a matrix (out, everything else)."""
     array = tensor.detach().cpu().numpy()
     return array.reshape(array.shape[0], -1)
 
@@ -176,36 +170,36 @@ def layer_names(view: View) -> list[str]:
 
 
 def dense_matrix(view: View, layer: str) -> np.ndarray:
-    """Return the dense kernel of a layer as a matrix."""
+    """Return the dense weight of a layer as a matrix."""
     return view.once(("matrix", layer), lambda: as_matrix(weight_of(view.layer_pair(layer)[0])))
 
 
-def kernel_after(view: View, layer: str) -> Tensor | None:
-    """Return the dense kernel that a layer means now; None where it is gone or has none of its own, as a block."""
+def weight_after(view: View, layer: str) -> Tensor | None:
+    """Return the dense weight of a layer as it is now; None where the layer was removed, or is a block and has none."""
     _, after = view.layer_pair(layer)
     return None if after is None or isinstance(after, Block) else weight_of(after).detach()
 
 
 def facts_of(view: View, layer: str) -> FormFacts | None:
-    """Return the form or block that a layer has become; None where it is an ordinary one, or gone."""
+    """Return the form or block that a layer has become; None for an ordinary or removed layer."""
     _, after = view.layer_pair(layer)
     return after if isinstance(after, FormFacts) else None
 
 
 def kind_now(view: View, layer: str) -> str:
-    """Return the name of the class that a layer has now."""
+    """Return the class name of a layer as it is now."""
     return type(view.layer_pair(layer)[1]).__name__
 
 
 def relative_error(view: View, layer: str) -> float | None:
-    """Return the relative distance of the layer's kernel from the dense one (Frobenius norm); None if shapes differ."""
+    """Return the relative distance of the layer's weight from the dense one (Frobenius norm); None if shapes differ."""
     before, after = view.layer_pair(layer)
-    made = kernel_after(view, layer)
+    made = weight_after(view, layer)
     if made is None:
         return 0.0 if after is None else None
     return costs.relative_error(made, weight_of(before).detach())
 
 
 def percent_text(share: float | None) -> str:
-    """Return a share in percent, or nothing where there is none."""
+    """Return a share in percent, or an empty string for None."""
     return "" if share is None else f"{100 * share:.1f} %"

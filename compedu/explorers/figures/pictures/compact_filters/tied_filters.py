@@ -1,21 +1,21 @@
-"""CReLU: the filters of a convolution, the stored ones bright and their negatives faint; the loss while it trains."""
+"""CReLU: the filters of a convolution, stored ones bright and their negatives faint; the loss during training."""
 
 import numpy as np
 
 from compedu.explorers.figures.pictures.picture import (
-    MAIN,
     Picture,
     Table,
     facts_of,
     heatmap,
-    kernel_after,
     kind_now,
     layer_names,
     percent_text,
     untouched,
+    weight_after,
 )
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 
@@ -26,7 +26,7 @@ COPY = 0.4
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the filters of the layer: those of the dense network, or the stored half above and its negatives below."""
-    made = kernel_after(view, layer)
+    made = weight_after(view, layer)
     bank = images_of(weight_of(view.layer_pair(layer)[0]).detach() if made is None else made)
     tied = ~stored_rows(view, layer, len(bank))
     shown = np.concatenate([np.flatnonzero(~tied)[: MOST // (1 + tied.any())], np.flatnonzero(tied)[: MOST // 2]])
@@ -40,14 +40,14 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def stored_rows(view: View, layer: str, count: int) -> np.ndarray:
-    """Return which of the `count` filters of a layer are stored, the others being copies; all where nothing says so."""
+    """Return which of the `count` filters of a layer are stored, not copies; all where the form does not state it."""
     form = facts_of(view, layer)
     stored = None if form is None else form.stored_entries()
     return np.ones(count, dtype=bool) if stored is None else stored.flatten(1).any(1).numpy()
 
 
 def stored_filters(view: View, layer: str) -> tuple[int | None, int]:
-    """Return how many filters of a layer are stored, None where its form does not say, and how many it had."""
+    """Return how many filters of a layer are stored (None where its form does not state it), and how many it had."""
     count = len(weight_of(view.layer_pair(layer)[0]))
     form = facts_of(view, layer)
     if form is not None and form.stored_entries() is None:
@@ -70,7 +70,7 @@ def say(view: View, layer: str) -> str:
 
 
 def table(view: View) -> Table:
-    """Return the stored filters of each layer."""
+    """Return the filter counts of each layer, stored and dense."""
     counts = [(name, *stored_filters(view, name)) for name in layer_names(view)]
     return (
         ("layer", "filters stored", "filters", "share"),
@@ -82,10 +82,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "filters", main, loss.below, ("filters: bright = stored, faint = negatives of these", loss.HEADING), say, table,
-    {
-        "xaxis4": {"visible": False},
-        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-    } | loss.AXES,
+    name="filters",
+    main=main,
+    below=loss.below,
+    headings=("filters: bright = stored, faint = negatives of these", loss.HEADING),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
+    }
+    | loss.AXES,
     start=first_convolution,
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""Distillation: which classes the teacher takes for one another, and which ones the student does."""
+"""Distillation: which classes the teacher confuses with one another, and which ones the student does."""
 
 from collections.abc import Callable
 
@@ -9,22 +9,23 @@ from torch import Tensor
 from compedu.evaluation import all_logits
 from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
-from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, heatmap
+from compedu.explorers.figures.pictures.picture import Picture, Table, heatmap
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 
-IMAGES = 1000  # of the split that is looked at
+IMAGES = 1000  # of the split, on which both are evaluated
 SHADES = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
 
-def doubts(scores: Tensor, labels: Tensor, classes: int, temperature: float) -> np.ndarray:
+def doubts(logits: Tensor, labels: Tensor, classes: int, temperature: float) -> np.ndarray:
     """Return the mean probability of each class (columns) for the images of each class (rows); NaN on the diagonal."""
-    return _by_class(torch.softmax(scores / temperature, dim=1)[:, :classes], labels, classes)
+    return _by_class(torch.softmax(logits / temperature, dim=1)[:, :classes], labels, classes)
 
 
-def mistakes(scores: Tensor, labels: Tensor, classes: int) -> np.ndarray:
-    """Return the share of images of each class (rows) taken for each other one (columns); NaN on the diagonal."""
-    said = torch.nn.functional.one_hot(scores.argmax(1), scores.shape[1]).float()
+def mistakes(logits: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+    """Return the share of images of each class (rows) classified as another one (columns); NaN on the diagonal."""
+    said = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
     return _by_class(said[:, :classes], labels, classes)
 
 
@@ -42,13 +43,13 @@ def matrices(view: View) -> tuple[np.ndarray, np.ndarray | None]:
     made = doubts(view.kept["teacher"], y, classes, temperature_of(view))
     if view.after is None:
         return made, None
-    if view.kept.get("student", (None, None))[0] is not view.after:  # asked once for each student
+    if view.kept.get("student", (None, None))[0] is not view.after:  # evaluated once for each student
         view.kept["student"] = (view.after, mistakes(all_logits(view.after, x, view.data), y, classes))
     return made, view.kept["student"][1]
 
 
 def prepare(view: View, stale: Callable[[], bool]) -> None:
-    """Ask the teacher about the images."""
+    """Compute the teacher's logits."""
     view.once("teacher", lambda: all_logits(view.before, view.data.split(view.split)[0][:IMAGES], view.data))
 
 
@@ -62,7 +63,8 @@ def main(view: View, layer: str) -> list[dict]:
     left = np.concatenate([teacher, gap, none], axis=1)
     right = np.concatenate([none, gap, none if student is None else student], axis=1)
     names = list(view.data.classes)
-    columns = [*names, "", " ", *(f"{name} " for name in names)]  # a category occurs once: right names end in a blank
+    # Plotly's categories are unique: the names on the right end in a space.
+    columns = [*names, "", " ", *(f"{name} " for name in names)]
     label = "<br>true %{y}, taken for %{x}: %{z:.3f}<extra></extra>"
     return [
         heatmap(
@@ -117,10 +119,17 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "confusions", main, loss.below, ("rows = true class: left teacher, right student", loss.HEADING), say, table,
-    {
-        "xaxis4": {"type": "category", "visible": False},
-        "yaxis4": {"autorange": "reversed", "type": "category", "visible": False},
-    } | loss.AXES,
-    lively=True, prepare=prepare,
-)  # fmt: skip
+    name="confusions",
+    main=main,
+    below=loss.below,
+    headings=("rows = true class: left teacher, right student", loss.HEADING),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"type": "category", "visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "type": "category", "visible": False},
+    }
+    | loss.AXES,
+    lively=True,
+    prepare=prepare,
+)

@@ -1,4 +1,4 @@
-"""Distillation: the image that the teacher doubts most, and what teacher and student say about it at temperature T."""
+"""Distillation: the image about which the teacher is least certain, and both networks' answers at temperature T."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import torch
 
 from compedu.explorers.figures.colors import DENSE, GREEN, LIVE
 from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
-from compedu.explorers.figures.pictures.picture import MAIN, Picture, Table, bars, line
+from compedu.explorers.figures.pictures.picture import Picture, Table, bars, line
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.explorers.widgets.strip import image_bytes
 
-LOOKED_AT = 512  # images among which the most doubtful is chosen
+CANDIDATES = 512  # images among which the most doubtful one is chosen
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -29,11 +30,11 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def probabilities(view: View) -> tuple[list[float], list[float], int]:
-    """Return both networks' softened probabilities for the image that the teacher doubts most, and its true class."""
+    """Return both networks' softened probabilities for the image with the least certain teacher, and its true class."""
     x, y = view.data.split(view.split)
-    chosen, scores = view.once("doubtful", lambda: _most_doubtful(view))
+    chosen, logits = view.once("doubtful", lambda: _most_doubtful(view))
     t = temperature_of(view)
-    teacher = torch.softmax(scores / t, 0).tolist()
+    teacher = torch.softmax(logits / t, 0).tolist()
     if view.after is None:
         return teacher, [], int(y[chosen])
     with torch.inference_mode():
@@ -43,17 +44,18 @@ def probabilities(view: View) -> tuple[list[float], list[float], int]:
 
 @torch.inference_mode()
 def _most_doubtful(view: View) -> tuple[int, torch.Tensor]:
-    scores = view.before(view.data.split(view.split)[0][:LOOKED_AT])
-    chosen = int(torch.softmax(scores, 1).amax(1).argmin())
-    return chosen, scores[chosen].clone()
+    logits = view.before(view.data.split(view.split)[0][:CANDIDATES])
+    chosen = int(torch.softmax(logits, 1).amax(1).argmin())
+    return chosen, logits[chosen].clone()
 
 
 def images(view: View) -> list[dict[str, Any]]:
     """Return the image itself, for the corner of the picture."""
     chosen, _ = view.once("doubtful", lambda: _most_doubtful(view))
     return [{
-        "source": image_bytes(view.data, view.split, chosen, 64), "xref": "x4 domain", "yref": "y4 domain",
-        "x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45, "layer": "above",
+        "source": image_bytes(view.data, view.split, chosen, 64), "layer": "above",
+        "xref": f"{MAIN.x} domain", "yref": f"{MAIN.y} domain",
+        "x": 1, "y": 1, "xanchor": "right", "yanchor": "top", "sizex": 0.2, "sizey": 0.45,
     }]  # fmt: skip
 
 
@@ -77,7 +79,13 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "one image", main, loss.below, ("probabilities: gray = teacher, blue = student", loss.HEADING), say, table,
-    {"yaxis4": {"range": [0, 1.12], "nticks": 4}, "xaxis4": {"tickangle": 0, "type": "category"}} | loss.AXES,
-    images=images, lively=True,
-)  # fmt: skip
+    name="one image",
+    main=main,
+    below=loss.below,
+    headings=("probabilities: gray = teacher, blue = student", loss.HEADING),
+    say=say,
+    table=table,
+    axes={MAIN.yaxis: {"range": [0, 1.12], "nticks": 4}, MAIN.xaxis: {"tickangle": 0, "type": "category"}} | loss.AXES,
+    images=images,
+    lively=True,
+)

@@ -1,39 +1,38 @@
-"""Low rank: the filters of a layer as they were and as the factors rebuild them; the rank of every layer."""
+"""Low rank: the dense filters of a layer beside those rebuilt from the factors; the rank of every layer."""
 
 import numpy as np
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
     SLANTED,
     Picture,
     bars,
     heatmap,
-    kernel_after,
     layer_names,
     line,
     log_bars,
     percent_text,
     relative_error,
     short_names,
-)  # fmt: skip
+    weight_after,
+)
 from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
 
-MOST = 16  # filters of either kind
+MOST = 16  # filters shown of either kind
 COLUMNS = 4
 
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the first filters of the dense layer on the left, the same of the factored one on the right."""
     dense = images_of(weight_of(view.layer_pair(layer)[0]).detach()[:MOST])
-    kernel = kernel_after(view, layer)
-    made = np.full_like(dense, np.nan) if kernel is None and view.after is not None else dense
-    made = made if kernel is None else images_of(kernel[:MOST])
+    weight = weight_after(view, layer)
+    made = np.full_like(dense, np.nan) if weight is None and view.after is not None else dense
+    made = made if weight is None else images_of(weight[:MOST])
     every = np.ones(len(dense), dtype=bool)
     left = montage(dense, every, COLUMNS)
     right = montage(made, every, COLUMNS)
@@ -44,7 +43,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return each layer's full rank, the rank it has, and the one at which the factors are as large as the matrix."""
+    """Return each layer's full rank, its current rank, and the rank at which the factors are as large as the matrix."""
     names = layer_names(view)
     full = [min(singular_values.shape(view, name)) for name in names]
     even = [break_even(*singular_values.shape(view, name)) for name in names]
@@ -68,14 +67,20 @@ def say(view: View, layer: str) -> str:
 
 
 PICTURE = Picture(
-    "filters and ranks", main, below,
-    ("filters: left dense, right rebuilt from the factors", "gray = full rank, blue = rank, orange = break-even"),
-    say, singular_values.table,
-    {
-        "xaxis4": {"visible": False},
-        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "yaxis7": log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
-        "xaxis7": SLANTED,
+    name="filters and ranks",
+    main=main,
+    below=below,
+    headings=(
+        "filters: left dense, right rebuilt from the factors",
+        "gray = full rank, blue = rank, orange = break-even",
+    ),
+    say=say,
+    table=singular_values.table,
+    axes={
+        MAIN.xaxis: {"visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
+        BELOW.yaxis: log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
+        BELOW.xaxis: SLANTED,
     },
     start=first_convolution,
-)  # fmt: skip
+)

@@ -1,23 +1,22 @@
-"""Low rank: singular values with the cut, and the two factors as rectangles whose area is their parameters."""
+"""Low rank: singular values with the cut, and the two factors as rectangles whose areas are their parameters."""
 
 import numpy as np
 import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
     Picture,
     Table,
     facts_of,
-    kernel_after,
     kind_now,
     layer_names,
     line,
     percent_text,
     relative_error,
+    weight_after,
 )
 from compedu.explorers.figures.places import title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.methods.low_rank.shared.rank import break_even
@@ -26,7 +25,7 @@ from compedu.methods.low_rank.truncated_svd import as_matrix
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return all singular values of the dense kernel, and the kept ones filled."""
+    """Return all singular values of the dense weight, and the kept ones filled."""
     values = spectrum(view, layer)
     kept = kept_values(view, layer)
     color = _color(view, layer)
@@ -39,24 +38,24 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def kept_values(view: View, layer: str) -> np.ndarray:
-    """Return the singular values that a layer has now: the largest of the dense ones where two factors keep these.
+    """Return the singular values of a layer as it is now: the largest of the dense ones where two factors keep these.
 
-    Other factors make a kernel with values of its own; a block has no kernel, and none.
+    The product of other factors has singular values of its own; a block has no dense weight, hence no values.
     """
-    made = kernel_after(view, layer)
+    made = weight_after(view, layer)
     if factor_count(view, layer) in (0, 2):
         return spectrum(view, layer)[: rank_of(view, layer)]
     return np.zeros(0, dtype=np.float32) if made is None else svd(as_matrix(made))[1].numpy()
 
 
 def factor_count(view: View, layer: str) -> int:
-    """Return how many factors a layer is made of; 0 for an ordinary one, 1 for a form or block that does not say."""
+    """Return how many factors a layer consists of: 0 for an ordinary one, 1 where form or block do not state it."""
     form = facts_of(view, layer)
     return 0 if form is None else max(1, len(form.factors))
 
 
 def spectrum(view: View, layer: str) -> np.ndarray:
-    """Return the singular values of a layer's dense kernel, in descending order."""
+    """Return the singular values of a layer's dense weight, in descending order."""
     return view.once(("spectrum", layer), lambda: svd(_dense(view, layer))[1].numpy())
 
 
@@ -70,7 +69,7 @@ def shape(view: View, layer: str) -> tuple[int, int]:
 
 
 def rank_of(view: View, layer: str) -> int:
-    """Return the rank that a layer has now: the least number of channels between its factors, or its full rank."""
+    """Return the current rank of a layer: the smallest number of channels between its factors, or its full rank."""
     form = facts_of(view, layer)
     return min(shape(view, layer)) if form is None or not form.ranks else min(form.ranks)
 
@@ -102,7 +101,7 @@ def below(view: View, layer: str) -> list[dict]:
     if factor_count(view, layer) == 2:
         first = (columns + gap, 0, rank, rows)
         second = (columns + 2 * gap + rank, rows - rank, columns, rank)
-    elif factor_count(view, layer):  # of which no two rectangles would be true
+    elif factor_count(view, layer):  # no two rectangles would show these factors truthfully
         first = (columns + gap, 0, facts_of(view, layer).free_numbers() / rows, rows)
     return [
         _rectangle((0, 0, columns, rows), DENSE, "dense", {"shape": "", "fgcolor": DENSE, "size": 6}),
@@ -136,7 +135,7 @@ def say(view: View, layer: str) -> str:
 
 
 def factoring(view: View, layer: str) -> str:
-    """Say what a layer is that is not two factors: how many, through how many channels, of how many numbers."""
+    """Describe a layer that is not two factors: how many factors, channels between them, and numbers it has."""
     form = facts_of(view, layer)
     through = "" if not form.ranks else f" through {', '.join(map(str, form.ranks))} channels"
     kind = f"{len(form.factors)} factors" if form.factors else kind_now(view, layer)
@@ -146,7 +145,7 @@ def factoring(view: View, layer: str) -> str:
 
 
 def table(view: View) -> Table:
-    """Return rank, energy and numbers of each layer."""
+    """Return rank, energy and parameter counts of each layer."""
     made = []
     for name in layer_names(view):
         (rows, columns) = shape(view, name)
@@ -164,10 +163,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "singular values", main, below,
-    ("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"), say, table,
-    {
-        "xaxis4": {"title": title("rank")}, "yaxis4": {"rangemode": "tozero", "nticks": 5},
-        "xaxis7": {"visible": False}, "yaxis7": {"visible": False, "scaleanchor": "x7"},
+    name="singular values",
+    main=main,
+    below=below,
+    headings=("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"title": title("rank")},
+        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+        BELOW.xaxis: {"visible": False},
+        BELOW.yaxis: {"visible": False, "scaleanchor": BELOW.x},
     },
-)  # fmt: skip
+)

@@ -1,4 +1,4 @@
-"""Which weights of a layer a pruned network still has: those that its mask keeps, or whose channels are still there."""
+"""Which weights of a layer a pruned network keeps: those inside its mask, or those of the remaining channels."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from compedu.methods.pruning.shared.weight_groups import kept_with_channels
 
 
 def left_weights(view: View, layer: str) -> Tensor | None:
-    """Return a boolean mask over the dense layer's kernel, or None where nothing was taken from it."""
+    """Return a boolean mask over the dense layer's weight, or None where nothing was removed from it."""
     before, after = view.layer_pair(layer)
     kept = after.kept_weights() if isinstance(after, FormFacts) else None
     if kept is not None:

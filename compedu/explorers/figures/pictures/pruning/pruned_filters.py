@@ -1,4 +1,4 @@
-"""Filter pruning: a layer's filters as small images, what is removed faint, and with it the next layer's inputs."""
+"""Filter pruning: a layer's filters as small images, removed ones faint, and with them the next layer's inputs."""
 
 from typing import NamedTuple
 
@@ -9,9 +9,6 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    BESIDE,
-    MAIN,
     SLANTED,
     Picture,
     Table,
@@ -23,8 +20,9 @@ from compedu.explorers.figures.pictures.picture import (
     log_bars,
     percent_text,
     untouched,
-)  # fmt: skip
+)
 from compedu.explorers.figures.places import UPPER, across, down, title
+from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.graph import find_channels
@@ -40,8 +38,8 @@ WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
 
 class Channels(NamedTuple):
-    """Where the filters of a layer go: the group's name, its channel of each filter; the layer that reads them, and of
-    which channel each of its inputs is."""
+    """Where the filters of a layer go: the group, the channel of each filter in it, the layer that reads them, and the
+    channel of each of its inputs."""
 
     group: str
     filters: np.ndarray
@@ -50,7 +48,7 @@ class Channels(NamedTuple):
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the filters, strongest first, and the next layer's weights on each of them; faint where they are gone."""
+    """Return the filters, strongest first, and the next layer's weights on each of them; removed ones are faint."""
     order, bank, strength = view.once(("filters", layer), lambda: _dense(view, layer))
     faint = np.isin(order, gone(view, layer))
     limit = float(np.abs(bank).max()) or 1.0
@@ -64,22 +62,22 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def _dense(view: View, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the first filters by falling sum of absolute values: numbers, images, and how strongly each is read."""
-    kernel = weight_of(view.before.get_submodule(layer)).detach()
-    order = torch.argsort(kernel.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
-    return order.numpy(), images_of(kernel[order]), _strength(view, layer)[:, order.numpy()]
+    """Return the filters of largest L1 norm: their indices, their images, and how strongly each is read."""
+    weight = weight_of(view.before.get_submodule(layer)).detach()
+    order = torch.argsort(weight.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
+    return order.numpy(), images_of(weight[order]), _strength(view, layer)[:, order.numpy()]
 
 
-def images_of(kernel: torch.Tensor) -> np.ndarray:
+def images_of(weight: torch.Tensor) -> np.ndarray:
     """Return the mean of each filter over its input channels, (out, height, width); a linear layer's as squares."""
-    if kernel.ndim == 4:
-        return kernel.mean(1).numpy()
-    side = int(kernel.shape[1] ** 0.5)
-    return kernel[:, : side * side].reshape(len(kernel), side, side).numpy()
+    if weight.ndim == 4:
+        return weight.mean(1).numpy()
+    side = int(weight.shape[1] ** 0.5)
+    return weight[:, : side * side].reshape(len(weight), side, side).numpy()
 
 
 def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray:
-    """Return the images side by side with gaps, those of `which` only; NaN where nothing is to be drawn."""
+    """Return the images of `which` side by side with gaps; NaN where nothing is drawn."""
     _, height, width = bank.shape
     page = np.full((-(-len(bank) // columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, dtype=np.float32)
     for index in np.flatnonzero(which):
@@ -94,9 +92,9 @@ def _strength(view: View, layer: str) -> np.ndarray:
     found = channels(view).get(layer)
     if found is None or found.reader is None:
         return np.zeros((READERS, len(weight_of(view.before.get_submodule(layer)))), dtype=np.float32)
-    kernel = weight_of(view.before.get_submodule(found.reader)).detach()[:READERS].abs()
-    weights = (kernel.mean((2, 3)) if kernel.ndim == 4 else kernel).numpy()
-    belongs = found.inputs[: weights.shape[1], None] == found.filters[None, :]  # of a grouped layer the first group
+    weight = weight_of(view.before.get_submodule(found.reader)).detach()[:READERS].abs()
+    weights = (weight.mean((2, 3)) if weight.ndim == 4 else weight).numpy()
+    belongs = found.inputs[: weights.shape[1], None] == found.filters[None, :]  # the first group of a grouped layer
     return (weights @ belongs / np.maximum(belongs.sum(0), 1)).astype(np.float32)
 
 
@@ -108,7 +106,7 @@ def channels(view: View) -> dict[str, Channels]:
 def _channels(view: View) -> dict[str, Channels]:
     try:
         groups = find_channels(view.before, view.data.example).groups
-    except CompressionError:  # nobody can tell who reads whom
+    except CompressionError:  # without a graph the readers of a layer are unknown
         return {}
     made = {}
     for group in groups:
@@ -119,7 +117,7 @@ def _channels(view: View) -> dict[str, Channels]:
 
 
 def gone(view: View, layer: str) -> np.ndarray:
-    """Return the numbers of the layer's filters that were taken out, as the compressed network itself records them."""
+    """Return the indices of the layer's removed filters, as the compressed network itself records them."""
     found = channels(view).get(layer)
     if view.after is None or found is None:
         return np.arange(0)
@@ -127,7 +125,7 @@ def gone(view: View, layer: str) -> np.ndarray:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return the filters of every layer, dense and left."""
+    """Return the filter counts of every layer, dense and remaining."""
     names = layer_names(view)
     counts = [filter_counts(view, name) for name in names]
     every, kept = before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
@@ -164,7 +162,7 @@ def table(view: View) -> Table:
 
 
 def _listed(numbers: np.ndarray) -> str:
-    """Return the first numbers, and how many more there are."""
+    """Return the first numbers, and how many others there are."""
     shown = ", ".join(map(str, numbers[:MOST_LISTED]))
     return shown if len(numbers) <= MOST_LISTED else f"{shown} and {len(numbers) - MOST_LISTED} more"
 
@@ -176,19 +174,25 @@ def first_convolution(model: nn.Module) -> str:
 
 
 PICTURE = Picture(
-    "filters", main, below,
-    ("strongest first; faint = gone | who reads them", "filters: gray = dense, blue = left (in %)"),
-    say, table,
-    {
-        "xaxis4": {"domain": across(4, 196), "visible": False},
-        "yaxis4": {"autorange": "reversed", "scaleanchor": "x4", "visible": False, "constraintoward": "top"},
-        "xaxis8": {
-            "domain": across(208, 300), "visible": True, "showticklabels": False, "ticks": "",
+    name="filters",
+    main=main,
+    below=below,
+    headings=("strongest first; faint = gone | who reads them", "filters: gray = dense, blue = left (in %)"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"domain": across(4, 196), "visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
+        BESIDE.xaxis: {
+            "domain": across(208, 300),
+            "visible": True,
+            "showticklabels": False,
+            "ticks": "",
             "title": title("filters", 6),
         },
-        "yaxis8": {"domain": down(*UPPER), "autorange": "reversed"},
-        "yaxis7": log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
-        "xaxis7": SLANTED,
+        BESIDE.yaxis: {"domain": down(*UPPER), "autorange": "reversed"},
+        BELOW.yaxis: log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
+        BELOW.xaxis: SLANTED,
     },
     start=first_convolution,
-)  # fmt: skip
+)

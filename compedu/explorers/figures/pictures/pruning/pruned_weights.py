@@ -1,12 +1,9 @@
-"""Pruning: the weight matrix with the gone weights black, the histogram with the cut, what each layer keeps."""
+"""Pruning: the weight matrix with removed weights black, the histogram with the cut, the share each layer keeps."""
 
 import numpy as np
 
 from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    BESIDE,
-    MAIN,
     SLANTED,
     Picture,
     Table,
@@ -19,18 +16,19 @@ from compedu.explorers.figures.pictures.picture import (
     percent_text,
     shrunk,
     untouched,
-)  # fmt: skip
+)
 from compedu.explorers.figures.pictures.pruning.left_weights import left_weights
 from compedu.explorers.figures.places import LEFT, NAMED, across, down
+from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 
 BINS = 41
-HIGHER = (300, 356)  # the lower place: what is above has no axis, and percentages stand above the bars beside it
+HIGHER = (300, 356)  # the lower plot: no axis is above it, and percentages are above the bars beside it
 MOST_LABELED = 4  # layers whose percentages fit above their bars
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the matrix without the weights that are gone."""
+    """Return the matrix without the removed weights."""
     dense, limit = view.once(("weights", layer), lambda: _thinned(dense_matrix(view, layer)))
     kept = _mask(view, layer)
     return [heatmap(MAIN, dense if kept is None else np.where(shrunk(kept), dense, np.nan), "weight", limit=limit / 2)]
@@ -67,13 +65,13 @@ def _counts(values: np.ndarray, middle: np.ndarray) -> np.ndarray:
 
 
 def _mask(view: View, layer: str) -> np.ndarray | None:
-    """Return which weights of a layer are left; None where it was not pruned."""
+    """Return which weights of a layer are kept; None where it was not pruned."""
     left = left_weights(view, layer)
     return None if left is None else as_matrix(left)
 
 
 def kept_count(view: View, layer: str) -> tuple[int, int]:
-    """Return how many weights of a layer are left, and how many there were."""
+    """Return how many weights of a layer are kept, and how many it had."""
     kept = _mask(view, layer)
     size = dense_matrix(view, layer).size
     return (size if kept is None else int(np.count_nonzero(kept))), size
@@ -88,7 +86,7 @@ def say(view: View, layer: str) -> str:
 
 
 def table(view: View) -> Table:
-    """Return the weights left in each layer."""
+    """Return the weight counts of each layer, kept and dense."""
     rows = [
         (
             name, *(f"{n:,}" for n in kept_count(view, name)),
@@ -100,14 +98,22 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "weights", main, below,
-    ("black = gone, blue = positive, orange = negative", "weights: gray = all, blue = left | left by layer, %"),
-    say, table,
-    {
-        "xaxis4": {"visible": False}, "yaxis4": {"autorange": "reversed", "visible": False},
-        "yaxis7": {"type": "log", "dtick": 2, "exponentformat": "SI", "domain": down(*HIGHER)},
-        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5},
-        "xaxis8": {"visible": True} | SLANTED, "yaxis8": {"range": [0, 115], "domain": down(*NAMED)},
+    name="weights",
+    main=main,
+    below=below,
+    headings=(
+        "black = gone, blue = positive, orange = negative",
+        "weights: gray = all, blue = left | left by layer, %",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: {"visible": False},
+        MAIN.yaxis: {"autorange": "reversed", "visible": False},
+        BELOW.yaxis: {"type": "log", "dtick": 2, "exponentformat": "SI", "domain": down(*HIGHER)},
+        BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
+        BESIDE.xaxis: {"visible": True} | SLANTED,
+        BESIDE.yaxis: {"range": [0, 115], "domain": down(*NAMED)},
     },
     black=True,
-)  # fmt: skip
+)

@@ -1,26 +1,17 @@
-"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, its error."""
+"""Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, the error."""
 
 import numpy as np
 import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
-from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
-    SLANTED,
-    Picture,
-    Table,
-    bars,
-    layer_names,
-    line,
-    percent_text,
-)  # fmt: skip
+from compedu.explorers.figures.pictures.picture import SLANTED, Picture, Table, bars, layer_names, line, percent_text
 from compedu.explorers.figures.places import NAMED, down, title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
 from compedu.methods.quantization.shared.calibration import watch
 
-IMAGES = 64  # of the split that is looked at
+IMAGES = 64  # of the split, whose activations are shown
 BINS = 91
 
 
@@ -51,7 +42,7 @@ def below(view: View, layer: str) -> list[dict]:
 
 
 def inputs(view: View) -> dict[str, np.ndarray]:
-    """Return what each layer of the dense network gets to see on some images, flattened."""
+    """Return the inputs of each layer of the dense network on some images, flattened."""
     return view.once("inputs", lambda: _inputs(view))
 
 
@@ -64,16 +55,17 @@ def _inputs(view: View) -> dict[str, np.ndarray]:
 
 
 def quantizer(view: View, layer: str) -> ActivationQuantizer | None:
-    """Return what rounds the inputs of a layer, or None where they stay in floating point."""
+    """Return the quantizer of a layer's inputs, or None where they stay in floating point."""
     _, after = view.layer_pair(layer)
     act = getattr(after, "act", None)
     return act if isinstance(act, ActivationQuantizer) else None
 
 
 def ends(act: ActivationQuantizer) -> tuple[float, float]:
-    """Return the smallest and the largest value of the grid, half a step beyond each: what is not clipped."""
+    """Return the ends of the range that is not clipped: the grid, and half a step beyond it on either side."""
     step = act.scale.item()
     zero = act.zero_point.item()
+    # A code q in 0..2^bits - 1 stands for (q - zero) * step; rounding to the nearest adds half a step at either end.
     return (-zero - 0.5) * step, (2**act.bits - 1 - zero + 0.5) * step
 
 
@@ -84,14 +76,14 @@ def rounded(act: ActivationQuantizer, x: np.ndarray) -> np.ndarray:
 
 
 def error(view: View, layer: str) -> float | None:
-    """Return how far the rounded inputs are from the inputs, relative to these; None where they stay as they are."""
+    """Return the distance of rounded inputs from the inputs, relative to their norm; None where none are rounded."""
     act = quantizer(view, layer)
     x = inputs(view)[layer]
     return None if act is None else float(np.linalg.norm(rounded(act, x) - x) / max(np.linalg.norm(x), 1e-12))
 
 
 def clipped_share(view: View, layer: str) -> float | None:
-    """Return the share of the inputs that lie beyond the grid."""
+    """Return the share of the inputs outside the range of the grid."""
     act = quantizer(view, layer)
     x = inputs(view)[layer]
     if act is None:
@@ -125,10 +117,16 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "inputs of the layer", main, below,
-    ("inputs: gray = all, orange = clipped, blue = codes", "error of the inputs, %"), say, table,
-    {
-        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"}, "xaxis4": {"title": title("input")},
-        "xaxis7": SLANTED, "yaxis7": {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},
+    name="inputs of the layer",
+    main=main,
+    below=below,
+    headings=("inputs: gray = all, orange = clipped, blue = codes", "error of the inputs, %"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.yaxis: {"type": "log", "dtick": 1, "exponentformat": "SI"},
+        MAIN.xaxis: {"title": title("input")},
+        BELOW.xaxis: SLANTED,
+        BELOW.yaxis: {"nticks": 3, "rangemode": "tozero", "domain": down(*NAMED)},
     },
-)  # fmt: skip
+)

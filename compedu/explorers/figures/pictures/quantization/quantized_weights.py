@@ -7,9 +7,6 @@ import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    BESIDE,
-    MAIN,
     Picture,
     Table,
     as_matrix,
@@ -20,8 +17,9 @@ from compedu.explorers.figures.pictures.picture import (
     layer_names,
     line,
     percent_text,
-)  # fmt: skip
+)
 from compedu.explorers.figures.places import LEFT, across
+from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.forms import Form
 from compedu.metrics import costs
@@ -68,8 +66,8 @@ def below(view: View, layer: str) -> list[dict]:
 def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Return all weights of a layer as multiples of the grid's step, their codes, and the largest code.
 
-    Without an even grid the largest weight counts as 127 steps, and in place of codes stand the weights that a form
-    has made of them; for an ordinary layer there are none.
+    Without a uniform grid the largest weight counts as 127 steps, and the codes are the weights of the form on that
+    scale; an ordinary layer has no codes.
     """
     form = rounding_form(view, layer)
     weights = weights_before(view, layer)
@@ -82,21 +80,21 @@ def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int
 
 
 def rounding_form(view: View, layer: str) -> Form | None:
-    """Return the form that a layer has become, if it has as many weights as before."""
+    """Return the form that a layer has become, if its number of weights is unchanged."""
     _, after = view.layer_pair(layer)
     same = isinstance(after, Form) and math.prod(after.geometry.shape) == dense_matrix(view, layer).size
     return after if same else None
 
 
 def weights_before(view: View, layer: str) -> np.ndarray:
-    """Return the weights that were rounded, as a matrix: with batch normalization folded in, where the form says so."""
+    """Return the weights before rounding, as a matrix: with batch normalization folded in, where the form did so."""
     form = rounding_form(view, layer)
     latent = None if form is None else form.weights_before_rounding()
     return dense_matrix(view, layer) if latent is None else as_matrix(latent)
 
 
 def filter_errors(view: View, layer: str) -> np.ndarray:
-    """Return the distance of each filter from the one that was rounded, relative to that, in percent."""
+    """Return the distance of each filter from the one before rounding, relative to its norm, in percent."""
     form = rounding_form(view, layer)
     weights = weights_before(view, layer)
     if form is None:
@@ -105,8 +103,8 @@ def filter_errors(view: View, layer: str) -> np.ndarray:
     return (100 * distance / np.maximum(np.linalg.norm(weights, axis=1), 1e-12)).astype(np.float32)
 
 
-def kernel_error(view: View, layer: str) -> str:
-    """Return how far the weights are from those that were rounded, batch normalization folded in, in percent."""
+def weight_error(view: View, layer: str) -> str:
+    """Return the relative distance of the weights from those before rounding, with batch norm folded in, in percent."""
     weights = torch.from_numpy(weights_before(view, layer))
     made = torch.from_numpy(as_matrix(rounding_form(view, layer).dense()))
     return percent_text(costs.relative_error(made, weights)) or "unknown"
@@ -121,16 +119,16 @@ def say(view: View, layer: str) -> str:
     bits = _bits(form)
     used = _used(form)
     how = f"{used} used" if bits is None else f"{bits} bits, {used} used"
-    return f"{layer}: {how}, error {kernel_error(view, layer)}"
+    return f"{layer}: {how}, error {weight_error(view, layer)}"
 
 
 def _bits(form: Form) -> int | None:
-    """Return how many bits tell the levels of a weight apart; None where the form does not say how many there are."""
+    """Return how many bits encode the levels of a weight; None where the form does not state the number of levels."""
     return None if form.levels is None else (form.levels - 1).bit_length()
 
 
 def _used(form: Form) -> str:
-    """Return how many of its codes a form uses, or else how many different weights it has."""
+    """Return how many of its codes a form uses, or how many different weights it has where codes are unknown."""
     if form.levels is None or form.codes() is None:
         return f"{len(form.dense().detach().unique()):,} different weights"
     return f"{len(form.codes().unique())} of {form.levels} codes"
@@ -151,21 +149,25 @@ def table(view: View) -> Table:
                 name,
                 "unknown" if bits is None else bits,
                 _used(form).removesuffix(" codes"),
-                kernel_error(view, name),
+                weight_error(view, name),
                 inputs,
             )
         )
-    return ("layer", "bits a weight", "codes used", "error of the kernel", "bits an input"), rows
+    return ("layer", "bits a weight", "codes used", "error of the weights", "bits an input"), rows
 
 
 PICTURE = Picture(
-    "weights", main, below,
-    ("weights in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
-    say, table,
-    {
-        "yaxis4": {"type": "log", "dtick": 1, "exponentformat": "SI"},
-        "xaxis7": {"domain": across(LEFT[0], 190), "nticks": 5}, "yaxis7": {"nticks": 3},
-        "xaxis8": {"visible": True, "nticks": 3},
-        "yaxis8": {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
+    name="weights",
+    main=main,
+    below=below,
+    headings=("weights in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
+    say=say,
+    table=table,
+    axes={
+        MAIN.yaxis: {"type": "log", "dtick": 1, "exponentformat": "SI"},
+        BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
+        BELOW.yaxis: {"nticks": 3},
+        BESIDE.xaxis: {"visible": True, "nticks": 3},
+        BESIDE.yaxis: {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },
-)  # fmt: skip
+)

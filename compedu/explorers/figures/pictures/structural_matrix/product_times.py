@@ -1,12 +1,13 @@
-"""Structural matrices: the time of one product against the side n, dense and by FFT, measured on this machine."""
+"""Structural matrices: the time of one product against the size n, dense and by FFT, measured on this machine."""
 
 from collections.abc import Callable
 from functools import partial
 
 from compedu.errors import Cancelled
 from compedu.explorers.figures.colors import DENSE, GRAY, LIVE
-from compedu.explorers.figures.pictures.picture import BELOW, MAIN, Picture, Table, line
+from compedu.explorers.figures.pictures.picture import Picture, Table, line
 from compedu.explorers.figures.places import title
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.metrics import Latency, Timing
 from compedu.metrics.products import time_circulant
@@ -16,7 +17,7 @@ TIMING = Timing(batch_size=32, budget_s=0.1)
 
 
 def prepare(view: View, stale: Callable[[], bool]) -> None:
-    """Time both products for all sides; what was timed before an interruption is kept."""
+    """Time both products for all sizes; results from before an interruption are kept."""
 
     def go_on() -> None:
         if stale():
@@ -27,12 +28,12 @@ def prepare(view: View, stale: Callable[[], bool]) -> None:
 
 
 def timed(view: View) -> dict[int, Latency]:
-    """Return what has been timed so far, by side."""
+    """Return the timings so far, by size."""
     return {side: view.kept["product", side] for side in SIDES if ("product", side) in view.kept}
 
 
 def crossing(found: dict[int, Latency]) -> int | None:
-    """Return the smallest side from which on FFT is faster, beyond the noise, at all larger sides with a verdict."""
+    """Return the smallest size from which on FFT is faster, beyond the noise, at all larger sizes with a verdict."""
     first = None
     for side in sorted(found, reverse=True):
         if found[side].verdict == "faster":
@@ -43,7 +44,7 @@ def crossing(found: dict[int, Latency]) -> int | None:
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the time of a batch by either product against n, in microseconds."""
+    """Return the time of a batch for both products against n, in microseconds."""
     found = timed(view)
     sides = list(found)
     return [
@@ -53,7 +54,7 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return the ratio of the two with its interval, and the line where they take equally long."""
+    """Return the ratio of the two times with its interval, and the line where both take equally long."""
     found = timed(view)
     ratio = line(
         BELOW, list(found), [one.speed_up for one in found.values()], "dense time / FFT time", LIVE, mode="markers"
@@ -80,7 +81,7 @@ def say(view: View, layer: str) -> str:
 
 
 def table(view: View) -> Table:
-    """Return both times, their ratio and the verdict for each side."""
+    """Return both times, their ratio and the verdict for each size."""
     rows = [
         (
             side, f"{1000 * one.baseline_ms:.1f}", f"{1000 * one.latency_ms:.1f}", f"{one.speed_up:.2f}",
@@ -94,12 +95,20 @@ def table(view: View) -> Table:
 
 _SIDES = {"type": "log", "tickvals": list(SIDES[::2]), "ticktext": [str(side) for side in SIDES[::2]]}
 PICTURE = Picture(
-    "time of a product", main, below,
-    (f"time of {TIMING.batch_size} products, µs: gray = dense, blue = FFT", "dense time / FFT time, with its interval"),
-    say, table,
-    {
-        "xaxis4": _SIDES, "yaxis4": {"type": "log", "nticks": 5, "exponentformat": "SI"},
-        "xaxis7": _SIDES | {"title": title("side n")}, "yaxis7": {"type": "log", "nticks": 3},
+    name="time of a product",
+    main=main,
+    below=below,
+    headings=(
+        f"time of {TIMING.batch_size} products, µs: gray = dense, blue = FFT",
+        "dense time / FFT time, with its interval",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: _SIDES,
+        MAIN.yaxis: {"type": "log", "nticks": 5, "exponentformat": "SI"},
+        BELOW.xaxis: _SIDES | {"title": title("side n")},
+        BELOW.yaxis: {"type": "log", "nticks": 3},
     },
     prepare=prepare,
-)  # fmt: skip
+)

@@ -4,8 +4,6 @@ import numpy as np
 from torch import Tensor
 
 from compedu.explorers.figures.pictures.picture import (
-    BELOW,
-    MAIN,
     SLANTED,
     Picture,
     Table,
@@ -14,12 +12,13 @@ from compedu.explorers.figures.pictures.picture import (
     dense_matrix,
     facts_of,
     heatmap,
-    kernel_after,
     layer_names,
     log_bars,
     percent_text,
     relative_error,
-)  # fmt: skip
+    weight_after,
+)
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 
@@ -28,10 +27,10 @@ PALE_COPY = 0.35
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return three corners side by side; in the projected one only the stored numbers are bright."""
+    """Return three corners side by side; in the projected matrix only the stored numbers are bright."""
     dense = _corner(weight_of(view.layer_pair(layer)[0]))
-    kernel = kernel_after(view, layer)
-    made = dense if kernel is None else _corner(kernel)
+    weight = weight_after(view, layer)
+    made = dense if weight is None else _corner(weight)
     gap = np.full((len(dense), max(1, dense.shape[1] // 16)), np.nan)
     form = facts_of(view, layer)
     stored = None if form is None else form.stored_entries()
@@ -43,18 +42,18 @@ def main(view: View, layer: str) -> list[dict]:
     return [heatmap(MAIN, bright, "weight", limit=limit), heatmap(MAIN, pale, "copy", limit=limit, opacity=PALE_COPY)]
 
 
-def _corner(kernel: Tensor) -> np.ndarray:
-    return as_matrix(kernel if kernel.ndim == 2 else kernel[:, :, 0, 0])[:SIDE, :SIDE]
+def _corner(weight: Tensor) -> np.ndarray:
+    return as_matrix(weight if weight.ndim == 2 else weight[:, :, 0, 0])[:SIDE, :SIDE]
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return for each layer the numbers stored, beside those of the dense one."""
+    """Return the stored numbers of each layer beside those of the dense one."""
     names = layer_names(view)
     return before_and_after(BELOW, names, [numbers(view, name) for name in names], "stored", "dense")
 
 
 def numbers(view: View, layer: str) -> tuple[int, int]:
-    """Return how many numbers of a kernel are stored, and how many there were."""
+    """Return how many free numbers of a layer's weight are stored, and how many the dense one has."""
     form = facts_of(view, layer)
     dense = dense_matrix(view, layer).size
     return (dense if form is None else form.free_numbers()), dense
@@ -72,16 +71,23 @@ def table(view: View) -> Table:
         (name, *(f"{n:,}" for n in numbers(view, name)), percent_text(relative_error(view, name)))
         for name in layer_names(view)
     ]
-    return ("layer", "numbers stored", "weights", "error of the kernel"), rows
+    return ("layer", "numbers stored", "weights", "error of the weights"), rows
 
 
 PICTURE = Picture(
-    "matrix", main, below,
-    ("a corner: dense, projected (copies faint), difference", "numbers in each layer: gray = dense, blue = stored"),
-    say, table,
-    {
-        "yaxis4": {"autorange": "reversed", "visible": False}, "xaxis4": {"visible": False},
-        "yaxis7": log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
-        "xaxis7": SLANTED,
+    name="matrix",
+    main=main,
+    below=below,
+    headings=(
+        "a corner: dense, projected (copies faint), difference",
+        "numbers in each layer: gray = dense, blue = stored",
+    ),
+    say=say,
+    table=table,
+    axes={
+        MAIN.yaxis: {"autorange": "reversed", "visible": False},
+        MAIN.xaxis: {"visible": False},
+        BELOW.yaxis: log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
+        BELOW.xaxis: SLANTED,
     },
-)  # fmt: skip
+)

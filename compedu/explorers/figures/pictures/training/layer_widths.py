@@ -1,12 +1,13 @@
-"""The small dense network: how many filters each layer has, beside the given network; the loss while it is trained."""
+"""The small dense network: how many filters each layer has, beside the given network; the loss during training."""
 
-from compedu.explorers.figures.pictures.picture import MAIN, SLANTED, Picture, before_and_after, layer_names, log_bars
+from compedu.explorers.figures.pictures.picture import SLANTED, Picture, before_and_after, layer_names, log_bars
 from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.places import UPPER
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 
-WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large place, less what slanted names need
+WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large plot without the room that slanted names need
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -33,11 +34,17 @@ def table(view: View):
 
 
 PICTURE = Picture(
-    "widths", main, loss.below, ("filters: gray = given network, blue = small one", loss.HEADING), say, table,
-    {
-        "xaxis4": SLANTED,
-        "yaxis4": log_bars(
+    name="widths",
+    main=main,
+    below=loss.below,
+    headings=("filters: gray = given network, blue = small one", loss.HEADING),
+    say=say,
+    table=table,
+    axes={
+        MAIN.xaxis: SLANTED,
+        MAIN.yaxis: log_bars(
             lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view)), WITH_NAMES
         ),
-    } | loss.AXES,
-)  # fmt: skip
+    }
+    | loss.AXES,
+)

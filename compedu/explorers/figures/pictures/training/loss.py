@@ -1,30 +1,31 @@
-"""Training: the loss, step by step, and the accuracy on some images meanwhile; the run before in gray."""
+"""Training: the loss, step by step, and the accuracy on some images meanwhile; the previous run in gray."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from compedu.explorers.figures.colors import DENSE, LIVE
-from compedu.explorers.figures.pictures.picture import BELOW, BESIDE, line
+from compedu.explorers.figures.pictures.picture import line
 from compedu.explorers.figures.places import LEFT, across, title
+from compedu.explorers.figures.plots import BELOW, BESIDE
 from compedu.explorers.view import View
 
-HEADING = "loss; gray = the run before | accuracy, %"
+HEADING = "loss; gray = previous run | accuracy, %"
 AXES = {
-    "xaxis7": {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
-    "yaxis7": {"rangemode": "tozero", "nticks": 3},
-    "xaxis8": {"visible": True, "title": title("step"), "rangemode": "tozero", "nticks": 3},
-    "yaxis8": {"visible": True, "range": [0, 103], "tickvals": [0, 50, 100]},
+    BELOW.xaxis: {"domain": across(LEFT[0], 180), "title": title("step"), "rangemode": "tozero", "nticks": 3},
+    BELOW.yaxis: {"rangemode": "tozero", "nticks": 3},
+    BESIDE.xaxis: {"visible": True, "title": title("step"), "rangemode": "tozero", "nticks": 3},
+    BESIDE.yaxis: {"visible": True, "range": [0, 103], "tickvals": [0, 50, 100]},
 }  # fmt: skip
-MOST = 300  # points of a curve: the figure is no wider
+MOST = 300  # points of a curve: the figure has no more pixels
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return loss and accuracy of the run before and of this run."""
+    """Return loss and accuracy of the previous run and of this run."""
     curve, race = view.before_it
     return [
-        _curve(curve, "loss of the run before", DENSE), _curve(view.curve, "loss", LIVE),
-        _race(race, "accuracy of the run before, %", DENSE), _race(view.race, "accuracy, %", LIVE),
+        _curve(curve, "loss of the previous run", DENSE), _curve(view.curve, "loss", LIVE),
+        _race(race, "accuracy of the previous run, %", DENSE), _race(view.race, "accuracy, %", LIVE),
     ]  # fmt: skip
 
 

@@ -1,10 +1,9 @@
-"""Fine-tuning: where the weights of a layer went, and the loss while they did."""
+"""Fine-tuning: how far the weights of a layer moved, and the loss during training."""
 
 import numpy as np
 
 from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import (
-    MAIN,
     Picture,
     Table,
     as_matrix,
@@ -13,8 +12,9 @@ from compedu.explorers.figures.pictures.picture import (
     line,
     percent_text,
     relative_error,
-)  # fmt: skip
+)
 from compedu.explorers.figures.pictures.training import loss
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 
@@ -56,6 +56,11 @@ def table(view: View) -> Table:
 
 
 PICTURE = Picture(
-    "weights", main, loss.below, ("weight after training against weight before", loss.HEADING), say, table,
-    {"xaxis4": {"nticks": 5}, "yaxis4": {"nticks": 5}} | loss.AXES,
-)  # fmt: skip
+    name="weights",
+    main=main,
+    below=loss.below,
+    headings=("weight after training against weight before", loss.HEADING),
+    say=say,
+    table=table,
+    axes={MAIN.xaxis: {"nticks": 5}, MAIN.yaxis: {"nticks": 5}} | loss.AXES,
+)
