@@ -104,7 +104,7 @@ def predict(name: str, question: str, value: Any, unit: str, book: LabBook | Non
 def number_meant(value: Any, unit: str) -> float:
     """Return the number that was given for a prediction; `ValueError` says what to write where none can be meant.
 
-    Between 0 and 1, a number of per cent may be a share that was meant: it counts as a text with its unit, "0.6 %".
+    Between 0 and 1, a number of percent may be a share that was meant: it counts as a text with its unit, "0.6 %".
     """
     with_unit = isinstance(value, str) and bool(unit) and value.strip().endswith(unit)
     try:
@@ -114,7 +114,7 @@ def number_meant(value: Any, unit: str) -> float:
     if isinstance(value, bool) or not (with_unit or isinstance(value, Real)) or not math.isfinite(number):
         raise ValueError(f"give a number such as {60 if unit == '%' else 4}, without quotes; this is {value!r:.40}")
     if unit == "%" and not 0 <= number <= 100:
-        raise ValueError(f"give a number of per cent, from 0 to 100; this is {number:g}")
+        raise ValueError(f"give a number in percent, from 0 to 100; this is {number:g}")
     if unit == "%" and 0 < number < 1 and not with_unit:
         share = f"{100 * number:.6g}"
         raise ValueError(

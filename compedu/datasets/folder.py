@@ -17,7 +17,7 @@ from compedu.reading import refuse_unending
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 GRAY = ("1", "L", "LA")
 COLOR = ("P", "PA", "RGB", "RGBA")  # a palette holds colors
-PNG_DEPTH = 24  # offset of the bit depth in a PNG file, in its first chunk
+PNG_DEPTH = 24  # offset of the bits of a sample in a PNG file, in its first chunk
 MOST_PIXELS = 1 << 24  # of one image; its size is read before it is decoded
 
 

@@ -4,6 +4,7 @@ import copy
 import inspect
 import operator
 import threading
+from collections import OrderedDict
 from collections.abc import Collection
 from itertools import chain
 
@@ -163,12 +164,18 @@ def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
 def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Module:
     """Return a deep copy of `model`, but for tensors whose id is in `memo`; `CompressionError` where torch has none."""
     try:
-        return copy.deepcopy(model, memo)
+        return copy.deepcopy(model, _empty_copies(model) | (memo or {}))
     except RuntimeError as error:  # torch copies no tensor that is part of an autograd graph
         raise CompressionError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps besides "
             "its parameters and buffers"
         ) from error
+
+
+def _empty_copies(model: nn.Module) -> dict[int, OrderedDict]:
+    """Return copies of the modules' empty registries, of hooks mostly, by id: `deepcopy` takes long over each."""
+    values = (value for module in model.modules() for value in vars(module).values())
+    return {id(value): OrderedDict() for value in values if type(value) is OrderedDict and not value}
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

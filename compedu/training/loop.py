@@ -1,6 +1,6 @@
 """The one training loop: resumable bit by bit, interruptible at any step, with hooks for all methods that train."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -55,21 +55,27 @@ def fit(
     run.load()
     run.train()
     try:
-        with (
-            torch_threads(run.threads),
-            interrupt_between_steps() as interrupted,
-            tqdm(total=run.steps, initial=run.done, disable=None, unit="step", leave=False) as bar,
-        ):
-            for step in range(run.done, run.steps):
-                run.finished(_step(run, step, loss, penalty, before_step, after_step))
-                bar.update()
-                interrupted()
+        for step in _steps(run):
+            run.finished(_step(run, step, loss, penalty, before_step, after_step))
     except (Cancelled, KeyboardInterrupt):
         run.save()
         raise
     finally:
         run.evaluate()
     return run.end()
+
+
+def _steps(run: Run) -> Iterator[int]:
+    """Yield the numbers of the steps that are left, with a bar; an interrupt is raised after a step is finished."""
+    with (
+        torch_threads(run.threads),
+        interrupt_between_steps() as interrupted,
+        tqdm(total=run.steps, initial=run.done, disable=None, unit="step", leave=False) as bar,
+    ):
+        for step in range(run.done, run.steps):
+            yield step
+            bar.update()
+            interrupted()
 
 
 def _step(

@@ -11,7 +11,7 @@ from torch import nn
 
 from compedu.errors import CompressionError
 from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, only_readers, trace
-from compedu.graph.trace import owners_read_apart, shared_weights
+from compedu.graph.trace import owners_read_apart, shared_weights, whole_copy
 from compedu.networks import build
 
 # Tracing
@@ -225,3 +225,16 @@ def test_weights_that_modules_share_and_that_are_read_apart_are_found():
 
     assert shared_weights(Net()) == {"words": "out", "out": "words"}
     assert owners_read_apart(trace(Net())) == {"enc"}
+
+
+def test_a_hook_of_a_copy_is_not_one_of_the_original():
+    model, x, calls = build("lenet300"), torch.zeros(1, 1, 28, 28), []
+    model.fc1.register_forward_hook(lambda *given: calls.append("both"))
+    copied = whole_copy(model)
+    copied.fc1.register_forward_hook(lambda *given: calls.append("copy"))
+    copied.fc2.register_forward_hook(lambda *given: calls.append("copy"))
+    model.fc2.register_forward_hook(lambda *given: calls.append("original"))
+    for network, expected in ((copied, ["both", "copy", "copy"]), (model, ["both", "original"])):
+        calls.clear()
+        network(x)
+        assert calls == expected
