@@ -24,7 +24,7 @@ CPU_FLAGS = {"AVX2": "avx2", "AVX-512": "avx512_f", "AVX-512 VNNI": "avx512_vnni
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was examined: `state` is "ok", "note" (works, with a limit) or "missing"; `cure` says what to do."""
+    """One finding: `state` is "ok", "note" (works, with a limit) or "missing"; `cure` says what to do."""
 
     area: str
     state: str

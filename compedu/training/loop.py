@@ -1,5 +1,6 @@
 """The one training loop: resumable bit by bit, interruptible at any step, with hooks for all methods that train."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def fit(
     run.load()
     run.train()
     try:
-        for step in _steps(run):
-            run.finished(_step(run, step, loss, penalty, before_step, after_step))
+        with contextlib.closing(_steps(run)) as steps:
+            for step in steps:
+                run.finished(_step(run, step, loss, penalty, before_step, after_step))
     except (Cancelled, KeyboardInterrupt):
         run.save()
         raise
