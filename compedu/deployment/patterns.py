@@ -140,7 +140,13 @@ def _read(node: fx.Node, functions: tuple[Callable, ...], reader: Callable) -> A
 
 
 def _max_window(
-    input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> Window | None:
     if return_indices:
         return None

@@ -250,9 +250,8 @@ def _geometry_of(module: Any) -> Geometry | None:
     if isinstance(module, Block):
         return module.geometry
     if isinstance(module, nn.Conv2d):
-        return Geometry(
-            "conv2d", tuple(module.weight.shape), module.stride, module.padding, module.dilation, module.groups
-        )
+        g = module
+        return Geometry("conv2d", tuple(g.weight.shape), g.stride, g.padding, g.dilation, g.groups)
     return Geometry.of(module) if isinstance(module, (nn.Linear, Form)) else None
 
 
