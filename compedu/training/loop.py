@@ -44,15 +44,7 @@ def fit(
     numbers of a step follow from seed and step. With `resume`, the whole state is saved to that file and restored from
     it, so that an interrupted run ends with the same bits as an uninterrupted one. All modules end in evaluation mode.
     """
-    run = Run(
-        model=model,
-        data=data,
-        recipe=recipe,
-        optimizer=optimizer,
-        rates=rates,
-        companions=companions or {},
-        path=resume,
-    )
+    run = Run(model, data, recipe, optimizer, rates=rates, companions=companions or {}, path=resume)
     run.load()
     run.train()
     try:

@@ -62,15 +62,21 @@ noises = pytest.mark.parametrize("noise", NOISES.values(), ids=list(NOISES))
 
 
 def streams():
-    """Where the streams of random numbers stand, as texts."""
+    """The states of the random streams, as strings."""
     return str(torch.random.get_rng_state().tolist()), str(np.random.get_state()), str(random.getstate())
 
 
 @pytest.fixture
 def anywhere():
-    """Moves the streams somewhere else, as other code does; they are put back after the test."""
+    """Moves the random streams elsewhere, as other code does; they are restored after the test."""
+
+    def move(seed):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+
     with seeded(0):
-        yield lambda place: (torch.manual_seed(place), np.random.seed(place), random.seed(place))
+        yield move
 
 
 def weights(model):
