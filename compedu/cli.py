@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and their options; each option that sets a knob is derived from it."""
+"""The command line: its commands and their options; each option that sets a knob is derived from the knob."""
 
 import argparse
 import contextlib
@@ -13,18 +13,18 @@ from typing import NamedTuple, NoReturn
 from compedu import __version__, commands
 from compedu.commands import KNOB, one_line, option, summary
 
-GIVEN = "given"  # in what was read: the names that had a value
+GIVEN = "given"  # in the parsed options: the names that had a value
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads options, never abbreviated; what it cannot read raises `ValueError` that says what to type."""
+    """Reads options, never abbreviated; invalid ones raise a `ValueError` that says what to type."""
 
     def __init__(self, **settings):
         super().__init__(**settings, allow_abbrev=False)
         self.register("action", None, Once)
 
     def error(self, message: str) -> NoReturn:
-        """Raise argparse's `message`, with what to do."""
+        """Raise argparse's `message`, and say what to do."""
         if lacking := re.fullmatch(r"argument (\S+): expected one argument", message):
             name = lacking[1]
             hint = "one that begins with a minus sign is joined to it, as in --layers=-last"
@@ -33,11 +33,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class Once(argparse.Action):
-    """Stores a value; a second one for the same name, or an empty one, is refused instead of silently preferred."""
+    """Stores a value; a second one for the same name, or an empty one, is refused."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         if values == "":
-            raise ValueError(f"{option_string or self.metavar or self.dest} needs a value, and got an empty text")
+            raise ValueError(f"{option_string or self.metavar or self.dest} needs a value, but got an empty string")
         given = vars(namespace).setdefault(GIVEN, set())
         if self.dest in given:
             raise ValueError(f"{option_string} is given twice; give it once")
@@ -46,7 +46,7 @@ class Once(argparse.Action):
 
 
 class MethodHelp(argparse.Action):
-    """--help of a command that takes a method; behind the method's name it shows the knobs of this one."""
+    """--help of a command that takes a method; after the method's name it shows the knobs of that method."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
         from compedu.methods import Pipeline
@@ -66,7 +66,7 @@ DATA = "a data set by name, an .npz file, or a folder of images (digits)"
 
 
 def declare_run(parser: Parser, shown: type | None = None) -> None:
-    """Declare what `run` takes; of the knobs, the help shows those of the method `shown`."""
+    """Declare the options of `run`; the help shows the knobs of the method `shown`."""
     from compedu import files
 
     _declare_method(parser, shown, declare_run)
@@ -75,13 +75,13 @@ def declare_run(parser: Parser, shown: type | None = None) -> None:
 
 
 def declare_sweep(parser: Parser, shown: type | None = None) -> None:
-    """Declare what `sweep` takes; of the knobs, the help shows those of the method `shown`."""
+    """Declare the options of `sweep`; the help shows the knobs of the method `shown`."""
     _declare_method(parser, shown, declare_sweep)
     parser.add_argument("--over", required=True, metavar="KNOB", help="the knob that is varied")
     parser.add_argument("--count", type=_number, default=9, metavar="NUMBER", help="how many values, at most (9)")
     parser.add_argument("--workers", type=_number, default=1, metavar="NUMBER", help="processes (1)")
     parser.add_argument("--speed", action="store_true", help="measure speed too, one point at a time")
-    parser.add_argument("--store", metavar="FILE", help="keep the points in this file, and take them up from it")
+    parser.add_argument("--store", metavar="FILE", help="keep the points in this file, and resume from it")
 
 
 def _declare_method(parser: Parser, shown: type | None, declare: Callable) -> None:
@@ -89,8 +89,8 @@ def _declare_method(parser: Parser, shown: type | None, declare: Callable) -> No
 
     parser.add_argument(
         "method", metavar="METHOD",
-        help='a name from `compedu methods`, whose knobs are options too ("METHOD --help" shows them), or a text such '
-        'as "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"',
+        help='a name from `compedu methods`, whose knobs are options too ("METHOD --help" shows them), or a method '
+        'with its knobs, such as "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"',
     )  # fmt: skip
     if shown is None:
         about = "show this message, or METHOD's knobs"
@@ -119,47 +119,49 @@ def declare_knobs(parser: argparse.ArgumentParser, shown: type | None = None) ->
 
 
 def declare_methods(parser: Parser) -> None:
-    """Declare what `methods` takes."""
+    """Declare the options of `methods`."""
     parser.add_argument("name", nargs="?", metavar="METHOD", help="show the card of this method (default: list all)")
 
 
 def declare_train(parser: Parser) -> None:
-    """Declare what `train` takes."""
+    """Declare the options of `train`."""
     parser.add_argument("network", help='such as "lenet5" or "lenet5(width=0.5)"')
     parser.add_argument("--data", default="digits", help=DATA)
     parser.add_argument(
         "--folder",
         help=f"where the weights go (default: your own, where --model finds them); `{commands.SHIPPED}` stands for "
-        "that of the package itself, whose weights are then made anew",
+        "that of the package itself, whose weights are then replaced",
     )
-    parser.add_argument("--confirm", action="store_true", help="also train twice as long, to see that it is enough")
+    parser.add_argument(
+        "--confirm", action="store_true", help="also train twice as long, to check that the training is long enough"
+    )
 
 
 def declare_data(parser: Parser) -> None:
-    """Declare what `data` takes."""
+    """Declare the options of `data`."""
     parser.add_argument("name", nargs="?", help="a data set (default: all)")
     parser.add_argument("--download", action="store_true", help="fetch it if it is not on this machine")
 
 
 def declare_inspect(parser: Parser) -> None:
-    """Declare what `inspect` takes."""
+    """Declare the options of `inspect`."""
     parser.add_argument("file", help="a model file")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def declare_claim(parser: Parser) -> None:
-    """Declare what `claim` takes."""
+    """Declare the options of `claim`."""
     parser.add_argument("name", nargs="?", metavar="CLAIM", help="a claim, such as D4 (default: list all)")
     parser.add_argument("--run", choices=("quick", "full"), help="run it here as well: minutes")
     parser.add_argument(
         "--store", metavar="FILE",
-        help=f"keep these runs in this file, and take them up from it; `{commands.SHIPPED}` stands for the file of the "
-        "package itself, whose missing runs are then made (default: they are shown, and not kept)",
+        help=f"keep these runs in this file, and resume from it; `{commands.SHIPPED}` stands for the file of the "
+        "package itself, whose missing runs are then added (default: the runs are shown, but not kept)",
     )  # fmt: skip
 
 
 def declare_lab(parser: Parser) -> None:
-    """Declare what `lab` takes."""
+    """Declare the options of `lab`."""
     parser.add_argument("--folder", default=None, help="your folder (default: made in the current one)")
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="options for JupyterLab, after --")
 
@@ -171,7 +173,7 @@ def _number(text: str) -> int:
 
 
 class Command(NamedTuple):
-    """A command: what it does, and how its options are declared."""
+    """A command: what it does, and the declaration of its options."""
 
     run: Callable[[argparse.Namespace], int | None]
     declare: Callable[[Parser], None] = lambda parser: None
@@ -188,7 +190,7 @@ COMMANDS: dict[str, Command] = {
     "lab": Command(commands.lab, declare_lab),
     "doctor": Command(commands.doctor),
 }
-WITH_METHOD = ("run", "sweep")  # their --help is ours
+WITH_METHOD = ("run", "sweep")  # their --help is defined here
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -206,19 +208,19 @@ def main(arguments: list[str] | None = None) -> int:
             code = ended.code or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who reads the output has seen enough, as in `compedu methods | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `compedu methods | head`
         _drop_output()
         return 0
     except OSError as error:
         print(f"{where}: {about_file(error)}", file=sys.stderr)
-        if error.filename is None:  # what is left of the output would fail once more, at the end
+        if error.filename is None:  # flushing the remaining output at exit would fail again
             _drop_output()
     except ValueError as error:  # all errors of compedu about knobs, models, data and files are ValueErrors
         print(f"{where}: {one_line(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         stored = name in ("sweep", "claim") and any(text.startswith("--store") for text in arguments)
         goes_on = name == "train" or stored
-        hint = "; the same command goes on where it stopped" if goes_on else ""
+        hint = "; the same command resumes where it stopped" if goes_on else ""
         print(f"{where}: interrupted{hint}", file=sys.stderr)
         return 130
     return 2
@@ -226,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: trainings are saved, workers ended, unfinished files removed."""
+    """Let SIGTERM end a command as Ctrl-C does: trainings are saved, workers ended, partial files removed."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals reach the main thread only
         return
@@ -242,20 +244,20 @@ def _termination_interrupts() -> Iterator[None]:
 
 
 def _open_closed_streams() -> None:
-    """Give a process that was started without output or error stream one that takes everything and keeps nothing."""
+    """Give a process that was started without output or error stream one that discards everything."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _drop_output() -> None:
-    """Let what is still to be printed go nowhere: the interpreter would try once more to write it."""
-    with contextlib.suppress(OSError):  # an output that is no file, as in tests
+    """Discard the pending output, which the interpreter would otherwise try to write again."""
+    with contextlib.suppress(OSError):  # an output that is not a file, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def options(arguments: list[str], name: str) -> argparse.Namespace:
-    """Return the options of the command `name`; no other command's are declared, which saves time."""
+    """Return the options of the command `name`; those of other commands are not declared, which saves time."""
     parser = Parser(prog="compedu", description="Learn neural-network compression by turning knobs.")
     parser.add_argument("--version", action="version", version=f"compedu {__version__}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -268,7 +270,7 @@ def options(arguments: list[str], name: str) -> argparse.Namespace:
     if not name:
         raise ValueError(f"a command comes first: {', '.join(COMMANDS)}")
     if rest:
-        hint = "; options for JupyterLab stand behind --" if name == "lab" else ""
+        hint = "; options for JupyterLab follow after --" if name == "lab" else ""
         method = f" {given.method}" if isinstance(getattr(given, "method", None), str) else ""
         raise ValueError(f"{name} does not know {rest[0]!r}{hint}; see: compedu {name}{method} --help")
     return given

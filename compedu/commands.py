@@ -1,4 +1,4 @@
-"""What each command does with its options. Heavy parts are loaded where they are used: `doctor` runs without torch."""
+"""What each command does with its options. Heavy modules are imported where used: `doctor` runs without torch."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from compedu.metrics import Report
 
 SHIPPED = "shipped"  # in place of a file: the one that comes with the package
-KNOB = "knob:"  # begins the names under which the values of knobs stand among the options
+KNOB = "knob:"  # prefix of the names of knobs among the options
 
 
 def methods(given: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def inspect(given: argparse.Namespace) -> None:
 
 
 def train(given: argparse.Namespace) -> None:
-    """Train a network from scratch on one thread and keep its weights; an interrupted run goes on where it stopped."""
+    """Train a network from scratch on one thread and keep its weights; an interrupted run resumes where it stopped."""
     from compedu.evaluation import refuse_misfit
     from compedu.networks.fitting import network_for
     from compedu.networks.recipes import remake, train_own
@@ -89,7 +89,7 @@ def train(given: argparse.Namespace) -> None:
 
     folder = None if given.folder in (None, SHIPPED) else Path(given.folder).expanduser()
     if folder is not None and folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: name one for the weights")
+        raise ValueError(f"{folder} is not a folder: name one for the weights")
     chosen = data_called(given.data)
     refuse_misfit(network_for(given.network, chosen), chosen)  # before anything is trained
     with torch_threads(1):
@@ -118,7 +118,7 @@ def data(given: argparse.Namespace) -> None:
 
 
 def sweep(given: argparse.Namespace) -> int:
-    """Measure a method at many values of one knob; an interrupted sweep goes on where it stopped."""
+    """Measure a method at many values of one knob; an interrupted sweep resumes where it stopped."""
     from compedu.methods import Pipeline
     from compedu.sweeps import grid
     from compedu.sweeps import sweep as sweeping
@@ -126,9 +126,9 @@ def sweep(given: argparse.Namespace) -> int:
     method = method_with_knobs(given)
     over = given.over.replace("-", "_")
     if isinstance(method, Pipeline):
-        raise ValueError(f"a sweep varies a knob of one method, and {method!r} is several; give one of them")
+        raise ValueError(f"a sweep varies a knob of one method, and {method!r} is a pipeline; give one of its steps")
     if getattr(given, KNOB + over, None) is not None:
-        raise ValueError(f"{option(over)} is given and varied as well; leave one of the two out")
+        raise ValueError(f"{option(over)} is both given and varied; omit one of the two")
     points = grid(method, over, given.count)
     model, chosen = network_and_data(given)
     running = sweeping(
@@ -139,12 +139,12 @@ def sweep(given: argparse.Namespace) -> int:
         print(as_json(report.as_dict()) if given.json else figures(report), flush=True)
         done += 1
     for failure in running.failures:
-        print(f"compedu sweep: left out: {one_line(failure.message)}", file=sys.stderr)
+        print(f"compedu sweep: skipped: {one_line(failure.message)}", file=sys.stderr)
     return 0 if done else 2
 
 
 def claim(given: argparse.Namespace) -> None:
-    """Show a claim of the survey on trial: what was run and the verdict; without a name, list the claims."""
+    """Show a claim of the survey on trial, with its runs and verdict; without a name, list the claims."""
     from compedu.claims import CLAIMS, experiment
 
     chosen = [experiment(given.name)] if given.name else CLAIMS
@@ -162,7 +162,7 @@ def claim(given: argparse.Namespace) -> None:
 
 
 def show_claim(chosen: "Experiment", live: "Sequence[Run]") -> None:
-    """Print the page of a claim; where shipped runs are missing, that of the `live` ones alone, and what is missing."""
+    """Print the page of a claim; where shipped runs are missing, the page of the `live` ones, and what is missing."""
     from compedu.claims.page import page
 
     try:
@@ -175,7 +175,7 @@ def show_claim(chosen: "Experiment", live: "Sequence[Run]") -> None:
 
 
 def verdict_in_words(claim: "Experiment") -> str:
-    """Return the verdict on a claim from its shipped runs, or how to make them."""
+    """Return the verdict on a claim from its shipped runs, or the command that produces them."""
     try:
         return f"{claim.judge(claim.stored(full=True)).verdict} at our scale"
     except CompressionError:
@@ -190,13 +190,13 @@ def lab(given: argparse.Namespace) -> None:
 
 
 def doctor(given: argparse.Namespace) -> None:
-    """Tell what is installed, which kernels this CPU has, what is missing and what to do."""
+    """Report what is installed, which kernels this CPU has, what is missing and what to do."""
     from compedu.doctor import report
 
     print(report())
 
 
-# What commands need of each other.
+# What several commands share.
 
 
 def option(name: str) -> str:
@@ -210,12 +210,12 @@ def summary(thing: type | Callable) -> str:
 
 
 def one_line(thing: object) -> str:
-    """Return a text as one line."""
+    """Return `thing` as text in one line."""
     return " ".join(str(thing).split())
 
 
 def as_json(values: dict, **style: Any) -> str:
-    """Return `values` as JSON; `ValueError` for a number that JSON does not have."""
+    """Return `values` as JSON; raises `ValueError` for numbers that JSON lacks, such as NaN."""
     return json.dumps(values, allow_nan=False, **style)
 
 
@@ -229,7 +229,7 @@ def figures(report: "Report") -> str:
 
 
 def method_called(text: str) -> "Method":
-    """Return the method that is called `text`, or whose `repr` it is, such as "A(x=0.5) | B()"."""
+    """Return the method with this name or `repr`, such as "A(x=0.5) | B()"."""
     from compedu.methods import find
     from compedu.sweeps import method_of
 
@@ -239,23 +239,23 @@ def method_called(text: str) -> "Method":
 
 
 def method_with_knobs(given: argparse.Namespace) -> "Method":
-    """Return the method that METHOD names, with the knobs given as options; `ValueError` for what it does not take."""
+    """Return the method that METHOD names, with the knobs given as options; `ValueError` for unknown knobs."""
     from compedu.knobs import knobs
     from compedu.methods import Pipeline
 
     method = method_called(given.method)
     values = {key: text for key, text in vars(given).items() if text is not None}
-    texts = {key.removeprefix(KNOB): text for key, text in values.items() if key.startswith(KNOB)}
-    if texts and isinstance(method, Pipeline):
-        raise ValueError(f"{option(next(iter(texts)))}: the knobs of several methods in a row stand in their text")
+    knob_texts = {key.removeprefix(KNOB): text for key, text in values.items() if key.startswith(KNOB)}
+    if knob_texts and isinstance(method, Pipeline):
+        raise ValueError(f"{option(next(iter(knob_texts)))}: the knobs of a pipeline are written in its text")
     known = knobs(method)
-    for name in texts.keys() - known.keys():
+    for name in knob_texts.keys() - known.keys():
         raise ValueError(f"{type(method).__name__} has no knob {option(name)}; it has: {', '.join(map(option, known))}")
-    return replace(method, **{name: value_of(known[name], text) for name, text in texts.items()})
+    return replace(method, **{name: value_of(known[name], text) for name, text in knob_texts.items()})
 
 
 def value_of(knob: "Knob", text: str) -> Any:
-    """Return the value that is typed as `text`; what cannot be read stays a text, which the method refuses by name."""
+    """Return the value of `text`; what cannot be parsed stays a string, which the method refuses by name."""
     from compedu.specs import RepeatedName
 
     try:
@@ -284,7 +284,7 @@ def data_called(name: str, download: bool = False) -> "Dataset":
         raise FileNotFoundError(2, "", name)
     try:
         return datasets.load(name, download=download)
-    except RuntimeError as error:  # torch's, for a knob such as size=0; torchvision's, for a download that failed
+    except RuntimeError as error:  # of torch, for a knob such as size=0; of torchvision, for a failed download
         raise ValueError(f"data set {name!r}: {error}") from error
 
 
@@ -295,19 +295,19 @@ def is_path(name: str) -> bool:
 
 
 def file_to_read(name: str) -> Path:
-    """Return the path called `name`, unless it is a pipe or device, which may have no end."""
+    """Return the path called `name`; pipes and devices are refused, as they may be endless."""
     path = Path(name).expanduser()
     refuse_unending(path, "name a model file")
     return path
 
 
 def place_for_file(name: str) -> Path:
-    """Return the path called `name` if a file can be written there; find out before an hour of training, not after."""
+    """Return the path called `name` if a file can be written there: checked before an hour of training, not after."""
     path = Path(name).expanduser()
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not an ordinary file: name another one for the model")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} for {path.name}: make it, or name another file")
+        raise ValueError(f"there is no folder {path.parent} for {path.name}: create it, or name another file")
     if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"nothing may be written to the folder {path.parent}: name a file in another one")
+        raise ValueError(f"the folder {path.parent} is not writable: name a file in another one")
     return path

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
@@ -17,23 +18,31 @@ import compedu
 from compedu.errors import CompressionError, MissingData, first_line
 from compedu.shipped import is_checkout, shipped
 
-PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that the tests ran on
+PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest tested version
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 CPU_FLAGS = {"AVX2": "avx2", "AVX-512": "avx512_f", "AVX-512 VNNI": "avx512_vnni", "AVX VNNI": "avx_vnni"}
 
 
+class FindingState(StrEnum):
+    """How serious a finding is."""
+
+    OK = "ok"
+    NOTE = "note"  # it works, with a limitation
+    MISSING = "missing"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One finding: `state` is "ok", "note" (works, with a limit) or "missing"; `cure` says what to do."""
+    """One finding of an area: its state, what was found, and what to do (`cure`)."""
 
     area: str
-    state: str
+    state: FindingState
     text: str
     cure: str = ""
 
 
 def report() -> str:
-    """All findings as text, one a line by area, what is missing with its cure below it, and a count at the end."""
+    """All findings as text by area, one per line, with the cure of what is missing below it, and a count at the end."""
     lines = []
     area = None
     findings = list(examine())
@@ -44,20 +53,20 @@ def report() -> str:
         lines.append(f"  {found.state:8}{found.text}")
         if found.cure:
             lines.append(f"{'':10}-> {found.cure}")
-    missing = sum(found.state == "missing" for found in findings)
+    missing = sum(found.state == FindingState.MISSING for found in findings)
     lines.append(f"{missing} missing" if missing else "Nothing is missing.")
     return "\n".join(lines)
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one finding after another; never raises because of what it finds."""
+    """Examine everything, one finding after another; never raises because of what it finds."""
     for look in (python, packages, processor, kernels, jupyter, parts, shipped_files, claims, data_sets, browser):
         area = look.__name__.replace("_", " ").capitalize()
         try:
             for state, text, *cure in look():
-                yield Finding(area, state, text, *cure)
+                yield Finding(area, FindingState(state), text, *cure)
         except Exception as error:  # a broken installation is what this command is for
-            yield Finding(area, "missing", f"{type(error).__name__}: {error}", "install compedu again")
+            yield Finding(area, FindingState.MISSING, f"{type(error).__name__}: {error}", "install compedu again")
 
 
 def python():
@@ -71,13 +80,13 @@ def python():
 
 
 def tested_versions() -> dict[str, str]:
-    """The versions that the tests passed with, by package."""
+    """The tested versions, by package."""
     lines = shipped("requirements", "constraints.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
 
 
 def packages():
-    """What compedu depends on, against the versions that the tests ran with."""
+    """The dependencies of compedu, compared with the tested versions."""
     tested = {_canonical(name): version for name, version in tested_versions().items()}
     optional = set()
     for requirement in metadata.requires("compedu") or []:
@@ -110,7 +119,7 @@ def processor():
 
 
 def kernels():
-    """Which arithmetic a deployed network really runs here."""
+    """Which arithmetic a deployed network uses on this machine."""
     from compedu.deployment import available
 
     int8 = available()
@@ -142,14 +151,14 @@ def _extension(name):
     if file is None:
         return "missing", f"{package} in JupyterLab", f"pip install --force-reinstall {package}=={version}"
     front = json.loads(file.read_text(encoding="utf-8"))["version"]
-    # plotly's and the manager's front ends are numbered on their own; anywidget's must be the kernel's.
+    # The front ends of plotly and of the widget manager have their own version numbers; anywidget's must match.
     if name == "anywidget" and front.split(".")[:2] != version.split(".")[:2]:
         return "missing", f"anywidget {version}, but JupyterLab has {front}", f"pip install anywidget=={version}"
     return "ok", f"{package} {version}; in JupyterLab {front}"
 
 
 def parts():
-    """Every module of compedu, loaded: an update that broke off leaves some that cannot be."""
+    """Every module of compedu, imported: after an interrupted update some cannot be."""
     names = [found.name for found in pkgutil.walk_packages(compedu.__path__, "compedu.", onerror=lambda name: None)]
     broken = {}
     for name in names:
@@ -178,7 +187,7 @@ def shipped_files():
 
 
 def claims():
-    """The claims on trial, and whether the runs that their verdicts rest on are there."""
+    """The claims on trial, and whether the runs behind their verdicts are there."""
     for claim in importlib.import_module("compedu.claims").CLAIMS:
         for plan in ("quick", "full"):
             try:
@@ -189,7 +198,7 @@ def claims():
 
 
 def data_sets():
-    """Data sets that are made here, and real ones found on this machine."""
+    """Data sets that are generated, and real ones found on this machine."""
     datasets = importlib.import_module("compedu.datasets")
     for name in datasets.DATASETS:
         if name in datasets.MADE_HERE:

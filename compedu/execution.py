@@ -1,19 +1,19 @@
 """Chapters executed from top to bottom by papermill, with their defaults or in their fast profile.
 
-A chapter says its fast profile in its own metadata, {"compedu": {"fast": {"IMAGES": 300}}}: other values for settings
-of its cell tagged `parameters`. So the fast profile changes sizes, and every cell still runs.
+A chapter has its fast profile in its metadata, {"compedu": {"fast": {"IMAGES": 300}}}: other values for the settings
+in its cell tagged `parameters`. So the fast profile changes sizes, and every cell still runs.
 """
 
 import os
 from pathlib import Path
 
-CELL_SECONDS = 600  # a cell that takes longer hangs
+CELL_SECONDS = 600  # a cell that takes longer counts as hanging
 
 
 def fast_profile(path) -> dict:
-    """The settings that make a chapter quick, from its metadata.
+    """The settings of a chapter's fast profile, from its metadata.
 
-    Raises `ValueError` that names the chapter where a setting is not assigned in its cell tagged `parameters`.
+    Raises a `ValueError` that names the chapter if a setting is not assigned in its cell tagged `parameters`.
     """
     import nbformat
     import papermill
@@ -27,7 +27,7 @@ def fast_profile(path) -> dict:
 
 
 def is_executed(executed, source, fast=False) -> bool:
-    """Whether `executed` is what `execute` makes of the notebook `source` as it is now, in that profile, to its end."""
+    """Whether `executed` is the complete result of executing the current notebook `source` in this profile."""
     import nbformat
 
     if not Path(executed).is_file():
@@ -45,9 +45,9 @@ def is_executed(executed, source, fast=False) -> bool:
 def execute(source, destination, fast=False, folder=None, sync=True):
     """Run the notebook `source`, write the executed copy to `destination` and return it.
 
-    `folder` is where the chapter runs and leaves its files, by default the destination's. `sync` makes explorers
-    compute before a cell ends (COMPEDU_SYNC=1). States of widgets are not stored: a figure would be 5 MB. A cell that
-    fails raises papermill's `PapermillExecutionError`, and the copy shows where.
+    `folder` is where the chapter runs and writes its files, by default the destination's. `sync` makes explorers
+    compute before a cell ends (COMPEDU_SYNC=1). Widget states are not stored: a figure would take 5 MB. A failing cell
+    raises papermill's `PapermillExecutionError`, and the copy shows it.
     """
     import papermill
 

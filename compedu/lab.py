@@ -6,6 +6,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from compedu.release import chapters, release
@@ -13,10 +14,10 @@ from compedu.shipped import is_checkout, shipped
 from compedu.writing import write_whole
 
 FOLDER = "compedu-chapters"
-PRIVATE = ".compedu"  # below the learner's folder: what we wrote there, and Jupyter's own settings
+PRIVATE = ".compedu"  # in the learner's folder: a record of written files, and Jupyter's settings
 
-# Files of Jupyter's configuration folder: this machine only, no news or updates fetched, callbacks of widgets on one
-# thread, and neither nbgrader's menus, which are the instructor's, nor a search for language servers.
+# Files of Jupyter's configuration folder: local access only, no fetching of news or updates, widget callbacks on one
+# thread, no nbgrader menus, which are for instructors, and no search for language servers.
 _SETTINGS = {
     "jupyter_server_config.json": {
         "ServerApp": {
@@ -40,18 +41,27 @@ _SETTINGS = {
 }
 
 
+class CopyState(StrEnum):
+    """What happened to the learner's copy of a chapter."""
+
+    NEW = "new"
+    UPDATED = "updated"
+    SAME = "same"
+    KEPT = "kept"  # changed by the learner
+
+
 @dataclass(frozen=True)
 class Copied:
-    """What became of one chapter: "new", "updated", "same" or "kept"; `beside` is the new version of a kept one."""
+    """What happened to one chapter; `beside` is the new version of a kept one."""
 
     name: Path
-    state: str
+    state: CopyState
     beside: Path | None = None
 
 
 @contextmanager
 def released_chapters():
-    """The folder of the released chapters: the shipped one; in a checkout, one made now from the author's notebooks."""
+    """The folder of the released chapters: shipped or, in a checkout, generated from the author's notebooks."""
     if not is_checkout():
         yield shipped("chapters")
         return
@@ -61,10 +71,10 @@ def released_chapters():
 
 
 def copy_chapters(source, folder) -> list[Copied]:
-    """Bring the learner's `folder` up to the released chapters in `source`; what the learner changed stays as it is.
+    """Update the learner's `folder` to the released chapters in `source`; chapters that the learner changed are kept.
 
-    A changed chapter whose release is newer gets the new version beside it, as `name.new.ipynb`. A record of what was
-    written lies in the folder itself; nothing is written elsewhere. Raises `ValueError` where the folder cannot be one.
+    A changed chapter with a newer release gets the new version beside it, as `name.new.ipynb`. A record of the written
+    files is kept in the folder itself; nothing is written elsewhere. Raises `ValueError` for an unsuitable folder.
     """
     source = Path(source)
     folder = Path(folder)
@@ -84,25 +94,25 @@ def _place(folder, name, content, record) -> Copied:
     target = folder / name
     wanted = _digest(content)
     if not target.parent.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{target.parent} leads out of {folder}, where nothing may be written: remove that link")
+        raise ValueError(f"{target.parent} leads out of {folder}, where nothing is written: remove that link")
     present = _digest(target.read_bytes()) if target.exists() else None
     written = record.get(name.as_posix())
     if present is not None and present not in (wanted, written):
-        # The learner's own. A version not offered yet goes beside it, by the same rules.
+        # The learner's own version. A release not offered yet goes beside it, by the same rules.
         record[name.as_posix()] = wanted
         if written == wanted:
-            return Copied(name, "kept", _offered(folder, name))
+            return Copied(name, CopyState.KEPT, _offered(folder, name))
         placed = _place(folder, name.with_suffix(".new.ipynb"), content, record)
-        return Copied(name, "kept", placed.beside or placed.name)
+        return Copied(name, CopyState.KEPT, placed.beside or placed.name)
     record[name.as_posix()] = wanted
     if present == wanted:
-        return Copied(name, "same")
+        return Copied(name, CopyState.SAME)
     _placed(target, content)
-    return Copied(name, "new" if present is None else "updated")
+    return Copied(name, CopyState.NEW if present is None else CopyState.UPDATED)
 
 
 def _offered(folder, name) -> Path | None:
-    """The newest version that lies beside a changed chapter from an earlier start, if any."""
+    """The newest version beside a changed chapter from an earlier start, if any."""
     newest = None
     while (folder / (name := name.with_suffix(".new.ipynb"))).exists():
         newest = name
@@ -110,7 +120,7 @@ def _offered(folder, name) -> Path | None:
 
 
 def _placed(path, content) -> None:
-    """Write a file, and the folder that it lies in."""
+    """Write a file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
 
@@ -129,22 +139,24 @@ def _digest(content) -> str:
 def summary(folder, copies) -> str:
     """What `copy_chapters` did, in a few lines for the learner."""
     lines = [f"{len(copies)} chapters in {Path(folder).resolve()}"]
-    for state, words in (("new", "written"), ("updated", "brought up to date (you had not changed them)")):
+    for state, words in ((CopyState.NEW, "written"), (CopyState.UPDATED, "updated (you had not changed them)")):
         count = sum(copy.state == state for copy in copies)
         if count:
             lines.append(f"  {count} {words}")
     for copy in copies:
-        if copy.state == "kept":
-            lines.append(f"  {copy.name}: you changed it, so it stays as it is")
+        if copy.state == CopyState.KEPT:
+            lines.append(f"  {copy.name}: you changed it, so it is kept")
             if copy.beside:
-                lines.append(f"    an older copy may not run with this version; the new one beside it: {copy.beside}")
+                lines.append(
+                    f"    an older copy may not run with this version; the new one is beside it: {copy.beside}"
+                )
     return "\n".join(lines)
 
 
 def open_lab(folder=None, arguments=()):
-    """Copy the chapters into `folder`, then run JupyterLab there until it is stopped; `arguments` go to JupyterLab.
+    """Copy the chapters into `folder`, then run JupyterLab there until it is stopped; `arguments` are passed to it.
 
-    Without a folder it is `compedu-chapters` in the current one.
+    The default folder is `compedu-chapters` in the current one.
     """
     folder = Path(folder or FOLDER)
     with released_chapters() as source:
@@ -167,7 +179,7 @@ def lab_options(folder, copies) -> list[str]:
 def jupyter_environment(folder) -> dict[str, str]:
     """Environment variables that keep Jupyter's own files inside `folder`; writes the settings that they point to.
 
-    The learner's own choices in JupyterLab, and options on its command line, come before these settings.
+    The learner's choices in JupyterLab, and options on its command line, override these settings.
     """
     private = Path(folder).resolve() / PRIVATE / "jupyter"
     for name, settings in _SETTINGS.items():

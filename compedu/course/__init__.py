@@ -1,4 +1,4 @@
-"""Predictions, lab book, and checks with hints: the parts of a course, free of widgets so that grading runs without."""
+"""Predictions, lab book, and checks with hints: the parts of a course, without widgets, so that grading needs none."""
 
 from compedu.course.checks import check
 from compedu.course.lab_book import LabBook

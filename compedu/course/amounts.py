@@ -4,7 +4,7 @@ from typing import Any
 
 
 def amount(value: Any, unit: str = "") -> str:
-    """Return a number, or a list of them, to the three digits that measurements on some thousand images bear.
+    """Return a number, or a list of numbers, to three digits: measurements on some thousand images justify no more.
 
     >>> amount(36.775, "%"), amount([0.9, 0.25], "accuracy"), amount(12345.6, "bytes")
     ('36.8 %', '0.9, 0.25 accuracy', '12,346 bytes')
@@ -13,7 +13,7 @@ def amount(value: Any, unit: str = "") -> str:
 
 
 def difference(said: Any, measured: Any, unit: str = "") -> str:
-    """Return how much more was measured than said, of lists one by one; empty where there is nothing to compare.
+    """Return measured minus predicted, element by element for lists; empty where there is nothing to compare.
 
     >>> difference(60, 36.775, "%"), difference(4, 5, "bits"), difference(4, None, "bits")
     ('-23.2 points', '+1 bits', '')
@@ -25,7 +25,7 @@ def difference(said: Any, measured: Any, unit: str = "") -> str:
 
 
 def unit_of_difference(unit: str) -> str:
-    """Return the unit of a difference: percentages differ by points, so that nobody takes it for a share of a share."""
+    """Return the unit of a difference: points for percentages, so that it is not read as relative."""
     return "points" if unit == "%" else unit
 
 

@@ -1,4 +1,4 @@
-"""Questions to a learner's answer: it is asked, and what comes back is plain data, as asked for, or a hint."""
+"""Questions to a learner's answer: each is answered with plain data of the requested kind, or with a hint."""
 
 import base64
 import os
@@ -10,21 +10,21 @@ from compedu.course.plain import Other, decode, encode
 from compedu.errors import first_line
 
 DOTS = "the answer is still three dots: write yours in their place"
-FILE_BYTES = 4 * 2**20  # of a file that is an answer: the dense network's has fewer
+FILE_BYTES = 4 * 2**20  # limit for a file that is an answer: the dense network's is smaller
 
 
 class Elsewhere:
-    """An answer that lives in another process: `exchange` carries a question there, and brings the text of a reply."""
+    """An answer in another process: `exchange` sends a question there, and returns the text of the reply."""
 
     def __init__(self, exchange: Callable[[str], str]):
         self.exchange = exchange
 
 
 def reply(answer: Any, question: str) -> str:
-    """Return what `answer` says to a question, both as texts: this runs where the learner's code runs."""
+    """Return the reply of `answer` to a question, both as strings; this runs in the process of the learner's code."""
     try:
         return encode(_said(answer, **decode(question)))
-    except Exception as error:  # whatever a learner's code raises
+    except Exception as error:  # whatever the learner's code raises
         return encode({"failed": f"{type(error).__name__}: {first_line(error)}"})
 
 
@@ -54,14 +54,14 @@ def _asked(answer: Any, do: str, *given: Any) -> dict[str, Any]:
 
 
 def described(answer: Any) -> Any:
-    """Return an answer that is no function, as plain data."""
+    """Return an answer that is not a function, as plain data."""
     said = _asked(answer, "describe")
     assert "answer" in said, f"your answer cannot be read: {said.get('failed')}"
     return said["answer"]
 
 
 def file_content(answer: Any) -> tuple[str, bytes]:
-    """Return the path and the bytes of the file that an answer names; anything else is a hint."""
+    """Return path and bytes of the file that an answer names; anything else is an `AssertionError` with a hint."""
     said = _asked(answer, "read")
     path = said.get("answer")
     content = said.get("content")
@@ -76,12 +76,12 @@ def called(function: Any, *arguments: Any) -> Any:
     given = f"it was given {short(arguments)}"
     assert "failed" not in said, f"your function failed with {said['failed']}; {given}"
     assert said.get("answer") is not None, f"your function returns nothing: write its last line, return ...; {given}"
-    assert said.get("changed") is False, f"your function changes what it gets: work on a copy; {given}"
+    assert said.get("changed") is False, f"your function changes its arguments: work on a copy; {given}"
     return said["answer"]
 
 
 def short(arguments: tuple) -> str:
-    """Return what a learner's function was given, in one line: of dictionaries the first names alone.
+    """Return the arguments of a learner's function in one line, dictionaries as their first names only.
 
     >>> short(({"a": 1, "b": 2}, [1, 4]))
     '({a, b}, [1, 4])'
@@ -90,7 +90,7 @@ def short(arguments: tuple) -> str:
 
 
 def few(names: Iterable, most: int = 6) -> str:
-    """Return names in one line, of many of them the first.
+    """Return names in one line; of many names, only the first.
 
     >>> few("abc"), few("abc", 2)
     ('a, b, c', 'a, b and 1 more')
@@ -103,7 +103,7 @@ def few(names: Iterable, most: int = 6) -> str:
 def number(function: Any, *arguments: Any) -> int | float:
     """Return the number that a learner's function returns; anything else is an `AssertionError` with a hint."""
     answer = called(function, *arguments)
-    assert _is_number(answer), f"your function returns {answer!r:.80} for {short(arguments)}: wanted is one number"
+    assert _is_number(answer), f"your function returns {answer!r:.80} for {short(arguments)}: expected one number"
     return answer
 
 
@@ -112,7 +112,7 @@ def numbers(function: Any, count: int, *arguments: Any) -> tuple[int | float, ..
     answer = called(function, *arguments)
     parts = answer.tolist() if hasattr(answer, "tolist") else answer
     assert isinstance(parts, list) and len(parts) == count and all(map(_is_number, parts)), (
-        f"your function returns {answer!r:.80} for {short(arguments)}: wanted are {count} numbers, return a, b, ..."
+        f"your function returns {answer!r:.80} for {short(arguments)}: expected {count} numbers: return a, b, ..."
     )
     return tuple(parts)
 
@@ -122,5 +122,5 @@ def _is_number(value: Any) -> bool:
 
 
 def kind_of(answer: Any) -> str:
-    """Return the name of an answer's class, also of one that did not come along."""
+    """Return the class name of an answer, also where its class is unknown here."""
     return answer.kind if isinstance(answer, Other) else type(answer).__name__

@@ -1,6 +1,6 @@
-"""Checks of exercises: they verify properties and measurements, by simulation where that would give a formula away.
+"""Checks of exercises: they verify properties and measurements, by simulation where a formula would reveal the answer.
 
-The cases are drawn anew for each check, so that no table of them passes; a hint names the seed that draws them again.
+Each check draws new cases, so that no table of answers passes; a hint names the seed that draws the same cases again.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 from compedu.course import pruning, start_here, tour
 from compedu.errors import first_line
 
-SEED = "COMPEDU_SECRET_SEED"  # an instructor's own seed of all cases
+SEED = "COMPEDU_SECRET_SEED"  # an instructor's own seed for all cases
 
 CHECKS: dict[str, Callable[[Any, int], str]] = {
     check.__name__: check for check in (*start_here.CHECKS, *tour.CHECKS, *pruning.CHECKS)
@@ -19,7 +19,7 @@ CHECKS: dict[str, Callable[[Any, int], str]] = {
 
 
 class NotYet(AssertionError):
-    """An answer that is not right yet; notebooks show the hint alone, without the way through our code."""
+    """An answer that is not right yet; notebooks show the hint alone, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython prints in place of a traceback."""
@@ -29,7 +29,7 @@ class NotYet(AssertionError):
 def check(name: str, answer: Any, seed: int | None = None) -> str:
     """Check `answer` to the exercise `name`: returns what is right about it, or raises `NotYet` with a hint.
 
-    `seed` draws the cases, by default one that nobody knows beforehand, or the environment's COMPEDU_SECRET_SEED.
+    `seed` draws the cases; the default is random, or the environment variable COMPEDU_SECRET_SEED.
     """
     if name not in CHECKS:
         raise ValueError(f"no exercise is called {name!r}; there are: {', '.join(CHECKS)}")
@@ -39,5 +39,5 @@ def check(name: str, answer: Any, seed: int | None = None) -> str:
         return "right: " + CHECKS[name](answer, seed)
     except AssertionError as hint:
         raise NotYet(f"{hint} (seed={seed} draws the same cases again)") from hint.__cause__
-    except Exception as error:  # an answer may be anything: what no check thought of is still no reason for a traceback
+    except Exception as error:  # an answer may be anything; an unforeseen one gives no traceback either
         raise NotYet(f"this answer cannot be checked, {type(error).__name__}: {first_line(error)}") from error

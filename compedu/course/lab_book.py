@@ -1,4 +1,4 @@
-"""The learner's lab book: predictions, answers and looks at the test split, in one file in the learner's folder."""
+"""The learner's lab book: predictions, answers and uses of the test split, in one file in the learner's folder."""
 
 import html
 import json
@@ -24,7 +24,7 @@ KINDS = ("prediction", "measurement", "answer", "test split")
 
 @dataclass(frozen=True)
 class Page:
-    """A lab book that was written as a web page into the file `path`; a notebook shows where to find it."""
+    """A lab book as a web page in the file `path`; a notebook shows where to find it."""
 
     path: Path
 
@@ -39,10 +39,10 @@ class Page:
 
 
 class LabBook:
-    """A list of entries in a JSON file; every entry is written at once, so that nothing is lost when a kernel dies.
+    """A list of entries in a JSON file; every entry is written immediately, so that nothing is lost when a kernel dies.
 
-    `path` is the file, by default lab-book.json in the current folder. A file that is no lab book is an error, never
-    overwritten.
+    `path` is the file, by default lab-book.json in the current folder. A file that is not a lab book is an error, and
+    never overwritten.
     """
 
     def __init__(self, path: str | Path = "lab-book.json"):
@@ -55,26 +55,26 @@ class LabBook:
         return self._read()
 
     def write(self, kind: str, name: str, **content: Any) -> dict[str, Any] | None:
-        """Append an entry and return it; `kind` is one of `KINDS`, `content` anything that JSON holds.
+        """Append an entry and return it; `kind` is one of `KINDS`, `content` any JSON data.
 
-        Of an answer whose `text` is still a place holder nothing is written: a line says so, and None is returned.
+        An answer whose `text` is still a placeholder is not written: a line says so, and None is returned.
         """
         if kind not in KINDS:
             raise ValueError(f"a lab book has entries of the kinds {', '.join(KINDS)}, not {kind!r}")
-        if kind == "answer" and "text" in content and _is_place_holder(content["text"]):
+        if kind == "answer" and "text" in content and _is_placeholder(content["text"]):
             print(f"not written down yet, {name!r}: put a sentence of your own in place of the three dots")
             return None
         entry = {
             "kind": kind, "name": name, "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         } | content  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(self.path):  # two notebooks may write into one book
+        with alone(self.path):  # two notebooks may write to one book
             entries = [*self._read(), entry]
             write_whole(self.path, (json.dumps({"lab book": 1, "entries": entries}, indent=1) + "\n").encode())
         return entry
 
     def first(self, kind: str, name: str) -> dict[str, Any] | None:
-        """Return the first entry of this kind and name, or None: of predictions it is the one that counts."""
+        """Return the first entry of this kind and name, or None: the first prediction is the one that counts."""
         return next((e for e in self.entries if (e["kind"], e["name"]) == (kind, name)), None)
 
     def newest(self, kind: str, name: str) -> dict[str, Any] | None:
@@ -82,9 +82,9 @@ class LabBook:
         return next((e for e in reversed(self.entries) if (e["kind"], e["name"]) == (kind, name)), None)
 
     def export(self, path: str | Path) -> Page:
-        """Write the lab book as a web page that needs nothing else, and return it.
+        """Write the lab book as a self-contained web page, and return it.
 
-        Predictions stand beside what was measured, one row each; everything else follows in the order of its writing.
+        Predictions are listed beside the measurements, one row each; everything else follows in order of time.
         """
         asked = dict.fromkeys(e["name"] for e in self.entries if e["kind"] in ("prediction", "measurement"))
         rest = [e for e in self.entries if e["kind"] not in ("prediction", "measurement")]
@@ -102,7 +102,7 @@ class LabBook:
         return Page(Path(path))
 
     def _confronted(self, name: str) -> tuple[str, ...]:
-        """Return the row of a prediction: the first number counts, later ones stand beside it; newest measurement."""
+        """Return the row of a prediction: the first number, which counts, later ones, and the newest measurement."""
         entries = [e for e in self.entries if e["name"] == name]
         said = [e for e in entries if e["kind"] == "prediction"]
         found = next((e for e in reversed(entries) if e["kind"] == "measurement"), {})
@@ -129,8 +129,8 @@ class LabBook:
             ) from error
 
 
-def _is_place_holder(text: Any) -> bool:
-    """Tell whether a text says nothing yet: no words, or the three dots that a chapter gives behind one word."""
+def _is_placeholder(text: Any) -> bool:
+    """Tell whether a text is still empty: no words, or the three dots of a chapter after at most one word."""
     if not isinstance(text, str):
         return text is ...
     words = text.replace("...", " ").replace("\u2026", " ").split()

@@ -1,7 +1,7 @@
-"""Answers as plain data: what a learner's object says about itself is not believed, its numbers are copied out of it.
+"""Answers as plain data: a learner's objects are not trusted; their values are copied.
 
-A number of a class that calls itself equal to everything becomes an ordinary float here, and a text carries answers
-from the process that runs a submission to the one that judges it; nothing in such a text can be executed.
+A number of a class that compares equal to everything becomes an ordinary float here. A string carries answers from
+the process that runs a submission to the one that judges it; nothing in it is executed.
 """
 
 import base64
@@ -19,12 +19,12 @@ from torch import Tensor
 from compedu.methods.method import Method
 from compedu.sweeps.points import method_of
 
-MOST = 1000  # parts of a list, of which an answer has a handful
-LONGEST = 64 * 2**20  # characters of a text that is decoded at all
+MOST = 1000  # elements of a list; an answer has a handful
+LONGEST = 64 * 2**20  # characters of a string that is decoded
 
 
 class Other(NamedTuple):
-    """A thing of a kind that no exercise asks for: the name of its class, and how it shows itself."""
+    """An object that no exercise asks for: the name of its class, and its `repr`."""
 
     kind: str
     shown: str
@@ -34,12 +34,12 @@ class Other(NamedTuple):
 
 
 def encode(value: Any) -> str:
-    """Return `value` as JSON: numbers, texts, lists, dictionaries, tensors and methods; of all else its class."""
+    """Return `value` as JSON: numbers, strings, lists, dictionaries, tensors, methods; of anything else, its class."""
     return json.dumps(_record(value))
 
 
 def decode(text: str) -> Any:
-    """Return what `encode` wrote; `ValueError` for any other text."""
+    """Return the value that `encode` wrote; raises `ValueError` for any other string."""
     if len(text) > LONGEST:
         raise ValueError(f"an answer of {len(text):,} characters; at most {LONGEST:,} are read")
     try:
@@ -52,7 +52,7 @@ def _record(value: Any) -> Any:
     if value is None or value is ... or isinstance(value, bool):
         return {"kind": "ellipsis"} if value is ... else value
     if isinstance(value, int):
-        return int.__int__(value)  # of the class itself: a learner's may say what it likes
+        return int.__int__(value)  # of the built-in class: a subclass may return anything
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, (str, os.PathLike)):
@@ -100,11 +100,11 @@ def _tensor(name: str, shape: list[int], content: str) -> Tensor:
     dtype = getattr(torch, name)
     data = base64.b64decode(content, validate=True)
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name!r} is no type of tensors")
+        raise ValueError(f"{name!r} is not a dtype")
     if not data:
         return torch.empty(shape, dtype=dtype) if 0 in shape else _refused(shape)
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(dtype).reshape(shape)
 
 
 def _refused(shape: list[int]) -> Tensor:
-    raise ValueError(f"a tensor of the shape {shape} without its numbers")
+    raise ValueError(f"a tensor of shape {shape} without its values")

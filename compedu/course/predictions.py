@@ -1,4 +1,4 @@
-"""Predict before you see: an answer stays hidden until a prediction stands in the lab book."""
+"""Predict before you see: an answer stays hidden until a prediction is in the lab book."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from compedu.course.lab_book import LabBook
 
 
 class Told(str):
-    """A text, and figures under it: what a cell shows. As the last line of a cell it shows both."""
+    """Text with figures below it; as the last line of a cell it shows both."""
 
     figures: tuple[Any, ...] = ()
 
@@ -26,10 +26,10 @@ class Told(str):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a learner expects of a named quantity; `value` is None until a number is committed.
+    """A learner's prediction of a named quantity; `value` is None until a number is committed.
 
-    `later` is a number that was given after `value` was committed, and does not count. `problem` says why what was
-    given is not committed.
+    `later` is a number that was given after `value` was committed, and does not count. `problem` says why the given
+    value was not committed.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Prediction:
 
     @property
     def committed(self) -> bool:
-        """Whether a number stands in the lab book."""
+        """Whether a number is committed."""
         return self.value is not None
 
     def reveal(self, measured: float, *more: Any, reason: str = "") -> Told:
-        """Return prediction and measurement in one sentence, and keep both in the lab book; hidden until committed.
+        """Return prediction and measurement in one sentence, and record both in the lab book; hidden until committed.
 
-        `more` are texts and figures that tell the answer too: they are shown below.
+        `more` are strings and figures that reveal the answer too; they are shown below.
         """
         if self.value is None:
             return self.show()
-        measured = round(measured, 4)  # as the lab book has it: both say the same
+        measured = round(measured, 4)  # as in the lab book, so that both agree
         if self.book is not None:
             why = {"reason": reason} if reason else {}
             self.book.write("measurement", self.name, predicted=self.value, measured=measured, unit=self.unit, **why)
@@ -63,7 +63,7 @@ class Prediction:
         return self.show(said, *more)
 
     def show(self, *things: Any) -> Told:
-        """Return texts and figures that tell the answer, to be shown by a cell; hidden until committed."""
+        """Return strings and figures that reveal the answer, for a cell to show; hidden until committed."""
         if self.value is None:
             why = f": {self.problem}" if self.problem else f". {self.question}"
             return Told(f"Hidden: commit a prediction first{why}")
@@ -77,16 +77,16 @@ class Prediction:
         if self.value is None:
             return f"{self.question} Your prediction: not committed yet: replace ... by a number"
         late = "" if self.later is None else (
-            f" (your first, from the lab book: it counts; {amount(self.later)} is written down beside it)"
+            f" (your first, from the lab book: it counts; {amount(self.later)} is recorded beside it)"
         )  # fmt: skip
         return f"{self.question} Your prediction: {amount(self.value, self.unit)}{late}"
 
 
 def predict(name: str, question: str, value: Any, unit: str, book: LabBook | None = None) -> Prediction:
-    """Commit `value` as the prediction for `name`; the place holder ... commits nothing. Returns the prediction.
+    """Commit `value` as the prediction for `name`; the placeholder ... commits nothing. Returns the prediction.
 
-    The first committed number stands: a later one is written down too, but the prediction keeps the first. What cannot
-    be meant commits nothing either, and the prediction says what to write.
+    The first committed number counts: a later one is recorded too, but the prediction keeps the first. An implausible
+    value commits nothing either, and the prediction says what to write.
     """
     if isinstance(value, EllipsisType):
         return Prediction(name, question, unit, None, book)
@@ -102,9 +102,9 @@ def predict(name: str, question: str, value: Any, unit: str, book: LabBook | Non
 
 
 def number_meant(value: Any, unit: str) -> float:
-    """Return the number that was given for a prediction; `ValueError` says what to write where none can be meant.
+    """Return the number given for a prediction; a `ValueError` says what to write for an implausible value.
 
-    Between 0 and 1, a number of percent may be a share that was meant: it counts as a text with its unit, "0.6 %".
+    A percentage between 0 and 1 may have been meant as a fraction: it is accepted as a string with unit, "0.6 %".
     """
     with_unit = isinstance(value, str) and bool(unit) and value.strip().endswith(unit)
     try:
@@ -114,7 +114,7 @@ def number_meant(value: Any, unit: str) -> float:
     if isinstance(value, bool) or not (with_unit or isinstance(value, Real)) or not math.isfinite(number):
         raise ValueError(f"give a number such as {60 if unit == '%' else 4}, without quotes; this is {value!r:.40}")
     if unit == "%" and not 0 <= number <= 100:
-        raise ValueError(f"give a number in percent, from 0 to 100; this is {number:g}")
+        raise ValueError(f"give a percentage, from 0 to 100; this is {number:g}")
     if unit == "%" and 0 < number < 1 and not with_unit:
         share = f"{100 * number:.6g}"
         raise ValueError(

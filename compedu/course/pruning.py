@@ -1,4 +1,4 @@
-"""Checks of chapter 02: bytes of gaps, channels removed through batch norm and a shortcut, a small file that works."""
+"""Checks of chapter 02: bytes of gaps, channels removed through batch norms and a shortcut, a small file that works."""
 
 from collections.abc import Callable, Collection
 from functools import lru_cache
@@ -21,10 +21,10 @@ from compedu.networks.shipped import trained
 from compedu.reproducible import seeded
 from compedu.specs import parse
 
-LIMIT = 0.1  # of the dense file: magnitudes alone, by LAMP, lose more than a point there
-LEFT = 0.25  # of the weights: without it, low rank and few bits would pass, and no weight be pruned
-FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22)  # of an answer, which anyone may write
-CHARACTERS = 4000  # drawn anew, for one measurement of a file
+LIMIT = 0.1  # of the dense file: magnitude pruning alone, by LAMP, loses more than a point there
+LEFT = 0.25  # of the weights: without this limit, low rank and few bits would pass without any pruning
+FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22)  # for an answer, which is untrusted
+CHARACTERS = 4000  # newly drawn for each measurement of a file
 
 
 def gap_bytes(function: Callable[[int, float, int], float], seed: int) -> str:
@@ -38,15 +38,15 @@ def gap_bytes(function: Callable[[int, float, int], float], seed: int) -> str:
         written = len(to_gaps(kept, bits)) * bits / 8
         told = number(function, places, density, bits)
         assert abs(told - 8 * written) > 0.24 * written, (
-            f"you say {told:,.0f}: are these bits? Wanted are bytes, of eight bits each"
+            f"you say {told:,.0f}: are these bits? Give bytes, of eight bits each"
         )
         assert abs(told - written) <= 0.03 * written, (
             f"{places:,} places, {density:.2%} of them kept, gaps of {bits} bits: the file has "
             f"{'more' if written > told else 'fewer'} bytes than the {told:,.0f} that you say. How long a gap fits "
-            f"into {bits} bits when the code of all ones is a filler, and what bridges the longer ones? Behind a "
+            f"into {bits} bits when the code of all ones is a filler, and what bridges the longer ones? After a "
             "filler another one may be needed"
         )
-    return "one code for each kept weight, and the fillers, of which a sparse layer has many"
+    return "one code for each kept weight, and the fillers, of which a sparse layer needs many"
 
 
 class Bypassed(nn.Module):
@@ -66,14 +66,14 @@ class Bypassed(nn.Module):
         self.fc = nn.Linear(maps, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return scores (N, 4) of images (N, 1, height, width)."""
+        """Return logits (N, 4) of images (N, 1, height, width)."""
         x = self.norm(self.stem(x)).relu()
         y = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
         return self.fc((x + y).relu().mean((2, 3)))
 
 
 def bypassed(maps: int = 6, inside: int = 5, seed: int = 6) -> Bypassed:
-    """Return the small residual network in float64, with batch norms as after a training."""
+    """Return the small residual network in float64, with batch norms as after training."""
     with seeded(seed):
         network = Bypassed(maps, inside)
         for norm in (network.norm, network.norm1, network.norm2):
@@ -92,8 +92,8 @@ def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]], 
     """Check a function (tensors, gone) -> tensors of the network without those channels of stem and shortcut."""
     rng = np.random.default_rng(seed)
     x = torch.randn(3, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    # Numbers of channels that agree with those inside the block, with the classes, with the side of a window; half of
-    # the channels, in order; one from the middle; several, in any order.
+    # Numbers of channels equal to those inside the block, to the classes, to the side of a window; half of the
+    # channels, in order; one from the middle; several, in any order.
     for maps, inside, count in ((6, 5, 3), (9, 5, 1), (9, 9, 3), (4, 5, 2), (3, 4, 1), (5, 5, 2)):
         gone = rng.permutation(maps)[:count].tolist()
         gone = {3: sorted(gone), 1: [int(rng.integers(1, maps - 1))]}.get(count, gone)
@@ -113,40 +113,40 @@ def thin(function: Callable[[dict[str, Tensor], list[int]], dict[str, Tensor]], 
 
 
 def _check_shapes(answer: object, given: dict[str, Tensor], smaller: Bypassed, told: str) -> None:
-    """Raise an `AssertionError` with a hint where the tensors of an answer do not fit into the smaller network."""
+    """Raise an `AssertionError` with a hint where the tensors of an answer do not fit the smaller network."""
     wanted = tensors_of(smaller)
     refuse_other_names(answer, wanted)
     for name, tensor in wanted.items():
         one = answer[name]
         assert isinstance(one, Tensor) and one.shape == tensor.shape, (
             f"{told}, your {name} is {shape_of(one)} where {shape_of(given[name])} was given: not the shape that fits. "
-            "Which of its axes are those channels? Who makes them, and who reads them?"
+            "Which of its axes are those channels? Which layers produce them, and which read them?"
         )
         assert one.dtype == given[name].dtype, (
-            f"{told}, your {name} has become {one.dtype}: taking channels out changes no number and no type"
+            f"{told}, your {name} has become {one.dtype}: removing channels changes neither values nor dtype"
         )
 
 
 def refuse_other_names(answer: object, wanted: Collection[str]) -> None:
-    """Raise an `AssertionError` that names the tensors that are missing, and those that are too many."""
+    """Raise an `AssertionError` that names the missing and the superfluous tensors."""
     assert isinstance(answer, dict), (
-        f"wanted is a dictionary of all {len(wanted)} tensors by name, you return a {kind_of(answer)}"
+        f"return a dictionary of all {len(wanted)} tensors by name, not a {kind_of(answer)}"
     )
     wrong = {
         "missing": [name for name in wanted if name not in answer],
         "too many": [name for name in answer if name not in wanted],
     }
     said = "; ".join(f"{what}: {few(names)}" for what, names in wrong.items() if names)
-    assert not said, f"wanted is a dictionary of all {len(wanted)} tensors under the same names; {said}"
+    assert not said, f"return a dictionary of all {len(wanted)} tensors under the same names; {said}"
 
 
 def shape_of(answer: object) -> str:
-    """Return the shape of a tensor in words, or what stands in its place."""
-    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"not a tensor of torch, but a {kind_of(answer)}"
+    """Return the shape of a tensor in words, or the kind of an answer that is not a tensor."""
+    return str(tuple(answer.shape)) if isinstance(answer, Tensor) else f"not a torch tensor, but a {kind_of(answer)}"
 
 
 def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
-    """Return the network in place, with the channels `gone` of its sum zero: filters, biases, shifts and means."""
+    """Zero the channels `gone` of the sum in place: filters, biases, shifts and means; return the network."""
     with torch.no_grad():
         for layer in (network.stem, network.norm, network.conv2, network.norm2):
             for tensor in (
@@ -158,11 +158,14 @@ def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
 
 @lru_cache(maxsize=1)
 def fresh_characters(seed: int) -> Dataset:
-    """Return characters that no split of `glyphs` holds, drawn from `seed` and not kept, as the split "test"."""
+    """Return characters that are in no split of `glyphs`, drawn from `seed` and not stored, as the split "test"."""
     drawn = draw_glyphs(CHARACTERS, seed=seed, split="test")
     x = normalized(torch.from_numpy(drawn.images), MEAN, STD)
     y = torch.from_numpy(drawn.labels)
-    return Dataset(f"glyphs(seed={seed})", x[:1], y[:1], x[:1], y[:1], x, y, drawn.classes, MEAN, STD)
+    return Dataset(
+        f"glyphs(seed={seed})", x_train=x[:1], y_train=y[:1], x_validation=x[:1], y_validation=y[:1],
+        x_test=x, y_test=y, classes=drawn.classes, mean=MEAN, std=STD,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -171,18 +174,18 @@ def _right_when_dense(seed: int) -> int:
 
 
 def pruned_file(answer: str, seed: int) -> str:
-    """Check a pruned lenet5 for glyphs: a quarter of its weights, 10 % of its file, a point lost on new characters."""
+    """Check a pruned lenet5 for glyphs: at most 25 % of weights and 10 % of bytes, one point lost on new characters."""
     path, content = file_content(answer)
     share = len(content) / len(files.model_bytes(trained("lenet5", "glyphs")))
     small = _lenet5(path, content)
     assert share <= LIMIT, (
-        f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros save nothing as "
-        "numbers, and indices cost bits too: how many weights may stay?"
+        f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros that are stored "
+        "as numbers save nothing, and indices cost bits too: how many weights may stay?"
     )
     left = _weights(small) / _weights(trained("lenet5", "glyphs"))
     assert left <= LEFT, (
         f"the file is small enough ({share:.1%}), but {left:.0%} of the weights are left; at most a quarter may stay. "
-        "Fewer bits and factors make a file small without taking a weight away: this exercise is about pruning"
+        "Fewer bits and low rank make a file small without removing a weight: this exercise is about pruning"
     )
     try:
         kept = evaluate(small, fresh_characters(seed), "test").correct
@@ -190,29 +193,27 @@ def pruned_file(answer: str, seed: int) -> str:
         raise AssertionError(f"{path} holds a lenet5 for other images than glyphs: {misfit}") from misfit
     lost = 100 * (_right_when_dense(seed) - kept) / CHARACTERS
     assert lost <= 1, (
-        f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on characters that nobody has seen; "
-        "allowed is 1. Which layer can spare its weights, and what does training inside the mask give back?"
+        f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on new characters; "
+        "allowed is 1. Which layer can spare its weights, and what does fine-tuning inside the mask recover?"
     )
     return f"{share:.1%} of the bytes, {lost:.2f} points lost on new characters"
 
 
 def _weights(network: nn.Module) -> int:
-    """Return how many weights of convolutional and linear layers are left and not zero."""
+    """Return how many nonzero weights of convolutional and linear layers are left."""
     layers = (weight_of(part) for _, part in outside_forms(network) if isinstance(part, (Form, nn.Conv2d, nn.Linear)))
-    return sum(int(torch.count_nonzero(kernel)) for kernel in layers)
+    return sum(int(torch.count_nonzero(weight)) for weight in layers)
 
 
 def _lenet5(path: str, content: bytes) -> nn.Module:
-    """Return the network of a file where it is a lenet5; anything else is a hint."""
+    """Return the network of a file if it is a lenet5; anything else raises `AssertionError` with a hint."""
     try:
         spec = contents.read(content, path, FILE).spec
         name = parse(spec)[0] if spec else "a network without a name"
-        assert name == "lenet5", (
-            f"{path} holds another network, {spec or name}; wanted is lenet5 for glyphs, made smaller"
-        )
+        assert name == "lenet5", f"{path} holds another network, {spec or name}; save lenet5 for glyphs, made smaller"
         return files.from_bytes(content, where=path, limits=FILE)
     except CompressionError as refusal:
-        raise AssertionError(f"{path} is no model file that can be read: {refusal}") from refusal
+        raise AssertionError(f"{path} is not a readable model file: {refusal}") from refusal
 
 
 CHECKS = (gap_bytes, thin, pruned_file)

@@ -1,11 +1,11 @@
-"""Show the library's own source in a cell: a chapter copies no code."""
+"""Show the library's own source in a cell, so that chapters copy no code."""
 
 import inspect
 from typing import Any
 
 
 class Source:
-    """The source text of a function or class, shown with colors where a notebook can."""
+    """The source of a function or class, with syntax highlighting in a notebook."""
 
     def __init__(self, text: str):
         self.text = text

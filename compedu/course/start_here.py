@@ -10,9 +10,9 @@ from compedu.course.answers import number, numbers
 from compedu.metrics.accuracy import Z95
 from compedu.networks import build
 
-ROUNDING = 1e-5  # of a right formula, also in single precision
-COINS = 100_000  # imagined repetitions: a probability is then known to three standard errors of a percent at most
-COUNTED = 14  # coins whose ways to fall are all looked at
+ROUNDING = 1e-5  # tolerance for a right formula, also in single precision
+COINS = 100_000  # simulated repetitions: the standard error of a probability is then below 0.2 %
+COUNTED = 14  # up to this number of coins, all outcomes are enumerated
 
 
 def interval(function: Callable[[int, int], tuple[float, float]], seed: int) -> str:
@@ -25,7 +25,7 @@ def interval(function: Callable[[int, int], tuple[float, float]], seed: int) -> 
         low, high = numbers(function, 2, correct, total)
         share = correct / total
         assert high <= 1.5, (
-            f"for {correct} of {total} you give up to {high:.4g}: an interval of shares, from 0 to 1, not of percent"
+            f"for {correct} of {total} you give up to {high:.4g}: give shares, from 0 to 1, not percentages"
         )
         assert -ROUNDING <= low <= share + ROUNDING and share - ROUNDING <= high <= 1 + ROUNDING, (
             f"for {correct} of {total} you give [{low:.4f}, {high:.4f}]: the interval must hold {share:.4f} and "
@@ -63,17 +63,17 @@ def paired(function: Callable[[int, int], float], seed: int) -> str:
             "swapping broken and fixed must not change a two-sided test"
         )
         assert p >= 1 or abs(2 * p - as_uneven) > noise, (
-            f"{told} {p:.4f}, half of what imagined coins give: the other side would have been just as surprising"
+            f"{told} {p:.4f}, half of what simulated coins give: the other side would have been just as surprising"
         )
         assert abs(p - as_uneven) <= noise, (
-            f"{told} {p:.4f}; imagine {broke + fixed} fair coins: they fall at least this uneven "
+            f"{told} {p:.4f}; in a simulation, {broke + fixed} fair coins split at least this unevenly "
             f"{'more' if as_uneven > p else 'less'} often. How likely is such a split, counting both sides?"
         )
     return "only the images on which the two networks differ count, each a fair coin under pure noise"
 
 
 def _as_uneven(broke: int, fixed: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Return how often coins fall as uneven, and how far that may be off: few are counted out, many are thrown."""
+    """Return how often coins split as unevenly, and its error bound: few coins are enumerated, many are simulated."""
     n = broke + fixed
     if n <= COUNTED:
         heads = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).sum(1)
@@ -95,13 +95,13 @@ def dense_bytes(function: Callable[[int], float], seed: int) -> str:
         wanted = sum(size for role, size in written.items() if role != "header")
         assert abs(told - wanted) < ROUNDING * wanted, (
             f"a network of {count:,} parameters has a file of {'more' if wanted > told else 'fewer'} bytes than you "
-            "say. How many bits has a parameter, and how many bits a byte?"
+            "say. How many bits does a parameter have, and how many a byte?"
         )
     return "the file is the parameters and a short header"
 
 
 def criteria(function: Callable[[float, float, float, float], tuple[float, float, float, float]], seed: int) -> str:
-    """Check a function (a, a_small, s, s_small) -> (alpha, beta as printed, saving as usual, delta)."""
+    """Check a function (a, a_small, s, s_small) -> (alpha, beta as printed, standard space saving, delta)."""
     rng = np.random.default_rng(seed)
     for times in (rng.uniform(1.5, 20), rng.uniform(0.3, 0.9), 1.0):  # smaller, larger, as large
         small = 1000 * rng.uniform(1, 900)
@@ -109,15 +109,17 @@ def criteria(function: Callable[[float, float, float, float], tuple[float, float
         faster = rng.uniform(0.4, 3)
         a = float(small * times)
         s = float(fast * faster)
-        alpha, printed, usual, delta = numbers(function, 4, a, float(small), s, float(fast))
+        alpha, printed, saving, delta = numbers(function, 4, a, float(small), s, float(fast))
         near = ROUNDING * max(a, small)
         assert abs(alpha * small - a) < near, (
             f"alpha says how many times larger the original is; {alpha} times {small} is not {a}"
         )
         assert abs(printed * small - (a - small)) < near, (
-            "beta as the survey prints it has the small network below the line"
+            "beta as the survey prints it has the small network in the denominator"
         )
-        assert abs(usual * a - (a - small)) < near, "the usual space saving is a share of the original: never above 1"
+        assert abs(saving * a - (a - small)) < near, (
+            "the standard space saving is a fraction of the original: never above 1"
+        )
         assert abs(delta * fast - s) < ROUNDING * s, (
             f"delta says how many times faster; {delta} times {fast} s is not {s} s"
         )

@@ -14,7 +14,7 @@ from compedu.methods.quantization.linear import LinearQuantization
 from compedu.networks import build
 from compedu.pairs import load
 
-STEPS = 8  # of a pipeline that is measured
+STEPS = 8  # limit for a pipeline that is measured
 
 
 def largest_rank(function: Callable[[int, int], int], seed: int) -> str:
@@ -24,16 +24,14 @@ def largest_rank(function: Callable[[int, int], int], seed: int) -> str:
         assert given == given // 1, f"a rank is a whole number, you give {given!r}"
         rank = int(given)
         told = f"for {rows} x {columns} you give {rank}: the factors then hold {rank * (rows + columns):,} numbers"
-        assert rank * (rows + columns) < rows * columns, (
-            f"{told}, the matrix {rows * columns:,}. Saving nothing is not saving"
-        )
-        assert rank >= 0, f"{told}. Where no rank saves anything, the largest that does is none at all: 0"
-        assert (rank + 1) * (rows + columns) >= rows * columns, f"{told}; one rank more would still save some"
+        assert rank * (rows + columns) < rows * columns, f"{told}, the matrix {rows * columns:,}. That saves nothing"
+        assert rank >= 0, f"{told}. Where no rank saves anything, the answer is 0"
+        assert (rank + 1) * (rows + columns) >= rows * columns, f"{told}; one rank more would still save something"
     return "rank times the sum of the sides stays below their product"
 
 
 def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int]]:
-    """Yield shapes where a quotient has no remainder, the smallest or the largest, then any."""
+    """Yield shapes whose quotient has no remainder, the smallest or the largest one, then arbitrary shapes."""
     yield from ((2, 2), (3, 2), (1, int(rng.integers(2, 9))))
     for _ in range(3):
         p = int(rng.integers(1, 5))
@@ -62,9 +60,9 @@ def quantized_bytes(function: Callable[[int, int, int], float], seed: int) -> st
         written = sum(size for role, size in found.totals.items() if role != "header")
         told = number(function, weights, 2 * channels, bits)
         assert abs(told - 8 * written) > 0.1 * written, (
-            f"you say {told:,.0f}: are these bits? Wanted are bytes, of eight bits each"
+            f"you say {told:,.0f}: are these bits? Give bytes, of eight bits each"
         )
-        assert abs(told - written) <= 8 * len(found.rows), (  # each part is filled up to whole bytes
+        assert abs(told - written) <= 8 * len(found.rows), (  # each part is padded to whole bytes
             f"{spec} at {bits} bits: for {weights:,} weights and {2 * channels} other numbers (a bias and a scale for "
             f"each output) you say {told:,.0f} bytes; the file has {'more' if written > told else 'fewer'}. Which of "
             f"the numbers have {bits} bits, which 32?"
@@ -78,7 +76,7 @@ def _right_when_dense() -> int:
 
 
 def budget(answer: Method, seed: int) -> str:
-    """Check a method (or pipeline) that must write lenet5 on glyphs into a twentieth, losing at most one point.
+    """Check a method or pipeline that shrinks the file of lenet5 on glyphs to a twentieth and loses at most one point.
 
     It is measured on the validation images, whatever the seed.
     """
@@ -86,8 +84,8 @@ def budget(answer: Method, seed: int) -> str:
     assert isinstance(method, Method), (
         f"give a method such as MagnitudePruning(sparsity=0.5), or several joined by |, not {method!r:.60}"
     )
-    assert method.needs != "training", f"{method!r} trains; this budget is met without"
-    assert len(getattr(method, "steps", ())) <= STEPS, f"{method!r:.60} has more than {STEPS} steps: fewer will do"
+    assert method.needs != "training", f"{method!r} trains; this budget can be met without training"
+    assert len(getattr(method, "steps", ())) <= STEPS, f"{method!r:.60} has more than {STEPS} steps: fewer are enough"
     model, data = load("lenet5", "glyphs")
     try:
         small = method(model, data)
@@ -95,8 +93,8 @@ def budget(answer: Method, seed: int) -> str:
         raise AssertionError(f"{method!r} was refused: {refusal}") from refusal
     ratio = len(files.model_bytes(model)) / len(files.model_bytes(small))
     assert ratio >= 20, (
-        f"{method!r} writes a file {ratio:.1f} times smaller; wanted is 20 times. The file tool shows which layer "
-        "the bytes are in: what do two families do to that layer together?"
+        f"{method!r} writes a file {ratio:.1f} times smaller; the goal is 20 times. The file tool shows which layer "
+        "the bytes are in: what can two families do together to that layer?"
     )
     lost = 100 * (_right_when_dense() - evaluate(small, data).correct) / len(data.y_validation)
     assert lost <= 1, (

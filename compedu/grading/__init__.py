@@ -1,4 +1,4 @@
-"""Grading of submissions: their code runs confined in a process of its own, and is judged in another one."""
+"""Grading of submissions: their code runs confined in its own process, and another process judges it."""
 
 from compedu.grading.confinement import Confinement, ProcessLimits
 from compedu.grading.execute import ExecuteApart

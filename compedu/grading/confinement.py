@@ -1,7 +1,7 @@
-"""A process that may do little: another user, no network, empty homes, no course files, limits on all it uses.
+"""A confined process: another user, no network, empty home folders, no course files, limits on all resources.
 
-Linux has what that takes in util-linux (unshare, setpriv, prlimit); root is needed. Where that cannot be had nothing is
-started, and the instructor's page says what to do (docs/instructors.md).
+This takes Linux with util-linux (unshare, setpriv, prlimit) and root. Elsewhere nothing is started, and the
+instructor's page says what to do (docs/instructors.md).
 """
 
 import os
@@ -20,18 +20,18 @@ from compedu.errors import CompressionError
 from compedu.shipped import is_checkout, shipped
 
 PROGRAMS = ("unshare", "setpriv", "prlimit", "mount", "sh")
-USERS = range(61184, 65520)  # numbers that no account has: systemd gives them to services that start and end
+USERS = range(61184, 65520)  # user ids without an account: systemd assigns them to transient services
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS", "COMPEDU_SYNC")
-PRIVATE = ("/root", "/home", "/tmp", "/var/tmp", "/dev/shm")  # an empty folder of its own stands in place of each
-ROOM = "512m"  # what such a folder may hold
+PRIVATE = ("/root", "/home", "/tmp", "/var/tmp", "/dev/shm")  # each is replaced by an empty private folder
+ROOM = "512m"  # the size limit of such a folder
 
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """What each process of a submission may use: seconds of processor time, bytes of memory and of a file, counts."""
+    """Limits of each process of a submission: seconds of CPU time, bytes of memory and of a file, counts."""
 
     seconds: int = 1800
-    memory: int = 16 * 2**30  # addresses, not pages: an interpreter with torch takes some GB of them
+    memory: int = 16 * 2**30  # of address space: an interpreter with torch reserves several GB
     file: int = 64 * 2**20
     files: int = 1024
     processes: int = 512
@@ -47,14 +47,14 @@ class ProcessLimits:
 class Confinement:
     """A folder `work` with copies of a submission's files, and the command that runs a program there, confined.
 
-    `hidden` are folders that the program must not see. A context: at its end the folder is removed.
+    `hidden` are folders that the program must not see. A context manager: at its end the folder is removed.
     """
 
     def __init__(self, submission: str | Path, hidden: Iterable[str | Path] = (), limits: ProcessLimits | None = None):
         self.limits = limits or ProcessLimits()
         self.user = random.SystemRandom().choice(USERS)
         self.folder = Path(tempfile.mkdtemp(prefix="compedu-"))
-        # a socket's path is short
+        # short, as the path of a socket must be
         self.work = self.folder / "work"
         self.sockets = self.folder / "s"
         try:
@@ -62,7 +62,7 @@ class Confinement:
             self.sockets.mkdir()
             own = [shipped("notebooks"), shipped("tests")] if is_checkout() else []
             self.hidden = {Path(path).resolve() for path in (*PRIVATE, Path.home(), *own, *hidden)}
-        except BaseException:  # whatever ended it: without a context nobody else removes the copies
+        except BaseException:  # without a context, nothing else removes the copies
             self._remove()
             raise
 
@@ -76,7 +76,7 @@ class Confinement:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def check(self) -> None:
-        """Raise `CompressionError` with the reason where programs cannot be confined here."""
+        """Raise `CompressionError` with the reason if programs cannot be confined here."""
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
         if missing or os.geteuid() != 0:
             reason = f"{', '.join(missing)} is missing" if missing else "only root may"
@@ -93,7 +93,7 @@ class Confinement:
     def command(self, program: list[str]) -> list[str]:
         """Return the command that runs `program` confined, and ends all its processes when it ends or is killed."""
         self.give(self.folder, *self.folder.rglob("*"))
-        ends = ["setpriv", "--pdeathsig=KILL"]  # with us
+        ends = ["setpriv", "--pdeathsig=KILL"]  # end with the parent
         spaces = [*ends, "unshare", "--net", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         identity = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
         rights = ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
@@ -101,7 +101,7 @@ class Confinement:
         return [*spaces, "--", "sh", "-c", self._view(), "sh", *inner]
 
     def environment(self) -> dict[str, str]:
-        """Return the variables of a confined program: few of ours, and a home in its folder."""
+        """Return the environment of a confined program: a few inherited variables, and a home in its folder."""
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         home = str(self.work)
         return kept | {
@@ -115,7 +115,7 @@ class Confinement:
             os.chown(path, self.user, self.user, follow_symlinks=False)
 
     def _view(self) -> str:
-        """Return the shell's lines that hide folders, and bring back what an interpreter needs of them, read-only."""
+        """Return the shell commands that hide folders, and restore what an interpreter needs of them, read-only."""
         needed = {Path(path).resolve() for path in (sys.base_prefix, sys.prefix, cache_folder(), *sys.path) if path}
         needed = {path for path in needed if path.is_dir() and self._is_hidden(path)} - self.hidden
         places = {path: f"/mnt/{number}" for number, path in enumerate([*sorted(needed), self.folder])}

@@ -1,7 +1,7 @@
 """nbgrader's step that executes a submission, in two processes: one runs its code, this one judges the answers.
 
-A submission can make its own kernel say anything, but not what another process compares with what. So a locked cell
-that checks an exercise is not run at all: its answer is asked for, case by case, and comes back as plain data.
+A submission controls everything in its own kernel, but not the comparisons of another process. So a locked cell that
+checks an exercise is not run at all: its answer is requested, case by case, and returned as plain data.
 """
 
 import ast
@@ -26,7 +26,7 @@ MESSAGE = 64 * 2**20  # bytes of one message from a kernel
 
 
 def exercise(cell: NotebookNode) -> tuple[str, str] | None:
-    """Return the exercise that a locked cell checks, and nothing else, and the variable of its answer; or None.
+    """Return the exercise that a locked cell checks, and the variable of its answer; None for any other cell.
 
     >>> exercise(v4.new_code_cell('print(check("interval", mine))', metadata={"nbgrader": {"grade": True}}))
     ('interval', 'mine')
@@ -35,7 +35,7 @@ def exercise(cell: NotebookNode) -> tuple[str, str] | None:
         return None
     try:
         *imports, last = ast.parse(cell.source).body
-    except (SyntaxError, ValueError):  # not Python, or nothing
+    except (SyntaxError, ValueError):  # not Python, or empty
         return None
     call = getattr(last, "value", None)
     while isinstance(call, ast.Call) and ast.unparse(call.func) == "print" and len(call.args) == 1:
@@ -50,36 +50,36 @@ def exercise(cell: NotebookNode) -> tuple[str, str] | None:
 
 
 class ConfinedKernel(AsyncKernelManager):
-    """Starts the kernel inside a `Confinement`; they speak through sockets in its folder, as it has no network."""
+    """Starts the kernel inside a `Confinement`; they talk through sockets in its folder, as it has no network."""
 
     confinement: Confinement | None = None
 
     def enter(self, confinement: Confinement) -> None:
-        """Have the kernel started in `confinement`."""
+        """Start the kernel in `confinement`."""
         self.confinement = confinement
         self.transport = "ipc"
         self.ip = str(confinement.sockets / "k")
         self.connection_file = str(confinement.sockets / "kernel.json")
 
     def write_connection_file(self, **named: Any) -> None:
-        """Write the file that the kernel reads, which is its user's."""
+        """Write the file that the kernel reads, owned by its user."""
         super().write_connection_file(**named)
         if self.confinement:
             self.confinement.give(Path(self.connection_file))
 
     def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
-        """Return the command of the kernel, confined."""
+        """Return the command that starts the kernel, confined."""
         command = super().format_kernel_cmd(extra_arguments)
         return self.confinement.command(command) if self.confinement else command
 
 
 class ExecuteApart(Execute):
-    """Executes a submission in a confined kernel, and grades the locked cells that check an exercise by itself."""
+    """Executes a submission in a confined kernel, and judges the locked cells that check exercises in this one."""
 
     confine = Bool(True, help="Run submissions as another user, without network and course files.").tag(config=True)
     hidden = List(Unicode(), help="More folders that submissions must not see.").tag(config=True)
-    seconds = Integer(ProcessLimits.seconds, help="Processor time of a process of a submission.").tag(config=True)
-    memory = Integer(ProcessLimits.memory, help="Bytes of addresses of a process of a submission.").tag(config=True)
+    seconds = Integer(ProcessLimits.seconds, help="CPU seconds of a process of a submission.").tag(config=True)
+    memory = Integer(ProcessLimits.memory, help="Bytes of address space of a process of a submission.").tag(config=True)
     characters = Integer(10_000_000, help="Characters that a notebook may show; more is dropped.").tag(config=True)
     raise_on_iopub_timeout = Bool(False, help="Whether a message that never came ends the grading.").tag(config=True)
 
@@ -120,7 +120,7 @@ class ExecuteApart(Execute):
         return super().setup_kernel(**named)
 
     def preprocess_cell(self, cell: NotebookNode, resources: Any, index: int) -> tuple[NotebookNode, Any]:
-        """Run a cell, or judge the answer that it checks; after the end of its kernel every cell fails."""
+        """Run a cell, or judge the answer that it checks; after the kernel has died every cell fails."""
         if cell.cell_type != "code":
             return cell, resources
         asked = exercise(cell)
@@ -132,9 +132,9 @@ class ExecuteApart(Execute):
             else:
                 super().preprocess_cell(cell, resources, index)
         except DeadKernelError:
-            self._ended = "the submission ended its own process, or went beyond its limits"
+            self._ended = "the submission ended its own process, or exceeded its limits"
             cell.outputs = [_failed("DeadKernelError", self._ended)]
-        self.nb.cells[index] = cell  # where the client has put the cells of our questions
+        self.nb.cells[index] = cell  # replaces the cells of the questions, which the client stored here
         return cell, resources
 
     def _judged(self, name: str, variable: str, index: int) -> NotebookNode:
@@ -147,7 +147,7 @@ class ExecuteApart(Execute):
         return v4.new_output("stream", name="stdout", text=f"{right}\n")
 
     def _exchange(self, variable: str, question: str, index: int) -> str:
-        """Have the kernel ask its answer; whatever comes back is a text that is only read."""
+        """Have the kernel evaluate its answer; the reply is a string, which is parsed and never executed."""
         source = (
             "from IPython.display import display as _display\n"
             "from compedu.course.answers import reply as _reply\n"
@@ -167,7 +167,7 @@ class ExecuteApart(Execute):
         raise AssertionError(f"no reply came from {variable}{f' ({errors[0]})' if errors else ''}")
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
-        """Take a message up, unless the notebook has shown too much already; errors are kept, shortened."""
+        """Process a message, unless the notebook has already shown too much; errors are kept, truncated."""
         kind = msg["msg_type"]
         content = msg["content"]
         if kind == "error":
@@ -182,7 +182,7 @@ class ExecuteApart(Execute):
             if self._shown > self.characters or self._told > MESSAGE:
                 return None
         elif kind.startswith("comm_"):
-            return None  # the state of a widget, which a graded notebook does not keep
+            return None  # widget state, which a graded notebook does not keep
         return super().process_message(msg, cell, cell_index)
 
 

@@ -29,7 +29,7 @@ from compedu.networks.shipped import trained
 from compedu.reproducible import torch_threads
 from compedu.shipped import shipped
 
-TEXTS = "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"
+PIPELINE = "MagnitudePruning(sparsity=0.6) | LinearQuantization(bits=5)"
 names = pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 
 
@@ -106,7 +106,7 @@ def test_every_bad_value_of_every_knob_is_refused_by_name(cls, refused):
     for name, declared in knobs(cls).items():
         for text in map(str, declared.bad_values()):
             if (declared.type is str and not declared.choices) or (declared.type is bool and text == "yes"):
-                continue  # as a text it is a value
+                continue  # as text it is a value
             message = refused("run", cls.__name__, f"{option(name)}={text}")
             assert message.startswith(f"{cls.__name__}.{name} must be {declared}")
             assert text in message and declared.help in message
@@ -124,7 +124,7 @@ def test_methods_can_be_given_as_their_text():
     def given(*arguments):
         return method_with_knobs(options(["run", *arguments], "run"))
 
-    assert repr(given(TEXTS)) == TEXTS
+    assert repr(given(PIPELINE)) == PIPELINE
     both = given("LinearQuantization(bits=5)", "--scales", "tensor")
     assert both == compedu.LinearQuantization(bits=5, scales="tensor")
     assert given("linear-quantization") == given("LinearQuantization()") == compedu.LinearQuantization()
@@ -156,7 +156,7 @@ def test_help_without_a_method_says_how_to_see_knobs(good, monkeypatch):
     for command in COMMANDS:
         assert COMMANDS[command].run.__doc__.split(".")[0] in good(command, "--help")
     assert '"METHOD --help"' in good("run", "--help") and "--sparsity" not in good("run", "--help")
-    assert "METHOD" in good("run", TEXTS, "--help")
+    assert "METHOD" in good("run", PIPELINE, "--help")
     assert all(command in good("--help") for command in COMMANDS)
     assert good("--version") == f"compedu {compedu.__version__}\n"
 
@@ -405,7 +405,7 @@ def test_a_folder_called_like_a_shipped_data_set_is_not_taken_for_it(refused, mo
     assert "no weights of 'lenet300' trained on 'digits' are kept; train them with: compedu train" in message
 
 
-def test_shipped_weights_are_made_anew_only_where_that_is_said(good, refused, monkeypatch, one_epoch, tmp_path):
+def test_shipped_weights_are_replaced_only_on_request(good, refused, monkeypatch, one_epoch, tmp_path):
     before = trained("lenet300", "digits").fc1.weight
     assert "come with compedu and stay as they are; name a folder" in refused("train", "lenet300")
     assert "do not come with compedu" in refused("train", "lenet5", "--data", "digits(size=20)", "--folder", "shipped")
@@ -433,7 +433,7 @@ def test_an_interrupted_training_goes_on_in_another_process_and_ends_with_the_sa
         capture_output=True, text=True,
     )  # fmt: skip
     assert (stopped.returncode, stopped.stdout) == (130, "")
-    assert stopped.stderr == "compedu train: interrupted; the same command goes on where it stopped\n"
+    assert stopped.stderr == "compedu train: interrupted; the same command resumes where it stopped\n"
     (left,) = (tmp_path / "weights").iterdir()
     assert re.fullmatch(r"lenet300-digits-[0-9a-f]{10}\.training", left.name)
     steps = []
@@ -502,7 +502,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "MagnitudePruning", "--coding", "zip"), "--coding: invalid choice: 'zip' (choose from"),
     (("run", "MagnitudePruning", "--save", "."), ". is not an ordinary file: name another one"),
     (("run", "MagnitudePruning", "--save", os.devnull), "is not an ordinary file"),
-    (("run", "MagnitudePruning", "--save", "nowhere/m.ce"), "there is no folder nowhere for m.ce: make it"),
+    (("run", "MagnitudePruning", "--save", "nowhere/m.ce"), "there is no folder nowhere for m.ce: create it"),
     (("run", "MagnitudePruning(sparsity=1.5) | FineTune()"), "MagnitudePruning.sparsity must be a number from 0 to"),
     (("run", "MagnitudePruning(nosuch=1)"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
     (("run", "MagnitudePruning() |"), "is not a method"),
@@ -511,17 +511,17 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "Nosuch() | FineTune()"), "no method is called 'Nosuch'; there are: MagnitudePruning"),
     (("run", "MagnitudePruning(sparsity={[]: 1})"), "is not a method"),
     (("run", "MagnitudePruning(sparsity=" + "-" * 100_000 + "1)"), "is not a method"),
-    (("run", TEXTS, "--bits", "5"), "--bits: the knobs of several methods in a row stand in their text"),
+    (("run", PIPELINE, "--bits", "5"), "--bits: the knobs of a pipeline are written in its text"),
     (("sweep", "MagnitudePruning"), "required: --over"),
     (("sweep", "MagnitudePruning", "--over", "nosuch"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
-    (("sweep", "MagnitudePruning", "--over=sparsity", "--sparsity", "0.5"), "--sparsity is given and varied as well"),
+    (("sweep", "MagnitudePruning", "--over=sparsity", "--sparsity", "0.5"), "--sparsity is both given and varied"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--count=0"), "--count: must be a whole number from 1 on, got"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--workers=two"), "--workers: must be a whole number from 1 on"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--workers=10000"), "one process for each core of this machine"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--store", __file__), "and stays as it is: no line of versions"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--store", os.devnull), "is not an ordinary file"),
     (("sweep", "MagnitudePruning", "--over", "sparsity", "--store", "."), ". is a folder; name a file"),
-    (("sweep", TEXTS, "--over", "bits"), "a sweep varies a knob of one method"),
+    (("sweep", PIPELINE, "--over", "bits"), "a sweep varies a knob of one method"),
     (("inspect",), "required: file"),
     (("inspect", "m.ce"), "there is no file m.ce"),
     (("inspect", "."), ". is not a file, so it holds no model; name a file"),
@@ -537,13 +537,13 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("train", "lenet5(width=0)"), "lenet5.width must be a positive number, got 0"),
     (("train", "lenet5(size=20)"), "cannot take images of 'digits'"),
     (("train", "lenet5", "--data", "nosuch"), "no data set is called 'nosuch'"),
-    (("train", "lenet5", "--folder", __file__), "is no folder: name one for the weights"),
+    (("train", "lenet5", "--folder", __file__), "is not a folder: name one for the weights"),
     (("claim", "D99"), "no experiment is called 'D99'"),
     (("claim", "--run", "quick"), "--run needs a claim, such as: compedu claim D3 --run quick"),
     (("claim", "D4", "--store", "r.jsonl"), "--store says where the runs of --run are kept; add --run quick"),
     (("doctor", "now"), "doctor does not know 'now'"),
-    (("run", "RandomPruning", "--save", ""), "--save needs a value, and got an empty text"),
-    (("train", "lenet5", "--folder="), "--folder needs a value, and got an empty text"),
+    (("run", "RandomPruning", "--save", ""), "--save needs a value, but got an empty string"),
+    (("train", "lenet5", "--folder="), "--folder needs a value, but got an empty string"),
     (("run", "FineTune", "--model", "lenet5", "--model=vgg"), "--model is given twice; give it once"),
     (("run", "FineTune", "--lr", "0.1", "--lr", "0.2"), "--lr is given twice; give it once"),
     (("run", "RandomPruning", "--sparsity", "conv*=0.5,conv*=0.6"), "'conv*' is given twice"),
@@ -553,7 +553,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("data", "digits(size=8, size=9)"), "'size' is given twice"),
     (("train", "lenet5(width=9999)"), "has 42,491,561,118,940 weights; at most 268,435,456 are built"),
     (("train", "resnet(blocks=99999)"), "resnet.blocks must be a positive whole number, got 99999; the largest is 100"),
-    (("lab", "--no-browser"), "options for JupyterLab stand behind --"),
+    (("lab", "--no-browser"), "options for JupyterLab follow after --"),
     (("lab", "--folder", __file__), "is a file: name a folder for your copy of the chapters"),
 ], ids=lambda value: " ".join(value)[:60].strip() or "nothing" if isinstance(value, tuple) else "")  # fmt: skip
 def test_bad_input_is_refused_in_one_clear_line(arguments, words, refused, tmp_path):
@@ -602,7 +602,7 @@ def test_a_file_that_cannot_be_written_after_all_is_refused_and_leaves_nothing(r
 
 def test_a_folder_that_may_not_be_written_to_is_refused_before_anything_slow(refused, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert "nothing may be written to the folder" in refused("run", "FineTune", "--model", "nosuch", "--save", "m.ce")
+    assert "is not writable" in refused("run", "FineTune", "--model", "nosuch", "--save", "m.ce")
 
 
 def test_a_file_that_may_not_be_read_is_refused(refused, monkeypatch):

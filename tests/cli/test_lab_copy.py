@@ -61,8 +61,8 @@ def test_a_changed_file_is_kept_and_the_new_version_lies_beside_it(released, tmp
     assert (mine / "00_start.ipynb").read_text() == "my work"
     assert (mine / "00_start.new.ipynb").read_text() == "second"
     said = (
-        "  00_start.ipynb: you changed it, so it stays as it is\n"
-        "    an older copy may not run with this version; the new one beside it: 00_start.new.ipynb"
+        "  00_start.ipynb: you changed it, so it is kept\n"
+        "    an older copy may not run with this version; the new one is beside it: 00_start.new.ipynb"
     )
     assert said in summary(mine, copies)
     assert said in summary(mine, copy_chapters(released, mine)), "said at every start, not only after the update"
@@ -77,7 +77,7 @@ def test_the_version_beside_a_changed_file_is_itself_never_overwritten(released,
     (mine / "00_start.new.ipynb").write_text("my second work")
     (released / "00_start.ipynb").write_text("third")
     for _ in range(2):
-        assert "new one beside it: 00_start.new.new.ipynb" in summary(mine, copy_chapters(released, mine))
+        assert "new one is beside it: 00_start.new.new.ipynb" in summary(mine, copy_chapters(released, mine))
     assert (mine / "00_start.ipynb").read_text() == "my work"
     assert (mine / "00_start.new.ipynb").read_text() == "my second work"
     assert (mine / "00_start.new.new.ipynb").read_text() == "third"

@@ -239,17 +239,17 @@ def test_known_mistakes_fail_with_a_hint(name, answer):
 @pytest.mark.parametrize(
     "name, answer, hint",
     [
-        ("interval", lambda c, n: 0.5, "returns 0.5 for .* wanted are 2 numbers"),
-        ("interval", lambda c, n: ("low", "high"), "wanted are 2 numbers"),
-        ("criteria", lambda *a: (1, 2, 3), "wanted are 4 numbers"),
-        ("paired", lambda b, f: "rarely", "returns 'rarely' for .* wanted is one number"),
-        ("dense_bytes", lambda n: (4, n), "wanted is one number"),
-        ("quantized_bytes", lambda w, o, b: "many", "wanted is one number"),
+        ("interval", lambda c, n: 0.5, "returns 0.5 for .* expected 2 numbers"),
+        ("interval", lambda c, n: ("low", "high"), "expected 2 numbers"),
+        ("criteria", lambda *a: (1, 2, 3), "expected 4 numbers"),
+        ("paired", lambda b, f: "rarely", "returns 'rarely' for .* expected one number"),
+        ("dense_bytes", lambda n: (4, n), "expected one number"),
+        ("quantized_bytes", lambda w, o, b: "many", "expected one number"),
         ("interval", lambda c, n: (1 / n for n in (1, 0)), "failed with ZeroDivisionError: division by zero"),
         ("interval", 5, "your function failed with TypeError: 'int' object is not callable"),
         ("dense_bytes", lambda n: 10**400, "fewer bytes than you say"),
         ("budget", ..., "still three dots"),
-        ("pruned_file", another_network(), "holds another network, lenet300.*wanted is lenet5"),
+        ("pruned_file", another_network(), "holds another network, lenet300.*save lenet5"),
         ("thin", other_names, "all 20 tensors under the same names; missing: fc.bias; too many: extra, more "),
         ("thin", lambda tensors, gone: {}, "missing: stem.weight, .* and 14 more "),
         ("thin", lambda tensors, gone: None, r"given \({stem.weight, stem.bias and 18 more}, \[.*\]\)"),
@@ -416,8 +416,6 @@ def test_a_later_prediction_is_written_down_and_said_not_to_count(tmp_path):
     predict("zeros", "How many?", 60, "%", book)
     again = predict("zeros", "How many?", 97, "%", book)
     assert again.value == 60 and again.later == 97
-    assert "Your prediction: 60 % (your first, from the lab book: it counts; 97 is written down beside it)" in repr(
-        again
-    )
+    assert "Your prediction: 60 % (your first, from the lab book: it counts; 97 is recorded beside it)" in repr(again)
     assert [entry["value"] for entry in book.entries] == [60, 97]
     assert "beside it" not in repr(predict("zeros", "How many?", 60, "%", book))

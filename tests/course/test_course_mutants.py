@@ -184,7 +184,7 @@ def test_a_hint_names_the_seed_that_draws_its_cases_again():
     assert str(first.value) == str(second.value)
 
 
-def test_cases_are_drawn_anew_unless_an_instructor_gives_a_seed(monkeypatch):
+def test_each_check_draws_new_cases_unless_an_instructor_gives_a_seed(monkeypatch):
     def asked():
         seen = []
         check("interval", lambda k, n: seen.append((k, n)) or wilson(k, n))

@@ -92,7 +92,9 @@ def test_a_region_that_is_not_closed_is_refused_with_the_chapters_name(cell, sou
 def test_a_line_that_looks_like_a_mark_and_is_none_is_refused(mark):
     author = exercise_notebook()
     author.cells[8].source = f"x = 1\n{mark}\nassert packed_bytes(9, 1) == 2\n### END HIDDEN TESTS"
-    with pytest.raises(ValueError, match="chapter seven.*cell 8, line 2: .* is no mark; the marks are ### BEGIN SOL"):
+    with pytest.raises(
+        ValueError, match="chapter seven.*cell 8, line 2: .* is not a marker; the markers are ### BEGIN SOL"
+    ):
         without_solutions(author, "chapter seven")
 
 

@@ -115,7 +115,7 @@ def test_the_settings_put_their_steps_beside_those_they_belong_to(monkeypatch):
 
 def test_the_settings_say_which_step_is_missing(monkeypatch):
     monkeypatch.setattr(GenerateAssignment.preprocessors, "default", lambda obj=None: [LockCells, ClearOutput])
-    with pytest.raises(ValueError, match="no step ClearSolutions here, behind which one_place_to_fill stands, but only "
+    with pytest.raises(ValueError, match="no step ClearSolutions here, after which one_place_to_fill belongs, but only "
                                          "LockCells, ClearOutput; install a version"):  # fmt: skip
         configured()
 
