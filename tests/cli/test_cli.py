@@ -402,7 +402,7 @@ def test_a_folder_called_like_a_shipped_data_set_is_not_taken_for_it(refused, mo
                 pixels = np.full((28, 28), 10 * index + ord(name), np.uint8)
                 Image.fromarray(pixels).save(place / f"{index}.png")
     message = refused("run", "RandomPruning", "--model", "lenet300", "--data", "./digits")
-    assert "no weights of 'lenet300' trained on 'digits' are kept; train them with: compedu train" in message
+    assert "no weights of 'lenet300' trained on 'digits'; train them with: compedu train" in message
 
 
 def test_shipped_weights_are_replaced_only_on_request(good, refused, monkeypatch, one_epoch, tmp_path):

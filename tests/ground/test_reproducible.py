@@ -291,7 +291,9 @@ def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
     }
     for name, settings in others.items():
         for other in settings:
-            with pytest.raises(CompressionError, match=rf"run\.training is of a training with another {name}; delete"):
+            with pytest.raises(
+                CompressionError, match=rf"run\.training is from a training with another {name}; delete"
+            ):
                 go_on(**other)
     monkeypatch.setattr(torch, "__version__", "0.1")
     with pytest.raises(CompressionError, match="version of torch; delete it to start again"):
@@ -305,7 +307,7 @@ def test_a_state_of_another_companion_is_refused_by_name(tmp_path):
 
     assert len(train(lr=0.1)) == len(train(lr=0.1, optimizer=SGD(momentum=0.5))) == 2
     for other in ({"lr": 0.2}, {"lr": 0.1, "weight_decay": 0.5}, {"lr": 0.1, "optimizer": SGD(momentum=0.6)}):
-        with pytest.raises(CompressionError, match="of a training with another companion 'prior'; delete it"):
+        with pytest.raises(CompressionError, match="from a training with another companion 'prior'; delete it"):
             train(**other)
 
 
