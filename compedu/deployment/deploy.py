@@ -1,6 +1,7 @@
 """What really runs at inference: one call builds it, and it names the kernel of every layer."""
 
 import operator
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -144,7 +145,7 @@ def _traced(traced: fx.GraphModule, layers: FloatLayers, images: bool) -> Deploy
     return Deployed(integers, unchained(kernels, modules), notes, images)
 
 
-def unchained(kernels: dict[str, str], modules: dict[str, nn.Module]) -> dict[str, str]:
+def unchained(kernels: dict[str, str], modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Return `kernels` with the names of what runs for integer layers that another module calls, outside any chain."""
     return {
         name: UNCHAINED.format(type(modules[name]).__name__) if kernel == INT8 else kernel
@@ -230,7 +231,7 @@ def in_place(traced: fx.GraphModule) -> fx.GraphModule:
     return traced
 
 
-def _is_fresh(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def _is_fresh(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     """Return whether the output of `node` is a tensor of its own, not a view of another."""
     if node.op == "call_module":
         return type(modules[node.target]) in (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)

@@ -1,5 +1,7 @@
 """Layers that a shortcut bypasses: without them the network still carries its signal."""
 
+from collections.abc import Mapping
+
 from torch import fx, nn
 
 from compedu.forms.form import Form
@@ -41,7 +43,7 @@ def _summands(node: fx.Node) -> list[fx.Node]:
     return sides if len(set(sides)) == 2 else []
 
 
-def _layer_behind(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, list[fx.Node]]) -> str | None:
+def _layer_behind(node: fx.Node, modules: Mapping[str, nn.Module], calls: dict[str, list[fx.Node]]) -> str | None:
     """Return the layer whose output, perhaps normalized, is `node`, if nothing else reads it; else None."""
     while node.op == "call_module" and only_consumer(node) is not None:
         module = modules[node.target]

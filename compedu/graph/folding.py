@@ -1,5 +1,7 @@
 """Batch-norm folding: the affine map of a batch normalization goes into the layer before it."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -63,7 +65,7 @@ def dimensions(traced: fx.GraphModule) -> dict[fx.Node, int | None]:
     return ranks
 
 
-def _rank(node: fx.Node, modules: dict[str, nn.Module], before: int | None) -> int | None:
+def _rank(node: fx.Node, modules: Mapping[str, nn.Module], before: int | None) -> int | None:
     """Return the dimensions of a result whose inputs all have `before` dimensions."""
     if node.op not in ("call_module", "call_function", "call_method"):
         return None

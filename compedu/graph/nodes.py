@@ -1,6 +1,7 @@
 """What a single node of a graph is: which operation it calls, who reads it."""
 
 import operator
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +39,12 @@ def called_name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else node.target.__name__
 
 
-def module_of(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+def module_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module | None:
     """Return the module that `node` calls, or None."""
     return modules[node.target] if node.op == "call_module" else None
 
 
-def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def is_relu(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     """Return whether `node` is a rectified linear unit, as a module, a function or a method."""
     return type(module_of(node, modules)) is nn.ReLU or _calls(node, _RELU_FUNCTIONS, _RELU_METHODS)
 

@@ -1,6 +1,7 @@
 """In-place operations: what they overwrite, and whether another tensor shares it."""
 
 import operator
+from collections.abc import Mapping
 from itertools import chain
 
 from torch import fx, nn
@@ -11,7 +12,7 @@ from compedu.forms.form import Form
 from compedu.graph.nodes import OVERWRITING_OPERATORS, called_name, is_question, module_of
 from compedu.graph.operations import ELEMENTWISE, POOLING, REDUCING, key
 
-Modules = dict[str, nn.Module]
+Modules = Mapping[str, nn.Module]
 
 _OPERATORS = tuple(getattr(operator, name) for name in OVERWRITING_OPERATORS)
 _COUNTING = ("_operator", "builtins", "math")  # modules of the functions that turn numbers into numbers

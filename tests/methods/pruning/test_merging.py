@@ -214,9 +214,9 @@ OBSTACLES = {
     "own slopes": (lambda m, x: m.head(m.act(m.first(x.flatten(1)))),
                    {"first": nn.Linear(144, 6), "act": nn.PReLU(6), "head": nn.Linear(6, 3)},
                    "parameters of their own"),
-    "normalizes behind": (lambda m, x: m.head(m.norm(F.relu(m.first(x)))).mean((2, 3)),
+    "normalizes after": (lambda m, x: m.head(m.norm(F.relu(m.first(x)))).mean((2, 3)),
                           {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1)},
-                          "normalizes behind"),
+                          "normalizes after"),
     "together": (lambda m, x: m.head(m.first(x) + m.second(x)).mean((2, 3)),
                  {"first": nn.Conv2d(1, 6, 3), "second": nn.Conv2d(1, 6, 3), "head": nn.Conv2d(6, 3, 1)},
                  "produced by first, second together"),
@@ -235,10 +235,10 @@ OBSTACLES = {
               {"first": nn.Linear(144, 6), "head": nn.Linear(3, 3)}, "several of its filters produce one channel"),
     "maxout": (lambda m, x: m.head(m.first(x.flatten(1)).view(x.size(0), 2, -1).amax(1)),
                {"first": nn.Linear(144, 6), "head": nn.Linear(3, 3)}, "several of its filters produce one channel"),
-    "read in front of the batch norm": (lambda m, x: before_and_behind(m, m.first(x)),
+    "read before the batch norm": (lambda m, x: before_and_behind(m, m.first(x)),
         {"first": nn.Conv2d(1, 6, 3), "norm": nn.BatchNorm2d(6), "head": nn.Conv2d(6, 3, 1),
          "side": nn.Conv2d(6, 3, 1)},
-        "something else reads its neurons in front of 'norm'"),
+        "something else reads its neurons before 'norm'"),
 }  # fmt: skip
 
 
