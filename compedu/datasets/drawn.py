@@ -5,6 +5,7 @@ import io
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ ROOM = 100_000  # bytes for names and headers
 VERSION = 3  # raised when the generator changes, to invalidate cached sets
 
 
-def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) -> Dataset:
+def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: Any) -> Dataset:
     """Return drawn characters of 32 x 32 pixels; `sizes` per split, `dials` are the fields of `GlyphDials`.
 
     The first call draws the images (seconds) and keeps them in the cache folder; later calls read them.

@@ -38,6 +38,8 @@ def grid_codes(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 class Scaled(nn.Module):
     """A module with a `scale` that half precision would round or lose: it stays in single precision or better."""
 
+    scale: Tensor
+
     def _apply(self, fn, recurse=True):
         before = self.scale
         super()._apply(fn, recurse)
@@ -51,6 +53,8 @@ class ActivationQuantizer(Scaled):
 
     `scale` is a positive float32 scalar, `zero_point` an int32 scalar that is itself a code, so that 0 is exact.
     """
+
+    zero_point: Tensor
 
     def __init__(self, scale: float | Tensor, zero_point: int | Tensor, bits: int = 8):
         super().__init__()

@@ -53,15 +53,18 @@ def only(found: Iterable[str], *allowed: str) -> None:
 
 def shape_of(parts: Parts, name: str) -> tuple[int, ...]:
     """Return the shape of the part `name`, values of any type."""
-    need(isinstance(parts.get(name), DeclaredFloats), f"it lacks the part {name!r}")
-    return parts[name].shape
+    part = parts.get(name)
+    if not isinstance(part, DeclaredFloats):
+        raise ValueError(f"it lacks the part {name!r}")
+    return part.shape
 
 
 def floats(parts: Parts, name: str, *shapes: tuple[int, ...]) -> torch.dtype:
     """Return the type of the part `name`: floating-point numbers of one of `shapes`."""
     need(name in parts, f"it lacks the part {name!r}")
     part = parts[name]
-    need(isinstance(part, DeclaredFloats) and part.dtype.is_floating_point, f"{name!r} does not hold floats")
+    if not isinstance(part, DeclaredFloats) or not part.dtype.is_floating_point:
+        raise ValueError(f"{name!r} does not hold floats")
     need(part.shape in shapes, f"{name!r} has the shape {part.shape} instead of {shapes[0]}")
     return part.dtype
 
@@ -69,7 +72,8 @@ def floats(parts: Parts, name: str, *shapes: tuple[int, ...]) -> torch.dtype:
 def codes(parts: Parts, name: str, bits: int, signed: bool) -> tuple[int, ...]:
     """Return the shape of the part `name`: codes of `bits` bits, `signed` or not."""
     part = parts.get(name)
-    need(isinstance(part, DeclaredCodes), f"it lacks the part {name!r}")
+    if not isinstance(part, DeclaredCodes):
+        raise ValueError(f"it lacks the part {name!r}")
     need((part.bits, part.signed) == (bits, signed), f"{bits}-bit weights as codes of {part.bits} bits")
     return part.shape
 

@@ -18,6 +18,8 @@ class Masked(LatentForm):
     A file holds the kept weights and their positions (Han et al. 2016, section 2, arXiv:1510.00149).
     """
 
+    mask: Tensor
+
     def __init__(self, geometry: Geometry, weight: Tensor, mask: Tensor, bias: Tensor | None):
         super().__init__(geometry, torch.where(mask, weight.detach(), torch.zeros_like(weight)), bias)
         self.register_buffer("mask", mask.clone())

@@ -24,6 +24,8 @@ class Quantized(Scaled, LatentForm):
     arXiv:1712.05877).
     """
 
+    mask: Tensor
+
     def __init__(
         self,
         geometry: Geometry,

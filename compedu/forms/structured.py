@@ -25,6 +25,9 @@ class BlockCirculant(Form):
     arXiv:1502.03436, one block; with blocks, Ding et al. 2017, arXiv:1708.08917).
     """
 
+    columns: Tensor
+    signs: Tensor
+
     def __init__(self, geometry: Geometry, columns: Tensor, bias: Tensor | None, flips: int = 0):
         super().__init__(geometry, bias)
         self.flips = flips  # seed of the sign flips; 0 stands for none

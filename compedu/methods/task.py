@@ -32,11 +32,18 @@ class Task:
     def __init__(self, method: "Method", model: nn.Module, data: Dataset | None, source: nn.Module):
         self.method = method
         self.model = model
-        self.data = data
+        self._data = data
         self.source = source
         self.example = example_of(model, data)  # an image, or None if neither data nor spec give one
         self.skipped: list[Skipped] = []
         self.removed: list[Removed] = []
+
+    @property
+    def data(self) -> Dataset:
+        """The images; a method that needs none (`Method.needs`) has none to ask for: `CompressionError`."""
+        if self._data is None:
+            raise CompressionError(f"{self.method!r} was called without data")
+        return self._data
 
     @cached_property
     def digest(self) -> str:

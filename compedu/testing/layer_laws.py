@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.knobs import knobs
@@ -21,7 +22,7 @@ def layers_that_stay_are_named_with_the_reason(cls: type[Method]) -> None:
     assert len(compressible(Odd())[1]) == 4
     every_layer_is_done_or_named(quick(cls), lively(Odd()), data())
     first = next(iter(compressible(plain())[0]))
-    skipped = {s.layer: s.reason for s in quick(cls, layers="-first")(plain(), data()).compression.skipped}
+    skipped = {s.layer: s.reason for s in compression_of(quick(cls, layers="-first")(plain(), data())).skipped}
     assert "not selected" in skipped[first]
 
 
@@ -33,12 +34,12 @@ def every_layer_is_done_or_named(method: Method, model: nn.Module, images: Datas
     except CompressionError as refusal:
         assert all(name in str(refusal) for name in layers | others), refusal
         return None
-    named = {s.layer for s in result.compression.skipped}
+    named = {s.layer for s in compression_of(result).skipped}
     assert named >= others.keys()
     for name in layers.keys() - named:
         after = result.get_submodule(name)
         assert not _unchanged(layers[name], after, method.needs == "training"), f"{name} was left out"
-    assert all(s.step == repr(method) and s.reason for s in result.compression.skipped)
+    assert all(s.step == repr(method) and s.reason for s in compression_of(result).skipped)
     return result
 
 
@@ -68,7 +69,7 @@ def forms_of_other_methods_are_named_or_handled(cls: type[Method]) -> None:
         except CompressionError as refusal:
             assert cls.__name__ in str(refusal) and "already" in str(refusal)
         else:
-            assert second.compression.steps == (repr(quick(cls)),) * 2
+            assert compression_of(second).steps == (repr(quick(cls)),) * 2
 
 
 def tied_layers_stay_tied_or_are_named(cls: type[Method]) -> None:
@@ -83,7 +84,7 @@ def tied_layers_stay_tied_or_are_named(cls: type[Method]) -> None:
     if isinstance(layers.get("second"), nn.Linear) and "first" in layers:
         assert layers["second"].weight is layers["first"].weight
     if issubclass(cls, LayerByLayer):
-        skipped = {s.layer: s.reason for s in result.compression.skipped}
+        skipped = {s.layer: s.reason for s in compression_of(result).skipped}
         assert "shares its weight with second" in skipped["first"] and "with first" in skipped["second"]
 
 

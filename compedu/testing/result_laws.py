@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu import hashing, training
+from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, MeaningChanged
 from compedu.files import load, model_bytes, save
@@ -66,7 +67,7 @@ def the_result_gives_logits(cls: type[Method]) -> None:
         if result is not None:
             scores = logits(result)
             assert scores.shape == (32, 10) and torch.isfinite(scores).all()
-            assert result.compression.steps == (repr(method),)
+            assert compression_of(result).steps == (repr(method),)
 
 
 def forward_equals_dense(cls: type[Method]) -> None:
@@ -151,7 +152,7 @@ def reported_bytes_are_bytes_written(cls: type[Method]) -> None:
         report = measure(model, data(), speed=False)
         assert report.file_bytes == len(model_bytes(model)) == sum(report.size_by_role.values())
         assert report.entropy_coded_bytes == len(model_bytes(model, "ans"))
-        assert report.method == repr(quick(cls)) and report.skipped == model.compression.skipped
+        assert report.method == repr(quick(cls)) and report.skipped == compression_of(model).skipped
 
 
 def training_can_be_watched_and_cancelled(cls: type[Method]) -> None:
