@@ -1,4 +1,4 @@
-"""Fewer channels, measured: the speed-up beside the ratios of multiply-accumulates and of parameters."""
+"""Fewer channels, measured: the speed-up next to the ratios of multiply-accumulates and of parameters."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from compedu.metrics import costs
 
 DENSE = "dense"
 SAID = """
-`FilterPruning(sparsity=..., round_to=...)` takes the given share of the channels out of every layer but the last. The
+`FilterPruning(sparsity=..., round_to=...)` removes the given share of the channels of every layer but the last. The
 number kept is rounded up to a multiple; 1 means not rounded; multiples that give the same network share a row. Every
 network is deployed in float32 (batch normalization folded, channels last), one thread. "Parameters" and "MACs" are the
 dense network's divided by those of the smaller one, "speed-up" is the same for the time; bold where its whole interval
@@ -100,7 +100,7 @@ def cells(rounds: Rounds, small: Smaller, unrounded: Smaller, macs_ratio: float)
 
 
 def marked(ratio: Estimate, verdict: str, bold: bool) -> str:
-    """Return a ratio as it stands in the table."""
+    """Return a ratio as shown in the table."""
     text = f"**{ratio.text(2, 'x')}**" if bold else ratio.text(2, "x")
     return f"{text} ?" if verdict.startswith("withheld") else text
 
@@ -126,7 +126,7 @@ def compared(network: str, settings: Settings) -> tuple[list[tuple[str, ...]], l
 
 
 def counted(verdicts: Sequence[str]) -> str:
-    """Return in a sentence how often a rounded network was faster or slower than the one that is not rounded."""
+    """Say in a sentence how often a rounded network was faster or slower than the one that is not rounded."""
     faster = verdicts.count("faster")
     slower = verdicts.count("slower")
     return (

@@ -85,7 +85,7 @@ def inside(widget: Widget) -> Iterator[Widget]:
 
 @contextlib.contextmanager
 def listening(drawings: Drawings) -> Iterator[None]:
-    """Stand in for the kernel's line to the browser: each message is written and signed, and noted, but not sent."""
+    """Replace the kernel's connection to the browser: each message is written, signed and noted, but not sent."""
     session = Session(key=b"benchmark")
 
     class Line(BaseComm):

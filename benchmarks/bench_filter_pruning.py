@@ -43,9 +43,9 @@ torch-pruning's counter must agree with ours on the parameters and, layer by lay
 
 *The call*, one thread, interleaved; ratios are torch-pruning's time divided by ours, above 1 where ours is faster.
 Theirs copies the network, builds its graph and prunes the copy. Ours copies, follows the channels, prunes, and checks
-in float64 that the smaller network computes what the one with silent channels does. "First" is a call on a network
-never seen before; a later call on the same network ("again", as a slider makes it) remembers which channels belong
-together. *Latency*: both results deployed by `compedu.deploy`, batch {batch}, one thread. "Gone alike" is the share of
+in float64 that the smaller network computes what the one with zeroed channels does. "First" is a call on a network
+never seen before; a later call on the same network ("again", as a slider makes it) knows which channels are
+coupled. *Latency*: both results deployed by `compedu.deploy`, batch {batch}, one thread. "Gone alike" is the share of
 the channels taken out by ours that torch-pruning takes out too. A "?" marks ratios whose A/A arm failed.
 
 {speed}

@@ -111,17 +111,17 @@ def compared(network: str, model: nn.Module, budget: str, settings: Settings) ->
 
 
 def compared_alone(network: str, model: nn.Module, settings: Settings) -> tuple[str, ...]:
-    """Return the row of making the mask of the largest kernel alone."""
-    kernel = max((layer.weight.detach() for layer in prunable(model).values()), key=Tensor.numel)
+    """Return the row of making the mask of the largest weight alone."""
+    weight = max((layer.weight.detach() for layer in prunable(model).values()), key=Tensor.numel)
     torchs = prune.L1Unstructured(settings.sparsity)
-    ones = torch.ones_like(kernel)
-    again = kernel.clone()
+    ones = torch.ones_like(weight)
+    again = weight.clone()
     ones_again = ones.clone()
     latency = timed(
-        lambda: keep_largest(kernel.abs(), settings.sparsity), lambda: torchs.compute_mask(kernel, ones),
+        lambda: keep_largest(weight.abs(), settings.sparsity), lambda: torchs.compute_mask(weight, ones),
         lambda: torchs.compute_mask(again, ones_again), settings.budget_s,
     )  # fmt: skip
-    return row(network, model, f"one tensor of {kernel.numel():,}", "as above", latency)
+    return row(network, model, f"one tensor of {weight.numel():,}", "as above", latency)
 
 
 def timed(ours: Callable, torchs: Callable, again: Callable, budget_s: float) -> Latency:

@@ -1,4 +1,4 @@
-"""How much memory a method takes beside the network: the peak of a fresh process, against torch and torch-pruning."""
+"""Memory that a method takes on top of the network: the peak of a fresh process, with torch's and torch-pruning's."""
 
 import gc
 import json
@@ -26,7 +26,7 @@ before the call, divided by the size of the network (its parameters and buffers)
 own, in which the same method has compressed the smallest network of the table ({warm}) before, so that libraries are
 loaded and kernels are compiled; the peak is reset right before the call (`/proc/self/clear_refs`), and freed memory
 goes back to the system at once (`MALLOC_MMAP_THRESHOLD_`). The result, a network of its own, counts too: about 1 for a
-dense copy, 1.25 with masks. Images are {size} x {size} pixels, {images} of them where a method looks at images. Bold
+dense copy, 1.25 with masks. Images are {size} x {size} pixels, {images} of them where a method reads images. Bold
 where a method of ours takes more than {limit:g} times the network.
 """
 

@@ -1,4 +1,4 @@
-"""Pruned linear layers in compressed sparse rows against dense ones: from how many zeros on does it pay?"""
+"""Pruned linear layers in compressed sparse rows against dense ones: from which sparsity on it pays."""
 
 import math
 import statistics
@@ -68,7 +68,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The speed-up as it stands in the table."""
+        """The speed-up as shown in the table."""
         text = Estimate.speed_up(self.latency).text(2, "x")
         verdict = self.latency.verdict
         return f"**{text}**" if verdict == "faster" else f"{text} ?" if verdict.startswith("withheld") else text

@@ -42,7 +42,7 @@ tied weights; pruned, quantized, factored, circulant, paired and thinned; in eve
 each time with the checksum that goes with what they had become: by someone who knows the format, not by accident. Each
 altered file is loaded, and every fourth inspected, in a process with one gigabyte more than it needs at rest.
 **{refused}**: by `CompressionError` or `FileFormatError`, in one sentence. **{answers}**: the file is a consistent one
-of other numbers, and the network gives scores for a batch of images.
+of other numbers, and the network returns logits for a batch of images.
 
 What must not happen: an error of another type, a network that loads and whose forward raises, more than 200 MB of
 memory beyond a process at rest, more than 2 seconds of processor time, the end of the process. {verdict}
@@ -98,7 +98,7 @@ def measured(numbers: range) -> Iterator[tuple[int, str, str, str]]:
 
 
 def attacked(numbers: range) -> Iterator[tuple[int, str, str, str]]:
-    """Yield the same from a process of its own, and go on behind whatever ends it."""
+    """Yield the same from a process of its own, and go on after whatever ends it."""
     while numbers:
         last = numbers[0] - 1
         for last, *rest in _forked(numbers):

@@ -1,4 +1,4 @@
-"""The integer law on thousands of random networks: forms, deployed networks and whole-number arithmetic in float64."""
+"""The integer law on thousands of random networks: forms, deployed networks and integer arithmetic in float64."""
 
 import copy
 import functools
@@ -42,28 +42,28 @@ COLUMNS = (
 HEAD = """# The integer law on random networks
 
 Written by `python benchmarks/integer_law.py`, which keeps the rows that it finds here if they were measured with the
-same code (`--fresh` measures all anew).
+same code (`--fresh` measures everything again).
 
 {networks:,} networks of random graphs: branches, sums and products, concatenations with parts and constants, stacks,
-slices and halves, flattening, tokens, shuffles, pooling by largest and by average, tensors with several readers, layers
-called twice, convolutions with strides, dilation, groups and one map each, linear layers on vectors and on tokens,
-batch norms over two, three and four dimensions, layer norms, functions that cut off, and operations in place, also
+slices and halves, flattening, tokens, shuffles, max and average pooling, tensors with several readers, layers
+called twice, convolutions with strides, dilation, groups, depthwise ones too, linear layers on vectors and on tokens,
+batch norms over two, three and four dimensions, layer norms, functions that clip, and in-place operations, also
 through views. Each is quantized by `LinearQuantization` at {widths} bits, weights and activations alike.
 
 The law: the quantized network in float64, what it is deployed as (by the engine of this machine and by the simulated
-one), and the same layers in whole numbers and float64, written down independently, give the same outputs; at {first}
+one), and the same layers in integers and float64, implemented independently, give the same outputs; at {first}
 bits so do the original network in float64 and what it is deployed as in float32. Same: no output differs by more than
 {exact:g} of the largest one between float64 and float64; between float32 and float64 by {close:g}, or ten times what
-float32 changes in the network as it is. Where a value lies within 2^-20 of a grid's length of the middle between two
+float32 alone changes in that network. Where a value lies within 2^-20 of a grid's length of the middle between two
 codes, the last bits of float32 decide which it takes, so images are drawn until none does. **Chained**: codes go from
-layer to layer. **Layer by layer**: each layer runs on integers between values in float32, for the reason that stands
-there. **Refused**: by a named error, or no question to ask, for the reason that stands there. **Wrong**: anything else.
+layer to layer. **Layer by layer**: each layer runs on integers between values in float32, for the reason given
+there. **Refused**: by a named error, or not applicable, for the reason given there. **Wrong**: anything else.
 {counts}.
 """
 
 
 class WholeNumbers(nn.Module):
-    """A coded layer in whole numbers and float64, from its weights, scales and grid alone.
+    """A quantized layer in integers and float64, from its weights, scales and grid alone.
 
     `nearest` is how near a value has come to the middle between two codes, in lengths of the grid.
     """
@@ -110,7 +110,7 @@ def in_float64(small: nn.Module) -> nn.Module:
 
 
 def whole_numbers(small: nn.Module) -> nn.Module:
-    """Return the quantized network in float64, with coded layers that compute in whole numbers."""
+    """Return the quantized network in float64, with quantized layers that compute in integers."""
     model = copy.deepcopy(small).double()
     for layer in [layer for layer in small.modules() if isinstance(layer, Quantized)]:
         name = next(name for name, module in small.named_modules() if module is layer)
@@ -170,7 +170,7 @@ def verdict(network: Network, bits: int) -> tuple[str, str]:
 
 
 def without_ties(small: nn.Module, network: Network) -> tuple[nn.Module | None, Tensor]:
-    """Return the network in whole numbers and images of which it rounds no value near the middle of two codes.
+    """Return the network in integers and images of which it rounds no value near the middle between two codes.
 
     There the last bits of float32 decide, and two ways to compute the same may differ by a code. No network: every draw
     had a tie.

@@ -56,7 +56,7 @@ class Seed(NamedTuple):
 
 
 class Ordinary(nn.Module):
-    """A network of modules that files fill where they stand, with a shared layer, tied weights and bare tensors."""
+    """A network of modules that files fill in place, with a shared layer, tied weights and bare tensors."""
 
     def __init__(self):
         super().__init__()
@@ -106,7 +106,7 @@ def _named(spec: str, side: int) -> Iterator[Seed]:
             yield Seed(f"{spec}, {method!r}, {coding}", files.model_bytes(small, coding), None, data.x_test[:2])
 
 
-# A file in pieces: the value of its header, and the bytes behind it.
+# A file in pieces: the value of its header, and the bytes after it.
 
 
 @cache
@@ -117,7 +117,7 @@ def opened(data: bytes) -> tuple[header.Value, bytes]:
 
 
 def somewhere(draw: random.Random, value: header.Value) -> tuple[int, ...]:
-    """Return the way to some value of a header: at each list it ends, or goes on to one of the values inside."""
+    """Return the path to some value of a header: at each list it ends, or goes on to one of the values inside."""
     path: tuple[int, ...] = ()
     while isinstance(value, tuple) and value and draw.random() < 0.9:
         path += (draw.randrange(len(value)),)

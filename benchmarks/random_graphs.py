@@ -1,4 +1,4 @@
-"""Small random networks whose graphs branch, join, reshape, share and overwrite: what the integer law is tried on."""
+"""Small random networks whose graphs branch, join, reshape, share and overwrite: on which the integer law is tested."""
 
 import math
 import operator
@@ -113,7 +113,7 @@ class Draft:
         self.add(str(self.layers[name]), sources, shape, lambda network, x: network.layers[name](x))
 
     def layer(self) -> None:
-        """Append a convolution of an image, or a linear layer, and now and then a batch norm behind it."""
+        """Append a convolution of an image, or a linear layer, and sometimes a batch norm after it."""
         place = self.pick()
         shape = self.shapes[place]
         made = self.convolution(shape) if len(shape) == 3 else self.linear(shape)
@@ -126,7 +126,7 @@ class Draft:
             self.call(self.keep(norm), [len(self.shapes) - 1], after)
 
     def convolution(self, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...], nn.Module]:
-        """Return a convolution, the shape that it gives, and a norm that fits behind it."""
+        """Return a convolution, the shape that it gives, and a norm that fits after it."""
         inside = shape[0]
         out = self.choose([4, 2, 3, 6])
         kernel = self.choose([3, 1])
@@ -138,11 +138,13 @@ class Draft:
         padding = reach // 2 if min(shape[1:]) <= reach else self.choose([reach // 2, 0])
         layer = nn.Conv2d(inside, out, kernel, stride, padding, dilation, groups, bias=self.choose([True, False]))
         sides = [(side + 2 * padding - reach - 1) // stride + 1 for side in shape[1:]]
-        grouped = nn.GroupNorm(1, out) if out * math.prod(sides) > 1 else nn.Identity()  # torch norms no single number
+        grouped = (
+            nn.GroupNorm(1, out) if out * math.prod(sides) > 1 else nn.Identity()
+        )  # torch refuses to normalize a single number
         return layer, (out, *sides), self.choose([nn.BatchNorm2d(out), grouped])
 
     def linear(self, shape: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...], nn.Module] | None:
-        """Return a linear layer, the shape that it gives, and a norm that fits behind it."""
+        """Return a linear layer, the shape that it gives, and a norm that fits after it."""
         if shape[-1] > 200:
             return None
         out = self.choose([5, 3, shape[0]]) if len(shape) == 2 else self.choose([5, 3, 8])

@@ -37,7 +37,7 @@ COLUMNS = (
 HEAD = """# The removal law on torchvision's networks
 
 Written by `python benchmarks/removal_law.py`, which keeps the rows that it finds here if they were measured with the
-same code and versions (`--fresh` measures all anew).
+same code and versions (`--fresh` measures everything again).
 
 From each of the {networks} classification networks that torchvision {torchvision} lists, {percent} % of the channels
 of every removable group are taken out at once, chosen at random. The law: the smaller network computes what the network
@@ -55,7 +55,7 @@ the hidden layers of the perceptrons are nearly all that can go. The layers that
 which counts in "parameters left"; layers of two channels or fewer lose none at {percent} %.
 
 Weights are random (torchvision's own start), with {classes} classes; norms, biases, layer scales and weights that start
-at zero are drawn anew, since at their start they would hide errors. The image is the smallest of {sizes}
+at zero are redrawn, since at their start they would hide errors. The image is the smallest of {sizes}
 pixels that the network accepts (in training too, where it has auxiliary heads); vision transformers are built for
 images of two by two patches. All networks are compared in float64: the network is silenced in place, and given up
 before the smaller one runs, so that the largest fit into memory too (8 GB). `Channels.remove` checks the same law by
@@ -74,7 +74,7 @@ def build(name: str) -> nn.Module:
 
 
 def enliven(model: nn.Module) -> None:
-    """Draw anew, in place, what is nearly the identity or zero in a network that has learned nothing."""
+    """Redraw in place what is nearly the identity or zero in a network that has learned nothing."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -119,7 +119,7 @@ def chosen(channels: Channels) -> dict[str, list[int]]:
 
 
 def silence(model: nn.Module, channels: Channels, removal: dict[str, list[int]]) -> None:
-    """Silence in place the channels of `removal`."""
+    """Zero in place the channels of `removal`."""
     for group in channels.groups:
         gone = torch.zeros(group.size + 1, dtype=torch.bool)
         gone[removal.get(group.name, [])] = True
@@ -140,7 +140,7 @@ def layers(model: nn.Module) -> dict[str, int]:
 
 
 def measured(name: str) -> tuple[str, ...]:
-    """Return the row of the table for one network; the network itself is given up before the smaller one runs."""
+    """Return the row of the table for one network; the network itself is freed before the smaller one runs."""
     model = build(name)
     count = sum(p.numel() for p in model.parameters())
     sizes = layers(model)

@@ -48,7 +48,7 @@ def rows_options(about: str, results: Path, given: Sequence[str] | None) -> argp
     """Return what a command line asks for: `quick`, `fresh`, and `out`, the file with the table."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="a few small networks: it runs, no more")
-    parser.add_argument("--fresh", action="store_true", help="measure all networks anew")
+    parser.add_argument("--fresh", action="store_true", help="measure all networks again")
     parser.add_argument("--out", type=Path, default=results, help="the file with the table")
     asked = parser.parse_args(given)
     if asked.quick and asked.out == results:

@@ -52,7 +52,7 @@ COLUMNS = ("network", "exact", "refused", "wrong", "crash", "parameters, million
 HEAD = """# The zoo
 
 Written by `python benchmarks/zoo.py`, which keeps the rows that it finds here if they were measured with the same code
-and versions (`--fresh` measures all anew).
+and versions (`--fresh` measures everything again).
 
 {networks} networks that the kit was not made for (torchvision, timm, the shapes of language models), with random
 weights that hide nothing and {classes} classes, go through the {methods} methods that need no training:
@@ -102,7 +102,7 @@ def faults(model: nn.Module, made: nn.Module, data: Dataset) -> list[str]:
         found.append("its outputs are not finite")
     if not made.compression.removed:
         exact = unrounded(made)
-        distance = largest(exact(x.double()), with_kernels_of(exact, model)(x.double()))
+        distance = largest(exact(x.double()), with_weights_of(exact, model)(x.double()))
         found += [] if distance <= LAW else [f"differs by {distance:.1e} from what its kernels mean"]
     if found:
         return found  # before a file can be refused: that would hide it
@@ -126,7 +126,7 @@ def unrounded(made: nn.Module) -> nn.Module:
     return copied
 
 
-def with_kernels_of(made: nn.Module, model: nn.Module) -> nn.Module:
+def with_weights_of(made: nn.Module, model: nn.Module) -> nn.Module:
     """Return `model` in float64 with what the layers of `made` mean in its own layers, which stay what they are."""
     meant = copy.deepcopy(model).double()
     ours = dict(made.named_modules())

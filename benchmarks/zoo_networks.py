@@ -70,7 +70,7 @@ def from_timm(name: str) -> nn.Module:
 
 
 class Tokens(nn.Module):
-    """Patches of an image as tokens of `width` numbers, through `body` (N, tokens, width), to scores of their mean."""
+    """Image patches as tokens of `width` numbers, through `body` (N, tokens, width), to logits of their mean."""
 
     def __init__(self, body: nn.Module, width: int = 64, patch: int = 16):
         super().__init__()
@@ -80,12 +80,12 @@ class Tokens(nn.Module):
         self.head = nn.Linear(width, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the scores of images x."""
+        """Return the logits of images x."""
         return self.head(self.body(self.embed(x).flatten(2).mT + self.place).mean(1))
 
 
 class Transposed(nn.Module):
-    """A linear layer whose kernel stands the other way round, as the Conv1D of GPT-2."""
+    """A linear layer whose weight is transposed, as the Conv1D of GPT-2."""
 
     def __init__(self, inside: int, out: int):
         super().__init__()
@@ -93,7 +93,7 @@ class Transposed(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x times the kernel."""
+        """Return x times the weight."""
         return x @ self.weight + self.bias
 
 
@@ -122,7 +122,7 @@ class Causal(nn.Module):
 
 
 class Gated(nn.Module):
-    """A block of T5: attention without scaling and with a table of places, then a gated perceptron; norms by RMS."""
+    """A block of T5: unscaled attention with a table of relative positions, then a gated perceptron; RMS norms."""
 
     def __init__(self, width: int = 64, heads: int = 4, most: int = 16):
         super().__init__()
@@ -160,7 +160,7 @@ class Recurrent(nn.Module):
 
 
 class Tied(nn.Module):
-    """A perceptron that goes up and comes back through the same kernel, as tied embeddings do."""
+    """A perceptron that goes up and comes back through the same weight, as tied embeddings do."""
 
     def __init__(self, width: int = 64):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What really runs at inference: one call makes it, and it says of every layer which kernel that is."""
+"""What really runs at inference: one call builds it, and it names the kernel of every layer."""
 
 import operator
 from itertools import chain
@@ -31,11 +31,10 @@ class Deployed(nn.Module):
     """A network for inference, without gradients. It does not train: compress or train the model it was made from.
 
     `kernels` names for each layer that holds weights what runs; a name that begins with "float32" or "simulated" means
-    float32 arithmetic.
-    `notes` says what holds for the network as a whole, `plan` is the plan of its integer chain or None.
+    float32 arithmetic. `notes` apply to the network as a whole; `plan` is the plan of its integer chain or None.
     """
 
-    only_runs: ClassVar[bool] = True  # no file holds it
+    only_runs: ClassVar[bool] = True  # it cannot be saved
 
     def __init__(self, body: nn.Module, kernels: dict[str, str], notes: tuple[str, ...], channels_last: bool):
         super().__init__()
@@ -68,24 +67,24 @@ class Deployed(nn.Module):
 
 
 class Alone(IntegerChain):
-    """An integer chain of one layer, which can be called as that layer in a network that runs as it is written."""
+    """An integer chain of a single layer, called as that layer in a network that runs layer by layer."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return what the layer returns for `input`, in float32, in the order of memory that a dense layer gives."""
+        """Return what the layer returns for `input`, in float32, in the memory order of a dense layer."""
         return super().forward(input).contiguous()
 
 
 def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
     """Return what runs when `model` is used; `model` is untouched.
 
-    Batch normalization is folded into the layers in front of it. Layers with coded weights and quantized inputs run on
+    Batch normalization is folded into the layers before it. Layers with quantized weights and inputs run on
     integers, chained from layer to layer (8-bit products; fewer bits are held in 8). Networks with convolutions keep
     their tensors in channels-last order: up to twice as fast at batch 64, hardly slower at batch 1. Pruned linear
     layers run as sparse rows under the rule of `kernels.csr`. A network that cannot be traced, that overwrites what it
     reads again under another name, or that has forward hooks (these stay) runs layer by layer, and `notes` says so. A
-    form whose weight the network reads beside calling it, or of which nothing shows that it does not, runs as a dense
-    layer: `example`, an input, shows it where the graph does not. It is run once more: an input that does not fit shows
-    here, and the kernels are warm.
+    form whose weight the network reads besides calling it, or may read, runs as a dense layer: `example`, an input,
+    decides where the graph does not. It is also run once: an input that does not fit fails here, and the kernels are
+    warm.
     """
     refuse_unusable(model)
     refuse_recomputed_weights(model)
@@ -106,7 +105,7 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
         if write := hidden_write(traced):
             raise CompressionError(f"{write}, so its operations run as they are written")
         if written := traced.meta["written"]:
-            raise CompressionError(f"its forward pass changes the buffer {written[0]}, which a graph would not do")
+            raise CompressionError(f"its forward pass changes the buffer {written[0]}, which a graph would not")
     except CompressionError as reason:
         deployed = _one_by_one(layers, str(reason))
     else:
@@ -119,7 +118,7 @@ def deploy(model: nn.Module, example: Tensor | None = None) -> Deployed:
 
 
 def engine() -> tuple[Any, tuple[str, ...]]:
-    """Return the engine for integer products on this machine, and a note where it is not the native one."""
+    """Return the engine for integer products on this machine, and a note unless it is the native one."""
     capability = int8.available()
     if capability.name == int8.NAME:
         return int8.OneDNN(), ()
@@ -127,7 +126,7 @@ def engine() -> tuple[Any, tuple[str, ...]]:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """Return `model` with its tensors of four dimensions, such as kernels, in that memory order; changes `model`."""
+    """Return `model` with its tensors of four dimensions, such as convolutions' weights, in that order; changes it."""
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
@@ -146,7 +145,7 @@ def _traced(traced: fx.GraphModule, layers: FloatLayers, images: bool) -> Deploy
 
 
 def unchained(kernels: dict[str, str], modules: dict[str, nn.Module]) -> dict[str, str]:
-    """Return `kernels` with true names of the integer layers that another module calls, where no chain reaches them."""
+    """Return `kernels` with the names of what runs for integer layers that another module calls, outside any chain."""
     return {
         name: UNCHAINED.format(type(modules[name]).__name__) if kernel == INT8 else kernel
         for name, kernel in kernels.items()
@@ -171,9 +170,9 @@ def _one_by_one(layers: FloatLayers, reason: str) -> Deployed:
 
 
 def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str, str]:
-    """Return the kernels with a note at layers that the graph never runs; batch norms that were folded are left out.
+    """Return the kernels with a note at layers that the graph never runs; folded batch norms are left out.
 
-    Of parameters that a part of the network holds beside its layers, those are named that the graph reads.
+    Of the parameters that a part of the network holds besides its layers, those that the graph reads are named.
     """
     modules = dict(traced.named_modules())
     called = {node.target for node in traced.graph.nodes if node.op == "call_module"}
@@ -189,14 +188,14 @@ def called_kernels(traced: fx.GraphModule, kernels: dict[str, str]) -> dict[str,
             used = [own for own in names if f"{name}.{own}".lstrip(".") in read]
             kernel = OWN + ", ".join(used)
             runs = bool(used)
-        else:  # whose tensors are read runs itself, not the layers inside of it
+        else:  # a module whose tensors are read runs itself, not the layers inside it
             runs = name in owners or any(_is_inside(name, target) or _is_inside(target, name) for target in called)
         found[name] = kernel if runs else "never runs at inference"
     return found
 
 
 def _is_inside(name: str, outer: str) -> bool:
-    """Return whether the module `name` is `outer` or inside of it."""
+    """Return whether the module `name` is `outer` or inside it."""
     return name == outer or name.startswith(f"{outer}.")
 
 
@@ -215,7 +214,7 @@ def label(step: Multiply, products: Any) -> str:
 
 
 def in_place(traced: fx.GraphModule) -> fx.GraphModule:
-    """Return the graph with ReLUs that overwrite their input if nobody else reads it, and views of any memory order."""
+    """Return the graph with ReLUs that overwrite an input that nothing else reads, and views that take any order."""
     traced = simplified(traced)
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:

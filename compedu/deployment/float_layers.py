@@ -1,4 +1,4 @@
-"""Layers that run in float32: what each compressed form becomes at inference, and what to call it."""
+"""Layers that run in float32: what each form becomes at inference, and the name of its kernel."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -19,7 +19,7 @@ UNCHAINED = DENSE + ", as {}" + ROUNDED
 class FloatLayers(NamedTuple):
     """A network with its forms replaced by what runs, and the kernel of each layer that holds weights, by its name.
 
-    The forms in `late`, with the kernels that they get, stand in it until `with_late_kernels`.
+    The forms in `late`, with the kernels that they get, stay in it until `with_late_kernels`.
     """
 
     model: nn.Module
@@ -30,8 +30,8 @@ class FloatLayers(NamedTuple):
 def float_layers(model: nn.Module, apart: Collection[str] = ()) -> FloatLayers:
     """Return `model` with its forms replaced by what runs; changes `model`, which must be a private copy.
 
-    The forms `apart` are not reached by calling alone, and become dense layers, whose weight can be read too. Quantized
-    layers with quantized inputs stay, to run on integers once the network is traced.
+    The forms `apart` are not only called, and become dense layers, whose weight can also be read. Quantized layers with
+    quantized inputs stay, to run on integers once the network is traced.
     """
     replaced = _Replaced(apart)
     return FloatLayers(replaced.by_what_runs(model, ""), replaced.kernels, replaced.late)
@@ -47,8 +47,8 @@ class _Replaced:
         self.made: dict[nn.Module, nn.Module] = {}
 
     def by_what_runs(self, module: nn.Module, name: str) -> nn.Module:
-        """Return what runs in place of `module`, called `name`, with all inside of it."""
-        if module in self.made:  # registered twice: stays one layer
+        """Return what runs in place of `module`, called `name`, with all that is inside it."""
+        if module in self.made:  # registered twice: it stays a single layer
             return self.made[module]
         new, kernel = self.running(module, name)
         if new is not module:
@@ -77,7 +77,7 @@ class _Replaced:
 def with_late_kernels(model: nn.Module, late: Mapping[str, Kernel]) -> nn.Module:
     """Return `model` with the kernels in place that waited for its graph; changes `model`, which may be a traced one.
 
-    Layers that the graph does not run are not there.
+    A traced one lacks layers that its graph does not run.
     """
     modules = dict(model.named_modules())
     for name in late.keys() & modules.keys():
@@ -86,16 +86,16 @@ def with_late_kernels(model: nn.Module, late: Mapping[str, Kernel]) -> nn.Module
 
 
 def stand_in(form: Form, layer: nn.Module) -> nn.Module:
-    """Give `layer`, which runs in place of `form`, what a network asks a layer for, and the hooks; return it."""
+    """Give `layer`, which runs in place of `form`, the attributes that networks read, and the hooks; return it."""
     vars(layer).update(form.geometry.attributes)
     move_hooks(form, layer)
     return layer
 
 
 def kernel_of_module(layer: nn.Module) -> str | None:
-    """Return the kernel's name of a module that is no form; None for modules without own weights.
+    """Return the kernel's name of a module that is not a form; None for modules without weights of their own.
 
-    Modules inside of `layer` have kernels of their own; the parameters that it holds beside them are named.
+    Modules inside `layer` have kernels of their own; the parameters that it holds besides them are named.
     """
     if isinstance(layer, _NormBase):
         return "float32 normalization, not folded"
@@ -109,7 +109,7 @@ def kernel_of_module(layer: nn.Module) -> str | None:
 def running_dense(form: Form) -> tuple[nn.Module, str]:
     """Return what runs in place of a form whose weight may be read by itself, and its kernel's name.
 
-    That is an ordinary layer, if no inputs are rounded.
+    That is an ordinary layer, unless inputs are rounded.
     """
     if any(isinstance(module, ActivationQuantizer) for module in form.modules()):
         return form, UNCHAINED.format(type(form).__name__)
@@ -117,13 +117,13 @@ def running_dense(form: Form) -> tuple[nn.Module, str]:
 
 
 def is_whole(layer: nn.Module) -> bool:
-    """Return whether `layer` is one of torch's own that works with the weights of layers inside of it."""
+    """Return whether `layer` is one of torch's own that uses the weights of the layers inside it."""
     holding = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     return type(layer).__module__.startswith("torch.nn.modules.") and not isinstance(layer, holding)
 
 
 def parameters_apart(layer: nn.Module) -> list[str]:
-    """Return the parameters that a part of a network holds beside other layers; forms and torch's layers are whole."""
+    """Return the parameters that a part of a network holds besides other layers; none for forms and torch's layers."""
     if isinstance(layer, Form) or is_whole(layer) or not any(True for _ in layer.children()):
         return []
     return [name for name, _ in layer.named_parameters(recurse=False)]

@@ -1,7 +1,8 @@
-"""A network whose tensors stay whole numbers from layer to layer: the plan as data, and the module that runs it."""
+"""A network whose tensors stay integers from layer to layer: the plan as data, and the module that runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -60,16 +61,21 @@ class Clip(Step):
     high: int
 
 
+class On(StrEnum):
+    """What a function of a plan works on."""
+
+    CODES = "codes"
+    VALUES = "values"
+    NEITHER = "neither"  # shapes and constants
+
+
 @dataclass(frozen=True)
 class Call(Step):
-    """Any other function; in `arguments` (positional, by name) registers stand for tensors.
-
-    `on` is "codes", "values" or "neither".
-    """
+    """Any other function; in `arguments` (positional, by name) registers stand for tensors."""
 
     function: Callable
     arguments: tuple[tuple, dict[str, Any]]
-    on: str = "values"
+    on: On = On.VALUES
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,14 @@ class Plan:
     @property
     def breaks(self) -> tuple[str, ...]:
         """The layers and functions that run in float32: each breaks the chain of integers."""
-        return tuple(step.name for step in self.steps if isinstance(step, Call) and step.on == "values")
+        return tuple(step.name for step in self.steps if isinstance(step, Call) and step.on is On.VALUES)
 
     def __str__(self) -> str:
         return "\n".join(f"{step.name}: {description(step)}" for step in self.steps)
 
 
 def description(step: Step) -> str:
-    """Return in words what a step does."""
+    """Describe what a step does."""
     match step:
         case Quantize(grid=grid):
             return f"values to codes 0..{grid.top}, scale {grid.scale:.4g}, zero point {grid.zero_point}"
@@ -105,7 +111,7 @@ def description(step: Step) -> str:
         case Clip():
             return "ReLU on codes"
         case Call(on=on):
-            return {"values": "in float32", "codes": "on codes", "neither": "a shape or a constant"}[on]
+            return {On.VALUES: "in float32", On.CODES: "on codes", On.NEITHER: "a shape or a constant"}[on]
     raise TypeError(f"{type(step).__name__} is not a step of a plan")
 
 
@@ -152,7 +158,7 @@ def runner(step: Step, engine: Any) -> Callable:
 
 
 def engine_for(product: Product, engine: Any) -> Any:
-    """Return `engine`, or one with sums in float64 where those of `product` might not fit in the 32 bits of engines."""
+    """Return `engine`, or one that sums in float64 where the sums of `product` might not fit in an engine's 32 bits."""
     return engine if product.sums_fit() else Simulated(torch.float64)
 
 
@@ -173,7 +179,7 @@ def quantizing(step: Quantize) -> Callable[[Tensor], Tensor]:
 
 
 def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Any], Tensor]:
-    """Return the fused product and sum; what has not the shape and type of the product is added afterwards."""
+    """Return the fused product and sum; an addend of another shape or type than the product is added afterwards."""
     p = step.product
     used = engine_for(p, engine)
     fused = used.product(p)
@@ -193,7 +199,7 @@ def adding(step: Multiply, engine: Any) -> Callable[[Tensor, Any], Tensor]:
 
 
 def calling(step: Call) -> Callable:
-    """Return a step's function with its registers as the only arguments."""
+    """Return a step's function, which takes the tensors of its sources as its only arguments."""
     places, keywords = step.arguments
     if not keywords and all(isinstance(place, Register) for place in places) and len(places) == len(step.sources):
         return step.function

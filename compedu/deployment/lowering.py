@@ -13,6 +13,7 @@ from compedu.deployment.integer_chain import (
     Clip,
     MaxPool,
     Multiply,
+    On,
     Plan,
     Quantize,
     Register,
@@ -25,12 +26,12 @@ from compedu.graph.nodes import is_question
 
 
 def plan_of(traced: fx.GraphModule) -> Plan:
-    """Return the plan of a traced network, which means what the network means at every bit width.
+    """Return the plan of a traced network, which computes what the network does at every bit-width.
 
-    Between layers there are float32 values, and each layer rounds its input to its own grid. A tensor is made as codes
-    at once where all that read it round it to one and the same grid, seen through operations that may as well be done
-    behind the rounding (`patterns.passed_on`). A ReLU behind a layer, and a sum whose one part is a convolution, are
-    fused with it. Changes `traced`.
+    Between layers are float32 values, and each layer rounds its input to its own grid. A tensor is produced as codes
+    where all its readers round it to the same grid, directly or after operations that commute with the rounding
+    (`patterns.passed_on`). A ReLU after a layer, and a sum with a convolution as one of its terms, are fused with it.
+    Changes `traced`.
     """
     return _Lowering(patterns.simplified(traced)).plan()
 
@@ -53,7 +54,7 @@ class _Lowering:
 
     def plan(self) -> Plan:
         for node in self.nodes:
-            if node not in self.places:  # a ReLU may have been done with the layer in front of it
+            if node not in self.places:  # a ReLU may have been fused with the layer before it
                 self.lower(node)
         steps = tuple(owning(self.steps, registers_in(self.output)))
         return Plan(tuple(self.inputs), steps, self.output, self.count)
@@ -85,10 +86,10 @@ class _Lowering:
             self.inputs.append(self.new(node, None))
 
     def constant(self, node: fx.Node, value: Any) -> None:
-        self.steps.append(Call(_name(node), (), self.new(node, None), lambda: value, ((), {}), "neither"))
+        self.steps.append(Call(_name(node), (), self.new(node, None), lambda: value, ((), {}), On.NEITHER))
 
     def product(self, conv: fx.Node, node: fx.Node, other: fx.Node | None = None) -> None:
-        """Append the product of layer `conv` and with it the sum `node` with `other`, if any, and the ReLU behind."""
+        """Append the product of layer `conv`, fused with the sum `node` with `other`, if any, and the ReLU after it."""
         layer = patterns.integer_layer(conv, self.modules)
         result, low, high = self.clipped(node, only_relu=other is not None)
         target = self.held.get(result)
@@ -102,16 +103,16 @@ class _Lowering:
         self.steps.append(Multiply(conv.target, sources, self.new(result, target), product, layer.bits))
 
     def clipped(self, node: fx.Node, only_relu: bool) -> tuple[fx.Node, float | None, float | None]:
-        """Return the ReLU that alone reads `node`, and its bounds; otherwise `node` and no bounds."""
+        """Return the ReLU that is the only reader of `node`, and its bounds; otherwise `node` and no bounds."""
         reader = only_consumer(node)
         clip = None if reader is None else patterns.clip_of(reader, self.modules)
-        if clip is None or (only_relu and clip[1] is not None):  # engines fuse nothing but ReLU behind a sum
+        if clip is None or (only_relu and clip[1] is not None):  # engines fuse nothing but ReLU after a sum
             return node, None, None
-        self.places[node] = {}  # nobody else reads it
+        self.places[node] = {}  # nothing else reads it
         return reader, *clip
 
     def sum(self, node: fx.Node) -> None:
-        """Append a sum together with the convolution that is one part of it."""
+        """Append a sum together with the convolution that is one of its terms."""
         first, second = patterns.added(node)
         conv, other = (second, first) if self.summands.get(second) is node else (first, second)
         self.product(conv, node, other)
@@ -120,11 +121,11 @@ class _Lowering:
         """Return the inputs that `node` takes as codes, if it is an operation on codes."""
         sources = patterns.passed_on(node, self.modules) if node in self.held else []
         if sources and patterns.is_piece(node, self.modules) and sources[0] not in self.held:
-            return []  # the pieces are rounded one by one: there is no code for all of them together
+            return []  # the pieces are rounded one by one: the whole has no grid of its own
         return sources
 
     def on_codes(self, node: fx.Node, grid: Grid, sources: list[fx.Node]) -> None:
-        """Append a node that takes and gives codes of `grid`."""
+        """Append a node that takes and returns codes on `grid`."""
         registers = {source: self.codes(source, grid) for source in sources}
         first = registers[sources[0]]
         name = _name(node)
@@ -135,10 +136,10 @@ class _Lowering:
             self.steps.append(Clip(name, (first,), self.new(node, grid), low, grid.top if high is None else high))
         else:
             arguments = self.filled(node.args, registers), self.filled(node.kwargs, registers)
-            self.append_call(node, grid, arguments, "codes")
+            self.append_call(node, grid, arguments, On.CODES)
 
     def call(self, node: fx.Node) -> None:
-        """Append a node as it is, on float32 values; questions about shapes take codes as well."""
+        """Append a node as it is, on float32 values; queries of shapes take codes as well."""
         asked = is_question(node)
         inputs = node.all_input_nodes
         registers = {source: next(iter(self.places[source].values())) for source in inputs} if asked else {}
@@ -147,9 +148,9 @@ class _Lowering:
         elif self.never_nan.issuperset(patterns.passed_on(node, self.modules) or [node]):
             self.never_nan.add(node)
         arguments = self.filled(node.args, registers), self.filled(node.kwargs, registers)
-        self.append_call(node, None, arguments, "neither" if node in self.shapes else "values")
+        self.append_call(node, None, arguments, On.NEITHER if node in self.shapes else On.VALUES)
 
-    def append_call(self, node: fx.Node, grid: Grid | None, arguments: tuple, on: str) -> None:
+    def append_call(self, node: fx.Node, grid: Grid | None, arguments: tuple, on: On) -> None:
         function = self.function(node)
         sources = tuple(registers_in(arguments))
         self.steps.append(Call(_name(node), sources, self.new(node, grid), function, arguments, on))
@@ -186,7 +187,7 @@ class _Lowering:
 
 
 def sole_grids(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node, Grid]:
-    """Return the tensors that are only read rounded, and rounded to one grid by all that read them: {node: grid}."""
+    """Return the tensors that all their readers round, and round to the same grid: {node: grid}."""
     asked: dict[fx.Node, set[Grid | None]] = {node: set() for node in nodes}  # None: the values
     sole: dict[fx.Node, Grid] = {}
     for node in reversed(nodes):
@@ -204,7 +205,7 @@ def sole_grids(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node,
 
 
 def fused_sums(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node, fx.Node]:
-    """Return the convolutions that are computed together with the sum which alone reads them: {convolution: sum}."""
+    """Return the convolutions that are fused with the sum that is their only reader: {convolution: sum}."""
     fused = {}
     order = {node: index for index, node in enumerate(nodes)}
     for node in nodes:
@@ -224,10 +225,10 @@ def fused_sums(nodes: list[fx.Node], modules: patterns.Modules) -> dict[fx.Node,
 
 
 def owning(steps: list[Step], kept: list[int]) -> list[Step]:
-    """Return the steps with a note at each sum whether its addend, which the sum overwrites, is still needed."""
+    """Return the steps, each sum marked whether its addend, which it overwrites, is needed again."""
     last = {register: index for index, step in enumerate(steps) for register in step.sources}
     shared = {register for step in steps if isinstance(step, Call) for register in (*step.sources, step.target)}
-    made = {step.target for step in steps} - shared - set(kept)  # nobody else holds these tensors
+    made = {step.target for step in steps} - shared - set(kept)  # nothing else holds these tensors
     return [
         replace(step, keep_addend=not (step.sources[1] in made and last[step.sources[1]] == index))
         if isinstance(step, Multiply) and step.product.adds
@@ -237,7 +238,7 @@ def owning(steps: list[Step], kept: list[int]) -> list[Step]:
 
 
 def method(node: fx.Node) -> Any:
-    """Return the method that a node calls, as a function; `view` may meet channels-last tensors, hence `reshape`."""
+    """Return the method that a node calls, as a function; for `view` it is `reshape`, for channels-last tensors."""
     name = "reshape" if node.target == "view" else node.target
     return lambda tensor, *places, **keywords: getattr(tensor, name)(*places, **keywords)
 

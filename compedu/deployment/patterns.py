@@ -1,4 +1,4 @@
-"""What a node of the graph is, for those nodes that have a meaning on codes; modules, functions and methods alike."""
+"""What a node of the graph is, for those that can work on codes, whether modules, functions or methods."""
 
 import operator
 from collections.abc import Callable
@@ -14,10 +14,22 @@ from compedu.graph.nodes import called_name, is_addition, is_relu, module_of
 from compedu.graph.writes import Modules, is_passed, overwrites
 
 _MOVED = {
-    "chunk", "flatten", "movedim", "narrow", "permute", "reshape", "select", "split", "squeeze", "swapaxes",
-    "transpose", "unbind", "unsqueeze", "view",
-}  # fmt: skip
-_CUT = {"chunk", "split", "unbind"}  # these give several tensors
+    "chunk",
+    "flatten",
+    "movedim",
+    "narrow",
+    "permute",
+    "reshape",
+    "select",
+    "split",
+    "squeeze",
+    "swapaxes",
+    "transpose",
+    "unbind",
+    "unsqueeze",
+    "view",
+}
+_CUT = {"chunk", "split", "unbind"}  # these return several tensors
 _JOINED = (torch.cat, torch.concat, torch.concatenate, torch.stack)
 
 
@@ -27,7 +39,7 @@ def source_of(node: fx.Node) -> fx.Node:
 
 
 def integer_layer(node: fx.Node, modules: Modules) -> Quantized | None:
-    """Return the coded layer with quantized inputs that `node` calls, or None."""
+    """Return the layer with quantized weights and inputs that `node` calls, or None."""
     layer = module_of(node, modules)
     return layer if isinstance(layer, Quantized) and isinstance(layer.act, ActivationQuantizer) else None
 
@@ -60,10 +72,10 @@ def simplified(traced: fx.GraphModule) -> fx.GraphModule:
 
 
 def passed_on(node: fx.Node, modules: Modules) -> list[fx.Node]:
-    """Return the inputs of an operation that may as well be done after their rounding as before; none for others.
+    """Return the inputs of an operation that commutes with their rounding; none for other operations.
 
-    Rounding and clipping to a grid that holds 0 keep the order of numbers, so they change places with what moves
-    elements, joins them, takes the largest of them or, as ReLU does, cuts them off.
+    Rounding and clipping to a grid that contains 0 are monotonic, so they commute with operations that move elements,
+    concatenate them, take their maximum or, as ReLU does, clip them.
     """
     if parts := joined(node):
         return parts
@@ -73,7 +85,7 @@ def passed_on(node: fx.Node, modules: Modules) -> list[fx.Node]:
 
 
 def is_moved(node: fx.Node, modules: Modules) -> bool:
-    """Return whether the result of `node` holds elements of its first input, only in other places."""
+    """Return whether the result of `node` holds the elements of its first input, only rearranged."""
     if node.target is operator.getitem:
         return isinstance(node.args[1], tuple) or is_piece(node, modules)
     if node.op == "call_module":
@@ -82,7 +94,7 @@ def is_moved(node: fx.Node, modules: Modules) -> bool:
 
 
 def is_piece(node: fx.Node, modules: Modules) -> bool:
-    """Return whether `node` takes one of the tensors that another node has cut its input into."""
+    """Return whether `node` takes one of the tensors into which another node has split its input."""
     whole = source_of(node)
     return node.target is operator.getitem and _is_function(whole, modules) and called_name(whole) in _CUT
 
@@ -93,7 +105,7 @@ def _is_function(node: fx.Node, modules: Modules) -> bool:
 
 
 def added(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """Return the two nodes whose plain sum `node` is, or None."""
+    """Return the two nodes of which `node` is the plain sum, or None."""
     two = len(node.args) == 2 and not node.kwargs and all(isinstance(part, fx.Node) for part in node.args)
     return tuple(node.args) if is_addition(node) and two else None
 
@@ -110,17 +122,31 @@ def max_pool(node: fx.Node, modules: Modules) -> Window | None:
     """Return the window of a two-dimensional max pooling, or None."""
     m = module_of(node, modules)
     if type(m) is nn.MaxPool2d:
-        return _max_window(None, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices)
+        return _max_window(
+            None,
+            kernel_size=m.kernel_size,
+            stride=m.stride,
+            padding=m.padding,
+            dilation=m.dilation,
+            ceil_mode=m.ceil_mode,
+            return_indices=m.return_indices,
+        )
     return _read(node, (F.max_pool2d, torch.max_pool2d), _max_window)
 
 
 def _read(node: fx.Node, functions: tuple[Callable, ...], reader: Callable) -> Any:
-    # `reader` has the signature of the functions, so Python itself sorts positional and named arguments.
+    # `reader` has the signature of the functions, so that Python itself binds positional and named arguments.
     return reader(*node.args, **node.kwargs) if node.op == "call_function" and node.target in functions else None
 
 
 def _max_window(
-    input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
 ) -> Window | None:
     if return_indices:
         return None

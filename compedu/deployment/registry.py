@@ -1,4 +1,4 @@
-"""Which kernel runs in place of a form: one entry for each kind of form and way to run it, the first that fits.
+"""Which kernel runs in place of a form: the first fitting entry for the class of the form.
 
 A form without an entry runs as its dense layer, decoded once.
 """
@@ -32,12 +32,11 @@ def takes_floats(form: Form) -> bool:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What forms of the class `form`, no subclass, become at inference where they fit.
+    """What forms of the class `form`, not of a subclass, become at inference where they fit.
 
-    `name` is the kernel's name, or gives it for a form. `make` returns the module that runs in place of the form, with
-    layers of its own only if these are the form's factors; where there is none, the form itself stays, as for a chain
-    of integers. One that is made `late` takes the form's place once the network is traced, in whose graph it must be
-    one node.
+    `name` is the kernel's name, or a function from the form to it. `make` returns the module that runs in place of the
+    form, with layers of its own only if these are the form's factors; without it the form itself stays, as for a chain
+    of integers. A `late` one replaces the form once the network is traced, as it must be a single node of the graph.
     """
 
     form: type[Form]
@@ -52,7 +51,7 @@ class Kernel:
 
 
 class BaseAndNegative(nn.Module):
-    """A layer whose output is joined with its negative: base filters y to [y, -y]."""
+    """A layer whose output is concatenated with its negative: base filters y to [y, -y]."""
 
     def __init__(self, base: nn.Module):
         super().__init__()
@@ -65,13 +64,13 @@ class BaseAndNegative(nn.Module):
 
 
 def factors_in_sequence(form: Factored) -> nn.Module:
-    """Return the factors of `form` one behind the other, which have kernels of their own."""
+    """Return the factors of `form` in sequence, which have kernels of their own."""
     parts = OrderedDict(act=form.act) if rounds_inputs(form) else OrderedDict()
     return nn.Sequential(parts | OrderedDict((name, form.get_submodule(name)) for name in form.factor_names))
 
 
 def base_filters(form: CReLUFilters) -> nn.Module:
-    """Return the base filters of `form`, run once, and the join with their negative."""
+    """Return the base filters of `form`, run once, and concatenated with their negative."""
     base = replace(form.geometry, shape=tuple(form.base.shape)).layer(form.base, form.base_bias)
     return BaseAndNegative(base)
 
@@ -119,7 +118,7 @@ def decoded_name(form: Form) -> str:
 
 
 def decoded(form: Form) -> nn.Module:
-    """Return an ordinary layer with the kernel of `form`, or one that keeps its rounding and its output scale."""
+    """Return an ordinary layer with the weight of `form`, or one that keeps its rounding and its output scale."""
     return form.dense_layer() if takes_floats(form) else Decoded(form)
 
 

@@ -1,4 +1,4 @@
-"""Which symbols a stream uses, how often, and how few bits a symbol can take: what both entropy coders begin with."""
+"""Which symbols a stream uses, how often, and how few bits a symbol can take: what both entropy coders start from."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Alphabet:
         return int(self.counts.sum())
 
     def table(self, values: np.ndarray) -> np.ndarray:
-        """Return `values`, one for each of `symbols`, as a table to look up by symbol; 0 for those between."""
+        """Return `values`, one for each of `symbols`, as a table indexed by symbol; 0 for symbols that do not occur."""
         looked_up = np.zeros(int(self.symbols[-1]) + 1, values.dtype)
         looked_up[self.symbols] = values
         return looked_up
@@ -41,6 +41,7 @@ def entropy(counts: np.ndarray) -> float:
     if len(counts) < 2:
         return 0.0
     total = counts.sum()
+    # -sum p log2 p with p = count / total, as log2(total) - sum(count log2 count) / total: no p is rounded.
     return float(np.log2(total) - counts @ np.log2(counts) / total)
 
 
@@ -55,7 +56,7 @@ def write_symbols(symbols: np.ndarray) -> bytes:
 
 
 def gap_width(symbols: np.ndarray) -> int:
-    """Return the bits of a gap between ascending `symbols`: 0 if contiguous, enough for the longest, or 1, a bitmap."""
+    """Return the bits of a gap between ascending `symbols`: 0 if contiguous, enough for the longest, or 1: a bitmap."""
     longest = int(np.diff(symbols).max(initial=1))
     if longest == 1:
         return 0
@@ -63,7 +64,7 @@ def gap_width(symbols: np.ndarray) -> int:
 
 
 def symbols_bits(symbols: np.ndarray) -> int:
-    """Return the length in bits of `write_symbols(symbols)`, give or take two bytes, without writing."""
+    """Return the length in bits of `write_symbols(symbols)`, to within two bytes, without writing."""
     width = gap_width(symbols)
     return 32 + (int(symbols[-1] - symbols[0]) if width == 1 else width * (len(symbols) - 1))
 
@@ -71,7 +72,7 @@ def symbols_bits(symbols: np.ndarray) -> int:
 def read_symbols(reader: Reader, most: int = SYMBOLS) -> np.ndarray:
     """Return the symbols (int64), `most` at most, that `write_symbols` wrote; raise `ValueError` on a contradiction.
 
-    A stream has no more symbols in its alphabet than numbers: without that bound, a few bytes would ask for 2^16.
+    An alphabet has no more symbols than its stream has numbers; without that bound a few bytes would ask for 2^16.
     """
     number = reader.varint()
     first = reader.varint()
@@ -90,7 +91,7 @@ def read_symbols(reader: Reader, most: int = SYMBOLS) -> np.ndarray:
 
 
 def repeated(symbol: int, count: int, reader: Reader) -> np.ndarray:
-    """Return a stream of `count` times the only symbol (uint16), for which nothing but its table is written."""
+    """Return a stream of `count` times the only symbol (uint16), of which only the table is written."""
     if reader.left:
-        raise ValueError(f"{reader.left} bytes are left over behind the only symbol")
+        raise ValueError(f"{reader.left} bytes are left over after the only symbol")
     return np.full(count, symbol, np.uint16)

@@ -1,9 +1,9 @@
-"""Asymmetric numeral systems: one large number takes up symbols, each for its information in fractions of a bit.
+"""Asymmetric numeral systems: one large number takes in symbols, each at its information in fractions of a bit.
 
 Duda (2009, arXiv:0902.0271), by the library constriction. Layout: the alphabet, the frequencies, the number.
 
-Encoder and decoder must agree on every probability. The file therefore holds whole frequencies, in a tiny
-floating-point format of our own, and both sides scale them to 2^24 by integer arithmetic.
+Encoder and decoder must agree on every probability. The file therefore holds integer frequencies, in a small
+floating-point format of its own, and both sides scale them to 2^24 by integer arithmetic.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def encode(stream: np.ndarray) -> bytes:
     coder = library.stack.AnsCoder()
     coder.encode_reverse(ranks, _model(_weights(*rounded)))
     words = coder.get_compressed().astype("<u4").tobytes()
-    return table + words.rstrip(b"\0")  # the last word is never 0, so its upper zero bytes can be put back
+    return table + words.rstrip(b"\0")  # the last word is never 0, so its upper zero bytes can be restored
 
 
 def decode(data: bytes, count: int) -> np.ndarray:
@@ -68,20 +68,21 @@ def decode(data: bytes, count: int) -> np.ndarray:
 def _rounded(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Return exponents, mantissas and mantissa bits m: counts are about (2^m + mantissa) 2^(exponent - m).
 
-    Rounding to m bits is wrong by 2^-m / sqrt(24) of a frequency on average, which costs about 4^-m / 33 bits a symbol.
-    One more bit for each of n frequencies is worth it until 4^m = N / (24 n), for a stream of N symbols.
+    Rounding to m bits changes a frequency by 2^-m / sqrt(24) of it on average, which costs about 4^-m / 33 bits a
+    symbol. One more bit for each of n frequencies pays until 4^m = N / (24 n), for a stream of N symbols.
     """
     m = min(max(round(np.log2(counts.mean() / 24) / 2), 0), MAX_MANTISSA)
     exponents = np.frexp(counts)[1].astype(np.int64) - 1
     scaled = ((counts << m + 1 >> exponents) + 1) >> 1  # 2^m to 2^(m+1), rounded from one more bit
+    # Rounded up to 2^(m+1) the mantissa overflows: it becomes 0, and the exponent rises by one.
     carried = scaled >> m + 1
     return exponents + carried, (scaled - 2**m) * (1 - carried), m
 
 
 def _weights(exponents: np.ndarray, mantissas: np.ndarray, m: int) -> np.ndarray:
-    """Return probabilities that add up to 1, as whole multiples (int64, >= 1) of 2^-24.
+    """Return probabilities that add up to 1, as integer multiples (int64, >= 1) of 2^-24.
 
-    They are the frequencies, scaled and rounded down; what is left over goes to the most frequent symbol.
+    They are the frequencies, scaled and rounded down; the remainder goes to the most frequent symbol.
     """
     frequencies = (2**m + mantissas) << exponents  # below 2^39: their products with 2^24 stay below 2^63
     shared = 2**PRECISION - len(frequencies)
@@ -93,8 +94,8 @@ def _weights(exponents: np.ndarray, mantissas: np.ndarray, m: int) -> np.ndarray
 def _model(weights: np.ndarray) -> library.model.Categorical:
     """Return constriction's model with exactly these probabilities.
 
-    It gives every symbol 2^-24 and shares out the rest in proportion. We hand it the rest in units of 2^-24, so its
-    factor is exactly 1 and no rounding takes place.
+    It gives every symbol 2^-24 and distributes the rest in proportion. Passed the rest in units of 2^-24, its factor is
+    exactly 1 and nothing is rounded.
     """
     return library.model.Categorical((weights - 1).astype(np.float64), perfect=False)
 
@@ -104,7 +105,7 @@ def _exponent_bits(exponents: np.ndarray) -> int:
 
 
 def _table(symbols: np.ndarray, exponents: np.ndarray, mantissas: np.ndarray, m: int) -> bytes:
-    """Write alphabet, m, least exponent, the bits of a difference to it, then difference and mantissa per symbol."""
+    """Write alphabet, m, smallest exponent, bits of a difference from it, then difference and mantissa per symbol."""
     least = int(exponents.min())
     width = _exponent_bits(exponents)
     frequencies = (exponents - least) << m | mantissas
@@ -112,7 +113,7 @@ def _table(symbols: np.ndarray, exponents: np.ndarray, mantissas: np.ndarray, m:
 
 
 def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return `most` symbols at most, exponents, mantissas, mantissa bits; raise `ValueError` on a contradiction."""
+    """Return at most `most` symbols, exponents, mantissas, mantissa bits; raise `ValueError` on a contradiction."""
     symbols = read_symbols(reader, most)
     m = reader.byte()
     least = reader.byte()

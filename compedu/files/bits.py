@@ -1,16 +1,16 @@
-"""Whole numbers of a few bits each, one after another in bytes, the most significant bit first."""
+"""Integers of a few bits each, packed one after another into bytes, the most significant bit first."""
 
 import numpy as np
 
 MAX_BITS = 16
 BLOCK = 64
-CHUNK = 2**15  # words at a time: what stays in the processor's cache
+CHUNK = 2**15  # words at a time, so that they stay in the processor's cache
 
 
 def pack(codes: np.ndarray, bits: int) -> bytes:
-    """Write every number of `codes`, 0 <= code < 2^bits of any integer type, with 0 to 16 `bits`; pad the last byte.
+    """Write each of `codes`, 0 <= code < 2^bits, of any integer type, with 0 to 16 `bits`; pad the last byte.
 
-    Raise `ValueError` for a number that needs more bits. Zero bits stand for numbers that are all 0.
+    Raise `ValueError` for a number that needs more bits. With zero bits all numbers are 0.
     """
     codes = np.asarray(codes).reshape(-1)
     _check(codes, bits)
@@ -24,7 +24,7 @@ def pack(codes: np.ndarray, bits: int) -> bytes:
 def unpack(data: bytes, bits: int, count: int) -> np.ndarray:
     """Read `count` numbers of `bits` bits from `data`; returns uint8 or, above 8 bits, uint16.
 
-    Raise `ValueError` if `data` is too short, or a number longer than 16 bits.
+    Raise `ValueError` if `data` is too short, or for more than 16 bits.
     """
     if not 0 <= bits <= MAX_BITS:
         raise ValueError(f"bits must be 0 to {MAX_BITS}, got {bits}")
@@ -44,9 +44,9 @@ def unpack(data: bytes, bits: int, count: int) -> np.ndarray:
 
 
 def pack_words(words: np.ndarray, lengths: np.ndarray) -> bytes:
-    """Write code words of individual `lengths` (1 to 32 bits), given as numbers in `words` (uint64); pad the last byte.
+    """Write code words of individual `lengths` (1 to 32 bits), integers in `words` (uint64); pad the last byte.
 
-    A word goes into the 64-bit block where it begins; what does not fit there goes into the next block.
+    A word goes into the 64-bit block in which it begins; what does not fit goes into the next block.
     """
     ends = np.cumsum(lengths, dtype=np.int64)
     total = int(ends[-1]) if ends.size else 0

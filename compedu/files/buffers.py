@@ -1,4 +1,4 @@
-"""Reading a file's bytes in order, never past their end; whole numbers of any size in few bytes."""
+"""Reading a file's bytes in order, never past their end; integers of any size in few bytes."""
 
 
 def varint(number: int) -> bytes:
@@ -11,7 +11,7 @@ def varint(number: int) -> bytes:
 
 
 class Reader:
-    """A cursor over `data`: every read moves `position` on and raises `ValueError` instead of passing the end."""
+    """A cursor over `data`: every read advances `position`, and raises `ValueError` instead of passing the end."""
 
     def __init__(self, data: bytes):
         self.data = data

@@ -1,4 +1,4 @@
-"""What of a model goes into a file: its layers in order, how they hang together, and which network they belong to."""
+"""What of a model goes into a file: its layers in order, how they belong together, and the network they are from."""
 
 from typing import NamedTuple
 
@@ -27,12 +27,12 @@ def write(model: nn.Module, *codings: str) -> list[bytes]:
 
 
 def refuse_deployed(model: nn.Module) -> None:
-    """Raise `CompressionError` for a network that was deployed, or has a part that was: it is made to run, no more."""
+    """Raise `CompressionError` for a network that is deployed, or has a part that is: it can only run."""
     for path, module in model.named_modules():
         if getattr(module, "only_runs", False):
             raise CompressionError(
-                f"{path or 'the network'} is a deployed network, whose kernels no file holds; save the model that it "
-                "was made from, and deploy that after loading"
+                f"{path or 'the network'} is a deployed network, whose kernels no file can hold; save the model from "
+                "which it was made, and deploy that after loading"
             )
 
 
@@ -53,10 +53,10 @@ def _write(model: nn.Module, places: "_Places", parts: list[dict[str, Part | tup
 
 
 def _network(model: nn.Module, rest: tuple) -> str | int:
-    """Return the spec of `model` if the network that it names takes up what the file holds, else its structure.
+    """Return the spec of `model` if the network that it names can hold what the file does, else a checksum.
 
     A network that was changed after it was built, by another activation, a larger layer or a hook, is no longer the one
-    that its spec names: a file that said so would load as another network, or not at all.
+    that its spec names: such a file would load as another network, or not at all.
     """
     spec = getattr(model, "spec", None)
     if isinstance(spec, str) and spec:
@@ -78,7 +78,7 @@ class _Places(NamedTuple):
 
 
 def _places(model: nn.Module) -> _Places:
-    """Sort the modules of `model`: those that hold numbers, identities, places left empty, layers met before."""
+    """Sort the modules of `model`: those with tensors, identities, places left empty, layers that occurred before."""
     places = _Places([], [], [], [])
     paths = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -98,13 +98,13 @@ def _places(model: nn.Module) -> _Places:
 
 
 def _parts(holders: list[tuple[str, nn.Module]]) -> list[dict[str, Part | tuple[str, str]]]:
-    """Return the parts of every layer by name; for a tensor met before, the path and part where it was."""
+    """Return the parts of every layer by name; for a tensor that occurred before, the path and part where it did."""
     owners: dict[int, tuple[str, str]] = {}
     parts = []
     for path, layer in holders:
         _refuse_unknown(path, layer)
         named = dict(layers.parts_of(layer))
-        # A form stores its parameters in other words, so that equal tensors need not be equal parts.
+        # A form encodes its parameters, so that equal tensors need not be equal parts.
         for name, tensor in () if isinstance(layer, Form) else layers.own_tensors(layer).items():
             if name in named and owners.setdefault(id(tensor), (path, name)) != (path, name):
                 named[name] = owners[id(tensor)]
@@ -119,12 +119,12 @@ def _refuse_unknown(path: str, layer: nn.Module) -> None:
         where = "FORMS" if isinstance(layer, Form) else "BLOCKS"
         raise CompressionError(
             f"layer {path!r}: {type(layer).__name__} is not in compedu.forms.{where}, so a file of it could not be "
-            "loaded again; add it there"
+            "loaded; add it there"
         )
     if isinstance(layer, Block) and (layers.own_tensors(layer) or not structure.is_as_arranged(layer)):
         raise CompressionError(
             f"layer {path!r}: the block {type(layer).__name__} is no longer what its settings make, so a file of it "
-            "would load as another; write a block class of its own for the arrangement"
+            "would load as another; write a block class for this arrangement"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a model file holds, as read from it: layers in order, and how they hang together."""
+"""What a model file holds, as read from it: layers in order, and how they belong together."""
 
 import struct
 import zlib
@@ -14,20 +14,27 @@ from compedu.files.schema import Layer
 from compedu.files.sections import TIED, Section
 from compedu.files.streams import CODINGS
 
-# What bytes that contradict themselves can set off where they are read, decoded and made into layers.
+# What inconsistent bytes can raise where they are read, decoded and made into layers.
 CONTRADICTIONS = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError, struct.error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
     zlib.error,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class Contents:
     """What the header of a file declares; nothing is decoded yet.
 
-    `spec` names the network; where it is empty, `structure` is the checksum of what the network has beside its numbers.
-    `identities` and `absent` are paths where the model has an `nn.Identity` or `None`; `aliases` are pairs (path, path
-    of the same layer met before). `data` stands at the first part, `size` is the length of the file.
+    `spec` names the network; where it is empty, `structure` is the checksum of all but its tensors.
+    `identities` and `absent` are paths where the model has an `nn.Identity` or `None`; `aliases` are pairs (path,
+    earlier path of the same layer). `data` is positioned at the first part, `size` is the length of the file.
     """
 
     spec: str
@@ -66,7 +73,7 @@ class Contents:
 
 @contextmanager
 def consistent(where: str) -> Iterator[None]:
-    """Turn whatever a file that contradicts itself sets off into one `FileFormatError`."""
+    """Turn whatever an inconsistent file raises into a `FileFormatError`."""
     try:
         yield
     except CompressionError:
@@ -78,7 +85,7 @@ def consistent(where: str) -> Iterator[None]:
 def read(data: bytes, where: str, limits: Limits) -> Contents:
     """Return what the file `data` declares; raise `FileFormatError` unless it is intact, consistent and within limits.
 
-    Only the header is read: everything that could ask for much is a number in it.
+    Only the header is read: every size that could ask for much memory is declared in it.
     """
     limits.check("bytes", len(data), where)
     with consistent(where):
@@ -87,7 +94,7 @@ def read(data: bytes, where: str, limits: Limits) -> Contents:
         limits.check("layers", len(found.layers), where)
         if found.header_bytes != reader.position:
             declared_bytes = found.size - found.header_bytes
-            raise ValueError(f"{reader.left} bytes stand behind the header, its parts take {declared_bytes}")
+            raise ValueError(f"{reader.left} bytes follow the header, its parts take {declared_bytes}")
         return found
 
 
@@ -97,7 +104,15 @@ def declared(value: header.Value, reader: Reader | None = None) -> Contents:
     network, coding, listed, identities, absent, aliases = schema.fields_of(value)
     if type(coding) is not int or not 0 <= coding < len(CODINGS):
         raise ValueError(f"the unknown coding {schema.shown(coding)}")
+    spec, structure = schema.network_of(network)
     return Contents(
-        *schema.network_of(network), CODINGS[coding], schema.layers_of(listed), schema.texts(identities),
-        schema.texts(absent), schema.aliases_of(aliases), reader, len(reader.data),
-    )  # fmt: skip
+        spec=spec,
+        structure=structure,
+        coding=CODINGS[coding],
+        layers=schema.layers_of(listed),
+        identities=schema.distinct_strings(identities),
+        absent=schema.distinct_strings(absent),
+        aliases=schema.aliases_of(aliases),
+        data=reader,
+        size=len(reader.data),
+    )

@@ -29,9 +29,9 @@ class FactorPlace(NamedTuple):
     whole: Geometry
 
     def takes(self, geometry: Geometry) -> bool:
-        """Return whether a layer of `geometry` can be a factor: no channels beyond those that any factoring needs.
+        """Return whether a layer of `geometry` can be a factor: no more channels than any factorization needs.
 
-        A tensor of n numbers of which the longest side is m has at most the rank n / m.
+        A tensor of n numbers whose longest side is m has rank n / m at most.
         """
         shape = self.whole.shape
         most = max(math.prod(shape) // max(shape), *shape[:2])
@@ -41,7 +41,7 @@ class FactorPlace(NamedTuple):
 
 
 def check(found: Contents, network: nn.Module, where: str) -> int:
-    """Return how many numbers the layers of `found` will hold in `network`, dense kernels included.
+    """Return how many numbers the layers of `found` will hold in `network`, dense weights included.
 
     Raises `CompressionError` where a layer has no place in the network, is larger or of another kind, and
     `FileFormatError` where its parts contradict each other.
@@ -62,7 +62,7 @@ class _Fitting:
         self.geometries: dict[str, Geometry] = {}
         self.biased: set[str] = set()  # layers with a bias
         blocks = [layer for layer in found.layers if layer.kind in layers.BLOCK_KINDS]
-        for layer in blocks:  # first, as anything else may stand inside of one
+        for layer in blocks:  # first, as anything else may be inside one
             self._take(layer)
         for path, earlier in found.aliases:
             if self._at(path) is not self._at(earlier):
@@ -80,14 +80,14 @@ class _Fitting:
         return self.places[path]
 
     def _empty(self, path: str) -> None:
-        """Take away the places inside the module at `path`, as something else will stand there."""
+        """Remove the places inside the module at `path`, which something else will replace."""
         if isinstance(self.places[path], nn.Module):
             for inside, _ in self.places[path].named_modules(remove_duplicate=False):
                 if inside:
                     self.places.pop(f"{path}.{inside}" if path else inside, None)
 
     def _take(self, layer: Layer) -> None:
-        """Check one layer and note what it brings: places inside it, parts that later ones may be tied to."""
+        """Check one layer and record what it adds: places inside it, parts that later ones may be tied to."""
         there = self._at(layer.path)
         if any(record.name.endswith("bias") for record in layer.records):
             self.biased.add(layer.path)
@@ -107,11 +107,11 @@ class _Fitting:
             )
 
     def _resolved(self, layer: Layer) -> dict[str, Record]:
-        """Return the parts of a layer by name; for one that is tied, the earlier one that it is tied to."""
+        """Return the parts of a layer by name; for a tied one, the earlier one that it is tied to."""
         parts = {}
         for record in layer.records:
             if record.kind == TIED:
-                need(record.details in self.parts, f"{record.name!r} is tied to what does not come before")
+                need(record.details in self.parts, f"{record.name!r} is tied to a part that does not precede it")
                 record = self.parts[record.details]._replace(name=record.name)
             parts[record.name] = record
             if layer.kind not in layers.FORM_KINDS:
@@ -131,7 +131,7 @@ class _Fitting:
         need(layer.geometry is None, "only forms and blocks have a geometry")
         if layer.kind in ("Linear", "Conv2d"):
             return self._fit_dense(layer, there, parts)
-        need(layer.kind.startswith(layers.KEPT) or layer.kind in layers.SETTINGS, "there is no such kind")
+        need(layer.kind.startswith(layers.KEPT) or layer.kind in layers.SETTINGS, "the kind is unknown")
         self._same_kind(layer, there, isinstance(there, nn.Module) and layers.kind_of(there) == layer.kind)
         if layer.kind.startswith(layers.KEPT):
             only(layer.settings)
@@ -155,9 +155,9 @@ class _Fitting:
         return dtype
 
     def _fit_block(self, layer: Layer, there: Any) -> None:
-        """Check a block, and make the places of its layers, which follow from its geometry and settings."""
+        """Check a block, and add the places of its layers, which follow from its geometry and settings."""
         self._fit_geometry(layer, there)
-        need(not layer.records, "a block holds no numbers itself")
+        need(not layer.records, "a block itself holds no tensors")
         block = layers.empty_block(layer.kind, layer.geometry, layer.settings)
         kind = self.kinds.get(layer.path, _type_of(there))
         self._empty(layer.path)
@@ -170,13 +170,13 @@ class _Fitting:
     def _fit_geometry(self, layer: Layer, there: Any) -> None:
         need(layer.geometry is not None, "a form or block needs a geometry")
         self._within(layer, layer.geometry, there, "zeros")
-        need(not isinstance(layer.geometry.padding, str), "its padding is no number of zeros")
+        need(not isinstance(layer.geometry.padding, str), "its padding is not a number of zeros")
 
     def _fit_dense(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype:
-        """Check a Linear or Conv2d, which is made anew from its weights and settings."""
+        """Check a Linear or Conv2d, which is rebuilt from its weights and settings."""
         only(parts, "weight", "bias")
         only(layer.settings, *layers.SETTINGS[layer.kind])
-        settings = layers.USUAL | layer.settings
+        settings = layers.DEFAULTS | layer.settings
         shape = shape_of(parts, "weight")
         need(len(shape) == (2 if layer.kind == "Linear" else 4), f"'weight' has the shape {shape}")
         geometry = (
@@ -189,7 +189,7 @@ class _Fitting:
         return bias(parts, "bias", shape[0], floats(parts, "weight", shape))
 
     def _within(self, layer: Layer, geometry: Geometry, there: Any, padding_mode: str) -> None:
-        """Raise unless a layer of `geometry` can be what is left of the one that the network has there."""
+        """Raise unless a layer of `geometry` can be what remains of the one that the network has there."""
         bound = there.whole if isinstance(there, FactorPlace) else _geometry_of(there)
         self._same_kind(layer, there, bound is not None and bound.kind == geometry.kind)
         out = geometry.shape[0]
@@ -199,8 +199,8 @@ class _Fitting:
         fits = there.takes(geometry) if isinstance(there, FactorPlace) else _is_part_of(geometry, bound)
         if not fits or padding_mode != getattr(there, "padding_mode", "zeros"):
             raise CompressionError(
-                f"{self.where}: layer {layer.path!r} is {_words(geometry)}, which is no part of {_words(bound)} that "
-                f"the network has there; {ADVICE}"
+                f"{self.where}: layer {layer.path!r} is {_described(geometry)}, which is not a part of "
+                f"{_described(bound)} that the network has there; {ADVICE}"
             )
         self.geometries[layer.path] = geometry
 
@@ -223,7 +223,7 @@ class _Fitting:
                 need_chain(layer.geometry, [(self.geometries[name], name in self.biased) for name in names])
             except ValueError as error:
                 raise FileFormatError(
-                    f"{self.where}: layer {layer.path!r} has no {len(names)} factors that stand for it: {error}"
+                    f"{self.where}: layer {layer.path!r} lacks {len(names)} factors that stand for it: {error}"
                 ) from error
 
 
@@ -234,7 +234,7 @@ def _factors(layer: Layer) -> tuple[str, ...]:
 
 
 def _is_part_of(geometry: Geometry, bound: Geometry) -> bool:
-    """Return whether a layer of `geometry` can be what is left of one of geometry `bound`."""
+    """Return whether a layer of `geometry` can be what remains of one of geometry `bound`."""
     out, inside = geometry.shape[:2]
     return (
         out <= bound.shape[0]
@@ -246,7 +246,7 @@ def _is_part_of(geometry: Geometry, bound: Geometry) -> bool:
 
 
 def _geometry_of(module: Any) -> Geometry | None:
-    """Return the geometry of a dense layer, form or block, its padding as it is; None for anything else."""
+    """Return the geometry of a dense layer, form or block, with any padding; None for anything else."""
     if isinstance(module, Block):
         return module.geometry
     if isinstance(module, nn.Conv2d):
@@ -255,7 +255,7 @@ def _geometry_of(module: Any) -> Geometry | None:
     return Geometry.of(module) if isinstance(module, (nn.Linear, Form)) else None
 
 
-def _words(geometry: Geometry) -> str:
+def _described(geometry: Geometry) -> str:
     return f"{geometry.kind} {tuple(geometry.shape)} of stride {geometry.stride} and padding {geometry.padding}"
 
 
@@ -266,13 +266,13 @@ def _type_of(module: Any) -> torch.dtype | None:
 
 
 def _fit_batch_norm(layer: Layer, there: nn.Module, parts: Parts) -> torch.dtype:
-    """Check a batch norm, which is made anew: one number for each channel that is left, of one type in all parts."""
+    """Check a batch norm, which is rebuilt: one number for each remaining channel, of one type in all parts."""
     only(layer.settings, *layers.SETTINGS[layer.kind])
     only(parts, "weight", "bias", "running_mean", "running_var")
     need(bool(parts) and ("running_mean" in parts) == ("running_var" in parts), "it lacks a mean or a variance")
-    settings = layers.USUAL | layer.settings
+    settings = layers.DEFAULTS | layer.settings
     plain = type(settings["eps"]) is float and type(settings["momentum"]) in (float, type(None))
-    need(plain, "its settings are no numbers")
+    need(plain, "its settings are not numbers")
     shape = shape_of(parts, next(iter(parts)))
     need(len(shape) == 1 and 1 <= shape[0] <= there.num_features, f"{shape} channels of {there.num_features}")
     types = {floats(parts, name, shape) for name in parts}
@@ -281,7 +281,7 @@ def _fit_batch_norm(layer: Layer, there: nn.Module, parts: Parts) -> torch.dtype
 
 
 def _kept_type(there: nn.Module, parts: Parts) -> torch.dtype | None:
-    """Check a layer that is filled where it stands; return the type of its floating-point numbers."""
+    """Check a layer that is filled in place; return the type of its floating-point tensors."""
     own = layers.own_tensors(there)
     types = set()
     for name in own.keys() ^ parts.keys():
@@ -289,7 +289,7 @@ def _kept_type(there: nn.Module, parts: Parts) -> torch.dtype | None:
     for name, tensor in own.items():
         part = parts[name]
         shape = tuple(tensor.shape)
-        need(isinstance(part, DeclaredFloats), f"{name!r} holds no plain numbers")
+        need(isinstance(part, DeclaredFloats), f"{name!r} does not hold plain numbers")
         dtype = part.dtype
         given = part.shape
         smaller = (

@@ -1,8 +1,8 @@
-"""Positions of the weights that are left, as the gaps between them: Deep Compression's relative index.
+"""Positions of the kept weights, as the gaps between them: Deep Compression's relative index.
 
 Han, Mao and Dally (2016, section 2, arXiv:1510.00149). A gap is written with a fixed number of bits. One that is too
-long is bridged by fillers: the code of all ones says "go on by 2^width - 1 places, there is nothing here". The paper
-puts a stored weight of zero at such a place; since this code is kept for fillers, we store none.
+long is bridged by fillers: the code of all ones says "skip 2^width - 1 places, nothing is here". The paper stores a
+weight of zero at such a place; here the code is reserved for fillers, so that none is stored.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def to_gaps(positions: np.ndarray, width: int) -> np.ndarray:
 
 
 def from_gaps(codes: np.ndarray, width: int) -> np.ndarray:
-    """Return the positions (int64) that `to_gaps` coded."""
+    """Return the positions (int64) that `to_gaps` encoded."""
     filler = 2**width - 1
     is_filler = codes == filler
     places = np.cumsum(np.where(is_filler, filler, codes.astype(np.int64) + 1))
@@ -47,9 +47,9 @@ def gap_counts(skipped: np.ndarray, counts: np.ndarray, width: int) -> np.ndarra
 
 
 def best_width(positions: np.ndarray, cost: Callable[[np.ndarray, int], float]) -> int:
-    """Return the width, 1 to 16 bits, of least `cost(counts of the gap codes, width)`; ties go to the smaller width.
+    """Return the width, 1 to 16 bits, of smallest `cost(counts of the gap codes, width)`; ties go to the smaller width.
 
-    Width 1 is a bitmap: a place that holds a weight is written 0, any other 1.
+    Width 1 is a bitmap: 0 for a place that holds a weight, 1 for any other.
     """
     occurrences = np.bincount(distances(positions))
     skipped = np.flatnonzero(occurrences)

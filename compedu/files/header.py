@@ -1,7 +1,7 @@
 """The first bytes of a model file: what it is, its checksum, and a compact list of what follows.
 
-Layout: 4 bytes "CEDU", 1 byte format version, 4 bytes CRC-32 of all bytes but these and the first four, the length of
-the header, the header. Later versions keep the first nine bytes, so that damage can be told from novelty.
+Layout: 4 bytes "CEDU", 1 byte format version, 4 bytes CRC-32 of all other bytes but the first four, the length of
+the header, the header. Later versions keep the first nine bytes, so that a damaged file can be told from a newer one.
 """
 
 import struct
@@ -15,19 +15,19 @@ VERSION = 2
 FIXED = len(MAGIC) + 1 + 4
 MAX_HEADER = 2**20  # bytes, expanded: thousands of layers
 MAX_VALUES = 2**18
-MAX_DEPTH = 12  # whole numbers of a shape stand seven deep
-ADVICE = "write the file again with compedu.save, or copy it again from where it came"
+MAX_DEPTH = 12  # the integers of a shape are seven deep
+ADVICE = "write the file again with compedu.save, or copy it again from its source"
 
 # One byte tells the type of a value and, for what is short, its length; the rest follows.
-_SHORT_TEXT = 0x80
+_SHORT_STRING = 0x80
 _SHORT_TUPLE = 0xA0
 _NONE = 0xC0
 _FALSE = 0xC1
 _TRUE = 0xC2
-_WHOLE = 0xC3
+_POSITIVE = 0xC3
 _NEGATIVE = 0xC4
 _FLOAT = 0xC5
-_TEXT = 0xC6
+_STRING = 0xC6
 _TUPLE = 0xC7
 _SHORT = 0x20
 
@@ -39,14 +39,14 @@ def write_value(value: Value) -> bytes:
     if value is None or isinstance(value, bool):
         return bytes([_NONE if value is None else _TRUE if value else _FALSE])
     if isinstance(value, int):
-        if 0 <= value < _SHORT_TEXT:
+        if 0 <= value < _SHORT_STRING:
             return bytes([value])
-        return bytes([_WHOLE if value >= 0 else _NEGATIVE]) + varint(abs(value))
+        return bytes([_POSITIVE if value >= 0 else _NEGATIVE]) + varint(abs(value))
     if isinstance(value, float):
         return bytes([_FLOAT]) + struct.pack("<d", value)
     if isinstance(value, str):
         text = value.encode()
-        return _start(len(text), _SHORT_TEXT, _TEXT) + text
+        return _start(len(text), _SHORT_STRING, _STRING) + text
     if isinstance(value, tuple):
         return _start(len(value), _SHORT_TUPLE, _TUPLE) + b"".join(map(write_value, value))
     raise ValueError(f"{value!r} cannot be written; allowed are None, bool, int, float, str and tuples of these")
@@ -55,7 +55,7 @@ def write_value(value: Value) -> bytes:
 class Values(Reader):
     """A cursor over values that `write_value` wrote, which reads a bounded number of them, nested to a bounded depth.
 
-    Each value in memory takes ten times its byte in the file and more, so their number is bounded by itself.
+    A value takes ten times as much memory as bytes in the file, and more, so their number has a bound of its own.
     """
 
     def __init__(self, data: bytes):
@@ -66,21 +66,21 @@ class Values(Reader):
         """Return the next value; raise `ValueError` if there is none."""
         self.read += 1
         if self.read > MAX_VALUES or depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_VALUES} values, or more than {MAX_DEPTH} one inside the other")
+            raise ValueError(f"more than {MAX_VALUES} values, or values nested deeper than {MAX_DEPTH}")
         tag = self.byte()
-        if tag < _SHORT_TEXT:
+        if tag < _SHORT_STRING:
             return tag
         if tag < _SHORT_TUPLE:
-            return self.take(tag - _SHORT_TEXT).decode()
+            return self.take(tag - _SHORT_STRING).decode()
         if tag < _NONE:
             return tuple(self.value(depth + 1) for _ in range(tag - _SHORT_TUPLE))
         if tag <= _TRUE:
             return {_NONE: None, _FALSE: False, _TRUE: True}[tag]
-        if tag in (_WHOLE, _NEGATIVE):
-            return self.varint() if tag == _WHOLE else -self.varint()
+        if tag in (_POSITIVE, _NEGATIVE):
+            return self.varint() if tag == _POSITIVE else -self.varint()
         if tag == _FLOAT:
             return struct.unpack("<d", self.take(8))[0]
-        if tag == _TEXT:
+        if tag == _STRING:
             return self.take(self.varint()).decode()
         if tag == _TUPLE:
             return tuple(self.value(depth + 1) for _ in range(self.varint()))
@@ -91,7 +91,7 @@ def _start(length: int, short: int, long: int) -> bytes:
     return bytes([short + length]) if length < _SHORT else bytes([long]) + varint(length)
 
 
-# What headers are made of, as they write it: deflate refers back to it, which halves the header of a small network.
+# Typical contents of a header, to which deflate refers back: this halves the header of a small network.
 # Part of the format: another dictionary needs another version.
 DICTIONARY = write_value(
     (
@@ -135,7 +135,7 @@ def seal(header: Value, sections: list[bytes]) -> bytes:
 def unseal(data: bytes, where: str) -> tuple[Value, Reader]:
     """Return the header and a reader at the first section; raise `FileFormatError` unless the file is intact and known.
 
-    Nothing but the checksum is looked at until the checksum has been found right.
+    Nothing else is read before the checksum is verified.
     """
     if not data:
         raise FileFormatError(f"{where} is empty; {ADVICE}")
@@ -153,7 +153,7 @@ def unseal(data: bytes, where: str) -> tuple[Value, Reader]:
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS, zdict=DICTIONARY)
     header = Values(inflater.decompress(reader.take(reader.varint()), MAX_HEADER))
     if not inflater.eof or inflater.unused_data:
-        raise ValueError("the header does not end where it should")
+        raise ValueError("the header does not end where its length says")
     value = header.value()
     if header.left:
         raise ValueError(f"{header.left} bytes are left over at the end of the header")

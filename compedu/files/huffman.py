@@ -1,7 +1,7 @@
-"""Huffman coding: short words for frequent symbols, no word the beginning of another.
+"""Huffman coding: short code words for frequent symbols, none a prefix of another.
 
-Huffman (1952); the canonical words need only their lengths in the file (Schwartz and Kallick, 1964). Layout: the
-alphabet, the lengths, the words. Empty streams take no byte; with one symbol the words are empty.
+Huffman (1952); canonical words need only their lengths in the file (Schwartz and Kallick, 1964). Layout: the
+alphabet, the lengths, the words. Empty streams take no bytes; with one symbol the words are empty.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ STRETCH = 2**15  # bytes at a time: their windows and word lengths take four meg
 
 
 def code_lengths(counts: np.ndarray, limit: int = MAX_LENGTH) -> np.ndarray:
-    """Return the length of every symbol's word, (n,) int64, from its count > 0; at most `limit` bits, 2^limit >= n.
+    """Return the length of each symbol's word, (n,) int64, from its count > 0; at most `limit` bits, 2^limit >= n.
 
-    Without the limit the mean length is the least of all prefix-free codes. Where a word would be longer, the counts
-    are halved until none is: rare symbols then look less rare.
+    Below the limit the mean length is the shortest of all prefix-free codes. Where a word would be longer, the counts
+    are halved until none is: rare symbols then count as less rare.
     """
     if len(counts) > 2**limit:
         raise ValueError(f"{len(counts)} symbols do not fit in words of at most {limit} bits")
@@ -30,7 +30,10 @@ def code_lengths(counts: np.ndarray, limit: int = MAX_LENGTH) -> np.ndarray:
 
 
 def _tree_depths(counts: np.ndarray) -> np.ndarray:
-    """Merge the two lightest nodes until one is left. Sorted leaves and merged nodes are two queues, each ascending."""
+    """Return the depth of each leaf in Huffman's tree, (n,) int64, from the counts of the symbols.
+
+    The two lightest nodes are merged until one is left. Sorted leaves and merged nodes are two ascending queues.
+    """
     number = len(counts)
     order = np.argsort(counts, kind="stable")
     weights = counts[order].tolist()
@@ -58,11 +61,11 @@ def _tree_depths(counts: np.ndarray) -> np.ndarray:
 
 
 def canonical_words(lengths: np.ndarray) -> np.ndarray:
-    """Return the code words as numbers (uint64): ascending by length, then by symbol, each the one before plus one."""
+    """Return the code words as integers (uint64), in order of length, then of symbol, each its predecessor plus one."""
     order = np.argsort(lengths, kind="stable")
     ordered = lengths[order]
     longest = ordered[-1]
-    # Seen as fractions 0.word, the words follow each other at distances 2^-length.
+    # As binary fractions 0.word, the words follow each other at distances 2^-length.
     fractions = np.cumsum(np.left_shift(1, longest - ordered)) - np.left_shift(1, longest - ordered)
     words = np.empty(len(lengths), np.uint64)
     words[order] = fractions >> (longest - ordered)
@@ -100,6 +103,7 @@ def decode(data: bytes, count: int) -> np.ndarray:
     symbols, lengths = read_table(reader, count)
     if len(symbols) == 1:
         return repeated(symbols[0], count, reader)
+    # Kraft (1949): a prefix-free code is complete where sum over words of 2^-length is 1.
     per_length = np.bincount(lengths, minlength=MAX_LENGTH + 1)
     if int(per_length @ np.left_shift(1, MAX_LENGTH - np.arange(MAX_LENGTH + 1))) != 2**MAX_LENGTH:
         raise ValueError("the word lengths are not those of a complete prefix-free code")
@@ -107,7 +111,7 @@ def decode(data: bytes, count: int) -> np.ndarray:
 
 
 def _table(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
-    """Write the alphabet, the shortest length, the bits of a difference to it, and these differences."""
+    """Write the alphabet, the shortest length, the bits of a difference from it, and these differences."""
     shortest = int(lengths.min())
     width = _width(lengths)
     return write_symbols(symbols) + bytes([shortest, width]) + bits.pack(lengths - shortest, width)
@@ -118,7 +122,7 @@ def _width(lengths: np.ndarray) -> int:
 
 
 def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndarray]:
-    """Return `most` symbols at most and the lengths of their words; raise `ValueError` on a contradiction."""
+    """Return at most `most` symbols and the lengths of their words; raise `ValueError` on a contradiction."""
     symbols = read_symbols(reader, most)
     shortest = reader.byte()
     width = reader.byte()
@@ -132,14 +136,14 @@ def read_table(reader: Reader, most: int = SYMBOLS) -> tuple[np.ndarray, np.ndar
 def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
     """Return which word, in the order of the canonical code, each of the next `count` words is (int64).
 
-    At every bit of a stretch the length of the word that would begin there is looked up; then only the places where
-    one does begin have to be followed, from each to the next.
+    For every bit of a stretch the length of a word that would begin there is looked up; then only the places where one
+    does begin have to be followed, each to the next.
     """
     data = np.frombuffer(reader.take(reader.left), np.uint8)
-    if count > 8 * len(data):  # a word takes a bit at least: nothing is allocated for more than there can be
+    if count > 8 * len(data):  # a word takes at least a bit, so that no more than that many are allocated
         raise ValueError(f"the code words end before {count} symbols are read")
     lengths = np.arange(MAX_LENGTH + 1)
-    # The words of one length are consecutive, so a window is compared with where, seen as 0.window, each length ends.
+    # The words of one length are consecutive, so a window, as 0.window, is compared with where each length ends.
     ends = np.cumsum(np.left_shift(per_length, MAX_LENGTH - lengths))
     before = np.cumsum(per_length) - per_length
     starts = ends - np.left_shift(per_length, MAX_LENGTH - lengths)
@@ -157,7 +161,7 @@ def _ranks(reader: Reader, per_length: np.ndarray, count: int) -> np.ndarray:
         found.append(before[length] + (windows[places] - starts[length] >> MAX_LENGTH - length))
         count -= len(places)
     if -(-place // 8) != len(data):
-        raise ValueError(f"the code words end before or behind the {len(data)} bytes that hold them")
+        raise ValueError(f"the code words end before or after the {len(data)} bytes that hold them")
     return np.concatenate(found)
 
 

@@ -18,10 +18,10 @@ HEADER = "header"
 
 @dataclass(frozen=True)
 class Row:
-    """One stretch of the file: whose it is, what it is for, how it is written.
+    """One stretch of the file: whose it is, what it is for, how it is encoded.
 
     `numbers` counts weights, codes, positions; `bits_per_number` is what each takes in the file, tables included, and
-    `entropy` what an ideal coder of single symbols would need, the same alphabet known; both absent for the header.
+    `entropy` what an ideal coder of single symbols needs that knows the alphabet; both are None for the header.
     `table_bytes` are those of the `bytes` that hold code words or frequencies.
     """
 
@@ -87,15 +87,15 @@ def describe(path: str | os.PathLike) -> str:
     totals = [("role", "bytes", "share")] + [
         (role, f"{total:,}", f"{total / found.bytes:.1%}") for role, total in found.totals.items()
     ]
-    return "\n\n".join([title, _table(lines, texts=4), _table(totals, texts=1)])
+    return "\n\n".join([title, _table(lines, left=4), _table(totals, left=1)])
 
 
-def _table(lines: list[tuple[str, ...]], texts: int) -> str:
-    """Set `lines` in columns, the first `texts` of them to the left, the others, numbers, to the right."""
+def _table(lines: list[tuple[str, ...]], left: int) -> str:
+    """Set `lines` in columns, the first `left` of them aligned left, the others, numbers, right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         [
-            cell.ljust(width) if place < texts else cell.rjust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         for line in lines
@@ -116,15 +116,15 @@ def _row(layer: Layer, record: Record, section: Section) -> Row:
     size = sum(stream.bytes for stream in section.written)
     information = sum(entropy(np.bincount(stream.symbols)) * len(stream.symbols) for stream, *_ in section.written)
     return Row(
-        layer.path,
-        record.name,
-        ROLES[record.role],
-        _encoding(record, section.written),
-        numbers,
-        size,
-        sum(stream.table_bytes for stream in section.written),
-        8 * size / numbers if numbers else None,
-        information / numbers if numbers else None,
+        layer=layer.path,
+        part=record.name,
+        role=ROLES[record.role],
+        encoding=_encoding(record, section.written),
+        numbers=numbers,
+        bytes=size,
+        table_bytes=sum(stream.table_bytes for stream in section.written),
+        bits_per_number=8 * size / numbers if numbers else None,
+        entropy=information / numbers if numbers else None,
     )
 
 
@@ -134,7 +134,7 @@ def _tied(layer: Layer, record: Record) -> Row:
 
 
 def _encoding(record: Record, written: list[Written]) -> str:
-    """Return in words what the numbers are and how they are coded; of floats, which of their bytes are."""
+    """Describe what the numbers are and how they are coded; of floats, which of their bytes are."""
     codings = [stream.coding for stream in written]
     if record.kind == CODES:
         return f"{record.details[0]}-bit codes, {codings[0]}"

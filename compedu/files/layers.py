@@ -1,4 +1,4 @@
-"""Layers as a file knows them: a kind, settings and parts; how each is taken apart and put together again."""
+"""Layers as a file holds them: a kind, settings and parts; how each is taken apart and rebuilt."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from compedu.forms import BLOCKS, FORMS, ActivationQuantizer, Block, Floats, Form, Geometry, Quantized
 from compedu.forms.parts import Part
 
-WRITTEN: dict[type[nn.Module], str] = {Quantized: "Coded"}  # names in files that are older than those of the classes
+WRITTEN: dict[type[nn.Module], str] = {Quantized: "Coded"}  # names in files that predate those of the classes
 FORM_KINDS: dict[str, type[Form]] = {WRITTEN.get(form, form.__name__): form for form in FORMS}
 BLOCK_KINDS: dict[str, type[Block]] = {block.__name__: block for block in BLOCKS}
-KEPT = "="  # before the class name of a layer whose tensors are filled in where it stands
-COUNTER = "num_batches_tracked"  # of no use after training: not stored, 0 after loading
+KEPT = "="  # before the class name of a layer that is not rebuilt, but filled in place
+COUNTER = "num_batches_tracked"  # not needed after training: not stored, 0 after loading
 
 
 def _linear(tensors: dict[str, Tensor], settings: dict[str, Any]) -> nn.Module:
@@ -38,7 +38,7 @@ def _batch_norm(make: type[nn.Module]) -> Callable[[dict[str, Tensor], dict[str,
     return rebuild
 
 
-# Layers that are made anew, as channels may have been removed or a bias added: how, and the settings that matter.
+# Layers that are rebuilt, as channels may have been removed or a bias added: how, and from which settings.
 _MADE: dict[type[nn.Module], tuple[Callable, tuple[str, ...]]] = {
     nn.Linear: (_linear, ()),
     nn.Conv2d: (_convolution, ("stride", "padding", "dilation", "groups", "padding_mode")),
@@ -46,7 +46,7 @@ _MADE: dict[type[nn.Module], tuple[Callable, tuple[str, ...]]] = {
     nn.BatchNorm2d: (_batch_norm(nn.BatchNorm2d), ("eps", "momentum")),
 }
 SETTINGS = {made.__name__: names for made, (_, names) in _MADE.items()}
-USUAL = {
+DEFAULTS = {
     "stride": (1, 1),
     "padding": (0, 0),
     "dilation": (1, 1),
@@ -66,45 +66,47 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def is_made(layer: nn.Module) -> bool:
-    """Return whether `layer` is made anew from the file, which holds all its settings."""
+    """Return whether `layer` is rebuilt from the file, which holds all its settings."""
     return type(layer) in _MADE or type(layer) is ActivationQuantizer
 
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:
-    """Return the small values that are needed to make `layer` anew; what torch takes by default is left out."""
+    """Return the small values from which `layer` is rebuilt; torch's defaults are left out."""
     if isinstance(layer, (Form, Block)):
         return layer.settings()
     if isinstance(layer, ActivationQuantizer):
         return {"bits": layer.bits}
     names = _MADE[type(layer)][1] if type(layer) in _MADE else ()
-    return {name: getattr(layer, name) for name in names if getattr(layer, name) != USUAL[name]}
+    return {name: getattr(layer, name) for name in names if getattr(layer, name) != DEFAULTS[name]}
 
 
 def geometry_of(layer: nn.Module) -> tuple:
-    """Return the fields of the geometry of a form or block, without those at the end that are as usual; else empty."""
+    """Return the fields of the geometry of a form or block, without trailing defaults; empty for any other layer."""
     if not isinstance(layer, (Form, Block)):
         return ()
     g = layer.geometry
     fields = [g.kind, tuple(g.shape), tuple(g.stride), tuple(g.padding), tuple(g.dilation), g.groups]
-    usual = Geometry(g.kind, g.shape)
+    plain = Geometry(g.kind, g.shape)
     for name in ("groups", "dilation", "padding", "stride"):
-        if fields[-1] != getattr(usual, name):
+        if fields[-1] != getattr(plain, name):
             break
         fields.pop()
     return tuple(fields)
 
 
 def parts_of(layer: nn.Module) -> dict[str, Part]:
-    """Return what a file must hold of `layer` itself, not of the layers inside it; empty if it holds no numbers."""
+    """Return what a file must hold of `layer` itself, not of the layers inside it; empty if it has no tensors."""
     if isinstance(layer, (Form, ActivationQuantizer)):
         return layer.stored()
     return {name: Floats(tensor, _role(layer, name)) for name, tensor in own_tensors(layer).items()}
 
 
 def own_tensors(layer: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and lasting buffers of `layer` itself."""
-    lasting = {name: buffer for name, buffer in layer._buffers.items() if name not in layer._non_persistent_buffers_set}
-    both = layer._parameters | lasting
+    """Return the parameters and persistent buffers of `layer` itself."""
+    persistent = {
+        name: buffer for name, buffer in layer._buffers.items() if name not in layer._non_persistent_buffers_set
+    }
+    both = layer._parameters | persistent
     return {name: tensor for name, tensor in both.items() if tensor is not None and name != COUNTER}
 
 
@@ -115,12 +117,12 @@ def _role(layer: nn.Module, name: str) -> str:
 
 
 def make(kind: str, geometry: Geometry | None, settings: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Module:
-    """Return the layer of `kind`; raise `KeyError` for an unknown kind, `ValueError` for numbers it cannot have."""
+    """Return the layer of `kind`; raise `KeyError` for an unknown kind, `ValueError` for impossible values."""
     if kind in FORM_KINDS:
         return FORM_KINDS[kind].restore(geometry, settings, tensors)
     if kind == ActivationQuantizer.__name__:
         if not 0 < float(tensors["act.scale"]) < math.inf:
-            raise ValueError(f"activations of the scale {float(tensors['act.scale'])}")
+            raise ValueError(f"an activation scale of {float(tensors['act.scale'])}")
         return ActivationQuantizer(tensors["act.scale"], tensors["act.zero_point"], settings["bits"])
     if kind in BLOCK_KINDS:
         return empty_block(kind, geometry, settings)
@@ -129,20 +131,20 @@ def make(kind: str, geometry: Geometry | None, settings: dict[str, Any], tensors
 
 
 def empty_block(kind: str, geometry: Geometry, settings: dict[str, Any]) -> Block:
-    """Return the block of `kind` with layers without memory for their numbers, which a file fills one by one."""
+    """Return the block of `kind`, its layers on the meta device, which a file fills one by one."""
     with torch.device("meta"):
         return BLOCK_KINDS[kind].restore(geometry, settings)
 
 
 def owned(tensor: Tensor) -> nn.Parameter:
-    """Return `tensor` as a parameter; one that is a parameter already, tied to another name, stays the same."""
+    """Return `tensor` as a parameter, or itself where it is one already, tied to another name."""
     return (
         tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
     )
 
 
 def fill(layer: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    """Give `layer` these tensors, of whatever shape, as its own, take away those that `tensors` lacks, and return it.
+    """Give `layer` these tensors, of whatever shape, as its own, remove those that `tensors` lacks, and return it.
 
     Raise `KeyError` for a tensor that `layer` has no place for.
     """

@@ -1,4 +1,4 @@
-"""What a reader is ready to take from a file that anyone may have written."""
+"""How much a reader accepts from a file that anyone may have written."""
 
 import os
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from pathlib import Path
 from compedu.errors import FileFormatError
 
 LEAST_NUMBERS = 2**22  # numbers that any file may hold: the networks of this package at twice their width
-NUMBERS_PER_BYTE = 256  # entropy-coded files of networks with one weight in a thousand left stay below
+NUMBERS_PER_BYTE = 256  # files of networks with one weight in a thousand left, entropy-coded, stay below
 
 
 @dataclass(frozen=True)
 class Limits:
     """The most that a file may ask for: bytes of it, layers, numbers in them, numbers in an image (`pixels`).
 
-    Dense kernels count with all their numbers, and images where the network is built from its name in the file. By
-    default `numbers` is 256 for each byte of the file, at least 4 million, and at least what the network holds that the
-    file is loaded into. Everything is counted from what the file declares, before any of it is decoded.
+    Dense weights count with all their numbers, and images where the network is built from its name in the file. By
+    default `numbers` is 256 for each byte of the file, at least 4 million, and at least what the network holds into
+    which the file is loaded. Everything is counted from what the file declares, before any of it is decoded.
     """
 
     bytes: int = 2**31
@@ -37,7 +37,7 @@ class Limits:
         """Return how many numbers a file of `file_bytes` may hold, for a network in memory that holds `present`."""
         if self.numbers is not None:
             return self.numbers
-        # A network's own numbers count threefold: as dense kernels, as what is stored of them, and as positions.
+        # A network's own numbers count three times: as dense weights, as what is stored of them, and as positions.
         return max(LEAST_NUMBERS, NUMBERS_PER_BYTE * file_bytes, 3 * present)
 
 
@@ -45,9 +45,9 @@ DEFAULT = Limits()
 
 
 def file_bytes(path: str | os.PathLike, limits: Limits) -> bytes:
-    """Return what the file `path` holds; raise `FileFormatError` for what is no file, such as a pipe, or too long."""
+    """Return what the file `path` holds; raise `FileFormatError` if it is not a file, as a pipe, or is too long."""
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise FileFormatError(f"{path} is no file, so it holds no model; name a file that compedu.save wrote")
+        raise FileFormatError(f"{path} is not a file, so it holds no model; name a file that compedu.save wrote")
     limits.check("bytes", path.stat().st_size, str(path))
     return path.read_bytes()

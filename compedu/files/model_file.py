@@ -29,14 +29,14 @@ def model_bytes(model: nn.Module, coding: str = "packed") -> bytes:
     """Return the bytes that `save` writes. `coding` is "packed", "huffman" or "ans".
 
     Raises `CompressionError`, naming layer and part, for numbers of a type that no file can hold, and for weights that
-    are made anew before each forward pass.
+    are recomputed before each forward pass.
     """
     refuse_recomputed_weights(model)
     return collecting.write(model, coding)[0]
 
 
 def file_sizes(model: nn.Module, *codings: str) -> dict[str, int]:
-    """Return for each of the `codings`, all if none is given, how many bytes `save` writes."""
+    """Return for each of the `codings`, all if none are given, how many bytes `save` writes."""
     refuse_recomputed_weights(model)
     codings = codings or CODINGS
     return dict(zip(codings, map(len, collecting.write(model, *codings)), strict=True))
@@ -47,14 +47,14 @@ def save(model: nn.Module, path: str | os.PathLike, coding: str = "packed") -> i
 
     The file holds weights, structure and `model.spec`, not `model.compression`. `coding`: "packed" writes every number
     with its own bits, "huffman" and "ans" entropy-code each stream that gets shorter by it. Raises `CompressionError`
-    as `model_bytes` does, and for weights that lie channels last: no file keeps that, and last bits hang on it.
+    as `model_bytes` does, and for weights in channels-last order: files do not keep it, and last bits depend on it.
     """
     refuse_unusable(model)
     data = model_bytes(model, coding)
     if others := in_another_order(model):
         raise CompressionError(
-            f"{others[0]} lies in memory in another order than row after row, such as channels last, which no file "
-            "keeps and the last bits of the logits hang on; lay all parameters and buffers in the usual order first, "
+            f"{others[0]} is not contiguous in memory, as channels-last tensors are not; files do not keep that order, "
+            "on which the last bits of the logits depend; make all parameters and buffers contiguous first, "
             "p.data = p.data.clone(memory_format=torch.contiguous_format)"
         )
     write_whole(Path(path), data)
@@ -108,11 +108,11 @@ def from_bytes(
 
 
 def _built(found: Contents, where: str, limits: Limits) -> nn.Module:
-    """Return the network that the file names, without memory for its numbers, which all come from the file."""
+    """Return the network that the file names, on the meta device, as all its tensors come from the file."""
     if not found.spec:
         raise CompressionError(
-            f"{where} does not name its network: it was changed after it was built, or is none of compedu's: "
-            f"load(path, into=network); {fitting.ADVICE}"
+            f"{where} does not name its network: it was changed after it was built, or is not one of compedu's; "
+            f"call load(path, into=network); {fitting.ADVICE}"
         )
     try:
         network = structure.skeleton(found.spec, len(found.layers))
@@ -124,7 +124,7 @@ def _built(found: Contents, where: str, limits: Limits) -> nn.Module:
 
 @contextmanager
 def _fitting_together(where: str) -> Iterator[None]:
-    """Turn whatever a network sets off whose layers do not fit each other into one `FileFormatError`."""
+    """Turn whatever a network raises whose layers do not fit each other into a `FileFormatError`."""
     try:
         yield
     except contents.CONTRADICTIONS as error:
@@ -134,10 +134,10 @@ def _fitting_together(where: str) -> Iterator[None]:
 
 
 def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
-    """Put every layer of the file in its place; identities and empty places too, as methods may have put them there."""
+    """Put every layer of the file in its place; identities and empty places too, which methods may have left."""
     filled: dict[str, nn.Module] = {}
     for layer in [layer for layer in found.layers if layer.kind in layers.BLOCK_KINDS]:
-        filled[layer.path] = _made(network, layer, {}, where)  # first, as anything else may stand inside of one
+        filled[layer.path] = _made(network, layer, {}, where)  # first, as anything else may be inside one
         network = _placed(network, layer.path, filled[layer.path], where)
     for path in found.identities:
         if type(there := _at(network, path, where)) is not nn.Identity:
@@ -160,7 +160,7 @@ def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:
 
 
 def _folded(network: nn.Module, filled: dict[str, nn.Module], where: str) -> nn.Module:
-    """Leave of batch norms that carry an activation, and of which the file has nothing, what is left when folded."""
+    """Reduce batch norms that contain an activation, and are not in the file, to what remains when they are folded."""
     known = {id(module) for module in filled.values()}
     for path, module in list(network.named_modules()):
         if id(module) not in known and isinstance(rest := behind(module), nn.Sequential):
@@ -169,7 +169,7 @@ def _folded(network: nn.Module, filled: dict[str, nn.Module], where: str) -> nn.
 
 
 def _check_complete(network: nn.Module, filled: dict[str, nn.Module], where: str) -> None:
-    """Raise `CompressionError` unless all layers with numbers are the file's, and each of these is in its place."""
+    """Raise `CompressionError` unless all layers with tensors are the file's, and each of these is in its place."""
     known = {id(module) for module in filled.values()}
     missing = [
         path or "(network)"
@@ -181,7 +181,7 @@ def _check_complete(network: nn.Module, filled: dict[str, nn.Module], where: str
         raise CompressionError(f"{where} holds nothing for {named}; {fitting.ADVICE}")
     displaced = [path for path, module in filled.items() if _at(network, path, where) is not module]
     if displaced or len(known) < len(filled):
-        raise CompressionError(f"{where} keeps layers apart that the network shares; {fitting.ADVICE}")
+        raise CompressionError(f"{where} holds separate layers where the network shares one; {fitting.ADVICE}")
 
 
 def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Module:
@@ -211,10 +211,10 @@ def _at(network: nn.Module, path: str, where: str) -> nn.Module:
 
 
 def _left(norm: nn.Module, rest: nn.Module, path: str, where: str) -> nn.Module:
-    """Return the `rest` that the file has in the place of a folded `norm`, with the size that networks may ask for."""
+    """Return the `rest` that the file has in place of a folded `norm`, with the size that networks may read."""
     if has_hooks(norm):
         raise CompressionError(
-            f"{where} holds a network without {path!r}, at which the given network has forward hooks: remove these"
+            f"{where} holds a network without {path!r}, where the given network has forward hooks; remove these"
         )
     if hasattr(norm, "num_features"):
         rest.num_features = norm.num_features
@@ -222,7 +222,7 @@ def _left(norm: nn.Module, rest: nn.Module, path: str, where: str) -> nn.Module:
 
 
 def _placed(network: nn.Module, path: str, module: nn.Module | None, where: str) -> nn.Module:
-    """Put `module` at `path`, with the hooks of what was there; return the network, `module` for the empty path."""
+    """Put `module` at `path`, with the hooks of what it replaces; return the network, `module` for the empty path."""
     parent, _, name = path.rpartition(".")
     holder = _at(network, parent, where)
     if path and name not in holder._modules:

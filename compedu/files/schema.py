@@ -1,4 +1,4 @@
-"""The header of a model file as values of declared types and ranges: everything else is refused before it is used."""
+"""The header of a model file as values of declared types and ranges: anything else is refused before it is used."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ from compedu.files.sections import CODES, DTYPES, FLOATS, MAX_NUMBERS, POSITIONS
 from compedu.forms.form import Geometry
 from compedu.forms.parts import ROLES
 
-LONGEST_SPEC = 1000  # letters
+LONGEST_SPEC = 1000  # characters
 MAX_DIMENSIONS = 8
 DETAILS = {FLOATS: (int, tuple), CODES: (int, bool, tuple), POSITIONS: (int, int, int), TIED: (str, str)}
 
 
 class Layer(NamedTuple):
-    """One layer in the header: where it stands, what rebuilds it, the records of its parts."""
+    """One layer in the header: its path, what rebuilds it, the records of its parts."""
 
     path: str
     kind: str
@@ -31,7 +31,7 @@ def fields(value: Any, *types: type) -> tuple:
 
 
 def shown(value: Any) -> str:
-    """Return the beginning of a value, as it stands in a message."""
+    """Return the beginning of a value, to be quoted in a message."""
     text = repr(value[:4] if isinstance(value, tuple) else value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
@@ -42,8 +42,8 @@ def need(condition: bool, message: str, *values: Any) -> None:
         raise ValueError(message.format(*map(shown, values)) if values else message)
 
 
-def texts(value: Any) -> tuple[str, ...]:
-    """Return `value`, a tuple of distinct texts."""
+def distinct_strings(value: Any) -> tuple[str, ...]:
+    """Return `value`, a tuple of distinct strings."""
     fields(value, *(str,) * len(fields_of(value)))
     need(len(set(value)) == len(value), "a path that is listed twice")
     return value
@@ -64,42 +64,42 @@ def shape_of(value: tuple) -> tuple[int, ...]:
 
 
 def network_of(value: Any) -> tuple[str, int | None]:
-    """Return the spec of the network, empty where it has none, and what is then known of its structure instead."""
+    """Return the spec of the network, or an empty one and the checksum of its structure."""
     if type(value) is int and 0 <= value < 2**32:
         return "", value
     if type(value) is not str or not 1 <= len(value) <= LONGEST_SPEC:
-        raise ValueError(f"the network is neither a text of at most {LONGEST_SPEC} letters nor a checksum")
+        raise ValueError(f"the network is neither a string of at most {LONGEST_SPEC} characters nor a checksum")
     return value, None
 
 
 def aliases_of(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return `value`, pairs of a path and the path of the same layer met before; no path is listed twice."""
-    texts(tuple(fields(pair, str, str)[0] for pair in fields_of(value)))
+    """Return `value`, pairs of a path and the earlier path of the same layer; no path is listed twice."""
+    distinct_strings(tuple(fields(pair, str, str)[0] for pair in fields_of(value)))
     return value
 
 
 def layers_of(value: Any) -> list[Layer]:
     """Return the layers of a header; no path is listed twice."""
     layers = [layer_of(listed) for listed in fields_of(value)]
-    texts(tuple(layer.path for layer in layers))
+    distinct_strings(tuple(layer.path for layer in layers))
     return layers
 
 
 def layer_of(value: Any) -> Layer:
     """Return one layer of a header."""
     path, kind, geometry, settings, records = fields(value, str, str, tuple, tuple, tuple)
-    names = texts(tuple(fields_of(pair)[0] for pair in settings if pair))
+    names = distinct_strings(tuple(fields_of(pair)[0] for pair in settings if pair))
     need(len(names) == len(settings) and all(len(pair) == 2 for pair in settings), "a setting without name or value")
     for name, given in settings:
         plain = type(given) is not tuple or (len(given) == 2 and all(type(entry) is int for entry in given))
         need(plain, "the setting {} is {}", name, given)
     parts = tuple(map(record_of, records))
-    texts(tuple(part.name for part in parts))
+    distinct_strings(tuple(part.name for part in parts))
     return Layer(path, kind, geometry_of(geometry), dict(settings), parts)
 
 
 def geometry_of(value: tuple) -> Geometry | None:
-    """Return the geometry of a form, or None for any other layer; kind and shape belong together."""
+    """Return the geometry of a form or block, or None for any other layer; kind and shape must agree."""
     if not value:
         return None
     types = (str, tuple, tuple, tuple, tuple, int)[: max(2, len(value))]

@@ -1,4 +1,4 @@
-"""The parts of a layer as streams of small numbers, and back: floats by bytes, codes as they are, positions by gaps."""
+"""The parts of a layer as streams of small integers, and back: floats by bytes, codes as such, positions as gaps."""
 
 import math
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from compedu.forms.parts import ROLES, Codes, Floats, Part, Positions
 from compedu.usable import TYPES
 
 FLOATS, CODES, POSITIONS = range(3)
-TIED = -1  # the kind of a part that is the very tensor of an earlier one: its details are that one's layer and name
+TIED = -1  # the kind of a part that is the same tensor as an earlier one: its details are that one's layer and name
 DTYPES = TYPES
 MAX_NUMBERS = 2**31
 
 
 class Record(NamedTuple):
-    """What the header says of one part: its name, kind, role, what rebuilds it, its streams.
+    """What the header declares of one part: its name, kind, role, what rebuilds it, its streams.
 
     `kind` is FLOATS, CODES, POSITIONS or TIED. `details` is (dtype, shape), (bits, signed, shape), (places, gap width,
     number of gap codes) or (layer, part); `lengths` the number of bytes of each stream, 0 for a packed one, empty when
@@ -78,7 +78,7 @@ def write(name: str, part: Part, coding: str) -> tuple[Record, bytes]:
 
 
 def read(record: Record, reader: Reader, coding: str) -> Section:
-    """Read the part that `record`, checked before, describes; raise `ValueError` where its bytes contradict it."""
+    """Read the part that the checked `record` describes; raise `ValueError` where its bytes contradict it."""
     lengths = record.lengths or (0,) * len(record.streams)
     written = [
         streams.read(reader, count, width, length, coding)
@@ -88,19 +88,19 @@ def read(record: Record, reader: Reader, coding: str) -> Section:
 
 
 def _floats(part: Floats) -> tuple[tuple, list[Stream]]:
-    """Split numbers into their bytes, the highest first: byte i of all numbers is one stream.
+    """Split numbers into their bytes, the most significant first: byte i of all numbers is one stream.
 
-    The sign bit moves behind the mantissa. The first stream is then the upper bits of the exponent, which repeat
-    themselves, while the bytes of the mantissa are as good as random and stay as they are.
+    The sign bit moves to the end of the mantissa. The first stream is then the upper bits of the exponent, which
+    repeat, while the bytes of the mantissa are close to random and stay as they are.
     """
     if part.tensor.dtype not in DTYPES:
         raise ValueError(f"{part.tensor.dtype} cannot be stored; allowed types: {', '.join(map(str, DTYPES))}")
     data = part.tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     size = part.tensor.dtype.itemsize
-    whole = data.view(f"<u{size}")
+    words = data.view(f"<u{size}")
     if part.tensor.is_floating_point():
-        whole = whole << 1 | whole >> 8 * size - 1
-    planes = np.ascontiguousarray(whole.view(np.uint8).reshape(-1, size)[:, ::-1].T)
+        words = words << 1 | words >> 8 * size - 1  # rotated by one bit: the sign comes last
+    planes = np.ascontiguousarray(words.view(np.uint8).reshape(-1, size)[:, ::-1].T)
     details = (DTYPES.index(part.tensor.dtype), tuple(part.tensor.shape))
     return details, [Stream(plane, 8) for plane in planes]
 
@@ -113,10 +113,10 @@ def _float_streams(details: tuple) -> list[tuple[int, int]]:
 def _to_floats(details: tuple, planes: list[np.ndarray]) -> Tensor:
     dtype = DTYPES[details[0]]
     shape = details[1]
-    whole = np.stack(planes[::-1], axis=1).astype(np.uint8).view(f"<u{dtype.itemsize}").reshape(-1)
+    words = np.stack(planes[::-1], axis=1).astype(np.uint8).view(f"<u{dtype.itemsize}").reshape(-1)
     if dtype.is_floating_point:
-        whole = whole >> 1 | whole << 8 * dtype.itemsize - 1
-    return torch.from_numpy(whole.view(np.uint8)).view(dtype).reshape(shape)
+        words = words >> 1 | words << 8 * dtype.itemsize - 1
+    return torch.from_numpy(words.view(np.uint8)).view(dtype).reshape(shape)
 
 
 def _codes(part: Codes) -> tuple[tuple, list[Stream]]:

@@ -1,4 +1,4 @@
-"""What the header of a file declares of a layer's parts, in the words in which forms check it."""
+"""What the header of a file declares of a layer's parts, in the types that forms check."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ from compedu.forms.declared import (
 
 
 def declared(records: Mapping[str, Record]) -> dict[str, Declared]:
-    """Return `records`, none of them tied, in the words of `compedu.forms.declared`."""
+    """Return `records`, none of them tied, in the types of `compedu.forms.declared`."""
     return {name: _declared(record) for name, record in records.items()}
 
 
@@ -46,4 +46,4 @@ def check_quantizer(settings: Mapping[str, Any], parts: Parts) -> None:
     floats(parts, "act.scale", (1,))
     width = settings.get("bits")
     fits = type(width) is int and parts.get("act.zero_point") == DeclaredCodes(width, False, (1,))
-    need(fits, f"'act.zero_point' is no code of activations of {width!r} bits")
+    need(fits, f"'act.zero_point' is not a code of {width!r}-bit activations")

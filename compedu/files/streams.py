@@ -1,4 +1,4 @@
-"""A stream of small whole numbers in few bytes: packed, or entropy-coded where that is shorter."""
+"""A stream of small integers in few bytes: packed, or entropy-coded where that is shorter."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ _CODERS = {"huffman": huffman, "ans": ans}
 
 
 class Stream(NamedTuple):
-    """Numbers 0 <= symbol < 2^width, (n,), any integer type; `width` is 1 to 16 bits."""
+    """Integers 0 <= symbol < 2^width, (n,), any integer type; `width` is 1 to 16 bits."""
 
     symbols: np.ndarray
     width: int
 
 
 def size_bits(counts: np.ndarray, width: int, coding: str) -> float:
-    """Return about how many bits a stream with these counts of its symbols takes under `coding`."""
+    """Return approximately how many bits a stream takes under `coding`, from the counts of its symbols."""
     packed = width * int(counts.sum())
     if coding == "packed" or entropy(counts) * counts.sum() >= packed:
         return packed
@@ -28,7 +28,7 @@ def size_bits(counts: np.ndarray, width: int, coding: str) -> float:
 
 
 def write(stream: Stream, coding: str) -> tuple[bytes, int]:
-    """Return the bytes of `stream`, and their number if they are entropy-coded, 0 if packing was not longer."""
+    """Return the bytes of `stream`, entropy-coded where that is shorter, and their number, 0 where packed."""
     packed = bits.packed_bytes(stream.width, len(stream.symbols))
     if coding != "packed" and size_bits(np.bincount(stream.symbols), stream.width, coding) < 8 * packed:
         coded = _CODERS[coding].encode(stream.symbols)

@@ -1,4 +1,4 @@
-"""What a network is beside its numbers: which one its spec names, and what its modules are set to."""
+"""What a network is besides its tensors: which one its spec names, and the settings of its modules."""
 
 import zlib
 from functools import lru_cache
@@ -21,7 +21,7 @@ _SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_fea
 
 
 class _Bounded(TorchFunctionMode):
-    """Lets at most `calls` torch calls of this thread pass, so that building a network of unknown size has an end."""
+    """Allows at most `calls` torch calls in this thread, so that building a network of unknown size ends."""
 
     def __init__(self, calls: int):
         super().__init__()
@@ -30,15 +30,15 @@ class _Bounded(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         self.calls -= 1
         if self.calls < 0:
-            raise ValueError("it has more layers than are there to fill it")
+            raise ValueError("it has more layers than the file")
         return function(*args, **(kwargs or {}))
 
 
 @lru_cache(maxsize=32)
 def skeleton(spec: str, count: int) -> nn.Module:
-    """Return the network that `spec` names, of about `count` layers at most, without memory for its numbers.
+    """Return the network that `spec` names, of about `count` layers at most, on the meta device.
 
-    It is shared by all callers and not to be changed. Raises `ValueError` for a network that does not exist or is
+    It is shared by all callers and must not be changed. Raises `ValueError` for a network that does not exist or is
     larger.
     """
     try:
@@ -49,7 +49,7 @@ def skeleton(spec: str, count: int) -> nn.Module:
 
 
 class Described(NamedTuple):
-    """What decides about the output of a module beside its tensors and the modules inside of it."""
+    """What the output of a module depends on besides its tensors and the modules inside it."""
 
     path: str
     kind: str
@@ -58,9 +58,9 @@ class Described(NamedTuple):
 
 
 def unchanged(model: nn.Module, named: nn.Module) -> bool:
-    """Return whether `model` computes as `named` does, of this package, up to the numbers.
+    """Return whether `model` computes as `named`, a network of this package, does, up to the values of its tensors.
 
-    Attributes that were given to it later count for nothing, as no forward of this package reads them.
+    Attributes that were added to it later do not count, as no forward of this package reads them.
     """
     ours = described(model)
     theirs = described(named)
@@ -75,10 +75,10 @@ def unchanged(model: nn.Module, named: nn.Module) -> bool:
 
 
 def checksums(model: nn.Module) -> tuple[int, int]:
-    """Return the checksum (CRC-32) of all that no part of a file tells of a network: as a file has it, and unhooked.
+    """Return the checksum (CRC-32) of what no part of a file tells of a network: with its hooks, and without.
 
-    The second is of the network without forward hooks and forwards of its own: a file of such a network also goes into
-    one that has them, and there they stay.
+    The second leaves out forward hooks and forwards set on modules: a file of a network without them can also be loaded
+    into one that has them, where they stay.
     """
     found = [tuple(module) for module in described(model)]
     bare = zlib.crc32(repr(found).encode())
@@ -86,9 +86,9 @@ def checksums(model: nn.Module) -> tuple[int, int]:
 
 
 def described(model: nn.Module) -> list[Described]:
-    """Return of each module what a file would leave out.
+    """Return for each module what a file leaves out.
 
-    Passed over are forms and blocks with all inside of them and layers that are made anew, whose settings the file
+    Left out are forms and blocks with all that is inside them and layers that are rebuilt, whose settings the file
     holds, and what has none: identities and torch's own containers, also those that folding left of a batch norm.
     """
     return [
@@ -99,16 +99,16 @@ def described(model: nn.Module) -> list[Described]:
 
 
 def is_as_arranged(block: Block) -> bool:
-    """Return whether the modules of `block` are those that its settings make, up to numbers and compressed layers."""
+    """Return whether the modules of `block` are those that its settings make, up to values and compressed layers."""
     made = layers.empty_block(type(block).__name__, block.geometry, block.settings())
     inside, wanted = ([described(child) for child in part.children()] for part in (block, made))
     return inside == wanted and list(block._modules) == list(made._modules)
 
 
 def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return what a module shows of itself, and its attributes; without sizes, where channels may have been removed.
+    """Return what a module prints of itself, and its attributes; without sizes, where channels may have been removed.
 
-    Of dropout nothing counts: it draws in training alone, and pruning in rounds lowers its strength.
+    Nothing of dropout counts: it acts in training alone, and iterative pruning lowers its rate.
     """
     if isinstance(module, _DropoutNd):
         return "", ()
@@ -121,6 +121,6 @@ def take_image(model: nn.Module) -> None:
     """Run a network of this package on one black image; raise whatever its layers raise."""
     kind = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
     with torch.no_grad():
-        scores = model(torch.zeros(1, *image_of(model.spec), dtype=kind))
-    if scores.shape != (1, parse(model.spec)[1]["classes"]):
-        raise ValueError(f"its scores of one image have the shape {tuple(scores.shape)}")
+        logits = model(torch.zeros(1, *image_of(model.spec), dtype=kind))
+    if logits.shape != (1, parse(model.spec)[1]["classes"]):
+        raise ValueError(f"its logits for one image have the shape {tuple(logits.shape)}")

@@ -1,4 +1,4 @@
-"""Compressed layers, each with a dense kernel, which say what a file must hold; and blocks of ordinary layers."""
+"""Compressed layers, each of which stands for a dense one and says what a file must hold; blocks of ordinary layers."""
 
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.attention import OpenAttention

@@ -1,4 +1,4 @@
-"""Quantized activations: unsigned codes on an affine grid, rounded in the forward pass, passed through backwards."""
+"""Quantized activations: unsigned codes on an affine grid, rounded in the forward pass, passed through backward."""
 
 import math
 
@@ -19,7 +19,7 @@ class RoundOnGrid(torch.autograd.Function):
     def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
         codes = grid_codes(x, scale, zero_point)
         ctx.save_for_backward((codes >= low) & (codes <= high))
-        return codes.clamp_(low, high).sub_(zero_point).mul_(scale).to(x.dtype)  # in place: one kernel less in memory
+        return codes.clamp_(low, high).sub_(zero_point).mul_(scale).to(x.dtype)  # in place: no further tensors
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -28,9 +28,9 @@ class RoundOnGrid(torch.autograd.Function):
 
 
 def grid_codes(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Return x / scale + zero_point rounded, not clipped: whole numbers in the precision of `scale` or a better one.
+    """Return x / scale + zero_point rounded, not clipped: integers in the precision of `scale` or a better one.
 
-    Half precision has neither room for the scales of small activations nor for codes of large ones.
+    Half precision can represent neither the scales of small activations nor the codes of large ones.
     """
     return torch.round(x.to(torch.promote_types(x.dtype, scale.dtype)) / scale) + zero_point
 
@@ -63,18 +63,18 @@ class ActivationQuantizer(Scaled):
         """Return the quantizer whose grid covers [min(low, 0), max(high, 0)]."""
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CompressionError(
-                f"activations from {low} to {high} have no grid: it needs finite ends; look for the layer in front of "
+                f"activations from {low} to {high} have no grid: its ends must be finite; look for the layer before "
                 "them whose values grow without bound"
             )
         low = min(low, 0.0)
         high = max(high, 0.0)
         top = 2**bits - 1
-        # A tensor that is always zero needs no step; a smaller step than float32 can hold well rounds all to zero.
+        # A tensor that is always zero needs no step; a step below the smallest normal float32 would round all to zero.
         scale = max((high - low) / top, torch.finfo(torch.float32).tiny) if high > low else 1.0
         return cls(scale, min(max(round(-low / scale), 0), top), bits)
 
     def codes(self, x: Tensor) -> Tensor:
-        """Return the codes of `x` as a float tensor of whole numbers."""
+        """Return the codes of `x`, integers in a float tensor."""
         return grid_codes(x, self.scale, self.zero_point).clamp(0, 2**self.bits - 1)
 
     def forward(self, x: Tensor) -> Tensor:

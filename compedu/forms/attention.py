@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-# What torch holds as bare parameters: the layer that each weight becomes, and the bias that goes with it.
+# What torch holds as bare parameters: the layer that each weight becomes, and the bias that belongs to it.
 PROJECTIONS = {
     "in_proj": ("in_proj_weight", "in_proj_bias"),
     "q_proj": ("q_proj_weight", None),
@@ -16,7 +16,7 @@ LINEAR = (nn.Linear, NonDynamicallyQuantizableLinear)  # the second, torch's out
 class OpenAttention(nn.MultiheadAttention):
     """Multi-head attention whose input projections are linear layers or forms; it computes what torch's own does.
 
-    torch reads the weights of the projections and calls none of them, so that their inputs are never rounded.
+    torch reads the weights of the projections and never calls them, so their inputs are not rounded.
     """
 
     @classmethod
@@ -27,8 +27,8 @@ class OpenAttention(nn.MultiheadAttention):
         opened._parameters = dict(attention._parameters)
         opened._modules = dict(attention._modules)
         for layer, (weight, bias) in PROJECTIONS.items():
-            if (kernel := opened._parameters.pop(weight)) is not None:
-                opened._modules[layer] = _linear(kernel, opened._parameters.pop(bias, None))
+            if (tensor := opened._parameters.pop(weight)) is not None:
+                opened._modules[layer] = _linear(tensor, opened._parameters.pop(bias, None))
         return opened
 
     def _weight(self, layer: str) -> Tensor | None:
@@ -36,7 +36,7 @@ class OpenAttention(nn.MultiheadAttention):
 
     @property
     def in_proj_weight(self) -> Tensor | None:
-        """The kernel for queries, keys and values together, (3 embed_dim, embed_dim), or None."""
+        """The weight for queries, keys and values together, (3 embed_dim, embed_dim), or None."""
         return self._weight("in_proj")
 
     @property
@@ -46,17 +46,17 @@ class OpenAttention(nn.MultiheadAttention):
 
     @property
     def q_proj_weight(self) -> Tensor | None:
-        """The kernel for queries, where keys or values have another size."""
+        """The weight for queries, (embed_dim, embed_dim), where keys or values have another size; else None."""
         return self._weight("q_proj")
 
     @property
     def k_proj_weight(self) -> Tensor | None:
-        """The kernel for keys, where they or values have another size than queries."""
+        """The weight for keys, (embed_dim, kdim), where they or values have another size than queries; else None."""
         return self._weight("k_proj")
 
     @property
     def v_proj_weight(self) -> Tensor | None:
-        """The kernel for values, where they or keys have another size than queries."""
+        """The weight for values, (embed_dim, vdim), where they or keys have another size than queries; else None."""
         return self._weight("v_proj")
 
 

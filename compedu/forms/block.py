@@ -1,6 +1,6 @@
-"""Blocks: ordinary layers in a fixed arrangement that stand in the place of one layer, without a dense kernel.
+"""Blocks: ordinary layers in a fixed arrangement that take the place of one layer, without a dense weight.
 
-A form computes what its dense layer does; a block computes something else that trains in its stead. Its layers are
+A form computes what its dense layer does; a block computes something else, which is trained instead. Its layers are
 ordinary ones, which methods find and compress. A file holds a block's class, geometry and settings, and its layers as
 it holds any others.
 """
@@ -23,8 +23,8 @@ from compedu.reproducible import seeded
 class Block(FormFacts, nn.Module, ABC):
     """Ordinary layers that take what a layer of `geometry` takes and give results of the same shape.
 
-    The arrangement follows from class, geometry and `settings` alone; the block itself holds no numbers. It has the
-    attributes (`out_channels`, ...) of the layer in whose place it stands.
+    The arrangement follows from class, geometry and `settings` alone; the block itself has no parameters. It has the
+    attributes (`out_channels`, ...) of the layer that it replaces.
     """
 
     def __init__(self, geometry: Geometry):
@@ -34,15 +34,15 @@ class Block(FormFacts, nn.Module, ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return the numbers and words beside the geometry that are needed to arrange the layers anew."""
+        """Return the numbers and strings, besides the geometry, from which the arrangement of the layers is rebuilt."""
 
     @classmethod
     @abstractmethod
     def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Block":
-        """Return the block with layers of any numbers, which a file fills; channels may have been removed from these.
+        """Return the block with layers of any weights, which a file fills; channels may have been removed from these.
 
-        Geometry and settings come from a file that anyone may have written: `ValueError` for what cannot be, before
-        anything is made whose size they decide.
+        Geometry and settings come from a file that anyone may have written: `ValueError` for what is impossible, before
+        anything is allocated whose size they decide.
         """
 
     def free_numbers(self) -> int:
@@ -52,7 +52,7 @@ class Block(FormFacts, nn.Module, ABC):
 
     @classmethod
     def drawn(cls, geometry: Geometry, seed: int = 0, **settings: Any) -> "Block":
-        """Return the block with torch's usual initial numbers, drawn from `seed`; random streams stay."""
+        """Return the block with torch's default initial weights, drawn from `seed`; random streams stay."""
         with seeded(seed):
             return cls.restore(geometry, settings)
 
@@ -80,31 +80,31 @@ class Separable(Block):
         return self.pointwise(self.relu(self.norm(self.depthwise(input))))
 
     def settings(self) -> dict[str, Any]:
-        """Return nothing: the geometry says it all."""
+        """Return nothing: the geometry decides everything."""
         return {}
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Separable":
-        """Return the block with layers of any numbers."""
+        """Return the block with layers of any weights."""
         only(settings)
         return cls(geometry)
 
 
 class Fire(Block):
-    """A pointwise convolution to few channels and ReLU, then half of the outputs by a pointwise, half by a wide one.
+    """A pointwise convolution to few channels and ReLU, then a pointwise and a wide one, each for half the outputs.
 
-    `squeeze` is the number of channels between (Iandola et al. 2016, section 3.2, arXiv:1602.07360).
+    `squeeze` is the number of channels between them (Iandola et al. 2016, section 3.2, arXiv:1602.07360).
     """
 
     def __init__(self, geometry: Geometry, squeeze: int):
         need_convolution(geometry)
         out, inside, *window = geometry.shape
         fits = type(squeeze) is int and 1 <= squeeze <= max(inside, out)
-        need(fits, f"{squeeze!r} channels between; allowed are 1 to {max(inside, out)}")
-        need(out >= 2, "one output has no two halves")
+        need(fits, f"{squeeze!r} squeeze channels; allowed are 1 to {max(inside, out)}")
+        need(out >= 2, "a single output cannot be split into two halves")
         sides = zip(window, geometry.padding, geometry.dilation, strict=True)
         same = all(2 * padding == dilation * (side - 1) for side, padding, dilation in sides)
-        need(same, "a pointwise convolution beside one of this padding gives another size")
+        need(same, "a pointwise convolution next to one with this padding gives another size")
         super().__init__(geometry)
         self.squeeze = nn.Conv2d(inside, squeeze, 1)
         self.relu = nn.ReLU()
@@ -120,24 +120,24 @@ class Fire(Block):
         return torch.cat([self.narrow(x), self.wide(x)], dim=1)
 
     def settings(self) -> dict[str, Any]:
-        """Return the number of channels between."""
+        """Return the number of squeeze channels."""
         return {"squeeze": self.channels}
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Fire":
-        """Return the block with layers of any numbers."""
+        """Return the block with layers of any weights."""
         only(settings, "squeeze")
         return cls(geometry, settings.get("squeeze"))
 
 
 class NormalizedFactors(Block):
-    """Two layers of `rank` channels between with batch norm between them, so that deep stacks of them can be trained.
+    """Two layers with `rank` channels and batch norm between them, so that deep stacks of them can be trained.
 
     Two linear ones, or a vertical and a horizontal convolution (Tai et al. 2016, section 4, arXiv:1511.06067).
     """
 
     def __init__(self, geometry: Geometry, rank: int):
-        need(geometry.groups == 1, "factors need channels that all meet")
+        need(geometry.groups == 1, "a factorization needs an ungrouped layer")
         out, inside, *window = geometry.shape
         most = max(geometry.shape[:2]) * max(window, default=1)
         need(type(rank) is int and 1 <= rank <= most, f"rank {rank!r}; allowed are 1 to {most}")
@@ -159,7 +159,7 @@ class NormalizedFactors(Block):
         return (self.rank,)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the block's output: (N, out) for (N, in), or images as a convolution's."""
+        """Return the block's output: (N, out) for (N, in), or those of a convolution for images."""
         return self.second(self.norm(self.first(input)))
 
     def settings(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class NormalizedFactors(Block):
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "NormalizedFactors":
-        """Return the block with layers of any numbers."""
+        """Return the block with layers of any weights."""
         only(settings, "rank")
         return cls(geometry, settings.get("rank"))
 
@@ -177,7 +177,7 @@ BLOCKS: tuple[type[Block], ...] = (Separable, Fire, NormalizedFactors)
 
 
 def need_convolution(geometry: Geometry) -> None:
-    """Raise `ValueError` unless `geometry` is that of a convolution whose channels all meet."""
+    """Raise `ValueError` unless `geometry` is that of an ungrouped convolution."""
     need(geometry.kind == "conv2d" and geometry.groups == 1, "this block takes the place of an ungrouped convolution")
 
 

@@ -1,4 +1,4 @@
-"""Factored layers: ordinary layers in sequence that stand for one dense kernel."""
+"""Factored layers: ordinary layers in sequence that stand for one dense layer."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -14,15 +14,15 @@ from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
 
 NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-USUAL = 2  # factors: a file says how many there are where it is another number
+DEFAULT_COUNT = 2  # factors; a file holds their number only where it is another
 
 
 class Factored(Form):
-    """Layers in sequence, called `first`, `second` and so on, whose product is the dense kernel.
+    """Layers in sequence, called `first`, `second` and so on, whose product is the dense weight.
 
     Two linear layers of rank r (Denton et al. 2014, arXiv:1404.0736), a vertical and a horizontal convolution (Tai et
     al. 2016, section 3, arXiv:1511.06067), three of a Tucker or four of a CP decomposition: any chain that `composed`
-    takes. Each is an ordinary layer that further methods may compress; a bias stands behind all padding.
+    accepts. Each is an ordinary layer that further methods may compress; no bias comes before padding.
     Where a later factor rounds its inputs, they are no longer one dense layer: `dense()` leaves that rounding out, and
     each of them equals its own dense layer.
     """
@@ -51,15 +51,15 @@ class Factored(Form):
 
     @property
     def rank(self) -> int:
-        """The least number of channels between two layers."""
+        """The smallest of `ranks`."""
         return min(self.ranks)
 
     def dense(self) -> Tensor:
-        """Return the kernel that the layers mean together."""
-        return reduce(in_sequence, map(full_kernel, self.factors))
+        """Return the weight of the one dense layer that the factors stand for."""
+        return reduce(in_sequence, map(full_weight, self.factors))
 
     def dense_bias(self) -> Tensor | None:
-        """Return the bias of the last layer, and what reaches the output of those before it; None if there is none."""
+        """Return the bias of the last layer plus what the earlier biases add to the output; None if there is none."""
         return reduce(_with_bias, self.factors, None)
 
     @property
@@ -72,13 +72,13 @@ class Factored(Form):
         return reduce(lambda x, factor: factor(x), self.factors, self.act(input))
 
     def stored_weight(self) -> dict[str, Part]:
-        """Return nothing of its own: a file stores the factors as the layers they are."""
+        """Return nothing: a file stores the factors as the layers that they are."""
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """Return how many factors there are, unless these are two."""
+        """Return the number of factors, unless it is two."""
         count = len(self.factors)
-        return {} if count == USUAL else {"factors": count}
+        return {} if count == DEFAULT_COUNT else {"factors": count}
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Factored":
@@ -94,12 +94,12 @@ class Factored(Form):
         """Raise `ValueError` unless a file declares a number of factors and nothing else."""
         only(settings, "factors")
         only(parts)
-        need(geometry.groups == 1, "factors need channels that all meet")
+        need(geometry.groups == 1, "a factorization needs an ungrouped layer")
 
     @classmethod
     def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the factors that `settings` from a file declare."""
-        return names_of(settings.get("factors", USUAL))
+        return names_of(settings.get("factors", DEFAULT_COUNT))
 
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of all layers, at equal numbers of positions."""
@@ -107,7 +107,7 @@ class Factored(Form):
 
 
 def names_of(count: Any) -> tuple[str, ...]:
-    """Return the names of `count` factors; raise `ValueError` for numbers of them that no form has."""
+    """Return the names of `count` factors; raise `ValueError` for a number that no form has."""
     need(type(count) is int and 2 <= count <= len(NAMES), f"{count!r} factors; allowed are 2 to {len(NAMES)}")
     return NAMES[:count]
 
@@ -121,22 +121,22 @@ def check_chain(geometry: Geometry, factors: Sequence[nn.Module]) -> None:
 
 
 def need_chain(geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
-    """Raise `ValueError` unless layers in sequence, each a geometry and whether it has a bias, mean one of `geometry`.
+    """Raise `ValueError` unless layers in sequence, each a geometry and whether it has a bias, equal one of `geometry`.
 
-    No dense layer adds its bias everywhere but at the border of an image, as one in front of padding does.
+    A bias before padding would reach the output everywhere but at the border, which no dense layer does.
     """
     made = composed(*(factor for factor, _ in factors))
-    need(made == geometry, f"together they are {made}")
+    need(made == geometry, f"in sequence they are {made}")
     padded = [index for index, (factor, _) in enumerate(factors) if factor.padding != (0, 0)]
     in_front = factors[: max(padded, default=0)]
     early = [name for name, (_, biased) in zip(names_of(len(factors)), in_front, strict=False) if biased]
-    need(not early, f"{', '.join(early)} has a bias in front of padding")
+    need(not early, f"{', '.join(early)} has a bias before padding")
 
 
 def composed(*factors: Geometry) -> Geometry:
-    """Return the geometry of one layer that does what layers of these geometries do in sequence, without bias.
+    """Return the geometry of one layer that computes what layers of these geometries do in sequence, without bias.
 
-    Along each axis of an image at most one of them may be more than a single place of stride 1 without padding: zeros
+    Along each axis of an image at most one of them may have more than kernel size 1, stride 1 and no padding: zeros
     between two layers are not those around the image. Raises `ValueError` for any other chain.
     """
     first = factors[0]
@@ -177,21 +177,21 @@ def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, G
     )
 
 
-def full_kernel(layer: nn.Module) -> Tensor:
-    """Return the dense kernel of a layer or form as one without groups: zeros where channels do not meet."""
-    kernel = weight_of(layer)
+def full_weight(layer: nn.Module) -> Tensor:
+    """Return the dense weight of a layer or form without groups: zeros between channels of different groups."""
+    weight = weight_of(layer)
     groups = Geometry.of(layer).groups
     if groups == 1:
-        return kernel
-    out, inside, *window = kernel.shape
-    blocks = kernel.reshape(groups, out // groups, inside, *window)
-    diagonal = torch.eye(groups, dtype=kernel.dtype, device=kernel.device)
+        return weight
+    out, inside, *window = weight.shape
+    blocks = weight.reshape(groups, out // groups, inside, *window)
+    diagonal = torch.eye(groups, dtype=weight.dtype, device=weight.device)
     spread = torch.einsum("gh,goi...->gohi...", diagonal, blocks)
     return spread.reshape(out, groups * inside, *window)
 
 
 def in_sequence(first: Tensor, second: Tensor) -> Tensor:
-    """Return the kernel of two layers in sequence, `second` behind `first`, of which each axis is wide in one alone.
+    """Return the weight of two layers in sequence, `first` then `second`; each axis is wide in one alone.
 
     The product of two matrices, or for convolutions the sum over r of second[n, r, i, j] * first[r, c, k, l].
     """
@@ -199,8 +199,9 @@ def in_sequence(first: Tensor, second: Tensor) -> Tensor:
         return second @ first
     out, _, *late = second.shape
     _, inside, *early = first.shape
-    kernel = torch.einsum("nrij,rckl->ncikjl", second, first)
-    return kernel.reshape(out, inside, late[0] * early[0], late[1] * early[1])
+    # Of i and k one is always 0, and so of j and l: their pairs are the positions of the whole kernel.
+    weight = torch.einsum("nrij,rckl->ncikjl", second, first)
+    return weight.reshape(out, inside, late[0] * early[0], late[1] * early[1])
 
 
 def _bias_of(layer: nn.Module) -> Tensor | None:
@@ -208,10 +209,11 @@ def _bias_of(layer: nn.Module) -> Tensor | None:
 
 
 def _with_bias(before: Tensor | None, layer: nn.Module) -> Tensor | None:
-    """Return the bias behind `layer` where there is `before` in front of it; None stands for none."""
+    """Return the bias after `layer` where the bias before it is `before`; None stands for none."""
     own = _bias_of(layer)
     if before is None:
         return own
-    kernel = full_kernel(layer)
-    passed = kernel.reshape(*kernel.shape[:2], -1).sum(2)
+    weight = full_weight(layer)
+    # A constant input meets every kernel position, so that it is multiplied by their sum.
+    passed = weight.reshape(*weight.shape[:2], -1).sum(2)
     return passed @ before if own is None else passed @ before + own

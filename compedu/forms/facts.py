@@ -1,10 +1,10 @@
-"""What pictures, tables and reports ask of forms and blocks, so that they have to know none by its class."""
+"""What pictures, tables and reports ask of forms and blocks, so that they need not know their classes."""
 
 from torch import Tensor, nn
 
 
 class FormFacts:
-    """The facts of a form or block beside its kernel; each answer is None, or nothing, where the form does not say."""
+    """The facts of a form or block besides its weight; each answer is None, or empty, where the form does not say."""
 
     @property
     def factors(self) -> tuple[nn.Module, ...]:
@@ -22,28 +22,28 @@ class FormFacts:
         return None
 
     def codes(self) -> Tensor | None:
-        """Return which of its `levels` each weight has, whole numbers of the kernel's shape."""
+        """Return which of the `levels` each weight has, integers of the weight's shape."""
         return None
 
     @property
     def grid_step(self) -> Tensor | None:
-        """The step of an even grid around zero, broadcast against the kernel: a weight is its code times the step."""
+        """The step of a uniform grid around zero, broadcast against the weight, which is its codes times the step."""
         return None
 
     def weights_before_rounding(self) -> Tensor | None:
-        """Return the weights that were rounded to the levels, of the kernel's shape."""
+        """Return the weights before rounding to the levels, of the weight's shape."""
         return None
 
     def kept_weights(self) -> Tensor | None:
-        """Return which weights are left of a pruned kernel, boolean, of the kernel's shape."""
+        """Return which weights of a pruned layer are kept, boolean, of the weight's shape."""
         return None
 
     def stored_entries(self) -> Tensor | None:
-        """Return at which places of the kernel the stored numbers stand, boolean; the others are copies of them."""
+        """Return which entries of the weight are stored, boolean; the others are copies of them."""
         return None
 
     def free_numbers(self) -> int:
-        """Return how many numbers of the kernel are free, codes among them; no bias, no position, no code book."""
+        """Return how many numbers of the weight are free, codes included, but no biases, positions or codebooks."""
         own = sum(part.tensor.numel() for part in self.stored_weight().values() if part.role == "values")
         return own + sum(free_numbers_of(factor) for factor in self.factors)
 

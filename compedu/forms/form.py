@@ -1,4 +1,4 @@
-"""The base of all compressed layers, and the shape of the dense layer each of them stands for."""
+"""The base class of all compressed layers, and the geometry of the dense layer each of them stands for."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -44,14 +44,16 @@ class Geometry:
         """Run the dense layer with `weight` of `shape` on `x`: (N, in) or (N, in, height, width)."""
         if self.kind == "linear":
             return F.linear(x, weight, bias)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(
+            x, weight, bias, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups
+        )
 
     def layer(self, weight: Tensor, bias: Tensor | None) -> nn.Module:
         """Return the ordinary torch layer of this geometry that holds `weight` and `bias` (both are cloned).
 
-        The clones are contiguous: a transposed or sliced weight gives other last bits, and no file keeps strides.
+        The clones are contiguous: a transposed or sliced weight gives other last bits, and files keep no strides.
         """
-        # torch makes no layer without channels
+        # torch refuses to build a layer without channels; the weight assigned below may have none.
         out = max(self.shape[0], self.groups)
         inside = max(self.shape[1], 1)
         options = {"bias": bias is not None, "dtype": weight.dtype}
@@ -62,11 +64,11 @@ class Geometry:
                 nn.Conv2d,
                 inside * self.groups,
                 out,
-                self.shape[2:],
-                self.stride,
-                self.padding,
-                self.dilation,
-                self.groups,
+                kernel_size=self.shape[2:],
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                groups=self.groups,
                 **options,
             )
         vars(made).update(self.attributes)
@@ -76,7 +78,7 @@ class Geometry:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What networks ask of torch's own layer of this geometry, by name."""
+        """The attributes of torch's own layer of this geometry, which networks may read, by name."""
         out, inside, *window = self.shape
         if self.kind == "linear":
             return {"in_features": inside, "out_features": out}
@@ -95,7 +97,7 @@ class Geometry:
 
     @property
     def per_output(self) -> tuple[int, ...]:
-        """The shape (out, 1, ...) of one number per output channel, to broadcast against the kernel."""
+        """The shape (out, 1, ...) of one number per output channel, to broadcast against the weight."""
         return (self.shape[0],) + (1,) * (len(self.shape) - 1)
 
     @property
@@ -105,42 +107,42 @@ class Geometry:
 
 
 class Form(FormFacts, nn.Module, ABC):
-    """A compressed layer: `forward(x)` equals the dense layer with kernel `dense()` applied to `act(x)`.
+    """A compressed layer: `forward(x)` equals the dense layer with weight `dense()` applied to `act(x)`.
 
     A form may also multiply that result, before the bias, by a factor that depends on its input: `output_scale`.
     `geometry` is that of the dense layer, whose attributes (`in_features`, `kernel_size`, ...) it has too, `act` an
-    identity or an activation quantizer. `weight` is the dense kernel in every form without an output scale: torch's own
-    fast paths, and networks that read a layer's weight, get what the layer means.
+    identity or an activation quantizer. `weight` is the dense weight in every form without an output scale: torch's own
+    fast paths, and networks that read a layer's weight, get what the layer computes with.
     """
 
     def __init__(self, geometry: Geometry, bias: Tensor | None):
         super().__init__()
         self.geometry = geometry
         self.act: nn.Module = nn.Identity()
-        self.carried: tuple[str, ...] = ()  # attributes that the user kept at the layer in whose place it stands
+        self.carried: tuple[str, ...] = ()  # attributes that the user set on the layer that it replaces
         vars(self).update(geometry.attributes)
-        # Not registered by torch's function, which asks whether there is a `bias`: in some forms a property answers.
+        # Not by torch's register_parameter, which refuses the name where a form has a property `bias`.
         self._parameters["bias"] = None if bias is None else nn.Parameter(bias.detach().clone())
 
     @abstractmethod
     def dense(self) -> Tensor:
-        """Return the dense kernel that this layer means, of shape `geometry.shape`."""
+        """Return the dense weight that this layer stands for, of shape `geometry.shape`."""
 
     @property
     def weight(self) -> Tensor:
-        """The dense kernel, as `dense()` makes it; `CompressionError` where an output scale goes with it."""
+        """The dense weight, as `dense()` returns it; `CompressionError` where an output scale belongs to it."""
         if self.scales_output:
             raise CompressionError(
-                f"the weight of {type(self).__name__} is read by itself, but its output scale belongs to what the "
-                "layer computes; call the layer, or read `dense()` where the kernel alone is meant"
+                f"the weight of {type(self).__name__} is read by itself, but its output scale is part of what the "
+                "layer computes; call the layer, or read `dense()` where the weight alone is meant"
             )
         return self.dense()
 
     def output_scale(self, x: Tensor) -> Tensor:
-        """Return the factor that multiplies the result for `x`, what `act` gives; it broadcasts against the output.
+        """Return the factor that multiplies the result for `x`, the output of `act`; it broadcasts against the output.
 
         A form that has one overrides this, as XNOR-Net's with its map of local means (Rastegari et al. 2016, section
-        3.2, arXiv:1603.05279). Everyone else asks `scales_output` first.
+        3.2, arXiv:1603.05279). Callers check `scales_output` first.
         """
         return x.new_ones(())
 
@@ -150,13 +152,13 @@ class Form(FormFacts, nn.Module, ABC):
         return type(self).output_scale is not Form.output_scale
 
     def dense_bias(self) -> Tensor | None:
-        """Return the bias that goes with `dense()`, or None."""
+        """Return the bias of the dense layer, or None."""
         return self.bias
 
     def dense_layer(self) -> nn.Module:
         """Return the ordinary layer that this one stands for, with tensors of its own.
 
-        Where an output scale goes with the kernel, no ordinary layer means the same: it is a `Decoded` one.
+        With an output scale no ordinary layer computes the same: it is then a `Decoded` one.
         """
         if self.scales_output:
             decoded = Decoded(self)
@@ -165,7 +167,7 @@ class Form(FormFacts, nn.Module, ABC):
         return self.geometry.layer(self.dense(), self.dense_bias())
 
     def forward(self, input: Tensor) -> Tensor:
-        """Run the layer on `input`, which torch calls so too: (N, in) or (N, in, height, width)."""
+        """Run the layer on `input`, named as in torch's layers: (N, in) or (N, in, height, width)."""
         x = self.act(input)
         if not self.scales_output:
             return self.geometry.apply(x, self.dense(), self.dense_bias())
@@ -174,7 +176,7 @@ class Form(FormFacts, nn.Module, ABC):
         return y if bias is None else y + bias.view(self.geometry.per_channel)
 
     def stored(self) -> dict[str, Part]:
-        """Return all that a file must hold to rebuild this layer bit by bit."""
+        """Return all that a file must hold to rebuild this layer bit for bit."""
         parts = self.stored_weight()
         bias = self._parameters["bias"]
         if bias is not None:
@@ -183,34 +185,34 @@ class Form(FormFacts, nn.Module, ABC):
 
     @abstractmethod
     def stored_weight(self) -> dict[str, Part]:
-        """Return what a file must hold of the kernel alone."""
+        """Return what a file must hold of the weight alone."""
 
     def settings(self) -> dict[str, Any]:
-        """Return the small values beside the parts that are needed to rebuild this layer."""
+        """Return the small values that are needed, besides the parts, to rebuild this layer."""
         return {}
 
     @classmethod
     @abstractmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Form":
-        """Rebuild the layer from what `settings` and `stored` gave."""
+        """Rebuild the layer from what `settings` and `stored` returned."""
 
     @classmethod
     def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: Parts) -> torch.dtype | None:
-        """Raise `ValueError` unless a file declares the settings and parts of such a form; return its weights' type.
+        """Raise `ValueError` unless a file declares the settings and parts of such a form; return its weight's type.
 
         Anyone may have written the file, and nothing of it is decoded yet (helpers: `compedu.forms.declared`).
         """
-        raise ValueError(f"{cls.__name__} does not say what it stores: give it a `check_declared`")
+        raise ValueError(f"{cls.__name__} does not say what it stores; give it a `check_declared`")
 
     @classmethod
     def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the names of the factors inside of such a form, as checked `settings` declare them."""
+        """Return the names of the factors inside such a form, which the checked `settings` declare."""
         return ()
 
     def macs(self, positions: int) -> int:
-        """Return the multiply-accumulates that this layer needs for `positions` output positions as it runs itself.
+        """Return the multiply-accumulates of this layer, as it runs itself, for `positions` output positions.
 
-        An output scale multiplies each output once; what making the scale itself takes, its form adds.
+        An output scale multiplies each output once; a form adds what computing the scale takes.
         """
         scaled = self.geometry.shape[0] if self.scales_output else 0
         return positions * (self.dense().numel() + scaled)
@@ -221,9 +223,9 @@ class Form(FormFacts, nn.Module, ABC):
 
 
 class LatentForm(Form):
-    """A form with a parameter of the kernel's shape that is not yet the kernel: training moves it, `dense()` reads it.
+    """A form with a parameter of the weight's shape that is not the weight: it is trained, and `dense()` reads it.
 
-    In a state dict it is called `weight` as in the dense layer; its name here is `latent`.
+    In a state dict it is called `weight` as in the dense layer; here it is `latent`.
     """
 
     def __init__(self, geometry: Geometry, latent: Tensor, bias: Tensor | None):
@@ -232,12 +234,12 @@ class LatentForm(Form):
 
     @property
     def latent(self) -> nn.Parameter:
-        """The parameter behind the kernel."""
+        """The parameter behind the weight."""
         return self._parameters["weight"]
 
 
 class StandIn(Form):
-    """What a form must compute, by the law of all forms: its dense kernel on `act(x)`, its output scale, its bias."""
+    """What a form must compute, by the law of all forms: its dense weight on `act(x)`, its output scale, its bias."""
 
     def __init__(self, form: Form):
         super().__init__(form.geometry, None)
@@ -254,7 +256,7 @@ class StandIn(Form):
         return self.form.output_scale(x)
 
     def dense(self) -> Tensor:
-        """Return the kernel of the form."""
+        """Return the dense weight of the form."""
         return self.form.dense()
 
     def dense_bias(self) -> Tensor | None:
@@ -267,37 +269,37 @@ class StandIn(Form):
         return self.dense_bias()
 
     def stored_weight(self) -> dict[str, Part]:
-        """Raise `NotImplementedError`: what stands in for a form is never stored."""
-        raise NotImplementedError("what stands in for a form is never stored")
+        """Raise `NotImplementedError`: a stand-in for a form is never stored."""
+        raise NotImplementedError("a stand-in for a form is never stored")
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "StandIn":
-        """Raise `NotImplementedError`: what stands in for a form is never stored."""
-        raise NotImplementedError("what stands in for a form is never stored")
+        """Raise `NotImplementedError`: a stand-in for a form is never stored."""
+        raise NotImplementedError("a stand-in for a form is never stored")
 
 
 class Decoded(StandIn):
-    """A form whose kernel is decoded once and for all, with the same `act`, output scale and bias."""
+    """A form whose weight is decoded once, with the same `act`, output scale and bias."""
 
     def __init__(self, form: Form):
         super().__init__(copy.deepcopy(form))
-        self.kernel = nn.Parameter(form.dense().detach().clone(memory_format=torch.contiguous_format))
+        self.decoded = nn.Parameter(form.dense().detach().clone(memory_format=torch.contiguous_format))
 
     def dense(self) -> Tensor:
-        """Return the decoded kernel."""
-        return self.kernel
+        """Return the decoded weight."""
+        return self.decoded
 
 
 def precise(tensor: Tensor) -> Tensor:
-    """Return `tensor` in single precision or better: squares and sums of half-precision numbers vanish or overflow."""
+    """Return `tensor` in single precision or better: squares and sums in half precision underflow or overflow."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def trained_weight(layer: nn.Module) -> nn.Parameter:
-    """Return the parameter that trains in an ordinary layer or a form with latent weights."""
+    """Return the parameter that is trained in an ordinary layer or a form with latent weights."""
     return layer.latent if isinstance(layer, LatentForm) else layer.weight
 
 
 def weight_of(layer: nn.Module) -> Tensor:
-    """Return the dense kernel of an ordinary layer or of a form."""
+    """Return the dense weight of an ordinary layer or of a form."""
     return layer.dense() if isinstance(layer, Form) else layer.weight

@@ -1,4 +1,4 @@
-"""Pruned weights: a mask that keeps some of them; the rest is zero and stays zero while training."""
+"""Pruned weights: a mask keeps some of them; the others are zero and stay zero in training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,9 +12,9 @@ from compedu.forms.parts import Floats, Part, Positions
 
 
 class Masked(LatentForm):
-    """A dense layer of which only the weights under a boolean `mask` of the kernel's shape are left.
+    """A dense layer that keeps only the weights where `mask`, boolean, of the weight's shape, is true.
 
-    `latent` holds them as training moves them, also under the mask, where nothing reads them.
+    `latent` holds the weights that training moves, also those outside the mask, which nothing reads.
     A file holds the kept weights and their positions (Han et al. 2016, section 2, arXiv:1510.00149).
     """
 
@@ -23,16 +23,16 @@ class Masked(LatentForm):
         self.register_buffer("mask", mask.clone())
 
     def dense(self) -> Tensor:
-        """Return the kernel with zeros where the mask is false."""
+        """Return the weight with zeros where the mask is false."""
         return self.latent * self.mask
 
     @torch.no_grad()
     def clear(self) -> None:
-        """Set the weights outside the mask to zero: an optimizer's momentum moves them on, where nothing reads them."""
+        """Set the latent weights outside the mask to zero: an optimizer's momentum still moves them."""
         self.latent.copy_(torch.where(self.mask, self.latent, torch.zeros_like(self.latent)))
 
     def stored_weight(self) -> dict[str, Part]:
-        """Return the kept weights, and where they stand unless all are kept."""
+        """Return the kept weights, and their positions unless all are kept."""
         return {"weight": Floats(self.latent.detach()[self.mask])} | positions(self.mask)
 
     def kept_weights(self) -> Tensor:
@@ -58,12 +58,12 @@ class Masked(LatentForm):
 
 
 def mask_of(layer: nn.Module) -> Tensor:
-    """Return which weights of a layer or form are there, boolean, of the kernel's shape: all, unless it is masked."""
+    """Return which weights of a layer or form are kept, boolean, of the weight's shape: all, unless it is masked."""
     return layer.mask if isinstance(layer, Masked) else torch.ones(Geometry.of(layer).shape, dtype=torch.bool)
 
 
 def positions(mask: Tensor) -> dict[str, Part]:
-    """Return the part that tells which places of a kernel `mask` keeps; nothing when it keeps all."""
+    """Return the positions of the weights that `mask` keeps, as a part; nothing when it keeps all."""
     if bool(mask.all()):
         return {}
     return {"positions": Positions(mask.reshape(-1).nonzero().squeeze(1), mask.numel())}

@@ -1,4 +1,4 @@
-"""What a model file must hold of a layer: floats, small integer codes, positions of the weights that are left."""
+"""What a model file must hold of a layer: floats, small integer codes, positions of the kept weights."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Floats:
 
 @dataclass(frozen=True)
 class Codes:
-    """Whole numbers of `bits` bits each; `signed` ones lie in [-2^(bits-1), 2^(bits-1) - 1], others from 0."""
+    """Integers of `bits` bits each; `signed` ones lie in [-2^(bits-1), 2^(bits-1) - 1], others from 0."""
 
     tensor: Tensor
     bits: int

@@ -1,4 +1,4 @@
-"""Quantized weights: small whole numbers times a scale; the latent weights train through the rounding."""
+"""Quantized weights: small integers times a scale; the latent weights are trained through the rounding."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +13,13 @@ from compedu.forms.masked import mask_from, positions
 from compedu.forms.parts import Codes, Floats, Part
 
 MOST_BITS = 8  # codes are of type int8
-HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # precisions whose scales are finer than they are
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # weights in half precision have scales in float32
 
 
 class Quantized(Scaled, LatentForm):
-    """A dense layer with kernel scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
+    """A dense layer with weight scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
 
-    `scale` is float32, one number or one per output channel of shape (out, 1, ...). Weights outside an optional
+    `scale` is float32, a single one or one per output channel, of shape (out, 1, ...). Weights outside an optional
     `mask` are exactly zero. `latent` holds the latent weights that fine-tuning moves (Jacob et al. 2018, section 3,
     arXiv:1712.05877).
     """
@@ -44,7 +44,7 @@ class Quantized(Scaled, LatentForm):
         return max(2 ** (self.bits - 1) - 1, 1)
 
     def codes(self) -> Tensor:
-        """Return the codes, int8, of the kernel's shape."""
+        """Return the codes, int8, of the weight's shape."""
         if self.bits == 1:
             codes = torch.where(self.latent.detach() < 0, -1, 1)
         else:
@@ -57,7 +57,7 @@ class Quantized(Scaled, LatentForm):
         return torch.promote_types(self.latent.dtype, torch.float32)
 
     def dense(self) -> Tensor:
-        """Return scale * code, differentiable with respect to the latent weights."""
+        """Return scale * code; gradients reach the latent weights by the straight-through estimator."""
         weight = self.latent.to(self.precise)
         if self.bits == 1:
             rounded = SignTimesScale.apply(weight, self.scale)
@@ -72,13 +72,13 @@ class Quantized(Scaled, LatentForm):
         return {"codes": codes} | positions(self.mask) | {"scale": Floats(self.scale, "codebook")}
 
     def settings(self) -> dict[str, Any]:
-        """Return the bit width of the weights, and their precision when decoded where it is not that of the scales."""
+        """Return the bit-width of the weights, and their type when decoded where it is not that of the scales."""
         own = str(self.latent.dtype).removeprefix("torch.")
         return {"bits": self.bits} | ({"dtype": own} if self.latent.dtype != self.scale.dtype else {})
 
     @property
     def levels(self) -> int:
-        """How many codes there are: without a mask, two for one bit, else all but the lowest of two's complement."""
+        """How many values a code has: two for one bit, else all but the lowest of two's complement."""
         return 2**self.bits - (self.bits > 1)
 
     @property
@@ -121,15 +121,15 @@ class Quantized(Scaled, LatentForm):
         return cls(geometry, weight, scale, settings["bits"], parts.get("bias"), mask)
 
     def extra_repr(self) -> str:
-        """Show shape and bit width in the printed model."""
+        """Show shape and bit-width in the printed model."""
         return f"{super().extra_repr()}, bits={self.bits}"
 
 
 class SignTimesScale(torch.autograd.Function):
-    """Return scale * sign(weight), sign(0) = +1; where |weight| <= 1 the gradient passes unchanged, as sign has none.
+    """Return scale * sign(weight), sign(0) = +1; where |weight| <= 1 the gradient passes, as that of sign is 0.
 
     The straight-through estimator of Courbariaux, Hubara et al. (2016, arXiv:1602.02830, section 1.3), with the scale
-    of Rastegari et al. (2016, arXiv:1603.05279, section 3.1), which does not train.
+    of Rastegari et al. (2016, arXiv:1603.05279, section 3.1), which is not trained.
     """
 
     @staticmethod

@@ -61,7 +61,7 @@ class CReLUFilters(Form):
         declared.only(parts, "base", "base_bias")
         out, *rest = geometry.shape
         paired = geometry.kind == "conv2d" and geometry.groups == 1 and out % 2 == 0
-        declared.need(paired, "only a convolution has pairs of filters")
+        declared.need(paired, "only an ungrouped convolution of an even number of filters has pairs of them")
         return declared.bias(parts, "base_bias", out // 2, declared.floats(parts, "base", (out // 2, *rest)))
 
     @classmethod

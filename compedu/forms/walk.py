@@ -8,7 +8,7 @@ from compedu.forms.form import Form
 
 
 def outside_forms(model: nn.Module, *others: type[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield names and modules as `named_modules` does, forms among them, but nothing that is inside of a form.
+    """Yield names and modules as `named_modules` does, forms included, but nothing inside a form.
 
     Modules of the classes `others` count as forms do.
     """

@@ -1,4 +1,4 @@
-"""The one place that knows which layer feeds which: tracing, batch-norm folding, coupled channels and their removal."""
+"""The only place that knows which layer feeds which: tracing, batch-norm folding, coupled channels, their removal."""
 
 from compedu.graph.bypassed import bypassed_layers
 from compedu.graph.channels import Channels, Removal, find_channels
@@ -6,8 +6,8 @@ from compedu.graph.coupling import INPUT, OUTPUT
 from compedu.graph.folding import batch_norm_pairs, fold_batch_norm
 from compedu.graph.grouping import ChannelGroup, Member, part_of
 from compedu.graph.nodes import only_consumer
+from compedu.graph.paths import path_obstacle
 from compedu.graph.trace import followed_by_relu, is_plain, layer_calls, only_readers, trace
-from compedu.graph.ways import way_obstacle
 
 __all__ = [
     "INPUT",
@@ -26,6 +26,6 @@ __all__ = [
     "only_consumer",
     "only_readers",
     "part_of",
+    "path_obstacle",
     "trace",
-    "way_obstacle",
 ]

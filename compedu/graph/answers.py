@@ -1,4 +1,4 @@
-"""Answers about how a network reaches its layers, found once for all that is made from it, whatever the knobs."""
+"""Answers about how a network reaches its layers, found once for all networks made from it, whatever the knobs."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,7 +14,7 @@ _memory: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 
 
 def share_answers(source: nn.Module, made: nn.Module) -> None:
-    """Let `made`, which a method made from `source`, have the answers that were remembered for that."""
+    """Let `made`, which a method made from `source`, share the answers remembered for `source`."""
     _memory[made] = _memory.setdefault(source, {})
 
 
@@ -23,8 +23,8 @@ def remembered(
 ) -> Answer:
     """Return the answer to a `question` about how `model`, made from `source`, reaches its layers; found only once.
 
-    The answer must not depend on numbers: it holds for all models of these kinds of layers that are made from
-    such a `source`, as `switches_of` tells them apart.
+    The answer must not depend on values: it holds for all models with such layers that are made from such a `source`,
+    as `switches_of` distinguishes them.
     """
     answers = _memory.setdefault(source, {})
     key = question, switches_of(source), switches_of(model), None if example is None else tuple(example.shape)

@@ -1,4 +1,4 @@
-"""Layers that a shortcut leads around: without them the network still carries its signal."""
+"""Layers that a shortcut bypasses: without them the network still carries its signal."""
 
 from torch import fx, nn
 
@@ -12,7 +12,7 @@ _PASSING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identit
 def bypassed_layers(model: nn.Module) -> set[str]:
     """Return the layers, called once, whose output is only added to that of another path from the input.
 
-    Between layer and addition there may be batch norm and dropout. Where both sides of an addition end in such a layer,
+    Batch norm and dropout may stand between layer and addition. Where both sides of an addition end in such a layer,
     the shallower one is the shortcut and stays; of equally deep ones both stay. Raises `CompressionError` when
     `model` cannot be traced.
     """
@@ -36,13 +36,13 @@ def bypassed_layers(model: nn.Module) -> set[str]:
 
 
 def _summands(node: fx.Node) -> list[fx.Node]:
-    """Return the two different nodes that `node` adds; nothing where it adds a number or is no addition."""
+    """Return the two different nodes that `node` adds; none where it adds a number or is not an addition."""
     sides = [side for side in node.args if isinstance(side, fx.Node)] if is_addition(node) else []
     return sides if len(set(sides)) == 2 else []
 
 
 def _layer_behind(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str, list[fx.Node]]) -> str | None:
-    """Return the layer whose output `node` is, at most normalized, if nothing else reads it; else None."""
+    """Return the layer whose output, perhaps normalized, is `node`, if nothing else reads it; else None."""
     while node.op == "call_module" and only_consumer(node) is not None:
         module = modules[node.target]
         if isinstance(module, (nn.Conv2d, nn.Linear, Form)):
@@ -54,7 +54,7 @@ def _layer_behind(node: fx.Node, modules: dict[str, nn.Module], calls: dict[str,
 
 
 def _depths(traced: fx.GraphModule) -> dict[fx.Node, int | None]:
-    """Return for each node the most layers on a path from the input to it, itself included; None where none leads."""
+    """Return for each node the most layers on a path from the input to it, itself included; None without a path."""
     modules = dict(traced.named_modules())
     depths: dict[fx.Node, int | None] = {}
     for node in traced.graph.nodes:

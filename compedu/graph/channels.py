@@ -1,4 +1,4 @@
-"""The channels of a network that can be removed or repeated, found once, and the law that any choice obeys."""
+"""The channels of a network that can be removed or repeated, found once, and the law that every choice obeys."""
 
 from collections.abc import Iterable, Mapping
 from weakref import WeakKeyDictionary
@@ -17,14 +17,14 @@ from compedu.graph.switches import switches_of
 from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, whole_copy, with_own_tensors
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
-Choice = Mapping[str, Iterable[int]]  # group name -> numbers of its channels in their new order, some perhaps repeated
+Choice = Mapping[str, Iterable[int]]  # group name -> its channels in their new order, some perhaps repeated
 
 
 class Channels:
     """The coupled channels of one network: `groups` that can be removed from, and `left_out` layers with the reason.
 
-    A group that breaks the removal law on its own is left out, as where an operation makes something of silence; it is
-    among `breaking`, and can be removed from by whoever first sees to it that nothing reads what the channels give.
+    A group that breaks the removal law on its own is left out, as where an operation makes nonzero values of zeros. It
+    is in `breaking`, and a caller who first makes sure that nothing reads these channels may remove from it.
 
     `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
     of the same structure can be given to `choose`, `remove` and `zero`, so that one search serves many. Raises
@@ -42,20 +42,20 @@ class Channels:
         self._leave_out_breaking(model)
 
     def why_left_out(self, layer: str) -> str | None:
-        """Return why `layer`, or the form that it is inside of, keeps its channels; None where they can go."""
+        """Return why `layer`, or the form that contains it, keeps its channels; None where they can be removed."""
         reasons = dict(self.left_out)
         return reasons.get(layer) or reasons.get(layer.rpartition(".")[0])
 
     def choose(self, model: nn.Module, choice: Choice, verify: bool = True) -> nn.Module:
         """Return a copy of `model` that has, of each group that `choice` names, those channels in that order.
 
-        A channel that is named several times is copied, and what reads it is divided among the copies, so that the
-        network computes what it did (Chen et al. 2016, arXiv:1511.05641, section 2.1), but for channels that are not
-        named: they are removed. Channel numbers are those of the groups as found. With `verify`, the outputs on the
-        example must equal in float64 those of the network whose channels that are not named are silent (Li et al. 2017,
+        A channel that is named several times is copied, and the weights that read it are divided among the copies, so
+        that the network computes what it did (Chen et al. 2016, arXiv:1511.05641, section 2.1); channels that are not
+        named are removed. Channel numbers are those of the groups as found. With `verify`, the outputs on the example
+        must equal in float64 those of the network in which the removed channels are zero (Li et al. 2017,
         arXiv:1608.08710, section 3.1). Raises `CompressionError` for an unknown group or channel, for a group that
-        would become empty, for channels that are repeated or moved where it does not show to where, for a network of
-        another structure, and when the outputs differ.
+        would become empty, for channels that are repeated or moved where their new places are unclear, for a network
+        of another structure, and when the outputs differ.
         """
         chosen = {group.name: checked_choice(group, numbers) for group, numbers in self._named(model, choice)}
         places: dict[str, dict[str, Places]] = {}
@@ -75,15 +75,15 @@ class Channels:
     def remove(self, model: nn.Module, removal: Removal, verify: bool = True) -> nn.Module:
         """Return a copy of `model` without the channels named by `removal`; all of them are removed at once.
 
-        Channel numbers are those of the groups as found, whatever else is removed; `verify` and errors as of `choose`.
+        Channel numbers are those of the groups as found, whatever else is removed; `verify` and errors as for `choose`.
         """
         kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
         return self.choose(model, kept, verify)
 
     def zero(self, model: nn.Module, removal: Removal) -> nn.Module:
-        """Return a copy of `model` whose channels named by `removal` are silent: same shapes, exact zeros.
+        """Return a copy of `model` whose channels named by `removal` are exactly zero, in the same shapes.
 
-        Zeroed are the filters and biases that make the channels, and the scales, shifts and running means of their
+        The filters and biases that make the channels are zeroed, and the scales, shifts and running means of their
         batch norms. Raises `CompressionError` as `remove` does.
         """
         kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
@@ -93,11 +93,11 @@ class Channels:
         return silent
 
     def _named(self, model: nn.Module, choice: Choice) -> list[tuple[ChannelGroup, Iterable[int]]]:
-        """Return the groups that `choice` names, with what it says of each; refuse networks and names unknown here."""
+        """Return the groups that `choice` names, each with its channels; refuse unknown names and other networks."""
         if structure_of(model) != self._structure:
             raise CompressionError(
                 f"these channels were found in a network of another structure than the given {type(model).__name__}; "
-                "find them anew after layers were replaced or channels removed"
+                "find them again after layers are replaced or channels removed"
             )
         for name in choice:
             if name not in self._by_name:
@@ -113,7 +113,7 @@ class Channels:
         masks: dict[str, Tensor] = {}
         for name, numbers in choice.items():
             silent = torch.ones(self._by_name[name].size + 1, dtype=torch.bool)
-            silent[[*numbers, -1]] = False  # -1, the last entry, stands for a channel of no group or of another one
+            silent[[*numbers, -1]] = False  # -1, the last entry, stands for channels that are not of this group
             for member in self._by_name[name].members:
                 if member.side == OUTPUT:
                     mask = silent[member.channels]
@@ -133,7 +133,7 @@ class Channels:
         guilty = [name for name, numbers in choice.items() if self._broken_by(model, {name: numbers})]
         raise CompressionError(
             f"removing channels changes what {type(model).__name__} computes: {problem}. Groups that break the removal "
-            f"law on their own: {', '.join(guilty) or 'none, only together'}. An operation behind them turns silent "
+            f"law on their own: {', '.join(guilty) or 'none, only together'}. An operation after them turns zero "
             "channels into something else or moves channels in a way that cannot be followed; exclude these layers."
         )
 
@@ -153,19 +153,19 @@ class Channels:
         return difference(found, expected)
 
     def _leave_out_breaking(self, model: nn.Module) -> None:
-        """Leave out the groups that break the removal law on their own when every second channel goes."""
+        """Leave out the groups that break the removal law on their own when every second channel is removed."""
         breaking = self._breaking(
             model, {group.name: range(1, group.size, 2) for group in self.groups if group.size > 1}
         )
         for group in self.groups:
             if group.name in breaking:
-                reason = f"to take its channels out is not to silence them: {breaking[group.name]}"
+                reason = f"removing its channels is not the same as zeroing them: {breaking[group.name]}"
                 self.left_out += tuple((maker.layer, reason) for maker in group.makers)
         self.breaking = tuple(group for group in self.groups if group.name in breaking)
         self.groups = tuple(group for group in self.groups if group.name not in breaking)
 
     def _breaking(self, model: nn.Module, trial: Choice) -> dict[str, str]:
-        """Return which groups of `trial` break the removal law on their own, and how; by halves, as few do."""
+        """Return which groups of `trial` break the removal law on their own, and how; by bisection, as few do."""
         problem = self._broken_by(model, trial) if trial else None
         if problem is None or problem.endswith(UNCHECKED):
             return {}
@@ -177,7 +177,7 @@ class Channels:
 
 
 def structure_of(model: nn.Module) -> tuple:
-    """Return what decides how the channels of a network hang together: its ways and all shapes."""
+    """Return what decides how the channels of a network are coupled: its control flow and all shapes."""
     return switches_of(model), tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
 
 
@@ -185,7 +185,7 @@ _found: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Channels]] = WeakKeyD
 
 
 def find_channels(model: nn.Module, example: Tensor) -> Channels:
-    """Return the channels of `model`, from memory when its structure and the example's shape were seen before.
+    """Return the channels of `model`, from a cache when its structure and the example's shape are known.
 
     Raises `CompressionError` as `Channels` does.
     """

@@ -1,4 +1,4 @@
-"""Channels chosen by their numbers: where each stands in a layer, which may be nowhere, elsewhere or several times."""
+"""Channels chosen by index: where each is in a layer, which may be nowhere, elsewhere or in several places."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
@@ -11,7 +11,7 @@ from compedu.graph.grouping import ChannelGroup, Member
 
 
 def checked_choice(group: ChannelGroup, numbers: Iterable[int]) -> tuple[int, ...]:
-    """Return the channels of `group` in the order given; raise `CompressionError` for none, or for one it lacks."""
+    """Return the channels of `group` in the given order; raise `CompressionError` for none, or for an unknown one."""
     chosen = tuple(int(number) for number in numbers)
     if not chosen:
         raise CompressionError(
@@ -26,7 +26,7 @@ def checked_choice(group: ChannelGroup, numbers: Iterable[int]) -> tuple[int, ..
 
 
 def kept_channels(group: ChannelGroup, removed: Iterable[int]) -> list[int]:
-    """Return the channels of `group` without those `removed`; raise `CompressionError` for one it lacks, or for all."""
+    """Return the channels of `group` without those `removed`; raise `CompressionError` for an unknown one or all."""
     gone = sorted({int(number) for number in removed})
     if gone and not (gone[0] >= 0 and gone[-1] < group.size):
         raise CompressionError(
@@ -40,25 +40,25 @@ def kept_channels(group: ChannelGroup, removed: Iterable[int]) -> list[int]:
 
 
 class Places:
-    """Which channel of a layer's side stands at each place of the side to be; begins as the side is.
+    """Which channel of a layer's side is at each place of its new side; at first every channel is at its own.
 
-    Several groups may stand on one side; each is chosen from on its own.
+    A side may have channels of several groups; each group is chosen from on its own.
     """
 
     def __init__(self, channels: int):
         self._at = [[place] for place in range(channels)]
 
     def choose(self, group: ChannelGroup, member: Member, chosen: Sequence[int]) -> None:
-        """Put the channels `chosen` of `group` where all of its channels stand.
+        """Put the channels `chosen` of `group` in the places of all its channels.
 
-        What only leaves channels out may leave them out anywhere. Another order, or a channel twice, needs the channels
-        of the group to stand together in their order, as often as they stand there at all: only then does it show where
-        a copy goes. Raises `CompressionError` otherwise.
+        Channels can be left out anywhere. Another order, or a repeated channel, needs the channels of the group to be
+        contiguous and in order, each time that they occur: only then is the place of a copy clear. Raises
+        `CompressionError` otherwise.
         """
         if all(one < other for one, other in pairwise(chosen)):
             gone = torch.ones(group.size + 1, dtype=torch.bool)
             gone[list(chosen)] = False
-            gone[-1] = False  # -1 stands for a channel of no group or of another one
+            gone[-1] = False  # -1 stands for channels that are not of this group
             for place in gone[member.channels].nonzero().flatten().tolist():
                 self._at[place] = []
             return
@@ -69,26 +69,27 @@ class Places:
             self._at[runs[0][0]] = list(chain.from_iterable(moved))
 
     def index(self) -> Tensor:
-        """Return for each place of the new side the number of the old channel that stands there."""
+        """Return for each place of the new side the number of the old channel there."""
         return torch.tensor(list(chain.from_iterable(self._at)), dtype=torch.long)
 
 
 def _repeats(group: ChannelGroup, member: Member) -> list[list[range]]:
-    """Return the places of each channel of `group` on a side, in order, once for each time that all stand there."""
+    """Return the places of each channel of `group` on a side, in order, once for each time that all of them occur."""
     standing = (member.channels >= 0).nonzero().flatten().tolist()
     numbers = member.channels[standing].tolist()
     inner = next((i for i, number in enumerate(numbers) if number != numbers[0]), len(numbers))
+    # A flattening repeats each channel `inner` times, a concatenation with itself the whole group `times` times.
     one = [number for number in range(group.size) for _ in range(inner)]
     times, left = divmod(len(numbers), len(one))
     found = []
     for time in range(times):
         places = standing[time * len(one) : (time + 1) * len(one)]
         if places[-1] - places[0] + 1 != len(one):
-            break  # other channels stand between them
+            break  # other channels are between them
         found.append([range(places[i], places[i] + inner) for i in range(0, len(one), inner)])
     if left or numbers != one * times or len(found) != times:
         raise CompressionError(
             f"channels of group {group.name!r} can be left out, but neither repeated nor moved: in {member.layer!r} "
-            "they do not stand together in their order, so that it does not show where a copy belongs"
+            "they are not contiguous and in order, so that the place of a copy is unclear"
         )
     return found

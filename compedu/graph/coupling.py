@@ -1,4 +1,4 @@
-"""Which channels hang together: every channel has a number of its own, which travels with it through the network.
+"""Which channels are coupled: every channel has a number of its own, which travels with it through the network.
 
 The network's graph is followed on arrays in which each element is the number of the channel that it belongs to
 (`following.py`). Where numbers meet, their channels are tied; where an operation cannot be followed, they are pinned.
@@ -20,7 +20,7 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass
 class Coupling:
-    """What was found: equal ids and tied ids are removed together, pinned ids and fixed ids never.
+    """The coupling that was found: equal and tied ids are removed together, pinned and fixed ids never.
 
     `ids[layer, side]` holds one id below `count` for each channel of that side, or the negative id -k of a fixed
     channel that no layer makes, which comes from `fixed[k - 1]` (such as "a free parameter"). `ties` are arrays of ids
@@ -39,7 +39,7 @@ class Coupling:
         return torch.arange(self.count - count, self.count)
 
     def fix(self, source: str) -> int:
-        """Return a negative id for channels that come from `source`, which no removal can change."""
+        """Return a negative id for channels that come from `source`, which removal cannot change."""
         if source not in self.fixed:
             self.fixed.append(source)
         return -1 - self.fixed.index(source)
@@ -58,12 +58,12 @@ class Coupling:
             self.pins.append((met[met >= 0], self.from_where(fixed)))
 
     def pin(self, ids: Tensor, reason: str) -> None:
-        """Keep all channels that `ids` mentions."""
+        """Keep all channels whose ids are in `ids`."""
         mentioned = ids.unique().numpy()
         self.pins.append((mentioned[mentioned >= 0], reason))
 
     def put(self, side: Side, ids: Tensor) -> None:
-        """Give the channels of one side of a layer their ids, tied to those that they may have already."""
+        """Give the channels of one side of a layer their ids, tied to any that they already have."""
         if side in self.ids:
             self.tie(torch.from_numpy(self.ids[side]), ids)
         else:
@@ -73,12 +73,12 @@ class Coupling:
         """Tie all slices of `ids` along `dim`, so that each loses the same channels; return them with equal slices."""
         if not varies(ids, dim):
             return ids
-        common = ids.amax(dim, keepdim=True).expand_as(ids)  # a channel's id rather than a fixed one
+        common = ids.amax(dim, keepdim=True).expand_as(ids)  # prefers a channel's id to a fixed one
         self.tie(common, ids)
         return common
 
     def along(self, ids: Tensor, dim: int) -> Tensor:
-        """Return the ids along `dim`, (size,), all tied that a layer finds in one place of that dimension."""
+        """Return the ids along `dim`, (size,), after tying all that a layer reads at one place of that dimension."""
         for other in range(ids.dim()):
             if other != dim % ids.dim():
                 ids = self.hold(ids, other).narrow(other, 0, 1)
@@ -87,15 +87,15 @@ class Coupling:
     def join(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the ids of an element-wise operation on two broadcast tensors, whose channels are tied one by one.
 
-        One value that is spread over several channels, as a mask is, does not tie these to each other.
+        A value that is broadcast over several channels, as a mask is, does not tie these to each other.
         """
         shape = torch.broadcast_shapes(first.shape, second.shape)
         one, other = (essence(ids.reshape([1] * (len(shape) - ids.dim()) + list(ids.shape))) for ids in (first, second))
         if spread(one, second, shape) or spread(other, first, shape):
             one, other = (other, one) if spread(other, first, shape) else (one, other)
             if other.numel() > 1:
-                raise Unfollowed("which spreads channels over other channels")
-            self.pin(other, "each of its channels is spread over several others")
+                raise Unfollowed("which broadcasts channels over other channels")
+            self.pin(other, "each of its channels is broadcast over several others")
             return one.expand(shape)
         one, other = torch.broadcast_tensors(one, other)
         common = torch.maximum(one, other)
@@ -105,16 +105,16 @@ class Coupling:
 
 
 class Unfollowed(Exception):
-    """An operation does to channels what cannot be followed; the message is a clause such as "which mixes them"."""
+    """An operation whose effect on channels cannot be followed; the message is a clause such as "which mixes them"."""
 
 
 def varies(ids: Tensor, dim: int) -> bool:
-    """Return whether different channels lie along `dim`."""
+    """Return whether `dim` has several channels."""
     return ids.size(dim) > 1 and ids.stride(dim) != 0 and bool((ids != ids.narrow(dim, 0, 1)).any())
 
 
 def essence(ids: Tensor) -> Tensor:
-    """Return `ids` with one slice only of each dimension along which they do not vary."""
+    """Return `ids` with a single slice of each dimension along which they do not vary."""
     for dim in range(ids.dim()):
         if not varies(ids, dim):
             ids = ids[(slice(None),) * dim + (slice(0, 1),)]

@@ -1,4 +1,4 @@
-"""Batch-norm folding: the affine map of a batch normalization goes into the layer in front of it."""
+"""Batch-norm folding: the affine map of a batch normalization goes into the layer before it."""
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +18,7 @@ from compedu.graph.trace import (
     shared_copy,
     trace,
     with_own_tensors,
-)  # fmt: skip
+)
 
 _BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}
 
@@ -27,8 +27,8 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
     """Return the names (layer, batch norm) that can be folded, in the order in which they run.
 
     A pair is a plain Conv2d or Linear, used once, and a batch norm with running statistics, used once, that is the only
-    reader of the layer's output; neither has forward hooks, nor does the network read tensors of theirs by themselves.
-    Behind a Linear the output must be (batch, features) whatever the input is, as behind a flattening: of three
+    reader of the layer's output; neither has forward hooks, nor does the network read their tensors directly.
+    After a Linear the output must be (batch, features) whatever the input is, as after a flattening: of three
     dimensions a batch norm takes the second, not the last. Raises `CompressionError` when `model` cannot be traced.
     """
     if not any(isinstance(module, _NormBase) for module in model.modules()):
@@ -54,7 +54,7 @@ def batch_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
 
 
 def dimensions(traced: fx.GraphModule) -> dict[fx.Node, int | None]:
-    """Return for each node how many dimensions its result has; None where the graph alone does not tell."""
+    """Return for each node how many dimensions its result has; None where the graph alone does not show it."""
     modules = dict(traced.named_modules())
     ranks = {}
     for node in traced.graph.nodes:
@@ -86,8 +86,8 @@ def _rank(node: fx.Node, modules: dict[str, nn.Module], before: int | None) -> i
     return before if kept else None
 
 
-def folded_kernel(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return in float64 the weight and bias of one layer that does what `weight`, `bias` and then `norm` do.
+def folded_weight(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return in float64 the weight and bias of a single layer that equals `weight` and `bias` followed by `norm`.
 
     w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta (Jacob et al. 2018,
     arXiv:1712.05877, section 3.2). `weight` has shape (out, ...), one entry of `norm` per output.
@@ -96,6 +96,7 @@ def folded_kernel(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple
     if norm.weight is not None:
         scale = scale * norm.weight.double()
     offset = -norm.running_mean.double() if bias is None else bias.double() - norm.running_mean.double()
+    # Scaled before beta is added: beta is not normalized.
     offset = offset * scale
     if norm.bias is not None:
         offset = offset + norm.bias.double()
@@ -103,10 +104,10 @@ def folded_kernel(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` whose batch norms are folded into the layers in front of them where that is possible.
+    """Return a copy of `model` whose batch norms are folded into the layers before them where that is possible.
 
-    Computed in float64 and kept in the layer's own type; a layer without a bias gets one; a folded batch norm becomes
-    what is `behind` it: an `nn.Identity` for torch's own. Holds for evaluation mode. Raises `CompressionError` when
+    Computed in float64 and stored in the layer's own type; a layer without a bias gets one; a folded batch norm becomes
+    what is `behind` it: an `nn.Identity` for torch's own. Valid in evaluation mode. Raises `CompressionError` when
     `model` cannot be traced.
     """
     pairs = batch_norm_pairs(model)
@@ -115,7 +116,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         layer = model.get_submodule(layer_name)
         norm = model.get_submodule(norm_name)
         with torch.no_grad():
-            weight, bias = folded_kernel(layer.weight, layer.bias, norm)
+            weight, bias = folded_weight(layer.weight, layer.bias, norm)
         old = layer.weight
         new = folded.get_submodule(layer_name)
         new.weight = nn.Parameter(weight.to(old.dtype), requires_grad=old.requires_grad)
@@ -124,9 +125,9 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _without_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
-    """Return a copy of `model`, with the same tensors, that has what is behind the batch norms of `pairs` alone.
+    """Return a copy of `model`, with the same tensors, that has only what is behind the batch norms of `pairs`.
 
-    Their layers have biases, of any numbers.
+    Their layers have biases, of any values.
     """
     copy = shared_copy(model)
     for layer_name, norm_name in pairs:
@@ -134,15 +135,15 @@ def _without_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> nn.Module:
         norm = copy.get_submodule(norm_name)
         layer.bias = nn.Parameter(norm.running_mean.detach())
         left = behind(norm)
-        left.num_features = norm.num_features  # networks may still ask for it
+        left.num_features = norm.num_features  # networks may still read it
         replace_module(copy, norm, left)
     return copy
 
 
 def refuse_noticed_folding(model: nn.Module) -> None:
-    """Raise `CompressionError` where the forward pass of `model` goes another way once batch norms are folded."""
+    """Raise `CompressionError` where the forward pass of `model` takes another path once batch norms are folded."""
     pairs = batch_norm_pairs(model)
     if pairs and str(trace(_without_norms(model, pairs)).graph) != str(trace(model).graph):
         raise CompressionError(
-            f"{type(model).__name__} goes another way where its batch norms are folded: it looks at what they are"
+            f"{type(model).__name__} takes another path when its batch norms are folded: its forward pass inspects them"
         )

@@ -19,7 +19,7 @@ _HOMES = ("torch.", "_operator.", "builtins.", "math.", "torchvision.ops.")
 class Shapes(fx.Interpreter):
     """Runs a graph without computing anything, on the layers of `skeleton`, whose tensors are on the meta device.
 
-    Afterwards `of[node]` is what the node gives, with tensors that have a shape only.
+    Afterwards `of[node]` is the result of the node, with tensors that have only a shape.
     """
 
     def __init__(self, traced: fx.GraphModule, skeleton: nn.Module):
@@ -28,7 +28,7 @@ class Shapes(fx.Interpreter):
         self.of: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node and note what it gives."""
+        """Run one node and record its result."""
         self.of[n] = super().run_node(n)
         return self.of[n]
 
@@ -37,16 +37,16 @@ class Shapes(fx.Interpreter):
         return self.fetch_attr(target).to("meta")
 
     def call_module(self, target, args, kwargs):
-        """Run the layer of the skeleton; batch norms keep the shape, which torch takes long to find out."""
+        """Run the layer of the skeleton; batch norms keep the shape, which torch is slow to infer."""
         layer = self.skeleton.get_submodule(target)
         return next(_tensors((args, kwargs))) if isinstance(layer, BATCH_NORMS) else layer(*args, **kwargs)
 
 
 class Follower(fx.Interpreter):
-    """Runs a graph on ids: for every tensor one of its shape, which holds for each element the id of its channel.
+    """Runs a graph on ids: for every tensor one of the same shape, which holds for each element the id of its channel.
 
-    `made` is what `Shapes` found; the coupling of the channels goes into `coupling`. An operation that cannot be
-    followed pins the channels that it reads, and what it gives is fixed.
+    `made` is what `Shapes` found; the coupling of the channels is recorded in `coupling`. An operation that cannot be
+    followed pins the channels that it reads, and its result is fixed.
     """
 
     def __init__(self, traced: fx.GraphModule, model: nn.Module, made: dict[fx.Node, Any], coupling: Coupling):
@@ -56,7 +56,7 @@ class Follower(fx.Interpreter):
         self.coupling = coupling
 
     def run_node(self, n: fx.Node) -> Any:
-        """Follow one node, or end the channels there."""
+        """Follow one node, or let the channels end there."""
         self.node = n
         try:
             return super().run_node(n)
@@ -66,7 +66,7 @@ class Follower(fx.Interpreter):
             return self.fixed(self.made[n], f"the result of {self.here()}")
 
     def here(self) -> str:
-        """Return what the present node is, as part of a sentence."""
+        """Describe the current node, as part of a sentence."""
         node = self.node
         if node.op == "call_module":
             return f"{node.target!r}, a {type(self.model.get_submodule(node.target)).__name__}"
@@ -82,7 +82,7 @@ class Follower(fx.Interpreter):
         return self.fixed(super().placeholder(target, args, kwargs), "a network's input")
 
     def get_attr(self, target, args, kwargs):
-        """Return the ids of a parameter, buffer or constant that the forward pass reads by itself."""
+        """Return the ids of a parameter, buffer or constant that the forward pass reads directly."""
         value = self.fetch_attr(target)
         return self.fixed(value, "a free parameter" if isinstance(value, nn.Parameter) else "a constant tensor")
 
@@ -91,7 +91,7 @@ class Follower(fx.Interpreter):
         return self.operation(target, lambda x, *rest, **options: getattr(x, target)(*rest, **options), args, kwargs)
 
     def call_function(self, target, args, kwargs):
-        """Follow a function; named tuples are made as they are."""
+        """Follow a function; named tuples are built as such."""
         if isinstance(target, type) and issubclass(target, tuple):
             return target(*args, **kwargs)
         home = getattr(target, "__module__", None) or "torch"
@@ -107,10 +107,10 @@ class Follower(fx.Interpreter):
         return self.operation(name, layer, args, kwargs)
 
     def layer(self, name: str, layer: nn.Module, dim: int, ids: Tensor) -> Tensor:
-        """Note the channels of a layer that lie along `dim`; return the ids of its output."""
+        """Record the channels of a layer, which lie along `dim`; return the ids of its output."""
         for part in layer.children() if isinstance(layer, BATCH_NORMS) else ():
             if key(type(part).__name__) not in ELEMENTWISE or any(True for _ in part.parameters()):
-                raise Unfollowed(f"which has a {type(part).__name__} behind it, whose effect on channels is not known")
+                raise Unfollowed(f"which is followed by a {type(part).__name__}, whose effect on channels is not known")
         channels = self.coupling.along(ids, dim)
         shape = self.made[self.node].shape
         if not (isinstance(layer, (*BATCH_NORMS, nn.PReLU)) or is_depthwise(layer)):
@@ -120,7 +120,7 @@ class Follower(fx.Interpreter):
         return channels.reshape([-1 if d == dim % len(shape) else 1 for d in range(len(shape))]).expand(shape)
 
     def operation(self, name: str, run: Callable, args: tuple, kwargs: dict) -> Any:
-        """Return the ids, or the number or shape, that an operation gives."""
+        """Return the ids, or the number or shape, that an operation returns."""
         call = Call(run, args, kwargs, self.node.args)
         name = key(args[1] if name == "getattr" else name)
         if not call.tensors:
@@ -139,7 +139,7 @@ class Follower(fx.Interpreter):
         return ids
 
     def output(self, target, args, kwargs):
-        """Pin what the network gives."""
+        """Pin the outputs of the network."""
         for ids in _tensors(args):
             self.coupling.pin(ids, "its channels are the network's output")
         return args[0]

@@ -1,8 +1,9 @@
-"""Groups of coupled channels: what a coupling leaves free, put together where the same layers are concerned."""
+"""Groups of coupled channels: those that a coupling leaves free, together where they concern the same layers."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +18,7 @@ from compedu.graph.coupling import BATCH_NORMS, INPUT, OUTPUT, Coupling, Side, i
 
 
 def part_of(fraction: float, count: int) -> int:
-    """Return floor(fraction * count), with `fraction` as it is written: as floats, 0.29 * 100 is below 29.
+    """Return floor(fraction * count), with `fraction` in decimal: as floats, 0.29 * 100 is below 29.
 
     >>> part_of(0.29, 100)
     29
@@ -25,30 +26,36 @@ def part_of(fraction: float, count: int) -> int:
     return math.floor(Fraction(str(fraction)) * count)
 
 
+class Role(StrEnum):
+    """What a layer does with the channels of a group."""
+
+    PRODUCER = "producer"  # filters of a Conv2d or Linear
+    DEPTHWISE = "depthwise"  # filters that follow a producer's channels
+    NORMALIZATION = "normalization"  # batch norm
+    ACTIVATION = "activation"  # PReLU
+    CONSUMER = "consumer"  # inputs of a Conv2d or Linear
+
+
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One side of a layer in a group: `channels[i]` is the group's channel that channel i of that side is, or -1.
-
-    `role` is "producer" (filters of a Conv2d or Linear), "depthwise" (filters that follow a producer's channels),
-    "normalization" (batch norm), "activation" (PReLU) or "consumer" (inputs of a Conv2d or Linear).
-    """
+    """One side of a layer in a group: `channels[i]` is the group's channel that channel i of that side is, or -1."""
 
     layer: str
-    role: str
+    role: Role
     channels: Tensor
 
     @property
     def side(self) -> str:
         """Which side of the layer the channels are on."""
-        return INPUT if self.role == "consumer" else OUTPUT
+        return INPUT if self.role == Role.CONSUMER else OUTPUT
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
     """Channels 0..size-1 that can be removed one by one, each from all `members` at once.
 
-    Named by its first producer, or "layer/2" where that layer's channels go different ways and make several groups.
-    Channels are in the order of that producer's filters: those of equal number where all its filters belong to the
+    Named by its first producer, or "layer/2" where that layer's channels take different paths and form several groups.
+    Channels are in the order of that producer's filters, and have their numbers where all its filters belong to the
     group and no grouped convolution couples them.
     """
 
@@ -58,30 +65,30 @@ class ChannelGroup:
 
     @property
     def producers(self) -> tuple[str, ...]:
-        """The layers whose filters make the channels, in the order in which they run."""
-        return tuple(member.layer for member in self._members("producer"))
+        """The layers whose filters make the channels, in order of execution."""
+        return tuple(member.layer for member in self._members(Role.PRODUCER))
 
     @property
     def makers(self) -> tuple[Member, ...]:
-        """The members with filters that make the channels: producers and what is depthwise behind them."""
-        return self._members("producer", "depthwise")
+        """The members with filters that make the channels: producers and the depthwise convolutions after them."""
+        return self._members(Role.PRODUCER, Role.DEPTHWISE)
 
     @property
     def normalizations(self) -> tuple[Member, ...]:
         """The batch norms of the channels."""
-        return self._members("normalization")
+        return self._members(Role.NORMALIZATION)
 
     @property
     def activations(self) -> tuple[Member, ...]:
-        """The activations with numbers of their own for each channel."""
-        return self._members("activation")
+        """The activations with parameters for each channel."""
+        return self._members(Role.ACTIVATION)
 
     @property
     def readers(self) -> tuple[Member, ...]:
         """The members with inputs that read the channels."""
-        return self._members("consumer")
+        return self._members(Role.CONSUMER)
 
-    def _members(self, *roles: str) -> tuple[Member, ...]:
+    def _members(self, *roles: Role) -> tuple[Member, ...]:
         return tuple(member for member in self.members if member.role in roles)
 
     def filters(self, producer: str) -> Tensor:
@@ -89,15 +96,15 @@ class ChannelGroup:
         return next(maker.channels for maker in self.makers if maker.layer == producer)
 
     def totals(self, channels: Tensor, values: Tensor) -> Tensor:
-        """Return for each channel of the group the sum of `values`, one (or a row) a place of a member's `channels`."""
+        """Return for each channel of the group the sum of `values`, one (or a row) for each entry of `channels`."""
         used = channels >= 0
         zeros = values.new_zeros(self.size, *values.shape[1:])
         return zeros.index_add(0, channels[used].to(values.device), values[used])
 
     def removable(self, fraction: float, round_to: int = 1) -> int:
-        """Return how many channels to remove: `fraction` of them, but as many kept as make a multiple of `round_to`.
+        """Return how many channels to remove: `fraction` of them, such that a multiple of `round_to` is kept.
 
-        The number kept is rounded up, never above the present size and never to zero. Raises `ValueError` for a
+        The number kept is rounded up, never above the current size and never to zero. Raises `ValueError` for a
         `fraction` outside [0, 1) or a `round_to` below 1.
         """
         if not 0 <= fraction < 1:
@@ -107,7 +114,7 @@ class ChannelGroup:
         return self.rounded(part_of(fraction, self.size), round_to)
 
     def rounded(self, count: int, round_to: int) -> int:
-        """Return how many of `count` channels to remove, so that a multiple of `round_to` is left, or all."""
+        """Return how many of `count` channels to remove, so that a multiple of `round_to` is kept, or all."""
         return self.size - min(self.size, math.ceil((self.size - count) / round_to) * round_to)
 
 
@@ -116,13 +123,13 @@ def collect_groups(
 ) -> tuple[tuple[ChannelGroup, ...], tuple[tuple[str, str], ...]]:
     """Return the groups and, for each Conv2d, Linear or form that makes no removable channel, its name and the reason.
 
-    `order` gives the layers as they run; groups are sorted by their first producer.
+    `order` gives the layers in order of execution; groups are sorted by their first producer.
     """
     rank = {name: position for position, name in enumerate(order)}
     sides = sorted(coupling.ids, key=lambda side: (side[1] == INPUT, rank.get(side[0], len(rank))))
     labels = _labels(coupling)
     reasons = {int(label): reason for ids, reason in reversed(coupling.pins) for label in labels[ids]}
-    # Channels with the same members make a group: as long as each group keeps one, no layer becomes empty.
+    # Channels with the same members form a group: as long as each group keeps one, no layer becomes empty.
     where: dict[int, list[Side]] = {}
     for side in sides:
         for label in set(labels[_found(coupling, side)].tolist()) - reasons.keys():
@@ -142,7 +149,7 @@ def collect_groups(
 
 
 def _labels(coupling: Coupling) -> np.ndarray:
-    """Return for each id the number of the channel that it means: tied ids have equal numbers."""
+    """Return for each id the number of its channel: tied ids have equal numbers, as connected components."""
     ties = np.concatenate([np.empty((0, 2), dtype=int), *coupling.ties])
     shape = (coupling.count, coupling.count)
     return connected_components(coo_array((np.ones(len(ties)), (ties[:, 0], ties[:, 1])), shape), directed=False)[1]
@@ -166,7 +173,7 @@ def _group(
         ids = coupling.ids[name, side]
         channels = torch.from_numpy(number[np.where(ids >= 0, labels[np.maximum(ids, 0)], -1)])
         members.append(Member(name, _role(model.get_submodule(name), side), channels))
-    lead = next((member.layer for member in members if member.role == "producer"), members[0].layer)
+    lead = next((member.layer for member in members if member.role == Role.PRODUCER), members[0].layer)
     return ChannelGroup(lead, len(order), tuple(members))
 
 
@@ -180,19 +187,19 @@ def _with_distinct_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]
     return tuple(named)
 
 
-def _role(layer: nn.Module, side: str) -> str:
+def _role(layer: nn.Module, side: str) -> Role:
     if side == INPUT:
-        return "consumer"
+        return Role.CONSUMER
     if isinstance(layer, BATCH_NORMS):
-        return "normalization"
+        return Role.NORMALIZATION
     if isinstance(layer, nn.PReLU):
-        return "activation"
-    return "depthwise" if is_depthwise(layer) else "producer"
+        return Role.ACTIVATION
+    return Role.DEPTHWISE if is_depthwise(layer) else Role.PRODUCER
 
 
 def _reason(name: str, coupling: Coupling, labels: np.ndarray, reasons: dict[int, str]) -> str:
     if (name, OUTPUT) not in coupling.ids:
-        return "the network does not call it as a layer of its own"
+        return "the network does not call it as a separate layer"
     pinned = [reasons[label] for label in labels[_found(coupling, (name, OUTPUT))].tolist() if label in reasons]
     pinned += [coupling.from_where(fixed) for fixed in coupling.ids[name, OUTPUT].tolist() if fixed < 0]
     return pinned[0] if pinned else "its channels are coupled into a single one, which cannot be removed"

@@ -1,4 +1,4 @@
-"""What a compressed network must compute: the network that was given, with the result's numbers in its own layers."""
+"""What a compressed network must compute: the given network, with the result's values in its own layers."""
 
 from collections.abc import Collection, Mapping
 
@@ -16,12 +16,12 @@ from compedu.graph.trace import inference_copy, is_plain, open_attentions, put_m
 def meant_network(
     source: nn.Module, result: nn.Module, forms: Collection[str], apart: Collection[str], precise: bool
 ) -> nn.Module:
-    """Return a copy of `source` whose layers hold the dense kernels of the forms of `result`, and its other numbers.
+    """Return a copy of `source` whose layers hold the dense weights of the forms of `result`, and its other tensors.
 
-    Only `forms`, names of some of them, stand in it themselves, with activations that are not rounded. A batch norm
-    that was folded away does nothing in it; for a form that scales its output stands what the law of forms says of it.
-    Where a method changed the shape of anything else, as where it removes channels, `result` takes the place of
-    `source`. With `precise` it computes in float64, and layers that are not `apart` are converted while they run.
+    Only `forms`, names of some of them, are in it themselves, with activations that are not rounded. A batch norm that
+    was folded away does nothing in it; a form that scales its output is replaced by what the law of forms says of it.
+    Where a method changed the shape of anything else, as by removing channels, `result` takes the place of `source`.
+    With `precise` it computes in float64, and layers that are not `apart` are converted while they run.
     """
     network = _with_numbers(source, result)
     network = _with_numbers(result, result) if network is None else network
@@ -30,7 +30,7 @@ def meant_network(
     for name in forms:
         layer = network.get_submodule(name)
         form = inference_copy(result.get_submodule(name))
-        put_module(network, layer, form)  # with no other hooks than it has in the result
+        put_module(network, layer, form)  # only with the hooks that it has in the result
         network = form if network is layer else network
     for name in scaled:
         network = put_stand_in(network, name, inference_copy(result.get_submodule(name)))
@@ -44,7 +44,7 @@ def meant_network(
 
 
 def put_stand_in(network: nn.Module, name: str, form: Form) -> nn.Module:
-    """Put what `form` must compute in the place of the layer `name`, with the hooks of that; return the network."""
+    """Put what `form` must compute in place of the layer `name`, with the hooks of that layer; return the network."""
     layer = network.get_submodule(name)
     law = StandIn(form)
     if network is layer:
@@ -55,7 +55,7 @@ def put_stand_in(network: nn.Module, name: str, form: Form) -> nn.Module:
 
 
 def _with_numbers(source: nn.Module, result: nn.Module) -> nn.Module | None:
-    """Return a copy of `source` with ordinary layers for forms and all other tensors of `result`, None for others."""
+    """Return a copy of `source` with ordinary layers for forms and all other tensors of `result`; None on a misfit."""
     there = dict(result.named_modules())
     forms = outermost_forms(result)
     network = open_attentions(inference_copy(source), there)
@@ -89,18 +89,18 @@ def _fits(layer: nn.Module, form: Form) -> bool:
 
 
 def _silence(norm: _BatchNorm) -> None:
-    """Let `norm` do nothing but what it does behind its normalization; its layer has taken its affine map."""
+    """Let `norm` do only what follows its normalization; its layer has taken over its affine map."""
     norm.eps = 0.0
-    neutral = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
+    identity = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
     for tensors in (norm._parameters, norm._buffers):
         for name, tensor in tensors.items():
-            if name in neutral and tensor is not None:
-                values = tensor.detach().new_full(tensor.shape, neutral[name])
+            if name in identity and tensor is not None:
+                values = tensor.detach().new_full(tensor.shape, identity[name])
                 tensors[name] = nn.Parameter(values) if isinstance(tensor, nn.Parameter) else values
 
 
 def _take(module: nn.Module, other: nn.Module | None) -> bool:
-    """Give `module` the tensors of `other`; return whether all of its own are there, in their shapes."""
+    """Give `module` the tensors of `other`; return whether that has all of its tensors, in their shapes."""
     for kind in ("_parameters", "_buffers"):
         own = getattr(module, kind)
         found = {} if other is None else getattr(other, kind)
@@ -114,7 +114,7 @@ def _take(module: nn.Module, other: nn.Module | None) -> bool:
 
 
 def _fill(layer: nn.Module, form: Form, at_once: bool, precise: bool) -> None:
-    """Give `layer` the dense kernel and bias of `form`: at once, or each time while it runs."""
+    """Give `layer` the dense weight and bias of `form`: at once, or whenever it runs."""
 
     def fill() -> None:
         own = inference_copy(form)

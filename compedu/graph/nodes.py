@@ -12,9 +12,20 @@ _ADDING_FUNCTIONS = (operator.add, operator.iadd, torch.add)
 _ADDING_METHODS = ("add", "add_")
 _ASKED = ("size", "dim", "numel", "ndimension", "shape", "ndim")
 OVERWRITING_OPERATORS = (
-    "iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub", "itruediv",
+    "iadd",
+    "iand",
+    "ifloordiv",
+    "ilshift",
+    "imatmul",
+    "imod",
+    "imul",
+    "ior",
+    "ipow",
+    "irshift",
+    "isub",
+    "itruediv",
     "ixor",
-)  # fmt: skip
+)
 
 
 def only_consumer(node: fx.Node) -> fx.Node | None:

@@ -29,7 +29,7 @@ MOVING = frozenset("""
     t transpose unbind unsqueeze view getitem split chunk
 """.split())  # fmt: skip
 REDUCING = frozenset({"amax", "amin", "mean", "sum"})
-# Asks for shapes and the like, which are the same for the array of numbers.
+# Queries of shapes and the like, which are the same for the array of channel numbers.
 ASKING = frozenset({"device", "dim", "dtype", "ndim", "ndimension", "numel", "shape", "size"})
 CONSTANT = frozenset(
     "emptylike fulllike newempty newfull newones newzeros oneslike randlike randnlike zeroslike".split()
@@ -43,7 +43,7 @@ _SIZED = {"expand", "reshape", "view"}
 
 @dataclass(frozen=True)
 class Call:
-    """One operation in a graph: `run(*arguments, **options)`, and the arguments as they are `written` in the graph."""
+    """One operation in a graph: `run(*arguments, **options)`, and the arguments as `written` in the graph."""
 
     run: Callable
     arguments: tuple
@@ -68,7 +68,7 @@ def key(name: str) -> str:
 def follow(coupling: Coupling, name: str, call: Call, shape: Sequence[int] | None) -> Any:
     """Return the ids after the operation of key `name`, whose result has `shape` if it is one tensor.
 
-    Raises `Unfollowed` for what is not known, and anything else for an unusual way of calling.
+    Raises `Unfollowed` for an unknown operation, and any other error for an unusual call.
     """
     tensors = call.tensors
     first = tensors[0]
@@ -91,7 +91,7 @@ def follow(coupling: Coupling, name: str, call: Call, shape: Sequence[int] | Non
 
 
 def pool(ids: Tensor, dims: Iterable[int], shape: Sequence[int]) -> Tensor:
-    """Return the ids after pooling or padding over `dims`, which gives `shape`."""
+    """Return the ids after pooling or padding over `dims`, which results in `shape`."""
     for dim in dims:
         if varies(ids, dim):
             raise Unfollowed("which reaches over several of them")
@@ -100,7 +100,7 @@ def pool(ids: Tensor, dims: Iterable[int], shape: Sequence[int]) -> Tensor:
 
 
 def reduce(ids: Tensor, dims: int | Sequence[int] | None, shape: Sequence[int]) -> Tensor:
-    """Return the ids after a mean or sum over `dims` (None: over all), which gives `shape`."""
+    """Return the ids after a mean or sum over `dims` (None: over all), which results in `shape`."""
     dims = range(ids.dim()) if dims is None else [dims] if isinstance(dims, int) else dims
     wanted = [dim % ids.dim() for dim in dims]
     if any(varies(ids, dim) for dim in wanted):
@@ -119,12 +119,12 @@ def join(coupling: Coupling, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def move(coupling: Coupling, name: str, call: Call) -> Any:
-    """Return what an operation of MOVING makes of ids: they move as the values do.
+    """Return the ids after an operation of MOVING: they move as the values do.
 
-    What is written as a number in the graph stays the same in every smaller network. Dimensions of such a size are
-    held: each of their slices must lose the same channels.
+    A number written in the graph stays the same in every smaller network. Dimensions of such a size are held: each of
+    their slices must lose the same channels.
     """
-    # Arrays of ids are often spread in memory, where a view of values is one of neighbors.
+    # Arrays of ids are often expanded, so that a view of the values may not be one of the ids.
     made = (Tensor.reshape if name == "view" else call.run)(*call.arguments, **call.options)
     if name in ("cat", "concat", "concatenate"):
         return _joined(coupling, made, call.argument(1, "dim", 0))
@@ -132,7 +132,9 @@ def move(coupling: Coupling, name: str, call: Call) -> Any:
         return coupling.hold(made, call.argument(1, "dim", 0))
     if name in _SIZED:
         return _sized(coupling, made, () if call.options else call.written[1:])
-    if name == "chunk" or (name == "split" and isinstance(call.written[1], fx.Node)):  # by a size that was asked for
+    if name == "chunk" or (
+        name == "split" and isinstance(call.written[1], fx.Node)
+    ):  # by a size computed from the shape
         return _pieces(coupling, call.arguments[0], made)
     if name in _TAKING:
         _refuse_loss(call.arguments[0], made)
@@ -140,7 +142,7 @@ def move(coupling: Coupling, name: str, call: Call) -> Any:
 
 
 def _joined(coupling: Coupling, made: Tensor, dim: int) -> Tensor:
-    # Parts that lie side by side in space have the same channels.
+    # Parts that are concatenated in space have the same channels.
     aside = any(varies(made, other) for other in range(made.dim()) if other != dim % made.dim())
     return coupling.hold(made, dim) if aside else made
 
@@ -148,7 +150,7 @@ def _joined(coupling: Coupling, made: Tensor, dim: int) -> Tensor:
 def _sized(coupling: Coupling, made: Tensor, sizes: tuple) -> Tensor:
     if len(sizes) == 1 and isinstance(sizes[0], list | tuple):
         sizes = tuple(sizes[0])
-    if len(sizes) != made.dim():  # the shape of another tensor, or one given by name
+    if len(sizes) != made.dim():  # the shape of another tensor, or a keyword
         raise Unfollowed("which gives them a shape that is not known")
     number = [isinstance(size, int) and size != -1 for size in sizes]
     changing = [dim for dim in range(made.dim()) if varies(made, dim)]
@@ -176,7 +178,7 @@ def _pieces(coupling: Coupling, whole: Tensor, pieces: Sequence[Tensor]) -> tupl
 
 
 def _refuse_loss(whole: Tensor, made: Any) -> None:
-    """Refuse to take some of the channels by their places, which others would have in a smaller network."""
+    """Refuse to take some of the channels by their places, at which a smaller network has others."""
     everything = set(essence(whole).unique().tolist())
     for part in pytree.tree_leaves(made):
         if isinstance(part, Tensor) and set(essence(part).unique().tolist()) != everything:

@@ -1,4 +1,4 @@
-"""Hooks that a network has of its own: moved along with a layer that is replaced, or named where they would be lost."""
+"""A network's own hooks: moved along when a layer is replaced, or named where they would be lost."""
 
 from functools import cache
 from typing import Any
@@ -29,7 +29,7 @@ _MADE_FINAL_BY = {
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Return whether something of the user's runs before or after the forward pass of `module`."""
+    """Return whether a hook of the user's runs before or after the forward pass of `module`."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -39,17 +39,17 @@ def has_own_forward(module: nn.Module) -> bool:
 
 
 def refuse_hooks(model: nn.Module) -> None:
-    """Raise `CompressionError` naming the first module of `model` with hooks, which no graph holds."""
+    """Raise `CompressionError` naming the first module of `model` with hooks, which a graph leaves out."""
     for name, module in model.named_modules():
         if has_hooks(module):
             raise CompressionError(f"{name or 'the network itself'} has forward hooks, which a graph would leave out")
 
 
 def move_hooks(old: nn.Module, new: nn.Module) -> None:
-    """Let the hooks of `old` run at `new`, which has none; handles of them go on working.
+    """Let the hooks of `old` run at `new`, which has none; their handles keep working.
 
-    What else the user keeps at `old`, and hooks may ask for, moves along. Raises `Skip` where a form as `new` has
-    something of its own by such a name.
+    Other attributes that the user set on `old`, which hooks may read, move along. Raises `Skip` where a form `new` has
+    an attribute of its own by such a name.
     """
     if has_hooks(old) or old._backward_hooks or old._backward_pre_hooks:
         for name in _KEPT_IN:
@@ -64,16 +64,16 @@ def move_hooks(old: nn.Module, new: nn.Module) -> None:
 
 
 def own_attributes(layer: nn.Module) -> dict[str, Any]:
-    """Return the attributes that the user keeps at an ordinary layer, or that a form carries along for it."""
+    """Return the attributes that the user set on an ordinary layer, or that a form carries along for it."""
     if isinstance(layer, Form):
         return {name: vars(layer)[name] for name in layer.carried if name in vars(layer)}
     if not isinstance(layer, (nn.Linear, nn.Conv2d)):
         return {}
-    return {name: value for name, value in vars(layer).items() if name not in _usual(_kind(layer))}
+    return {name: value for name, value in vars(layer).items() if name not in _standard(_kind(layer))}
 
 
 def own_tensors(layer: nn.Module) -> list[str]:
-    """Return the parameters, buffers and modules that a layer has beside its weight and bias, by name."""
+    """Return the parameters, buffers and modules that a layer has besides its weight and bias, by name."""
     return [*sorted(layer._parameters.keys() - {"weight", "bias"}), *layer._buffers, *layer._modules]
 
 
@@ -82,17 +82,17 @@ def _kind(layer: nn.Module) -> type[nn.Module]:
 
 
 @cache
-def _usual(kind: type[nn.Module]) -> frozenset[str]:
+def _standard(kind: type[nn.Module]) -> frozenset[str]:
     """Return the attributes that every layer of a `kind` has; a forward set on a layer never moves."""
     layer = kind(1, 1) if kind is nn.Linear else kind(1, 1, 1)
     return frozenset(vars(layer)) | {"forward"}
 
 
 def refuse_recomputed_weights(model: nn.Module) -> None:
-    """Raise `CompressionError` naming the first layer whose weight is made anew before each forward pass.
+    """Raise `CompressionError` naming the first layer whose weight is recomputed before each forward pass.
 
     Until then, as after `load_state_dict`, such a weight is out of date: torch's older `weight_norm`, `spectral_norm`
-    and `prune` work like that, by a hook. Parametrizations, which compute a weight whenever it is read, are no such.
+    and `prune` work like that, by a hook. Parametrizations compute a weight whenever it is read, and are accepted.
     """
     for name, module in model.named_modules():
         if reason := _recomputed(module):
@@ -102,12 +102,12 @@ def refuse_recomputed_weights(model: nn.Module) -> None:
 
 
 def _recomputed(module: nn.Module) -> str:
-    """Return how the weight of `module` is made anew, and what makes it final; nothing where it is a parameter."""
+    """Return how the weight of `module` is recomputed, and what makes it final; empty where it is a parameter."""
     for hook in module._forward_pre_hooks.values():
         for kind, call in _MADE_FINAL_BY.items():
             if isinstance(hook, kind):
                 return (
-                    f"the hook {type(hook).__name__} makes its weight anew before each forward pass, so that until "
+                    f"the hook {type(hook).__name__} recomputes its weight before each forward pass, so that until "
                     f"then it can be out of date ({call} makes it final)"
                 )
     if type(module) in (nn.Linear, nn.Conv2d) and module._parameters.get("weight") is None:

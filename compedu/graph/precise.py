@@ -21,7 +21,7 @@ UNCHECKED = "so that nothing can be compared"
 def float64_outputs(
     model: nn.Module, example: Tensor, read_apart: Collection[str] = (), silent: Mapping[str, Tensor] | None = None
 ) -> list[Tensor]:
-    """Return the tensors that `model` gives for `example` in evaluation mode, computed in float64; it is untouched.
+    """Return the tensors that `model` returns for `example` in evaluation mode, computed in float64; it is untouched.
 
     `read_apart` and `silent` are those of `float64_copy`.
     """
@@ -35,7 +35,7 @@ def float64_copy(
 
     Layers and forms are converted while they run, but for `read_apart`, whose weights the network may also read
     without calling them: these are converted at once. `silent` maps layers to a boolean mask over their outputs, true
-    where these are made silent.
+    where these are set to zero.
     """
     copy = inference_copy(model)
     silent = silent or {}
@@ -48,10 +48,10 @@ def float64_copy(
 
 
 def outputs_of(network: nn.Module, example: Tensor, gradients: bool = False, precise: bool = True) -> list[Tensor]:
-    """Return the tensors that `network`, which computes in float64, gives for `example`; draws have a fixed seed.
+    """Return the tensors that `network`, which computes in float64, returns for `example`; draws have a fixed seed.
 
-    A network that is not `precise` computes in its own precision. With `gradients` the parameters can have some, and
-    some of torch's layers then go another way; nothing is kept for a backward pass.
+    A network that is not `precise` computes in its own precision. With `gradients` they are enabled, for which
+    some of torch's layers take another path; nothing is kept for a backward pass.
     """
     inputs = example.double() if precise and example.is_floating_point() else example
     forget = saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
@@ -61,9 +61,9 @@ def outputs_of(network: nn.Module, example: Tensor, gradients: bool = False, pre
 
 
 def difference(found: list[Tensor], expected: list[Tensor], tolerance: float = TOLERANCE) -> str | None:
-    """Return in words how outputs differ from those `expected`, or None where they differ by rounding alone.
+    """Describe how outputs differ from those `expected`; None where they differ only by rounding.
 
-    Infinity is legal where it is expected: a score of -inf rules a class out.
+    Infinity is legal where it is expected: a logit of -inf rules a class out.
     """
     found = list(map(_real, found))
     expected = list(map(_real, expected))
@@ -93,7 +93,7 @@ def _infinite(tensor: Tensor) -> Tensor:
 
 
 def convert(module: nn.Module, removed: Tensor | None = None, trains: bool = True) -> None:
-    """Give `module`, with what is inside of a form, own tensors in float64, outputs that are `removed` silent."""
+    """Give `module`, and all that is inside a form, tensors of its own in float64; zero the outputs `removed`."""
     for part in module.modules() if isinstance(module, Form) else (module,):
         for tensors in (part._parameters, part._buffers):
             for name, tensor in tensors.items():
@@ -105,14 +105,14 @@ def convert(module: nn.Module, removed: Tensor | None = None, trains: bool = Tru
 
 
 def _convert_at_each_call(layer: nn.Module, removed: Tensor | None) -> None:
-    # A graph would hold what can have a gradient beyond the call.
+    # Autograd would keep tensors that require gradients beyond the call.
     fill_at_each_call(layer, lambda: convert(layer, removed, trains=False))
 
 
 def fill_at_each_call(layer: nn.Module, fill: Callable[[], None], first: bool = True) -> None:
-    """Call `fill`, which changes tensors of `layer`, before each of its calls, and put them back after it.
+    """Call `fill`, which changes tensors of `layer`, before each of its calls, and restore them after it.
 
-    That is before the hooks that are there, or else behind them.
+    It runs before the hooks already there if `first`, else after them.
     """
     given = [(tensors, dict(tensors)) for part in layer.modules() for tensors in (part._parameters, part._buffers)]
 

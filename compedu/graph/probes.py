@@ -1,4 +1,4 @@
-"""What a graph shows of a network: which layers it calls and nothing else, so that a form can take their places."""
+"""What a graph shows of a network: which layers it only calls, so that a form can take their places."""
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from compedu.graph.trace import inference_copy, layer_calls, owners_read_apart, 
 
 
 class Probe(Form):
-    """Stands for any form in the place of `layer`: equal when it is called or its weight is read, and nothing else.
+    """Stands for any form in place of `layer`: equal to it only when it is called or its weight is read.
 
-    A `blind` one is equal when it is called alone, as a form that rounds its inputs; its weight is read as NaN.
+    A `blind` one is equal only when it is called, as a form that rounds its inputs; its weight is read as NaN.
     """
 
     def __init__(self, layer: nn.Module, blind: bool = False):
@@ -23,7 +23,7 @@ class Probe(Form):
 
     @property
     def weight(self) -> Tensor:
-        """The kernel of the layer."""
+        """The weight of the layer."""
         return self.given["weight"] * torch.nan if self.blind else self.given["weight"]
 
     @property
@@ -32,18 +32,18 @@ class Probe(Form):
         return self.given["bias"]
 
     def dense(self) -> Tensor:
-        """Return the kernel of the layer."""
+        """Return the weight of the layer."""
         return self.given["weight"]
 
     def hide_layer(self) -> None:
-        """Let the layer itself give NaN until `show_layer`, wherever the network still reaches it another way."""
+        """Let the layer itself return NaN until `show_layer`, where the network still reaches it by another path."""
         for name, tensor in self.given.items():
             if tensor is not None:
                 nothing = nn.Parameter(tensor.detach().new_full((), torch.nan).expand_as(tensor))
                 self.layer._parameters[name] = nothing
 
     def show_layer(self) -> None:
-        """Let the layer compute again what it did."""
+        """Let the layer compute what it did before."""
         self.layer._parameters.update(self.given)
 
     def stored_weight(self) -> dict:
@@ -57,7 +57,7 @@ class Probe(Form):
 
 
 def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:
-    """Return those of the layers `names` of which the graph does not show that they are called and nothing else."""
+    """Return those of the layers `names` that the graph does not show to be only called, with the reason."""
     sketch = _sketch(model)
     try:
         traced = trace(sketch)
@@ -65,7 +65,7 @@ def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:
         return dict.fromkeys(names, f"nothing shows what the network does with it ({error})")
     calls = layer_calls(traced)
     apart = owners_read_apart(traced)
-    found = {name: "the network reads its weight by itself" for name in names if name in apart}
+    found = {name: "the network reads its weight directly" for name in names if name in apart}
     for name in names:
         inside = next((call for call in calls if name.startswith(f"{call}.")), None)
         if inside is not None:
@@ -81,11 +81,11 @@ def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:
             found[name] = str(reason)
     if _text(sketch) == str(traced.graph):
         return found
-    return dict.fromkeys(names, "with a form in its place the network goes another way")
+    return dict.fromkeys(names, "with a form in its place the network takes another path")
 
 
 def _sketch(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` for tracing, with ordinary layers without values in the place of forms."""
+    """Return a copy of `model` for tracing, with ordinary layers without values in place of forms."""
     sketch = inference_copy(model)
     for name in outermost_forms(sketch):
         form = sketch.get_submodule(name)

@@ -17,7 +17,7 @@ from compedu.graph.trace import (
     replace_module,
     shared_weights,
     trace,
-)  # fmt: skip
+)
 from compedu.reproducible import seeded
 
 MOST_IMAGES = 2  # of the example: enough to tell the dimension of the batch from one of size 1
@@ -38,7 +38,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
         try:
             with torch.inference_mode(False), torch.enable_grad(), seeded(0):
                 _follow(model, graph, (min(len(example), MOST_IMAGES), *example.shape[1:]), coupling)
-        except Exception as error:  # a forward may raise anything at all
+        except Exception as error:  # a forward pass may raise anything
             raise CompressionError(_refusal(model, example, graph is not traced, error)) from error
     _pin_special_layers(coupling, model, graphs)
     _tie_grouped_convolutions(coupling, model)
@@ -81,7 +81,7 @@ def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.Gr
     tied = set(shared_weights(model))
     calls = [layer_calls(graph) for graph in graphs]
     apart = set().union(*map(owners_read_apart, graphs))
-    for name in dict.fromkeys(name for name, _ in coupling.ids):  # in the order in which they run
+    for name in dict.fromkeys(name for name, _ in coupling.ids):  # in order of execution
         layer = model.get_submodule(name)
         uses = max(len(called.get(name, ())) for called in calls)
         if uses > 1:
@@ -89,7 +89,7 @@ def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.Gr
         elif name in tied:
             reason = f"{name!r} shares a parameter with another layer"
         elif name in apart:
-            reason = f"the tensors of {name!r} are read by themselves too"
+            reason = f"the tensors of {name!r} are also read directly"
         elif isinstance(layer, Form):
             reason = f"{name!r} is already compressed ({type(layer).__name__}): remove channels first"
         elif not is_plain(layer) and not is_batch_norm(layer) and type(layer) is not nn.PReLU:

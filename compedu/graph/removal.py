@@ -1,4 +1,4 @@
-"""Surgery on single layers: choosing among their channels, and silencing some in place."""
+"""Surgery on single layers: choosing among their channels, and zeroing some in place."""
 
 from collections.abc import Mapping
 
@@ -12,8 +12,8 @@ def choose_in_layer(layer: nn.Module, chosen: Mapping[str, Tensor]) -> None:
     """Give a Conv2d, Linear, batch norm or PReLU, in place, the channels `chosen` of those that it has.
 
     `chosen` maps "output" and "input" to channel numbers of that side, in their new order, some perhaps repeated; batch
-    norm, PReLU and depthwise convolutions have an output side only. The weights that read a repeated channel are
-    divided by the number of its copies, so that together they read what the one read (Chen et al. 2016,
+    norm, PReLU and depthwise convolutions have only an output side. The weights that read a repeated channel are
+    divided by the number of its copies, so that their sum is unchanged (Chen et al. 2016,
     arXiv:1511.05641, section 2.1).
     """
     if OUTPUT in chosen:
@@ -53,7 +53,7 @@ def _choose_inputs(layer: nn.Linear | nn.Conv2d, chosen: Tensor) -> None:
         layer.in_features = len(chosen)
         columns = chosen
     else:
-        # Every group chooses the same places, so those of the first group are the columns of the kernel.
+        # Every group chooses the same places, so those of the first group are the columns of the weight.
         layer.in_channels = len(chosen)
         columns = chosen[: len(chosen) // layer.groups]
     _select(layer, "weight", 1, columns)

@@ -1,4 +1,4 @@
-"""The law of replacement: with forms in its layers' places a network computes what it does with their dense kernels."""
+"""The law of replacement: with forms in place of layers a network computes what it does with their dense weights."""
 
 from collections.abc import Callable, Collection, Iterable
 
@@ -13,7 +13,7 @@ from compedu.graph.precise import TOLERANCE, difference, fill_at_each_call, floa
 from compedu.graph.probes import Probe, hollow, not_shown
 from compedu.graph.trace import inference_copy, is_plain, replace_module
 
-OWN_PRECISION = 1e-3  # of what a network gives in single precision, rounding is far less
+OWN_PRECISION = 1e-3  # relative, in a network's own precision: rounding in float32 is far less
 GIVE_DATA = "give data, so that the network can be run on an image"
 
 
@@ -22,10 +22,10 @@ def obstacles(
 ) -> dict[str, str]:
     """Return why a form cannot take the place of some of the `layers` of `model`, by name; forms there count as layers.
 
-    The graph shows it where the network only calls a layer. Else probes take the places of the layers in a copy, which
-    must give in float64 what the copy gave before, on `example`, with and without gradients. With `rounding` the form
-    rounds its inputs or scales its output, which is lost wherever the network reads a weight instead of calling the
-    layer. Of forms that scale their output nothing can be read but by calling them.
+    Where the network only calls a layer, the graph shows it. Else probes take the places of the layers in a copy, which
+    must return in float64 what the copy returned before, on `example`, with and without gradients. With `rounding` the
+    form rounds its inputs or scales its output, which is lost wherever the network reads a weight instead of calling
+    the layer. The weight of a form that scales its output cannot be read.
     """
     outer = {name: place for name, place in _outermost(model, layers).items() if not _scales(model, place)}
     found = not_shown(model, list(dict.fromkeys(outer.values())))
@@ -40,9 +40,9 @@ def obstacles(
 
 
 def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> dict[str, str]:
-    """Return the forms of `result` that do not do in their places what their dense kernels do in `source`, and how.
+    """Return the forms of `result` that compute something else than their dense weights do in `source`, and how.
 
-    What is expected is `meant_network` of the two. Compared on `example` in float64, or in the network's own precision
+    The reference is `meant_network` of the two. Compared on `example` in float64, or in the network's own precision
     where `source` does not run in float64, with and without gradients; activations are not rounded. Empty also where
     `source` itself does not run on the example.
     """
@@ -54,7 +54,7 @@ def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> di
     apart = read | _apart(result)
     try:
         expected = both_ways(meant_network(source, result, (), apart, precise), example, precise)
-    except Exception as error:  # a forward may raise anything at all
+    except Exception as error:  # a forward pass may raise anything
         return dict.fromkeys(names, failure(error))
 
     def problem(forms: list[str]) -> str | None:
@@ -66,7 +66,7 @@ def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> di
                 else meant_network(source, result, forms, apart, precise)
             )
             found = both_ways(network, example, precise)
-        except Exception as error:  # a forward may raise anything at all
+        except Exception as error:  # a forward pass may raise anything
             return failure(error)
         return difference(found, expected, TOLERANCE if precise else OWN_PRECISION)
 
@@ -78,7 +78,7 @@ def _runs_precisely(model: nn.Module, apart: set[str], example: Tensor) -> bool 
     for precise in (True, False):
         try:
             both_ways(float64_twin(model, (), apart, precise), example, precise)
-        except Exception:  # a forward may raise anything at all
+        except Exception:  # a forward pass may raise anything
             continue
         return precise
     return None
@@ -95,17 +95,17 @@ def _guilty(names: list[str], problem: Callable[[list[str]], str | None]) -> dic
 
 
 def _outermost(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
-    """Return for each of `layers` the outermost form that it is inside of, or itself."""
+    """Return for each of `layers` the outermost form that contains it, or itself."""
     forms = outermost_forms(model)
     return {name: next((form for form in forms if name.startswith(f"{form}.")), name) for name in layers}
 
 
 def float64_twin(model: nn.Module, dense: Collection[str], apart: Collection[str], precise: bool = True) -> nn.Module:
-    """Return a copy of `model` that computes in float64, with ordinary layers in the place of the forms `dense`.
+    """Return a copy of `model` that computes in float64, with ordinary layers in place of the forms `dense`.
 
     The other forms do not round their inputs. Layers that are not `apart` are converted while they run. A copy that is
-    not `precise` computes in the precision of `model`. For a form that scales its output stands what the law of forms
-    says of it.
+    not `precise` computes in the precision of `model`. A form that scales its output is replaced by what the law
+    of forms says of it.
     """
     network = inference_copy(model)
     scaled = {name for name in dense if _scales(model, name)}
@@ -133,7 +133,7 @@ def _scales(model: nn.Module, name: str) -> bool:
 
 
 def _fill_from(form: Form, layer: nn.Module) -> None:
-    """Give `layer` the dense kernel of `form` while it runs."""
+    """Give `layer` the dense weight of `form` while it runs."""
 
     def fill() -> None:
         layer._parameters.update(form.dense_layer().requires_grad_(False)._parameters)
@@ -142,7 +142,7 @@ def _fill_from(form: Form, layer: nn.Module) -> None:
 
 
 def _apart(model: nn.Module) -> set[str]:
-    """Return the layers and forms that the graph does not show to be called only, or that have hooks."""
+    """Return the layers and forms that the graph does not show to be only called, or that have hooks."""
     layers = [name for name, module in outside_forms(model) if is_plain(module) or isinstance(module, Form)]
     shown = [name for name in layers if _can_be_probed(model.get_submodule(name))]
     return {*layers} - {*shown} | not_shown(model, shown).keys()
@@ -158,11 +158,11 @@ def _can_be_probed(layer: nn.Module) -> bool:
 
 
 def _seen_on(example: Tensor, model: nn.Module, names: list[str], rounding: bool) -> dict[str, str]:
-    """Return which of the layers `names` probes cannot stand for on `example`, one by one or only together."""
+    """Return which of the layers `names` probes cannot replace on `example`, one by one or only together."""
     network = float64_twin(model, outermost_forms(model), {*names, *_apart(model)})
     try:
         expected = both_ways(network, example)
-    except Exception as error:  # a forward may raise anything at all
+    except Exception as error:  # a forward pass may raise anything
         raise CompressionError(
             f"the network does not run in float64 on an image of shape {tuple(example.shape[1:])} ({first_line(error)})"
         ) from error
@@ -180,7 +180,7 @@ def _difference_of_probes(
             replace_module(network, probe.layer, probe)
             probe.hide_layer()
         return difference(both_ways(network, example), expected)
-    except Exception as error:  # a forward may raise anything at all
+    except Exception as error:  # a forward pass may raise anything
         return failure(error)
     finally:
         for probe in probes.values():
@@ -189,10 +189,10 @@ def _difference_of_probes(
 
 
 def both_ways(network: nn.Module, example: Tensor, precise: bool = True) -> list[Tensor]:
-    """Return what `network` gives for `example` without gradients, then with them; `precise` as in `outputs_of`."""
+    """Return what `network` returns for `example` without gradients, then with them; `precise` as in `outputs_of`."""
     return [y for gradients in (False, True) for y in outputs_of(network, example, gradients, precise)]
 
 
 def failure(error: Exception) -> str:
-    """Return in words how a network failed."""
+    """Describe how a network failed."""
     return f"the network fails with {type(error).__name__}: {first_line(error)}"

@@ -1,4 +1,4 @@
-"""What a forward pass may choose its way by beside the numbers: kinds of modules, their attributes, their hooks."""
+"""What the control flow of a forward pass may depend on besides values: classes of modules, attributes, hooks."""
 
 from collections.abc import Mapping
 from functools import cache, partial
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.form import Form
 
-# Sizes, which follow from the shapes of tensors, and the account of how a network was compressed.
+# Sizes, which follow from the shapes of tensors, and the record of how a network was compressed.
 _NO_SWITCHES = frozenset(
     (
         "in_channels",
@@ -24,11 +24,11 @@ _NO_SWITCHES = frozenset(
         "compression",
     )
 )
-_FOREIGN = ("torch", "compedu")  # of objects from here the kind alone counts
+_FOREIGN = ("torch", "compedu")  # of objects from here only the class counts
 
 
 def switches_of(model: nn.Module) -> tuple:
-    """Return what decides by which way `model` reaches its layers; equal for copies, and it keeps no network alive."""
+    """Return what decides by which path `model` reaches its layers; equal for copies, and it keeps no network alive."""
     names = {id(module): name for name, module in model.named_modules()}
     return tuple((name, kind_of(module), _attributes(module, names)) for name, module in model.named_modules())
 
@@ -39,23 +39,24 @@ def kind_of(module: nn.Module) -> type | str:
 
 
 def _attributes(module: nn.Module, names: Mapping[int, str]) -> tuple:
-    """Return the hooks of `module` and the attributes that its class or the user gave it; a form's own are numbers."""
+    """Return the hooks of `module` and the attributes that its class or the user gave it; a form's own are values."""
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
     carried = module.carried if isinstance(module, Form) else () if type(module) is ActivationQuantizer else None
     own = {
-        name: value for name, value in sorted(vars(module).items())  # torch's LSTM gives a copy another order
-        if name not in _usual() and (name in carried if carried is not None else name not in _NO_SWITCHES)
-    }  # fmt: skip
+        name: value
+        for name, value in sorted(vars(module).items())  # torch's LSTM gives a copy another order
+        if name not in _standard() and (name in carried if carried is not None else name not in _NO_SWITCHES)
+    }
     return _value(hooks, names, ()), _value(own, names, ())
 
 
 @cache
-def _usual() -> frozenset[str]:
+def _standard() -> frozenset[str]:
     return frozenset(vars(nn.Module()))
 
 
 def _value(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any:
-    """Return what stands for `value` in a comparison; `names` are those of modules, `around` what it is inside of."""
+    """Return what stands for `value` in a comparison; `names` are those of modules, `around` what contains it."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
         return type(value), repr(value)
     if isinstance(value, nn.Module):
@@ -90,7 +91,7 @@ def _parts(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any
 
 def _is_filled(cell: Any) -> bool:
     try:
-        cell.cell_contents  # noqa: B018  reading it is the question
-    except ValueError:  # a name that its function has not given a value yet
+        cell.cell_contents  # noqa: B018  only whether it can be read
+    except ValueError:  # a name to which its function has not assigned yet
         return False
     return True

@@ -24,9 +24,9 @@ _one_at_a_time = threading.RLock()
 
 
 class _Proxy(fx.Proxy):
-    """A value in a trace for which `y += x` overwrites y, as it does to a tensor that others may see.
+    """A value in a trace for which `y += x` overwrites y, as it does a tensor that other names share.
 
-    The proxies of torch.fx take it for `y = y + x`, so that these others would not see it.
+    The proxies of torch.fx record `y = y + x` instead, which those other names would not see.
     """
 
 
@@ -44,7 +44,7 @@ for _name in OVERWRITING_OPERATORS:
 class _LayerTracer(fx.Tracer):
     """The tracer of torch.fx that stops at forms and remembers which module it was in when something failed.
 
-    Networks that run on other threads meanwhile are left alone.
+    Networks that run on other threads meanwhile are not affected.
     """
 
     inside = ""
@@ -61,7 +61,7 @@ class _LayerTracer(fx.Tracer):
         return _Proxy(node, self)
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
-        # A form that is asked for its weight computes it, and is no part of the graph.
+        # A form computes its weight when it is read, which is not part of the graph.
         if threading.get_ident() != self._thread or id(attr_val) in self._inside_forms:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -72,7 +72,7 @@ class _LayerTracer(fx.Tracer):
     def call_module(self, m, forward, args, kwargs):
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
-        if kwargs.keys() == {"input"} and self.is_leaf_module(m, ""):  # torch's layers call it so
+        if kwargs.keys() == {"input"} and self.is_leaf_module(m, ""):  # the name in torch's layers
             args = (*kwargs.values(), *args)
             kwargs = {}
         outside = self.inside
@@ -85,16 +85,16 @@ class _LayerTracer(fx.Tracer):
 def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
     """Return the inference graph of `model`: one node per layer call, function or method, with forms as leaves.
 
-    With `training` it is the graph of the forward pass in training mode. An input that defaults to None is taken as
-    left out: the graph of torch.fx would say of it that it is not None. The result shares its tensors with `model`;
+    With `training` it is the graph of the forward pass in training mode. An input that defaults to None counts
+    as left out: in a graph of torch.fx it would never be None. The result shares its tensors with `model`;
     node targets are the names of `model.named_modules()`. Its `meta["written"]` names buffers that the forward pass
-    changes beside the graph, which would do so no more. Raises `CompressionError` that names the module and the
+    changes outside the graph, which would not change them. Raises `CompressionError` that names the module and the
     reason when the network cannot be traced (Reed et al. 2022, arXiv:2112.08429, section 5).
     """
     if has_own_forward(model):
         raise CompressionError(
             f"{type(model).__name__} cannot be traced: it has a forward set on the network itself, and a graph holds "
-            "that of its class. Methods that work layer by layer apply to this network where they are given data."
+            "the one of its class. Methods that work layer by layer apply to this network where they are given data."
         )
     root = inference_copy(model).train(training)
     buffers = {name: (buffer, _version(buffer)) for name, buffer in root.named_buffers()}
@@ -110,16 +110,16 @@ def trace(model: nn.Module, training: bool = False) -> fx.GraphModule:
         traced.meta["written"] = [
             name for name, (one, version) in buffers.items() if left.get(name) is not one or _version(one) != version
         ]
-        # Else graph, network and tracer keep each other, and with them the tensors, until garbage is collected.
+        # Otherwise graph, network and tracer form a cycle, which keeps the tensors until garbage is collected.
         traced.graph.owning_module = None
         vars(tracer).clear()
         return traced
-    except Exception as error:  # a forward may raise anything at all
+    except Exception as error:  # a forward pass may raise anything
         place = f"module {tracer.inside!r}" if tracer.inside else "its own forward"
         raise CompressionError(
             f"{type(model).__name__} cannot be traced: {place} failed with {type(error).__name__}: "
-            f"{first_line(error)}. A graph needs a forward without decisions that depend on the data; methods that "
-            "work layer by layer apply to this network where they are given data."
+            f"{first_line(error)}. A graph needs a forward pass whose control flow does not depend on data; methods "
+            "that work layer by layer apply to this network where they are given data."
         ) from error
 
 
@@ -129,11 +129,11 @@ def _version(tensor: Tensor) -> int:
 
 
 def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
-    """Return a copy of `model` with its own modules but the same tensors, which nobody may write into.
+    """Return a copy of `model` with its own modules but the same tensors, into which nothing may write.
 
     `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy. Buffers into which
-    code may write that is neither torch's nor ours, as one that counts its calls does, are copied: those of a module
-    that runs such code and of all inside it but forms.
+    code may write that is neither torch's nor ours, as a counter of calls, are copied: those of a module that runs such
+    code, and of all modules inside it but forms.
     """
     foreign = filter(_runs_foreign_code, model.modules())
     inside = (part for module in foreign for _, part in outside_forms(module) if not isinstance(part, Form))
@@ -154,7 +154,7 @@ def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -
 
 
 def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
-    """Return `model` with tensors of its own in place of those whose memory it has in common with `other`."""
+    """Return `model` with tensors of its own in place of those that share memory with `other`."""
     theirs = {tensor.untyped_storage().data_ptr() for tensor in chain(other.parameters(), other.buffers())}
     kept = [t for t in chain(model.parameters(), model.buffers()) if t.untyped_storage().data_ptr() not in theirs]
     return whole_copy(model, {id(tensor): tensor for tensor in kept})
@@ -164,28 +164,28 @@ def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Mo
     """Return a deep copy of `model`, but for tensors whose id is in `memo`; `CompressionError` where torch has none."""
     try:
         return copy.deepcopy(model, memo)
-    except RuntimeError as error:  # torch copies no tensor that is still part of a computation
+    except RuntimeError as error:  # torch copies no tensor that is part of an autograd graph
         raise CompressionError(
-            f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps beside "
+            f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps besides "
             "its parameters and buffers"
         ) from error
 
 
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` in the place of `old` inside `model`, under every name that this is registered by; hooks move along."""
+    """Put `new` in place of `old` inside `model`, under every name of `old`; hooks move along."""
     move_hooks(old, new)
     put_module(model, old, new)
 
 
 def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new`, as it is, in the place of `old` inside `model`, under every name that this is registered by."""
+    """Put `new`, as it is, in place of `old` inside `model`, under every name of `old`."""
     for parent in list(model.modules()):  # as they were: `new` may hold `old`
         for name in [name for name, child in parent._modules.items() if child is old]:
             setattr(parent, name, new)
 
 
 def open_attentions(model: nn.Module, inside: Collection[str] | None = None) -> nn.Module:
-    """Make the projections of torch's multi-head attentions layers of their own, in place; return the model.
+    """Turn the projections of torch's multi-head attentions into layers of their own, in place; return the model.
 
     `inside` names projections, such as "attention.in_proj": only their attentions are opened then.
     """
@@ -201,9 +201,9 @@ def open_attentions(model: nn.Module, inside: Collection[str] | None = None) -> 
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return whether `layer` is torch's own Conv2d or Linear, no subclass, with an ordinary, unparametrized weight.
+    """Return whether `layer` is torch's own Conv2d or Linear, not a subclass, with an unparametrized weight.
 
-    It also runs the forward pass of its class.
+    It must also run the forward pass of its class.
     """
     ordinary = type(layer) in (nn.Conv2d, nn.Linear) and not has_own_forward(layer)
     return ordinary and layer._parameters.get("weight") is not None
@@ -219,13 +219,13 @@ def layer_calls(traced: fx.GraphModule) -> dict[str, list[fx.Node]]:
 
 
 def only_readers(traced: fx.GraphModule) -> dict[str, str]:
-    """Return the modules, called once, whose output only one other module reads, each with the name of that one."""
+    """Return the modules, called once, whose output only one other module reads, each with the name of that module."""
     readers = {name: only_consumer(nodes[0]) for name, nodes in layer_calls(traced).items() if len(nodes) == 1}
     return {name: node.target for name, node in readers.items() if node is not None and node.op == "call_module"}
 
 
 def shared_weights(model: nn.Module) -> dict[str, str]:
-    """Return the modules that hold a parameter which another module holds too, each with the name of one of these."""
+    """Return the modules that share a parameter with another module, each with the name of one such module."""
     owners: dict[int, list[str]] = {}
     for name, layer in model.named_modules():
         for parameter in layer._parameters.values():
@@ -240,14 +240,14 @@ def shared_weights(model: nn.Module) -> dict[str, str]:
 
 
 def owners_read_apart(traced: fx.GraphModule) -> set[str]:
-    """Return the modules whose tensors the graph reads by themselves."""
+    """Return the modules whose tensors the graph reads directly."""
     return {node.target.rpartition(".")[0] for node in traced.graph.nodes if node.op == "get_attr"} - {""}
 
 
 def followed_by_relu(model: nn.Module) -> set[str]:
     """Return the names of the Conv2d and Linear layers, used once, whose output only a ReLU reads.
 
-    A batch normalization between layer and ReLU is looked through. Raises `CompressionError` when `model` cannot be
+    A batch normalization between layer and ReLU is allowed. Raises `CompressionError` when `model` cannot be
     traced.
     """
     traced = trace(model)

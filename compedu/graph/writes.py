@@ -1,4 +1,4 @@
-"""Operations that work in place: what they overwrite, and whether anyone sees it through another tensor."""
+"""In-place operations: what they overwrite, and whether another tensor shares it."""
 
 import operator
 from itertools import chain
@@ -14,7 +14,7 @@ from compedu.graph.operations import ELEMENTWISE, POOLING, REDUCING, key
 Modules = dict[str, nn.Module]
 
 _OPERATORS = tuple(getattr(operator, name) for name in OVERWRITING_OPERATORS)
-_COUNTING = ("_operator", "builtins", "math")  # homes of the functions that turn numbers into numbers
+_COUNTING = ("_operator", "builtins", "math")  # modules of the functions that turn numbers into numbers
 _PASSED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 # Operations that return a tensor of their own, besides reductions, poolings and what works element by element.
 _MAKING = frozenset("""
@@ -29,7 +29,7 @@ _RETURNING = frozenset("""
 
 
 def is_passed(node: fx.Node, modules: Modules) -> bool:
-    """Return whether a layer returns its very input: identities, and dropout, which is off at inference."""
+    """Return whether a layer returns its input itself: identities, and dropout, which is off at inference."""
     return type(module_of(node, modules)) in _PASSED
 
 
@@ -49,7 +49,7 @@ def overwrites(node: fx.Node, modules: Modules) -> bool:
 
 
 def _asked_in_place(node: fx.Node) -> bool:
-    """Return whether a function is given a true `inplace`, by name or at its place."""
+    """Return whether a function is given a true `inplace`, by name or by position."""
     code = getattr(node.target, "__code__", None)  # torch's own functions in C++ have none and know no `inplace`
     names = code.co_varnames[: code.co_argcount] if code is not None else ()
     return bool(node.kwargs.get("inplace", dict(zip(names, node.args, strict=False)).get("inplace", False)))
@@ -64,16 +64,16 @@ def _is_number(value: object) -> bool:
 
 
 def hidden_write(traced: fx.GraphModule) -> str | None:
-    """Return which operation overwrites a tensor that is read later under another name, or None if there is none.
+    """Return which operation overwrites a tensor that is read later under another name, or None.
 
-    Where there is none, every operation in place may be taken for an ordinary one whose result replaces its input. Two
-    tensors count as one in memory unless an operation between them is known to return a tensor of its own.
+    Where there is none, every in-place operation equals an ordinary one whose result replaces its input. Two tensors
+    count as sharing memory unless an operation between them is known to return a tensor of its own.
     """
     modules = dict(traced.named_modules())
     nodes = list(traced.graph.nodes)
     order = {node: index for index, node in enumerate(nodes)}
-    same: dict[fx.Node, fx.Node] = {}  # node -> the node whose very tensor it returns
-    memory: dict[fx.Node, set[fx.Node]] = {}  # node -> those that made the memory in which its tensor may lie
+    same: dict[fx.Node, fx.Node] = {}  # node -> the node whose tensor it returns
+    memory: dict[fx.Node, set[fx.Node]] = {}  # node -> those that allocated the memory of its tensor, perhaps
     for node in nodes:
         writing = overwrites(node, modules)
         inputs = node.all_input_nodes
@@ -93,7 +93,7 @@ def hidden_write(traced: fx.GraphModule) -> str | None:
 
 
 def _written(node: fx.Node) -> object:
-    """Return what `node` overwrites if it overwrites something: its first argument, also when given by name."""
+    """Return what `node`, an in-place operation, overwrites: its first argument, also when given by name."""
     named = (node.kwargs[name] for name in ("input", "self") if name in node.kwargs)
     return next(chain(node.args, named, node.kwargs.values()), None)
 

@@ -1,4 +1,4 @@
-"""Measured figures: accuracy with its interval, bytes of a file really written, time against the baseline's."""
+"""Measured figures: accuracy with its interval, bytes of a file really written, time against the baseline."""
 
 from compedu.metrics.accuracy import Change, mcnemar, paired_interval, wilson
 from compedu.metrics.latency import Latency, Timing

@@ -1,4 +1,4 @@
-"""How sure an accuracy is, and a difference between two networks that saw the same images."""
+"""How certain an accuracy is, and a difference between two networks on the same images."""
 
 import math
 from dataclasses import dataclass
@@ -24,14 +24,15 @@ def wilson(correct: int, total: int) -> Interval:
 def mcnemar(broke: int, fixed: int) -> float:
     """Return the exact two-sided p-value of "as many images are broken as fixed" (McNemar 1947, Psychometrika 12).
 
-    Only images that one of two networks gets wrong tell the two apart; each is then a toss of a fair coin.
+    Only images that exactly one of the networks gets wrong count; under the null hypothesis each is a fair coin toss.
 
     >>> round(mcnemar(20, 10), 3)
     0.099
     """
     tosses = broke + fixed
     fewer = min(broke, fixed)
-    term = ways = 1  # the number of ways to get at most `fewer` heads, summed up as whole numbers
+    term = ways = 1  # the number of ways to get at most `fewer` heads, summed up in integers
+    # Binomial coefficients by C(n, k + 1) = C(n, k) (n - k) / (k + 1), exact whatever the number of tosses.
     for heads in range(fewer):
         term = term * (tosses - heads) // (heads + 1)
         ways += term
@@ -41,9 +42,9 @@ def mcnemar(broke: int, fixed: int) -> float:
 def paired_interval(broke: int, fixed: int, total: int) -> Interval:
     """Return the 95 % interval of (fixed - broke) / total, the difference of two accuracies on the same images.
 
-    The normal interval after one image is added to either count (Bonett and Price 2012, Journal of Educational and
-    Behavioral Statistics 37, p. 479). It is stretched to hold 0 where the exact test does not reject at 5 %, so that
-    interval and `mcnemar` never contradict each other; that can only raise its coverage.
+    The normal interval after adding one image to each count (Bonett and Price 2012, Journal of Educational and
+    Behavioral Statistics 37, p. 479). It is widened to include 0 where the exact test does not reject at 5 %, so that
+    interval and `mcnemar` never contradict each other, which can only raise its coverage.
     """
     lost = (broke + 1) / (total + 2)
     won = (fixed + 1) / (total + 2)
@@ -55,7 +56,7 @@ def paired_interval(broke: int, fixed: int, total: int) -> Interval:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of the baseline's answers on the same `total` images: `broke` were right before, `fixed` wrong."""
+    """Changed predictions against the baseline's on `total` images: `broke` were right before, `fixed` wrong."""
 
     broke: int
     fixed: int

@@ -1,4 +1,4 @@
-"""A report as a text to read: every figure with its unit and how sure it is."""
+"""A report as text to read: every figure with its unit and its interval."""
 
 import textwrap
 
@@ -6,7 +6,7 @@ from compedu.metrics.accuracy import Change
 from compedu.metrics.latency import Latency
 from compedu.metrics.report import LayerRow, Report
 
-WIDTH = 88  # characters of a line beside its name: a notebook breaks longer ones in the middle of a word
+WIDTH = 88  # characters of a line after its name: a notebook breaks longer ones in the middle of a word
 _LAYER_COLUMNS = ("layer", "form", "shape", "bytes", "bits/weight", "parameters", "MACs", "error", "what runs")
 _TEXT_COLUMNS = (0, 1, 2, 8)
 
@@ -19,7 +19,7 @@ def card(report: Report) -> str:
     ]
     for name, text in _entries(report):
         parts = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH)]
-        lines += [f"  {'' if place else name:<11} {part}" for place, part in enumerate(parts)]
+        lines += [f"  {'' if index else name:<11} {part}" for index, part in enumerate(parts)]
     if report.layers:
         lines += ["", *_table(report.layers)]
     if report.skipped:
@@ -62,7 +62,7 @@ def _change(change: Change | None) -> str:
 
 
 def _probability(p: float) -> str:
-    """Return a probability with its sign of equality; one that no float holds is not nought."""
+    """Return a probability with its sign of relation; one below the smallest float is not called 0."""
     return f"= {p:.2g}" if p > 0 else "< 1e-300"
 
 
@@ -111,7 +111,7 @@ def _criteria(report: Report) -> str:
         ("alpha", report.compression_rate, "by parameters"),
         ("alpha", report.compression_rate_bytes, "by bytes"),
         ("beta", report.index_space_saving_printed, "as printed"),
-        ("beta", report.index_space_saving, "as usual"),
+        ("beta", report.index_space_saving, "standard"),
         ("delta", report.speed_up_rate, "measured"),
     )
     known = [f"{name} {value:.3g} {how}" for name, value, how in figures if value is not None]

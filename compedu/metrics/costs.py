@@ -1,4 +1,4 @@
-"""What a network costs before any clock runs: numbers to store, multiply-accumulates, layer by layer."""
+"""What a network costs before any timing: parameters to store and multiply-accumulates, layer by layer."""
 
 from collections.abc import Callable, Mapping
 
@@ -25,7 +25,7 @@ def holders(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def holder_of(name: str, holders: Mapping[str, nn.Module]) -> str | None:
-    """Return which of `holders` the module called `name` is or is a part of, or None."""
+    """Return which of `holders` the module `name` is, or is a part of, or None."""
     if name in holders:
         return name
     forms = (path for path, layer in holders.items() if isinstance(layer, Form))
@@ -33,11 +33,11 @@ def holder_of(name: str, holders: Mapping[str, nn.Module]) -> str | None:
 
 
 def parameters(model: nn.Module) -> dict[str, int]:
-    """Return how many numbers each layer learned, by its name: what a file must hold but for indices and code books.
+    """Return the number of parameters of each layer, by its name: what a file must hold but for indices and codebooks.
 
     A masked layer has its kept weights, a block-circulant one its columns, CReLU its base filters, a factored one all
     factors; a weight of one bit counts as much as one of 32. Running statistics of batch norm are not learned, scales
-    of quantized weights and activations belong to the code book. A tensor that two layers share counts for the first.
+    of quantized weights and activations belong to the codebook. A tensor that two layers share counts for the first.
     """
     counts = {}
     seen = set()
@@ -56,11 +56,10 @@ def parameters(model: nn.Module) -> dict[str, int]:
 def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = None) -> Macs:
     """Return the multiply-accumulates of `model` for one image, by the name of the layer or other module.
 
-    One image of `data` runs through a copy, and every product is counted where it is made, from the shapes that it
-    meets: those of a layer by its name, those between activations (attention) by the name of the module whose forward
-    makes them. A form says itself what it needs for its output positions, the factors of one that has some are added
-    up. `running` names the kernels of the deployed network: one that skips zeros needs no more than the weights that
-    are left.
+    One image of `data` runs through a copy, and every product is counted where it is computed, from the shapes of its
+    operands: those of a layer under its name, those between activations (attention) under the name of the module whose
+    forward computes them. A form itself says what it needs for its output positions; the factors of a factored one are
+    added up. `running` names the kernels of the deployed network: one that skips zeros needs only the kept weights.
     """
     copy = inference_copy(model)
     counter = Counter()
@@ -78,7 +77,7 @@ def macs(model: nn.Module, data: Dataset, running: Mapping[str, str] | None = No
 
 
 def _formula(counter: Counter, name: str, sparse: bool) -> Callable[..., None]:
-    """Return a forward hook that adds what a form needs for one call to that of the layer `name`."""
+    """Return a forward hook that adds what a form needs for one call to the count of the layer `name`."""
 
     def add(form: Form, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         positions = output.numel() // max(1, form.geometry.shape[0])
@@ -87,14 +86,14 @@ def _formula(counter: Counter, name: str, sparse: bool) -> Callable[..., None]:
     return add
 
 
-def kernels(model: nn.Module) -> dict[str, Tensor]:
-    """Return the dense kernels of all linear layers, convolutions and forms by name, detached."""
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the dense weights of all linear layers, convolutions and forms by name, detached."""
     layers = (nn.Linear, nn.Conv2d, Form)
     return {name: weight_of(layer).detach() for name, layer in holders(model).items() if isinstance(layer, layers)}
 
 
-def relative_error(kernel: Tensor, reference: Tensor) -> float | None:
-    """Return ||kernel - reference|| / ||reference|| (Frobenius norm); None where shapes differ or it is undefined."""
-    if kernel.shape != reference.shape or not bool(reference.any()):
+def relative_error(weight: Tensor, reference: Tensor) -> float | None:
+    """Return ||weight - reference|| / ||reference|| (Frobenius norm); None where shapes differ or it is undefined."""
+    if weight.shape != reference.shape or not bool(reference.any()):
         return None
-    return float((kernel - reference).norm() / reference.norm())
+    return float((weight - reference).norm() / reference.norm())

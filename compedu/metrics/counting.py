@@ -1,8 +1,8 @@
-"""Counting multiply-accumulates: a network runs once, and every operation that torch is asked for is seen.
+"""Counting multiply-accumulates: a network runs once, and every operation that torch executes is seen.
 
-Counted are products of matrices and convolutions, by the formulas of `torch.utils.flop_counter` from the shapes that
-they really meet, attention and transposed convolutions among them. What works element by element (normalization,
-activations, pooling, resizing) is not counted, as usual; products for which there is no formula are named.
+Counted are products of matrices and convolutions, by the formulas of `torch.utils.flop_counter` from their actual
+operand shapes, attention and transposed convolutions among them. Elementwise operations (normalization,
+activations, pooling, resizing) are by convention not counted; products without a formula are named.
 """
 
 import contextlib
@@ -17,22 +17,45 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 _aten = torch.ops.aten
-_VECTOR = {_aten.mv: 0, _aten.addmv: 1, _aten.dot: 0}  # products with a vector, and which argument is the larger
-# Operations of torch that multiply and add by rules of their own.
+_VECTOR = {
+    _aten.mv: 0,
+    _aten.addmv: 1,
+    _aten.dot: 0,
+}  # products with a vector, and which argument has the more elements
+# Operations of torch that multiply and add, but have no formula.
 _WITHOUT_FORMULA = (
-    "_trilinear", "mkldnn_", "miopen_", "quantized_", "_cdist", "_fft", "_linalg", "linalg_", "_transformer_encoder",
-    "_native_multi_head", "_scaled_dot", "_scaled_mm", "_flash", "_efficient", "conv", "_conv", "_slow_conv", "addbmm",
-    "_int_mm", "_sparse", "_addmm", "_weight_int",
-)  # fmt: skip
+    "_trilinear",
+    "mkldnn_",
+    "miopen_",
+    "quantized_",
+    "_cdist",
+    "_fft",
+    "_linalg",
+    "linalg_",
+    "_transformer_encoder",
+    "_native_multi_head",
+    "_scaled_dot",
+    "_scaled_mm",
+    "_flash",
+    "_efficient",
+    "conv",
+    "_conv",
+    "_slow_conv",
+    "addbmm",
+    "_int_mm",
+    "_sparse",
+    "_addmm",
+    "_weight_int",
+)
 _ELEMENT_BY_ELEMENT = ("linalg_vector_norm", "linalg_cross")
 _NAMESPACES = ("aten", "prim", "prims", "profiler")
 
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates of one image: those of each module that runs products, by its name, and what has none.
+    """Multiply-accumulates for one image: those of each module that computes products, by its name.
 
-    `uncounted` names operations for which no number is known, each with the module that calls it.
+    `uncounted` names operations without a formula, each with the module that calls it.
     """
 
     layers: dict[str, int] = field(default_factory=dict)
@@ -45,7 +68,7 @@ class Macs:
 
 
 class Counter(TorchDispatchMode):
-    """Adds up what each operation multiplies, for the name on top of `inside`; None there means: not now."""
+    """Adds up the multiply-accumulates of each operation for the name on top of `inside`; None there stops counting."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +77,7 @@ class Counter(TorchDispatchMode):
         self.inside: list[str | None] = [""]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run an operation, or the simpler ones that it is made of, and count it."""
+        """Run an operation, or the simpler ones into which it decomposes, and count it."""
         operation = func.overloadpacket
         options = kwargs or {}
         if operation not in flop_registry and operation not in _VECTOR:
@@ -68,10 +91,10 @@ class Counter(TorchDispatchMode):
         return made
 
     def see(self, operation: Any, namespace: str, args: tuple, options: dict, made: Any) -> None:
-        """Count one operation, or note that there is no formula for it."""
+        """Count one operation, or note that it has no formula."""
         name = operation.__name__
         if operation in flop_registry:
-            self.add(self.inside[-1], flop_registry[operation](*args, **options, out_val=made) // 2)
+            self.add(self.inside[-1], flop_registry[operation](*args, **options, out_val=made) // 2)  # 2 FLOPs a MAC
         elif operation in _VECTOR:
             self.add(self.inside[-1], args[_VECTOR[operation]].numel())
         elif namespace not in _NAMESPACES or (name.startswith(_WITHOUT_FORMULA) and name not in _ELEMENT_BY_ELEMENT):
@@ -82,7 +105,7 @@ class Counter(TorchDispatchMode):
         self.counts[name] = self.counts.get(name, 0) + macs
 
     def watch(self, module: nn.Module, name: str | None) -> None:
-        """Count what the calls of `module` make for `name`, but for what the modules do that it calls in turn."""
+        """Count the calls of `module` for `name`, but for what the modules do that it calls in turn."""
 
         def enter(module: nn.Module, inputs: tuple) -> None:
             self.inside.append(name)
@@ -96,7 +119,7 @@ class Counter(TorchDispatchMode):
 
 @contextlib.contextmanager
 def in_simple_steps() -> Iterator[None]:
-    """Let torch make attention and transformer layers of products that have a formula."""
+    """Let torch run attention and transformer layers as products that have a formula."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

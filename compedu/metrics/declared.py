@@ -20,7 +20,7 @@ def _fields(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
 
 @cache
 def _test(hint: Any) -> Callable[[Any], bool]:
-    """Return the test whether a value is of a declared type."""
+    """Return the predicate that a value is of a declared type."""
     kind = get_origin(hint)
     inside = [_test(one) for one in get_args(hint) if one is not ...]
     if kind is UnionType:

@@ -13,7 +13,7 @@ from compedu.reproducible import torch_threads
 
 MIN_ROUNDS = 9  # the fewest whose 95 % interval of the median is not the whole range
 MAX_ROUNDS = 2000  # the ends of the interval are then 44 ranks from the middle: more would tell little more
-SAME = 0.01  # two copies of one network may differ by so much, steadily: they lie elsewhere in memory
+SAME = 0.01  # two copies of one network may steadily differ by so much, as they lie elsewhere in memory
 WARM_UP = 2  # untimed calls of each arm: memory is allocated, kernels are compiled, caches are filled
 
 CANDIDATE = "candidate"
@@ -59,9 +59,9 @@ class Latency:
     def verdict(self) -> str | None:
         """Whether the two can be told apart; withheld where the baseline differs from itself; None without a baseline.
 
-        The interval of the speed-up must clear that of the A/A arm: where two equal networks lie in memory alone can
-        make a small, steady difference between them, which no number of rounds takes away. Where the A/A interval lies
-        wholly beyond `SAME`, it is not that, but a machine that is too restless.
+        The interval of the speed-up must clear that of the A/A arm: their places in memory alone can make a small,
+        steady difference between two equal networks, which no number of rounds removes. Where the A/A interval lies
+        wholly beyond `SAME`, the cause is a machine that is too noisy.
         """
         if self.speed_up_interval is None or self.a_a_interval is None:
             return None
@@ -73,7 +73,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Mapping[str, list[float]], batch_size: int, threads: int) -> "Latency":
-        """Return the evaluation of the seconds that `time_rounds` took; equal indices belong to one round."""
+        """Return the evaluation of the seconds that `time_rounds` measured; equal indices belong to one round."""
         taken = [1000 * value for value in seconds[CANDIDATE]]
         quartiles = statistics.quantiles(taken, n=4, method="inclusive")
         alone = {
@@ -106,13 +106,14 @@ def median_interval(values: list[float]) -> Interval:
     """Return an interval that holds the true median with at least 95 % probability, whatever the distribution.
 
     Its ends are order statistics: the k-th smallest and the k-th largest, k as large as the binomial distribution
-    allows (Thompson 1936, Annals of Mathematical Statistics 7, p. 122). Raises `ValueError` for less than six values.
+    allows (Thompson 1936, Annals of Mathematical Statistics 7, p. 122). Raises `ValueError` for fewer than six values.
     """
     count = len(values)
     ordered = sorted(values)
     k = 0
     ways = 1  # how many of the 2^count patterns have at most k values below the median
     term = 1
+    # The number of values below the median is binomial (count, 1/2): each end may be passed with 2.5 % = 1/40.
     while 40 * ways <= 2**count:
         term = term * (count - k) // (k + 1)
         k += 1
@@ -131,9 +132,9 @@ def time_rounds(
 ) -> dict[str, list[float]]:
     """Return the seconds that each arm took in each round, after a warm-up.
 
-    Every round calls every arm once, in an order drawn anew from `seed`, so that a slow spell of the machine and what
-    the arm before left in the caches meet all arms alike. Rounds start until `budget_s` has passed since the call, at
-    least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
+    Every round calls every arm once, in a new random order drawn from `seed`, so that slow spells of the machine and
+    what the arm before left in the caches affect all arms alike. Rounds start until `budget_s` has passed,
+    at least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
     the experiment.
     """
     start = clock()

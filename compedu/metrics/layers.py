@@ -16,29 +16,29 @@ from compedu.metrics.report import LayerRow
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """The kernels of a baseline by layer, as they are and with batch norm folded in; `norms` says which was folded."""
+    """The weights of a baseline by layer, as they are and with batch norm folded in; `norms` names the norm folded."""
 
-    kernels: dict[str, Tensor]
+    weights: dict[str, Tensor]
     folded: dict[str, Tensor]
     norms: dict[str, str]
 
     @classmethod
     def of(cls, model: nn.Module) -> "References":
-        """Return the kernels of `model`; those of a network that cannot be traced are not folded."""
+        """Return the weights of `model`; those of a network that cannot be traced are not folded."""
         try:
             norms = dict(batch_norm_pairs(model))
-            folded = costs.kernels(fold_batch_norm(model))
+            folded = costs.weights(fold_batch_norm(model))
         except CompressionError:
             norms = {}
             folded = {}
-        return cls(costs.kernels(model), folded, norms)
+        return cls(costs.weights(model), folded, norms)
 
-    def kernel(self, name: str, model: nn.Module) -> Tensor | None:
-        """Return what to compare the kernel of layer `name` of `model` with: the folded one where `model` is folded."""
+    def weight(self, name: str, model: nn.Module) -> Tensor | None:
+        """Return the reference for the weight of layer `name` of `model`: the folded one where `model` is folded."""
         norm = self.norms.get(name)
         if norm is not None and isinstance(dict(model.named_modules()).get(norm), nn.Identity):
             return self.folded[name]
-        return self.kernels.get(name)
+        return self.weights.get(name)
 
 
 def layer_rows(
@@ -51,39 +51,38 @@ def layer_rows(
     """Return a row for each layer of `model`; their bytes and the header's add up to the file `written`."""
     holders = costs.holders(model)
     parameters = costs.parameters(model)
-    kernels = costs.kernels(model)
+    weights = costs.weights(model)
     sizes = dict.fromkeys(holders, 0)
     for row in written.rows:
         if row.role != HEADER:
             sizes[costs.holder_of(row.layer, holders)] += row.bytes
     rows = []
     for name, layer in holders.items():
-        kernel = kernels.get(name)
-        reference = None if references is None else references.kernel(name, model)
+        weight = weights.get(name)
+        reference = None if references is None else references.weight(name, model)
         rows.append(
             LayerRow(
-                name,
-                type(layer).__name__,
-                _shape(layer),
-                sizes[name],
-                parameters[name],
-                bits_per_weight=None if kernel is None else 8 * sizes[name] / kernel.numel(),
+                name=name,
+                form=type(layer).__name__,
+                shape=_shape(layer),
+                bytes=sizes[name],
+                parameters=parameters[name],
+                bits_per_weight=None if weight is None else 8 * sizes[name] / weight.numel(),
                 macs=macs.get(name),
                 error=(
-                    costs.relative_error(kernel, reference)
+                    costs.relative_error(weight, reference)
                     if isinstance(layer, Form) and reference is not None
                     else None
                 ),
-                kernel=running.get(
-                    name, None if name else running.get("0")
-                ),  # one layer alone is deployed as a sequence
+                # A network of a single layer is deployed as a sequence, in which it is called "0".
+                kernel=running.get(name, None if name else running.get("0")),
             )
         )
     return tuple(rows)
 
 
 def _shape(layer: nn.Module) -> tuple[int, ...]:
-    """Return the shape of the dense kernel, or of the first tensor of any other module."""
+    """Return the shape of the dense weight, or of the first tensor of any other module."""
     if isinstance(layer, Form):
         return tuple(layer.geometry.shape)
     return tuple(next(iter([*layer.parameters(recurse=False), *layer.buffers(recurse=False)])).shape)

@@ -1,4 +1,4 @@
-"""The machine that a figure was taken on: times mean nothing without it."""
+"""The machine on which a figure was measured: times mean nothing without it."""
 
 import platform
 import subprocess
@@ -15,7 +15,7 @@ def machine() -> dict[str, str | int]:
 
 @cache
 def cpu_name() -> str:
-    """Return the processor's name as its maker writes it, or its architecture where the system does not tell."""
+    """Return the processor's name as its vendor writes it, or its architecture where the system has none."""
     described = Path("/proc/cpuinfo")
     if described.exists():
         for line in described.read_text(encoding="utf-8").splitlines():

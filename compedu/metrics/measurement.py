@@ -23,12 +23,12 @@ from compedu.metrics.machine import machine
 from compedu.metrics.report import Flip, Report
 
 VERSION = 1  # raised when the same model would give another report: stored points become invalid
-BATCH = 128  # the first batch is the first figure that a learner sees, so it is small
+BATCH = 128  # small, as the first batch is the first figure that a learner sees
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """The network that others are compared with, prepared once: deployed twice, for the A/A arm."""
+    """The network with which others are compared, prepared once: deployed twice, for the A/A arm."""
 
     model: nn.Module
     data: Dataset
@@ -50,17 +50,17 @@ class Baseline:
         macs = costs.macs(model, data, deployed.kernels).total
         sizes = files.file_sizes(model, "packed", "ans")
         return cls(
-            model,
-            data,
-            split,
-            deployed,
-            deploy(model, data.example),
-            finite(evaluate(deployed, data, split, BATCH), model),
-            sum(costs.parameters(model).values()),
-            macs,
-            sizes["packed"],
-            sizes["ans"],
-            References.of(model),
+            model=model,
+            data=data,
+            split=split,
+            deployed=deployed,
+            again=deploy(model, data.example),
+            evaluation=finite(evaluate(deployed, data, split, BATCH), model),
+            parameters=sum(costs.parameters(model).values()),
+            macs=macs,
+            file_bytes=sizes["packed"],
+            entropy_coded_bytes=sizes["ans"],
+            references=References.of(model),
         )
 
 
@@ -77,10 +77,10 @@ def measure(
     """Return what `model` measures on `split` of `data`, against a `baseline` if one is given.
 
     Accuracy and time are those of the deployed network, sizes those of files really written. A network as `baseline`
-    is prepared anew at each call; keep a `Baseline` where there are many calls. `speed` may be a `Timing`; False leaves
-    time out. `on_partial` gets a report after the first batch of images and at each refinement, each with `partial`
-    set. `stale` is asked between batches and rounds; where it says True, `measure` raises `Cancelled`. Raises
-    `CompressionError` for weights or scores that are not finite, for images that the network does not take, and for a
+    is prepared again at each call; pass a `Baseline` for many calls. `speed` may be a `Timing`; False leaves time out.
+    `on_partial` gets a report after the first batch of images and at each refinement, each with `partial` set. `stale`
+    is called between batches and rounds; where it returns True, `measure` raises `Cancelled`. Raises
+    `CompressionError` for weights or logits that are not finite, for images that do not fit the network, and for a
     `Baseline` of other data.
     """
     for report in measuring(model, data, baseline=baseline, split=split, speed=speed, stale=stale):
@@ -98,7 +98,7 @@ def measuring(
     speed: bool | Timing = True,
     stale: Callable[[], bool] | None = None,
 ) -> Iterator[Report]:
-    """Yield ever more complete reports, the last one with `partial` unset; arguments and errors as `measure` has."""
+    """Yield ever more complete reports, the last one with `partial` unset; arguments and errors as for `measure`."""
     go_on = _checking(stale)
     _refuse_unmeasurable(model, data)
     baseline = _prepared(baseline, data, split)
@@ -107,7 +107,7 @@ def measuring(
     known = _identity(model, data, split) | _counts(model, macs, baseline)
     guard = deployed.register_forward_pre_hook(lambda network, inputs: go_on())
     try:
-        itself = baseline is not None and baseline.model is model  # its answers are there already
+        itself = baseline is not None and baseline.model is model  # its predictions are known
         for evaluation in [baseline.evaluation] if itself else evaluating(deployed, data, split, BATCH):
             answers = _answers(finite(evaluation, model), baseline)
             yield Report(**known, **answers, partial=True)
@@ -130,7 +130,7 @@ def _refuse_unmeasurable(model: nn.Module, data: Dataset) -> None:
 
 
 def _checking(stale: Callable[[], bool] | None) -> Callable[[], None]:
-    """Return a function that raises `Cancelled` once `stale` says True."""
+    """Return a function that raises `Cancelled` once `stale` returns True."""
 
     def go_on() -> None:
         if stale is not None and stale():
@@ -152,11 +152,11 @@ def _prepared(baseline: nn.Module | Baseline | None, data: Dataset, split: str) 
 
 
 def finite(evaluation: Evaluation, model: nn.Module) -> Evaluation:
-    """Return `evaluation`; raise `CompressionError` where scores that are not finite made its loss so."""
+    """Return `evaluation`; raise `CompressionError` where its loss, and so a logit, is not finite."""
     if not math.isfinite(evaluation.loss):
         raise CompressionError(
-            f"{name_of(model)} gives scores that are not finite among the first {evaluation.seen} images, though its "
-            "weights are finite: numbers overflow on the way; use a milder setting, or train with a lower learning rate"
+            f"{name_of(model)} gives logits that are not finite among the first {evaluation.seen} images, though its "
+            "weights are finite: activations overflow; use a milder setting, or train with a lower learning rate"
         )
     return evaluation
 

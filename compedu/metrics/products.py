@@ -13,7 +13,7 @@ def time_circulant(side: int, timing: Timing, between: Callable[[], None] = lamb
     """Return the time of a circulant product of `side` by FFT, against the dense product with the same matrix.
 
     The inputs are `timing.batch_size` vectors drawn from `timing.seed`. O(n log n) against O(n^2) operations (Cheng et
-    al. 2015, arXiv:1502.03436, section 3); this says from which n on they are time as well.
+    al. 2015, arXiv:1502.03436, section 3); this shows from which n on they save time as well.
     """
     draw = torch.Generator().manual_seed(timing.seed)
     columns = torch.randn(1, 1, side, generator=draw) / side**0.5

@@ -1,4 +1,4 @@
-"""The one record of what was measured; what was not measured is None there and absent in every other form of it."""
+"""The record of what was measured; what was not measured is None, and absent in every other form of the record."""
 
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from compedu.metrics.latency import Latency
 
 
 class Flip(NamedTuple):
-    """An image whose answer changed: its index in the split, its true class, the class before and after."""
+    """An image whose prediction changed: its index in the split, its true class, the class before and after."""
 
     image: int
     true: int
@@ -22,10 +22,9 @@ class Flip(NamedTuple):
 class LayerRow:
     """One layer that holds numbers: `bytes` in the packed file, multiply-accumulates for one image, what runs.
 
-    Products between activations, as attention makes them, belong to no such layer and count in the report alone.
-
-    `bits_per_weight` are all its bits for each weight of the dense layer, `error` the distance of its kernel from the
-    baseline's, relative to that (Frobenius norm).
+    Products between activations, as in attention, belong to no layer and count in the report alone. `bits_per_weight`
+    are all its bits for each weight of the dense layer, `error` the distance of its weight from the baseline's,
+    relative to that (Frobenius norm).
     """
 
     name: str
@@ -78,7 +77,7 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """The share of right answers, 0..1."""
+        """The share of images whose largest logit belongs to the right class, 0..1."""
         return self.correct / self.seen
 
     @property
@@ -90,13 +89,13 @@ class Report:
     def compression_rate(self) -> float | None:
         """Alpha of the survey (Cheng et al. 2018): the baseline's parameters over the model's.
 
-        It counts numbers, not bits: a network of 8-bit weights has an alpha of 1. `compression_rate_bytes` sees that.
+        It counts numbers, not bits: a network of 8-bit weights has an alpha of 1; see `compression_rate_bytes`.
         """
         return _ratio(self.baseline_parameters, self.parameters)
 
     @property
     def compression_rate_bytes(self) -> float | None:
-        """The length of the baseline's packed file over the model's, indices, code books and header included."""
+        """The length of the baseline's packed file over the model's, indices, codebooks and header included."""
         return _ratio(self.baseline_file_bytes, self.file_bytes)
 
     @property
@@ -106,7 +105,7 @@ class Report:
 
     @property
     def index_space_saving(self) -> float | None:
-        """Beta as usual, (a - a*) / a = 1 - 1 / alpha: the share of parameters saved."""
+        """Beta in its standard form, (a - a*) / a = 1 - 1 / alpha: the share of parameters saved."""
         return None if self.compression_rate is None else 1 - 1 / self.compression_rate
 
     @property
@@ -121,7 +120,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Report":
-        """Return the report that `as_dict` wrote; raise `ValueError` where a needed entry is missing or misshapen."""
+        """Return the report that `as_dict` wrote; raise `ValueError` where an entry is missing or of another type."""
         known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
         try:
             for name, record in (("change", Change), ("latency", Latency)):
@@ -138,7 +137,7 @@ class Report:
             check_declared(report)
             return report
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"this is no report: {error}") from error
+            raise ValueError(f"this is not a report: {error}") from error
 
     def __str__(self) -> str:
         from compedu.metrics.card import card
@@ -155,7 +154,7 @@ DERIVED = (
     "index_space_saving",
     "speed_up_rate",
 )
-_ALSO = {Change: ("difference", "interval", "p_value"), Latency: ("verdict",)}  # derived figures of the parts
+_ALSO = {Change: ("difference", "interval", "p_value"), Latency: ("verdict",)}  # figures derived from the parts
 
 
 def _ratio(above: int | None, below: int | None) -> float | None:

@@ -872,6 +872,6 @@ def test_a_deployed_network_is_not_saved(tmp_path):
         save(deploy(model), tmp_path / "file")
     integers = deploy(quantized(model, images()))
     for deployed in (integers, nn.Sequential(integers)):
-        with pytest.raises(CompressionError, match="is a deployed network.*save the model that it was made from"):
+        with pytest.raises(CompressionError, match="is a deployed network.*save the model from which it was made"):
             save(deployed, tmp_path / "file")
     assert not list(tmp_path.iterdir())

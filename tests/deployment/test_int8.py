@@ -45,7 +45,7 @@ def random_product(geometry: Geometry, seed: int, **options) -> tuple[Product, t
 
 
 def exact(p: Product, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the product's values before rounding in float64: sums of whole numbers below 2^53, hence exact sums."""
+    """Return the product's values before rounding in float64: sums of integers below 2^53, hence exact."""
     y = p.geometry.apply(x.double() - p.source.zero_point, p.codes.double(), None)
     shape = (-1,) if p.geometry.kind == "linear" else (-1, 1, 1)
     y = y * p.source.scale * p.scales.double().reshape(shape)

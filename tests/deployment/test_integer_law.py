@@ -1,4 +1,4 @@
-"""The integer law: forms, deployed networks and whole numbers in float64 agree on random networks, and it has teeth."""
+"""The integer law: forms, deployed networks and integers in float64 agree on random networks, and it has teeth."""
 
 import importlib
 import re

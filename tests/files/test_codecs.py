@@ -225,7 +225,7 @@ def test_words_that_end_too_early_are_refused():
     for length in range(reader.position, len(data)):
         with pytest.raises(ValueError, match="end before"):
             huffman.decode(data[:length], 100)
-    with pytest.raises(ValueError, match="end before or behind"):
+    with pytest.raises(ValueError, match="end before or after"):
         huffman.decode(data + b"\0", 100)
 
 
@@ -283,7 +283,7 @@ def test_rounded_frequencies_cost_less_than_nine_bits_a_symbol_of_the_alphabet(c
 
 
 def decode_by_whole_numbers(data: bytes, count: int) -> list[int]:
-    """ANS with a state of 64 bits, words of 32 and probabilities in units of 2^-24, in Python's whole numbers."""
+    """ANS with a state of 64 bits, words of 32 and probabilities in units of 2^-24, in Python's integers."""
     reader = Reader(data)
     symbols, *rounded = ans.read_table(reader)
     weights = ans._weights(*rounded).tolist()

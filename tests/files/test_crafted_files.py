@@ -67,7 +67,7 @@ def test_what_must_not_happen_is_counted_and_the_attack_goes_on(attack, monkeypa
 
     found = []
     monkeypatch.setattr(attack, "outcome", outcome)
-    for start in (0, 3, 5, 7):  # each in a process of its own, which begins to count anew
+    for start in (0, 3, 5, 7):  # each in a process of its own, which counts from the start
         numbers = iter(range(start, 9))
         found += [kind for _, _, kind, _ in attack.attacked(range(start, {0: 3, 3: 5, 5: 7, 7: 9}[start]))]
     assert found[:3] == ["refused", "refused", "process killed"] and found[3:5] == ["refused", "above 200 MB"]
@@ -93,7 +93,7 @@ only = varint(1) + varint(7) + b"\\0" + b"\\0\\0\\0"  # the table of one symbol
 two = varint(2) + varint(0) + b"\\0" + b"\\0\\x1f\\0" + b"\\1"
 huffman, ans = 1, 2
 spec = "lenet300(size=8, width=0.02)"
-kernel = ("linear", (16000, 16000))
+huge = ("linear", (16000, 16000))
 cases = {
     "an ANS stream of 2^31": ((spec, ans, (layer(part(1, (8, False, (2**31,)), len(two))),), (), (), ()), two),
     "a Huffman stream of 2^31": ((spec, huffman, (layer(part(0, (0, (2**31,)), *[5] * 4)),), (), (), ()), only[:5] * 4),
@@ -101,7 +101,7 @@ cases = {
     "100 blocks": (("resnet(blocks=100)", 0, (layer(),), (), (), ()), b""),
     "units without end": (("lenet300(width=9999)", 0, (layer(),), (), (), ()), b""),
     "images without end": (("mobilenet(size=99999)", 0, (layer(),), (), (), ()), b""),
-    "a mask of 16,000 x 16,000": ((spec, 0, (layer(kind="Masked", geometry=kernel),), (), (), ()), b""),
+    "a mask of 16,000 x 16,000": ((spec, 0, (layer(kind="Masked", geometry=huge),), (), (), ()), b""),
     "bits": ((spec, 0, (layer(kind="Quantized", geometry=("linear", (6, 64)), settings=(("bits", 12345678901),)),),
               (), (), ()), b""),
     "many values": ((spec, 0, ("ab",) * 300_000, (), (), ()), b""),
@@ -158,7 +158,7 @@ def test_sparse_files_may_ask_for_what_the_network_they_go_into_holds(monkeypatc
 def test_what_is_no_file_is_refused_by_name(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(FileFormatError, match="is no file"):
+        with pytest.raises(FileFormatError, match="is not a file"):
             files.inspect(path)
 
 

@@ -268,7 +268,7 @@ def test_layers_kept_apart_do_not_go_into_a_network_that_shares_them():
         (nn.Sequential(norm, norm), nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4))),
         (nn.Sequential(pair, pair), nn.Sequential(*(nn.Sequential(nn.Linear(4, 4)) for _ in range(2)))),
     ):
-        with pytest.raises(CompressionError, match="keeps layers apart that the network shares"):
+        with pytest.raises(CompressionError, match="holds separate layers where the network shares one"):
             files.from_bytes(files.model_bytes(model), into=target)
 
 
@@ -471,7 +471,7 @@ def test_bytes_behind_the_header_are_refused():
     content = bytes([len(deflated) + 3]) + deflated + b"abc"
     version = bytes([header.VERSION])
     data = header.MAGIC + version + zlib.crc32(content, zlib.crc32(version)).to_bytes(4, "little") + content
-    with pytest.raises(FileFormatError, match="does not end where it should"):
+    with pytest.raises(FileFormatError, match="does not end where its length says"):
         files.from_bytes(data)
 
 

@@ -126,7 +126,7 @@ def test_a_form_has_what_networks_ask_of_the_layer_it_stands_for(make, kind):
 
 @pytest.mark.parametrize("make, kind", CASES)
 def test_the_weight_and_bias_of_a_form_are_what_it_means(make, kind):
-    """Readers beside `forward` get the dense kernel, differentiable: never latent weights, never an error."""
+    """Readers beside `forward` get the dense weight, differentiable: never latent weights, never an error."""
     form, x = example(make, kind)
     torch.testing.assert_close(form.geometry.apply(x, form.weight, form.bias), form(x), rtol=1e-10, atol=1e-10)
     assert (form.bias is None) == (form.dense_bias() is None)
@@ -174,7 +174,7 @@ def test_training_moves_every_parameter_and_stays_inside_the_form(make, kind):
         assert (form.dense()[~form.mask] == 0).all()
 
 
-def test_the_circulant_kernel_is_the_matrix_of_the_definition():
+def test_the_circulant_weight_is_the_matrix_of_the_definition():
     from scipy.linalg import circulant as scipy_circulant
 
     column = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -243,7 +243,7 @@ def test_a_network_made_half_afterwards_keeps_its_scales():
 
 @pytest.mark.parametrize("low, high", [(0.0, math.inf), (-math.inf, 1.0), (math.nan, 1.0), (0.0, math.nan)])
 def test_a_range_without_end_has_no_grid(low, high):
-    with pytest.raises(CompressionError, match="have no grid: it needs finite ends"):
+    with pytest.raises(CompressionError, match="have no grid: its ends must be finite"):
         ActivationQuantizer.for_range(low, high)
 
 

@@ -66,7 +66,7 @@ def test_every_toy_is_deployed_with_named_kernels(cls, make):
     assert any("not folded" in name for name in names) == (not folded and make is not laws.plain)
 
 
-def test_a_kernel_is_decoded_once(monkeypatch):
+def test_a_weight_is_decoded_once(monkeypatch):
     calls = []
     for form in (CodeBook, LocalMeans):
         dense = form.dense
@@ -240,7 +240,7 @@ def test_another_number_of_factors_is_refused(new):
 def test_factors_that_do_not_make_one_layer_are_refused_by_name():
     g = Geometry("conv2d", (8, 3, 3, 3), padding=(1, 1))
     down, along = nn.Conv2d(3, 2, (3, 1), padding=(1, 0)), nn.Conv2d(2, 8, (1, 3), padding=(0, 1))
-    with pytest.raises(CompressionError, match="first has a bias in front of padding"):
+    with pytest.raises(CompressionError, match="first has a bias before padding"):
         Factored(g, down, along)
     down.bias = None
     assert Factored(g, down, along).ranks == (2,)

@@ -1,4 +1,4 @@
-"""Channel groups on small networks: what hangs together, what stays and why, what a removal refuses."""
+"""Channel groups on small networks: what is coupled, what stays and why, what a removal refuses."""
 
 import copy
 import gc
@@ -25,7 +25,7 @@ def reason(channels: Channels, layer: str) -> str:
     return dict(channels.left_out)[layer]
 
 
-# Channel groups: what hangs together
+# Channel groups: what is coupled
 
 
 def test_members_and_roles_of_a_plain_chain():
@@ -200,7 +200,7 @@ def test_depthwise_channels_follow_their_producer():
         (
             lambda net, x: net.b(net.a(x)) * net.a.weight.sum(),
             {"a": conv(3, 4), "b": conv(4, 4)},
-            "read by themselves too",
+            "also read directly",
         ),
         (
             lambda net, x: net.c(net.b(net.a(x))),
@@ -225,7 +225,7 @@ def test_layer_that_the_network_never_calls_is_left_out_and_the_rest_is_free():
     model = Network(lambda net, x: net.b(net.a(x)), a=conv(3, 4), b=conv(4, 4), spare=conv(4, 4))
     channels = Channels(model, images())
     assert sizes(channels) == {"a": 4}
-    assert reason(channels, "spare") == "the network does not call it as a layer of its own"
+    assert reason(channels, "spare") == "the network does not call it as a separate layer"
 
 
 def test_join_with_the_input_leaves_the_other_channels_free():
@@ -281,7 +281,7 @@ def test_groups_whose_silent_channels_speak_are_left_out_and_the_others_can_go()
     channels = Channels(model, images())
     assert sizes(channels) == {"b": 5}
     assert reason(channels, "a") == reason(channels, "d")
-    assert "to take its channels out is not to silence them: outputs differ by" in reason(channels, "a")
+    assert "removing its channels is not the same as zeroing them: outputs differ by" in reason(channels, "a")
     assert channels.remove(model, {"b": [0]}).b.out_channels == 4
 
 
@@ -393,7 +393,7 @@ def test_groups_are_remembered_until_the_structure_changes():
 
 
 @pytest.mark.parametrize("switch", ["skip", "number"])
-def test_groups_are_found_anew_where_the_network_goes_another_way_since(switch):
+def test_groups_are_found_again_where_the_network_takes_another_path_since(switch):
     def forward(net, x):
         x = net.first(x).relu()
         y = net.second(x)
@@ -477,7 +477,7 @@ def test_batch_norms_whose_way_of_working_is_not_known_are_left_alone():
     strange = Network(
         lambda net, x: net.b(net.norm(net.a(x))), a=conv(3, 6), b=conv(6, 4), norm=NormAndActivation(6, nn.Softmax(1))
     )
-    assert "has a Softmax behind it" in reason(Channels(strange, images()), "a")
+    assert "is followed by a Softmax" in reason(Channels(strange, images()), "a")
 
 
 def test_networks_that_are_graphs_are_pruned_and_so_are_networks_of_graphs():

@@ -161,9 +161,9 @@ def test_auxiliary_heads_follow_and_the_smaller_network_still_trains():
     channels = Channels(model, example)
     smaller = channels.remove(model, some_channels(channels)).train()
     assert smaller.aux1.fc1.out_features < model.aux1.fc1.out_features
-    scores = smaller(example)
-    assert [tuple(head.shape) for head in scores] == [(2, 10)] * 3
-    sum(head.square().sum() for head in scores).backward()
+    logits = smaller(example)
+    assert [tuple(head.shape) for head in logits] == [(2, 10)] * 3
+    sum(head.square().sum() for head in logits).backward()
     assert all(p.grad.shape == p.shape for p in smaller.parameters())
 
 
@@ -237,7 +237,7 @@ def test_channels_that_meet_attention_stay_with_the_reason():
     reasons = dict(Channels(model, images()).left_out)
     assert "which counts on 2 of them" in reasons["features.1.0.attn.cpb_mlp.2"]
     assert "'features.1.0.norm2', a LayerNorm, whose effect" in reasons["features.1.0.mlp.3"]
-    assert reasons["features.1.0.attn.qkv"] == "the network does not call it as a layer of its own"
+    assert reasons["features.1.0.attn.qkv"] == "the network does not call it as a separate layer"
 
 
 def test_a_frozen_network_is_followed_in_inference_mode_too():

@@ -81,7 +81,7 @@ class T5Block(Seeded):
 
 
 class Typed(Seeded):
-    """A network that goes another way where a layer is not torch's own."""
+    """A network that takes another path where a layer is not torch's own."""
 
     def __init__(self):
         super().__init__(a=nn.Linear(784, 12), b=nn.Linear(12, 10))
@@ -225,7 +225,7 @@ def test_without_data_nothing_is_taken_for_shown(make, names):
 
 def test_a_network_whose_graph_shows_everything_needs_no_data():
     assert isinstance(MagnitudePruning()(Asking()).fc, Form)
-    with pytest.raises(CompressionError, match="goes another way; give data"):
+    with pytest.raises(CompressionError, match="takes another path; give data"):
         MagnitudePruning()(Typed())
 
 
@@ -385,7 +385,7 @@ def test_hooks_stay_in_methods_in_what_is_deployed_and_in_what_is_loaded_into(wh
     save(unhooked, tmp_path / "model.ce")
     into = hooked(laws.lively(Hooked()))
     if isinstance(unhooked.norm, nn.Identity) and place in ("norm", "last"):
-        with pytest.raises(CompressionError, match=f"without '{place}', at which the given network has forward hooks"):
+        with pytest.raises(CompressionError, match=f"without '{place}', where the given network has forward hooks"):
             load(tmp_path / "model.ce", into=into)
         return
     loaded = load(tmp_path / "model.ce", into=into)
@@ -427,8 +427,8 @@ class Ruled(nn.Module):
         self.a, self.b = nn.Linear(28 * 28, 12), nn.Linear(12, 10)
 
     def forward(self, x):
-        scores = self.b(self.a(x.flatten(1)).relu())
-        return scores.masked_fill(torch.arange(10) == 3, -torch.inf)
+        logits = self.b(self.a(x.flatten(1)).relu())
+        return logits.masked_fill(torch.arange(10) == 3, -torch.inf)
 
 
 def test_a_score_of_minus_infinity_is_no_obstacle():
@@ -641,7 +641,7 @@ OLD = {
 
 @pytest.mark.parametrize("old", OLD)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
-def test_weights_that_are_made_anew_before_each_pass_are_refused_by_name_everywhere(old, tmp_path):
+def test_weights_that_are_recomputed_before_each_pass_are_refused_by_name_everywhere(old, tmp_path):
     wrap, final = OLD[old]
     for ran in (False, True):
         model = T5Block()

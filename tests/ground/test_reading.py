@@ -83,7 +83,7 @@ def test_the_binary_version_of_cifar10_is_files(pipe, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("read", [files.load, files.inspect, files.describe, ce.load_model])
 def test_a_model_file_is_a_file(pipe, read):
-    with pytest.raises(CompressionError, match="pipe.ce is no file, so it holds no model"):
+    with pytest.raises(CompressionError, match="pipe.ce is not a file, so it holds no model"):
         read(pipe("pipe.ce"))
 
 

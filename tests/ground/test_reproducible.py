@@ -240,7 +240,7 @@ def test_what_a_method_makes_of_a_network_channels_last_is_what_is_loaded_again(
 
 def test_a_network_channels_last_is_not_saved_as_another_one(tmp_path):
     network = Windows().eval().to(memory_format=torch.channels_last)
-    with pytest.raises(CompressionError, match=r"a\.weight lies in memory in another order .* channels last, which no"):
+    with pytest.raises(CompressionError, match=r"a\.weight is not contiguous in memory, as channels-last tensors"):
         ce.save(network, tmp_path / "m.ce")
     assert not (tmp_path / "m.ce").exists() and ce.measure(network, DATA, speed=False).file_bytes > 0
     for tensor in network.parameters():

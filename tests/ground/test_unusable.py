@@ -241,7 +241,7 @@ def test_what_a_pass_settles_or_keeps_beside_its_answers_is_no_obstacle():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_scores_that_are_no_numbers_are_not_taken_for_a_change(value):
     model = Unsteady(lambda model, x: setattr(model, "last", torch.tensor(value))).eval()
-    with pytest.raises(CompressionError, match="scores that are not finite"):
+    with pytest.raises(CompressionError, match="logits that are not finite"):
         ce.measure(model, DATA, speed=False)
 
 

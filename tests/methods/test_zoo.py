@@ -72,5 +72,5 @@ def test_finished_rows_are_kept(zoo, tmp_path: Path, monkeypatch):
 
 def test_modules_of_the_network_keep_their_class(zoo):
     model, _ = zoo.build("shape/tied")
-    made = zoo.with_kernels_of(zoo.unrounded(ce.MagnitudePruning(sparsity=0.5, layers="head")(model)), model)
+    made = zoo.with_weights_of(zoo.unrounded(ce.MagnitudePruning(sparsity=0.5, layers="head")(model)), model)
     assert type(made.head) is nn.Linear and made.head.weight.dtype == torch.float64

@@ -310,26 +310,26 @@ def test_every_layer_says_what_it_is_and_what_runs(report, pruned):
     assert sum(row.macs for row in report.layers) == report.macs
 
 
-def test_the_error_of_a_layer_is_relative_to_the_baselines_kernel(report, pruned, model):
+def test_the_error_of_a_layer_is_relative_to_the_baselines_weight(report, pruned, model):
     for row in report.layers:
-        kernel = pruned.get_submodule(row.name).dense().detach()
+        weight = pruned.get_submodule(row.name).dense().detach()
         reference = model.get_submodule(row.name).weight.detach()
-        assert row.error == pytest.approx(float((kernel - reference).norm() / reference.norm()), rel=1e-6)
+        assert row.error == pytest.approx(float((weight - reference).norm() / reference.norm()), rel=1e-6)
 
 
-def test_a_kernel_with_batch_norm_folded_in_is_compared_with_the_folded_one():
+def test_a_weight_with_batch_norm_folded_in_is_compared_with_the_folded_one():
     data = random_images(8, channels=1)
     network = build("vgg(size=16, width=0.2)")
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            norm.running_var.fill_(25.0)  # folding divides the kernels by 5
+            norm.running_var.fill_(25.0)  # folding divides the weights by 5
     folded = measure(LinearQuantization(bits=8)(network), data, baseline=network, speed=False)
     masked = measure(MagnitudePruning(sparsity=0.0)(network), data, baseline=network, speed=False)
     errors = [row.error for row in folded.layers if row.form == "Quantized"]
     assert len(errors) == 9 and 0 < max(errors) < 0.02
     assert {row.error for row in masked.layers if row.form == "Masked"} == {0.0}
-    kernel = fold_batch_norm(network).features.conv1_1.weight
-    assert not torch.allclose(kernel, network.features.conv1_1.weight)
+    folded_weight = fold_batch_norm(network).features.conv1_1.weight
+    assert not torch.allclose(folded_weight, network.features.conv1_1.weight)
 
 
 def test_removed_filters_have_no_error_as_there_is_nothing_to_compare():
@@ -429,7 +429,7 @@ def test_images_of_another_size_are_refused_before_anything_slow(data):
 
 
 class Particular(nn.Module):
-    """A network whose forward says no in its own words, as torchvision's transformers do, or returns no scores."""
+    """A network whose forward says no in its own words, as torchvision's transformers do, or returns no logits."""
 
     def __init__(self, answer):
         super().__init__()
@@ -439,7 +439,7 @@ class Particular(nn.Module):
         return self.answer(self.layer(x.flatten(1)))
 
 
-def wrong_height(scores):
+def wrong_height(logits):
     raise AssertionError("Wrong image height! Expected 224 but got 28!")
 
 
@@ -447,11 +447,11 @@ def wrong_height(scores):
     "answer, reason",
     [
         (wrong_height, "Particular cannot take images of 'digits.*Wrong image height! Expected 224"),
-        (lambda scores: {"out": scores}, "Particular returns a dict; needed is one tensor of scores"),
-        (lambda scores: (scores, scores), r"Particular returns \(\(1, 10\), \(1, 10\)\); needed is"),
+        (lambda logits: {"out": logits}, "Particular returns a dict; needed is one tensor of scores"),
+        (lambda logits: (logits, logits), r"Particular returns \(\(1, 10\), \(1, 10\)\); needed is"),
     ],
 )
-def test_networks_that_say_no_or_return_no_scores_are_refused_by_name(data, answer, reason):
+def test_networks_that_say_no_or_return_no_logits_are_refused_by_name(data, answer, reason):
     with pytest.raises(CompressionError, match=reason):
         measure(Particular(answer), data, speed=False)
 
@@ -476,11 +476,11 @@ def test_a_baseline_of_other_images_is_refused(model, data, baseline, pruned):
     assert measure(pruned, equal, baseline=baseline, speed=False).change is not None
 
 
-def test_scores_that_overflow_are_refused(data):
+def test_logits_that_overflow_are_refused(data):
     huge = build("lenet300")
     for layer in (huge.fc1, huge.fc2, huge.fc3):
         layer.weight.data.fill_(1e30)
-    with pytest.raises(CompressionError, match="scores that are not finite"):
+    with pytest.raises(CompressionError, match="logits that are not finite"):
         measure(huge, data)
 
 
@@ -509,7 +509,7 @@ def test_derived_figures_are_in_the_json_form(report):
 
 def test_something_else_is_no_report():
     for wrong in ({}, {"method": "x"}, {"change": {"broke": 1}}, {"layers": 3}, {"latency": "fast"}):
-        with pytest.raises(ValueError, match="this is no report"):
+        with pytest.raises(ValueError, match="this is not a report"):
             Report.from_dict(wrong)
 
 

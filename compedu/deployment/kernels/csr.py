@@ -1,4 +1,4 @@
-"""Pruned linear layers in compressed sparse rows: only the weights that are left are multiplied."""
+"""Pruned linear layers in compressed sparse rows: only the kept weights are multiplied."""
 
 import warnings
 
@@ -10,7 +10,7 @@ MIN_WEIGHTS = 2**17
 
 
 def pays(weight: Tensor) -> bool:
-    """Return whether a linear layer of kernel `weight` (out, in) runs sparse: a fixed rule of shape and density.
+    """Return whether a linear layer with `weight` (out, in) runs sparse: a fixed rule of shape and density.
 
     Measured on one thread on layers of 2^18 to 2^24 weights (benchmarks/RESULTS.md): at batch 64 they run 1.5 to 2.3
     times as fast as dense ones at 10 % density, and 1.9 to 4.1 times at 5 %. At batch 1, where the call itself costs
@@ -20,12 +20,12 @@ def pays(weight: Tensor) -> bool:
 
 
 class SparseLinear(nn.Module):
-    """A linear layer with its kernel (out, in) in compressed sparse rows; inputs (..., in) to outputs (..., out)."""
+    """A linear layer with its weight (out, in) in compressed sparse rows; inputs (..., in) to outputs (..., out)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         with warnings.catch_warnings():
-            # torch calls the layout a beta feature, once in each process.
+            # torch warns once in each process that the layout is a beta feature.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
             self.rows = weight.detach().to_sparse_csr()
         self.bias = None if bias is None else bias.detach().clone()

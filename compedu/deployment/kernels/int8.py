@@ -14,7 +14,7 @@ from compedu.forms import Geometry
 
 NAME = "int8 onednn"
 SIMULATED = "simulated"
-_FLAGS = {"avx512_vnni", "avx_vnni"}  # instructions that sum products of 8-bit numbers in 32 bits
+_FLAGS = {"avx512_vnni", "avx_vnni"}  # instructions that accumulate 8-bit products in 32 bits
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def available() -> Capability:
 
 
 def has_vnni() -> bool:
-    """Return whether the processor has instructions for sums of 8-bit products in 32 bits."""
+    """Return whether the processor has instructions that accumulate 8-bit products in 32 bits."""
     if torch.cpu._is_vnni_supported():
         return True
     listing = Path("/proc/cpuinfo")
@@ -49,7 +49,7 @@ def has_vnni() -> bool:
 
 
 def sums_exactly() -> bool:
-    """Return whether the largest codes multiply and add without saturation."""
+    """Return whether products of the largest codes are summed without saturation."""
     geometry = Geometry("linear", (16, 64))
     size = 64
     weights = torch.full(geometry.shape, 127, dtype=torch.int8)
@@ -83,7 +83,7 @@ class OneDNN:
 
 
 def _with_or_without_batch(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return `run`, which asks for images (N, channels, height, width), for a single image as well."""
+    """Return `run`, which takes images (N, channels, height, width), for a single image as well."""
     return lambda codes: run(codes) if codes.dim() == 4 else run(codes[None])[0]
 
 
@@ -107,6 +107,8 @@ def _linear(p: Product) -> Callable[[Tensor], Tensor]:
     output = _output(p)
     after = _after(p)
 
+    # oneDNN's operators declare most of their arguments positional: input, its scale and zero point, weight, its scales
+    # and zero points, bias, the output's scale, zero point and type, then the fused operation.
     def run(x: Tensor) -> Tensor:
         return multiply(x, p.source.scale, p.source.zero_point, weights, p.scales, zeros, p.bias, *output, *after, "")
 
@@ -115,37 +117,37 @@ def _linear(p: Product) -> Callable[[Tensor], Tensor]:
 
 def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
     convolve = torch.ops.onednn.qconv2d_pointwise.default
-    kernel, settings, after = _convolved(p)
+    operands, settings, after = _convolved(p)
 
     def run(x: Tensor) -> Tensor:
-        return convolve(x, *kernel, *settings, *after, "")
+        return convolve(x, *operands, *settings, *after, "")
 
     return run
 
 
 def _adding_convolution(p: Product) -> Callable[[Tensor, Tensor], Tensor]:
     convolve = torch.ops.onednn.qconv2d_pointwise.binary
-    kernel, settings, after = _convolved(p)
+    operands, settings, after = _convolved(p)
 
     def run(x: Tensor, other: Tensor) -> Tensor:
         other = other.contiguous(memory_format=torch.channels_last)
-        return convolve(x, *kernel, other, *settings, 1.0, 0, "sum", 1.0, *after, "")
+        return convolve(x, *operands, other, *settings, 1.0, 0, "sum", 1.0, *after, "")
 
     return run
 
 
 def _convolved(p: Product) -> tuple[tuple, tuple, tuple]:
-    """Return what a convolution's kernel is told: the input's grid and the weights; bias, place and output; after it.
+    """Return the arguments of oneDNN's convolution: input grid and weight; bias, geometry and output; what is fused.
 
-    A summand stands between the first and the second.
+    An addend comes between the first and the second group.
     """
-    kernel = (p.source.scale, p.source.zero_point, _packed(p), p.scales, _zeros(p))
+    operands = (p.source.scale, p.source.zero_point, _packed(p), p.scales, _zeros(p))
     settings = (p.bias, *_place(p.geometry), *_output(p))
-    return kernel, settings, _after(p)
+    return operands, settings, _after(p)
 
 
 def _packed(p: Product) -> Tensor:
-    """Return the weights in the order that the kernel reads. The order does not depend on the input's size."""
+    """Return the weights in the memory order that the kernel reads, which does not depend on the input's size."""
     grid = (p.source.scale, p.source.zero_point)
     return torch.ops.onednn.qconv_prepack(p.codes, p.scales, *grid, *_place(p.geometry), None)
 
@@ -155,7 +157,7 @@ def _place(g: Geometry) -> tuple[list[int], list[int], list[int], int]:
 
 
 def _zeros(p: Product) -> Tensor:
-    """Return the zero points of the weights: all zero, for the codes are symmetric."""
+    """Return the zero points of the weights: all zero, as the grid is symmetric."""
     return torch.zeros(len(p.scales), dtype=torch.int32)
 
 
@@ -164,7 +166,7 @@ def _output(p: Product) -> tuple[float, int, torch.dtype]:
 
 
 def _after(p: Product) -> tuple[str, list[float]]:
-    """Return the name and arguments of the operation fused behind the product."""
+    """Return the name and arguments of the operation fused with the product."""
     low, high = p.bounds()
     if high is not None:
         return "hardtanh", [low, high]

@@ -1,4 +1,4 @@
-"""What an integer product is: codes in, whole-number sums, codes out; every engine computes exactly this."""
+"""What an integer product is: codes in, integer sums, codes out; every engine computes exactly this."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compedu.forms import ActivationQuantizer, Geometry, Quantized
 
-_WHOLE = 1.5 * 2**23  # float32 numbers around it are whole, and the lowest byte of this one is zero
+_ROUNDING = 1.5 * 2**23  # float32 numbers near it are integers, and the lowest byte of this one is zero
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Grid:
         return cls(act.scale.item(), int(act.zero_point), 2**act.bits - 1)
 
     def codes(self, x: Tensor) -> Tensor:
-        """Return the codes of float32 values x, none NaN: the same as `ActivationQuantizer.codes`."""
+        """Return the codes of float32 values x, none of them NaN, as `ActivationQuantizer.codes` does."""
         steps = torch.div(x, self.scale).clamp_(-self.zero_point, self.top - self.zero_point)
-        # Adding rounds half to even and leaves the code in the lowest byte: faster than round and a cast from float.
-        codes = steps.add_(_WHOLE).view(torch.int32).to(torch.uint8)
+        # The addition rounds half to even and leaves the code in the lowest byte: faster than rounding and casting.
+        codes = steps.add_(_ROUNDING).view(torch.int32).to(torch.uint8)
         return codes.add_(self.zero_point) if self.zero_point else codes
 
     def rounded(self, x: Tensor) -> Tensor:
@@ -58,15 +58,15 @@ class Product:
 
     @classmethod
     def of(cls, layer: Quantized, source: Grid, **options) -> "Product":
-        """Return the product that a coded layer means on inputs of grid `source`."""
+        """Return the product that a quantized layer computes on inputs on the grid `source`."""
         bias = None if layer.bias is None else layer.bias.detach().float().clone()
         scales = layer.scale.detach().float().reshape(-1).clone()
         return cls(layer.geometry, layer.codes().contiguous(), scales, bias, source, **options)
 
     def bounds(self) -> tuple[float | None, float | None]:
-        """Return what to clip the float32 result to before rounding: as asked for and, below 8 bits, to the grid.
+        """Return the bounds of the float32 result before rounding: those asked for and, below 8 bits, the grid's.
 
-        Eight-bit grids end where uint8 ends.
+        An eight-bit grid ends where uint8 does.
         """
         if self.target is None or self.target.top == 255:
             return self.low, self.high
@@ -78,7 +78,8 @@ class Product:
         return max(low, -zero_point * scale), min(high, (top - zero_point) * scale)
 
     def sums_fit(self) -> bool:
-        """Return whether every sum fits in 32 bits with a sign, whatever codes come in, each partial sum included."""
+        """Return whether every sum, partial ones included, fits in a signed 32-bit integer for any input."""
+        # |sum of code * x| <= top * sum of |code|, also of any part of it.
         sums = self.codes.flatten(1).abs().sum(1, dtype=torch.int64)
         return not len(sums) or int(sums.max()) * self.source.top < 2**31
 

@@ -1,4 +1,4 @@
-"""The same integer arithmetic in floating point: the twin that tests compare with, and the way on other processors."""
+"""The same integer arithmetic in floating point: the reference for tests, and the fallback on other processors."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from compedu.deployment.kernels.product import Product, Window
 
 
 class Simulated:
-    """Integer products computed with sums in `dtype`: exact in float64, in float32 up to sums of 2^24.
+    """Integer products with sums in `dtype`: exact in float64, and in float32 up to sums of 2^24.
 
     Everything after the sum is float32 in the engine's order, so that its codes come out equal: times the input's
     scale, times the weight's scale, plus bias, plus values, clipped, rounded half to even.

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.graph import ChannelGroup, trace, way_obstacle
-from compedu.graph.folding import folded_kernel
+from compedu.graph import ChannelGroup, path_obstacle, trace
+from compedu.graph.folding import folded_weight
 from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.pruning.shared.channel_removal import ChannelRemoval
 from compedu.methods.task import Task
@@ -82,7 +82,7 @@ def obstacle(model: nn.Module, traced: fx.GraphModule, group: ChannelGroup) -> s
         return "several of its filters make one channel together, as with gates or maxout"
     if not group.readers:
         return "no layer reads it"
-    return way_obstacle(traced, maker.layer, [reader.layer for reader in group.readers])
+    return path_obstacle(traced, maker.layer, [reader.layer for reader in group.readers])
 
 
 def incoming_weights(model: nn.Module, group: ChannelGroup) -> Tensor:
@@ -92,7 +92,7 @@ def incoming_weights(model: nn.Module, group: ChannelGroup) -> Tensor:
     weight = layer.weight.detach()
     bias = None if layer.bias is None else layer.bias.detach()
     for norm in group.normalizations:  # in double precision from there on; a copy made here would be held as well
-        weight, bias = folded_kernel(weight, bias, model.get_submodule(norm.layer))
+        weight, bias = folded_weight(weight, bias, model.get_submodule(norm.layer))
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     rows = torch.cat([weight.flatten(1), bias[:, None]], 1).detach().double()
     del weight

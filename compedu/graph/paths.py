@@ -1,4 +1,4 @@
-"""The way of a layer's neurons to the layers that read them: is each of them treated alone, and all of them alike?"""
+"""The path of a layer's neurons to the layers that read them: is each treated on its own, and all of them alike?"""
 
 from collections.abc import Collection
 
@@ -10,12 +10,12 @@ from compedu.graph.operations import ASKING, ELEMENTWISE, MOVING, POOLING, REDUC
 from compedu.graph.trace import layer_calls
 
 
-def way_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -> str:
-    """Return what between `layer` and `readers` does not treat all neurons alike and each for itself, or nothing."""
+def path_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -> str:
+    """Return what between `layer` and `readers` does not treat all neurons alike and each on its own, or nothing."""
     modules = dict(traced.named_modules())
     calls = layer_calls(traced)
     if layer not in calls:
-        return "only training calls it, so that the way to its readers cannot be seen"
+        return "only training calls it, so that the path to its readers cannot be seen"
     start = calls[layer][0]
     flow = {start}
     asked = sizes_asked(traced)
@@ -30,17 +30,17 @@ def way_obstacle(traced: fx.GraphModule, layer: str, readers: Collection[str]) -
             return f"{node.name!r} joins its neurons with something else"
         if isinstance(module, BATCH_NORMS):
             if node.all_input_nodes != [start] or module.running_mean is None:
-                return f"{node.name!r} normalizes behind another operation, or with the batch it sees"
+                return f"{node.name!r} normalizes after another operation, or with batch statistics"
             if only_consumer(start) is not node:
-                return f"something else reads its neurons in front of {node.name!r}"
+                return f"something else reads its neurons before {node.name!r}"
         elif name not in ELEMENTWISE | MOVING | REDUCING and not POOLING.match(name):
-            return f"{node.name!r} is not known to treat each neuron alone"
+            return f"{node.name!r} is not known to treat each neuron on its own"
         flow.add(node)
     return ""
 
 
 def sizes_asked(traced: fx.GraphModule) -> set[fx.Node]:
-    """Return the nodes that give shapes, data types and the like, and those that compute with nothing else."""
+    """Return the nodes that return shapes, data types and the like, and those that compute only with these."""
     asked: set[fx.Node] = set()
     for node in traced.graph.nodes:
         if node.op in ("call_function", "call_method"):
