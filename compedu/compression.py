@@ -1,4 +1,4 @@
-"""The record of how a model came to be: the steps, the layers that they left, the channels that they took out."""
+"""The record of how a model was made: the steps, the layers that they skipped, the channels that they removed."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Skipped:
-    """A layer that a step left as it was, and why."""
+    """A layer that a step left unchanged, and why."""
 
     step: str
     layer: str
@@ -16,7 +16,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Removed:
-    """Channels that a step took out of a group of coupled ones, numbered as in the network that the step was given."""
+    """Channels that a step removed from a group of coupled layers, numbered as in the step's input network."""
 
     step: str
     group: str
@@ -25,7 +25,7 @@ class Removed:
 
 @dataclass(frozen=True)
 class Compression:
-    """How a model came to be: the `repr` of each step, layers that steps could not handle, channels taken out."""
+    """How a model was made: the `repr` of each step, the layers that steps skipped, the channels that they removed."""
 
     steps: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
@@ -33,5 +33,5 @@ class Compression:
 
 
 def compression_of(model: nn.Module) -> Compression:
-    """Return how `model` came to be; empty for a network that no method has touched."""
+    """Return how `model` was made; empty for a network that no method has touched."""
     return getattr(model, "compression", Compression())

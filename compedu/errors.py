@@ -7,15 +7,15 @@ def first_line(error: Exception) -> str:
 
 
 class CompressionError(ValueError):
-    """A model or data set that cannot be used as asked: says where, what is wrong, what is allowed, what to do."""
+    """A model or data set that cannot be used as asked; the message says where, what is wrong, and what to do."""
 
 
 class FileFormatError(CompressionError):
-    """A file that is not an intact compedu model file of a known version; nothing of it was loaded."""
+    """A file that is not an intact compedu model file of a known version; nothing was loaded from it."""
 
 
 class MeaningChanged(CompressionError):
-    """A compressed network that does not compute what it does with the dense kernels of its layers: a form's fault."""
+    """A compressed network that does not compute what its dense weights would: a bug in a form."""
 
 
 class MissingData(CompressionError):
@@ -27,4 +27,4 @@ class Cancelled(Exception):
 
 
 class Skip(Exception):
-    """Raised by a method for one layer that it cannot handle; the reason goes into the report."""
+    """Raised by a method for a layer that it cannot handle; the reason goes into the report."""

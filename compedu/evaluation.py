@@ -1,4 +1,4 @@
-"""Loss and predictions of a network on a split, whole or batch after batch."""
+"""Loss and predictions of a network on a split, at once or batch by batch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from compedu.graph.trace import whole_copy
 from compedu.reproducible import seeded
 
 BATCH = 256
-LOOKS = 16  # images that tell probabilities from scores
+PROBED = 16  # images on which probabilities are told from logits
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a network says about the first `seen` of `of` images of a split: predictions, and the mean loss in nats."""
+    """Predictions of a network for the first `seen` of `of` images of a split, and their mean loss in nats."""
 
     predictions: Tensor
     labels: Tensor
@@ -33,7 +33,7 @@ class Evaluation:
 
     @property
     def right(self) -> Tensor:
-        """For each seen image whether the prediction is right."""
+        """Whether the prediction is right, for each image evaluated so far."""
         return self.predictions == self.labels[: self.seen]
 
     @property
@@ -53,9 +53,9 @@ def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch
     losses = 0.0
     publish_at = 1
     for index, start in enumerate(range(0, len(x), batch), start=1):
-        scores = logits_of(model, x[start : start + batch], data)
-        losses += F.cross_entropy(scores, y[start : start + batch], reduction="sum").item()
-        predictions.append(scores.argmax(1))
+        logits = logits_of(model, x[start : start + batch], data)
+        losses += F.cross_entropy(logits, y[start : start + batch], reduction="sum").item()
+        predictions.append(logits.argmax(1))
         done = start + batch >= len(x)
         if done or index == publish_at:
             publish_at *= 4
@@ -70,12 +70,12 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "validation", batch: 
 
 
 def all_logits(model: nn.Module, x: Tensor, data: Dataset, batch: int = BATCH) -> Tensor:
-    """Return the class scores (N, classes) of all images x, batch after batch."""
+    """Return the logits (N, classes) of all images x, batch by batch."""
     return torch.cat([logits_of(model, part, data) for part in x.split(batch)])
 
 
 def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
-    """Return the accuracy on images x with labels y during a training, which goes on as if nobody had looked."""
+    """Return the accuracy on images x with labels y in the middle of a training, without affecting it."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -87,42 +87,43 @@ def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
 
 @torch.inference_mode()
 def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
-    """Return the class scores (N, classes) of images x; a misfit of network and images is one clear error.
+    """Return the logits (N, classes) of images x; a network that does not fit the images is one clear error.
 
-    A network that draws random numbers even in evaluation draws the same ones each time.
+    A network that draws random numbers even in evaluation mode draws the same ones each time.
     """
     try:
         with seeded(0):
-            scores = model(x)
+            logits = model(x)
     except (CompressionError, Cancelled):
         raise
-    except Exception as error:  # torch and torchvision raise one of these for other sizes, a hook whatever it likes
+    except Exception as error:  # torch and torchvision raise one of these for wrong sizes, a hook anything
         if hook := raised_by_hook(model, error):
-            raise CompressionError(f"{hook}; mend or remove it") from error
+            raise CompressionError(f"{hook}; fix or remove it") from error
         if not isinstance(error, (RuntimeError, ValueError, AssertionError)):
             raise
         raise CompressionError(
             f"the network {getattr(model, 'spec', type(model).__name__)} cannot take images of {data.name!r}, shape "
             f"{tuple(x.shape[1:])}: {first_line(error)}; build it with this size and these channels"
         ) from error
-    if not isinstance(scores, Tensor):
+    if not isinstance(logits, Tensor):
         raise CompressionError(
-            f"the network {type(model).__name__} returns {shape_of(scores)}; needed is one tensor of scores "
+            f"the network {type(model).__name__} returns {shape_of(logits)}; it must return one tensor of logits "
             "(images, classes)"
         )
-    if scores.ndim != 2 or scores.shape[1] < len(data.classes):
+    if logits.ndim != 2 or logits.shape[1] < len(data.classes):
         raise CompressionError(
-            f"the network gives scores of shape {tuple(scores.shape[1:])}, but {data.name!r} has "
+            f"the network returns logits of shape {tuple(logits.shape[1:])}, but {data.name!r} has "
             f"{len(data.classes)} classes; build it with classes={len(data.classes)}"
         )
-    return scores
+    return logits
 
 
 def refuse_misfit(model: nn.Module, data: Dataset) -> None:
-    """Raise `CompressionError` where `model` and the images of `data` do not fit, or where a pass changes the network.
+    """Raise `CompressionError` if `model` does not fit the images of `data`, or if a forward pass changes it.
 
-    The first is that of `logits_of`. The second is a network that answers the same image otherwise when it runs again,
-    and one whose forward pass writes into parameters or puts modules into training mode. `model` itself does not run.
+    The first error is that of `logits_of`. The second is for a network that answers differently for the same image when
+    it runs again, and for one whose forward pass writes into parameters or puts modules into training mode. A copy
+    runs, not `model` itself.
     """
     tried = whole_copy(model).eval()
     first, again = (logits_of(tried, data.example, data).double() for _ in range(2))
@@ -131,11 +132,11 @@ def refuse_misfit(model: nn.Module, data: Dataset) -> None:
     changes += [f"puts {name or 'itself'} into training mode" for name, part in tried.named_modules() if part.training]
     scale = float(first.nan_to_num(0, 0, 0).abs().max())
     if not torch.allclose(first, again, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
-        changes.append("answers the same image otherwise when it runs again")
+        changes.append("answers differently for the same image when it runs again")
     if changes:
         raise CompressionError(
-            f"{type(model).__name__} is another network after each forward pass: it {changes[0]}, so that its accuracy "
-            "depends on how often it ran; take that out of its forward, or run it before where that settles it"
+            f"{type(model).__name__} changes with each forward pass: it {changes[0]}, so its accuracy depends on how "
+            "often it ran; take that out of its forward, or run it once beforehand if that settles it"
         )
 
 
@@ -144,22 +145,22 @@ def _same(found: Tensor, given: Tensor | None) -> bool:
 
 
 def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
-    """Raise `CompressionError` where `model` gives probabilities: a loss that takes them for scores is another one.
+    """Raise `CompressionError` if `model` returns probabilities: the loss would take them for logits.
 
-    What sums up to 1 without negative parts on each of some images is taken for the output of a softmax. Logarithms of
-    probabilities are scores.
+    Outputs that are non-negative and sum to 1 for each of a few images are taken for those of a softmax. Log
+    probabilities are valid logits: softmax maps them to the probabilities themselves.
     """
-    scores = logits_of(model, data.x_train[:LOOKS], data)
-    sums = scores.double().sum(1)
-    if scores.shape[1] > 1 and bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+    logits = logits_of(model, data.x_train[:PROBED], data)
+    sums = logits.double().sum(1)
+    if logits.shape[1] > 1 and bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise CompressionError(
-            f"the network {type(model).__name__} ends in a softmax: it gives probabilities, which sum up to 1, where "
-            "the loss needs the scores before it (a second softmax would flatten them); let it return these"
+            f"the network {type(model).__name__} ends in a softmax: it returns probabilities, which sum to 1, but the "
+            "loss needs the logits before it (a second softmax would flatten them); return the logits instead"
         )
 
 
 def shape_of(outputs: object) -> str:
-    """Return in words what a network returned: the shapes of tensors, the types of anything else."""
+    """Describe what a network returned: the shapes of tensors, the types of anything else."""
     if isinstance(outputs, (tuple, list)):
         return f"({', '.join(map(shape_of, outputs))})"
     return str(tuple(outputs.shape)) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"

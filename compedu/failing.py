@@ -1,4 +1,4 @@
-"""Where in a network an error was raised: in which layer, and whether one of its hooks raised it."""
+"""Where in a network an error was raised: in which layer, and whether by one of its hooks."""
 
 from collections.abc import Callable
 from types import CodeType, TracebackType
@@ -32,9 +32,11 @@ def raised_by_hook(model: nn.Module, error: BaseException) -> str | None:
 def _hooks(module: nn.Module) -> list[Callable]:
     everywhere = torch.nn.modules.module
     return [
-        *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
-        *everywhere._global_forward_pre_hooks.values(), *everywhere._global_forward_hooks.values(),
-    ]  # fmt: skip
+        *module._forward_pre_hooks.values(),
+        *module._forward_hooks.values(),
+        *everywhere._global_forward_pre_hooks.values(),
+        *everywhere._global_forward_hooks.values(),
+    ]
 
 
 def _code(hook: Callable) -> CodeType | None:

@@ -1,4 +1,4 @@
-"""Hashes: an integer hash of our own for what a file must outlive, and digests as identities of weights and data."""
+"""Hashes: an integer hash of our own, for values that files rely on, and digests that identify weights and data."""
 
 import hashlib
 

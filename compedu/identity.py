@@ -1,4 +1,4 @@
-"""What a network is beside its numbers, as far as it can be read off it, and digests that tell networks apart."""
+"""The identity of a network: digests of its tensors and of the rest of it, as far as that can be read off it."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,19 +15,19 @@ from compedu.graph.switches import switches_of
 from compedu.hashing import model_digest, tensors_digest
 
 EMPTY = "()"
-OTHERS = ("training", "spec")  # attributes that decide nothing about what a network computes
+OTHERS = ("training", "spec")  # attributes that do not affect what a network computes
 
 
 def identity(model: nn.Module) -> str:
-    """Return a digest of all that can be read off `model` and decides about its outputs and its training.
+    """Return a digest of everything in `model` that affects its outputs and its training.
 
-    These are numbers, layers and their settings, attributes, which parameters train, what is shared, and the code of
-    classes, forwards and hooks that are neither torch's nor ours, but not of the functions that it calls. A network of
-    this package that is as its spec says is known by its numbers alone, whatever torch prints of it.
+    That is its tensors, layers and their settings, attributes, which parameters train, what is shared, and the code of
+    classes, forwards and hooks that are neither torch's nor ours, but not of the functions that these call. A network
+    of this package that is as its spec says is identified by its tensors alone, however torch prints it.
     """
-    numbers = model_digest(model)
+    values = model_digest(model)
     if _as_named(model):
-        return numbers
+        return values
     kept = model.state_dict().keys()
     others = {name: tensor for name, tensor in model.named_buffers() if name not in kept}
     others |= {
@@ -36,11 +36,11 @@ def identity(model: nn.Module) -> str:
         for name, value in vars(module).items()
         if isinstance(value, Tensor)
     }
-    return sha256(f"{numbers}|{tensors_digest(others)}|{structure_digest(model)}".encode()).hexdigest()[:16]
+    return sha256(f"{values}|{tensors_digest(others)}|{structure_digest(model)}".encode()).hexdigest()[:16]
 
 
 def structure_digest(model: nn.Module) -> str:
-    """Return the part of `identity` that is beside the numbers."""
+    """Return the part of `identity` that does not depend on the values of tensors."""
     first: dict[int, str] = {}
     same = [(path, first.setdefault(id(part), path)) for path, part in model.named_modules(remove_duplicate=False)]
     trained = [
@@ -60,7 +60,7 @@ def _as_named(model: nn.Module) -> bool:
 
 @lru_cache(maxsize=32)
 def _named(spec: str) -> list[tuple] | None:
-    """Return the description of the network that `spec` names; None where it names nothing."""
+    """Return the description of the network that `spec` names, or None if there is none."""
     try:
         with torch.device("meta"):
             return _described(networks.build(spec))
@@ -76,7 +76,7 @@ def _described(model: nn.Module) -> list[tuple]:
 
 
 def _text(value: Any) -> str:
-    """Return a text for what `switches_of` found, the same in every process: code by what it does, not by its place."""
+    """Return a string for what `switches_of` found, the same in every process: code by content, not by address."""
     if isinstance(value, CodeType):
         inside = [_text(part) for part in value.co_consts]
         return f"code({value.co_code.hex()}, {value.co_names}, {inside})"
@@ -95,9 +95,9 @@ def _text(value: Any) -> str:
 
 
 def plain_attributes(module: nn.Module, left_out: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Return the public attributes of `module` that are plain values, and these as texts, in order of their names.
+    """Return the public attributes of `module` that are plain values, with these as strings, sorted by name.
 
-    An empty list or dictionary is none: forward passes fill some with tensors, as a cache.
+    Empty lists and dictionaries do not count: forward passes fill some with tensors, as a cache.
     """
     known = [
         (name, _plain(value))
@@ -108,19 +108,19 @@ def plain_attributes(module: nn.Module, left_out: Iterable[str]) -> tuple[tuple[
 
 
 def _plain(value: Any) -> str | None:
-    """Return a value as a text that is the same in every process, a function by its name; None for any other object."""
+    """Return a value as a string that is the same in every process, a function by its name; None for other objects."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, (list, tuple)):
-        texts = list(map(_plain, value))
-        return None if None in texts else f"({', '.join(texts)})"
+        parts = list(map(_plain, value))
+        return None if None in parts else f"({', '.join(parts)})"
     if isinstance(value, dict):
         return _plain([*value.items()])
     return getattr(value, "__qualname__", None)
 
 
 def own_code(model: nn.Module) -> list[tuple[str, ...]]:
-    """Return the modules at which the user's hooks run, or a forward of the user's, and which of these."""
+    """Return the modules that run hooks of the user, or a forward of the user, each with which of these it has."""
     kinds = ("_forward_hooks", "_forward_pre_hooks")
     found = (
         (path, *(kind for kind in kinds if getattr(module, kind)), *({"forward"} & vars(module).keys()))

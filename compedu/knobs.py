@@ -1,4 +1,4 @@
-"""Knobs: a method's fields, each with default, help, legal range and the range worth showing, written once."""
+"""Knobs: the fields of a method, each declared once with its default, help, legal range and slider range."""
 
 import dataclasses
 import difflib
@@ -14,11 +14,11 @@ import numpy as np
 from compedu.specs import named_once
 
 STEPS = 100  # stops of a slider over a range without round steps
-LARGEST = 2**31 - 1  # of whole numbers, where a knob has no lower bound of its own: torch counts no further safely
+LARGEST = 2**31 - 1  # of integers, where a knob has no upper bound of its own: beyond it torch may overflow
 SHOWN = 100  # characters of a refused value in a message
 
 Value = TypeVar("Value")
-PerLayer: TypeAlias = Value | Mapping[str, Value]  # what a knob takes that is `per_layer`
+PerLayer: TypeAlias = Value | Mapping[str, Value]  # what a `per_layer` knob takes
 
 
 def knob(*, default: Any, help: str, **ranges: Any) -> Any:
@@ -34,9 +34,9 @@ def method(cls: type[Value]) -> type[Value]:
 
 
 class ByLayer(Mapping):
-    """Values by layer name or pattern as a method keeps them: what the caller's dictionary held then.
+    """Values by layer name or pattern: an immutable copy of the caller's dictionary.
 
-    The order counts, as the first match does: the same pairs in another order are not equal.
+    The order counts, because the first match wins: the same pairs in another order are not equal.
     """
 
     def __init__(self, values: Mapping[str, Any]):
@@ -63,12 +63,12 @@ class ByLayer(Mapping):
 
 @dataclass(frozen=True)
 class Knob:
-    """What is known about one knob; its type is the type of its default.
+    """The declaration of one knob; its type is the type of its default.
 
-    `low` and `high` bound what is legal (`open` says which ends are excluded: "low", "high" or "both"); outside, the
-    method refuses to be built. Whole numbers end at `LARGEST`. `slider_range` is the part of it that sliders and sweeps
-    show. A `per_layer` knob also takes a mapping from layer names or patterns to values, such as
-    {"conv*": 0.3, "*": 0.9}; the first match counts.
+    `low` and `high` bound the legal values (`open` says which ends are excluded: "low", "high" or "both"); a method
+    with any other value is refused. Integers end at `LARGEST`. `slider_range` is the part of the legal range that
+    sliders and sweeps show. A `per_layer` knob also takes a mapping from layer names or patterns to values, such as
+    {"conv*": 0.3, "*": 0.9}; the first match wins.
     """
 
     default: Any
@@ -92,9 +92,9 @@ class Knob:
         return type(self.default)
 
     def kept(self, value: Any) -> Any:
-        """Return `value` in the one form in which a method keeps it; what is illegal stays illegal.
+        """Return `value` in the canonical form that a method stores; an illegal value stays illegal.
 
-        Numbers of NumPy become Python's, those of a fraction become floats, -0.0 becomes 0.0, mappings `ByLayer`.
+        NumPy scalars become Python numbers, values of a float knob floats, -0.0 becomes 0.0, mappings `ByLayer`.
         """
         if self.per_layer and isinstance(value, Mapping):
             pairs = ((str(key) if isinstance(key, str) else key, self._kept_one(one)) for key, one in value.items())
@@ -111,7 +111,7 @@ class Knob:
         return value
 
     def allows(self, value: Any) -> bool:
-        """Tell whether `value` is legal: of the knob's type, inside its range, or a mapping of such values."""
+        """Tell whether `value` is legal: of the knob's type and inside its range, or a mapping of such values."""
         kept = self.kept(value)
         if isinstance(kept, ByLayer):
             return len(kept) > 0 and all(isinstance(key, str) and self._allows_one(one) for key, one in kept.items())
@@ -152,7 +152,7 @@ class Knob:
         return f"from {_written(self.low)} to {high}"
 
     def parse(self, text: str) -> Any:
-        """Read a value as typed on a command line; "conv*=0.3,*=0.9" is a mapping. A text that is no value raises."""
+        """Read a value as typed on a command line; "conv*=0.3,*=0.9" is a mapping. Anything else raises."""
         if self.per_layer and "=" in text:
             pairs = [item.split("=", 1) for item in text.split(",")]
             return named_once((name.strip(), self._parse_one(value.strip())) for name, value in pairs)
@@ -169,7 +169,7 @@ class Knob:
         return self.type(text)
 
     def bad_values(self) -> list:
-        """Return values that are surely illegal, made from the declared range: tests try each of them."""
+        """Return values that are certainly illegal, derived from the declared range: tests try each of them."""
         if self.choices:
             return [object(), "no such choice"]
         if self.type is bool:
@@ -187,7 +187,7 @@ class Knob:
         return bad
 
     def stops(self) -> list[int | float]:
-        """Return the values that a slider stops at: round steps over `slider_range`, equal ratios, or none."""
+        """Return the values that a slider stops at: round steps over `slider_range`, or equal ratios if it is `log`."""
         if self.slider_range is None or self.choices or self.type not in (int, float):
             return []
         low, high = self.slider_range
@@ -237,7 +237,7 @@ def field_of(declared: Knob) -> Any:
 
 
 def inherited(base: type, name: str, **changes: Any) -> Any:
-    """Declare a knob of `base` anew, in this place and with `changes` to the fields of its `Knob`."""
+    """Redeclare a knob of `base`, in this place and with `changes` to the fields of its `Knob`."""
     return field_of(dataclasses.replace(knobs(base)[name], **changes))
 
 
@@ -250,7 +250,7 @@ def knobs(method: Any) -> dict[str, Knob]:
 
 
 def no_such_knob(cls: type, name: str) -> str:
-    """Return in words that `cls` has no knob `name`, the one that was probably meant, and those that there are."""
+    """Return the message that `cls` has no knob `name`, with the one probably meant and those that exist."""
     known = list(knobs(cls))
     close = difflib.get_close_matches(name, known, n=1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
@@ -258,9 +258,9 @@ def no_such_knob(cls: type, name: str) -> str:
 
 
 def settle_knobs(method: Any) -> None:
-    """Bring the values of a new method into the one form of each knob.
+    """Bring the values of a new method into the canonical form of each knob.
 
-    Raises `ValueError` with class, knob, allowed range, given value and meaning for a value that is illegal.
+    Raises `ValueError` with class, knob, allowed range, given value and help for an illegal value.
     """
     for name, declared in knobs(method).items():
         value = getattr(method, name)
@@ -275,8 +275,8 @@ def settle_knobs(method: Any) -> None:
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4300 digits
-        return "a number too long to be written"
+    except ValueError:  # Python does not print integers of more than 4300 digits
+        return "a number too long to print"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
@@ -287,12 +287,12 @@ def changed_knobs(method: Any) -> dict[str, Any]:
 
 
 def fits(layer: str, pattern: str) -> bool:
-    """Tell whether a layer's name is `pattern`, brackets and all, or one that this pattern means."""
+    """Tell whether a layer's name is `pattern` literally, brackets included, or matches it."""
     return layer == pattern or fnmatchcase(layer, pattern)
 
 
 def value_for(value: Any, layer: str) -> Any:
-    """Return what a per-layer knob says for `layer`: the value itself, or of the first pattern that fits; else None."""
+    """Return the value of a per-layer knob for `layer`: the one value, that of the first fitting pattern, or None."""
     if not isinstance(value, Mapping):
         return value
     return next((given for pattern, given in value.items() if fits(layer, pattern)), None)

@@ -13,11 +13,11 @@ from compedu.networks.shipped import checkpoint_path, trained
 
 
 def load(network: str, data: str | Dataset, folder: str | Path | None = None) -> tuple[nn.Module, Dataset]:
-    """Return network `network` with weights trained for `data`, and the data: load("lenet5", "digits").
+    """Return `network` with weights trained on `data`, and the data: load("lenet5", "digits").
 
-    The weights are the shipped ones of this data set, or else those that `compedu train` kept for this very network and
-    these very images, in `folder` or the user's own; a set that was cut or drawn otherwise has the shipped ones last.
-    Raises `MissingData` where there are none.
+    The weights are the shipped ones for this data set, or else those that `compedu train` saved for exactly this
+    network and these images, in `folder` or the user's own. A set that was cut or drawn with other settings falls back
+    to the shipped weights. Raises `MissingData` if there are none.
     """
     chosen = data if isinstance(data, Dataset) else load_data(data)
     place = None if folder is None else Path(folder).expanduser()
@@ -29,7 +29,7 @@ def load(network: str, data: str | Dataset, folder: str | Path | None = None) ->
         return trained(network, chosen.origin), chosen
     where = "" if place is None else f" in {place}"
     raise MissingData(
-        f"no weights of {network!r} trained on {chosen.name!r} are kept{where}; "
+        f"there are no weights of {network!r} trained on {chosen.name!r}{where}; "
         f'train them with: compedu train "{network}" --data "{chosen.name}"' + (f' --folder "{place}"' if where else "")
     )
 

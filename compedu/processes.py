@@ -1,4 +1,4 @@
-"""Processes that work for another one: they end when it ends, and it says so when one of them was killed."""
+"""Worker processes: they end when their parent ends, and the parent reports when one of them was killed."""
 
 import multiprocessing
 import os
@@ -9,9 +9,9 @@ KILLED = "a worker process was killed, from outside or by the system because mem
 
 
 def end_with_parent() -> None:
-    """Let this worker process end when the one that started it has ended: a killed process cannot tell its workers.
+    """Let this worker process end when its parent has ended: a killed parent cannot tell its workers.
 
-    It looks once a second for another parent, which the system gives an orphan everywhere but on Windows.
+    It checks once a second whether its parent has changed, as that of an orphan does everywhere but on Windows.
     """
     parent = multiprocessing.parent_process().pid
 

@@ -1,4 +1,4 @@
-"""Files that are read: a named pipe or a device, which may have no end, is refused before it is opened."""
+"""Reading files: named pipes and devices, which may have no end, are refused before they are opened."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ from compedu.errors import CompressionError
 
 
 def refuse_unending(path: Path, cure: str) -> None:
-    """Raise `CompressionError` where what stands at `path` is neither a file nor a folder; `cure` says what to do."""
+    """Raise `CompressionError` if `path` exists but is neither a file nor a folder; `cure` says what to do."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise CompressionError(f"{path} is no ordinary file: {cure}")
+        raise CompressionError(f"{path} is not an ordinary file: {cure}")

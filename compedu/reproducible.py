@@ -1,4 +1,4 @@
-"""What a result depends on beside its inputs: where the streams of random numbers stand, how many threads compute."""
+"""What a result depends on besides its inputs: the state of the random streams, and the number of threads."""
 
 import contextlib
 import random
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-_one_at_a_time = threading.RLock()  # the streams are the process's: two blocks at once would draw from each other's
+_one_at_a_time = threading.RLock()  # the streams belong to the process: two blocks at once would share them
 _counting = threading.RLock()
 _counts: list[int] = []  # torch's threads outside all blocks of `torch_threads`, then in each one that is open
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Let everything inside the block that draws random numbers on the CPU draw them by `seed` alone.
+    """Seed all random numbers that are drawn on the CPU inside the block.
 
     Dropout as a module or a function, stochastic depth, a `torch.rand` in a network's own forward pass draw from
-    torch's stream, some networks from those of NumPy and Python. All three stand afterwards where they stood before.
+    torch's stream, some networks from those of NumPy and Python. All three are restored afterwards.
     """
     with _one_at_a_time:
         before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
@@ -35,11 +35,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch compute on `count` threads inside the block: the order in which it sums hangs on their number.
+    """Let torch compute on `count` threads inside the block: the order in which it sums depends on their number.
 
-    Torch keeps a number for each Python thread, and one for the process, which new threads take over. However the
-    blocks of several threads interleave, the last one to close sets both to what they were before the first one. Each
-    block has to close in the thread that opened it, the inner ones of a thread first.
+    Torch keeps a number for each Python thread, and one for the process, which new threads inherit. However the blocks
+    of several threads interleave, the last one to close sets both to what they were before the first one. Each block
+    has to close in the thread that opened it, the inner ones of a thread first.
     """
     with _counting:
         before = torch.get_num_threads()
@@ -54,7 +54,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _leave(before: int) -> None:
-    """Set the number of this thread to what it was `before` its block, that of the process to what holds elsewhere."""
+    """Restore the number of this thread to `before`, and that of the process to the one that other blocks need."""
     if len(_counts) == 1:
         torch.set_num_threads(_counts.pop())
         return

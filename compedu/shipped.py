@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: beside the code in a wheel, in the project folder in a checkout."""
+"""Where the files that come with the package are: next to the code in a wheel, in the project folder in a checkout."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ def is_checkout() -> bool:
 
 
 def shipped(*parts: str) -> Path:
-    """Path of something that comes with the package, such as `shipped("data", "checkpoints")`; it may not exist."""
+    """Path of a file or folder of the package, such as `shipped("data", "checkpoints")`; it may not exist."""
     return (_PACKAGE.parent if is_checkout() else _IN_WHEEL).joinpath(*parts)
 
 
 def shipped_sweep(data: str, network: str, name: str) -> Path:
-    """Path of the shipped sweep of that `name`, mostly a method's, on a network and its data; it may not exist."""
+    """Path of the shipped sweep `name`, usually a method's, for a network and its data; it may not exist."""
     return shipped("data", "sweeps", data, network, f"{name}.jsonl")

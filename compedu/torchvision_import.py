@@ -1,6 +1,6 @@
-"""torchvision beside a torch that its compiled operators were not built for.
+"""torchvision next to a torch that its compiled operators were not built for.
 
-torchvision's wheels on the package index are built for CUDA. Beside a CPU-only torch their compiled extension cannot
+torchvision's wheels on the package index are built for CUDA. With a CPU-only torch their compiled extension cannot
 be loaded, so the operators `torchvision::nms` and `torchvision::qnms` do not exist, and `import torchvision` fails
 where it describes their output shapes to torch. Declaring the two schemas (without any kernel) is enough for that
 description: data sets, transforms and classification networks, which never call these operators, then work. Box

@@ -1,4 +1,4 @@
-"""Which tensors a network may hold: values that are there, one beside the other, of types that kernels compute with."""
+"""Which tensors a network may hold: dense ones, with values, of types that kernels support."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn.parameter import is_lazy
 
 from compedu.errors import CompressionError
 
-TYPES = (  # a model file has the number of a type: a new one goes to the end
+TYPES = (  # a model file stores the index of a type: append new ones
     torch.float32, torch.float16, torch.float64, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
@@ -16,7 +16,7 @@ def refuse_unusable(model: nn.Module) -> None:
     """Raise `CompressionError` naming the first tensor of `model` that cannot be computed with, and what to do.
 
     That is one without values (meta device, lazy modules), a sparse or quantized one, one of a rare type such as
-    float8, and the weight of a linear or convolutional layer of another type than those before it.
+    float8, or the weight of a linear or convolutional layer whose type differs from that of the first one.
     """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if reason := _reason(tensor):
@@ -32,12 +32,14 @@ def refuse_unusable(model: nn.Module) -> None:
 
 def _reason(tensor: Tensor) -> str:
     if is_lazy(tensor):
-        return "has no shape yet, as its lazy module has seen no image; call the network once"
+        return "has no shape yet, because its lazy module has not seen an image; call the network once"
     if tensor.is_meta:
-        return "has no values, as it is on the meta device; load weights into a network that was built without it"
+        return (
+            "has no values, because it is on the meta device; build the network on a real device, then load its weights"
+        )
     if tensor.layout is not torch.strided:
-        return "is sparse (torch.sparse_...); needed is a dense tensor: tensor.to_dense()"
+        return "is sparse (torch.sparse_...); make it dense: tensor.to_dense()"
     if tensor.dtype not in TYPES:
-        usual = ", ".join(map(str, TYPES[:4]))
-        return f"holds {tensor.dtype}, which few kernels compute with; usual are {usual}"
+        common = ", ".join(map(str, TYPES[:4]))
+        return f"holds {tensor.dtype}, which few kernels support; convert it to one of {common}"
     return ""

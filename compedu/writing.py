@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, by one process at a time, under names that every file system takes."""
+"""Writing files: whole or not at all, by one process at a time, under names that every file system accepts."""
 
 import contextlib
 import errno
@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ABANDONED_S = 3600.0  # no file takes an hour from one written block to the next: its writer was killed
+ABANDONED_S = 3600.0  # no writer pauses for an hour between two blocks: it was killed
 
 
 def safe_name(text: str, longest: int = 40) -> str:
-    """Return the letters, digits and dots of `text`, joined by hyphens: readable, but several texts may give one.
+    """Return the letters, digits and dots of `text`, joined by hyphens: readable, but not unique.
 
     >>> safe_name("my data (1).v2")
     'my-data-1-.v2'
@@ -22,9 +22,9 @@ def safe_name(text: str, longest: int = 40) -> str:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, in place of what is there, at one instant; an error leaves what was there.
+    """Write `content` to `path` atomically, replacing what is there; an error leaves that as it was.
 
-    What killed processes left unfinished of the same file is removed. An `OSError` names `path`.
+    Unfinished copies of the file that killed processes left behind are removed. An `OSError` names `path`.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     _remove_abandoned(path)
@@ -33,7 +33,9 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         if error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error  # the reader knows of no unfinished file
+            raise OSError(
+                error.errno, error.strerror, str(path)
+            ) from error  # the unfinished file means nothing to the reader
         raise
     finally:
         with contextlib.suppress(OSError):
@@ -50,7 +52,7 @@ def _remove_abandoned(path: Path) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Let one process or thread at a time change the file `path`: the others wait. A lock beside it goes afterwards."""
+    """Let one process or thread at a time change the file `path`, by a lock file that is removed afterwards."""
     from filelock import FileLock
 
     beside = path.with_name(f".{path.name}.lock")
@@ -58,12 +60,12 @@ def alone(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # whoever waits sees that the lock is no file any more, and makes one
+            with contextlib.suppress(OSError):  # a waiting process notices that the file is gone, and makes its own
                 beside.unlink()
 
 
 def append_lines(path: Path, lines: bytes) -> int:
-    """Add whole `lines` to the end of `path`, all or none, and return its new end; the caller holds `alone(path)`."""
+    """Append `lines` to `path`, all or none, and return its new size; the caller holds `alone(path)`."""
     with path.open("ab", buffering=0) as file:
         end = file.tell()
         try:

@@ -13,7 +13,7 @@ CLAIMS: tuple[Experiment, ...] = (REGULARIZED_PRUNING, MANUAL_SENSITIVITY, SMALL
 
 
 def experiment(key: str) -> Experiment:
-    """Return the experiment on the claim `key`, such as "D4"; `ValueError` names those there are."""
+    """Return the experiment on the claim `key`, such as "D4"; `ValueError` lists those there are."""
     for known in CLAIMS:
         if known.key.lower() == key.strip().lower():
             return known

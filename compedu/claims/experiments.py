@@ -1,4 +1,4 @@
-"""An experiment on a claim: a trial that can be run and shown."""
+"""An experiment on a claim: a trial that can be run and displayed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Experiment(Trial):
     """A trial as learners and commands use it: with its runs and its page."""
 
     def run(self, full: bool = False, store: str | Path | None = None) -> tuple[Run, ...]:
-        """Return the runs of a plan, on one thread; those in the file `store` are taken, the others added."""
+        """Return the runs of a plan, on one thread; those in the file `store` are reused, new ones are added."""
         return run(self, self.plan(full), store)
 
     def page(self, live: Sequence[Run] = ()) -> Page:

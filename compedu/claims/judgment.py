@@ -1,4 +1,4 @@
-"""From the parts of a claim to the verdict on it, and whatever stands against giving one."""
+"""From the parts of a claim to the verdict on it, and the reservations about it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,17 +6,27 @@ from enum import StrEnum
 
 from compedu.claims.verdict import ALPHA, Effect, Rule, Verdict, together
 
+
+class LogicalForm(StrEnum):
+    """What kind of statement a claim is."""
+
+    UNIVERSAL = "universal"
+    TENDENCY = "tendency"
+    PROXY = "proxy"
+
+
 FORMS = {
-    "universal": 'it says "all" or "only": one counterexample refutes it, and no number of examples confirms it',
-    "tendency": "it says what happens on the whole: parts that are all confirmed confirm it, all refuted refute it, "
-    "some of either split it, and anything else leaves it undecided",
-    "proxy": "it speaks of theory or effort, which no run measures: runs can only stand for it",
+    LogicalForm.UNIVERSAL: 'it says "all" or "only": one counterexample refutes it, and no number of examples confirms '
+    "it",
+    LogicalForm.TENDENCY: "it says what happens on the whole: parts that are all confirmed confirm it, all refuted "
+    "refute it, some of either split it, and anything else leaves it undecided",
+    LogicalForm.PROXY: "it speaks of theory or effort, which no run measures: runs can only stand for it",
 }
-EXAMPLES = "all that was tried bears it out, but examples confirm nothing that is said of all"
+EXAMPLES = "everything that was tried supports it, but examples cannot confirm a universal claim"
 
 
 class Role(StrEnum):
-    """What a part of a claim is for."""
+    """The role of a part of a claim."""
 
     VERDICT = "verdict"
     CONTROL = "control"
@@ -25,10 +35,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that the claim says, and the effect that speaks to it, one value for each seed.
+    """One statement of the claim, and the effect that tests it, one value per seed.
 
-    Parts with the role of a verdict make the verdict, all together. A control must come out as `expected`, or the
-    experiment could not have seen what it looks for. A finding is shown and decides nothing.
+    Parts with the role verdict decide, all together. A control must come out as `expected`, or the experiment could not
+    have detected what it looks for. A finding is reported and decides nothing.
     """
 
     name: str
@@ -43,8 +53,8 @@ class Part:
         object.__setattr__(self, "role", Role(self.role))
 
 
-UNDERPOWERED = "underpowered: the interval crosses the margin; it takes a plan with more seeds, all fresh"
-SAME = "the seeds do not tell: all of them gave the same, so that nothing shows how far they spread"
+UNDERPOWERED = "underpowered: the interval crosses the margin; it takes a plan with more seeds, all new"
+SAME = "inconclusive: all seeds gave the same value, so their spread is unknown"
 
 
 @dataclass(frozen=True)
@@ -57,21 +67,21 @@ class Judged:
 
     @property
     def failed(self) -> bool:
-        """Whether this is a control that did not come out as it must."""
+        """Whether this is a control with another outcome than expected."""
         return self.part.role == Role.CONTROL and self.verdict != self.part.expected
 
     @property
     def came_out(self) -> str:
-        """The verdict in a word or two; for a control whether it is what it must be."""
+        """The verdict in a word or two; for a control whether it is as expected."""
         if self.part.role != Role.CONTROL:
             below = self.verdict == Verdict.REFUTED and self.part.rule.is_below(self.effect)
             return f"{self.verdict}: there, but smaller" if below else self.verdict
-        return f"{self.verdict}: failed" if self.failed else "as it must"
+        return f"{self.verdict}: failed" if self.failed else "as expected"
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """The verdict on a claim with all that it rests on, and whatever stands against giving one."""
+    """The verdict on a claim with its parts, and the reservations about it."""
 
     verdict: Verdict
     parts: tuple[Judged, ...]
@@ -85,23 +95,23 @@ class Judgment:
 
     @property
     def reservations(self) -> tuple[str, ...]:
-        """Why nothing is decided where nothing is: controls that failed, parts that are underpowered."""
+        """The reasons if nothing is decided: failed controls, underpowered parts."""
         failed = [f"the control failed: {one.part.name} came out {one.verdict}" for one in self.parts if one.failed]
         unsure = [
             f"{one.part.name}: {SAME if one.effect.low == one.effect.high else UNDERPOWERED}"
             for one in self.parts
             if one.part.role == Role.VERDICT and one.verdict == Verdict.UNDECIDED
         ]
-        borne_out = all(one.verdict == Verdict.CONFIRMED for one in self.parts if one.part.role == Role.VERDICT)
-        examples = [EXAMPLES] if self.form == "universal" and borne_out else []
+        supported = all(one.verdict == Verdict.CONFIRMED for one in self.parts if one.part.role == Role.VERDICT)
+        examples = [EXAMPLES] if self.form == LogicalForm.UNIVERSAL and supported else []
         return (*failed, *unsure, *examples)
 
 
 def judge(parts: Iterable[Part], form: str, alpha: float = ALPHA) -> Judgment:
     """Return the verdict from the parts of a claim of logical `form`; a failed control leaves it undecided.
 
-    The `alpha` is shared out among the parts that make the verdict (Bonferroni), so that a claim of many parts is not
-    refuted by chance in one of them.
+    The `alpha` is divided among the parts that decide (Bonferroni), so that a claim of many parts is not refuted by
+    chance in one of them.
     """
     parts = list(parts)
     counting = sum(part.role == Role.VERDICT for part in parts)
@@ -114,4 +124,4 @@ def judge(parts: Iterable[Part], form: str, alpha: float = ALPHA) -> Judgment:
     verdict = together((one.verdict for one in judged if one.part.role == Role.VERDICT), form)
     if any(one.failed for one in judged):
         verdict = Verdict.UNDECIDED
-    return Judgment(Verdict.PROXY if form == "proxy" else verdict, tuple(judged), alpha, form)
+    return Judgment(Verdict.PROXY if form == LogicalForm.PROXY else verdict, tuple(judged), alpha, form)

@@ -5,29 +5,29 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from compedu.claims.judgment import FORMS, Judged, Judgment, Role
+from compedu.claims.judgment import FORMS, Judged, Judgment, LogicalForm, Role
 from compedu.claims.store import Run, read_runs
 from compedu.claims.trial import Series, Trial
 from compedu.claims.verdict import CLAIMS_READ_TOGETHER, POWER, RULE_IN_WORDS, Verdict, error_rates, some_wrong
 
 MEANS = {
-    Verdict.CONFIRMED: "the runs bear out the claim",
+    Verdict.CONFIRMED: "the runs support the claim",
     Verdict.REFUTED: "the runs contradict the claim",
-    Verdict.SPLIT: "the runs bear out one part of the claim and contradict another",
-    Verdict.UNDECIDED: "the runs do not tell",
-    Verdict.PROXY: "no run measures what is claimed; the runs only stand for it",
+    Verdict.SPLIT: "the runs support one part of the claim and contradict another",
+    Verdict.UNDECIDED: "the runs are inconclusive",
+    Verdict.PROXY: "no run measures what is claimed; the runs are only a proxy for it",
 }
 
 
 KEY = (
     f"*Verdict* parts decide, each by one rule: *{RULE_IN_WORDS}*. {error_rates()}. A *control* must come out as "
-    "said, or nothing is decided; a *finding* is shown and decides nothing. Nor does the *minimum detectable effect*, "
-    f"the smallest that so many seeds would find in {POWER:.0%} of repetitions."
+    "stated, or nothing is decided; a *finding* is reported and decides nothing. Nor does the *minimum detectable "
+    f"effect*, the smallest that so many seeds would find in {POWER:.0%} of repetitions."
 )
 
 
 class Page:
-    """A text in Markdown, which a notebook shows as such, long tables folded up; `str` gives it without folds."""
+    """Markdown that a notebook renders, with long tables collapsed; `str` gives it without collapsed sections."""
 
     def __init__(self, text: str):
         self.text = text
@@ -40,12 +40,12 @@ class Page:
 
 
 def folded(summary: str, text: str) -> str:
-    """Return `text` folded up below one line, in the HTML that Markdown passes on."""
+    """Return `text` collapsed under one line, as HTML inside Markdown."""
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def page(trial: Trial, sessions: Mapping[str, Sequence[Run]]) -> Page:
-    """Return the page of `trial`; `sessions` are its runs under a heading each, the most telling ones last."""
+    """Return the page of `trial`; `sessions` are its runs by heading, the decisive ones last."""
     *before, final = [_session(trial, name, runs) for name, runs in sessions.items() if runs] or [""]
     parts = (text.removeprefix("### ").partition("\n\n") for text in before)
     made = [*(folded(heading, rest) for heading, _, rest in parts), *([final] if final else [])]
@@ -54,7 +54,7 @@ def page(trial: Trial, sessions: Mapping[str, Sequence[Run]]) -> Page:
         f"## {trial.key}: {trial.title}",
         f"> {trial.claim}\n>\n> {trial.source}",
         sentence(trial, None if last is None else trial.judge(last)),
-        f"**Form.** The claim is {'a tendency' if trial.form == 'tendency' else trial.form}: "
+        f"**Form.** The claim is {'a tendency' if trial.form == LogicalForm.TENDENCY else trial.form}: "
         f"{FORMS[trial.form]}.  \n**Scope.** {begun(trial.scope)}.  \n"
         f"**What decides.** {begun(trial.decides)}.  \n**Seeds.** A seed changes {trial.varies}.  \n"
         f"**Effort.** Quick: {trial.quick.seeds} seeds, {trial.quick.takes} on one core; full: "
@@ -71,9 +71,9 @@ def page(trial: Trial, sessions: Mapping[str, Sequence[Run]]) -> Page:
 
 
 def stored_page(trial: Trial, live: Sequence[Run] = ()) -> Page:
-    """Return the page of the shipped runs, with runs that were made just now before them, if any.
+    """Return the page of the shipped runs, preceded by `live` runs, if any.
 
-    Raises `CompressionError` where shipped runs are missing.
+    Raises `CompressionError` if shipped runs are missing.
     """
     sessions = {"run just now": live} if live else {}
     return page(trial, sessions | {
@@ -82,7 +82,7 @@ def stored_page(trial: Trial, live: Sequence[Run] = ()) -> Page:
 
 
 def sentence(trial: Trial, judgment: Judgment | None) -> str:
-    """Return the verdict in words; it always holds at our scale."""
+    """Return the verdict as a sentence; it always holds at our scale."""
     if judgment is None:
         return "**Not run yet.**"
     text = f"**{judgment.verdict.capitalize()} at our scale:** {MEANS[judgment.verdict]} ({judgment.seeds} seeds)."
@@ -91,7 +91,7 @@ def sentence(trial: Trial, judgment: Judgment | None) -> str:
 
 
 def begun(text: str) -> str:
-    """Return `text` as the beginning of a sentence."""
+    """Return `text` with its first character in upper case."""
     return text[:1].upper() + text[1:]
 
 
@@ -105,7 +105,7 @@ def _session(trial: Trial, name: str, runs: Sequence[Run]) -> str:
 
 
 def conditions(series: Series, runs: Sequence[Run]) -> str:
-    """Return where and when stored runs were made; nothing for runs that the shipped file does not hold."""
+    """Return where and when stored runs were made; "" for runs that are not in the shipped file."""
     stored = read_runs(series.path) if series.path.exists() else None
     if stored is None or not all(run in stored.by_key.values() for run in runs):
         return ""
@@ -115,7 +115,7 @@ def conditions(series: Series, runs: Sequence[Run]) -> str:
 
 
 def effects_table(judgment: Judgment) -> str:
-    """Return each part with its effect, interval, margin, and the smallest effect that could be told from none."""
+    """Return the table of parts with effect, interval, margin, and minimum detectable effect."""
     head = ("part", "role", "effect", "interval", "margin", "minimum detectable effect", "seeds", "came out")
     return table(head, (_effect_row(one) for one in judgment.parts)) + f"\n\n{KEY}"
 
@@ -131,7 +131,7 @@ def _effect_row(one: Judged) -> tuple[str, ...]:
 
 
 def runs_table(runs: Sequence[Run]) -> str:
-    """Return what was measured: for each setting and arm the mean over seeds, standard deviation in brackets."""
+    """Return the table of measurements: mean over seeds by setting and arm, standard deviation in parentheses."""
     measures = list(dict.fromkeys(name for run in runs for values in run.outcomes.values() for name in values))
     rows = []
     for setting in dict.fromkeys(run.setting for run in runs):
@@ -150,12 +150,12 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _chosen(runs: Sequence[Run]) -> list[str]:
-    """Return what the arms did with the first seed, where that differs from seed to seed."""
+    """Return the methods of the arms for the first seed, if they differ from seed to seed."""
     first = [(run, arm, text) for run in runs if run.seed == runs[0].seed for arm, text in run.settings.items()]
     if not first:
         return []
     rows = ((run.setting, arm, f"`{text}`") for run, arm, text in first)
-    return [f"What the arms were with seed {runs[0].seed}:", table(("setting", "arm", "method"), rows)]
+    return [f"The arms for seed {runs[0].seed}:", table(("setting", "arm", "method"), rows)]
 
 
 def _together(trial: Trial, runs: Sequence[Run] | None) -> str:
@@ -170,7 +170,7 @@ def _together(trial: Trial, runs: Sequence[Run] | None) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with three digits, whole numbers in full.
+    """Return a number with three significant digits, or as an integer from 1000 on.
 
     >>> number(0.99123), number(12345.0), number(-0.5)
     ('0.991', '12345', '-0.5')
@@ -181,7 +181,7 @@ def number(value: float) -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table in Markdown; a bar inside a cell, as in a pipeline of methods, is escaped."""
+    """Return a Markdown table; a bar inside a cell, as in a pipeline of methods, is escaped."""
     lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (head, *rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

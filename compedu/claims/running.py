@@ -1,4 +1,4 @@
-"""Running an experiment: every run once, on one torch thread, kept as soon as it is done."""
+"""Running an experiment: every run once, on one torch thread, stored as soon as it is done."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -19,7 +19,7 @@ Cell = tuple[Any, int]
 
 
 def run(series: Series, plan: Plan, store: str | Path | None = None) -> tuple[Run, ...]:
-    """Return the runs of `plan` in order; an interrupted experiment with a `store` goes on where it stopped."""
+    """Return the runs of `plan` in order; an interrupted experiment with a `store` resumes where it stopped."""
     kept = None if store is None else RunStore(store)
     cells = {series.run_key(*cell): cell for cell in plan.cells()}
     found = {} if kept is None else {key: run for key, run in kept.stored.by_key.items() if key in cells}
@@ -41,7 +41,7 @@ def _here(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
 
 
 def _apart(compute: Callable[..., Run], cells: list[Cell]) -> Iterator[Run]:
-    """Compute each seed in a process of its own: where a process puts its arrays is then part of the spread."""
+    """Compute each seed in a process of its own, so that memory placement is part of the spread."""
     for _, same in groupby(cells, key=lambda cell: cell[1]):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as process:
             for cell in same:

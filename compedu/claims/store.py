@@ -1,4 +1,4 @@
-"""Runs of an experiment as a file: like a sweep's, one line for each session on a machine, one for each run."""
+"""Runs of an experiment as a file: as for sweeps, one line for each session on a machine, one for each run."""
 
 import os
 import statistics
@@ -11,7 +11,7 @@ from compedu.sweeps.store import Store, begins_run, read_records
 
 @dataclass(frozen=True)
 class Run:
-    """What one seed gave at one setting: for each arm its measured `outcomes` by name, and what it did, as text."""
+    """The results of one seed at one setting: for each arm its `outcomes` by name, and its `settings` as a string."""
 
     setting: str
     seed: int
@@ -19,7 +19,7 @@ class Run:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, arm: str, measure: str) -> float:
-        """Return one outcome; `KeyError` names what there is."""
+        """Return one outcome; `KeyError` lists those there are."""
         try:
             return self.outcomes[arm][measure]
         except KeyError as error:
@@ -31,26 +31,26 @@ class Run:
 def by_seed(
     runs: Sequence[Run], value: Callable[[Run], float], mean: Callable[[Iterable[float]], float] = statistics.fmean
 ) -> tuple[float, ...]:
-    """Return one number for each seed, in order: the mean over settings of what `value` says of its runs."""
+    """Return the mean of `value` over the settings, for each seed in order."""
     return tuple(mean([value(run) for run in runs if run.seed == seed]) for seed in sorted({run.seed for run in runs}))
 
 
 @dataclass(frozen=True)
 class StoredRuns:
-    """What an experiment's file holds: under which conditions it was added to, and its runs by key."""
+    """The content of an experiment's file: its sessions with their conditions, and its runs by key."""
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     by_key: dict[str, Run] = field(default_factory=dict)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take up one line; raise `ValueError` or `KeyError` for a record that is none."""
+        """Add one line; raise `ValueError` or `KeyError` for anything but a record."""
         if begins_run(record, self.runs):
             return
         self.by_key[record["key"]] = Run(**record["made"])
 
 
 def read_runs(path: str | os.PathLike) -> StoredRuns:
-    """Return what the file `path` holds; errors are those of `compedu.sweeps.store.read_records`."""
+    """Return the content of the file `path`; errors are those of `compedu.sweeps.store.read_records`."""
     return read_records(path, StoredRuns())
 
 
@@ -61,6 +61,6 @@ class RunStore(Store[StoredRuns]):
         super().__init__(path, StoredRuns())
 
     def keep(self, key: str, run: Run) -> None:
-        """Write a run down."""
+        """Store a run."""
         self.append({"key": key, "made": asdict(run)})
         self.stored.by_key[key] = run

@@ -1,11 +1,11 @@
-"""A claim on trial, as data: what is claimed by whom, what is compared, what confirms and what refutes it."""
+"""A claim on trial, as data: what is claimed by whom, what is compared, what confirms or refutes it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compedu.claims.judgment import FORMS, Judgment, Part, judge
+from compedu.claims.judgment import FORMS, Judgment, LogicalForm, Part, judge
 from compedu.claims.store import Run, read_runs
 from compedu.claims.verdict import ALPHA, CLAIMS_READ_TOGETHER
 from compedu.errors import CompressionError
@@ -27,7 +27,7 @@ class Arm:
 class Plan:
     """How large an experiment is: its settings, all run with each of `seeds` seeds, and what that takes on one core.
 
-    The seeds are counted from `first` on: those before it have been looked at while the experiment was designed.
+    The seeds are counted from `first` on: earlier ones were inspected while the experiment was designed.
     """
 
     settings: tuple[Any, ...]
@@ -45,15 +45,15 @@ class Plan:
         return range(self.first, self.first + self.seeds)
 
     def cells(self) -> list[tuple[Any, int]]:
-        """Return what is to be run, seed after seed, so that an interrupted experiment has whole seeds."""
+        """Return all pairs of setting and seed, seed by seed, so that an interrupted experiment has complete seeds."""
         return [(setting, seed) for seed in self.all_seeds for setting in self.settings]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Runs that are kept in the shipped file of the name `key`; `compute` makes one, from a setting and a seed.
+    """Runs that are stored in the shipped file named `key`; `compute` makes one from a setting and a seed.
 
-    `uses` are the methods whose version a run depends on; `apart` runs each seed in a process of its own.
+    `uses` are the methods whose versions a run depends on; `apart` runs each seed in a process of its own.
     """
 
     key: str
@@ -68,25 +68,24 @@ class Series:
         return shipped("data", "claims", f"{self.key}.jsonl")
 
     def run_key(self, setting: Any, seed: int) -> str:
-        """Return the identity of a run: the versions of series and methods, all of the setting, the seed."""
+        """Return the key of a run: the versions of series and methods, the setting, the seed."""
         versions = ", ".join(f"{method.__name__}/{method.version}" for method in self.uses)
         return f"{self.key}/{self.version}|{versions}|{setting!r}|seed {seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(Series):
-    """A claim on trial: which runs are made, and `parts`, which says what they mean for the claim.
+    """A claim on trial: its runs, and `parts`, which says what they mean for the claim.
 
-    `key` is the claim's number among the survey's drawbacks, `title` its short name; `claim` says it in words, `source`
-    whose it is.
-    `decides` says in words what confirms and what refutes, `varies` what a seed changes, `changes` what would change
-    the verdict. `tuning` tells in Markdown how knobs were chosen, where any were.
+    `key` is the claim's number among the survey's drawbacks, `title` its short name; `claim` is its text, `source` its
+    origin. `decides` describes what confirms and what refutes it, `varies` what a seed changes, `changes` what would
+    change the verdict. `tuning` returns in Markdown how knobs were tuned, if any were.
     """
 
     title: str
     claim: str
     source: str
-    form: str
+    form: LogicalForm
     scope: str
     arms: tuple[Arm, ...]
     decides: str
@@ -102,7 +101,7 @@ class Trial(Series):
             raise ValueError(f"Trial.form must be one of {', '.join(FORMS)}, got {self.form!r}")
 
     def plan(self, full: bool) -> Plan:
-        """Return the full plan, or the quick one, which is short enough to be run in a chapter."""
+        """Return the full plan, or the quick one, which is short enough to run in a chapter."""
         return self.full if full else self.quick
 
     def stored(self, full: bool = False) -> tuple[Run, ...]:
@@ -117,13 +116,13 @@ class Trial(Series):
         return tuple(found[key] for key in keys)
 
     def command(self, full: bool) -> str:
-        """Return the command that makes shipped runs that are missing."""
+        """Return the command that computes missing shipped runs."""
         return f"compedu claim {self.key} --run {'full' if full else 'quick'} --store shipped"
 
     def judge(self, runs: Sequence[Run], claims: int = 1) -> Judgment:
-        """Return the verdict from runs; read together with others, `claims` in all, each may be wrong less often."""
+        """Return the verdict from runs, with alpha divided by the number of `claims` that are read together."""
         return judge(self.parts(runs), self.form, ALPHA / claims)
 
     def judge_with_all(self, runs: Sequence[Run]) -> Judgment:
-        """Return the verdict as one of all the survey's, so strict that none of them is likely wrong."""
+        """Return the verdict as one of all the survey's, so strict that probably none of them is wrong."""
         return self.judge(runs, CLAIMS_READ_TOGETHER)

@@ -1,4 +1,4 @@
-"""The trials by which knobs of claims' arms were chosen: `python -m compedu.claims.tune` makes what is missing."""
+"""The trials that tuned the knobs of claims' arms: `python -m compedu.claims.tune` computes missing ones."""
 
 from compedu.claims.running import run
 from compedu.claims.survey.shared.penalty_tuning import TRIALS, TUNING

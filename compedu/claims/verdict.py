@@ -1,7 +1,6 @@
 """From differences over seeds to a verdict: Student's interval, one margin, and one rule, printed as it is applied.
 
-What the seeds say is a difference between two arms of the same seed (paired), in one unit. The claim's direction is the
-positive one.
+Each seed gives one paired difference between two arms, in one unit. The claim's direction is positive.
 """
 
 import math
@@ -13,11 +12,11 @@ from compedu.metrics.accuracy import Interval
 
 CLAIMS_READ_TOGETHER = 16  # the verdicts on the survey's drawbacks and suggestions
 ALPHA = 0.05  # the probability that an interval misses; half of it on the side where a decision would be wrong
-POWER = 0.8  # what "can detect" means: in so many of repeated experiments
+POWER = 0.8  # the probability of detection that defines the minimum detectable effect
 
 
 class Verdict(StrEnum):
-    """What the runs say of a claim."""
+    """The verdict of runs on a claim."""
 
     CONFIRMED = "confirmed"
     REFUTED = "refuted"
@@ -40,7 +39,7 @@ def student_interval(differences: Sequence[float], confidence: float = 1 - ALPHA
 
 
 def quantile(seeds: int, confidence: float) -> float:
-    """Return how many standard errors the interval reaches to either side of the mean of `seeds` differences."""
+    """Return the half width of the interval for the mean of `seeds` differences, in standard errors."""
     from scipy import stats
 
     return float(stats.t.ppf((1 + confidence) / 2, seeds - 1))
@@ -57,7 +56,7 @@ def standard_error(differences: Sequence[float]) -> float:
 def minimum_detectable_effect(
     differences: Sequence[float], confidence: float = 1 - ALPHA, power: float = POWER
 ) -> float:
-    """Return the true difference that runs of this spread and number would tell from none with probability `power`.
+    """Return the true difference that runs of this spread and number would detect with probability `power`.
 
     It is l s / sqrt(n), with l such that the non-central t distribution, n - 1 degrees of freedom, has `power` above
     the quantile of the interval (Cohen 1988, Statistical power analysis for the behavioral sciences, chapter 2).
@@ -67,6 +66,7 @@ def minimum_detectable_effect(
     seeds = len(differences)
     error = standard_error(differences)
     reach = quantile(seeds, confidence)
+    # The power grows with the non-centrality from alpha / 2 at zero, so there is one root.
     shift = optimize.brentq(lambda shift: stats.nct.cdf(reach, seeds - 1, shift) - (1 - power), 0, 2 * reach + 2)
     return float(shift) * error
 
@@ -77,9 +77,9 @@ def _mean(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Rule:
-    """The `margin` that an effect is judged by, in its `unit`; how it is judged stands in `CLAUSES`.
+    """The `margin` that an effect is judged by, in its `unit`, as `CLAUSES` says.
 
-    With `ratio` the seeds give ratios, which are compared as logarithms; no effect is then 1, otherwise 0. Raises
+    With `ratio` the values are ratios, which are compared as logarithms; no effect is then 1, otherwise 0. Raises
     `ValueError` for a margin that means no effect, or is not a ratio.
     """
 
@@ -90,7 +90,7 @@ class Rule:
     def __post_init__(self):
         if self.margin == self.nothing or (self.ratio and not self.margin > 0):
             kind = "a positive ratio other than 1" if self.ratio else "a difference other than 0"
-            raise ValueError(f"Rule.margin must be {kind}, got {self.margin!r}: an effect worth telling from none")
+            raise ValueError(f"Rule.margin must be {kind}, got {self.margin!r}: the smallest effect that matters")
 
     @property
     def nothing(self) -> float:
@@ -122,7 +122,7 @@ class Effect:
 
     @classmethod
     def of(cls, values: Sequence[float], rule: Rule, confidence: float = 1 - ALPHA) -> "Effect":
-        """Return what `values`, one for each seed, say; `ValueError` for values that no verdict can be made of."""
+        """Return the effect of `values`, one per seed; `ValueError` for values that are not finite, or not ratios."""
         if not all(math.isfinite(value) for value in values) or (rule.ratio and min(values, default=1) <= 0):
             raise ValueError(f"effects must be finite{', ratios positive' if rule.ratio else ''}; got {list(values)}")
         scale, back = (math.log, math.exp) if rule.ratio else (float, float)
@@ -153,8 +153,8 @@ RULE_IN_WORDS = "; ".join(f"{clause.words}: {clause.verdict}" for clause in CLAU
 def together(verdicts: Iterable[Verdict], form: str = "tendency") -> Verdict:
     """Return the verdict on a claim that says several things at once.
 
-    What is said of all falls with one counterexample, and no number of examples confirms it. A tendency that holds in
-    one thing and not in another is split.
+    A universal claim falls with one counterexample, and no number of examples confirms it. A tendency that holds in one
+    part and not in another is split.
 
     >>> both = [Verdict.CONFIRMED, Verdict.REFUTED]
     >>> str(together(both)), str(together(both, "universal")), str(together([Verdict.CONFIRMED, Verdict.UNDECIDED]))
@@ -169,7 +169,7 @@ def together(verdicts: Iterable[Verdict], form: str = "tendency") -> Verdict:
 
 
 def some_wrong(verdicts: int = CLAIMS_READ_TOGETHER, alpha: float = ALPHA) -> float:
-    """Return how probable it is at most that one of so many independent verdicts is wrong.
+    """Return an upper bound on the probability that one of so many independent verdicts is wrong.
 
     Wherever the true effect lies, a verdict is wrong on one side of the margin only, with at most half of `alpha`.
 
@@ -180,7 +180,7 @@ def some_wrong(verdicts: int = CLAIMS_READ_TOGETHER, alpha: float = ALPHA) -> fl
 
 
 def error_rates(alpha: float = ALPHA) -> str:
-    """Return in words how often the rule is wrong; simulations of known effects bear them out."""
+    """Return in words how often the rule is wrong; simulations of known effects confirm it."""
     side = f"{100 * alpha / 2:.3g} %"
     return (
         f"Of true effects at the margin {side} are called confirmed and {side} refuted, and the parts that decide "

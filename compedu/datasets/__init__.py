@@ -1,4 +1,4 @@
-"""Data sets by name, by file, by folder."""
+"""Data sets by name, file or folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +16,14 @@ from compedu.specs import parse
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits, "glyphs": glyphs, "mnist": mnist, "fashion-mnist": fashion_mnist, "cifar10": cifar10,
 }  # fmt: skip
-MADE_HERE = ("digits", "glyphs")  # come with compedu; all others are found on this machine or downloaded
+MADE_HERE = ("digits", "glyphs")  # come with compedu; all others are searched for on this machine or downloaded
 
 
 def load(name: str, *, download: bool = False) -> Dataset:
     """Return the data set called `name`: one of `DATASETS` ("glyphs(rotation=0)" sets knobs), an .npz file, a folder.
 
     Real sets that are not on this machine are downloaded when `download` is true; otherwise `MissingData` says how to
-    get them. Any other name is a `ValueError` that lists the names there are.
+    get them. Any other name raises a `ValueError` that lists the known names.
     """
     if name in DATASETS:
         return DATASETS[name](download=True) if download and name not in MADE_HERE else DATASETS[name]()

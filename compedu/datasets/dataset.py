@@ -1,4 +1,4 @@
-"""A data set in memory: three splits of images and labels, fixed once and for all."""
+"""A data set in memory: three fixed splits of images and labels."""
 
 import os
 import re
@@ -20,10 +20,10 @@ SPLITS = ("train", "validation", "test")
 class Dataset:
     """Images as float32 (N, channels, height, width), normalized, and labels as int64 (N,) for each split.
 
-    Methods learn from `train`, explorers and choices look at `validation`, and `test` is read once, for a claim.
+    Methods learn from `train`, explorers and choices use `validation`, and `test` is used once, for a claim.
     `mean` and the standard deviation `std` undo the normalization: gray value in 0..1 = image * std + mean.
-    `version` says how the images were made where that matters, such as "JPEG". `origin` is the set of `DATASETS` that
-    the images are of, whole, cut or changed by knobs; of a user's own images it is empty, whatever their name.
+    `version` says how the images were made if that matters, such as "JPEG". `origin` is the set of `DATASETS` that the
+    images come from, complete, shortened or changed by knobs; it is empty for a user's own images, whatever their name.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Dataset:
         )
 
     def shortened(self, train: int | None = None, validation: int | None = None, test: int | None = None) -> "Dataset":
-        """Return the set with only the first images of each split: quick runs; the name says so.
+        """Return the set with only the first images of each split, for quick runs; its name says so.
 
-        A split that has no more images than asked for stays as it is; a set of which nothing is cut is the same set.
+        A split that has no more images than that stays as it is; if nothing is cut, the same object is returned.
         """
         sizes = {"train": train, "validation": validation, "test": test}
         if any(size is not None and size < 0 for size in sizes.values()):
@@ -89,7 +89,7 @@ class Dataset:
 
     @property
     def whole_name(self) -> str:
-        """The name without the sizes that `shortened` puts behind it."""
+        """The name without the sizes that `shortened` appends."""
         return re.sub(r"\[\d+/\d+/\d+\]$", "", self.name)
 
     def __repr__(self) -> str:
@@ -103,11 +103,11 @@ def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
     if x.ndim != 4 or y.shape != x.shape[:1]:
         raise CompressionError(
             f"{where} has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
-            "needed are (N, channels, height, width) and (N,)"
+            "they must be (N, channels, height, width) and (N,)"
         )
     if not x.is_floating_point() or y.dtype != torch.int64:
         raise CompressionError(
-            f"{where} has images of {x.dtype} and labels of {y.dtype}; needed are floats and torch.int64"
+            f"{where} has images of {x.dtype} and labels of {y.dtype}; they must be floats and torch.int64"
         )
     if not bool(torch.isfinite(x).all()):
         raise CompressionError(f"{where} holds values that are not finite")
@@ -121,7 +121,7 @@ def cache_folder() -> Path:
 
 
 def data_folders() -> list[Path]:
-    """Return where real data sets are looked for: COMPEDU_DATA, if set, then the cache folder's "data"."""
+    """Return the folders searched for real data sets: COMPEDU_DATA, if set, then "data" in the cache folder."""
     given = os.environ.get("COMPEDU_DATA")
     return ([Path(given)] if given else []) + [cache_folder() / "data"]
 

@@ -1,4 +1,4 @@
-"""Real handwriting that comes with scikit-learn: 1,797 digits of 8x8 pixels, the embedded default."""
+"""Real handwriting that comes with scikit-learn: 1,797 digits of 8x8 pixels, the default data set."""
 
 import torch
 import torch.nn.functional as F

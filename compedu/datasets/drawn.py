@@ -20,8 +20,8 @@ SIZES = {"train": 8000, "validation": 4000, "test": 4000}
 MEAN = 0.129  # of gray 0..1 over the training images, rounded
 STD = 0.237
 LARGEST = 3 * SIDE * SIDE + 8  # bytes of an image in colors with its label
-ROOM = 100_000  # bytes of names and heads
-VERSION = 3  # raised when the generator draws other images, so that no cached set of the old ones is used
+ROOM = 100_000  # bytes for names and headers
+VERSION = 3  # raised when the generator changes, to invalidate cached sets
 
 
 def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: object) -> Dataset:
@@ -53,7 +53,7 @@ def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor
 
 
 def _kept(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
-    """Return images, labels and classes from the cache, or None where it does not hold them whole: draw them then."""
+    """Return images, labels and classes from the cache, or None if its file is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             if sum(part.file_size for part in kept.zip.infolist()) > LARGEST * count + ROOM:
@@ -61,7 +61,7 @@ def _kept(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ..
             images = kept["images"]
             labels = kept["labels"]
             classes = tuple(kept["classes"].tolist())
-    except Exception:  # what a damaged archive sets off in zipfile, zlib and numpy has no class of its own
+    except Exception:  # zipfile, zlib and numpy raise many kinds for a damaged archive
         return None
     whole = (
         (images.dtype, images.shape[:1], images.shape[2:]) == (np.uint8, (count,), (SIDE, SIDE))
@@ -74,7 +74,7 @@ def _kept(path: Path, count: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ..
 
 
 def _keep(path: Path, **arrays: np.ndarray) -> None:
-    """Write the arrays into the cache; one that cannot be written is no error."""
+    """Write the arrays into the cache; a cache that cannot be written is not an error."""
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     with contextlib.suppress(OSError):

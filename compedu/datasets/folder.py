@@ -1,4 +1,4 @@
-"""A user's own data as a folder of images: a folder for each class, below train/ and test/."""
+"""A user's own data as a folder of images: one folder per class, below train/ and test/."""
 
 import warnings
 from pathlib import Path
@@ -16,18 +16,17 @@ from compedu.reading import refuse_unending
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 GRAY = ("1", "L", "LA")
-COLOR = ("P", "PA", "RGB", "RGBA")  # a palette is of colors
-PNG_DEPTH = 24  # where a PNG file says how many bits each channel has: its first chunk is always the same
-MOST_PIXELS = 1 << 24  # of one image; each is looked at before it is decoded
+COLOR = ("P", "PA", "RGB", "RGBA")  # a palette holds colors
+PNG_DEPTH = 24  # offset of the bit depth in a PNG file, in its first chunk
+MOST_PIXELS = 1 << 24  # of one image; its size is read before it is decoded
 
 
 def from_folder(folder: Path, origin: str = "", mean: float | None = None, std: float | None = None) -> Dataset:
     """Return the data set of image files in `folder`/train/<class>/ and `folder`/test/<class>/, all of one size.
 
-    Gray images give one channel, others three; images that a camera turned are turned upright (EXIF orientation).
-    Hidden files and folders, whose names begin with a dot, are no data. `mean` and `std` default to those of the
-    training images; `origin` is the set of `DATASETS` that the images are of. `CompressionError` names the first file
-    that cannot be used.
+    Gray images have one channel, others three; images are rotated upright by their EXIF orientation. Hidden files and
+    folders, whose names begin with a dot, are ignored. `mean` and `std` default to those of the training images;
+    `origin` is the set of `DATASETS` that the images come from. `CompressionError` names the first unusable file.
     """
     classes = _classes(folder)
     paths = {split: _paths(folder / split, classes) for split in ("train", "test")}
@@ -51,7 +50,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
     )
     if not known or not tested:
         raise CompressionError(
-            f"{folder} holds no images: needed are {folder}/train/<class>/ and {folder}/test/<class>/"
+            f"{folder} holds no images: it must have {folder}/train/<class>/ and {folder}/test/<class>/"
         )
     for name in tested:
         if name not in known:
@@ -66,11 +65,11 @@ def _paths(folder: Path, classes: tuple[str, ...]) -> list[list[Path]]:
     """Return the image files of each class."""
     found = [[path for path in sorted((folder / name).glob("*")) if not path.name.startswith(".")] for name in classes]
     for path in (path for same in found for path in same):
-        refuse_unending(path, "in the folder of a class stand image files; move it away")
+        refuse_unending(path, "the folder of a class must hold image files; move it away")
         if path.suffix.lower() not in ENDINGS or path.is_dir():
-            what = "is a folder" if path.is_dir() else "is no image by its name"
+            what = "is a folder" if path.is_dir() else "is not an image by its name"
             raise CompressionError(
-                f"{path} {what}: in the folder of a class stand files that end in {', '.join(ENDINGS)}; move it away"
+                f"{path} {what}: the folder of a class must hold files that end in {', '.join(ENDINGS)}; move it away"
             )
     if not any(found):
         raise CompressionError(f"{folder} is empty: no image in {', '.join(classes)} ends in {', '.join(ENDINGS)}")
@@ -96,37 +95,37 @@ def _read(paths: list[list[Path]], folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _pixels(path: Path) -> np.ndarray:
-    """Return an image as uint8 (1 or 3, height, width); whatever stands against it is one `CompressionError`."""
+    """Return an image as uint8 (1 or 3, height, width); any error becomes a `CompressionError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # of damaged metadata
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is an error, below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a limit of ours is checked below
             with Image.open(path) as image:
                 if image.format == "PNG":
                     _refuse_depth(path)
                 pixels = np.asarray(_upright(image))
-    except Exception as error:  # Pillow raises many kinds for files that are damaged, or not what their name says
+    except Exception as error:  # Pillow raises many kinds for damaged or misnamed files
         raise CompressionError(f"{path} cannot be read as an image: {first_line(error)}") from error
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
 def _refuse_depth(path: Path) -> None:
-    """Raise `ValueError` for a PNG file of more than 8 bits a channel, of which Pillow drops the rest unsaid."""
+    """Raise `ValueError` for a PNG file with more than 8 bits per channel, which Pillow would truncate silently."""
     with path.open("rb") as file:
         depth = file.read(PNG_DEPTH + 1)[PNG_DEPTH]
     if depth > 8:
-        raise ValueError(f"it has {depth} bits in each channel, and 8 are read: convert it to 8 bits as you mean it")
+        raise ValueError(f"it has {depth} bits per channel, and 8 are read: convert it to 8 bits as you see fit")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return the image with 8 bits of gray, or of red, green and blue; `ValueError` where that would change it."""
+    """Return the image with 8 bits of gray, or of red, green and blue; `ValueError` if that would change it."""
     if image.width * image.height > MOST_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} pixels, and at most {MOST_PIXELS:,} are read")
     if getattr(image, "n_frames", 1) > 1:
         raise ValueError(f"it has {image.n_frames} frames: save one of them as an image of its own")
     if image.mode not in GRAY + COLOR:
         raise ValueError(
-            f"its mode is {image.mode}, and not gray or red, green, blue with 8 bits each: convert it as you mean it"
+            f"its mode is {image.mode}, and not gray or red, green, blue with 8 bits each: convert it as you see fit"
         )
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
         raise ValueError("parts of it are transparent: put it on a background")

@@ -1,8 +1,8 @@
-"""The three MONK problems: robots of six properties, and a rule that says which of them belong (Thrun et al. 1991).
+"""The three MONK problems: robots of six properties, and a rule that classifies them (Thrun et al. 1991).
 
-The rules and the numbers of training examples are published (The MONK's problems, CMU-CS-91-197); the random draws of
-1991 are no part of them. So the training examples here are drawn by a hash of our own: problems of the same kind and
-size, not the same examples. These are no images, so that no network of the course takes them.
+The rules and the numbers of training examples are published (The MONK's problems, CMU-CS-91-197), but not the random
+draws of 1991. So the training examples here are drawn by a hash of our own: problems of the same kind and size, not the
+same examples. They are not images, so the networks of the course cannot use them.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def belongs(attributes: Tensor, problem: int) -> Tensor:
 
 
 def one_hot(attributes: Tensor) -> Tensor:
-    """Return `attributes` (N, 6) with a one in the place of each value, float64 (N, 17)."""
+    """Return `attributes` (N, 6) one-hot encoded, float64 (N, 17)."""
     columns = zip(attributes.T, VALUES, strict=True)
     return torch.cat([torch.eye(count, dtype=torch.float64)[column - 1] for column, count in columns], 1)
 
@@ -65,7 +65,7 @@ def monk(problem: int, seed: int = 0) -> Monk:
     order = hashing.mix(torch.arange(len(everything)) + start).argsort()
     drawn = order[: SIZES[problem]]
     given = labels[drawn]
-    wrong = round(NOISE[problem] * len(drawn))  # the order is random, so that the first ones are as good as any
+    wrong = round(NOISE[problem] * len(drawn))  # the order is random, so the first ones are as good as any
     given[:wrong] = 1 - given[:wrong]
     x = one_hot(everything)
     return Monk(x[drawn], given, x, labels)

@@ -13,16 +13,16 @@ from compedu.datasets.splits import with_validation
 from compedu.errors import CompressionError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-LAYOUTS = {"NHW": (0, 1, 2), "NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3)}  # the axes in the order that a network takes
-CHANNELS = (1, 3)  # gray and color: where the shape alone says so
+LAYOUTS = {"NHW": (0, 1, 2), "NHWC": (0, 3, 1, 2), "NCHW": (0, 1, 2, 3)}  # the axes in the order that a network expects
+CHANNELS = (1, 3)  # gray and color
 
 
 def from_npz(path: Path) -> Dataset:
     """Return the data set of an .npz file with x_train, y_train, x_test, y_test (and x_validation, y_validation).
 
     Images are uint8 of shape (N, height, width), (N, height, width, 1 or 3) or (N, 1 or 3, height, width); for any
-    other number of channels an entry `layout`, "NHWC" or "NCHW", says which axis they are. Labels are whole numbers
-    from 0 that leave none out. Arrays of Python objects are refused: they would be pickles.
+    other number of channels an entry `layout`, "NHWC" or "NCHW", says which axis they are. Labels are integers from 0
+    without gaps. Arrays of Python objects are refused: they would be pickles.
     """
     arrays = _arrays(path)
     if missing := [name for name in ARRAYS if name not in arrays]:
@@ -41,7 +41,7 @@ def from_npz(path: Path) -> Dataset:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a file by name; whatever stands against reading it is one `CompressionError`."""
+    """Return the arrays of a file by name; any error becomes a `CompressionError`."""
     try:
         with zipfile.ZipFile(path) as archive:
             refuse_too_large(sum(entry.file_size for entry in archive.infolist()), str(path))
@@ -49,7 +49,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except CompressionError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds for a file that is none of theirs
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds for other files
         raise CompressionError(f"{path} is not an .npz file of plain arrays: {first_line(error)}") from error
 
 
@@ -62,7 +62,7 @@ def _pair(arrays: dict[str, np.ndarray], split: str, path: Path) -> tuple[Tensor
     if len(images) != len(labels):
         raise CompressionError(
             f"{path}: x_{split} has {len(images)} images, but y_{split} of shape {y.shape} has {len(labels)} labels; "
-            "needed is one whole number for each image"
+            "there must be one whole number for each image"
         )
     return images, labels
 

@@ -1,4 +1,4 @@
-"""A user's own images and labels, looked at before they become a data set: nothing about them is guessed."""
+"""A user's own images and labels, checked before they become a data set: nothing about them is guessed."""
 
 import numpy as np
 import torch
@@ -6,11 +6,11 @@ from torch import Tensor
 
 from compedu.errors import CompressionError
 
-MOST_BYTES = 4 << 30  # of pixels in one set: as numbers for a network they take four times as much memory
+MOST_BYTES = 4 << 30  # of pixels in one set: as float32 they take four times as much memory
 
 
 def refuse_too_large(count: int, where: str) -> None:
-    """Raise `CompressionError` for `count` bytes of pixels, before they are read, where there are too many."""
+    """Raise `CompressionError` for too many bytes of pixels, `count`, before they are read."""
     if count > MOST_BYTES:
         raise CompressionError(
             f"{where} holds {count / 2**30:.1f} GiB of pixels, which stay in memory; at most {MOST_BYTES >> 30} GiB "
@@ -19,10 +19,10 @@ def refuse_too_large(count: int, where: str) -> None:
 
 
 def labels_of(array: np.ndarray, where: str) -> Tensor:
-    """Return labels as int64 (N,); `CompressionError` for anything but whole numbers from 0."""
+    """Return labels as int64 (N,); `CompressionError` for anything but integers from 0."""
     if not np.issubdtype(array.dtype, np.integer):
         raise CompressionError(
-            f"{where} must hold whole numbers from 0, got {array.dtype}; of names make numbers by "
+            f"{where} must hold whole numbers from 0, got {array.dtype}; convert names by "
             "np.unique(names, return_inverse=True)[1]"
         )
     if array.size and (array.min() < 0 or array.max() > np.iinfo(np.int64).max):
@@ -31,10 +31,10 @@ def labels_of(array: np.ndarray, where: str) -> Tensor:
 
 
 def count_classes(labels: dict[str, Tensor], where: str) -> int:
-    """Return the number of classes: the labels of "train" are all numbers below it, and no split has others.
+    """Return the number of classes: the labels of "train" are all integers below it, and no split has others.
 
-    Raises `CompressionError` for labels that leave numbers out, such as those that count from 1: a class without a
-    training image cannot be learned.
+    Raises `CompressionError` for labels with gaps, such as those that count from 1: a class without a training image
+    cannot be learned.
     """
     known = labels["train"].unique()
     if int(known[-1]) != len(known) - 1:

@@ -1,4 +1,4 @@
-"""Real data sets by name: found under COMPEDU_DATA or in the cache, downloaded on request only."""
+"""Real data sets by name: read from COMPEDU_DATA or the cache, downloaded only on request."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def cifar10(download: bool = False) -> Dataset:
     """Return CIFAR-10 (Krizhevsky 2009): 45,000 training, 5,000 validation, 10,000 test color images of 32 x 32.
 
     Read from the binary version, or from a folder cifar10/train/<class>, cifar10/test/<class> of image files; the
-    data set's `version` says "JPEG" where those are JPEG files, whose pixels differ a little from the original's.
+    data set's `version` is "JPEG" for JPEG files, whose pixels differ slightly from the original's.
     """
     for folder in data_folders():
         if (folder / "cifar-10-batches-bin").is_dir():
@@ -68,10 +68,12 @@ def _idx(kind: str, name: str, classes: tuple[str, ...], mean: float, std: float
     read = getattr(import_torchvision().datasets, kind)
     try:
         if download:
-            read(str(folder), download=True)  # does nothing where the files are; checked by hash, with a progress bar
+            read(
+                str(folder), download=True
+            )  # does nothing if the files are there; checked by hash, with a progress bar
         train = read(str(folder), train=True)
         test = read(str(folder), train=False)
-    except Exception as error:  # torchvision and numpy raise many kinds for files that are not whole
+    except Exception as error:  # torchvision and numpy raise many kinds for incomplete files
         raise MissingData(f"{folder / kind} is not complete: {error}") from error
     pairs = [(split.data.unsqueeze(1), split.targets) for split in (train, test)]
     return with_validation(name, *pairs, classes=classes, mean=mean, std=std, origin=name)
@@ -92,12 +94,12 @@ def _cifar10_binary(folder: Path) -> Dataset:
 
 
 def _rows(path: Path) -> np.ndarray:
-    """Return one file of the binary version as uint8 (images, 3073); `MissingData` for one that is not whole."""
-    refuse_unending(path, "put the file of the data set in its place, or download it anew")
+    """Return one file of the binary version as uint8 (images, 3073); `MissingData` for an incomplete one."""
+    refuse_unending(path, "put the file of the data set in its place, or download it again")
     try:
         rows = np.fromfile(path, dtype=np.uint8).reshape(-1, 3073)
     except (OSError, ValueError) as error:
-        raise MissingData(f"{path} is not complete: {error}; download it anew") from error
+        raise MissingData(f"{path} is not complete: {error}; download it again") from error
     if len(rows) == 0 or rows[:, 0].max() >= len(CIFAR10_CLASSES):
-        raise MissingData(f"{path} holds no images of {len(CIFAR10_CLASSES)} classes; download it anew")
+        raise MissingData(f"{path} holds no images of {len(CIFAR10_CLASSES)} classes; download it again")
     return rows

@@ -1,4 +1,4 @@
-"""A validation split for data that come with a training and a test split only."""
+"""A validation split for data with only a training and a test split."""
 
 from torch import Tensor
 
@@ -20,13 +20,23 @@ def with_validation(
 ) -> Dataset:
     """Return a data set from uint8 images and labels, with a validation split drawn from the training images.
 
-    It has 5,000 images, or a fifth of the training images where these are fewer than 25,000; always the same ones.
+    It has 5,000 images, or a fifth of the training images if these are fewer than 25,000; always the same ones.
     """
     order = fixed_order(len(train[1]), seed=0)
     held_out = min(VALIDATION, len(order) // 5)
     x = normalized(train[0], mean, std)
     y = train[1]
     return Dataset(
-        name, x[order[held_out:]], y[order[held_out:]], x[order[:held_out]], y[order[:held_out]],
-        normalized(test[0], mean, std), test[1], classes, mean, std, version, origin,
-    )  # fmt: skip
+        name,
+        x_train=x[order[held_out:]],
+        y_train=y[order[held_out:]],
+        x_validation=x[order[:held_out]],
+        y_validation=y[order[:held_out]],
+        x_test=normalized(test[0], mean, std),
+        y_test=test[1],
+        classes=classes,
+        mean=mean,
+        std=std,
+        version=version,
+        origin=origin,
+    )

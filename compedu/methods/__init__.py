@@ -60,7 +60,7 @@ METHODS: tuple[type[Method], ...] = (
 
 
 def find(name: str) -> type[Method]:
-    """Return the method called `name`; `ValueError` lists the names there are."""
+    """Return the method called `name`; `ValueError` lists the known names."""
     for method in METHODS:
         if method.__name__.lower() == name.replace("-", "").replace("_", "").lower():
             return method

@@ -1,4 +1,4 @@
-"""Methods that see one layer and what it reads: the inputs are those that the already compressed layers make."""
+"""Methods that see one layer and its inputs, as the layers before it, already compressed, produce them."""
 
 from abc import abstractmethod
 
@@ -13,16 +13,16 @@ from compedu.methods.task import Task
 
 @method
 class CalibratedMethod(LayerByLayer):
-    """A method that turns a layer into a form by the moments of its inputs.
+    """A method that turns a layer into a form, given the moments of its inputs.
 
-    Layers are taken in the order in which images reach them, and each sees what the compressed layers before it make of
-    the images, so that a later layer can make up for the errors of earlier ones (Frantar, Alistarh 2022,
-    arXiv:2208.11580, section 5). Layers that no image reaches are skipped by name.
+    Layers are compressed in order of execution, and each is calibrated on the outputs of the compressed layers before
+    it, so that later layers can compensate for the errors of earlier ones (Frantar, Alistarh 2022, arXiv:2208.11580,
+    section 5). Layers that no image reaches are skipped by name.
     """
 
     calibration_images: int = knob(
         default=128,
-        help="training images that show what each layer reads, at most",
+        help="training images that show the inputs of each layer, at most",
         low=1,
         slider_range=(16, 1024),
         log=True,
@@ -40,7 +40,7 @@ class CalibratedMethod(LayerByLayer):
         return in_order_of_execution(task.model, task.selected_layers(), task.data, self.calibration_images)
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
-        """Return what `compress_calibrated` makes of `layer` and of what it reads in the network as it is now."""
+        """Return what `compress_calibrated` makes of `layer` and its inputs in the network as it is now."""
         moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
         return self.compress_calibrated(name, layer, moments)
 

@@ -1,4 +1,4 @@
-"""Calibration images: the few training images that a method looks at."""
+"""Calibration images: the few training images that a method uses."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from compedu.datasets.dataset import Dataset
 
 
 def calibration_set(data: Dataset, images: int, seed: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return at most `images` training images and their labels, drawn by `seed` without repetition.
+    """Return at most `images` training images and their labels, drawn by `seed` without replacement.
 
-    Without a seed they are evenly spaced, as classes may stand one after another.
+    Without a seed they are evenly spaced, because the images may be sorted by class.
     """
     size = len(data.x_train)
     if seed is None:

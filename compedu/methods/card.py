@@ -1,4 +1,4 @@
-"""Documentation cards, made from what a method says of itself: its docstring and its knobs."""
+"""Documentation cards, made from the docstring and the knobs of a method."""
 
 import re
 
@@ -6,14 +6,14 @@ from compedu import methods
 from compedu.knobs import Knob, knobs
 from compedu.methods.method import FAMILIES, Method
 
-PARTS = ("Stored", "Skips", "Paper")  # each begins a line of the docstring, in this order, behind sentence and formula
+PARTS = ("Stored", "Skips", "Paper")  # each begins a line of the docstring, in this order, after sentence and formula
 
 
 def card(method: type[Method], level: int = 1) -> str:
     """Return the card of a method as Markdown under a heading of that `level`, formulas between dollar signs.
 
-    It says what the method does, the formula, what is stored, what is skipped, where it comes from, what it needs, and
-    of each knob default, allowed values and meaning. Raises `ValueError` naming what the docstring lacks.
+    It holds what the method does, its formula, what is stored, what is skipped, the paper, what a call needs, and for
+    each knob its default, allowed values and meaning. Raises `ValueError` naming what the docstring lacks.
     """
     sentence, formula, *parts = parts_of(method)
     entries = {"Family": f"{FAMILIES[method.family]}.", "Needs": needs_of(method)}
@@ -29,7 +29,7 @@ def card(method: type[Method], level: int = 1) -> str:
 
 
 def cards() -> str:
-    """Return the cards of all methods, by family in the order of the chapters: a page of its own."""
+    """Return the cards of all methods as one page, by family in the order of the chapters."""
     lines = ["# Methods", "", "Each method with its formula and its knobs, as `compedu methods NAME` shows it."]
     for family, title in FAMILIES.items():
         listed = [method for method in methods.METHODS if method.family == family]
@@ -41,7 +41,7 @@ def cards() -> str:
 
 
 def parts_of(method: type[Method]) -> tuple[str, ...]:
-    """Return sentence, formula, and what follows "Stored:", "Skips:" and "Paper:" in a docstring, each as one line.
+    """Return sentence, formula, and the text after "Stored:", "Skips:" and "Paper:" in a docstring, each as one line.
 
     >>> from compedu.methods import SmallDense
     >>> parts_of(SmallDense)[2]
@@ -61,12 +61,12 @@ def parts_of(method: type[Method]) -> tuple[str, ...]:
 
 
 def needs_of(method: type[Method]) -> str:
-    """Return in words what a call needs beside the network."""
+    """Return in words what a call needs besides the network."""
     return "Weights alone." if method.needs is Method.needs else " ".join(method.needs.__doc__.split())
 
 
 def row(name: str, knob: Knob) -> str:
-    """Return the line of a knob in a Markdown table."""
+    """Return the row of a knob in a Markdown table."""
     allowed = re.sub(r"'[^']*'", r"`\g<0>`", str(knob)) + (", also by layer" if knob.per_layer else "")
     meaning = knob.help + (f" ({knob.unit})" if knob.unit not in knob.help else "")
     cells = (f"`{name}`", f"`{knob.default!r}`", allowed, meaning)

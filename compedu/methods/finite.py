@@ -1,4 +1,4 @@
-"""Whether a network holds numbers that can be computed with."""
+"""Whether all values of a network are finite."""
 
 from collections.abc import Iterator
 
@@ -13,11 +13,11 @@ from compedu.usable import refuse_unusable
 def check_finite(model: nn.Module) -> None:
     """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity.
 
-    Infinity is legal in a buffer that is no statistic and belongs to no form: a mask of attention is -inf where it
-    hides something. Tensors that cannot be computed with at all are refused as well.
+    Infinity is legal in a buffer that is neither a statistic of a norm nor part of a form: an attention mask is -inf at
+    masked positions. Tensors that cannot be computed with at all are refused as well.
     """
     refuse_unusable(model)
-    for name, tensor, may_be_infinite in _numbers(model):
+    for name, tensor, may_be_infinite in _values(model):
         wrong = tensor.isnan() if may_be_infinite else ~tensor.isfinite()
         if bool(wrong.any()):
             count = int(wrong.sum())
@@ -27,8 +27,8 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
-def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
-    """Yield the names and tensors of `model` that hold floating-point numbers, and whether infinity is legal there."""
+def _values(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yield the names and floating-point tensors of `model`, and whether infinity is legal in each."""
     for path, module in model.named_modules():
         strict = isinstance(module, (Form, ActivationQuantizer, _NormBase))
         for own, free in ((module._parameters, False), (module._buffers, not strict)):

@@ -1,4 +1,4 @@
-"""Hooks on layers that are gone when the work is done, also where it fails."""
+"""Forward hooks on layers, removed at the end of a block, also after an error."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +14,8 @@ def hooked(
 ) -> Iterator[None]:
     """Run `before(name, layer, inputs)` and `after(name, layer, inputs, output)` at each call of a layer in the block.
 
-    What they return, unless it is None, takes the place of the inputs or the output, as in torch's own forward hooks.
-    Inputs that the network gives by name are inputs like the others.
+    What they return, unless it is None, replaces the inputs or the output, as with torch's own forward hooks. Keyword
+    arguments of the call are appended to its inputs.
     """
     with contextlib.ExitStack() as handles:
         for name, layer in layers.items():

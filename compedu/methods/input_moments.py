@@ -1,7 +1,7 @@
-"""Moments of what a layer reads: E[x x^T] and E[x] over the positions of its kernel, layer after layer in a network.
+"""Moments of the inputs of a layer: E[x x^T] and E[x] over images and kernel positions.
 
-The error that a change of the kernel makes at what the layer gives is a quadratic form in E[x x^T]: this is all that
-Optimal Brain Surgeon, GPTQ, AdaRound and data-aware factors know of the images.
+The squared output error of a change of the weight is a quadratic form in E[x x^T]: this is all that Optimal Brain
+Surgeon, GPTQ, AdaRound and data-aware factorizations use of the images.
 """
 
 import math
@@ -20,36 +20,37 @@ from compedu.methods.calibration import calibration_set
 from compedu.methods.hooks import hooked
 
 BATCH = 64  # images that run at once
-COLUMNS = 2**22  # numbers in the columns of a batch that are held at once: with the batch it bounds the memory
+COLUMNS = 2**22  # values of the im2col columns that are held at once: with the batch size it bounds the memory
 LARGEST = 2**29  # bytes of the moments of one layer
 UNREACHED = "no calibration image reaches it"
 
 
 @dataclass(frozen=True, eq=False)
 class InputMoments:
-    """Moments of the vectors x that the rows of a kernel are multiplied with, float64.
+    """Moments of the vectors x that the rows of a weight are multiplied by, float64.
 
-    `second` is E[x x^T], (groups, n, n), `mean` is E[x], (groups, n), for n = in / groups * window weights of a row in
-    the order of `kernel.flatten(1)`; `count` is the number of vectors: images times positions. A linear layer has one
-    group.
+    `second` is E[x x^T], (groups, n, n), `mean` is E[x], (groups, n), for the n = in / groups * height * width weights
+    of a row in the order of `weight.flatten(1)`; `count` is the number of vectors: images times positions. A linear
+    layer has one group.
     """
 
     second: Tensor
     mean: Tensor
     count: int
 
-    def rows(self, kernel: Tensor) -> Tensor:
-        """Return `kernel` as the rows of each group, (groups, rows, n), which go with `second[group]`."""
-        return kernel.reshape(len(self.second), -1, self.second.shape[-1])
+    def rows(self, weight: Tensor) -> Tensor:
+        """Return `weight` as the rows of each group, (groups, rows, n), which go with `second[group]`."""
+        return weight.reshape(len(self.second), -1, self.second.shape[-1])
 
     def output_error(self, change: Tensor) -> float:
-        """Return E[||change x||^2], summed over the outputs, for a `change` of the kernel, of the kernel's shape."""
+        """Return E[||change x||^2], summed over the outputs, for a `change` of the weight, of the weight's shape."""
         rows = self.rows(change).double()
+        # E[(d^T x)^2] = d^T E[x x^T] d for each row d of the change.
         return float(((rows @ self.second) * rows).sum())
 
 
 class MomentSum:
-    """Adds up the moments of what a layer of `geometry` reads."""
+    """Accumulates the moments of the inputs of a layer of `geometry`."""
 
     def __init__(self, geometry: Geometry):
         self.geometry = geometry
@@ -58,7 +59,7 @@ class MomentSum:
         self.count = 0
 
     def add(self, read: Tensor) -> None:
-        """Add what the layer reads in one call, (M, in) or (M, in, height, width)."""
+        """Add the inputs of one call, (M, in) or (M, in, height, width)."""
         joined = input_columns(self.geometry, read).permute(1, 2, 0, 3).flatten(2)  # (groups, n, images x positions)
         joined = joined.double()  # in single precision a lightly damped sum would not be positive definite
         self.second += joined @ joined.mT  # a number at first, then in place
@@ -66,12 +67,12 @@ class MomentSum:
         self.count += joined.shape[-1]
 
     def moments(self) -> InputMoments:
-        """Return the moments of all that was added."""
+        """Return the moments of all inputs that were added."""
         return InputMoments(self.second / self.count, self.total / self.count, self.count)
 
 
 def input_columns(geometry: Geometry, read: Tensor) -> Tensor:
-    """Return what each position of a layer reads, (M, groups, inputs of a group, positions)."""
+    """Return the inputs at each position of a layer (im2col), (M, groups, inputs of a group, positions)."""
     if geometry.kind == "linear":
         return read.reshape(len(read), 1, -1, read.shape[-1]).mT
     columns = F.unfold(read, geometry.shape[2:], geometry.dilation, geometry.padding, geometry.stride)
@@ -79,10 +80,10 @@ def input_columns(geometry: Geometry, read: Tensor) -> Tensor:
 
 
 def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, images: int) -> InputMoments:
-    """Return the moments of what `layer`, called `name` in `model`, reads for at most `images` training images.
+    """Return the moments of the inputs of `layer`, called `name` in `model`, for at most `images` training images.
 
-    They are evenly spaced, and go through the network as it is now, a batch at a time: memory is bounded, whatever
-    their number. Raises `Skip` for a layer that no image reaches, or whose moments would take too much memory, and
+    They are evenly spaced, and pass through the network as it is now, batch by batch, so that memory is bounded. Raises
+    `Skip` for a layer that no image reaches, or whose moments would take too much memory, and
     `CompressionError` for inputs that are not finite.
     """
     geometry = Geometry.of(layer)
@@ -103,13 +104,13 @@ def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, 
     if not bool(moments.second.isfinite().all()):
         raise CompressionError(
             f"layer {name!r} reads values that are not finite, or too large to be squared, on the images of "
-            f"{data.name!r}: look for what grows without bound or divides by zero in front of it"
+            f"{data.name!r}: look for an operation before it that grows without bound or divides by zero"
         )
     return InputMoments(moments.second.clone(), moments.mean.clone(), moments.count)  # out of inference mode
 
 
 def portions(geometry: Geometry, read: Tensor) -> Iterator[Tensor]:
-    """Yield what a layer reads in one call, in parts of at most `COLUMNS` numbers in columns, or of one image."""
+    """Yield the inputs of one call in parts whose columns have at most `COLUMNS` values, or of one image."""
     unbatched = 1 if geometry.kind == "linear" else 3
     read = precise(read if read.ndim > unbatched else read[None])
     places = math.prod(read.shape[1:]) * (1 if geometry.kind == "linear" else math.prod(geometry.shape[2:]))
@@ -132,6 +133,6 @@ def in_order_of_execution(
 
 @torch.inference_mode()
 def run(model: nn.Module, data: Dataset, images: int) -> None:
-    """Run `model` over at most `images` training images, evenly spaced, a batch at a time."""
+    """Run `model` over at most `images` training images, evenly spaced, batch by batch."""
     for batch in calibration_set(data, images)[0].split(BATCH):
         logits_of(model, batch, data)

@@ -25,16 +25,16 @@ class SelectiveMethod(Method):
 
 @method
 class LayerByLayer(SelectiveMethod):
-    """A method that replaces one selected layer after the other by a form; the reasons of those that stay are noted."""
+    """A method that replaces the selected layers by forms, one by one, and records why others stay."""
 
     accepts: ClassVar[tuple[type[Form], ...]] = ()  # forms that may be compressed further
 
     def compress(self, task: Task) -> nn.Module:
-        """Replace every layer of `chosen` that can be handled."""
+        """Replace every layer of `chosen` that can be compressed."""
         task.open_attentions()
         done = 0
         layers = self.chosen(task)
-        read_apart: dict[str, str] | None = None  # looked for where it matters
+        read_apart: dict[str, str] | None = None  # searched for only when needed
         for name, layer in layers.items():
             try:
                 if reason := self.obstacle(layer):
@@ -51,11 +51,11 @@ class LayerByLayer(SelectiveMethod):
         return task.model
 
     def chosen(self, task: Task) -> dict[str, nn.Module]:
-        """Return the layers to be replaced by name, in the order in which they are."""
+        """Return the layers to be replaced by name, in the order of replacement."""
         return task.selected_layers()
 
     def obstacle(self, layer: nn.Module) -> str:
-        """Return why `layer` stays whatever its form would be, "" where nothing speaks against replacing it."""
+        """Return why `layer` cannot be replaced by any form, "" if it can."""
         if isinstance(layer, Form) and not isinstance(layer, self.accepts):
             return f"is already compressed ({type(layer).__name__}); put {type(self).__name__} before that step"
         return ""
@@ -79,11 +79,11 @@ class LayerMethod(LayerByLayer):
 
 
 def works_only_when_called(layer: nn.Module) -> bool:
-    """Return whether no weight says what `layer` computes: a block has none, a scaled output is more than a product."""
+    """Tell whether no weight describes what `layer` computes: a block has none, a scaled output reads the input."""
     return isinstance(layer, Block) or (isinstance(layer, Form) and layer.scales_output)
 
 
 def refuse_read_apart(layer: nn.Module, reason: str | None) -> None:
-    """Raise `Skip` where there is a reason why `layer` would not only be called in its place."""
+    """Raise `Skip` if, for the given reason, `layer` would be read otherwise than by calling it."""
     if reason is not None:
         raise Skip(f"a {type(layer).__name__} works only where it is called: {reason}")

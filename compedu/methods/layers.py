@@ -1,4 +1,4 @@
-"""Which layers of a network can be compressed, which of them are meant, and how one is replaced."""
+"""Which layers of a network can be compressed, which are selected, and how one is replaced."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ from compedu.graph.own_hooks import has_own_forward, move_hooks, own_tensors
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import fits, value_for
 
-_UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few numbers a channel: no method compresses them
+_UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few values per channel: no method compresses them
 TERM = re.compile(r'-?"[^"]*"|[^\s,]+')
 NO_VALUE = "no pattern of the per-layer values fits it"
 WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
 
 
 def compressible(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return the ordinary layers and forms of `model` by name, in order, and why what else holds weights is neither."""
+    """Return the layers and forms of `model` that can be compressed, by name, and why other modules cannot."""
     layers: dict[str, nn.Module] = {}
     others: dict[str, str] = {}
     _visit(model, "", layers, others, set())
@@ -41,7 +41,7 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
         return
     seen.add(id(module))
     if has_own_forward(module) and isinstance(module, (Form, *LINEAR, nn.Conv2d)):
-        others[name or "(network)"] = "has a forward set on itself, which a form in its place would not run"
+        others[name or "(network)"] = "has a forward of its own, which a form in its place would not run"
     elif isinstance(module, Form) and not module.factors:
         layers[name] = module
     elif type(module) in (*LINEAR, nn.Conv2d):
@@ -52,7 +52,7 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
             others[name] = str(reason)
         if own := own_tensors(module):
             layers.pop(name, None)
-            others[name] = f"holds {', '.join(own)} beside its weight and bias, which no form would hold"
+            others[name] = f"holds {', '.join(own)} besides its weight and bias, which no form would hold"
     else:
         if any(True for _ in module.parameters(recurse=False)) and not isinstance(module, Form):
             others[name or "(network)"] = f"{type(module).__name__} is not an ordinary linear or convolutional layer"
@@ -61,11 +61,11 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
 
 
 def selected(layers: Mapping[str, nn.Module], selection: str, others: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """Return the layers that `selection` names, in order; `others` have names too, but cannot be compressed.
+    """Return the layers that `selection` names, in order; `others` are layers that cannot be compressed.
 
     A selection is a list of terms separated by commas or spaces: a layer's name, a pattern such as "conv*", or one of
     the words all, conv, linear, first, last, early (first half), late (second half); a term with a minus sign excludes.
-    A selection that begins with an exclusion starts from all layers. A name that holds a comma or a space is put in
+    A selection that begins with an exclusion starts from all layers. A name with a comma or a space must be in
     double quotes. Raises `CompressionError` for a term that fits neither a layer nor one of the others.
     """
     terms = [term.replace('"', "") for term in TERM.findall(selection)]
@@ -87,13 +87,13 @@ def _fitting(layers: Mapping[str, nn.Module], term: str, others: Iterable[str]) 
     if not fitting and names and term not in words and not any(fits(name, term) for name in others):
         raise CompressionError(
             f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too; a "
-            "name with a comma or a space is put in double quotes"
+            "name with a comma or a space must be in double quotes"
         )
     return fitting
 
 
 def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str, others: Iterable[str] = ()) -> None:
-    """Raise `CompressionError` when a per-layer mapping names a layer that is among neither `layers` nor `others`."""
+    """Raise `CompressionError` for a pattern of a per-layer mapping that fits none of `layers` and `others`."""
     if isinstance(value, Mapping):
         for pattern in value:
             if not any(fits(name, pattern) for name in (*layers, *others)):
@@ -101,7 +101,7 @@ def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str, othe
 
 
 def given_value(value: Any, layer: str) -> Any:
-    """Return what a per-layer knob says for `layer`; raise `Skip` when none of its patterns fits."""
+    """Return the value of a per-layer knob for `layer`; raise `Skip` if none of its patterns fits."""
     given = value_for(value, layer)
     if given is None:
         raise Skip(NO_VALUE)
@@ -109,7 +109,7 @@ def given_value(value: Any, layer: str) -> Any:
 
 
 def keep_frozen(before: nn.Module, after: nn.Module) -> None:
-    """Freeze in `after` what is frozen in `before`: its bias, and whatever stands for its weight."""
+    """Freeze in `after` what is frozen in `before`: the bias, and the parameters that represent the weight."""
     frozen = {
         parameter_name == "bias" for parameter_name, p in before.named_parameters(recurse=False) if not p.requires_grad
     }
@@ -119,15 +119,15 @@ def keep_frozen(before: nn.Module, after: nn.Module) -> None:
 
 
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
-    """Put `layer` in the place of the one called `name`, under every name that this one has; return the model.
+    """Replace the layer called `name` by `layer`, under every name that it has; return the model.
 
-    The activation quantizer, the hooks and the user's attributes move along; raises `Skip` as `move_hooks` does, and
-    for a block in the place of a factor.
+    The activation quantizer, the hooks and the user's attributes are kept; raises `Skip` as `move_hooks` does, and for
+    a block in place of a factor.
     """
     before = model.get_submodule(name)
     around = model.get_submodule(name.rpartition(".")[0])
     if isinstance(layer, Block) and isinstance(around, Form):
-        raise Skip(f"is a factor of a {type(around).__name__}, which needs a dense kernel; a block has none")
+        raise Skip(f"is a factor of a {type(around).__name__}, which needs a dense weight; a block has none")
     keep_frozen(before, layer)
     if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
         layer.act = before.act
@@ -140,7 +140,7 @@ def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
 
 
 def replace_layers(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
-    """Put each of `layers` in the place of the one of its name, as `replace_layer` does; return the model."""
+    """Replace the layers of these names by `layers`, as `replace_layer` does; return the model."""
     for name, layer in layers.items():
         model = replace_layer(model, name, layer)
     return model

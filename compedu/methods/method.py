@@ -34,17 +34,17 @@ class Method(ABC):
     """Maps a trained model to a compressed copy; declare knobs, `family`, `identity_settings`, `compress`."""
 
     family: ClassVar[str]
-    version: ClassVar[int] = 1  # raised when the same knobs give another model: cached points become invalid
-    identity_settings: ClassVar[dict[str, Any] | None] = (
-        None  # knobs that reproduce the model, or None where there are none
+    version: ClassVar[int] = 1  # raised when the same knobs give another model: stored points become invalid
+    identity_settings: ClassVar[dict[str, Any] | None] = None  # knobs that reproduce the model, if there are any
+    from_scratch: ClassVar[bool] = (
+        False  # whether the result is a new network, without the channels that earlier steps removed
     )
-    from_scratch: ClassVar[bool] = False  # whether the result is a new network, whatever earlier steps took out
-    writes: ClassVar[bool] = True  # whether it writes into tensors of the copy it gets; else these are the network's
+    writes: ClassVar[bool] = True  # whether it writes into the tensors of its copy; if not, they are shared
     needs_batch_norm: ClassVar[bool] = False  # whether a network without batch norms is refused
-    random_baseline: ClassVar[str] = ""  # the method that does the same at random, by name: a criterion must beat it
+    random_baseline: ClassVar[str] = ""  # name of the same method with a random criterion: a criterion must beat it
 
     def __new__(cls, *given: Any, **knobs_given: Any):
-        """Refuse misspelt knobs, before Python does it without saying which ones there are."""
+        """Refuse misspelled knobs; Python's own error would not name those that exist."""
         for name in knobs_given.keys() - {field.name for field in fields(cls)}:
             raise TypeError(no_such_knob(cls, name))
         return super().__new__(cls)
@@ -54,15 +54,15 @@ class Method(ABC):
 
     @property
     def needs(self) -> str:
-        """What a call needs beside the model: "weights" (nothing), "calibration" or "training" (data)."""
+        """What a call needs besides the model: "weights" (nothing), "calibration" or "training" (data)."""
         return "weights"
 
     def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:
         """Return a compressed copy of `model`, in evaluation mode; `model` itself is untouched.
 
-        Raises `CompressionError` for weights that are not finite or are made anew before each forward pass, for missing
-        data, when no layer could be compressed, naming each layer and the reason, and when the result does not compute
-        what the network does with the dense kernels of its compressed layers.
+        Raises `CompressionError` for weights that are not finite or are recomputed before each forward pass, for
+        missing data, when no layer could be compressed, naming each layer and the reason, and when the result does not
+        compute what its dense weights would.
         """
         if self.needs != "weights" and data is None:
             raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
@@ -71,7 +71,7 @@ class Method(ABC):
         task = Task(self, copied(model, share=not self.writes).eval(), data, source=model)
         try:
             result = self.compress(task).eval()
-        except Skip as reason:  # of a method that leaves no layer out on its own
+        except Skip as reason:  # of a method that does not handle it itself
             raise CompressionError(f"{self!r}: a layer cannot be replaced: {reason}") from reason
         result = result if self.writes else put_in_usual_order(with_own_tensors(result, model))
         task.refuse_differing(result)
@@ -84,7 +84,7 @@ class Method(ABC):
 
     @abstractmethod
     def compress(self, task: Task) -> nn.Module:
-        """Return the compressed network; `task.model` is a private copy to change, its tensors too if `writes`."""
+        """Return the compressed network; `task.model` is a copy to change, and so are its tensors if `writes`."""
 
     def __or__(self, other: "Method") -> "Pipeline":
         """Return the pipeline that runs this method, then `other`."""
@@ -106,13 +106,13 @@ class Method(ABC):
 
 @method
 class Pipeline(Method):
-    """Runs several methods in order; its `repr` is the text that builds it, such as "A(x=1) | B()"."""
+    """Runs several methods in order; its `repr` builds it again, such as "A(x=1) | B()"."""
 
     steps: tuple[Method, ...] = ()
 
     @classmethod
     def of(cls, *methods: Method) -> "Pipeline":
-        """Return the pipeline of `methods`; pipelines among them are taken apart: a | (b | c) == (a | b) | c."""
+        """Return the pipeline of `methods`; pipelines among them are flattened: a | (b | c) == (a | b) | c."""
         return cls(steps=tuple(step for m in methods for step in (m.steps if isinstance(m, Pipeline) else (m,))))
 
     @property
@@ -127,7 +127,7 @@ class Pipeline(Method):
         return model
 
     def compress(self, task: Task) -> nn.Module:
-        """Run the steps on the private copy of a call."""
+        """Run the steps on the copy."""
         return self(task.model, task.data)
 
     def key_on(self, ground: str) -> str:
@@ -139,5 +139,5 @@ class Pipeline(Method):
 
 
 def ground_key(model: nn.Module, data: Dataset | None) -> str:
-    """Return the hashes of weights and data: the part of a method's key that all methods have in common."""
+    """Return the hashes of weights and data, the part of a key that all methods share."""
     return f"{identity(model)}|{'' if data is None else data.digest}"

@@ -1,4 +1,4 @@
-"""Methods that replace layers by forms and then train the whole network, the forms as they are."""
+"""Methods that replace layers by forms and then train the whole network with them."""
 
 from torch import nn
 
@@ -10,14 +10,14 @@ from compedu.methods.training_method import TrainingMethod
 
 @method
 class ReplaceThenTrain(TrainingMethod, LayerMethod):
-    """Replace the selected layers, then train; a subclass says which form a layer becomes."""
+    """Replace the selected layers, then train; a subclass chooses the form."""
 
     epochs: int = inherited(
         TrainingMethod,
         "epochs",
         low=0,
         slider_range=(0, 20),
-        help="passes over the training images; 0 shows what the new layers alone do",
+        help="passes over the training images; 0 shows the new layers without training",
     )
 
     @property
@@ -26,10 +26,10 @@ class ReplaceThenTrain(TrainingMethod, LayerMethod):
         return "training" if self.epochs else "weights"
 
     def compress(self, task: Task) -> nn.Module:
-        """Replace every selected layer that can be handled, then train the network unless there are no epochs."""
+        """Replace every selected layer that can be compressed, then train the network unless `epochs` is 0."""
         model = LayerMethod.compress(self, task)
         return self.trained(task, model) if self.epochs else model
 
     def trained(self, task: Task, model: nn.Module) -> nn.Module:
-        """Return `model` after training; a subclass gives `train` penalties and companions, or settles its forms."""
+        """Return `model` after training; subclasses may pass penalties or companions to `train`."""
         return self.train(model, task.data)

@@ -1,4 +1,4 @@
-"""One call of a method: its private copy of the network, the data, and what the call notes."""
+"""One call of a method: its copy of the network, the data, and the record of the call."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """One call of a method: the private copy, the data, the layers that were skipped, the channels taken out.
+    """One call of a method: the copy, the data, the layers that were skipped, the channels that were removed.
 
-    `source` is the network that was given; it may be looked at, never changed.
+    `source` is the network that was given; it may be read, never changed.
     """
 
     def __init__(self, method: "Method", model: nn.Module, data: Dataset | None, source: nn.Module):
@@ -34,7 +34,7 @@ class Task:
         self.model = model
         self.data = data
         self.source = source
-        self.example = example_of(model, data)  # an image, or None where nothing shows one
+        self.example = example_of(model, data)  # an image, or None if neither data nor spec give one
         self.skipped: list[Skipped] = []
         self.removed: list[Removed] = []
 
@@ -44,11 +44,11 @@ class Task:
         return identity(self.source)
 
     def skip(self, layer: str, reason: str) -> None:
-        """Note that `layer` stays as it was."""
+        """Record that `layer` stays unchanged."""
         self.skipped.append(Skipped(repr(self.method), layer, reason))
 
     def selected_layers(self) -> dict[str, nn.Module]:
-        """Return the layers that the method's `layers` knob selects, by name; others that hold weights are noted."""
+        """Return the layers that the method's `layers` knob selects, by name; record why other layers are skipped."""
         layers, others = compressible(self.model)
         for name, reason in self.obstacles(layers).items():
             others[name] = reason
@@ -70,7 +70,7 @@ class Task:
         self.model = open_attentions(self.model)
 
     def obstacles(self, layers: Iterable[str], rounding: bool = False) -> dict[str, str]:
-        """Return what `graph.replacement.obstacles` finds in the task's network, looked for once for all knobs."""
+        """Return what `graph.replacement.obstacles` finds in the task's network, computed once for all knobs."""
         question = "obstacles", tuple(layers), rounding
         return remembered(
             self.source,
@@ -81,7 +81,7 @@ class Task:
         )
 
     def refuse_differing(self, result: nn.Module) -> None:
-        """Raise `MeaningChanged` where the forms of `result` do not do in their places what their dense layers do."""
+        """Raise `MeaningChanged` if the forms of `result` do not compute in place what their dense layers would."""
         share_answers(self.source, result)
         if self.example is None:
             return
@@ -95,12 +95,12 @@ class Task:
         if found:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in found.items())
             raise MeaningChanged(
-                f"{self.method!r}: the compressed network does not compute what it does with the dense kernels of its "
+                f"{self.method!r}: the compressed network does not compute what it does with the dense weights of its "
                 f"layers ({reasons}); exclude these layers with layers='{' '.join(f'-{name}' for name in found)}'"
             )
 
     def refuse_if_nothing_done(self, done: int) -> None:
-        """Raise `CompressionError` with every reason and the layers that it holds for when no layer was compressed."""
+        """Raise `CompressionError` with every reason and its layers if no layer was compressed."""
         if done == 0:
             layers: dict[str, list[str]] = {}
             for s in self.skipped:
@@ -112,7 +112,7 @@ class Task:
 
 
 def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
-    """Return one image for `model`: of `data`, or drawn from its spec; None where there is neither."""
+    """Return one image for `model`: from `data`, or random by its spec; None if there is neither."""
     if data is not None:
         return data.example
     if (spec := getattr(model, "spec", None)) is None:
@@ -123,7 +123,7 @@ def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
 def copied(model: nn.Module, share: bool = False) -> nn.Module:
     """Return an independent copy of `model`, its parameters detached from any graph, or one that `share`s tensors.
 
-    The numbers of an independent copy lie in the usual order, on which the last bits hang and which no file keeps: what
-    a method makes is then what is loaded again.
+    An independent copy is stored in the standard memory order, which the last bits depend on and no file records: so a
+    loaded model equals the one that was saved.
     """
     return shared_copy(model) if share else put_in_usual_order(whole_copy(model))

@@ -1,4 +1,4 @@
-"""Methods that train: the knobs of a recipe, and the way into the one training loop."""
+"""Methods that train: the knobs of a recipe, and the call of the one training loop."""
 
 from typing import Any, ClassVar
 
@@ -15,25 +15,25 @@ from compedu.training import Recipe, fit
 
 @method
 class TrainingMethod(Method):
-    """A method that trains; a subclass declares a knob anew where it needs another default."""
+    """A method that trains; a subclass redeclares a knob to change its default."""
 
     epochs: int = knob(default=5, help="passes over the training images", low=1, slider_range=(1, 20))
     lr: float = knob(
         default=1e-3, help="peak learning rate", low=0, high=1, open="low", slider_range=(1e-4, 1e-2), log=True
     )
     batch: int = knob(
-        default=64, help="images of one training step", low=1, slider_range=(16, 256), log=True, unit="images"
+        default=64, help="images per training step", low=1, slider_range=(16, 256), log=True, unit="images"
     )
     shift: int = knob(
         default=0,
-        help="training images are moved by up to this much, at random",
+        help="training images are shifted at random by up to this many pixels",
         low=0,
         slider_range=(0, 2),
         unit="pixels",
     )
     seed: int = knob(
         default=0,
-        help="the order of the images, and whatever else is drawn",
+        help="seed of the order of the images and of all other random draws",
         low=0,
         high=2**31 - 1,
         slider_range=(0, 9),
@@ -46,14 +46,14 @@ class TrainingMethod(Method):
 
     @property
     def recipe(self) -> Recipe:
-        """The knobs as the training loop takes them."""
+        """The knobs as a recipe for the training loop."""
         return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, shift=self.shift, seed=self.seed)
 
     def train(self, model: nn.Module, data: Dataset, **hooks: Any) -> nn.Module:
         """Train `model` in place and return it; `hooks` are those of `compedu.training.fit`.
 
-        Weights outside the masks of masked layers are zero in the end. Raises `CompressionError` for a network without
-        parameters, for images that do not fit it, and for one that ends in a softmax.
+        Weights outside the masks of masked layers are zero afterwards. Raises `CompressionError` for a network without
+        trainable parameters, for images that do not fit it, and for one that ends in a softmax.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise CompressionError(
@@ -69,9 +69,9 @@ class TrainingMethod(Method):
 
 @method
 class FromScratch(TrainingMethod):
-    """A method that trains a new network: longer and faster than one that goes on with trained weights.
+    """A method that trains a new network: for more epochs and at a higher learning rate than one that fine-tunes.
 
-    Student and control share these defaults, as they are compared.
+    Student and control share these defaults, because they are compared.
     """
 
     from_scratch: ClassVar[bool] = True
@@ -82,7 +82,7 @@ class FromScratch(TrainingMethod):
     )
     shift: int = knob(
         default=1,
-        help="training images are moved by up to this much, at random",
+        help="training images are shifted at random by up to this many pixels",
         low=0,
         slider_range=(0, 2),
         unit="pixels",

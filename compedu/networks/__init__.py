@@ -1,4 +1,4 @@
-"""The survey's baseline networks, small enough for a CPU, built from a text such as "lenet5(width=0.5)"."""
+"""The survey's baseline networks, small enough for a CPU, built from a spec such as "lenet5(width=0.5)"."""
 
 import inspect
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from compedu.specs import parse, text
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     make.__name__: make for make in (lenet300, lenet5, vgg, resnet, inception, mobilenet)
 }
-# of a knob: what no network of these families needs, and what is built in a second
+# upper limits of knobs, far beyond what these networks need, yet built within a second
 MOST = 99_999
 MOST_BLOCKS = 100
 MOST_WEIGHTS = 2**28  # a gigabyte in single precision

@@ -1,4 +1,4 @@
-"""Trained weights as a file, and beside it the record that says of what network and data they are."""
+"""Trained weights as a file, and next to it the record of their network and data."""
 
 import json
 from hashlib import sha256
@@ -17,7 +17,7 @@ from compedu.writing import write_whole
 
 
 def write_checkpoint(model: nn.Module, record: dict, path: Path) -> dict:
-    """Write the weights in half precision (`path`, safetensors), and beside them (.json) their record; return this."""
+    """Write the weights in half precision (`path`, safetensors) and their record (.json); return the record."""
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
@@ -29,32 +29,32 @@ def write_checkpoint(model: nn.Module, record: dict, path: Path) -> dict:
 
 
 def write_record(record: dict, path: Path) -> dict:
-    """Write the record of the weights `path` beside them and return it."""
+    """Write the record of the weights `path` next to them and return it."""
     write_whole(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     return record
 
 
 def read_record(path: Path) -> dict:
-    """Return the record beside the weights `path`; `MissingData` where there is none that can be read."""
+    """Return the record of the weights `path`; `MissingData` if it cannot be read."""
     place = path.with_suffix(".json")
     refuse_unending(place, "move it away, and train the weights again")
     try:
         record = json.loads(place.read_text(encoding="utf-8"))
         if isinstance(record, dict) and isinstance(record.get("spec"), str):
             return record
-        reason = "it names no network"
+        reason = "it does not name a network"
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error)
-    raise MissingData(f"{place}, the record of the weights beside it, cannot be read ({reason}); train them again")
+    raise MissingData(f"{place}, the record of the weights next to it, cannot be read ({reason}); train them again")
 
 
 def read_checkpoint(path: Path) -> tuple[nn.Module, dict]:
-    """Return the network with the weights of `path`, and their record; `MissingData` where the two do not agree."""
+    """Return the network with the weights of `path`, and their record; `MissingData` if they do not match."""
     refuse_unending(path, "move it away, and train the weights again")
     content = path.read_bytes()
     record = read_record(path)
     if sha256(content).hexdigest() != record.get("sha256"):
-        raise MissingData(f"{path} is not the file that its record describes; install compedu or train it again")
+        raise MissingData(f"{path} does not match its record; install compedu or train it again")
     model = build(record["spec"])
     try:
         model.load_state_dict({name: _float32(tensor) for name, tensor in load_tensors(content).items()}, strict=True)

@@ -1,4 +1,4 @@
-"""A new network whose sizes follow from a data set."""
+"""A new network sized for a data set."""
 
 from torch import nn
 
@@ -8,11 +8,11 @@ from compedu.networks import build
 
 
 def network_for(spec: str, data: Dataset, *, classes: int | None = None, seed: int = 0) -> nn.Module:
-    """Return a fresh network `spec` for images of `data`: size, channels and classes follow unless the spec gives them.
+    """Return a new network `spec` for images of `data`, which sets size, channels and classes unless the spec does.
 
     Raises `CompressionError` for images that are not square, and `ValueError` as `build` does.
     """
     channels, height, width = data.shape
     if height != width:
-        raise CompressionError(f"{spec!r} is built for square images; those of {data.name!r} are {height} x {width}")
+        raise CompressionError(f"{spec!r} needs square images; those of {data.name!r} are {height} x {width}")
     return build(spec, seed=seed, size=height, channels=channels, classes=classes or len(data.classes))

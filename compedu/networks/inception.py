@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from compedu.networks.width import scaled
 
-# Maps of the branches of each block: 1x1 | 1x1 before 3x3, 3x3 | 1x1 before two 3x3, each of these | pooling, then 1x1.
+# Channels of the branches of each block: 1x1 | 1x1 before 3x3, 3x3 | 1x1 before two 3x3, each 3x3 | 1x1 after pooling.
 STAGES = (
     ((16, 16, 24, 8, 12, 12), (24, 24, 32, 12, 16, 16)),
     ((32, 32, 48, 16, 24, 24), (48, 40, 64, 16, 32, 32)),
@@ -17,15 +17,15 @@ STEM = 32
 class ConvNorm(nn.Sequential):
     """A convolution without bias that keeps the image's size, batch norm, ReLU."""
 
-    def __init__(self, inside: int, out: int, kernel: int):
+    def __init__(self, inside: int, out: int, kernel_size: int):
         super().__init__()
-        self.conv = nn.Conv2d(inside, out, kernel, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(inside, out, kernel_size, padding=kernel_size // 2, bias=False)
         self.norm = nn.BatchNorm2d(out)
         self.relu = nn.ReLU()
 
 
 class Inception(nn.Module):
-    """Four branches that see the same maps, joined: 1x1, 3x3, two 3x3 in a row for one 5x5, and pooling."""
+    """Four branches that read the same feature maps, concatenated: 1x1, 3x3, two 3x3 in place of one 5x5, pooling."""
 
     def __init__(self, inside: int, maps: tuple[int, ...]):
         super().__init__()
@@ -37,12 +37,12 @@ class Inception(nn.Module):
         self.channels = one + three + five + pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the maps of all branches, joined along the channels."""
+        """Return the outputs of all branches, concatenated along the channels."""
         return torch.cat([self.one(x), self.three(x), self.five(x), self.pooled(x)], 1)
 
 
 class InceptionNet(nn.Module):
-    """Images (N, channels, size, size) to class scores (N, classes): a stem, three stages of two Inception blocks."""
+    """Images (N, channels, size, size) to logits (N, classes): a stem, three stages of two Inception blocks."""
 
     def __init__(self, channels: int, classes: int, width: float):
         super().__init__()
@@ -62,7 +62,7 @@ class InceptionNet(nn.Module):
         self.fc = nn.Linear(inside, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores of images x."""
+        """Return the logits of images x."""
         x = self.pool2(self.stage1(self.pool1(self.stem(x))))
         x = self.stage3(self.pool3(self.stage2(x)))
         return self.fc(self.flatten(self.pool(x)))

@@ -6,7 +6,7 @@ from compedu.networks.width import scaled
 
 
 class LeNet300(nn.Module):
-    """Images (N, channels, size, size) to class scores (N, classes) through 300 and 100 hidden units."""
+    """Images (N, channels, size, size) to logits (N, classes) through 300 and 100 hidden units."""
 
     def __init__(self, size: int, channels: int, classes: int, width: float):
         super().__init__()
@@ -20,7 +20,7 @@ class LeNet300(nn.Module):
         self.fc3 = nn.Linear(second, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores of images x."""
+        """Return the logits of images x."""
         x = self.relu1(self.fc1(self.flatten(x)))
         return self.fc3(self.relu2(self.fc2(x)))
 

@@ -1,4 +1,4 @@
-"""LeNet-5 in the form that pruning papers use: 20 and 50 maps, 500 hidden units (Han et al. 2015, section 4.1)."""
+"""LeNet-5 as pruning papers use it: 20 and 50 feature maps, 500 hidden units (Han et al. 2015, section 4.1)."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from compedu.networks.width import scaled
 
 
 class LeNet5(nn.Module):
-    """Images (N, channels, size, size) to class scores (N, classes): two 5x5 convolutions, two linear layers."""
+    """Images (N, channels, size, size) to logits (N, classes): two 5x5 convolutions, two linear layers."""
 
     def __init__(self, size: int, channels: int, classes: int, width: float):
         super().__init__()
@@ -26,14 +26,14 @@ class LeNet5(nn.Module):
         self.fc2 = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores of images x."""
+        """Return the logits of images x."""
         x = self.pool1(self.relu1(self.conv1(x)))
         x = self.pool2(self.relu2(self.conv2(x)))
         return self.fc2(self.relu3(self.fc1(self.flatten(x))))
 
 
 def lenet5(size: int = 28, channels: int = 1, classes: int = 10, width: float = 1.0) -> LeNet5:
-    """Return LeNet-5 for images of `size` x `size` pixels (16 or more); `width` scales maps and hidden units."""
+    """Return LeNet-5 for images of `size` x `size` pixels (16 or more); `width` scales channels and hidden units."""
     if size < 16:
         raise ValueError(f"lenet5.size must be at least 16 (two 5x5 convolutions and two poolings), got {size}")
     return LeNet5(size, channels, classes, width)

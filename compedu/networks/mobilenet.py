@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from compedu.networks.width import scaled
 
 STEM = 32
-BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 1), (512, 2), (512, 1))  # maps, stride
+BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 1), (512, 2), (512, 1))  # channels, stride
 
 
 class Separable(nn.Module):
-    """A 3x3 convolution of each map alone, then a 1x1 convolution over all maps; batch norm and ReLU after both."""
+    """A depthwise 3x3 convolution, then a 1x1 convolution over all channels; batch norm and ReLU after both."""
 
     def __init__(self, inside: int, out: int, stride: int):
         super().__init__()
@@ -27,7 +27,7 @@ class Separable(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """Images (N, channels, size, size) to class scores (N, classes): a stem and eight separable blocks."""
+    """Images (N, channels, size, size) to logits (N, classes): a stem and eight separable blocks."""
 
     def __init__(self, channels: int, classes: int, width: float):
         super().__init__()
@@ -45,7 +45,7 @@ class MobileNet(nn.Module):
         self.fc = nn.Linear(inside, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores of images x."""
+        """Return the logits of images x."""
         x = self.blocks(self.relu(self.norm(self.conv(x))))
         return self.fc(self.flatten(self.pool(x)))
 

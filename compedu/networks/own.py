@@ -1,4 +1,4 @@
-"""Weights that a user trained, each pair of network and data in a file of its own, and found again by both."""
+"""Weights that a user trained: a file for each pair of network and data, found again by both."""
 
 import inspect
 import os
@@ -26,8 +26,8 @@ def own_folder() -> Path:
 def own_path(spec: str, data: Dataset, folder: Path | None = None) -> Path:
     """Return where weights of network `spec` trained on `data` are kept: "lenet5-width0.5-mine-3fa9c1d2e0.safetensors".
 
-    The words are for the reader. What counts is the digest of the complete spec and of all images and labels, so that
-    weights are found again where the data were moved or renamed.
+    The words are for the reader. The digest of the complete spec and of all images and labels identifies the file, so
+    weights are found again after the data were moved or renamed.
     """
     place = folder or own_folder()
     complete = network_for(spec, data).spec
@@ -45,9 +45,9 @@ def _words(spec: str) -> str:
 
 
 def own(spec: str, data: Dataset, folder: Path | None = None) -> nn.Module | None:
-    """Return network `spec` with weights trained on `data` and kept in `folder`, or None where there are none.
+    """Return network `spec` with weights trained on `data` and kept in `folder`, or None if there are none.
 
-    Raises `MissingData` for a file that does not hold what its name says, and `ValueError` as `network_for` does.
+    Raises `MissingData` for a file that does not match its name, and `ValueError` as `network_for` does.
     """
     path = own_path(spec, data, folder)
     if not path.exists():

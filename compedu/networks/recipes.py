@@ -1,4 +1,4 @@
-"""How the shipped weights are made: one recipe for each network and data set, and the command that remakes them."""
+"""How the shipped weights are made: one recipe per network and data set, and the command that trains them again."""
 
 import platform
 from dataclasses import asdict, replace
@@ -30,11 +30,11 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lenet5", "mnist"): Recipe(epochs=15, lr=1.5e-3, batch=128, shift=1),
 }
 DEFAULT = Recipe(epochs=20, lr=2e-3, shift=1)
-CONFIRMED = "validation_accuracy_with_doubled_epochs"  # in a record: what says that the training was long enough
+CONFIRMED = "validation_accuracy_with_doubled_epochs"  # in a record: shows that the training was long enough
 
 
 def recipe_for(spec: str, data: Dataset) -> Recipe:
-    """Return the recipe that made the shipped weights of this pair, or `DEFAULT`; a user's own data have no recipe."""
+    """Return the recipe that made the shipped weights of this pair, or `DEFAULT`; a user's own data has none."""
     return RECIPES.get((spec, data.origin and data.name), DEFAULT)
 
 
@@ -43,8 +43,9 @@ def train_network(
 ) -> tuple[nn.Module, dict]:
     """Train network `spec` on `data` and return it with its record: spec, recipe, accuracies, versions.
 
-    Weights are rounded to half precision before the accuracies are measured, as they are shipped. The recipe defaults
-    to the one that made the shipped weights, or to `DEFAULT`. `resume` names the file that keeps the state meanwhile.
+    The accuracies are measured after rounding the weights to half precision, in which they are shipped. The recipe
+    defaults to the one that made the shipped weights, or to `DEFAULT`. `resume` names the file for the state of the
+    training.
     """
     recipe = recipe or recipe_for(spec, data)
     model = network_for(spec, data, seed=recipe.seed)
@@ -66,14 +67,14 @@ def train_network(
 
 
 def doubled(recipe: Recipe) -> Recipe:
-    """Return the recipe with twice the epochs: a baseline is trained when this moves validation by < 0.3 point."""
+    """Return the recipe with twice the epochs: a baseline is converged if this changes validation by < 0.3 points."""
     return replace(recipe, epochs=2 * recipe.epochs)
 
 
 def train_and_keep(spec: str, data: Dataset, path: Path, confirm: bool = False) -> dict:
     """Train `spec` on `data`, write the weights to `path` and return their record; `confirm` doubles the epochs too.
 
-    An interrupted run goes on where it stopped, from the file of the same name that ends in .training.
+    An interrupted run is resumed from the file of the same name that ends in .training.
     """
     state = path.with_suffix(".training")
     model, record = train_network(spec, data, resume=state)
@@ -91,7 +92,7 @@ def confirmed(spec: str, data: Dataset, path: Path, record: dict) -> dict:
 
 
 def remake(spec: str, data: Dataset, confirm: bool = False) -> tuple[Path, dict]:
-    """Train the shipped weights of `spec` for `data` anew, and return their path and record."""
+    """Train the shipped weights of `spec` for `data` again, and return their path and record."""
     if data.origin != data.name:
         raise ValueError(f"weights for {data.name!r} do not come with compedu; name a folder of your own")
     path = checkpoint_path(spec, data.name)
@@ -101,8 +102,8 @@ def remake(spec: str, data: Dataset, confirm: bool = False) -> tuple[Path, dict]
 def train_own(spec: str, data: Dataset, folder: Path | None = None, confirm: bool = False) -> tuple[Path, dict]:
     """Train `spec` on `data` and keep the weights in `folder`, by default the user's; return their path and record.
 
-    Weights of the same network and data that are there already are finished: they stay, and so does their record.
-    Raises `ValueError` where they were trained by another recipe, and, without a folder, for a pair that is shipped.
+    Existing weights of the same network and data stay, and so does their record. Raises `ValueError` if they were
+    trained with another recipe, and, without a folder, for a pair that is shipped.
     """
     if folder is None and data.origin == data.name and checkpoint_path(spec, data.name).exists():
         raise ValueError(
@@ -114,7 +115,7 @@ def train_own(spec: str, data: Dataset, folder: Path | None = None, confirm: boo
         return path, train_and_keep(spec, data, path, confirm)
     _, record = read_checkpoint(path)
     if record["recipe"] != asdict(recipe_for(spec, data)):
-        raise ValueError(f"{path} was trained by another recipe; move it away, or name another folder")
+        raise ValueError(f"{path} was trained with another recipe; move it away, or name another folder")
     if confirm and CONFIRMED not in record:
         record = write_record(confirmed(spec, data, path, record), path)
     return path, record

@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images (N, channels, size, size) to class scores (N, classes): three stages of `blocks` residual blocks."""
+    """Images (N, channels, size, size) to logits (N, classes): three stages of `blocks` residual blocks."""
 
     def __init__(self, channels: int, classes: int, width: float, blocks: int):
         super().__init__()
@@ -47,7 +47,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inside, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores of images x."""
+        """Return the logits of images x."""
         x = self.relu(self.norm(self.conv(x)))
         x = self.stage3(self.stage2(self.stage1(x)))
         return self.fc(self.flatten(self.pool(x)))

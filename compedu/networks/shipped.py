@@ -1,4 +1,4 @@
-"""Networks with trained weights: the ones that come with the package, by network and data set."""
+"""The trained weights that come with the package, by network and data set."""
 
 from pathlib import Path
 
@@ -24,12 +24,12 @@ def available() -> list[tuple[str, str]]:
 
 
 def record_of(spec: str, data: str) -> dict:
-    """Return what is written beside the weights: recipe, seed, accuracy as measured, SHA-256 of the weights' file."""
+    """Return the record of the weights: recipe, seed, measured accuracy, SHA-256 of the file."""
     return read_record(_existing(spec, data))
 
 
 def trained(spec: str, data: str) -> nn.Module:
-    """Return network `spec` with its shipped weights for `data`; `MissingData` says which pairs there are."""
+    """Return network `spec` with its shipped weights for `data`; `MissingData` lists the pairs there are."""
     return read_checkpoint(_existing(spec, data))[0]
 
 
@@ -45,4 +45,4 @@ def _existing(spec: str, data: str) -> Path:
 
 
 def _word(text: str) -> str:
-    return text if text.isidentifier() else f'"{text}"'  # brackets mean something to a shell
+    return text if text.isidentifier() else f'"{text}"'  # parentheses are special in a shell

@@ -10,7 +10,7 @@ STAGES = (32, 64, 128, 224)  # channels of the four stages at width 1: about one
 
 
 class VGG(nn.Module):
-    """Images (N, channels, size, size) to class scores (N, classes); each stage halves the side."""
+    """Images (N, channels, size, size) to logits (N, classes); each stage halves the side."""
 
     def __init__(self, channels: int, classes: int, width: float):
         super().__init__()
@@ -29,7 +29,7 @@ class VGG(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the class scores of images x."""
+        """Return the logits of images x."""
         return self.fc(self.flatten(self.pool(self.features(x))))
 
 

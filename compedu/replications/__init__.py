@@ -1,1 +1,1 @@
-"""Experiments of papers done again here, their figures beside ours."""
+"""Replications of experiments from papers, with their figures next to ours."""

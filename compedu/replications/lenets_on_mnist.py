@@ -1,12 +1,12 @@
-"""Figures of papers, measured here: LeNet-300-100 and LeNet-5 on MNIST pruned at least twelve times.
+"""A replication: LeNet-300-100 and LeNet-5 on MNIST, pruned at least twelvefold.
 
     COMPEDU_DATA=FOLDER python -m compedu.replications.lenets_on_mnist
 
 computes the runs that are not stored yet and prints all of them. The settings were chosen on the validation images,
-with another seed; the test images were looked at once, when the figures were made.
+with another seed; the test images were used once, for the figures.
 
 The paper prunes in rounds, by a threshold, under an L2 penalty; here the sparsity rises along a cubic schedule, and
-LAMP shares it out. The pruned networks have been trained longer than the dense one, by the epochs of the schedule.
+LAMP shares it out. The pruned networks were trained longer than the dense one, by the epochs of the schedule.
 """
 
 import statistics
@@ -54,7 +54,7 @@ REPLICATIONS = (  # Han, Pool, Tran, Dally 2015, arXiv:1506.02626, table 1
 
 
 def remake() -> None:
-    """Compute and store the runs that are missing: each is trained once and measured on validation and test images."""
+    """Compute and store missing runs: each is trained once and measured on validation and test images."""
     data = datasets.load(DATA)
     for replication in REPLICATIONS:
         dense = trained(replication.network, DATA)
@@ -88,7 +88,7 @@ def dense_error(report: Report) -> float:
 
 
 def summary(replication: Replication) -> str:
-    """Return what the runs of a replication gave, beside the paper's figures."""
+    """Return the results of a replication next to the paper's figures."""
     lines = [f"{replication.network} on {DATA}: {replication.method!r}"]
     for split in SPLITS:
         lines += [_line(split, stored_runs(replication, split))]

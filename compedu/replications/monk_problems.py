@@ -1,8 +1,8 @@
 """The MONK problems pruned by Optimal Brain Surgeon: python -m compedu.replications.monk_problems FILE.
 
 It repeats the table of Hassibi and Stork (1993, Second order derivatives for network pruning: Optimal Brain Surgeon,
-NIPS 5): small networks, trained with weight decay, lose one weight after the other as long as as many
-training examples as before are right. The Hessian of the whole network is computed anew after each removal.
+NIPS 5): small networks, trained with weight decay, lose one weight after the other as long as the
+training accuracy does not drop. The Hessian of the whole network is recomputed after each removal.
 """
 
 import platform
@@ -21,18 +21,22 @@ from compedu.writing import write_whole
 
 INPUTS = 17
 HIDDEN = {1: 3, 2: 2, 3: 2}
-DECAY = {1: 1e-4, 2: 1e-4, 3: 1e-2}  # problem 3 has wrong labels, which a weaker decay learns by heart
-DAMPING = {1: 1e-4, 2: 1e-4, 3: 1e-6}  # of 1e-6, 1e-4 and 1e-2 what left fewest; the paper has 1e-8 to 1e-4
+DECAY = {1: 1e-4, 2: 1e-4, 3: 1e-2}  # problem 3 has wrong labels, which a network with weaker decay memorizes
+DAMPING = {
+    1: 1e-4,
+    2: 1e-4,
+    3: 1e-6,
+}  # of 1e-6, 1e-4 and 1e-2 the one that left fewest weights; the paper has 1e-8 to 1e-4
 STARTS = 8  # of which the one of lowest training loss is pruned
 STEPS = 500  # of L-BFGS at first
-AGAIN = 50  # where a network learns anew after each removal
+AGAIN = 50  # if a network is retrained after each removal
 SEEDS = 10
 PAPER = {1: (58, 14, "100", "100"), 2: (39, 15, "100", "100"), 3: (39, 4, "93.4", "97.2")}  # left, accuracies
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is left of one network: weights before and after, and the accuracies (0 to 1) before and after."""
+    """The result for one network: weights and accuracies (0 to 1) before and after."""
 
     before: int
     after: int
@@ -96,22 +100,22 @@ def accuracy(weights: Tensor, x: Tensor, y: Tensor) -> float:
 
 
 def prune(number: int, problem: Monk, weights: Tensor, retrain: bool) -> Outcome:
-    """Remove all weights one by one; return the smallest network on the way that is as right in training."""
+    """Remove all weights one by one; return the smallest intermediate network of the same training accuracy."""
 
-    def judged(weights: Tensor) -> tuple[float, float]:
+    def accuracies(weights: Tensor) -> tuple[float, float]:
         return accuracy(weights, problem.x_train, problem.y_train), accuracy(weights, problem.x_test, problem.y_test)
 
     path = operate_on_network(partial(outputs, problem.x_train), weights, DAMPING[number])
-    best = (len(weights), judged(weights))
-    before = judged(weights)
+    best = (len(weights), accuracies(weights))
+    before = accuracies(weights)
     left = weights
     step = next(path)
     while step is not None:
         left, kept = step
         if retrain:
             left, _ = learn(left, kept, problem, DECAY[number], AGAIN)
-        if judged(left)[0] >= before[0]:
-            best = (int(kept.sum()), judged(left))
+        if accuracies(left)[0] >= before[0]:
+            best = (int(kept.sum()), accuracies(left))
         step = path.send(left) if kept.any() else None
     return Outcome(len(weights), best[0], *zip(before, best[1], strict=True))
 

@@ -1,4 +1,4 @@
-"""Many reports: what a knob does over its range, computed once, kept, taken up again."""
+"""Sweeps: reports over the range of a knob, computed once, stored, resumed."""
 
 from compedu.sweeps.points import grid, method_of, nearest
 from compedu.sweeps.running import Sweep, sweep

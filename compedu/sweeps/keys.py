@@ -10,12 +10,12 @@ from compedu.metrics.measurement import VERSION
 
 
 def point_key(method: Method, model: nn.Module, data: Dataset, split: str) -> str:
-    """Return all knobs, the versions of method and measurement, the hashes of weights and data, the split."""
+    """Return the key of a point: all knobs, versions of method and measurement, hashes of weights and data, split."""
     (key,) = point_keys([method], model, data, split)
     return key
 
 
 def point_keys(methods: Iterable[Method], model: nn.Module, data: Dataset, split: str) -> dict[str, Method]:
-    """Return each of the methods by its `point_key`; the weights are looked at once."""
+    """Return each of the methods by its `point_key`; the weights are hashed once."""
     ground = ground_key(model, data)
     return {f"{method.key_on(ground)}|{split}|{VERSION}": method for method in methods}

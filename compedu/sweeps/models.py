@@ -1,4 +1,4 @@
-"""Compressed models that wait to be timed, as files."""
+"""Compressed models on disk that are still to be timed."""
 
 import contextlib
 from hashlib import sha256
@@ -12,7 +12,7 @@ from compedu.writing import write_whole
 
 
 class KeptModels:
-    """A folder with one model file for each key; it is made with the first and goes with the last."""
+    """A folder with one model file per key; it is created with the first and removed with the last."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -27,9 +27,9 @@ class KeptModels:
         write_whole(self.path(key), written)
 
     def load(self, key: str, structure: nn.Module) -> nn.Module | None:
-        """Return the model of `key`, or None where none is kept whole: it is made again then.
+        """Return the model of `key`, or None if its file is missing or damaged: it is then computed again.
 
-        `structure` is a network like it, for those that have no spec.
+        `structure` is a network of the same structure, for those without a spec.
         """
         path = self.path(key)
         try:
@@ -38,7 +38,7 @@ class KeptModels:
             return None
 
     def drop(self, key: str) -> None:
-        """Forget the model of `key`."""
+        """Delete the model of `key`."""
         self.path(key).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty, or gone already
+        with contextlib.suppress(OSError):  # not empty, or already gone
             self.folder.rmdir()

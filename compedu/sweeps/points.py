@@ -1,4 +1,4 @@
-"""Points of a sweep: settings spread over a knob's range, and the measured one that is nearest to a setting."""
+"""Points of a sweep: settings spread over a knob's range, and the measured one nearest to a setting."""
 
 import ast
 import math
@@ -16,7 +16,7 @@ ADVICE = "write it as its repr, such as MagnitudePruning(sparsity=0.9)"
 
 
 def grid(method: Method | type[Method], knob: str, count: int = 9) -> list[Method]:
-    """Return `method` at, at most, `count` values of `knob`, spread over the range worth showing.
+    """Return `method` at up to `count` values of `knob`, spread over its slider range.
 
     The other knobs are those of `method`, the defaults if it is a class. Raises `ValueError` for an unknown knob.
     """
@@ -30,20 +30,20 @@ def grid(method: Method | type[Method], knob: str, count: int = 9) -> list[Metho
 def method_of(text: str, known: Iterable[type[Method]] = METHODS) -> Method:
     """Return the method whose `repr` is `text`, such as "A(x=0.5) | B()", of the classes `known`; nothing is executed.
 
-    Raises `ValueError` for any other text, for a class that is not known and for a value that the knob does not allow.
+    Raises `ValueError` for any other string, for an unknown class and for a value that the knob does not allow.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         return _built(tree, {cls.__name__: cls for cls in known}, text)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:  # what reading a text as Python may raise
-        raise ValueError(f"{text[:80]!r} is no method: {error}; {ADVICE}") from error
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:  # all that parsing Python may raise
+        raise ValueError(f"{text[:80]!r} is not a method: {error}; {ADVICE}") from error
 
 
 def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.BitOr):
         return _built(tree.left, known, text) | _built(tree.right, known, text)
     if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args):
-        raise ValueError(f"{text!r} is no method; {ADVICE}")
+        raise ValueError(f"{text!r} is not a method; {ADVICE}")
     if tree.func.id not in known:
         raise ValueError(f"no method is called {tree.func.id!r}; there are: {', '.join(known)}")
     cls = known[tree.func.id]
@@ -54,11 +54,11 @@ def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
 
 
 def nearest(reports: Iterable[Report], method: Method, within: float = math.inf) -> Report | None:
-    """Return of `reports` the one whose method is nearest to `method`: a preview; None where none has the same steps.
+    """Return the one of `reports` whose method is nearest to `method`, as a preview; None if none has the same steps.
 
-    Each knob counts with the difference of its values as a share of the range worth showing, or with 1 where values
-    that are no numbers differ; on a logarithmic scale 0 stands a whole range below the rest. Only reports nearer than
-    `within` count.
+    The distance is the sum over knobs of the difference as a fraction of the slider range, or 1 for values that differ
+    and are not numbers; on a logarithmic scale 0 is one full range below the rest. Only reports nearer than `within`
+    count.
     """
     reports = list(reports)
     text = repr(method)
@@ -95,11 +95,11 @@ def _apart(knob: Knob, one: Any, other: Any) -> float:
         return 1.0
     if not knob.log:
         return abs(one - other) / (span[1] - span[0])
-    if span[0] <= 0:  # no such range has a length
+    if span[0] <= 0:  # such a range has no length on a logarithmic scale
         return 1.0
     return abs(_log_place(one, *span) - _log_place(other, *span))
 
 
 def _log_place(value: float, low: float, high: float) -> float:
-    """Return where `value` stands on a logarithmic scale from 0 (`low`) to 1 (`high`); 0, which has no place, at -1."""
+    """Return the position of `value` on a logarithmic scale from 0 (`low`) to 1 (`high`); -1 for 0, which has none."""
     return math.log(value / low) / math.log(high / low) if value > 0 else -1.0

@@ -1,4 +1,4 @@
-"""Running a sweep: every point once, on one torch thread, on as many processes as there are; time afterwards, alone."""
+"""Running a sweep: every point once, on one torch thread, in parallel processes; timing afterwards, one by one."""
 
 import contextlib
 import tempfile
@@ -39,13 +39,13 @@ def sweep(
 ) -> "Sweep":
     """Return an iterator over the reports of all `methods` on `model`, which is also the baseline of each.
 
-    Points that the file `store` holds come first and are not computed again; the others come as they are done, and are
-    in the file before they are yielded. Without `store` nothing is kept. `workers` are processes on this machine, at
-    most one a core; None means one, or what `joblib.parallel_config` around the loop says, a Dask cluster included. The
-    results do not depend on it, as every point runs on one thread. With `speed` the points are timed when all are
-    computed, one after the other, and yielded then. A point that raises is noted in `failures` and in the file, and the
-    sweep goes on. The reports hold no lists of images. Raises `ValueError` for a number of workers that this machine
-    cannot keep busy, and `CompressionError` where one of them was killed.
+    Points in the file `store` come first and are not computed again; the others come as they are done, and are in the
+    file before they are yielded. Without `store` nothing is saved. `workers` are processes on this machine, at most one
+    per core; None means one, or the setting of `joblib.parallel_config` around the loop, a Dask cluster included. The
+    results do not depend on it, because every point runs on one thread. With `speed` the points are timed one by one
+    after all are computed, and yielded then. A point that raises is recorded in `failures` and in the file, and the
+    sweep continues. The reports hold no lists of images. Raises `ValueError` for more workers than this machine has
+    cores, and `CompressionError` if one of them was killed.
     """
     _refuse_crowd(workers)
     timing = (speed if isinstance(speed, Timing) else Timing()) if speed else None
@@ -54,7 +54,7 @@ def sweep(
 
 
 def _refuse_crowd(workers: int | None) -> None:
-    most = max(2, joblib.cpu_count())  # two everywhere, so that a sweep over processes can be tried anywhere
+    most = max(2, joblib.cpu_count())  # always two, so that parallel sweeps can be tried anywhere
     if workers is not None and (type(workers) is not int or not 1 <= workers <= most):
         raise ValueError(
             f"workers must be a whole number from 1 to {most}, one process for each core of this machine, or None, "
@@ -63,7 +63,7 @@ def _refuse_crowd(workers: int | None) -> None:
 
 
 class Sweep(Iterator[Report]):
-    """A sweep under way: iterate over it; `failures` grows meanwhile, with what earlier runs could not compute."""
+    """A running sweep: iterate over it; `failures` collects points that fail, now or in earlier runs."""
 
     def __init__(self, run: "_Run"):
         self.failures = run.failures
@@ -74,7 +74,7 @@ class Sweep(Iterator[Report]):
 
 
 class _Run:
-    """The work of a sweep. It does not know the `Sweep` that a caller holds: dropping that one ends the work."""
+    """The work of a sweep. It holds no reference to the `Sweep` of the caller: dropping that one ends the work."""
 
     def __init__(
         self, points: dict[str, Method], ground: Ground, workers: int | None, timing: Timing | None, store: Store | None
@@ -103,7 +103,7 @@ class _Run:
             yield from (self._timed(key, reports[key], models) for key in _shown(untimed, "speed", len(untimed)))
 
     def _is_complete(self, report: Report) -> bool:
-        """Tell whether nothing is left to measure: with `speed`, the time as asked for and on this machine."""
+        """Tell whether nothing is left to measure; `speed` asks for the time, with its settings and on this machine."""
         wanted = self.timing
         latency = report.latency
         return wanted is None or (
@@ -113,7 +113,7 @@ class _Run:
         )
 
     def _todo(self, reports: dict[str, Report]) -> list[Point]:
-        """Return the points without a report; one that cannot succeed is not tried again, but stays a failure."""
+        """Return the points without a report; a final failure is not tried again."""
         failed = {} if self.store is None else self.store.stored.failures
         final = {key: failure for key, failure in failed.items() if key in self.points and failure.final}
         self.failures.extend(final.values())
@@ -129,24 +129,26 @@ class _Run:
         wanted = self.timing is not None
         outcomes = parallel(joblib.delayed(compute)(self.ground, point, wanted) for point in points)
         try:
-            # Not `yield from`: whoever stops early would close the outcomes outside of `finally`.
+            # Not `yield from`: a caller that stops early would close the outcomes outside of `finally`.
             for outcome in outcomes:  # noqa: UP028
                 yield outcome
         except BrokenExecutor as error:
             raise CompressionError(f"{KILLED}; {self._kept()}") from error
         finally:
-            with warnings.catch_warnings():  # whoever stops early knows that results are not used
+            with warnings.catch_warnings():  # a caller that stops early knows that results are discarded
                 warnings.filterwarnings("ignore", message=".*adjusting the input task iterator", category=UserWarning)
                 outcomes.close()
 
     def _kept(self) -> str:
-        """Say what is left of a sweep that ends early, and how it goes on."""
+        """Say what is saved of a sweep that ends early, and how to resume it."""
         if self.store is None:
-            return "nothing is kept, as no store was named: name one, and the same sweep goes on where it stops"
-        return f"all finished points are in {self.store.path}, and the same sweep goes on with the others"
+            return (
+                "nothing was saved, because no store was named: name one, and the same sweep resumes where it stopped"
+            )
+        return f"all finished points are in {self.store.path}, and the same sweep resumes with the others"
 
     def _noted(self, outcome: Outcome, models: KeptModels) -> bool:
-        """Write down what became of a point; tell whether it has a report."""
+        """Record the outcome of a point; tell whether it has a report."""
         if outcome.model is not None:
             models.keep(outcome.key, outcome.model)
         if outcome.failure is not None:
@@ -155,7 +157,7 @@ class _Run:
         return outcome.report is not None
 
     def _timed(self, key: str, report: Report, models: KeptModels) -> Report:
-        """Return the report with the time of its model, which no other process disturbs."""
+        """Return the report with the time of its model, measured while no other process runs."""
         ground = self.ground
         with torch_threads(1):
             model = models.load(key, ground.model) or self.points[key](ground.model, ground.data)
@@ -180,7 +182,7 @@ def _shown(items: Iterable[Any], what: str, count: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _models_folder(store: Store | None) -> Iterator[Path]:
-    """Give a folder for models that wait to be timed: beside the store, so that none is lost, or a passing one."""
+    """Yield a folder for models that are still to be timed: next to the store, which keeps them, or a temporary one."""
     if store is not None:
         yield store.path.with_name(f"{store.path.name}.models")
         return

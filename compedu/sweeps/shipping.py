@@ -1,4 +1,4 @@
-"""The sweeps that come with the package, and the command that remakes them: python -m compedu.sweeps.shipping."""
+"""The sweeps that come with the package, and the command that computes them: python -m compedu.sweeps.shipping."""
 
 import sys
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from compedu.shipped import shipped, shipped_sweep
 from compedu.sweeps.points import grid
 from compedu.sweeps.running import sweep
 
-EVERY = STEPS + 1  # all stops of a slider: what is drawn while it moves is then what was measured just there
+EVERY = STEPS + 1  # all stops of a slider: each position that it can take was measured
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,33 @@ def sweeps() -> list[Shipped]:
     by_rule = [point for rule in rules for point in grid(methods.MagnitudePruning(budget=rule), "sparsity", 25)]
     magnitude, *others = (grid(cls(), "sparsity", EVERY) for cls in pruning)
     live = [
-        [*magnitude, *by_rule], *others, grid(methods.LinearQuantization(), "bits", EVERY),
+        [*magnitude, *by_rule],
+        *others,
+        grid(methods.LinearQuantization(), "bits", EVERY),
         grid(methods.BlockCirculantProjection(), "block", EVERY),
-        # of the first layer one rank more or less is a fifth of each filter: a share fits the large layers
+        # in the first layer one rank is a fifth of each filter: fractions suit the large layers
         grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
-    ]  # fmt: skip
+    ]
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)))
-    return [filters] + [
-        Shipped(network, data, tuple(points))
-        for chosen in (lambda network, data: live, trained_anew) for network, data in pairs
-        for points in chosen(network, data)
-    ]  # fmt: skip
+    without_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in live]
+    with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
+    return [filters, *without_training, *with_training]
 
 
-def trained_anew(network: str, data: str) -> list[list[Method]]:
+def trained_points(network: str, data: str) -> list[list[Method]]:
     """Return the points of the methods that train.
 
-    The small dense network and the student learn as long, and at the same rate, as the dense network did: a control
-    that learned less would flatter every method.
+    The small dense network and the student train as long, and at the same learning rate, as the dense network did: a
+    control that trained less would flatter every method.
     """
     recipe = RECIPES[network, data]
     same = {"epochs": recipe.epochs, "lr": recipe.lr, "batch": recipe.batch, "shift": recipe.shift}
     student = methods.SoftTargetDistillation(**same)
-    arms = [replace(student, temperature=10.0), replace(student, weight=0.0)]  # taught and alone, three starts each
+    arms = [
+        replace(student, temperature=10.0),
+        replace(student, weight=0.0),
+    ]  # with and without the teacher, three seeds each
     return [
         pruned_and_trained(),
         grid(methods.SmallDense(**same), "width", 7),
@@ -71,7 +74,7 @@ def trained_anew(network: str, data: str) -> list[list[Method]]:
 
 
 def pruned_and_trained() -> list[Method]:
-    """Return gradual pruning, and one cut followed by as much training, at sparsities where it matters."""
+    """Return gradual pruning, and one-shot pruning with as much training, at sparsities where it matters."""
     learning = {"epochs": 3, "lr": 2e-3, "shift": 1}
     rule = {"budget": "lamp"}
     sparsities = (0.8, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
@@ -80,7 +83,7 @@ def pruned_and_trained() -> list[Method]:
 
 
 def remake(names: Iterable[str] = ()) -> None:
-    """Compute what is missing of the shipped sweeps whose files' names begin with one of `names`, by default of all."""
+    """Compute missing points of the shipped sweeps whose file names begin with one of `names`, by default of all."""
     for one in sweeps():
         if names and not one.path.name.startswith(tuple(names)):
             continue

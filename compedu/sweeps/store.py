@@ -1,7 +1,7 @@
-"""A sweep as a file: one JSON line for each run that added points, and one for each point that is done.
+"""A sweep as a file: one JSON line for each run that added points, and one for each finished point.
 
-A run's line holds for the points after it and says with which versions, on which machine and when they were computed.
-Lines are only ever appended, by one process at a time; of two with the same key the later one counts.
+A run's line applies to the points after it and records their versions, machine and date.
+Lines are only ever appended, by one process at a time; of two with the same key the later one wins.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from compedu.reading import refuse_unending
 from compedu.writing import alone, append_lines
 
 FORMAT = 1
-RECORD = b'{"'  # how every line begins
-FIRST = RECORD + b'run"'  # how the first one does
+RECORD = b'{"'  # start of every line
+FIRST = RECORD + b'run"'  # start of the first one
 PACKAGES = ("torch", "numpy", "joblib")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A point that could not be computed: the error's class and message; `final` where trying again cannot help."""
+    """A point that could not be computed: the error's class and message; `final` if trying again cannot help."""
 
     method: str
     kind: str
@@ -37,9 +37,9 @@ class Failure:
 
 
 def begins_run(record: dict[str, Any], runs: list[dict[str, Any]]) -> bool:
-    """Add the line of a run to `runs` and tell whether `record` is one; any other line must stand behind one.
+    """Add the line of a run to `runs` and tell whether `record` is one; any other line must follow one.
 
-    Raises `ValueError` for another format, and where no line of a run came first.
+    Raises `ValueError` for another format, and if no line of a run came first.
     """
     if "run" in record:
         if record["run"]["format"] != FORMAT:
@@ -60,7 +60,7 @@ class StoredSweep:
     failures: dict[str, Failure] = field(default_factory=dict)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take up one line; raise `ValueError` or `KeyError` for a record that is none."""
+        """Add one line; raise `ValueError` or `KeyError` for anything but a record."""
         if begins_run(record, self.runs):
             return
         key = record["key"]
@@ -72,43 +72,43 @@ class StoredSweep:
 
 
 class Records(Protocol):
-    """What a file of records holds: the runs that added to it, and whatever `add` makes of a line."""
+    """The content of a file of records: the runs that added to it, and the records that `add` collects."""
 
     runs: list[dict[str, Any]]
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take up one line; raise `ValueError` or `KeyError` for a record that is none."""
+        """Add one line; raise `ValueError` or `KeyError` for anything but a record."""
 
 
 Found = TypeVar("Found", bound=Records)
 
 
 def read_sweep(path: str | os.PathLike) -> StoredSweep:
-    """Return what the sweep's file `path` holds; errors are those of `read_records`."""
+    """Return the content of the sweep file `path`; errors are those of `read_records`."""
     return read_records(path, StoredSweep())
 
 
 def read_records(path: str | os.PathLike, found: Found) -> Found:
-    """Add to `found` what the file `path` holds; a last record that an interruption cut does not count.
+    """Add the records of the file `path` to `found`; a last record that an interruption cut off does not count.
 
-    Raises `CompressionError` for a file that no `Store` began and, naming the line, for anything in it that is no
+    Raises `CompressionError` for a file that no `Store` wrote and, naming the line, for anything in it that is not a
     record.
     """
     for number, line in enumerate(_lines(Path(path))[0], start=1):
         try:
             found.add(json.loads(line))
-        except Exception as error:  # whatever a text of somebody else makes of the classes that read it
+        except Exception as error:  # a foreign line may make the classes that read it raise anything
             cure = "delete this line, its point is then computed again, or " if number > 1 else ""
             raise CompressionError(
-                f"{path}, line {number}, is no record ({type(error).__name__}: {error}); {cure}choose another file"
+                f"{path}, line {number}, is not a record ({type(error).__name__}: {error}); {cure}choose another file"
             ) from error
     return found
 
 
 def _lines(path: Path) -> tuple[list[bytes], bytes]:
-    """Return the records of a file, each as a line, and what an interruption left of one behind them.
+    """Return the records of a file, each as a line, and the rest of one that an interruption cut off.
 
-    A record without its line end is whole: no beginning of a JSON object is one.
+    A record without its line end is complete: no proper prefix of a JSON object is valid.
     """
     _refuse_foreign(path)
     *whole, last = path.read_bytes().split(b"\n")
@@ -118,24 +118,24 @@ def _lines(path: Path) -> tuple[list[bytes], bytes]:
         json.loads(last)
         return [*whole, last], b""
     if not last.startswith(RECORD[: len(last)]):
-        raise CompressionError(f"{path}, line {len(whole) + 1}, is no record; choose another file")
+        raise CompressionError(f"{path}, line {len(whole) + 1}, is not a record; choose another file")
     return whole, last
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raise `CompressionError` for what is no ordinary file, or one that does not begin as a store does."""
+    """Raise `CompressionError` for anything but an ordinary file that begins as a store does."""
     refuse_unending(path, "name another one for the records")
     with path.open("rb") as file:
         start = file.read(len(FIRST))
     if start != FIRST[: len(start)]:
         raise CompressionError(
-            f"{path} is no file of records, and stays as it is: no line of versions and machine comes first, but line "
-            f"1 begins with {start!r}; choose another file"
+            f"{path} is not a file of records, and stays as it is: no line of versions and machine comes first, but "
+            f"line 1 begins with {start!r}; choose another file"
         )
 
 
 class Store(Generic[Found]):
-    """A file of records, open for more: `stored`, which begins as `empty`, is what it held, `append` adds to it.
+    """A file of records to append to: `stored`, initially `empty`, collects what it held, `append` adds to the file.
 
     Several processes may add to one file.
     """
@@ -148,7 +148,7 @@ class Store(Generic[Found]):
         self._end: int | None = None  # of the file, when this store added to it last
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one line in one piece; where the line before it is not of this run, the line of this run first."""
+        """Write one line at once, preceded by the line of this run if the last line is not from this run."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with alone(self.path):
             records = [record] if self._mended() == self._end else [{"run": conditions()}, record]
@@ -156,7 +156,7 @@ class Store(Generic[Found]):
             self._end = append_lines(self.path, "".join(texts).encode())
 
     def _mended(self) -> int:
-        """Cut off what an interruption left of a record, end a last line that has no end, and return the file's end."""
+        """Truncate a record that an interruption cut off, end a last line without end, and return the file size."""
         if not self.path.exists():
             return 0
         with self.path.open("rb") as file:
@@ -174,7 +174,7 @@ class Store(Generic[Found]):
 
 
 def conditions() -> dict[str, Any]:
-    """Return the versions, the machine and the date that figures depend on."""
+    """Return the versions, the machine and the date that results depend on."""
     return {
         "format": FORMAT,
         "python": platform.python_version(),

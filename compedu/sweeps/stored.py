@@ -1,4 +1,4 @@
-"""Points that were computed before: what an explorer draws before it has measured anything."""
+"""Stored points: what an explorer draws before it has measured anything."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ from compedu.sweeps.store import read_sweep
 
 
 class StoredPoints(NamedTuple):
-    """Reports of one method in the order of its knobs, and of its controls: small networks, random criterion."""
+    """Reports of one method in the order of its knobs, and of its controls: small dense networks, random baseline."""
 
     points: tuple[Report, ...]
     controls: tuple[Report, ...]
@@ -36,10 +36,10 @@ def stored_points(
     split: str = "validation",
     paths: Iterable[Path] | None = None,
 ) -> StoredPoints:
-    """Return what the files `paths`, by default the shipped sweeps, hold of `method` on these very weights and images.
+    """Return the points of `method` on exactly these weights and images in `paths`, by default the shipped sweeps.
 
     Points of an earlier version of the method or of the measurement do not count. Raises `CompressionError` for a file
-    that is no sweep.
+    that is not a sweep.
     """
     random_baseline = next((cls for cls in METHODS if cls.__name__ == method.random_baseline), None)
     return StoredPoints(
@@ -51,26 +51,26 @@ def stored_points(
 
 
 def _found(cls: type[Method], data: Dataset, paths: Iterable[Path] | None) -> dict[str, Report]:
-    """Return the reports by key of `paths`, by default of the shipped sweeps of `cls` on that data."""
+    """Return the reports by key of `paths`, by default of the shipped sweeps of `cls` on `data`."""
     if paths is None:
         paths = sorted(shipped("data", "sweeps", data.name).glob(f"*/{cls.__name__}.jsonl"))
     return {key: report for path in paths for key, report in _reports(path, *_written(path)).items()}
 
 
 def _written(path: Path) -> tuple[int, ...]:
-    """Return what tells that another file stands there, or that it was written since."""
+    """Return what changes when a file is replaced or written."""
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=100)
 def _reports(path: Path, *written: int) -> Mapping[str, Report]:
-    """Return the reports of a file by their keys, read once while it stays as it is: every explorer asks for all."""
+    """Return the reports of a file by their keys, cached while it stays unchanged: every explorer needs all."""
     return MappingProxyType(read_sweep(path).reports)
 
 
 def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:
-    """Return copies of the reports of `cls` whose key is still that of their method: whose reader may change them."""
+    """Return copies, which a caller may change, of the reports of `cls` whose key is still that of their method."""
     methods = {}
     for key, report in found.items():
         if report.method.startswith(f"{cls.__name__}(") and (report.data, report.split) == (data.name, split):
@@ -82,6 +82,6 @@ def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dat
 
 
 def _order(method: Method) -> tuple[tuple[bool, float, str], ...]:
-    """Return what sorts methods by their knobs: numbers by value, the others after them by their text."""
+    """Return the sort key of a method by its knobs: numbers by value, then others by their repr."""
     values = (getattr(method, name) for name in knobs(method))
     return tuple((False, v, "") if isinstance(v, (int, float)) else (True, 0.0, repr(v)) for v in values)

@@ -1,4 +1,4 @@
-"""One point of a sweep, in whatever process it is computed, and what all points share."""
+"""One point of a sweep, in any process, and what all points share."""
 
 import threading
 from dataclasses import fields, replace
@@ -20,14 +20,14 @@ from compedu.sweeps.store import Failure
 
 
 class Point(NamedTuple):
-    """A method to try, and the identity of its result."""
+    """A method to run, and the key of its result."""
 
     key: str
     method: Method
 
 
 class Outcome(NamedTuple):
-    """What became of a point: a report, and the model's file if it is to be timed, or a failure."""
+    """The outcome of a point: a report, and the model file if it is to be timed, or a failure."""
 
     key: str
     report: Report | None = None
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 
 class Ground:
-    """What all points of a sweep share. A process that gets it many times builds it, and its baseline, once."""
+    """What all points of a sweep share. A process that receives it many times builds it, and its baseline, once."""
 
     def __init__(self, model: nn.Module, data: Dataset, split: str):
         self.model = model
@@ -52,7 +52,7 @@ class Ground:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """The data set's fields with NumPy arrays for tensors: joblib maps those into the memory of its processes."""
+        """The data set's fields with NumPy arrays for tensors: joblib memory-maps those in its processes."""
         values = {field.name: getattr(self.data, field.name) for field in fields(self.data)}
         return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
 
@@ -60,14 +60,14 @@ class Ground:
         return received, (self.origin, self.model, self.arrays)
 
     def __sizeof__(self) -> int:
-        return sum(value.nbytes for value in self.arrays.values() if isinstance(value, np.ndarray))  # asked by Dask
+        return sum(value.nbytes for value in self.arrays.values() if isinstance(value, np.ndarray))  # used by Dask
 
 
 _received: dict[tuple, Ground] = {}
 
 
 def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
-    """Return the ground that another process sent, the same object as long as no other one comes."""
+    """Return the ground that another process sent, the same object until another one arrives."""
     if origin not in _received:
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
         _received.clear()
@@ -75,13 +75,13 @@ def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
     return _received[origin]
 
 
-_one_at_a_time = threading.Lock()  # torch's number of threads, and torch.fx while it traces, are the process's
+_one_at_a_time = threading.Lock()  # torch's number of threads, and torch.fx while it traces, belong to the process
 
 
 def compute(ground: Ground, point: Point, keep: bool) -> Outcome:
-    """Compress and measure on one thread; return with the model's file if it is to be kept. Errors become failures.
+    """Compress and measure on one thread; return the model file too if `keep`. Errors become failures.
 
-    Threads of one process wait for each other: only processes compute side by side.
+    Threads of one process wait for each other: only processes compute in parallel.
     """
     with _one_at_a_time:
         return _computed(ground, point, keep)
@@ -96,8 +96,8 @@ def _computed(ground: Ground, point: Point, keep: bool) -> Outcome:
             written = files.model_bytes(model) if keep else None
     except Cancelled:
         raise
-    except Exception as error:  # whatever a method may raise: the other points are not lost
-        # A value that is refused will be refused again; memory that ran out may be free the next time.
+    except Exception as error:  # a method may raise anything; the other points are not lost
+        # A refused value will be refused again; memory that ran out may be free the next time.
         final = isinstance(error, ValueError)
         return Outcome(point.key, failure=Failure(repr(point.method), type(error).__name__, str(error), final))
     return Outcome(point.key, replace(report, newly_wrong=None, newly_right=None), None, written)

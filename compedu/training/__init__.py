@@ -1,4 +1,4 @@
-"""Training: recipe, loop, losses, optimizers, modules that train beside the network, saved state."""
+"""Training: recipe, loop, losses, optimizers, modules that train with the network, saved state."""
 
 from compedu.training.companions import Companion
 from compedu.training.interruption import interrupt_between_steps

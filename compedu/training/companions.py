@@ -1,4 +1,4 @@
-"""Modules that train beside the network: mixture priors, regressors, gates, each with rates of its own."""
+"""Modules that train together with the network: mixture priors, regressors, gates, each with its own learning rate."""
 
 import math
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from compedu.training.optimizers import Optimizer, check_optimizer
 
 @dataclass(frozen=True, eq=False)
 class Companion:
-    """A module that trains beside the network, in place; a loss or penalty of `fit` reads it.
+    """A module that trains together with the network, in place; a loss or penalty of `fit` uses it.
 
-    What is None is taken from the training: the peak learning rate and weight decay of its recipe, its optimizer. The
-    learning rate rises and falls over the steps as the recipe's. A module without a parameter that can be trained, such
-    as a moving average of weights, keeps the mode that it is in and is only part of the saved state.
+    None stands for the value of the training: the peak learning rate and weight decay of its recipe, its optimizer. The
+    learning rate follows the schedule of the recipe. A module without trainable parameters, such as a moving average of
+    weights, keeps its mode and is only part of the saved state.
     """
 
     module: nn.Module
@@ -36,7 +36,7 @@ class Companion:
 
 
 def check_companions(model: nn.Module, companions: Mapping[str, Companion]) -> None:
-    """Raise `CompressionError` for names that are no identifiers, and for parameters that train twice."""
+    """Raise `CompressionError` for names that are not identifiers, and for parameters that would train twice."""
     owners = {id(parameter): "the network" for parameter in model.parameters()}
     for name, companion in companions.items():
         if not isinstance(name, str) or not name.isidentifier():
@@ -46,7 +46,7 @@ def check_companions(model: nn.Module, companions: Mapping[str, Companion]) -> N
         for own, parameter in companion.module.named_parameters():
             if owner := owners.get(id(parameter)):
                 raise CompressionError(
-                    f"companions[{name!r}]: its parameter {own} is one of {owner}, too, and would train twice; for "
+                    f"companions[{name!r}]: its parameter {own} also belongs to {owner} and would train twice; for "
                     "another learning rate of a part of the network use rates={'pattern': factor}"
                 )
         owners |= {id(parameter): f"companion {name!r}" for parameter in companion.module.parameters()}

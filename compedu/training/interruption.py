@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM take effect between two steps, where the state of a training is whole."""
+"""Ctrl-C and SIGTERM take effect between two steps, where the state of a training is consistent."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 def interrupt_between_steps() -> Iterator[Callable[[], None]]:
     """Hold back Ctrl-C (SIGINT) and SIGTERM inside the block; the yielded function raises them as `KeyboardInterrupt`.
 
-    It is called where the state is whole.
+    Call it where the state is consistent.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None  # signals reach the main thread only

@@ -1,4 +1,4 @@
-"""Who watches a training: a listener hears of every finished step, and cancels the training by raising."""
+"""Listeners of a training: they are called after every step, and cancel the training by raising."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def listening(listener: Callable[[Step], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counted(before: int, steps: int) -> Iterator[None]:
-    """Let a training inside the block count as a part: `before` of all `steps` were done when it began."""
+    """Report a training inside the block as part of a longer one: `before` of `steps` were done when it began."""
     listener = _listener.get()
     if listener is None:
         yield

@@ -1,4 +1,4 @@
-"""The one training loop: resumable bit by bit, interruptible at any step, with hooks for every method that trains."""
+"""The one training loop: resumable bit by bit, interruptible at any step, with hooks for all methods that train."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,11 +39,11 @@ def fit(
 
     `penalty(model)` is added to the loss; `before_step` runs between the gradient and the update, `after_step` after
     the update, both with the step's number. `rates` multiplies the learning rate of the parameters whose names fit a
-    pattern, {"*.gates": 10.0}; `companions` are further modules by name, trained in place beside the network. Whatever
-    draws random numbers in a step draws by seed and step. With `resume`, the whole state is kept in that file and taken
-    up from it, so that an interrupted run ends with the same bits as an uninterrupted one. All end in evaluation mode.
+    pattern, {"*.gates": 10.0}; `companions` are further modules by name, trained in place with the network. All random
+    numbers of a step follow from seed and step. With `resume`, the whole state is saved to that file and restored from
+    it, so that an interrupted run ends with the same bits as an uninterrupted one. All modules end in evaluation mode.
     """
-    run = Run(model, data, recipe, optimizer, rates, companions or {}, resume)
+    run = Run(model, data, recipe, optimizer, rates=rates, companions=companions or {}, path=resume)
     run.load()
     run.train()
     try:
@@ -67,7 +67,7 @@ def fit(
 def _step(
     run: Run, step: int, loss: Loss, penalty: Penalty | None, before_step: Hook | None, after_step: Hook | None
 ) -> float:
-    """Make one step and return the loss of its batch; all that is drawn in it follows from seed and step."""
+    """Make one step and return the loss of its batch; all random numbers in it follow from seed and step."""
     with seeded(run.recipe.seed * 1_000_003 + step), drawing(step):
         x, y = run.batch(step)
         run.clear_gradients()

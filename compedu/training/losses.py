@@ -9,39 +9,39 @@ from compedu.errors import CompressionError, first_line
 from compedu.evaluation import shape_of
 from compedu.failing import raised_by_hook
 
-AUXILIARY = 0.3  # what the loss of an auxiliary classifier counts
+AUXILIARY = 0.3  # weight of the loss of an auxiliary classifier
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of the model's scores for images x and labels y, in nats.
+    """Return the mean cross entropy of the model's logits for images x and labels y, in nats.
 
-    A network may return scores of auxiliary classifiers after its own; the cross entropy of each is added with weight
-    0.3 (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs that are not scores.
+    A network may return logits of auxiliary classifiers after its own; the cross entropy of each is added with weight
+    0.3 (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs that are not logits.
     """
     outputs = model(x)
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
-    if not all(isinstance(scores, Tensor) and scores.ndim == 2 and scores.shape == heads[0].shape for scores in heads):
+    if not all(isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape == heads[0].shape for logits in heads):
         raise CompressionError(
-            f"{type(model).__name__} returns {shape_of(outputs)} in training; needed are scores (images, classes), or "
-            "a tuple of such scores, those of the auxiliary classifiers last: train it by a loss of its own, "
+            f"{type(model).__name__} returns {shape_of(outputs)} in training; it must return logits (images, classes), "
+            "or a tuple of them, those of the auxiliary classifiers last: train it with a loss of its own, "
             "fit(loss=...)"
         )
-    first, *auxiliary = (F.cross_entropy(scores, y) for scores in heads)
+    first, *auxiliary = (F.cross_entropy(logits, y) for logits in heads)
     return first + AUXILIARY * sum(auxiliary)
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-    """Return the loss; what torch refuses in training alone, such as one image for a batch norm, is a clear error."""
+    """Return the loss; errors of torch in training only, such as one image for a batch norm, get a clear message."""
     try:
         return loss(model, x, y)
     except CompressionError:
         raise
     except (RuntimeError, ValueError) as error:
         if hook := raised_by_hook(model, error):
-            raise CompressionError(f"{hook}; mend or remove it") from error
+            raise CompressionError(f"{hook}; fix or remove it") from error
         raise CompressionError(
             f"{type(model).__name__} cannot be trained on a batch of {len(x)} image(s): {first_line(error)}; "
-            "where batch normalization finds too few values, choose a batch size that leaves no batch of one image"
+            "if batch normalization has too few values, choose a batch size that leaves no batch of one image"
         ) from error

@@ -1,4 +1,4 @@
-"""The optimizers that a training may use, a closed list of values: AdamW, SGD with momentum, Langevin dynamics."""
+"""The optimizers of a training, a closed list: AdamW, SGD with momentum, Langevin dynamics."""
 
 import math
 from collections.abc import Iterable
@@ -32,13 +32,13 @@ class AdamW:
         _check(self, "eps", 0 < self.eps < math.inf, "above 0")
 
     def over(self, groups: Groups, images: int) -> torch.optim.Optimizer:
-        """Return torch's optimizer over `groups` of parameters."""
+        """Return torch's optimizer for `groups` of parameters."""
         return torch.optim.AdamW(groups, betas=(self.beta1, self.beta2), eps=self.eps)
 
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with momentum; weight decay is added to the gradient (L2), as torch does it."""
+    """Stochastic gradient descent with momentum; weight decay is added to the gradient (L2), as in torch."""
 
     momentum: float = 0.9
     nesterov: bool = False
@@ -48,7 +48,7 @@ class SGD:
         _check(self, "nesterov", not (self.nesterov and self.momentum == 0), "False where momentum is 0")
 
     def over(self, groups: Groups, images: int) -> torch.optim.Optimizer:
-        """Return torch's optimizer over `groups` of parameters."""
+        """Return torch's optimizer for `groups` of parameters."""
         return torch.optim.SGD(groups, lr=0.0, momentum=self.momentum, nesterov=self.nesterov)
 
 
@@ -69,7 +69,7 @@ class SGLD:
         _check(self, "temperature", 0 <= self.temperature < math.inf, "at least 0")
 
     def over(self, groups: Groups, images: int) -> torch.optim.Optimizer:
-        """Return the sampler over `groups` of parameters for a training on so many `images`."""
+        """Return the sampler for `groups` of parameters, for training on `images` images."""
         return _Langevin(groups, self.temperature / images)
 
 
@@ -78,7 +78,7 @@ STANDARD = AdamW()
 
 
 def check_optimizer(optimizer: Any, where: str) -> None:
-    """Raise `CompressionError` for what is none of the optimizers; `where` says whose it is."""
+    """Raise `CompressionError` for anything but one of the optimizers; `where` says whose it is."""
     if not isinstance(optimizer, Optimizer):
         raise CompressionError(
             f"{where}: the optimizer must be one of AdamW(...), SGD(...), SGLD(...) of compedu.training, got "
@@ -97,9 +97,10 @@ class _Langevin(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Move each parameter that has a gradient."""
         for group in self.param_groups:
+            # Equation 4 of Welling, Teh with epsilon = 2 lr / N: steps on the mean loss, noise of variance 2 lr T / N.
             deviation = math.sqrt(2 * group["lr"] * self.heat)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    slope = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                    parameter.sub_(slope, alpha=group["lr"])
+                    gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+                    parameter.sub_(gradient, alpha=group["lr"])
                     parameter.add_(torch.randn_like(parameter), alpha=deviation)

@@ -1,4 +1,4 @@
-"""How to train: passes over the data, learning rate over the steps, batch size, weight decay, seed."""
+"""How to train: epochs, learning rate schedule, batch size, weight decay, seed."""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: passes over the data, peak learning rate, batch size, decoupled weight decay, seed of the order.
+    """How to train: epochs, peak learning rate, batch size, decoupled weight decay, seed of the order of the images.
 
-    The learning rate rises over the first `warm_up` share of the steps and falls to zero along a cosine, anew in each
-    of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer is AdamW
-    (arXiv:1711.05101). `shift` moves training images at random by up to that many pixels; `mirror` flips half of them.
+    The learning rate rises over the first `warm_up` fraction of the steps and falls to zero along a cosine, and
+    restarts in each of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer
+    is AdamW (arXiv:1711.05101). `shift` moves training images at random by up to that many pixels; `mirror` flips half
+    of them horizontally.
     """
 
     epochs: int
@@ -24,11 +25,11 @@ class Recipe:
     cycles: int = 1
 
     def steps_per_epoch(self, images: int) -> int:
-        """Return how many steps one pass over so many training images takes."""
+        """Return the steps of one pass over so many training images."""
         return math.ceil(images / self.batch)
 
     def steps(self, images: int) -> int:
-        """Return how many steps the whole training takes on so many training images."""
+        """Return the steps of the whole training on so many training images."""
         return self.epochs * self.steps_per_epoch(images)
 
     def rate(self, step: int, steps: int) -> float:

@@ -1,4 +1,4 @@
-"""One training as it runs: its batches, its modules, and the state that a file must hold for it to go on."""
+"""One running training: its batches, its modules, and the state that a file must hold to resume it."""
 
 import math
 import time
@@ -23,7 +23,7 @@ SAVE_EVERY_S = 20.0
 
 
 class Run:
-    """The state of one training: what a file must hold so that it goes on as if nothing had happened."""
+    """The state of one training: all that a file must hold to resume it bit by bit."""
 
     def __init__(
         self,
@@ -64,17 +64,17 @@ class Run:
 
     @property
     def done(self) -> int:
-        """How many steps are done."""
+        """The number of finished steps."""
         return len(self.losses)
 
     def train(self) -> None:
-        """Put what trains into training mode; the network as a whole, as batch norms and dropout go by it."""
+        """Put all modules into training mode, even a frozen network, for its batch norms and dropout."""
         self.model.train()
         for trainee in self.trainees.values():
             trainee.train()
 
     def evaluate(self) -> None:
-        """Put what trained into evaluation mode."""
+        """Put the network and its trainees into evaluation mode."""
         self.model.eval()
         for trainee in self.trainees.values():
             trainee.evaluate()
@@ -94,7 +94,7 @@ class Run:
         return x, self.data.y_train[chosen]
 
     def clear_gradients(self) -> None:
-        """Forget the gradients of the last step."""
+        """Clear the gradients of the last step."""
         for trainee in self.trainees.values():
             trainee.clear_gradients()
 
@@ -104,7 +104,7 @@ class Run:
             trainee.update(step, self.steps)
 
     def finished(self, loss: float) -> None:
-        """Note a finished step: the state is whole here and may be saved, shown, cancelled."""
+        """Record a finished step: the state is consistent and may be saved, shown, cancelled."""
         self.losses.append(loss)
         if not math.isfinite(loss):
             raise CompressionError(f"training diverged at step {self.done}: the loss is {loss}; choose a lower lr")
@@ -113,7 +113,7 @@ class Run:
         tell(Step(self.done, self.steps, loss, self.model))
 
     def end(self) -> list[float]:
-        """Save, and return the losses; refuse what the last update, which no loss has seen, left as no number."""
+        """Save, and return the losses; refuse non-finite parameters of the last update, which no loss checks."""
         if broken := [f"{prefix}{name}" for prefix, one in self.trainees.items() for name in one.not_finite()]:
             raise CompressionError(f"training diverged at its last step: {broken[0]} is not finite; choose a lower lr")
         self.save()
@@ -139,7 +139,7 @@ class Run:
         self.saved_at = time.monotonic()
 
     def load(self) -> None:
-        """Take up the saved state if there is one; the training goes on with as many threads as it began with."""
+        """Restore the saved state if there is one; the training continues with the number of threads it began with."""
         if self.path is None or not self.path.exists():
             return
         tensors = saved_training(self.path, self.identity)

@@ -1,4 +1,4 @@
-"""A module in training: its optimizer, the learning rate of each of its parameters, and what a file must hold of it."""
+"""A module in training: its optimizer, the learning rates of its parameters, and its saved state."""
 
 import json
 import math
@@ -17,9 +17,9 @@ from compedu.training.recipe import Recipe
 
 
 class Trainee:
-    """A module that trains on `images` images by `recipe` and `optimizer`, parts of it at other `rates`.
+    """A module that trains on `images` images by `recipe` and `optimizer`, parts of it at other learning rates.
 
-    `rates` maps patterns of parameter names to factors of the learning rate; the first that fits counts.
+    `rates` maps patterns of parameter names to factors of the learning rate; the first match wins.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Trainee:
         self.factors = list(parts)
         groups = [{"params": part, "lr": recipe.lr, "weight_decay": recipe.weight_decay} for part in parts.values()]
         self.optimizer = optimizer.over(groups, images) if groups else None
-        self.identity = _structure(module)  # as the training begins: what runs may set it otherwise
+        self.identity = _structure(module)  # when the training begins: hooks may change the module later
 
     @classmethod
     def beside(cls, companion: Companion, recipe: Recipe, optimizer: Optimizer, images: int) -> "Trainee":
@@ -44,17 +44,17 @@ class Trainee:
         return trainee
 
     def train(self) -> None:
-        """Put the module into training mode, if anything of it trains."""
+        """Put the module into training mode, if it has trainable parameters."""
         if self.optimizer is not None:
             self.module.train()
 
     def evaluate(self) -> None:
-        """Put the module into evaluation mode, if anything of it trained."""
+        """Put the module into evaluation mode, if it has trainable parameters."""
         if self.optimizer is not None:
             self.module.eval()
 
     def clear_gradients(self) -> None:
-        """Forget the gradients of the last step."""
+        """Clear the gradients of the last step."""
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
 
@@ -80,7 +80,7 @@ class Trainee:
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what `tensors()` gave."""
+        """Restore the state that `tensors()` returned."""
         self.module.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )
@@ -95,7 +95,7 @@ class Trainee:
 
 
 def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
-    """Return the parameters of `module` that can be trained by the factor of their learning rate, in order.
+    """Return the trainable parameters of `module`, grouped by the factor of their learning rate, in order.
 
     Raises `CompressionError` for a factor that is not above 0, and for a pattern that fits no parameter.
     """
@@ -103,8 +103,8 @@ def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list
     for pattern, factor in rates.items():
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
             raise CompressionError(
-                f"rates[{pattern!r}] must be a factor of the learning rate above 0, got {factor!r}; what shall not "
-                "train is frozen by requires_grad_(False)"
+                f"rates[{pattern!r}] must be a factor of the learning rate above 0, got {factor!r}; to freeze a "
+                "parameter use requires_grad_(False)"
             )
         if not any(value_for({pattern: factor}, name) for name in names):
             raise CompressionError(f"rates: no parameter fits {pattern!r}; there are {', '.join(names) or 'none'}")
@@ -116,6 +116,6 @@ def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list
 
 
 def _structure(module: nn.Module) -> str:
-    """Return a digest of what decides, beside its numbers, how `module` trains."""
+    """Return a digest of everything but the values of tensors that affects how `module` trains."""
     shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
     return sha256(f"{structure_digest(module)}|{json.dumps(shapes)}".encode()).hexdigest()

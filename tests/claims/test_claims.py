@@ -177,7 +177,7 @@ def test_what_is_said_of_all_falls_with_one_and_is_never_confirmed():
     assert together([CONFIRMED, CONFIRMED], "universal") == together([CONFIRMED, UNDECIDED], "universal") == UNDECIDED
     found = judge([Part("b", HELD, POINTS)], "universal")
     assert found.verdict == UNDECIDED and found.reservations == (
-        "all that was tried bears it out, but examples confirm nothing that is said of all",
+        "everything that was tried supports it, but examples cannot confirm a universal claim",
     )
 
 
@@ -190,7 +190,7 @@ def test_an_effect_below_the_margin_is_no_contradiction_in_words():
 @pytest.mark.parametrize("values, rule", [((1.0, 1.0, 1.0), TIMES), ((16.0, 16.0, 16.0), TIMES), ((0.0, 0.0), POINTS)])
 def test_seeds_that_all_say_the_same_decide_nothing(values, rule):
     found = judge([Part("b", values, rule)], "tendency")
-    assert found.verdict == UNDECIDED and "the seeds do not tell" in found.reservations[0]
+    assert found.verdict == UNDECIDED and "inconclusive: all seeds gave the same" in found.reservations[0]
 
 
 HELD, MISSED, UNSURE = (2.0, 2.1, 1.9), (0.0, 0.1, -0.1), (1.0, 1.1, 0.9)
@@ -318,7 +318,7 @@ def test_a_damaged_file_is_refused_by_line(store):
     lines = store.read_text().splitlines()
     for bad in ({"key": "k"}, {"key": "k", "made": {"seed": 1}}, {"run": {"format": 99}}):
         store.write_text("\n".join([*lines, json.dumps(bad)]) + "\n")
-        with pytest.raises(CompressionError, match=f"line {len(lines) + 1}, is no record"):
+        with pytest.raises(CompressionError, match=f"line {len(lines) + 1}, is not a record"):
             TRIAL.run(store=store)
     store.write_text(lines[1] + "\n")
     with pytest.raises(CompressionError, match="no line of versions and machine comes first"):
@@ -378,7 +378,7 @@ def test_the_page_says_everything():
 def test_the_page_names_what_stands_against_a_verdict():
     failed = judge([Part("b", MISSED, POINTS), Part("uniform is worse", MISSED, POINTS, "control")], "universal")
     assert "The control failed: uniform is worse came out refuted." in sentence(TRIAL, failed)
-    assert "| as it must |" not in effects_table(failed)
+    assert "| as expected |" not in effects_table(failed)
     assert "| uniform is worse | control |" in effects_table(failed) and "refuted: failed |" in effects_table(failed)
 
 
@@ -407,7 +407,7 @@ def test_an_unknown_claim_is_refused_with_those_there_are():
 
 
 VERDICTS = {"D3": REFUTED, "D4": UNDECIDED, "D4b": SPLIT}
-FAILED = {"D4": ["a hand cannot mend the damaged LAMP"]}  # controls that leave a claim undecided
+FAILED = {"D4": ["tuning by hand cannot repair the damaged LAMP"]}  # controls that leave a claim undecided
 
 
 @claims
@@ -524,5 +524,5 @@ def test_a_page_shows_the_verdict_and_folds_the_runs_up():
     shown = page._repr_markdown_()
     assert shown.count("<details>") == shown.count("</details>") == shown.count("<summary>") >= 3
     outside = re.sub(r"<details>.*?</details>", "", shown.replace("\n", " "))
-    assert "Full, stored: " in outside and "LAMP falls short of the hand" in outside
+    assert "Full, stored: " in outside and "LAMP falls short of tuning by hand" in outside
     assert "<details>" not in str(page) and "accuracy after" in str(page)

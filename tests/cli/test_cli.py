@@ -389,7 +389,7 @@ def test_finished_weights_are_not_trained_again_and_those_of_another_recipe_stay
     assert (weights.stat().st_mtime_ns, weights.stat().st_ino) == written, "what is confirmed stays as it was"
     before = {path: path.read_bytes() for path in Path("weights").iterdir()}
     monkeypatch.setattr(recipes, "DEFAULT", training.Recipe(epochs=2))
-    assert "was trained by another recipe; move it away, or name another folder" in refused(*arguments)
+    assert "was trained with another recipe; move it away, or name another folder" in refused(*arguments)
     assert before == {path: path.read_bytes() for path in Path("weights").iterdir()}
 
 
@@ -402,7 +402,7 @@ def test_a_folder_called_like_a_shipped_data_set_is_not_taken_for_it(refused, mo
                 pixels = np.full((28, 28), 10 * index + ord(name), np.uint8)
                 Image.fromarray(pixels).save(place / f"{index}.png")
     message = refused("run", "RandomPruning", "--model", "lenet300", "--data", "./digits")
-    assert "no weights of 'lenet300' trained on 'digits' are kept; train them with: compedu train" in message
+    assert "no weights of 'lenet300' trained on 'digits'; train them with: compedu train" in message
 
 
 def test_shipped_weights_are_replaced_only_on_request(good, refused, monkeypatch, one_epoch, tmp_path):
@@ -505,12 +505,12 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "MagnitudePruning", "--save", "nowhere/m.ce"), "there is no folder nowhere for m.ce: create it"),
     (("run", "MagnitudePruning(sparsity=1.5) | FineTune()"), "MagnitudePruning.sparsity must be a number from 0 to"),
     (("run", "MagnitudePruning(nosuch=1)"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
-    (("run", "MagnitudePruning() |"), "is no method"),
-    (("run", "MagnitudePruning | FineTune"), "is no method; write it as its repr"),
-    (("run", "__import__('os').abort()"), "is no method; write it as its repr"),
+    (("run", "MagnitudePruning() |"), "is not a method"),
+    (("run", "MagnitudePruning | FineTune"), "is not a method; write it as its repr"),
+    (("run", "__import__('os').abort()"), "is not a method; write it as its repr"),
     (("run", "Nosuch() | FineTune()"), "no method is called 'Nosuch'; there are: MagnitudePruning"),
-    (("run", "MagnitudePruning(sparsity={[]: 1})"), "is no method"),
-    (("run", "MagnitudePruning(sparsity=" + "-" * 100_000 + "1)"), "is no method"),
+    (("run", "MagnitudePruning(sparsity={[]: 1})"), "is not a method"),
+    (("run", "MagnitudePruning(sparsity=" + "-" * 100_000 + "1)"), "is not a method"),
     (("run", PIPELINE, "--bits", "5"), "--bits: the knobs of a pipeline are written in its text"),
     (("sweep", "MagnitudePruning"), "required: --over"),
     (("sweep", "MagnitudePruning", "--over", "nosuch"), "MagnitudePruning has no knob 'nosuch'; it has: sparsity"),
@@ -519,7 +519,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("sweep", "MagnitudePruning", "--over=sparsity", "--workers=two"), "--workers: must be a whole number from 1 on"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--workers=10000"), "one process for each core of this machine"),
     (("sweep", "MagnitudePruning", "--over=sparsity", "--store", __file__), "and stays as it is: no line of versions"),
-    (("sweep", "MagnitudePruning", "--over=sparsity", "--store", os.devnull), "is no ordinary file"),
+    (("sweep", "MagnitudePruning", "--over=sparsity", "--store", os.devnull), "is not an ordinary file"),
     (("sweep", "MagnitudePruning", "--over", "sparsity", "--store", "."), ". is a folder; name a file"),
     (("sweep", PIPELINE, "--over", "bits"), "a sweep varies a knob of one method"),
     (("inspect",), "required: file"),
@@ -528,7 +528,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("inspect", "m.ce", "n.ce"), "does not know 'n.ce'"),
     (("data", "nosuch"), "no data set is called 'nosuch'; there are: digits, glyphs, mnist"),
     (("data", "mnist"), "data set 'mnist' is not on this machine"),
-    (("data", "."), "holds no images: needed are"),
+    (("data", "."), "holds no images: it must have"),
     (("data", "digits(size=0)"), "data set 'digits(size=0)': Input and output sizes should be greater than 0"),
     (("data", "digits(color=1)"), "'digits(color=1)'"),
     (("data", "--download"), "--download needs the name of a data set"),
@@ -549,7 +549,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("run", "RandomPruning", "--sparsity", "conv*=0.5,conv*=0.6"), "'conv*' is given twice"),
     (("run", "RandomPruning(sparsity=0.5, sparsity=0.6)"), "'sparsity' is given twice"),
     (("run", "RandomPruning(sparsity={'*': 0.5, '*': 0.6})"), "'*' is given twice"),
-    (("run", "RandomPruning(**{'sparsity': 0.5})"), "values are given by name"),
+    (("run", "RandomPruning(**{'sparsity': 0.5})"), "values must be given by name"),
     (("data", "digits(size=8, size=9)"), "'size' is given twice"),
     (("train", "lenet5(width=9999)"), "has 42,491,561,118,940 weights; at most 268,435,456 are built"),
     (("train", "resnet(blocks=99999)"), "resnet.blocks must be a positive whole number, got 99999; the largest is 100"),
@@ -617,7 +617,7 @@ def test_a_file_that_may_not_be_read_is_refused(refused, monkeypatch):
 def test_pipes_and_devices_are_not_waited_for(command, refused, tmp_path):
     os.mkfifo("pipe.ce")
     for name in ("pipe.ce", "/dev/zero"):
-        assert refused(*command, name) == f"{name} is no ordinary file: name a model file\n"
+        assert refused(*command, name) == f"{name} is not an ordinary file: name a model file\n"
 
 
 # A real process

@@ -160,7 +160,7 @@ def test_a_bad_npz_file_is_refused_by_name(tmp_path):
     "changed, reason",
     [
         ({"y_train": np.eye(5, dtype=int)}, r"x_train has 5 images, but y_train of shape \(5, 5\) has 25 labels"),
-        ({"y_train": np.arange(3)}, "has 3 labels; needed is one whole number for each image"),
+        ({"y_train": np.arange(3)}, "has 3 labels; there must be one whole number for each image"),
         ({"y_test": np.arange(0)}, "x_test has 5 images, but y_test of shape .* has 0 labels"),
         ({"x_validation": pixels(5, 4, 4)}, "only one of x_validation and y_validation"),
         (
@@ -197,7 +197,7 @@ def test_empty_and_inconsistent_sets_are_refused():
         Dataset("bad", *(data.split("train") * 3), classes=("a", "b", "c"))
     x, y = data.split("train")
     for images, labels, reason in (
-        (x, y.int(), "labels of torch.int32; needed are"),
+        (x, y.int(), "labels of torch.int32; they must be"),
         (x.byte(), y, "images of torch.uint8"),
         (x, y[:, None], r"labels \(1000, 1\)"),
     ):

@@ -80,7 +80,7 @@ def test_a_layout_that_is_none_is_refused(tmp_path, layout):
 @pytest.mark.parametrize("labels, words", [
     (np.arange(6) % 3 + 1, "y_train has 3 different labels from 1 to 3, and none is 0; labels count from 0"),
     (np.array([0, 2_000_000] * 3), "has 2 different labels from 0 to 2000000, and none is 1"),
-    (np.array(["cat", "dog"] * 3), "y_train must hold whole numbers from 0, got <U3; of names make numbers by"),
+    (np.array(["cat", "dog"] * 3), "y_train must hold whole numbers from 0, got <U3; convert names by"),
     (np.array([0, 1] * 3, dtype=bool), "must hold whole numbers from 0, got bool"),
     (np.array([0.0, 1.0] * 3), "must hold whole numbers from 0, got float64"),
     (np.array([-1, 0] * 3), "must hold whole numbers from 0, got -1 to 0"),
@@ -190,7 +190,7 @@ def test_hidden_files_and_folders_are_no_data(images):
     (lambda root: (root / "test" / "c").mkdir(), "test/c is a class without training images"),
     (lambda root: (root / "train" / "a" / "x.png").mkdir(), "train/a/x.png is a folder"),
     (lambda root: (root / "train" / "a" / "more").mkdir(), "train/a/more is a folder"),
-    (lambda root: (root / "train" / "a" / "x.tif").touch(), "train/a/x.tif is no image by its name"),
+    (lambda root: (root / "train" / "a" / "x.tif").touch(), "train/a/x.tif is not an image by its name"),
     (lambda root: (root / "train" / "a" / "x.png").symlink_to("nowhere"), "train/a/x.png cannot be read as an image"),
 ], ids=["empty", "untrained", "x.png", "more", "tif", "link"])  # fmt: skip
 def test_a_folder_that_is_no_class_and_a_file_that_is_no_image_are_refused_by_name(images, change, words):
@@ -226,7 +226,7 @@ def corrupt(path):
 
 
 def png(*head, data=b"\0" * 100):
-    """A PNG file of this head, put together by hand: width, height, bits in each channel, kind of color."""
+    """A PNG file of this head, put together by hand: width, height, bits per channel, kind of color."""
     head = struct.pack(">IIBBBBB", *head, 0, 0, 0)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(data)), (b"IEND", b""))
     chunks = (
@@ -261,10 +261,10 @@ def turned_nonsense(path):
 
 
 @pytest.mark.parametrize("spoil, words", [
-    (sixteen_bits, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
-    (sixteen_bits_of_color, "it has 16 bits in each channel, and 8 are read: convert it to 8 bits"),
-    (lambda path: sixteen_bits_of_color(path, 6), "it has 16 bits in each channel"),
-    (lambda path: sixteen_bits_of_color(path, 4), "it has 16 bits in each channel"),
+    (sixteen_bits, "it has 16 bits per channel, and 8 are read: convert it to 8 bits"),
+    (sixteen_bits_of_color, "it has 16 bits per channel, and 8 are read: convert it to 8 bits"),
+    (lambda path: sixteen_bits_of_color(path, 6), "it has 16 bits per channel"),
+    (lambda path: sixteen_bits_of_color(path, 4), "it has 16 bits per channel"),
     (floats, "its mode is F, and not gray or red, green, blue with 8 bits each: convert it"),
     (transparent, "parts of it are transparent: put it on a background"),
     (animated, "it has 2 frames: save one of them"),

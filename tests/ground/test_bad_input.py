@@ -172,7 +172,10 @@ def test_images_and_labels_that_do_not_belong_together_are_refused():
     good = data()
     x, y = good.split("train")
     for change, parts in (
-        ({"x_train": x[:-1]}, ("split 'train'", "images (95, 1, 28, 28) and labels (96,)", "needed are (N, channels")),
+        (
+            {"x_train": x[:-1]},
+            ("split 'train'", "images (95, 1, 28, 28) and labels (96,)", "they must be (N, channels"),
+        ),
         ({"x_test": good.x_test[:, 0]}, ("split 'test'", "images (32, 28, 28)")),
         ({"y_train": y + 1}, ("split 'train'", "labels outside 0..9")),
         ({"x_train": x.clone().index_fill_(0, torch.tensor([3]), math.nan)}, ("split 'train'", "not finite")),
@@ -200,7 +203,7 @@ def test_gray_images_are_refused_by_a_network_for_colors(spec, method):
 def test_a_network_of_too_few_classes_is_refused():
     model = ce.build("lenet300(classes=4)")
     message = refusal(ce.measure, model, data(), untouched=[model])
-    expect(message, "scores of shape (4,)", "has 10 classes", "build it with classes=10")
+    expect(message, "logits of shape (4,)", "has 10 classes", "build it with classes=10")
 
 
 def test_a_comparison_with_a_baseline_of_other_images_is_refused():
@@ -248,6 +251,6 @@ def test_a_network_that_no_file_can_hold_leaves_the_file_that_was_there(tmp_path
     ce.save(model, path)
     before = path.read_bytes()
     model.fc1.weight = nn.Parameter(model.fc1.weight.detach().to(torch.complex64))
-    expect(refusal(ce.save, model, path), "fc1.weight", "complex64", "usual are")
+    expect(refusal(ce.save, model, path), "fc1.weight", "complex64", "convert it to one of")
     expect(refusal(ce.save, plain(), path, kind=ValueError, coding="zip"), "packed, huffman, ans")
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

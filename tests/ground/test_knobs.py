@@ -169,7 +169,7 @@ def test_methods_whose_first_match_differs_are_not_equal():
 
 
 def test_a_value_too_long_to_be_shown_is_refused_in_one_line():
-    long = ((10**5000, "got a number too long to be written"), ("x" * 5000, r"got 'xxx[x]*\.\.\. \(fraction"))
+    long = ((10**5000, "got a number too long to print"), ("x" * 5000, r"got 'xxx[x]*\.\.\. \(fraction"))
     for value, words in long:
         with pytest.raises(ValueError, match=words) as refusal:
             Example(sparsity=value)

@@ -52,9 +52,11 @@ def pipe(tmp_path):
 @pytest.mark.parametrize("read", [load, ce.load_data, lambda path: ce.load("lenet5", path)])
 def test_a_data_set_is_a_file_or_a_folder(pipe, name, read):
     path = pipe(name)
-    with pytest.raises(CompressionError, match=f"{name} is no ordinary file: name an .npz file, or a folder of images"):
+    with pytest.raises(
+        CompressionError, match=f"{name} is not an ordinary file: name an .npz file, or a folder of images"
+    ):
         read(str(path))
-    with pytest.raises(CompressionError, match="^/dev/zero is no ordinary file"):
+    with pytest.raises(CompressionError, match="^/dev/zero is not an ordinary file"):
         read("/dev/zero")
 
 
@@ -62,7 +64,7 @@ def test_a_data_set_is_a_file_or_a_folder(pipe, name, read):
 def test_the_command_line_refuses_data_that_may_have_no_end(pipe, command, capsys):
     path = pipe("own.npz")
     assert main([*command, str(path)]) == 2
-    assert f"{path} is no ordinary file: name an .npz file, or a folder of images" in capsys.readouterr().err
+    assert f"{path} is not an ordinary file: name an .npz file, or a folder of images" in capsys.readouterr().err
 
 
 def test_an_image_is_a_file(pipe, tmp_path):
@@ -70,14 +72,14 @@ def test_an_image_is_a_file(pipe, tmp_path):
         (tmp_path / place).mkdir(parents=True)
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / place / "0.png")
     path = pipe("train/a/1.png")
-    with pytest.raises(CompressionError, match=f"{path} is no ordinary file: .* image files; move it away"):
+    with pytest.raises(CompressionError, match=f"{path} is not an ordinary file: .* image files; move it away"):
         load(str(tmp_path))
 
 
 def test_the_binary_version_of_cifar10_is_files(pipe, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPEDU_DATA", str(tmp_path))
     pipe("cifar-10-batches-bin/data_batch_1.bin")
-    with pytest.raises(CompressionError, match=r"data_batch_1.bin is no ordinary file: .* download it anew"):
+    with pytest.raises(CompressionError, match=r"data_batch_1.bin is not an ordinary file: .* download it again"):
         load("cifar10")
 
 
@@ -88,11 +90,11 @@ def test_a_model_file_is_a_file(pipe, read):
 
 
 def test_kept_weights_and_their_record_are_files(pipe, tmp_path):
-    with pytest.raises(CompressionError, match="a.safetensors is no ordinary file: move it away"):
+    with pytest.raises(CompressionError, match="a.safetensors is not an ordinary file: move it away"):
         read_checkpoint(pipe("a.safetensors"))
     (tmp_path / "b.safetensors").write_bytes(b"")
     pipe("b.json")
-    with pytest.raises(CompressionError, match="b.json is no ordinary file: move it away"):
+    with pytest.raises(CompressionError, match="b.json is not an ordinary file: move it away"):
         read_checkpoint(tmp_path / "b.safetensors")
 
 
@@ -101,5 +103,5 @@ def test_kept_weights_and_their_record_are_files(pipe, tmp_path):
 ])  # fmt: skip
 def test_records_are_files(pipe, read):
     for path in (pipe("pipe"), Path("/dev/zero")):
-        with pytest.raises(CompressionError, match=f"^{path} is no ordinary file: "):
+        with pytest.raises(CompressionError, match=f"^{path} is not an ordinary file: "):
             read(path)

@@ -62,15 +62,21 @@ noises = pytest.mark.parametrize("noise", NOISES.values(), ids=list(NOISES))
 
 
 def streams():
-    """Where the streams of random numbers stand, as texts."""
+    """The states of the random streams, as strings."""
     return str(torch.random.get_rng_state().tolist()), str(np.random.get_state()), str(random.getstate())
 
 
 @pytest.fixture
 def anywhere():
-    """Moves the streams somewhere else, as other code does; they are put back after the test."""
+    """Moves the random streams elsewhere, as other code does; they are restored after the test."""
+
+    def move(seed):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+
     with seeded(0):
-        yield lambda place: (torch.manual_seed(place), np.random.seed(place), random.seed(place))
+        yield move
 
 
 def weights(model):
@@ -285,10 +291,12 @@ def test_a_state_of_another_training_is_refused_by_name(tmp_path, monkeypatch):
     }
     for name, settings in others.items():
         for other in settings:
-            with pytest.raises(CompressionError, match=rf"run\.training is of a training with another {name}; delete"):
+            with pytest.raises(
+                CompressionError, match=rf"run\.training is from a training with another {name}; delete"
+            ):
                 go_on(**other)
     monkeypatch.setattr(torch, "__version__", "0.1")
-    with pytest.raises(CompressionError, match="version of torch; delete it to start anew"):
+    with pytest.raises(CompressionError, match="version of torch; delete it to start again"):
         go_on()
 
 
@@ -299,7 +307,7 @@ def test_a_state_of_another_companion_is_refused_by_name(tmp_path):
 
     assert len(train(lr=0.1)) == len(train(lr=0.1, optimizer=SGD(momentum=0.5))) == 2
     for other in ({"lr": 0.2}, {"lr": 0.1, "weight_decay": 0.5}, {"lr": 0.1, "optimizer": SGD(momentum=0.6)}):
-        with pytest.raises(CompressionError, match="of a training with another companion 'prior'; delete it"):
+        with pytest.raises(CompressionError, match="from a training with another companion 'prior'; delete it"):
             train(**other)
 
 
@@ -324,7 +332,7 @@ def test_flipped_bits_and_cuts_of_a_saved_training_are_noticed(tmp_path):
     ]
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(CompressionError, match=r"run\.training is no saved training, or is damaged.*delete it"):
+        with pytest.raises(CompressionError, match=r"run\.training is not a saved training, or is damaged.*delete it"):
             saved_training(path, {"recipe": "one"})
 
 

@@ -122,7 +122,7 @@ def test_norms_that_have_no_statistics_of_one_place_are_named_and_stay():
     assert reasons(after) == {
         "shared": "is used 2 times in a pass",
         "idle": "no image reaches it",
-        "free": "keeps no running statistics: it takes those of each batch",
+        "free": "has no running statistics: it uses those of each batch",
     }
     assert torch.equal(after.shared.running_mean, model.shared.running_mean)
     assert not torch.equal(after.plain.running_mean, model.plain.running_mean)
@@ -130,7 +130,7 @@ def test_norms_that_have_no_statistics_of_one_place_are_named_and_stay():
 
 def test_where_none_can_be_measured_all_reasons_are_told():
     model = small(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
-    with pytest.raises(CompressionError, match="found nothing to compress: 1: keeps no running statistics"):
+    with pytest.raises(CompressionError, match="found nothing to compress: 1: has no running statistics"):
         STEP(model, laws.data())
 
 
@@ -138,7 +138,7 @@ def test_a_norm_that_sees_one_value_a_channel_is_refused_by_name():
     data = laws.data().shortened(train=1, validation=8, test=8)
     model = small(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4))
     with pytest.raises(
-        CompressionError, match=r"2 sees 1 value in each channel \(shape \(1, 4, 1, 1\)\).*more training images"
+        CompressionError, match=r"2 reads 1 value per channel \(shape \(1, 4, 1, 1\)\).*more training images"
     ):
         STEP(model, data)
     several = small(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))

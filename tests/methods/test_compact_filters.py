@@ -50,10 +50,10 @@ def test_planted_pairs_are_found_again():
 
 
 def test_the_first_pair_is_the_most_opposite_of_all():
-    kernel = random(8, 3, 3, 3, seed=4)
-    order = pairing_order(kernel)
+    weight = random(8, 3, 3, 3, seed=4)
+    order = pairing_order(weight)
     angles = {
-        pair: torch.cosine_similarity(kernel[pair[0]].flatten(), kernel[pair[1]].flatten(), dim=0).item()
+        pair: torch.cosine_similarity(weight[pair[0]].flatten(), weight[pair[1]].flatten(), dim=0).item()
         for pair in itertools.combinations(range(8), 2)
     }
     assert sorted(order.tolist()) == list(range(8))
@@ -186,7 +186,7 @@ def test_networks_that_cannot_be_traced_or_have_nothing_to_tie_are_refused_by_na
         CReLU(epochs=0)(Deciding().eval(), DATA)
     with pytest.raises(CompressionError, match="nothing to compress: fc1, .*is not a convolution"):
         CReLU(layers="all")(build("lenet300(size=16, width=0.1)"), DATA)
-    with pytest.raises(CompressionError, match=r"fc1 \(Masked\) cannot be drawn anew"):
+    with pytest.raises(CompressionError, match=r"fc1 \(Masked\) cannot be initialized again"):
         CReLU(start="scratch")(MagnitudePruning(layers="fc1")(build("lenet5(size=16, width=0.4)")), DATA)
 
 

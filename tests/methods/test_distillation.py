@@ -12,7 +12,7 @@ from torch import nn
 import compedu as ce
 from compedu.datasets.digits import digits
 from compedu.errors import CompressionError
-from compedu.evaluation import LOOKS, refuse_probabilities
+from compedu.evaluation import PROBED, refuse_probabilities
 from compedu.hashing import model_digest
 from compedu.methods import compression_of
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation, distillation_loss, soft_loss
@@ -97,14 +97,14 @@ class Counting(nn.Module):
 def test_the_teacher_scores_each_image_once_before_the_training():
     teacher = Counting([])
     SoftTargetDistillation(**FAST, shift=0)(teacher, DATA)
-    looks = [DATA.x_train[:LOOKS], DATA.example]  # they tell scores from probabilities, and the classes
+    looks = [DATA.x_train[:PROBED], DATA.example]  # they tell scores from probabilities, and the classes
     assert torch.equal(torch.cat(teacher.shown), torch.cat([*looks, DATA.x_train]))
 
 
 def test_the_teacher_sees_images_as_they_are_shifted_for_the_student():
     teacher = Counting([])
     SoftTargetDistillation(**FAST, shift=1)(teacher, DATA)
-    later = torch.cat(teacher.shown)[LOOKS + 1 :]
+    later = torch.cat(teacher.shown)[PROBED + 1 :]
     assert len(later) == 2 * 130 and not any(torch.equal(image, later[0]) for image in DATA.x_train)
 
 
@@ -156,7 +156,7 @@ NO_NETWORKS = ["lenet6", "lenet5(depth=3)", "lenet5(width=-1)", "lenet5(size=8)"
 
 @pytest.mark.parametrize("student", NO_NETWORKS)
 def test_a_student_that_is_no_network_is_refused_when_the_method_is_built(student):
-    with pytest.raises(ValueError, match="SoftTargetDistillation.student must be a network in words: "):
+    with pytest.raises(ValueError, match="SoftTargetDistillation.student must be the spec of a network: "):
         SoftTargetDistillation(student=student)
 
 
@@ -181,7 +181,7 @@ class Ending(nn.Module):
 def test_a_network_that_ends_in_a_softmax_is_refused_by_every_loss(method):
     network = Ending(nn.Softmax(1))
     before = model_digest(network)
-    with pytest.raises(CompressionError, match="the network Ending ends in a softmax: it gives probabilities"):
+    with pytest.raises(CompressionError, match="the network Ending ends in a softmax: it returns probabilities"):
         method(network, DATA)
     assert model_digest(network) == before
 

@@ -110,16 +110,14 @@ def test_a_compressed_student_means_what_it_meant_though_its_teacher_has_the_sam
 @pytest.mark.parametrize("given", [3, None, nn.Linear, ["lenet5"]], ids=str)
 def test_what_is_no_student_is_refused_by_name(given):
     with pytest.raises(
-        ValueError, match=r"SoftTargetDistillation.student must be a network in words, a network, or a m"
+        ValueError, match=r"SoftTargetDistillation.student must be the spec of a network, a network, or a m"
     ):
         SoftTargetDistillation(student=given)
 
 
 def test_students_that_do_not_fit_their_teacher_are_refused_by_name():
     fewer = nn.Sequential(nn.Flatten(), nn.Linear(256, 12)).eval()
-    with pytest.raises(
-        CompressionError, match=r"SoftTargetDistillation.student tells 12 classes apart, its teacher 10"
-    ):
+    with pytest.raises(CompressionError, match=r"SoftTargetDistillation.student has 12 classes, its teacher 10"):
         SoftTargetDistillation(**FAST, student=fewer)(teacher(), DATA)
     ended = nn.Sequential(nn.Flatten(), nn.Linear(256, 10), nn.Softmax(1)).eval()
     with pytest.raises(CompressionError, match="ends in a softmax"):
@@ -137,7 +135,7 @@ class TwoHeads(nn.Sequential):
 def test_a_student_of_several_heads_is_refused_by_name():
     heads = TwoHeads(nn.Flatten(), nn.Linear(256, 10)).eval()
     with pytest.raises(
-        CompressionError, match=r"student returns \(\(32, 10\), \(32, 10\)\) in training; needed are log"
+        CompressionError, match=r"student returns \(\(32, 10\), \(32, 10\)\) in training; it must return only log"
     ):
         SoftTargetDistillation(**FAST, student=heads)(teacher(), DATA)
 
@@ -240,7 +238,7 @@ class Folded(nn.Module):
     ("nosuch", "the teacher has no layer 'nosuch'; its layers are twice, never, split"),
     ("twice", "layer 'twice' of the teacher runs more than once in a pass"),
     ("never", "no image reaches layer 'never' of the teacher"),
-    ("split", "layer 'split' of the teacher gives a tuple, not one tensor"),
+    ("split", "layer 'split' of the teacher returns a tuple, not one tensor"),
 ], ids=["unknown", "twice", "never", "tuple"])  # fmt: skip
 def test_layers_that_give_no_feature_are_refused_by_name(name, match):
     model = Folded()

@@ -28,7 +28,7 @@ def random(*shape, seed=0):
 
 
 def vectors(geometry, x):
-    """What the rows of each group of a kernel meet, by loops in numpy: (groups, positions of all images, n)."""
+    """What the rows of each group of a weight meet, by loops in numpy: (groups, positions of all images, n)."""
     if geometry.kind == "linear":
         return x.double().numpy().reshape(1, -1, x.shape[-1])
     (top, left), (down, right), (high, wide) = geometry.padding, geometry.stride, geometry.shape[2:]

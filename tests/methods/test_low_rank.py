@@ -1,4 +1,4 @@
-"""Low rank: the nearest kernel by independent decompositions, two layers that mean one, and ranks that save nothing."""
+"""Low rank: the nearest weight by independent decompositions, two layers that mean one, and ranks that save nothing."""
 
 import weakref
 
@@ -54,11 +54,11 @@ def test_factors_mean_numpys_truncated_product_and_have_equal_norms():
 
 
 def test_no_pair_found_by_alternating_least_squares_beats_the_closed_form():
-    kernel = random(6, 4, 3, 5)
+    weight = random(6, 4, 3, 5)
     rank = 4
-    vertical, horizontal = vertical_horizontal(kernel, rank)
-    ours = (kernel - meaning(vertical, horizontal)).norm().item()
-    matrix = kernel.numpy().transpose(1, 2, 0, 3).reshape(12, 30)
+    vertical, horizontal = vertical_horizontal(weight, rank)
+    ours = (weight - meaning(vertical, horizontal)).norm().item()
+    matrix = weight.numpy().transpose(1, 2, 0, 3).reshape(12, 30)
     errors = []
     for start in range(5):
         right = np.random.default_rng(start).standard_normal((rank, 30))
@@ -70,20 +70,20 @@ def test_no_pair_found_by_alternating_least_squares_beats_the_closed_form():
 
 
 def meaning(vertical, horizontal):
-    """Add up the outer products of the two kernels' filters, one channel between them after the other."""
-    kernels = [
+    """Add up the outer products of the two layers' filters, one channel between them after the other."""
+    products = [
         torch.tensordot(vertical[r, :, :, 0], horizontal[:, r, 0, :], dims=0).permute(2, 0, 1, 3)
         for r in range(len(vertical))
     ]
-    return sum(kernels)
+    return sum(products)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_a_canonical_polyadic_decomposition_of_equal_rank_is_never_nearer(rank):
-    kernel = random(6, 4, 3, 5, seed=rank)
-    ours = (kernel - meaning(*vertical_horizontal(kernel, rank))).norm().item()
-    found = parafac(tensorly.tensor(kernel.numpy()), rank, init="random", random_state=0, n_iter_max=200)
-    theirs = np.linalg.norm(kernel.numpy() - tensorly.cp_to_tensor(found))
+    weight = random(6, 4, 3, 5, seed=rank)
+    ours = (weight - meaning(*vertical_horizontal(weight, rank))).norm().item()
+    found = parafac(tensorly.tensor(weight.numpy()), rank, init="random", random_state=0, n_iter_max=200)
+    theirs = np.linalg.norm(weight.numpy() - tensorly.cp_to_tensor(found))
     assert ours <= theirs + 1e-9
 
 
@@ -150,7 +150,7 @@ def test_fractions_above_break_even_are_skipped_with_reason_and_grouped_convolut
     assert weights(small) < weights(network())
     above = TruncatedSVD(rank={"2": 0.7, "6": 0.5})(network())
     reasons = {skipped.layer: skipped.reason for skipped in compression_of(above).skipped}
-    assert "rank 17 is not below its break-even rank 16.0: two layers of 1224 numbers for 1152 weights" in reasons["2"]
+    assert "rank 17 is not below its break-even rank 16.0: two layers of 1224 weights instead of 1152" in reasons["2"]
     assert "choose at most rank 15" in reasons["2"] and "no pattern" in reasons["0"]
     assert type(above[2]) is nn.Conv2d and above[6].rank == 20
 
@@ -178,7 +178,9 @@ def test_one_as_a_whole_number_is_rank_one_and_as_a_fraction_the_full_rank():
 
 @pytest.mark.parametrize("rank", [0, -1, 0.0, 1.5, 2.0, True, "1", float("nan"), None, {}, {"6": 1.5}])
 def test_other_ranks_are_refused_when_the_method_is_built(rank):
-    with pytest.raises(ValueError, match=r"TruncatedSVD.rank must be a fraction.*\(0, 1\].*whole number from 1"):
+    with pytest.raises(
+        ValueError, match=r"TruncatedSVD.rank must be a fraction.*above 0 and up to 1.*whole number from 1"
+    ):
         TruncatedSVD(rank=rank)
 
 
@@ -201,10 +203,10 @@ def test_a_kept_decomposition_does_not_keep_its_matrix():
 
 
 def test_half_precision_kernels_are_decomposed_in_single_precision():
-    kernel = random(6, 9).half()
-    left, right = factors(kernel, 6)
+    weight = random(6, 9).half()
+    left, right = factors(weight, 6)
     assert left.dtype == right.dtype == torch.float16
-    torch.testing.assert_close((left.float() @ right.float()), kernel.float(), rtol=0, atol=0.02)
+    torch.testing.assert_close((left.float() @ right.float()), weight.float(), rtol=0, atol=0.02)
 
 
 def test_a_factored_network_can_be_factored_further():

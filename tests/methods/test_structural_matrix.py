@@ -1,4 +1,4 @@
-"""Block-circulant projection: the nearest kernel by independent least squares, and the layers it leaves alone."""
+"""Block-circulant projection: the nearest weight by independent least squares, and the layers it leaves alone."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from compedu.methods import compression_of
 from compedu.methods.structural_matrix.block_circulant import (
     BlockCirculantProjection,
     nearest_columns,
-    stored_numbers,
+    stored_parameters,
 )
 
 SHAPES = [((8, 12), 4), ((7, 10), 4), ((3, 5), 8), ((6, 6), 6), ((5, 9), 1), ((9, 4), 3)]
@@ -47,9 +47,9 @@ def test_linear_kernel_equals_the_least_squares_fit_on_circulant_matrices(shape,
     np.testing.assert_allclose(form.dense().detach().numpy(), expected, atol=1e-12)
 
 
-def flipped(kernel, flips):
-    kernel = torch.as_tensor(kernel).detach()
-    return kernel if flips == 0 else kernel * signs(kernel.shape[1], flips)
+def flipped(weight, flips):
+    weight = torch.as_tensor(weight).detach()
+    return weight if flips == 0 else weight * signs(weight.shape[1], flips)
 
 
 def test_convolutions_are_projected_over_the_channels_of_each_kernel_position():
@@ -100,8 +100,8 @@ def test_layers_that_would_save_nothing_and_grouped_ones_are_skipped_by_name():
     small = BlockCirculantProjection(block=4)(small_network())
     reasons = {skipped.layer: skipped.reason for skipped in compression_of(small).skipped}
     assert reasons.keys() == {"0", "2"}
-    assert "store 72 numbers for its 72 weights" in reasons["0"] and "2 groups" in reasons["2"]
-    assert small[5].columns.numel() == stored_numbers((10, 256), 4) == 3 * 64 * 4
+    assert "store 72 parameters for its 72 weights" in reasons["0"] and "2 groups" in reasons["2"]
+    assert small[5].columns.numel() == stored_parameters((10, 256), 4) == 3 * 64 * 4
 
 
 def test_blocks_larger_than_every_layer_are_refused_with_all_reasons():
@@ -120,9 +120,9 @@ def test_each_layer_can_have_its_own_block():
 
 def test_sign_flips_depend_on_their_seed_alone():
     layer = linear((16, 16))
-    kernels = [BlockCirculantProjection(block=4, flips=f).compress_layer("fc", layer).dense() for f in (0, 1, 1, 2)]
-    assert torch.equal(kernels[1], kernels[2])
-    assert not torch.equal(kernels[0], kernels[1]) and not torch.equal(kernels[1], kernels[3])
+    weights = [BlockCirculantProjection(block=4, flips=f).compress_layer("fc", layer).dense() for f in (0, 1, 1, 2)]
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[3])
 
 
 def test_an_empty_batch_gives_an_empty_batch():

@@ -137,7 +137,7 @@ def by_least_squares(rows, scales, top, inputs, damping):
 
 
 def read_by(layer, x):
-    """What the rows of a layer's kernel are multiplied with, by loops over positions in numpy."""
+    """What the rows of a layer's weight are multiplied with, by loops over positions in numpy."""
     x = x.detach().double().numpy()
     if isinstance(layer, torch.nn.Linear):
         return x

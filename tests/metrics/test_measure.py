@@ -447,8 +447,8 @@ def wrong_height(logits):
     "answer, reason",
     [
         (wrong_height, "Particular cannot take images of 'digits.*Wrong image height! Expected 224"),
-        (lambda logits: {"out": logits}, "Particular returns a dict; needed is one tensor of scores"),
-        (lambda logits: (logits, logits), r"Particular returns \(\(1, 10\), \(1, 10\)\); needed is"),
+        (lambda logits: {"out": logits}, "Particular returns a dict; it must return one tensor of logits"),
+        (lambda logits: (logits, logits), r"Particular returns \(\(1, 10\), \(1, 10\)\); it must return"),
     ],
 )
 def test_networks_that_say_no_or_return_no_logits_are_refused_by_name(data, answer, reason):

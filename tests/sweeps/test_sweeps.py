@@ -296,7 +296,7 @@ def test_a_killed_worker_is_one_sentence_on_what_is_kept_and_how_to_go_on(model,
             next(running)
     assert str(caught.value) == (
         "a worker process was killed, from outside or by the system because memory ran out: try fewer workers; "
-        f"all finished points are in {store}, and the same sweep goes on with the others"
+        f"all finished points are in {store}, and the same sweep resumes with the others"
     )
     assert len(list(sweep(POINTS, model, data, store=store))) == 4
 
@@ -307,7 +307,7 @@ def test_a_killed_worker_of_a_sweep_without_a_file_says_that_nothing_is_kept(mod
         yield
 
     monkeypatch.setattr(joblib, "Parallel", lambda **options: killed)
-    with pytest.raises(CompressionError, match="nothing is kept, as no store was named: name one, and"):
+    with pytest.raises(CompressionError, match="nothing was saved, because no store was named: name one, and"):
         list(sweep(POINTS, model, data))
 
 

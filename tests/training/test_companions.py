@@ -207,12 +207,12 @@ def test_settings_that_cannot_be_meant_are_refused_by_name():
         check_refusal(r"companions: a name must be an identifier", companions={name: Companion(nn.Linear(1, 1))})
     shared = nn.Linear(2, 2)
     both = {"one": Companion(shared), "two": Companion(nn.Sequential(shared))}
-    check_refusal(r"companions\['two'\]: its parameter 0.weight is one of companion 'one', too", companions=both)
+    check_refusal(r"companions\['two'\]: its parameter 0.weight also belongs to companion 'one'", companions=both)
 
 
 def test_a_part_of_the_network_is_no_companion():
     model = network()
-    with pytest.raises(CompressionError, match=r"its parameter weight is one of the network, too, and would .* rates="):
+    with pytest.raises(CompressionError, match=r"its parameter weight also belongs to the network and would .* rates="):
         fit(model, DATA, RECIPE, companions={"part": Companion(model[1])})
 
 

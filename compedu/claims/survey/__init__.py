@@ -1,1 +1,1 @@
-"""The drawbacks that the survey names, each on trial in a file of its own."""
+"""The drawbacks that the survey names, each tested in a file of its own."""

@@ -1,4 +1,4 @@
-"""Claim D4: every pruning criterion needs a sensitivity set by hand for each layer. Rules against a hand."""
+"""Claim D4: every pruning criterion needs a sensitivity set by hand for each layer. Automatic rules against tuning."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgment import Part, Role
+from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.networks import accuracy, dense_network, glyphs
 from compedu.claims.trial import Arm, Plan
@@ -25,7 +25,7 @@ LAMP = "LAMP"
 DENSE = "dense"
 DAMAGED = "LAMP, damaged"
 RECOVERED = "by hand, from damaged LAMP on"
-DAMAGE = 4  # what the last layer's share is divided by
+DAMAGE = 4  # divides the density of the last layer
 RULES = {"one threshold": "global", LAMP: "lamp", "Erdos-Renyi": "erdos-renyi", "scan": "sensitivity"}  # and budgets
 BEFORE = "accuracy before, %"
 AFTER = "accuracy after, %"
@@ -36,8 +36,8 @@ TRIALS = "networks trained and looked at"
 class Budgeted:
     """A network trained on glyphs for `epochs` over `images`, pruned to one `sparsity` of all weights, then retrained.
 
-    `trials` are those of a hand, the first of them its look at what it begins with; `looked_at` are the validation
-    images that it judges by.
+    `trials` are the networks that tuning by hand retrains, the first at its starting point; `looked_at` is the number
+    of validation images that it is judged by.
     """
 
     network: str
@@ -57,7 +57,7 @@ class Budgeted:
         return glyphs(self.images, self.looked_at)
 
     def retrained(self, pruned: nn.Module, seed: int) -> nn.Module:
-        """Return a pruned network after the training that every arm gets."""
+        """Return a pruned network after the retraining that every arm gets."""
         return FineTune(epochs=self.retrain, lr=1e-3, shift=1, seed=seed)(pruned, self.data)
 
 
@@ -68,10 +68,10 @@ def tuned_by_hand(
     trials: int,
     score: Callable[[dict[str, float]], float],
 ) -> dict[str, float]:
-    """Return the best densities that a patient hand finds in so many `trials`, from those that it begins with.
+    """Return the best densities that coordinate search, as patient tuning by hand, finds in `trials` from `start`.
 
-    One layer after the other gets twice its share, then half of it, at the others' expense, and what helps is kept;
-    when a round of all layers helps no more, the steps become smaller.
+    One layer after the other gets twice its density, then half of it, at the others' expense; improvements are kept.
+    When a round over all layers brings none, the steps become smaller.
     """
     best = densities_in_proportion(start, sizes, density)
     factor = 2.0
@@ -94,18 +94,18 @@ def tuned_by_hand(
 
 
 def densities(pruned: nn.Module) -> dict[str, float]:
-    """Return the share of weights that each masked layer has left; one weight where none is left."""
+    """Return the density of each masked layer; that of one weight if it is empty."""
     masks = {name: layer.mask for name, layer in pruned.named_modules() if isinstance(layer, Masked)}
     return {name: max(float(mask.float().mean()), 1 / mask.numel()) for name, mask in masks.items()}
 
 
 def with_densities(found: Mapping[str, float]) -> MagnitudePruning:
-    """Return the pruning that leaves these densities."""
+    """Return the pruning to these densities."""
     return MagnitudePruning(sparsity={name: round(1 - value, 6) for name, value in found.items()})
 
 
 def damaged(found: Mapping[str, float], sizes: Mapping[str, int], density: float) -> dict[str, float]:
-    """Return densities that are wrong on purpose: the last layer has a fraction of its share, the others the rest."""
+    """Return densities that are wrong on purpose: the last layer gets a fraction of its density."""
     last = list(found)[-1]
     return densities_in_proportion({**found, last: found[last] / DAMAGE}, sizes, density)
 
@@ -113,9 +113,9 @@ def damaged(found: Mapping[str, float], sizes: Mapping[str, int], density: float
 def by_hand(
     model: nn.Module, setting: Budgeted, seed: int, starts: Sequence[Mapping[str, float]], sizes: Mapping[str, int]
 ) -> tuple[MagnitudePruning, int]:
-    """Return the pruning that a hand chooses, and how many networks it trained and looked at.
+    """Return the pruning tuned by hand, and how many networks were retrained and evaluated for it.
 
-    It begins with the best of the densities `starts`, and judges by the validation accuracy after the retraining.
+    Tuning starts from the best of the densities `starts`, and maximizes the validation accuracy after retraining.
     """
 
     def score(found: Mapping[str, float]) -> float:
@@ -155,7 +155,7 @@ def compute(setting: Budgeted, seed: int) -> Run:
 
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
-    """Return for each automatic rule how much the hand is ahead of it, in points, in the network where it is most."""
+    """Return for each automatic rule the lead of tuning by hand, in points, in the network where it is largest."""
     points = Rule(1.0, "points of accuracy")
 
     def ahead(name: str, of: str, over: Callable[[Iterable[float]], float] = max) -> tuple[float, ...]:
@@ -164,10 +164,16 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     return (
         Part(f"{LAMP} leaves room below the dense network", ahead(DENSE, LAMP, min), points, Role.CONTROL),
         Part(f"the damage to {LAMP} shows", ahead(LAMP, DAMAGED, min), points, Role.CONTROL),
-        Part(f"a hand cannot mend the damaged {LAMP}", ahead(LAMP, RECOVERED), points, Role.CONTROL, Verdict.REFUTED),
-        Part(f"{LAMP} falls short of the hand", ahead(BY_HAND, LAMP), points),
+        Part(
+            f"tuning by hand cannot repair the damaged {LAMP}",
+            ahead(LAMP, RECOVERED),
+            points,
+            Role.CONTROL,
+            Verdict.REFUTED,
+        ),
+        Part(f"{LAMP} falls short of tuning by hand", ahead(BY_HAND, LAMP), points),
         *(
-            Part(f"{name} falls short of the hand", ahead(BY_HAND, name), points, Role.FINDING)
+            Part(f"{name} falls short of tuning by hand", ahead(BY_HAND, name), points, Role.FINDING)
             for name in RULES
             if name != LAMP
         ),
@@ -182,32 +188,32 @@ MANUAL_SENSITIVITY = Experiment(
     title="Sensitivity must be set by hand",
     claim="All pruning criteria need a sensitivity that is set by hand for each layer.",
     source="the survey by Cheng, Wang, Zhou and Zhang (2018), drawbacks of pruning",
-    form="universal",
+    form=LogicalForm.UNIVERSAL,
     scope="small convolutional networks on drawn characters (20 classes), one criterion, the size of a weight, with "
-    "four rules that share the zeros out; pruned in one step, so far that uniform pruning leaves little; retrained for "
+    "four rules that share the zeros out; pruned at once, so far that uniform pruning leaves little; retrained for "
     "one epoch; accuracies on 4,000 test images",
     arms=(
         Arm(UNIFORM, "`MagnitudePruning(sparsity=s)`", "one epoch", "0"),
-        Arm(BY_HAND, "`MagnitudePruning(sparsity={layer: ...})`, by validation accuracy, from the best other arm on",
-            "one epoch", "17 that retrain (second network: 37), and a look at each rule"),
-        Arm(DAMAGED, f"LAMP with the last layer's share divided by {DAMAGE}", "one epoch", "0"),
-        Arm(RECOVERED, "as by hand, from the damaged LAMP on", "one epoch", "17 that retrain (second network: 37)"),
+        Arm(BY_HAND, "`MagnitudePruning(sparsity={layer: ...})`, by validation accuracy, from the best other arm",
+            "one epoch", "17 with retraining (second network: 37), and one for each rule"),
+        Arm(DAMAGED, f"LAMP with the last layer's density divided by {DAMAGE}", "one epoch", "0"),
+        Arm(RECOVERED, "as by hand, from the damaged LAMP", "one epoch", "17 with retraining (second network: 37)"),
         *(
             Arm(name, f"`MagnitudePruning(sparsity=s, budget={rule!r})`", "one epoch",
-                "8 looks at each layer alone" if rule == "sensitivity" else "0")
+                "8 evaluations of each layer alone" if rule == "sensitivity" else "0")
             for name, rule in RULES.items()
         ),
     ),
-    decides="LAMP needs the hand if it falls short by more than 1 point of accuracy after equal retraining, in the "
-    "network where it falls short most; if it falls short by less, the claim is refuted, provided that the dense "
-    "network leaves room, and that the hand can find what is there: it must mend a LAMP whose last layer was given a "
-    "quarter of its share, to within 1 point of the whole one. The other rules are findings",
-    varies="the dense network: its first weights and the order of the images, in training and in retraining. The full "
-    "plan counts seeds from 200 on, which nobody had looked at. Three plans went before, with 4, 8 and 8 seeds: the "
-    "first had a hand that began with the scan, the other two one that began with the best rule; the third had 15 "
-    "moves for the 18 directions of the second network and no damage to mend. All refuted the claim by LAMP, so that "
-    "this one judges LAMP alone",
-    changes="more trials of the hand, which goes round all layers twice; other criteria; whole filters instead of "
+    decides="LAMP needs tuning by hand if it falls short of it by more than 1 point of accuracy after equal "
+    "retraining, in the network where it falls short most; if by less, the claim is refuted, provided that the dense "
+    "network leaves room, and that tuning can find what there is to find: it must repair a LAMP whose last layer was "
+    "given a quarter of its density, to within 1 point of the intact one. The other rules are findings",
+    varies="the dense network: its initial weights and the order of the images, in training and in retraining. The "
+    "full plan uses seeds from 200 on, which had not been inspected before. Three plans preceded it, with 4, 8 and 8 "
+    "seeds: in the first, tuning started from the scan, in the other two from the best rule; the third had 15 moves "
+    "for the 18 directions of the second network and no damage to repair. All refuted the claim by LAMP, so this one "
+    "judges LAMP alone",
+    changes="more trials of tuning, which goes through all layers twice; other criteria; whole filters instead of "
     "weights; larger networks. The rules have choices of their own, made once by their authors and not for these "
     "networks",
     quick=Plan((Budgeted(*LENET, images=2000, epochs=8),), 3, "three minutes"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgment import Part, Role
+from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.networks import accuracy
 from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
@@ -26,7 +26,7 @@ CAME_CLOSE = "came close"
 class Reached:
     """Budgets of training, in epochs, after which a pruned network may come within `tolerance` points of the dense one.
 
-    `knobs` are the values of the arms' knobs in the order of `ARMS`, chosen once: another machine takes the same ones.
+    `knobs` are the values of the arms' knobs in the order of `ARMS`, tuned once: every machine uses the same ones.
     """
 
     start: Start
@@ -39,19 +39,19 @@ class Reached:
 
     @property
     def longest(self) -> float:
-        """Steps that an arm counts as which never comes close: twice the longest budget."""
+        """The steps assigned to an arm that never comes close: twice the longest budget."""
         return 2.0 * self.budgets[-1] * self.start.steps_of_an_epoch
 
     @property
     def shortest(self) -> float:
-        """Steps of the first budget, below which nothing is told apart."""
+        """The steps of the first budget, below which arms cannot be distinguished."""
         return float(self.budgets[0] * self.start.steps_of_an_epoch)
 
 
 def reached_after(budgets: Sequence[int], accuracies: Sequence[float], target: float) -> float:
-    """Return the budget at which the accuracy reaches `target`, on a line over the logarithm of the budget.
+    """Return the budget at which the accuracy reaches `target`, interpolated linearly over the logarithm of the budget.
 
-    At the first budget already: that one. At none of them: twice the last. Both are conventions.
+    If the first budget reaches it, that one; if none does, twice the last. Both are conventions.
 
     >>> reached_after((2, 8), (90.0, 94.0), 92.0), reached_after((2, 8), (90.0, 91.0), 92.0)
     (4.0, 16.0)
@@ -67,7 +67,7 @@ def reached_after(budgets: Sequence[int], accuracies: Sequence[float], target: f
 
 
 def counted(setting: Reached, dense: nn.Module, seed: int, arm: str, value: float, target: float) -> dict[str, float]:
-    """Return the steps that an arm needs to `target` per cent of test images, and what each budget gave on the way."""
+    """Return the steps that an arm needs to reach `target` percent on test images, and the accuracy at each budget."""
     start = setting.start
     reached = []
     for budget in setting.budgets:
@@ -97,7 +97,7 @@ def compute(setting: Reached, seed: int) -> Run:
 
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
-    """Return for each penalty its steps as a multiple of those of the cubic schedule; beside it, of other cuts'."""
+    """Return for each penalty its steps as a multiple of those of the cubic schedule, and as findings of other arms."""
     slower = Rule(1.5, "times the steps", ratio=True)
 
     def multiple(arm: str, of: str) -> tuple[float, ...]:
@@ -118,7 +118,7 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
 
 
 SMALL = Start("lenet5(width=0.5)", 1000, 20)
-SMALL_KNOBS = (0.2, 0.0, 0.0, 1e-3, 1e-2, 0.004)  # of the quick plan, chosen on three networks of its own size
+SMALL_KNOBS = (0.2, 0.0, 0.0, 1e-3, 1e-2, 0.004)  # of the quick plan, tuned on three networks of its size
 QUICK = Plan((Reached(SMALL, SMALL_KNOBS, budgets=(4, 8, 16)),), 3, "three minutes")
 FULL = Plan((Reached(START, tuple(CHOSEN[arm] for arm in ARMS)),), 8, "twenty-five minutes", first=200)
 
@@ -127,8 +127,8 @@ REGULARIZED_PRUNING = Experiment(
     title="Penalties take longer",
     claim="Pruning with L1 or L2 regularization takes more iterations to converge.",
     source="the survey by Cheng, Wang, Zhou and Zhang (2018), drawbacks of pruning",
-    form="tendency",
-    scope="a small convolutional network on drawn characters (20 classes), 90 % of the weights gone, shared out by "
+    form=LogicalForm.TENDENCY,
+    scope="a small convolutional network on drawn characters (20 classes), 90 % of the weights pruned, shared out by "
     "LAMP in all arms; training begins with the dense network, itself trained for 30 epochs (quick: 20), and its steps "
     "are counted until the pruned one is within one point of the dense one's accuracy on 4,000 test images",
     arms=(
@@ -145,11 +145,11 @@ REGULARIZED_PRUNING = Experiment(
     "comes close counts as twice the longest (*came close* under *All runs* is the share that did). The penalties "
     "spend half of their steps before the cut, which may cost steps by itself: the findings set them beside the same "
     "cut without a penalty",
-    varies="the dense network: its first weights and the order of the images, in all training. The knobs were chosen "
-    "once, on three networks of their own, and a rerun elsewhere takes the same ones. The full plan counts seeds from "
-    "200 on, which nobody had looked at. Three plans of 8 seeds went before: from 0 on, compared with the cubic "
-    "schedule and then with the same cut, undecided both times; and from 100 on, with the cubic schedule again, first "
-    "undecided, then refuted by the rule above, with the knobs as now",
+    varies="the dense network: its initial weights and the order of the images, in all training. The knobs were tuned "
+    "once, on three networks of their own, and a rerun elsewhere uses the same ones. The full plan uses seeds from "
+    "200 on, which had not been inspected before. Three plans of 8 seeds preceded it: from 0 on, compared with the "
+    "cubic schedule and then with the same cut, undecided both times; and from 100 on, with the cubic schedule again, "
+    "first undecided, then refuted by the rule above, with the knobs as now",
     changes="other values of the knobs, which the trials hardly tell apart near the best; penalties from the first "
     "step of training on, which need no dense network first; a share other than half of the steps before the cut; "
     "plain gradient descent instead of AdamW; larger networks; more zeros",

@@ -1,4 +1,4 @@
-"""Claim D4b: pruning usually makes a network smaller, not faster. Times of layers, whatever their weights are."""
+"""Claim D4b: pruning usually makes a network smaller, not faster. Times of layers with random weights."""
 
 import math
 import statistics
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.claims.experiments import Experiment
-from compedu.claims.judgment import Part, Role
+from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule, Verdict
@@ -29,7 +29,7 @@ CROSSING = "crossing"
 
 @dataclass(frozen=True)
 class Layers:
-    """Two linear layers of `width` by `width` with a ReLU between, a batch of images, and seconds for each sparsity."""
+    """Two linear layers of `width` by `width` with a ReLU in between, a batch size, and seconds per sparsity."""
 
     width: int
     batch: int = 64
@@ -52,7 +52,7 @@ def network(width: int, seed: int) -> nn.Sequential:
 
 
 def masked(dense: nn.Sequential, sparsity: float, make: Callable[[Tensor, Tensor], nn.Module]) -> nn.Sequential:
-    """Return the network whose layers `make` built of pruned kernels, the smallest weights zero, and biases."""
+    """Return the network of layers that `make` builds from magnitude-pruned weights and biases."""
     pruned = [
         make(layer.weight.detach() * keep_largest(layer.weight.detach().abs(), sparsity), layer.bias.detach())
         for layer in dense[::2]
@@ -60,17 +60,17 @@ def masked(dense: nn.Sequential, sparsity: float, make: Callable[[Tensor, Tensor
     return nn.Sequential(pruned[0], nn.ReLU(), pruned[1]).eval()
 
 
-def linear(kernel: Tensor, bias: Tensor) -> nn.Linear:
-    """Return the dense layer with this kernel (out, in) and bias, in memory of its own."""
-    layer = nn.Linear(kernel.shape[1], kernel.shape[0])
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return the dense layer with a copy of this weight (out, in) and bias."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
-        layer.weight.copy_(kernel)
+        layer.weight.copy_(weight)
         layer.bias.copy_(bias)
     return layer
 
 
 def without_units(dense: nn.Sequential, sparsity: float) -> nn.Sequential:
-    """Return the network without that share of its hidden units: both layers lose the same share of their weights."""
+    """Return the network without that fraction of its hidden units: both layers lose the same fraction of weights."""
     first = dense[0].weight.detach()
     second = dense[2].weight.detach()
     kept = keep_largest(first.abs().sum(1), sparsity)
@@ -82,8 +82,8 @@ def without_units(dense: nn.Sequential, sparsity: float) -> nn.Sequential:
 def times(dense: nn.Sequential, x: Tensor, sparsity: float, budget_s: float, seed: int) -> dict[str, float]:
     """Return for each arm its time as a multiple of the dense network's, and the latter as "dense_ms"; medians.
 
-    The clock counts what the one thread computes, not what it waits for: another program on the same core would add
-    more than the arms differ by.
+    The clock counts the computing time of the thread, not its waiting: another program on the same core would add more
+    than the arms differ by.
     """
     networks = {
         DENSE: dense, AGAIN: masked(dense, 0.0, linear), MASKED: masked(dense, sparsity, linear),
@@ -100,9 +100,9 @@ def _call(net: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 
 
 def crossing(sparsities: Sequence[float], multiples: Sequence[float]) -> float | None:
-    """Return the sparsity from which on the time stays below the dense one, on a line over the logarithm of density.
+    """Return the sparsity from which on the time is below the dense one, interpolated over the logarithm of density.
 
-    None where it is not below even at the last one; the first sparsity where it always is.
+    None if it is not below even at the last one; the first sparsity if it always is.
 
     >>> crossing((0.5, 0.9, 0.99), (2.0, 2.0, 0.5)), crossing((0.5, 0.9), (0.4, 0.2)), crossing((0.5, 0.9), (2.0, 1.5))
     (0.9683772233983162, 0.5, None)
@@ -131,17 +131,17 @@ def compute(setting: Layers, seed: int) -> Run:
 
 
 def zeros(sparsity: float) -> str:
-    """Return the name of a measure: the time at this share of zeros."""
+    """Return the name of a measure: the time at this sparsity."""
     return f"{sparsity:.0%}"
 
 
 def either_way(multiple: float) -> float:
-    """Return how far a multiple is from 1, whether above or below: 2 for 2 and for one half."""
+    """Return how far a multiple is from 1 in either direction: 2 for 2 and for one half."""
     return max(multiple, 1 / multiple)
 
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
-    """Return the claim for each way to run zeros, sparse rows at every share of them: geometric means over settings."""
+    """Return a part for each way to run zeros, CSR at every sparsity: geometric means over settings."""
     alike = Rule(1.05, "times the dense time", ratio=True)
     faster = Rule(0.9, "times the dense time", ratio=True)
 
@@ -170,21 +170,21 @@ SMALLER_IS_NOT_FASTER = Experiment(
     title="Smaller is not faster",
     claim="Pruning usually makes a network smaller, but does not make it run faster.",
     source="the last arXiv version (2020) of the survey by Cheng, Wang, Zhou and Zhang (2018)",
-    form="tendency",
-    scope="two linear layers with a ReLU between, float32, batches of 64, random weights: only their number and places "
-    "matter here, not what they compute. The clock is the processor time of the one thread that works",
+    form=LogicalForm.TENDENCY,
+    scope="two linear layers with a ReLU in between, float32, batches of 64, random weights: only the number and "
+    "positions of weights matter here, not their values. The clock is the processor time of the one working thread",
     arms=(
         Arm(DENSE, "two linear layers", "0", "0"),
         Arm(AGAIN, "the same in other memory: how far equal networks differ", "0", "0"),
         Arm(MASKED, "MagnitudePruning(sparsity=s), run as dense layers", "0", "0"),
         Arm(CSR, "the same mask, run in compressed sparse rows", "0", "0"),
-        Arm(REMOVED, "a share s of the hidden units taken out, dense layers of what is left", "0", "0"),
+        Arm(REMOVED, "a fraction s of the hidden units removed, smaller dense layers", "0", "0"),
     ),
     decides="the time must fall below 0.9 of the dense network's to count as faster; above, the claim holds. *Usually* "
     "does not say for which pruning, so that each way to run a pruned network is a part of its own, and sparse rows "
     "one for every share of zeros that was timed; each on the whole: the mean over sizes of layers",
     varies="the weights, and the process with its memory: each seed is timed in a process of its own. The full plan "
-    "counts seeds from 200 on; as many as its time allowed, which was settled before any was looked at. Before it, 3 "
+    "uses seeds from 200 on; as many as its time allowed, which was fixed before any was inspected. Before it, 3 "
     "seeds were judged by two groups of shares, 50 and 60 %, 95 and 99 %, which left out those where sparse rows begin "
     "to pay and were chosen after the times were known: split, too",
     changes="hardware with kernels for sparse products; other processors, which move the share of zeros from which "

@@ -1,7 +1,7 @@
 """The characters of the glyphs data set, as pen strokes: no font is needed, and every shape is known exactly.
 
 A stroke is a poly-line, an array (points, 2) of x (to the right) and y (upwards) in a box from -1 to 1 in y.
-Characters of one look-alike family share their strokes, so that they differ by one part only: O and Q by a tail.
+Characters of one look-alike family share their strokes and differ in one part only: O and Q in a tail.
 """
 
 from itertools import zip_longest
@@ -114,7 +114,7 @@ def _crossing_family() -> dict[str, Strokes]:
 
 
 def _turning_family() -> dict[str, Strokes]:
-    """Characters that are one another turned: exact rotations and mirror images, so that only the orientation tells."""
+    """Characters that are exact rotations or mirror images of each other, so only the orientation tells them apart."""
     six = (_chain(_arc(0.42, -0.4, 1, 1.4, 96, 180), _arc(0, -0.4, 0.58, 0.6, 180, 540)),)
     zigzag = (_line((-0.8, -0.8), (-0.8, 0.8), (0.8, -0.8), (0.8, 0.8)),)
     mountain = (_line((-0.86, -1), (-0.6, 1), (0, -0.4), (0.6, 1), (0.86, -1)),)
@@ -126,11 +126,11 @@ def _turning_family() -> dict[str, Strokes]:
     }  # fmt: skip
 
 
-_LETTERS = _round_family() | _bowl_family() | _bar_family() | _valley_family() | _post_family() | _crossing_family()
+_CHARACTERS = _round_family() | _bowl_family() | _bar_family() | _valley_family() | _post_family() | _crossing_family()
 
 ALPHABETS: dict[str, dict[str, Strokes]] = {
-    "standard": {name: _LETTERS[name] for name in "OQCGPRBEFUVYHNMAKXSZ"},
-    "rotated": {name: _LETTERS[name] for name in "OQGPRBEFLYTHAKXS"},
+    "standard": {name: _CHARACTERS[name] for name in "OQCGPRBEFUVYHNMAKXSZ"},
+    "rotated": {name: _CHARACTERS[name] for name in "OQGPRBEFLYTHAKXS"},
     "orientation": _turning_family(),
     "hatch": {"/": _hatching(45), "\\": _hatching(135), "#": _hatching(45, 135), "-": _hatching(0), "|": _hatching(90)},
 }

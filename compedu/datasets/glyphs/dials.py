@@ -9,7 +9,7 @@ COLORS = ("gray", "nuisance", "label")
 
 @dataclass(frozen=True)
 class GlyphDials:
-    """Settings of `draw_glyphs`; the defaults make the ladder of difficulties that the course stands on.
+    """Settings of `draw_glyphs`; the defaults give the range of difficulties that the course relies on.
 
     alphabet: "standard" (20 capitals in look-alike families), "rotated" (16 that stay distinct under quarter turns),
         "orientation" (6/9, N/Z, M/W, b/q/p/d: only the orientation tells them apart), "hatch" (line textures that no

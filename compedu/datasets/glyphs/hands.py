@@ -1,6 +1,6 @@
 """The writers of the glyphs data set: each bends strokes in its own smooth way and holds its own pen.
 
-No two splits share a writer, so that accuracy on one split is measured on hands that the others never saw.
+No two splits share a writer, so accuracy on one split is measured on writers that the others never saw.
 """
 
 from dataclasses import dataclass

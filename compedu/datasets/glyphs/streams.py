@@ -1,4 +1,4 @@
-"""Random numbers that stay the same on every machine and with every version of every library: hashed counters."""
+"""Random numbers that are the same on every machine and with every library version: hashed counters."""
 
 import hashlib
 

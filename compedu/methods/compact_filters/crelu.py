@@ -17,24 +17,25 @@ from compedu.reproducible import seeded
 
 
 def half_difference(filters: Tensor) -> Tensor:
-    """Return the base whose stack [base, -base] is nearest to `filters` (n, ...) in the least squares, n even.
+    """Return the base whose stack [base, -base] is the least-squares fit to `filters` (n, ...), n even.
 
     >>> half_difference(torch.tensor([1.0, 4.0, -3.0, 0.0])).tolist()
     [2.0, 2.0]
     """
     first, second = filters.chunk(2)
+    # ||base - first||^2 + ||base + second||^2 is least at the mean of first and -second.
     return (first - second) / 2
 
 
 @method
 class CReLU(ReplaceThenTrain):
-    r"""Learn half of the filters of convolutions before a ReLU and take their negatives for the other half.
+    r"""Learn half of the filters of convolutions before a ReLU and use their negatives as the other half.
 
-    $y = [\mathrm{ReLU}(W x + b), \mathrm{ReLU}(-(W x + b))]$: as many maps from half of the filters; a batch
-    normalization in between keeps its scale and shift for each map. The whole network is trained.
+    $y = [\mathrm{ReLU}(W x + b), \mathrm{ReLU}(-(W x + b))]$: as many feature maps from half of the filters; a
+    batch normalization in between keeps its scale and shift for each map. The whole network is trained.
     Stored: the base filters and their biases, at full precision.
-    Skips: linear layers; convolutions in groups, with an odd number of filters, or whose output is not read by a ReLU
-    alone, directly or through batch normalization; layers that are already compressed.
+    Skips: linear layers; convolutions in groups, with an odd number of filters, or whose output is read by anything
+    but a ReLU, directly or through batch normalization; layers that are already compressed.
     Paper: Shang, Sohn, Almeida, Lee 2016, Understanding and improving convolutional neural networks via concatenated
     rectified linear units, arXiv:1603.05201, section 2. Starting from paired trained filters is not in the paper.
     """
@@ -43,12 +44,12 @@ class CReLU(ReplaceThenTrain):
 
     start: str = knob(
         default="paired",
-        help="where training starts: paired keeps the trained weights and joins each filter with the most opposite one "
-        "(the base is half of their difference), scratch draws the whole network anew",
+        help="where training starts: paired keeps the trained weights and pairs each filter with the most opposite one "
+        "(the base is half of their difference), scratch initializes the whole network again",
         choices=("paired", "scratch"),
     )
     epochs: int = inherited(
-        ReplaceThenTrain, "epochs", help="passes over the training images; 0 shows what pairing alone does"
+        ReplaceThenTrain, "epochs", help="passes over the training images; 0 shows the effect of pairing alone"
     )
     layers: str = inherited(SelectiveMethod, "layers", default="early")
 
@@ -63,11 +64,11 @@ class CReLU(ReplaceThenTrain):
         return "training" if self.epochs else "calibration"
 
     def chosen(self, task: Task) -> dict[str, nn.Module]:
-        """Return the layers that can be tied, after the network is drawn anew or its filters are joined in pairs."""
+        """Return the layers that can be tied, after the network is initialized again or its filters are paired."""
         layers = self.tieable(task)
         task.refuse_if_nothing_done(len(layers))
         if self.start == "scratch":
-            draw_anew(task.model, self.seed)
+            reinitialize(task.model, self.seed)
         else:
             pair_filters(task, layers)
         return layers
@@ -91,7 +92,7 @@ class CReLU(ReplaceThenTrain):
 
 
 def first_half(filters: Tensor) -> Tensor:
-    """Return the first half of freshly drawn `filters`; a half difference would have less variance than was drawn."""
+    """Return the first half of freshly drawn `filters`; half the difference would have less variance."""
     return filters.chunk(2)[0]
 
 
@@ -103,14 +104,14 @@ def why_not(layer: nn.Module, before_relu: bool) -> str:
     if geometry.groups > 1:
         return f"is a convolution in {geometry.groups} groups"
     if geometry.shape[0] % 2:
-        return f"has an odd number of filters ({geometry.shape[0]}), so that one would have no partner"
-    return "" if before_relu else "its output is not read by a ReLU alone: the negatives would not be cut apart again"
+        return f"has an odd number of filters ({geometry.shape[0]}), so one would have no partner"
+    return "" if before_relu else "its output is not read by a ReLU alone, which would separate the two halves again"
 
 
 def pair_filters(task: Task, layers: dict[str, nn.Module]) -> None:
     """Reorder the channels of the task's network so that filter i and i + n / 2 of each layer are opposites.
 
-    Where channels cannot be reordered, or another of the layers has done so, their order stays.
+    Channels that cannot be reordered, or that another layer has reordered, keep their order.
     """
     channels = find_channels(task.source, task.data.example)
     for group in channels.groups:
@@ -120,10 +121,10 @@ def pair_filters(task: Task, layers: dict[str, nn.Module]) -> None:
                 break
 
 
-def draw_anew(model: nn.Module, seed: int) -> None:
-    """Initialize every layer of `model` in place as torch does, from `seed`.
+def reinitialize(model: nn.Module, seed: int) -> None:
+    """Initialize every layer of `model` in place by torch's defaults, from `seed`.
 
-    Raises `CompressionError` naming a module that does not say how it is initialized.
+    Raises `CompressionError` naming a module without `reset_parameters`.
     """
     with seeded(seed):
         for name, module in model.named_modules():
@@ -131,6 +132,6 @@ def draw_anew(model: nn.Module, seed: int) -> None:
                 module.reset_parameters()
             elif any(True for _ in module.parameters(recurse=False)):
                 raise CompressionError(
-                    f"CReLU(start='scratch'): {name or 'the network'} ({type(module).__name__}) cannot be drawn anew; "
-                    "use start='paired', or put CReLU before the step that made it"
+                    f"CReLU(start='scratch'): {name or 'the network'} ({type(module).__name__}) cannot be initialized "
+                    "again; use start='paired', or put CReLU before the step that made it"
                 )

@@ -1,1 +1,1 @@
-"""Knowledge distillation: a small student learns from what a trained teacher says."""
+"""Knowledge distillation: a small student learns from the outputs of a trained teacher."""

@@ -1,4 +1,4 @@
-"""Distillation with soft targets: a student network learns the teacher's probabilities beside the labels."""
+"""Distillation with soft targets: a student network learns the teacher's probabilities as well as the labels."""
 
 import torch  # noqa: F401  the doctests of this file use it
 import torch.nn.functional as F
@@ -11,19 +11,20 @@ from compedu.methods.distillation.shared.distillation import Distillation, Lesso
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)) in nats, the mean over the images.
 
-    Both are scores (N, classes). Gradients of the divergence shrink as 1 / T^2; the factor keeps them comparable with
+    Both are logits (N, classes). Gradients of the divergence shrink as 1 / T^2; the factor keeps them comparable with
     those of the labels (Hinton et al. 2015, section 2).
 
-    >>> scores = torch.tensor([[2.0, 0.0, 0.0]])
-    >>> soft_loss(scores, scores, 4.0).item()
+    >>> logits = torch.tensor([[2.0, 0.0, 0.0]])
+    >>> soft_loss(logits, logits, 4.0).item()
     0.0
     """
-    targets, guesses = (F.log_softmax(scores / temperature, dim=1) for scores in (teacher, student))
-    return temperature**2 * F.kl_div(guesses, targets, reduction="batchmean", log_target=True)
+    targets, predictions = (F.log_softmax(logits / temperature, dim=1) for logits in (teacher, student))
+    # kl_div(a, b) is KL(b || a), both as logarithms: the teacher's distribution is the reference.
+    return temperature**2 * F.kl_div(predictions, targets, reduction="batchmean", log_target=True)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, weight: float) -> Tensor:
-    """Return (1 - weight) times the cross entropy with `labels` plus weight times the soft loss; shapes as there."""
+    """Return (1 - weight) times the cross entropy with `labels` plus weight times `soft_loss`; same shapes."""
     return (1 - weight) * F.cross_entropy(student, labels) + weight * soft_loss(student, teacher, temperature)
 
 
@@ -34,14 +35,14 @@ class SoftTargetDistillation(Distillation):
     $L = (1 - w)\,\mathrm{CE}(y, p) + w\,T^2\,\mathrm{KL}(q_T \,\|\, p_T)$ with $p_T = \mathrm{softmax}(z_s / T)$ of the
     student and $q_T = \mathrm{softmax}(z_t / T)$ of the teacher; with `weight` 0 the student learns alone.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
-    Skips: nothing; of the teacher only its scores count, so that it may be any network or compressed model; one that
-    ends in a softmax is refused.
+    Skips: nothing; of the teacher only its logits count, so it may be any network or compressed model; one that ends in
+    a softmax is refused.
     Paper: Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network, arXiv:1503.02531, section 2.
     """
 
     temperature: float = knob(
         default=4.0,
-        help="how far scores are softened: T of softmax(z / T)",
+        help="how far logits are softened: T of softmax(z / T)",
         low=0,
         high=1000,
         open="low",
@@ -49,9 +50,13 @@ class SoftTargetDistillation(Distillation):
         log=True,
     )
     weight: float = knob(
-        default=0.9, help="share of the soft loss; the rest is the labels'", low=0, high=1, slider_range=(0, 1)
+        default=0.9,
+        help="share of the soft loss; the rest is the loss of the labels",
+        low=0,
+        high=1,
+        slider_range=(0, 1),
     )
 
     def loss_of(self, lesson: Lesson) -> Tensor:
-        """Return the loss of the labels and that of the softened probabilities, weighted."""
+        """Return the weighted sum of the loss of the labels and that of the softened probabilities."""
         return distillation_loss(lesson.logits, lesson.targets, lesson.labels, self.temperature, self.weight)

@@ -1,1 +1,1 @@
-"""Low-rank factorization: one kernel becomes two smaller ones in sequence."""
+"""Low-rank factorization: one layer becomes two smaller ones in sequence."""

@@ -1,4 +1,4 @@
-"""Truncated singular value decomposition: each kernel becomes two in sequence, through a bottleneck of few channels."""
+"""Truncated singular value decomposition: each layer becomes two in sequence, with few channels in between."""
 
 from typing import Any, ClassVar
 
@@ -15,35 +15,36 @@ from compedu.methods.low_rank.shared.svd import factors
 from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
 
 
-def as_matrix(kernel: Tensor) -> Tensor:
-    """Return the matrix whose rank is cut: a linear kernel (out, in) itself, a convolution's one unfolded."""
-    return kernel if kernel.ndim == 2 else unfolded(kernel)
+def as_matrix(weight: Tensor) -> Tensor:
+    """Return the matrix whose rank is reduced: a linear weight (out, in) itself, that of a convolution unfolded."""
+    return weight if weight.ndim == 2 else unfolded(weight)
 
 
-def factored(geometry: Geometry, kernel: Tensor, bias: Tensor | None, rank: int) -> Factored:
-    """Return the two layers of that `rank` in sequence whose kernel is nearest to `kernel` in the least squares.
+def factored(geometry: Geometry, weight: Tensor, bias: Tensor | None, rank: int) -> Factored:
+    """Return the two layers of that `rank` in sequence whose product is the least-squares fit to `weight`.
 
-    A linear layer gives first (rank, in) and second (out, rank), a convolution a vertical and a horizontal one.
+    A linear layer becomes a first (rank, in) and a second (out, rank), a convolution a vertical and a horizontal one.
     """
     if geometry.kind == "linear":
-        second, first = factors(kernel, rank)
+        second, first = factors(weight, rank)
         pair = Geometry("linear", tuple(first.shape)), Geometry("linear", tuple(second.shape))
     else:
-        first, second = vertical_horizontal(kernel, rank)
+        first, second = vertical_horizontal(weight, rank)
         pair = vertical_horizontal_pair(geometry, rank)
     return Factored(geometry, pair[0].layer(first, None), pair[1].layer(second, bias))
 
 
 @method
 class TruncatedSVD(LayerMethod):
-    r"""Replace every kernel by the nearest one of low rank, kept as two layers in sequence.
+    r"""Replace every weight matrix by the closest one of low rank, as two layers in sequence.
 
     $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values; the first layer is $\sqrt{S_r} V_r^\top$, the
-    second $U_r \sqrt{S_r}$. For a convolution, $W$ is its kernel as a matrix (in * height, out * width), and the layers
-    are a vertical and a horizontal convolution. Fewer numbers only if $r (m + n) < m n$ for an $m \times n$ matrix.
+    second $U_r \sqrt{S_r}$. For a convolution, $W$ is its weight as a matrix (in * height, out * width), and the layers
+    are a vertical and a horizontal convolution. It saves parameters only if $r (m + n) < m n$ for an $m \times n$
+    matrix.
     Stored: the two factors at full precision.
-    Skips: layers in which the fraction of the rank is not below break-even, unless `allow_larger`; grouped
-    convolutions; layers that are already compressed. A whole-number rank that saves nothing raises `CompressionError`.
+    Skips: layers where a fractional rank is not below break-even, unless `allow_larger`; grouped
+    convolutions; layers that are already compressed. An integer rank that saves nothing raises `CompressionError`.
     Paper: Denton, Zaremba, Bruna, LeCun, Fergus 2014, Exploiting linear structure within convolutional networks,
     arXiv:1404.0736, section 3; convolutions Tai, Xiao, Zhang, Wang, E 2016, arXiv:1511.06067, section 3.
     """
@@ -58,8 +59,8 @@ class TruncatedSVD(LayerMethod):
         slider_range=(0.01, 0.75),
         log=True,
     )
-    allow_larger: bool = knob(default=False, help="also factor layers that hold more numbers afterwards")
-    # The last layer has one row a class: of lower rank it cannot tell all classes apart, and that would hide the rest.
+    allow_larger: bool = knob(default=False, help="also factorize layers that have more parameters afterwards")
+    # The last layer has one row per class: at low rank it cannot separate all classes, which would mask the rest.
     layers: str = knob(default="-last", help=knobs(SelectiveMethod)["layers"].help)
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
@@ -72,9 +73,9 @@ class TruncatedSVD(LayerMethod):
         return factored(geometry, layer.weight.detach(), layer.bias, self.checked_rank(name, value, rows, columns))
 
     def checked_rank(self, name: str, value: float | int, rows: int, columns: int) -> int:
-        """Return the rank that `value` means for layer `name`; refuse one that saves nothing.
+        """Return the rank for `value` and layer `name`; refuse one that saves nothing.
 
-        Raises `Skip` for a fraction, and `CompressionError` for a whole number, which was meant for this very layer.
+        Raises `Skip` for a fraction, and `CompressionError` for an integer, which was meant for this very layer.
         """
         full = min(rows, columns)
         rank = rank_from(value, full)
@@ -85,7 +86,7 @@ class TruncatedSVD(LayerMethod):
             return rank
         reason = (
             f"rank {rank} is not below its break-even rank {break_even(rows, columns):.1f}: two layers of "
-            f"{rank * (rows + columns)} numbers for {rows * columns} weights; "
+            f"{rank * (rows + columns)} weights instead of {rows * columns}; "
             + (f"choose at most rank {largest}" if largest else "no rank saves anything here")
             + ", or set allow_larger=True"
         )

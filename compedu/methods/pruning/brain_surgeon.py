@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon: a weight goes, and the other weights of its layer make up for it."""
+"""Optimal Brain Surgeon: a weight is pruned, and the other weights of its layer compensate for it."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -19,20 +19,20 @@ from compedu.methods.pruning.shared.second_order import SecondOrderPruning
 from compedu.methods.task import Task
 
 AT_ONCE = 2**25  # bytes of the Hessians that are held at once
-TOO_LARGE = f"has more than {LONGEST} weights for an output; the inverse of their Hessian would take too long"
-FLAT = "on these images the loss does not depend on it, so that no curvature can guide the surgery"
+TOO_LARGE = f"has more than {LONGEST} weights per output; the inverse of their Hessian would take too long"
+FLAT = "on these images the loss does not depend on it, so no curvature can guide the surgery"
 
 
 @method
 class OptimalBrainSurgeon(SecondOrderPruning):
-    r"""Take the weights out that raise the loss least, and change the others so that they make up for it.
+    r"""Prune the weights whose removal raises the loss least, and change the others to compensate.
 
     $L_q = w_q^2 / (2 [H^{-1}]_{qq})$ and $\delta w = -(w_q / [H^{-1}]_{qq}) H^{-1} e_q$, with the Hessian $H$ of one
-    layer plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one after the other,
-    with $H^{-1}$ brought up to date each time. In larger layers each row (the weights of one output) is taken for
-    itself with $H = h\,\mathrm{E}[x x^\top]$, $h$ from the trace of the Gauss-Newton matrix; the weights of smallest
-    $L_q$ go at once, and the rest of the row makes up jointly. Biases stay. The budget shares the zeros out by $L_q$ as
-    it is before the first removal.
+    layer plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one by one, with $H^{-1}$
+    updated each time. In larger layers each row (the weights of one output) is treated separately with $H =
+    h\,\mathrm{E}[x x^\top]$, $h$ from the trace of the Gauss-Newton matrix; the weights of smallest $L_q$ go at once,
+    and the rest of the row compensates jointly. Biases stay. The budget shares the zeros out by the $L_q$ before the
+    first removal.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; rows of more than 2,048 weights; layers that no image reaches,
     or on which the loss does not depend; forms other than masked ones.
@@ -67,7 +67,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         return super().obstacle(layer, curvature) or (FLAT if curvature.flat(mask_of(layer)) else "")
 
     def rise(self, layer: nn.Module, curvature: LayerHessian) -> Tensor:
-        """Return L_q, in nats, as it is before the first removal."""
+        """Return L_q, in nats, before the first removal."""
         return curvature.saliencies(weight_of(layer).detach(), mask_of(layer), self.damping).float()
 
     def portions(self, layers: Mapping[str, nn.Module]) -> list[Mapping[str, nn.Module]]:
@@ -85,7 +85,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
 
     @torch.no_grad()
     def operated(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take as many weights out as `masks` drop, let the others make up for it, and return what is left."""
+        """Prune as many weights as `masks` drop, let the others compensate, and return the resulting masks."""
         left = {}
         for portion in self.portions(layers):
             with torch.enable_grad():
@@ -93,7 +93,9 @@ class OptimalBrainSurgeon(SecondOrderPruning):
             for name, layer in portion.items():
                 if (wanted := masks.get(name)) is None:
                     continue
-                kernel, left[name] = curvatures[name].operate(weight_of(layer), mask_of(layer), wanted, self.damping)
-                place = next(own for own, p in layer.named_parameters(recurse=False) if p is trained_weight(layer))
-                setattr(layer, place, nn.Parameter(kernel.to(layer.weight.dtype), trained_weight(layer).requires_grad))
+                weight, left[name] = curvatures[name].operate(weight_of(layer), mask_of(layer), wanted, self.damping)
+                parameter = next(own for own, p in layer.named_parameters(recurse=False) if p is trained_weight(layer))
+                setattr(
+                    layer, parameter, nn.Parameter(weight.to(layer.weight.dtype), trained_weight(layer).requires_grad)
+                )
         return left

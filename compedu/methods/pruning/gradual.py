@@ -10,7 +10,7 @@ from compedu.methods.task import Task
 
 @method
 class GradualPruning(RampedPruning):
-    r"""Raise the sparsity along a cubic curve while training: the network adapts to each small loss at once.
+    r"""Raise the sparsity along a cubic curve while training: the network adapts to each small loss of weights at once.
 
     $s_t = s\,(1 - (1 - t/n)^3)$ at step $t$ of a ramp of $n$; every few steps the smallest $|w|$ become zero.
     Stored: the kept weights at full precision, and their positions as gaps.

@@ -19,10 +19,10 @@ from compedu.training import Recipe
 
 @method
 class IterativePruning(ScheduledPruning):
-    r"""Prune the smallest weights in several rounds, and retrain what is left after each.
+    r"""Prune the smallest weights in several rounds, and retrain the rest after each.
 
-    $s_r = 1 - (1 - s)^{r/R}$ after round $r$ of $R$: each round removes the same share of the weights that are left.
-    Dropout directly before a pruned layer is weakened to $p\sqrt{C_r/C}$, as fewer of its $C$ weights overfit less.
+    $s_r = 1 - (1 - s)^{r/R}$ after round $r$ of $R$: each round removes the same fraction of the remaining weights.
+    Dropout directly before a pruned layer is reduced to $p\sqrt{C_r/C}$, because fewer of its $C$ weights overfit less.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: LeCun, Denker, Solla 1990, Optimal brain damage, NIPS 2, section 2 (rounds, by curvature); Han, Pool, Tran,
@@ -36,18 +36,19 @@ class IterativePruning(ScheduledPruning):
 
     @property
     def recipe(self) -> Recipe:
-        """The knobs as the training loop takes them: the learning rate rises and falls in each round."""
+        """The knobs as a recipe for the training loop: the learning rate rises and falls in each round."""
         return replace(super().recipe, epochs=self.rounds * self.epochs, cycles=self.rounds)
 
     def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
-        """Prune, train for the epochs of a round, and so on."""
+        """Prune and train in turn, round after round."""
         steps = self.recipe.steps(len(task.data.x_train)) // self.rounds
         dropouts = dropouts_before(task.model, layers)
 
         def begin(done: int) -> None:
             self.prune(task, layers, lambda final: geometric_sparsity(final, done, self.rounds))
-            for dropout, (strength, layer, kept) in dropouts.items():
-                dropout.p = strength * math.sqrt(layer.mask.float().mean().item() / kept)
+            for dropout, (probability, layer, density) in dropouts.items():
+                # capacity grows with the number of weights, and with it the dropout that a layer bears (section 3.2)
+                dropout.p = probability * math.sqrt(layer.mask.float().mean().item() / density)
 
         def after_step(model: nn.Module, step: int) -> None:
             done, rest = divmod(step + 1, steps)
@@ -59,9 +60,9 @@ class IterativePruning(ScheduledPruning):
 
 
 def dropouts_before(model: nn.Module, layers: Mapping[str, Masked]) -> dict[nn.Module, tuple[float, Masked, float]]:
-    """Return the dropouts whose output one of `layers` alone reads: strength, layer, and the share that it keeps now.
+    """Return the dropouts whose output only one of `layers` reads: probability, layer, and its current density.
 
-    Empty where the network cannot be traced: there, dropout keeps its strength.
+    Empty if the network cannot be traced: dropout then keeps its probability.
     """
     try:
         calls = layer_calls(trace(model))

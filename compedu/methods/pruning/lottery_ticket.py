@@ -1,4 +1,4 @@
-"""Lottery tickets: is a mask alone, found by training and pruning, worth something before any training?"""
+"""Lottery tickets: does a mask found by training and pruning help a network that is trained from scratch?"""
 
 from typing import Any, ClassVar
 
@@ -13,12 +13,12 @@ from compedu.methods.training_method import FromScratch
 from compedu.networks import build
 from compedu.training import counted
 
-REDRAWN = 2**31  # is added to the seed for weights drawn anew: no other seed of a method gives these
-NO_SPEC = "the network does not say how it is built (model.spec), as those of compedu do, and cannot be built anew"
+REDRAWN = 2**31  # added to the seed for redrawn weights: no other seed of a method gives them
+NO_SPEC = "the network does not say how it is built (model.spec), as those of compedu do, and cannot be rebuilt"
 
 
-def wind_back(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Give `model` all weights and batch-norm statistics of `state`; its masks stay, and what they drop is zero."""
+def rewind_to(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load all weights and batch-norm statistics of `state` into `model`; its masks stay in force."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Masked)}
     model.load_state_dict(state | {f"{name}.mask": layer.mask.clone() for name, layer in layers.items()})
     for layer in layers.values():
@@ -32,13 +32,13 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 @method
 class LotteryTicket(ScheduledPruning):
-    r"""Build the network anew, train it, prune it, and set what is left back to where it began: a control for pruning.
+    r"""Build the network again, train it, prune it, and rewind the remaining weights: a control for pruning.
 
     $f(x;\,m \odot \theta_0)$, where $m$ keeps the largest $|\theta_T|$ of the trained $f(x;\,\theta_T)$: found in
     rounds, each of which trains the network in full, prunes it, and rewinds it to $\theta_0$ or to an early $\theta_k$.
-    In the end the ticket is trained; or, for comparison, the same mask with weights drawn anew.
+    Finally the ticket is trained; or, for comparison, the same mask with redrawn weights.
     Stored: the kept weights at full precision, and their positions as gaps.
-    Skips: layers that are not linear or convolutional; of the given network only its kind and sizes count.
+    Skips: layers that are not linear or convolutional; of the given network only its architecture counts.
     Paper: Frankle, Carbin 2019, The lottery ticket hypothesis, arXiv:1803.03635, section 2; rewinding to an early step:
     Frankle, Dziugaite, Roy, Carbin 2020, Linear mode connectivity, arXiv:1912.05671, section 4.
     """
@@ -49,13 +49,13 @@ class LotteryTicket(ScheduledPruning):
     budget: str = inherited(ScheduledPruning, "budget")
     start: str = knob(
         default="rewound",
-        help="what the masked network is trained from: rewound weights, the same mask with weights drawn anew, "
+        help="what the masked network is trained from: rewound weights, the same mask with redrawn weights, "
         "or weights kept as trained, in each round",
         choices=("rewound", "redrawn", "kept"),
     )
     rewind: float = knob(
         default=0.0,
-        help="share of the first training to whose end weights are rewound",
+        help="fraction of the first training that weights are rewound to",
         low=0,
         high=1,
         open="high",
@@ -67,7 +67,7 @@ class LotteryTicket(ScheduledPruning):
     shift: int = inherited(FromScratch, "shift")
 
     def compress(self, task: Task) -> nn.Module:
-        """Build the network of the given kind, mask its layers, train and prune it."""
+        """Build the network again, mask its layers, train and prune it."""
         spec = getattr(task.model, "spec", None)
         if spec is None:
             for name in task.selected_layers():
@@ -77,32 +77,32 @@ class LotteryTicket(ScheduledPruning):
         return super().compress(task)
 
     def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
-        """Train in full, then prune, wind back and train in full once for each round."""
+        """Train in full, then prune, rewind and train in full in each round."""
         model = task.model
         early = self.first_training(task)
         for done in range(1, self.rounds + 1):
             self.prune(task, layers, lambda final, done=done: geometric_sparsity(final, done, self.rounds))
             if self.start == "redrawn" and done == self.rounds:
-                wind_back(model, build(model.spec, seed=self.seed + REDRAWN).state_dict())
+                rewind_to(model, build(model.spec, seed=self.seed + REDRAWN).state_dict())
             elif self.start != "kept":
-                wind_back(model, early)
+                rewind_to(model, early)
             self.train_part(task, done)
         return model
 
     def first_training(self, task: Task) -> dict[str, Tensor]:
         """Train the dense network; return the state that weights are rewound to."""
-        place = round(self.rewind * self.recipe.steps(len(task.data.x_train)))
+        last = round(self.rewind * self.recipe.steps(len(task.data.x_train)))
         early = state_of(task.model)
 
         def after_step(model: nn.Module, step: int) -> None:
-            if step + 1 == place:
+            if step + 1 == last:
                 early.update(state_of(model))
 
         self.train_part(task, 0, after_step=after_step)
         return early
 
     def train_part(self, task: Task, done: int, **hooks: Any) -> None:
-        """Train in full when `done` trainings lie behind; who watches sees one long training."""
+        """Train in full after `done` trainings; a listener sees one long training."""
         steps = self.recipe.steps(len(task.data.x_train))
         with counted(done * steps, (self.rounds + 1) * steps):
             self.train(task.model, task.data, **hooks)

@@ -14,9 +14,9 @@ from compedu.methods.task import Task
 
 
 class Moving(Masked):
-    """A masked layer in training; `scores` says of each weight, kept or not, how far it moved away from zero.
+    """A masked layer in training; `scores` accumulates how far each weight, kept or not, moved away from zero.
 
-    The mask chooses within `allowed`, the mask that the layer had before; weights outside the mask are remembered.
+    The mask stays within `allowed`, the mask that the layer had before; weights outside the mask keep their values.
     """
 
     def __init__(self, layer: Masked):
@@ -25,19 +25,19 @@ class Moving(Masked):
         self.register_buffer("scores", torch.zeros_like(layer.weight))
 
     def dense(self) -> Tensor:
-        """Return the masked kernel; its gradient, where one comes, moves the scores."""
-        kernel = super().dense()
-        if kernel.requires_grad:
-            kernel.register_hook(self.move)
-        return kernel
+        """Return the masked weight; its gradient, if there is one, updates the scores."""
+        weight = super().dense()
+        if weight.requires_grad:
+            weight.register_hook(self.move)
+        return weight
 
     @torch.no_grad()
     def move(self, gradient: Tensor) -> None:
-        """Lower the scores by w dL/dw', where w' = m w: dL/dm with the threshold taken for straight."""
+        """Lower the scores by w dL/dw' with w' = m w: dL/dm, straight through the threshold."""
         self.scores.sub_(self.latent * gradient)
 
     def final(self) -> Masked:
-        """Return the layer as it is without scores and without the weights outside the mask."""
+        """Return the layer without scores and without the weights outside the mask."""
         return Masked(self.geometry, self.latent, self.mask, self.bias)
 
 
@@ -46,7 +46,7 @@ class MovementPruning(RampedPruning):
     r"""Keep the weights that move away from zero while training: what counts is the direction, not the size.
 
     $S_{ij} = -\sum_t w_{ij}\,\partial L/\partial w'_{ij}$ with $w' = m\,w$; the $n$ largest scores make the mask $m$,
-    with $n$ along the cubic curve of `GradualPruning`. A pruned weight goes on being scored, and may come back.
+    with $n$ along the cubic curve of `GradualPruning`. Pruned weights are still scored, and may come back.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Sanh, Wolf, Rush 2020, Movement pruning: adaptive sparsity by fine-tuning, arXiv:2005.07683, section 4.
@@ -55,22 +55,22 @@ class MovementPruning(RampedPruning):
     sparsity: PerLayer[float] = inherited(RampedPruning, "sparsity")
     budget: str = inherited(RampedPruning, "budget", choices=("uniform", "global"))
     ramp: float = inherited(RampedPruning, "ramp")
-    every: int = inherited(RampedPruning, "every", help="training steps from one choice of masks to the next")
+    every: int = inherited(RampedPruning, "every", help="training steps from one update of the masks to the next")
 
     def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
-        """Train, choose the masks anew along the ramp, and leave plain masked layers behind."""
+        """Train, update the masks along the ramp, and return ordinary masked layers."""
         moving = {name: Moving(layer) for name, layer in layers.items()}
         model = replace_layers(task.model, moving)
         model = self.train(model, task.data, after_step=self.along_ramp(task, moving))
         return replace_layers(model, {name: layer.final() for name, layer in moving.items()})
 
     def scores(self, layers: Mapping[str, Moving]) -> dict[str, Tensor]:
-        """Return how far each weight moved away from zero; weights that were gone before come first."""
+        """Return how far each weight moved away from zero; weights that were masked before rank lowest."""
         lowest = {name: torch.finfo(layer.scores.dtype).min for name, layer in layers.items()}
         return {name: layer.scores.masked_fill(~layer.allowed, lowest[name]) for name, layer in layers.items()}
 
     def set_masks(self, task: Task, layers: dict[str, Moving], masks: dict[str, Tensor]) -> None:
-        """Set `masks`, whatever they were: a weight may come back."""
+        """Set `masks`; a weight may come back."""
         for name, mask in masks.items():
             mask = mask & layers[name].allowed
             refuse_empty(task, name, mask)

@@ -1,4 +1,4 @@
-"""N:M patterns: of every few consecutive weights a fixed number stays, so that hardware can skip the others in step."""
+"""N:M sparsity: of every M consecutive weights N stay, a regular pattern whose zeros hardware can skip."""
 
 from typing import Any, ClassVar
 
@@ -16,9 +16,9 @@ from compedu.methods.task import Task
 def pattern_mask(scores: Tensor, keep: int, of: int) -> Tensor:
     """Return a boolean mask of the shape of `scores` (out, in, ...) that keeps the `keep` largest of every `of`.
 
-    They lie along the input channels or, where these are no multiple of `of`, along the whole flattened fan-in (Mishra
-    et al. 2021, arXiv:2104.08378, section 3). A fan-in that is no multiple either ends in a shorter group, which is
-    thought to be filled up with zeros, as whoever computes with the pattern has to. Ties drop the earlier.
+    Groups run along the input channels or, if these are not a multiple of `of`, along the whole flattened fan-in
+    (Mishra et al. 2021, arXiv:2104.08378, section 3). A fan-in that is not a multiple either ends in a shorter group,
+    which counts as padded with zeros, as kernels for the pattern have to pad it. Ties drop the earlier.
 
     >>> pattern_mask(torch.tensor([[3.0, 1.0, 2.0, 4.0, 0.5]]), 2, 4).tolist()
     [[True, False, False, True, True]]
@@ -31,19 +31,19 @@ def pattern_mask(scores: Tensor, keep: int, of: int) -> Tensor:
 
 def _largest_of_groups(rows: Tensor, keep: int, of: int) -> Tensor:
     size = rows.shape[1]
-    of = max(keep, min(of, size))  # of a longer group only what there is could go
-    groups = F.pad(rows, (0, -size % of), value=-torch.inf).view(len(rows), -1, of)  # what is filled up goes first
+    of = max(keep, min(of, size))  # a group is at most one row
+    groups = F.pad(rows, (0, -size % of), value=-torch.inf).view(len(rows), -1, of)  # padding goes first
     lowest = groups.argsort(dim=2, stable=True)[:, :, : of - keep]
     return torch.ones_like(groups, dtype=torch.bool).scatter(2, lowest, False).view(len(rows), -1)[:, :size]
 
 
 @method
 class PatternPruning(SelectiveMethod):
-    r"""Keep the largest few of every few consecutive weights along the inputs: N:M sparsity.
+    r"""Keep the N largest of every M consecutive weights along the inputs: N:M sparsity.
 
-    $m_{ij} = [\,|w_{ij}|$ is among the `keep` largest of its `of`$]$; the groups lie along the input channels, for each
-    place of a window by itself, or along the whole flattened fan-in where the channels are no multiple of `of`. The
-    last group of a fan-in may be shorter.
+    $m_{ij} = [\,|w_{ij}|$ is among the `keep` largest of its `of`$]$; the groups run along the input channels, for each
+    kernel position separately, or along the whole flattened fan-in if the channels are not a multiple of `of`. The last
+    group of a fan-in may be shorter.
     Stored: the kept weights at full precision, and their positions.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Mishra et al. 2021, Accelerating sparse deep neural networks, arXiv:2104.08378, section 3; Zhou et al. 2021,
@@ -55,8 +55,8 @@ class PatternPruning(SelectiveMethod):
     writes: ClassVar[bool] = False
     identity_settings: ClassVar[dict[str, Any]] = {"keep": 4}
 
-    keep: int = knob(default=2, help="weights that stay of each group", low=1, slider_range=(1, 4))
-    of: int = knob(default=4, help="consecutive weights of a group", low=2, slider_range=(2, 16), log=True)
+    keep: int = knob(default=2, help="weights kept in each group", low=1, slider_range=(1, 4))
+    of: int = knob(default=4, help="consecutive weights in a group", low=2, slider_range=(2, 16), log=True)
 
     def __post_init__(self):
         super().__post_init__()

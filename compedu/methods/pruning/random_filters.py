@@ -1,4 +1,4 @@
-"""Random filter pruning: the control arm of every criterion of filters."""
+"""Random filter pruning: the random baseline of every filter criterion."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from compedu.methods.task import Task
 
 @method
 class RandomFilterPruning(ChannelPruning):
-    r"""Take out randomly chosen filters, and with them the matching inputs: what a criterion of filters must beat.
+    r"""Remove randomly chosen filters, and with them the matching input channels: what a filter criterion must beat.
 
-    $s_c = h_c$, an integer hash of channel, layer and seed; a fraction `sparsity` of the filters, those of smallest
-    $s_c$, goes.
+    $s_c = h_c$, an integer hash of channel, layer and seed; a fraction `sparsity` of the filters, those of lowest
+    $s_c$, is removed.
     Stored: the smaller layers, dense, at full precision.
-    Skips: the layers that make the network's output; layers whose channels cannot be followed; forms of any kind.
+    Skips: the layers that produce the network's output; layers whose channels cannot be traced; forms of any kind.
     Paper: Mittal, Bhardwaj, Khapra, Ravindran 2018, Recovering from random pruning, arXiv:1801.10447.
     """
 
     sparsity: PerLayer[float] = inherited(ChannelPruning, "sparsity")
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
-    seed: int = knob(default=0, help="which filters are drawn", low=0, high=2**31 - 1, slider_range=(0, 9))
+    seed: int = knob(default=0, help="seed of the choice of filters", low=0, high=2**31 - 1, slider_range=(0, 9))
 
     def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
-        """Return numbers that know nothing of the network."""
+        """Return scores that do not depend on the weights."""
         return [random_scores((group.size,), self.seed, group.name).double() for group in groups]

@@ -1,4 +1,4 @@
-"""Random pruning: the control arm of every pruning criterion."""
+"""Random pruning: the random baseline of every pruning criterion."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,19 +15,19 @@ from compedu.methods.task import Task
 
 
 def random_scores(shape: tuple[int, ...], seed: int, name: str) -> Tensor:
-    """Return pseudo-random int64 scores of `shape`: they depend on `seed` and the layer's `name` alone, everywhere.
+    """Return pseudo-random int64 scores of `shape`: they depend on `seed` and the layer's `name` alone.
 
     >>> random_scores((2,), 0, "conv1").tolist()
     [7470092708272261666, -3129780853681756832]
     """
     start = hashing.mix(torch.tensor(seed))
-    for letter in name.encode():
-        start = hashing.mix(start + letter)
+    for byte in name.encode():
+        start = hashing.mix(start + byte)
     return hashing.mix(hashing.mix(torch.arange(math.prod(shape)) + start)).view(shape)
 
 
 class Drawn(Mapping):
-    """The random scores of layers of these shapes, drawn when asked for: all at once take twice the network's room."""
+    """The random scores of layers of these shapes, drawn on access: all at once take twice the network's memory."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int):
         self._shapes = shapes
@@ -47,7 +47,8 @@ class Drawn(Mapping):
 class RandomPruning(WeightPruning):
     r"""Set randomly chosen weights to zero: what a criterion must beat.
 
-    $m_{ij} = [\,h_{ij} > \tau\,]$, with $h$ an integer hash of place, layer and seed, $\tau$ its `sparsity` quantile.
+    $m_{ij} = [\,h_{ij} > \tau\,]$, with $h$ an integer hash of position, layer and seed, $\tau$ its `sparsity`
+    quantile.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Blalock, Gonzalez Ortiz, Frankle, Guttag 2020, What is the state of neural network pruning?,
@@ -59,8 +60,8 @@ class RandomPruning(WeightPruning):
 
     sparsity: PerLayer[float] = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))
-    seed: int = knob(default=0, help="which weights are drawn", low=0, high=2**31 - 1, slider_range=(0, 9))
+    seed: int = knob(default=0, help="seed of the choice of weights", low=0, high=2**31 - 1, slider_range=(0, 9))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
-        """Return numbers that know nothing of the weights."""
+        """Return scores that do not depend on the weights."""
         return Drawn({name: Geometry.of(layer).shape for name, layer in layers.items()}, self.seed)

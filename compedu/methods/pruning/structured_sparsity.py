@@ -1,4 +1,4 @@
-"""Structured sparsity: a penalty on whole filters, channels, kernel places or layers, which then go as a whole."""
+"""Structured sparsity: a penalty on whole filters, channels, kernel positions or layers, each pruned as a whole."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -31,10 +31,10 @@ from compedu.methods.training_method import TrainingMethod
 
 
 def weakest(scores: Sequence[Tensor], sparsity: float, budget: str) -> list[list[int]]:
-    """Return for each layer the places of its groups that go: the floor(sparsity * n) of lowest score, and all zeros.
+    """Return for each layer the indices of its groups to prune: the floor(sparsity * n) of lowest score, and all zeros.
 
     With the budget "uniform" n counts the groups of one layer; with "global" those of all layers are ranked together,
-    but the best of each layer stays. Raises `ValueError` where too few can go.
+    but the best of each layer stays. Raises `ValueError` if too few can go.
 
     >>> weakest([torch.tensor([0.0, 0.0, 3.0]), torch.tensor([2.0, 1.0, 4.0])], 0.5, "uniform")
     [[0, 1], [1]]
@@ -48,18 +48,18 @@ def weakest(scores: Sequence[Tensor], sparsity: float, budget: str) -> list[list
 
 @method
 class StructuredSparsity(SelectiveMethod, TrainingMethod):
-    r"""Train on under a penalty on whole groups of weights, then take the weakest groups out.
+    r"""Fine-tune under a penalty on whole groups of weights, then prune the groups of smallest norm.
 
     $\min_w L(w) + \lambda \sum_g \sqrt{|g|}\,\lVert w_g \rVert_2$, by proximal step $w_g \leftarrow w_g
     \max(0, 1 - \eta_t \lambda \sqrt{|g|} / \lVert w_g \rVert_2)$ after each update, or in the loss. A group is all
-    that makes a channel (`filters`), all that reads one (`channels`), one place of the kernel in one input channel over
-    all filters (`shapes`), or a layer that a shortcut leads around (`layers`). The fraction `sparsity` of all groups
-    goes, those of smallest $\lVert w_g \rVert_2 / \sqrt{|g|}$, and whatever training made exactly zero. Filters and
-    channels leave the network, and what bias and batch norm would add to them goes too; the others are masked.
-    On AdamW and the two steps see RegularizedPruning; nothing is retrained after the cut: `| FineTune()` does that.
+    weights that produce a channel (`filters`), all that read one (`channels`), one kernel position in one input channel
+    over all filters (`shapes`), or a layer with a shortcut around it (`layers`). A fraction `sparsity` of all groups is
+    pruned, those of smallest $\lVert w_g \rVert_2 / \sqrt{|g|}$, and those that training made exactly zero. Filters
+    and channels are removed from the network, with their biases and batch norms; the others are masked. On AdamW and
+    the two steps see RegularizedPruning. Add `| FineTune()` to retrain after pruning.
     Stored: the smaller layers, dense; of masked ones the kept weights, and their positions as gaps.
-    Skips: for filters and channels, layers whose channels cannot be followed; for layers, those that no shortcut leads
-    around; forms, of which shapes and layers take masked ones.
+    Skips: for filters and channels, layers whose channels cannot be traced; for layers, those without a shortcut around
+    them; forms, except that shapes and layers accept masked ones.
     Paper: Wen, Wu, Wang, Chen, Li 2016, Learning structured sparsity in deep neural networks, arXiv:1608.03665, section
     3; Lebedev, Lempitsky 2016, Fast ConvNets using group-wise brain damage, arXiv:1506.02515 (shapes); Zhou, Alvarez,
     Porikli 2016, Less is more: towards compact CNNs, ECCV (filters).
@@ -69,14 +69,14 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
 
     sparsity: float = knob(
         default=0.5,
-        help="share of the groups that go at least; with filters or channels p leaves about (1 - p)^2 of the weights",
+        help="smallest fraction of the groups pruned; with filters or channels p leaves about (1 - p)^2 of the weights",
         low=0,
         high=1,
         open="high",
         slider_range=(0.0, 0.9),
     )
     groups: str = knob(
-        default="filters", help="what lives or dies together", choices=("filters", "channels", "shapes", "layers")
+        default="filters", help="which weights are pruned together", choices=("filters", "channels", "shapes", "layers")
     )
     budget: str = inherited(
         ChannelPruning,
@@ -106,7 +106,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         return root_mean_squares(weights, groups).detach()
 
     def weakest(self, names: Sequence[str], scores: Sequence[Tensor]) -> list[list[int]]:
-        """Return the places that go in each of the layers called `names`; refuse to empty one."""
+        """Return the indices to prune in each of the layers called `names`; refuse to empty one."""
         if empty := [name for name, score in zip(names, scores, strict=True) if not bool(score.any())]:
             raise CompressionError(
                 f"{self!r} left nothing in {', '.join(empty)}: the penalty made all {self.groups} zero; "
@@ -120,14 +120,14 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     def weakest_when_trained(
         self, task: Task, groups: Groups, names: Sequence[str], sizes: Sequence[int]
     ) -> list[list[int]]:
-        """Train under the penalty; return the places that go in each of the layers `names` with `sizes` groups."""
-        self.weakest(names, [torch.ones(size) for size in sizes])  # what sizes alone forbid is refused before training
+        """Train under the penalty; return the indices to prune in each of the layers `names` with `sizes` groups."""
+        self.weakest(names, [torch.ones(size) for size in sizes])  # refuses before training what sizes alone forbid
         return self.weakest(names, self.trained_scores(task, groups).split(list(sizes)))
 
-    # Groups that leave the network
+    # Groups that are removed
 
     def remove(self, task: Task) -> nn.Module:
-        """Train, then take channels out of all layers that make or read them."""
+        """Train, then remove channels from all layers that produce or read them."""
         side = OUTPUT if self.groups == "filters" else INPUT
         channels = find_channels(task.source, task.data.example)
         chosen = task.selected_layers()
@@ -141,11 +141,11 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         named = {skipped.layer for skipped in task.skipped}
         for name, geometry in geometries.items():
             if name not in named and Geometry.of(smaller.get_submodule(name)).shape == geometry.shape:
-                task.skip(name, f"keeps all its {self.groups}: those of other layers are weaker")
+                task.skip(name, f"keeps all its {self.groups}: those of other layers score lower")
         return smaller
 
     def wanted(self, task: Task, channels: Channels, chosen: Mapping[str, nn.Module], side: str) -> list[ChannelGroup]:
-        """Return the channel groups whose layers on that side are all chosen; note the layers that are in none."""
+        """Return the channel groups whose layers on that side are all selected; record why other layers are skipped."""
         found = []
         reasons = {}
         inside = set()
@@ -164,7 +164,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     # Groups that are masked
 
     def mask(self, task: Task) -> nn.Module:
-        """Train inside masks that keep everything, then drop the weakest columns or layers from them."""
+        """Train inside masks that keep everything, then drop the columns or layers of lowest score."""
         layers = masked_layers(task, self.maskable(task))
         geometries = {name: layer.geometry for name, layer in layers.items()}
         label = column_labels if self.groups == "shapes" else layer_labels
@@ -176,7 +176,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         return task.model
 
     def maskable(self, task: Task) -> dict[str, nn.Module]:
-        """Return the layers that can be masked; for "layers" those alone that the network can do without."""
+        """Return the layers that can be masked; for "layers" only those that the network can do without."""
         layers = prunable(task)
         if self.groups == "layers":
             refuse_misfit(task.model, task.data)
@@ -203,11 +203,11 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
         return kept
 
 
-NOT_READ = "it reads no channels that can be taken out"
+NOT_READ = "it reads no channels that can be removed"
 
 
 @torch.no_grad()
 def drop(layer: Masked, kept: Tensor) -> None:
-    """Take away in place what `kept`, which broadcasts against the kernel, does not keep; a whole layer if need be."""
+    """Drop in place the weights outside `kept`, which broadcasts to the weight; even all of them."""
     layer.mask.logical_and_(kept)
     layer.clear()

@@ -1,1 +1,1 @@
-"""Quantization and binarization: weights and activations on a few levels."""
+"""Quantization and binarization: weights and activations take few levels."""

@@ -1,4 +1,4 @@
-"""Linear quantization: weights, and activations if asked, become whole numbers times a scale."""
+"""Linear quantization: weights, and optionally activations, become integers times a scale."""
 
 from typing import ClassVar
 
@@ -19,12 +19,13 @@ from compedu.methods.layers import compressible, given_value, replace_layer
 from compedu.methods.quantization.shared.calibration import input_ranges
 from compedu.methods.task import Task
 
-# Fractions of the largest weight that the search tries: evenly down to a half, then, for far outliers, in equal ratios.
+# Clipping points that the search tries, as fractions of the largest weight: evenly spaced down to a half, then in
+# equal ratios, for far outliers.
 CLIPPINGS = tuple(1 - step / 40 for step in range(1, 20)) + tuple(0.5 * 0.85**step for step in range(20))
 
 
 def sign_scale(rows: Tensor, kept: Tensor) -> Tensor:
-    """Return for each row (rows, weights) the mean absolute value of its `kept` weights, (rows, 1); 0 if none is kept.
+    """Return for each row (rows, weights) the mean |w| of its `kept` weights, (rows, 1); 0 if none is kept.
 
     It minimizes ||w - alpha sign(w)|| (Rastegari et al. 2016, section 3.1, arXiv:1603.05279).
 
@@ -41,14 +42,14 @@ def largest_scale(rows: Tensor, top: int) -> Tensor:
     [[0.009999999776482582]]
     """
     scale = rows.abs().amax(1, keepdim=True) / top
-    return torch.where(scale > 0, scale, torch.ones_like(scale))  # a row of zeros needs no step
+    return torch.where(scale > 0, scale, torch.ones_like(scale))  # a row of zeros has no scale of its own
 
 
 def best_scale(rows: Tensor, top: int) -> Tensor:
     """Return for each row (rows, weights) a scale of small squared error ||w - scale * code||^2, (rows, 1).
 
-    The best of several clippings is refined by turns: codes by rounding, then the scale <w, code> / <code, code> that
-    fits these codes best; no turn makes the error larger.
+    The best of several clipping points is refined by alternating: codes by rounding, then the least-squares scale
+    <w, code> / <code, code> for these codes; neither step increases the error.
 
     >>> best_scale(torch.tensor([[1.0, 1.0, -1.0, 1.0, 1.5]]), 1).tolist()
     [[1.100000023841858]]
@@ -60,7 +61,7 @@ def best_scale(rows: Tensor, top: int) -> Tensor:
         error = squared_error(rows, largest * clipping, top)
         scale = torch.where(error < least, largest * clipping, scale)
         least = torch.minimum(error, least)
-    for _ in range(4):
+    for _ in range(4):  # alternating least squares
         codes = rounded(rows, scale, top)
         power = (codes * codes).sum(1, keepdim=True)
         scale = torch.where(power > 0, (rows * codes).sum(1, keepdim=True) / power.clamp(min=1), scale)
@@ -79,12 +80,12 @@ def squared_error(rows: Tensor, scale: Tensor, top: int) -> Tensor:
 
 @method
 class LinearQuantization(LayerMethod):
-    r"""Round weights, and activations if asked, to evenly spaced levels.
+    r"""Round weights, and optionally activations, to evenly spaced levels.
 
     $\hat w = s\,q$ with $q = \mathrm{clip}(\mathrm{round}(w / s), -q_{\max}, q_{\max})$, $q_{\max} = 2^{b-1} - 1$; with
     one bit $\hat w = s\,\mathrm{sign}(w)$ and $s = \mathrm{mean}\,|w|$. Activations: $\hat x = s\,(q - z)$ with
     $q = \mathrm{clip}(\mathrm{round}(x / s) + z, 0, 2^b - 1)$. Batch normalization is folded into its layer first.
-    Stored: the codes, $b$ bits each; the scales; of pruned layers the positions of the kept weights.
+    Stored: the codes, $b$ bits each; the scales; for pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Jacob et al. 2018, Quantization and training of neural networks for efficient integer-arithmetic-only
     inference, arXiv:1712.05877, sections 2 and 3; Vanhoucke, Senior, Mao 2011, Improving the speed of neural networks
@@ -95,24 +96,24 @@ class LinearQuantization(LayerMethod):
     accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
     writes: ClassVar[bool] = False
 
-    bits: PerLayer[int] = knob(default=8, help="bits of a weight", low=1, high=8, slider_range=(1, 8), per_layer=True)
+    bits: PerLayer[int] = knob(default=8, help="bits per weight", low=1, high=8, slider_range=(1, 8), per_layer=True)
     scales: str = knob(
         default="channel", help="one scale per output channel or one per layer", choices=("channel", "tensor")
     )
     clipping: str = knob(
         default="max",
-        help="from two bits on: the largest code is the largest weight, "
-        "or where a search finds the least mean squared error",
+        help="from two bits on: the largest code stands for the largest weight, "
+        "or for the value of least mean squared error",
         choices=("max", "mse"),
     )
     activation_bits: int = knob(
         default=0,
-        help="bits of an activation; 0 leaves activations in floating point",
+        help="bits per activation; 0 leaves activations in floating point",
         choices=(0, 2, 3, 4, 5, 6, 7, 8),
     )
     coverage: float = knob(
         default=1.0,
-        help="fraction of a layer's inputs inside the range of its activation codes; 1 is from smallest to largest",
+        help="fraction of a layer's inputs inside the range of its activation codes; 1 covers smallest to largest",
         low=0.5,
         high=1,
         slider_range=(0.99, 1),
@@ -131,7 +132,7 @@ class LinearQuantization(LayerMethod):
         return "weights" if self.activation_bits == 0 else "calibration"
 
     def compress(self, task: Task) -> nn.Module:
-        """Fold batch norm, look at the activations of the float network, then round the weights layer by layer."""
+        """Fold batch norm, calibrate activations on the float network, then round the weights layer by layer."""
         task.open_attentions()
         fold(task)
         if self.activation_bits == 0:
@@ -151,15 +152,15 @@ class LinearQuantization(LayerMethod):
         return model
 
     def compress_layer(self, name: str, layer: nn.Module) -> Quantized:
-        """Return the layer with rounded weights; a mask stays."""
+        """Return the layer with quantized weights; a mask stays."""
         bits = given_value(self.bits, name)
         geometry = Geometry.of(layer)
-        kernel = weight_of(layer).detach()
+        weight = weight_of(layer).detach()
         mask = mask_of(layer)
-        rows = kernel.reshape((1, -1) if self.scales == "tensor" else (len(kernel), -1))
+        rows = weight.reshape((1, -1) if self.scales == "tensor" else (len(weight), -1))
         scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)
         shape = () if self.scales == "tensor" else geometry.per_output
-        return Quantized(geometry, kernel, scale.view(shape), bits, layer.bias, mask)
+        return Quantized(geometry, weight, scale.view(shape), bits, layer.bias, mask)
 
     def scale_of(self, rows: Tensor, kept: Tensor, bits: int) -> Tensor:
         """Return the scale of each row (rows, weights), (rows, 1)."""
@@ -192,8 +193,8 @@ def fold(task: Task) -> None:
         return
     for name, norm in model.named_modules():
         if isinstance(norm, _BatchNorm) and has_hooks(norm):
-            task.skip(name, "is not folded into the layer before it: its forward hooks would see other numbers")
-    for name, mask in masks.items():  # folding multiplies whole filters, so that zeros stay zero
+            task.skip(name, "is not folded into the layer before it: its forward hooks would see other values")
+    for name, mask in masks.items():  # folding scales whole filters, so zeros stay zero
         layer = model.get_submodule(name)
         model = replace_layer(model, name, Masked(Geometry.of(layer), layer.weight, mask, layer.bias))
     task.model = model

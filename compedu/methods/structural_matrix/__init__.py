@@ -1,1 +1,1 @@
-"""Structural matrix: kernels whose many entries follow by a fixed rule from a few numbers."""
+"""Structural matrix: weights whose many entries follow from a few parameters by a fixed rule."""

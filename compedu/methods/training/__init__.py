@@ -1,1 +1,1 @@
-"""Steps and controls: training on inside the compressed layers, and the small dense network trained from scratch."""
+"""Steps and controls: fine-tuning the compressed layers, and the small dense network trained from scratch."""

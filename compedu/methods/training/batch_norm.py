@@ -1,4 +1,4 @@
-"""Batch-norm re-estimation: after surgery, the means and variances of all batch norms are measured anew."""
+"""Batch-norm re-estimation: after pruning, the means and variances of all batch norms are measured again."""
 
 import math
 from typing import ClassVar
@@ -18,7 +18,7 @@ from compedu.methods.task import Task
 
 
 def population(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each channel of `x` (N, channels, ...) over all else, the sums divided by the count.
+    """Return mean and biased variance of each channel of `x` (N, channels, ...) over all other axes.
 
     >>> population(torch.tensor([[1.0], [3.0]]))
     (tensor([2.]), tensor([1.]))
@@ -29,13 +29,13 @@ def population(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @method
 class BatchNormReestimation(Method):
-    r"""Measure the means and variances of all batch norms anew, on the network as it is now.
+    r"""Measure the means and variances of all batch norms again, on the network as it is now.
 
-    $\mu_c = \mathrm{mean}(x_c)$ and $\sigma_c^2 = \mathrm{mean}((x_c - \mu_c)^2)$ over images and positions, norm after
-    norm: what a norm sees has passed the new statistics of those before it. All images pass at once, so that no split
-    into batches matters. No weight changes, and no gradient is needed.
+    $\mu_c = \mathrm{mean}(x_c)$ and $\sigma_c^2 = \mathrm{mean}((x_c - \mu_c)^2)$ over images and positions, one norm
+    after the other: the inputs of a norm are normalized by the new statistics of those before it. All images pass at
+    once, so the result does not depend on batches. No weight changes, and no gradient is needed.
     Stored: what was stored before; no byte is added.
-    Skips: batch norms without running statistics, those that no image reaches, those that are used more than once.
+    Skips: batch norms without running statistics, that no image reaches, or that are used more than once.
     Paper: Li, Wu, Su, Wang, Lin 2020, EagleEye: fast sub-net evaluation for efficient neural network pruning,
     arXiv:2007.02491, section 3.
     """
@@ -45,7 +45,7 @@ class BatchNormReestimation(Method):
 
     calibration_images: int = knob(
         default=256,
-        help="training images that are looked at, all at once",
+        help="training images that are used, all at once",
         low=2,
         slider_range=(16, 1024),
         log=True,
@@ -66,7 +66,7 @@ class BatchNormReestimation(Method):
         return task.model
 
     def norms(self, task: Task) -> dict[str, nn.Module]:
-        """Return by name the batch norms whose statistics can be measured; the others are noted with the reason."""
+        """Return by name the batch norms whose statistics can be measured; record why others are skipped."""
         norms = {name: module for name, module in task.model.named_modules() if isinstance(module, _BatchNorm)}
         uses = dict.fromkeys(norms, 0)
 
@@ -79,21 +79,21 @@ class BatchNormReestimation(Method):
             task.skip("(network)", "has no batch norm")
         for name, norm in norms.items():
             if norm.running_mean is None:
-                task.skip(name, "keeps no running statistics: it takes those of each batch")
+                task.skip(name, "has no running statistics: it uses those of each batch")
             elif uses[name] != 1:
                 task.skip(name, f"is used {uses[name]} times in a pass" if uses[name] else "no image reaches it")
         return {name: norm for name, norm in norms.items() if norm.running_mean is not None and uses[name] == 1}
 
     def measure(self, name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Set the running statistics of the batch norm called `name` to those of what it is about to see.
+        """Set the running statistics of the batch norm called `name` to those of its inputs.
 
-        Raises `CompressionError` where that is one value a channel, of which the variance would be 0.
+        Raises `CompressionError` for one value per channel, whose variance would be 0.
         """
         x = inputs[0]
         if (count := math.prod(x.shape) // x.shape[1]) < 2:
             raise CompressionError(
-                f"{self!r}: {name} sees {count} value in each channel (shape {tuple(x.shape)}), and a variance needs "
-                "at least 2; give it more training images"
+                f"{self!r}: {name} reads {count} value per channel (shape {tuple(x.shape)}), and a variance needs at "
+                "least 2; use more training images"
             )
         mean, variance = population(x)
         norm.running_mean.copy_(mean)

@@ -1,4 +1,4 @@
-"""Fine-tuning: a compressed network learns on, inside its compressed layers."""
+"""Fine-tuning: training a compressed network further, within its compressed layers."""
 
 from typing import Any, ClassVar
 
@@ -11,12 +11,12 @@ from compedu.methods.training_method import TrainingMethod
 
 @method
 class FineTune(TrainingMethod):
-    r"""Train the network on: masks stay, codes stay on their grid, factors stay factors.
+    r"""Train the network further: masks stay, codes stay on their grid, factors stay factors.
 
     $\min_\theta \frac{1}{n} \sum_i -\log p_\theta(y_i \mid x_i)$ over the parameters $\theta$ of the compressed layers;
-    what is rounded passes its gradient straight through.
+    gradients pass straight through the rounding.
     Stored: what the layers stored before; no byte is added.
-    Skips: nothing; scales of codes, masks and ranges of activations are no parameters and stay as they are.
+    Skips: nothing; scales of codes, masks and ranges of activations are not parameters and stay as they are.
     Paper: LeCun, Denker, Solla 1990, Optimal brain damage, NIPS 2 (after pruning); Han, Pool, Tran, Dally 2015,
     Learning both weights and connections, arXiv:1506.02626, section 3 (the same in deep networks); through rounding:
     Bengio, Leonard, Courville 2013, arXiv:1308.3432.
@@ -31,5 +31,5 @@ class FineTune(TrainingMethod):
     )
 
     def compress(self, task: Task) -> nn.Module:
-        """Train the private copy."""
+        """Train the copy."""
         return self.train(task.model, task.data)

@@ -1,4 +1,4 @@
-"""The small dense network: the control arm that every compressed network must beat at equal bytes."""
+"""The small dense network: the control that every compressed network must beat at equal size."""
 
 from typing import ClassVar
 
@@ -24,12 +24,12 @@ def narrower(spec: str, width: float) -> str:
 
 @method
 class SmallDense(FromScratch):
-    r"""Train a narrower network of the same family from scratch: what could be had without compression.
+    r"""Train a narrower network of the same architecture from scratch: what is possible without compression.
 
-    A layer of $n$ maps gets $\mathrm{round}(w\,n)$ of them, at least one; between two such layers about $w^2$ of the
-    weights are left.
+    A layer of $n$ channels gets $\mathrm{round}(w\,n)$ of them, at least one; between two such layers about $w^2$ of
+    the weights are left.
     Stored: the layers of the small network, dense, at full precision.
-    Skips: nothing; of the given network only its kind and sizes count, not its weights.
+    Skips: nothing; of the given network only its architecture counts, not its weights.
     Paper: Liu, Sun, Zhou, Huang, Darrell 2019, Rethinking the value of network pruning, arXiv:1810.05270, section 3.
     """
 

@@ -29,7 +29,7 @@ from compedu.networks import build
 SHAPES = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
 
 
-def kernels(model):
+def weights_of(model):
     return {name: model.get_submodule(name).weight.detach() for name in SHAPES}
 
 
@@ -126,7 +126,7 @@ def test_erdos_renyi_densities_follow_the_dimensions_and_keep_the_sum(density):
 
 
 def test_by_hand_leaves_out_what_the_mapping_does_not_name():
-    masks = budget_masks("uniform", kernels(build("lenet5")), {"fc*": 0.9, "conv1": 0.2})
+    masks = budget_masks("uniform", weights_of(build("lenet5")), {"fc*": 0.9, "conv1": 0.2})
     assert {name: round(1 - float(mask.float().mean()), 6) for name, mask in masks.items()} == {
         "conv1": 0.2,
         "fc1": 0.9,
@@ -144,7 +144,7 @@ def test_tolerated_sparsity_reads_the_curve_along_straight_lines():
 def test_the_scan_prunes_one_layer_at_a_time_and_leaves_the_network_alone():
     model, data = ce.load("lenet5", "digits")
     few = data.shortened(train=128, validation=8, test=8)
-    scores = {name: kernel.abs() for name, kernel in kernels(model).items()}
+    scores = {name: weight.abs() for name, weight in weights_of(model).items()}
     layers = {name: model.get_submodule(name) for name in SHAPES}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = sensitivity_scan(model, layers, scores, few, 128, (0.0, 0.9))

@@ -77,7 +77,7 @@ def layers_of(model):
 
 
 def exact_diagonal(model, name, x, y):
-    """The diagonal of the Hessian of the mean cross entropy for the kernel of one layer, by double differentiation."""
+    """The diagonal of the Hessian of the mean cross entropy for the weight of one layer, by double differentiation."""
     weight = model.get_submodule(name).weight.detach()
 
     def loss(w):
@@ -468,7 +468,7 @@ def test_the_hessian_of_rows_is_that_of_what_the_layer_reads(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["conv1", "grouped", "fc1"])
 def test_the_scale_of_rows_is_that_of_the_exact_hessian(name, monkeypatch):
-    """No label is sampled: with these the scale of a layer hung on a few images that the network is not sure of."""
+    """No label is sampled: with these the scale of a layer depended on a few images that the network is not sure of."""
     monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
     model, (x, y) = small(), images()
     whole = layer_hessians(model, layers_of(model), x, y)[name]
@@ -529,7 +529,7 @@ def test_surgery_goes_on_from_a_mask_and_names_what_it_cannot_do(monkeypatch):
     )
     monkeypatch.setattr(layer_hessians_module, "WHOLE", 0)
     monkeypatch.setattr(layer_hessians_module, "LONGEST", 20)
-    with pytest.raises(CompressionError, match="fc, spare: has more than 2048 weights for an output"):
+    with pytest.raises(CompressionError, match="fc, spare: has more than 2048 weights per output"):
         OptimalBrainSurgeon(layers="fc,spare")(Idle(), data)
     silent = small().float()
     silent.fc2.weight.data.zero_()
@@ -550,7 +550,7 @@ def test_surgery_names_a_layer_of_which_only_weights_without_curvature_are_left(
     masked = MagnitudePruning(sparsity=0.75, layers="1")(model)
     assert masked[1].mask[:, :16].all() and not masked[1].mask[:, 16:].any()
     pruned = OptimalBrainSurgeon(sparsity=0.8)(masked, data)
-    flat = "on these images the loss does not depend on it, so that no curvature can guide the surgery"
+    flat = "on these images the loss does not depend on it, so no curvature can guide the surgery"
     assert {s.layer: s.reason for s in pruned.compression.skipped}["1"] == flat
     assert torch.equal(pruned[1].mask, masked[1].mask)
 

@@ -23,8 +23,8 @@ from compedu.methods.pruning.shared import filter_criteria
 from compedu.methods.pruning.shared.channel_pruning import smallest
 from compedu.methods.pruning.shared.filter_criteria import (
     batch_norm_scores,
+    filter_scores,
     group_scores,
-    kernel_scores,
     loss_derivatives,
     mean_absolute,
     mean_distance,
@@ -111,17 +111,17 @@ def test_derivatives_of_one_image_are_those_of_torch_pruning():
 
 
 def test_distances_are_those_of_scipy():
-    kernel = torch.randn(60, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    rows = kernel.flatten(1).double().numpy()
+    weight = torch.randn(60, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    rows = weight.flatten(1).double().numpy()
     sums = torch.tensor(cdist(rows, rows).sum(1))
-    torch.testing.assert_close(mean_distance(kernel) * 59 * 6, sums, rtol=1e-9, atol=0)
-    assert mean_distance(kernel[:1]).tolist() == [0.0]
+    torch.testing.assert_close(mean_distance(weight) * 59 * 6, sums, rtol=1e-9, atol=0)
+    assert mean_distance(weight[:1]).tolist() == [0.0]
 
 
 def test_the_filter_in_the_middle_goes_by_the_median_and_the_small_one_by_the_norm():
-    kernel = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [2.0, 1.5]])
-    assert int(mean_distance(kernel).argmin()) == 1
-    assert int(mean_absolute(kernel).argmin()) == int(mean_square(kernel).argmin()) == 0
+    weight = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [2.0, 1.5]])
+    assert int(mean_distance(weight).argmin()) == 1
+    assert int(mean_absolute(weight).argmin()) == int(mean_square(weight).argmin()) == 0
 
 
 # The Taylor criterion, by small changes
@@ -197,9 +197,9 @@ def test_inputs_that_are_not_one_per_image_are_refused_by_name():
 
 @pytest.mark.parametrize("criterion", KERNEL_CRITERIA)
 def test_a_layer_that_sees_everything_twice_scores_the_same(criterion):
-    kernel = torch.randn(9, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(9, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     score = KERNEL_CRITERIA[criterion]
-    torch.testing.assert_close(score(torch.cat([kernel, kernel], 1)), score(kernel))
+    torch.testing.assert_close(score(torch.cat([weight, weight], 1)), score(weight))
 
 
 def test_coupled_layers_score_by_the_mean_over_weights_or_batch_norms():
@@ -209,7 +209,7 @@ def test_coupled_layers_score_by_the_mean_over_weights_or_batch_norms():
     assert [model.get_submodule(name) for name in group.producers] == layers
     for score in KERNEL_CRITERIA.values():
         one, other = (score(layer.weight.detach()) for layer in layers)
-        torch.testing.assert_close(kernel_scores(model, group, score), (9 * one + 144 * other) / 153)
+        torch.testing.assert_close(filter_scores(model, group, score), (9 * one + 144 * other) / 153)
     scales = (model.norm.weight.abs() + model.stage1[0].norm2.weight.abs()) / 2
     torch.testing.assert_close(batch_norm_scores(model, group), scales.detach())
 
@@ -288,7 +288,7 @@ def test_the_lowest_scores_go(criterion, budget):
         scores = taylor_scores(model, groups, *calibration_set(data, 16))
     else:
         of_group = {"batch-norm": batch_norm_scores, "group": group_scores}
-        of_group |= {name: partial(kernel_scores, criterion=score) for name, score in KERNEL_CRITERIA.items()}
+        of_group |= {name: partial(filter_scores, criterion=score) for name, score in KERNEL_CRITERIA.items()}
         scores = [of_group[criterion](model, group) for group in groups]
     removed = {record.group: record.channels for record in method(model, data).compression.removed}
     assert removed == {
@@ -320,14 +320,14 @@ def test_every_criterion_has_its_own_opinion():
 
 def test_layers_without_a_batch_norm_are_named_or_all_is_refused():
     with pytest.raises(
-        CompressionError, match="criterion='batch-norm'.* conv1, conv2, fc1: no batch norm with scales is behind it"
+        CompressionError, match="criterion='batch-norm'.* conv1, conv2, fc1: no batch norm with scales follows it"
     ):
         FilterPruning(criterion="batch-norm")(build("lenet5"))
     model, data = simple(), pictures()
     smaller = FilterPruning(criterion="batch-norm")(model, data)
     assert smaller[0].out_channels == 4 and smaller[3].out_channels == 6
     reasons = {skipped.layer: skipped.reason for skipped in smaller.compression.skipped}
-    assert reasons["3"] == "no batch norm with scales is behind it: choose another criterion"
+    assert reasons["3"] == "no batch norm with scales follows it: choose another criterion"
     model[1] = nn.BatchNorm2d(8, affine=False)
     with pytest.raises(CompressionError, match="no batch norm with scales"):
         FilterPruning(criterion="batch-norm")(model.eval(), data)

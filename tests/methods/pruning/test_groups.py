@@ -161,12 +161,12 @@ def test_columns_are_those_of_the_im2col_matrix(groups):
     label = column_labels(Geometry.of(layer)).expand(layer.weight.shape)
     x = drawn(1, 8, 3, 3)  # one output position: the unfolded input is a single vector of 72 numbers
     for number in (0, 5, int(label.max())):
-        kernel = torch.where(label == number, layer.weight, 0.0).double()
-        hit = nn.functional.conv2d(x, kernel, groups=groups)
+        weight = torch.where(label == number, layer.weight, 0.0).double()
+        hit = nn.functional.conv2d(x, weight, groups=groups)
         place = x.flatten()[number]
-        rows = kernel.flatten(1).abs().sum(1) > 0
+        rows = weight.flatten(1).abs().sum(1) > 0
         assert int(rows.sum()) == 16 // groups
-        torch.testing.assert_close(hit.flatten(), place * kernel.flatten(1).sum(1))
+        torch.testing.assert_close(hit.flatten(), place * weight.flatten(1).sum(1))
     assert torch.bincount(label.flatten()).tolist() == [16 // groups] * 72
 
 
@@ -189,10 +189,10 @@ def test_filters_and_channels_share_out_the_weights_of_the_layers_that_they_belo
     assert groups.labels.keys() == set(LAYERS) - {untouched} and groups.count == 20 + 50 + 500
     assert all(bool((label >= 0).all()) for label in groups.labels.values())
     assert groups.sizes.sum() == sum(math.prod(layers[name].shape) for name in groups.labels)
-    kernel = weight_of(model.get_submodule(first)).detach()
+    weight = weight_of(model.get_submodule(first)).detach()
     ours = group_norms({name: weight_of(model.get_submodule(name)).detach() for name in groups.labels}, groups)[:20]
     torch.testing.assert_close(
-        ours, kernel.transpose(0, 1).flatten(1).norm(dim=1) if side == INPUT else kernel.flatten(1).norm(dim=1)
+        ours, weight.transpose(0, 1).flatten(1).norm(dim=1) if side == INPUT else weight.flatten(1).norm(dim=1)
     )
 
 
@@ -262,10 +262,10 @@ def test_channels_that_nothing_reads_leave_without_a_trace():
     )
     readers = {"conv1": "conv2", "conv2": "fc1", "fc1": "fc2"}
     for name, gone in removal.items():
-        kernel = trained.get_submodule(readers[name]).weight.data
+        weight = trained.get_submodule(readers[name]).weight.data
         width = 16 if name == "conv2" else 1
         for channel in gone:
-            kernel[:, channel * width : (channel + 1) * width] = 0
+            weight[:, channel * width : (channel + 1) * width] = 0
     x = few(64).x_validation.double()
     with torch.no_grad():
         torch.testing.assert_close(smaller.double()(x), trained.double()(x), rtol=1e-9, atol=1e-9)
@@ -336,9 +336,9 @@ def test_layers_that_stay_are_named_with_the_reason():
     assert kept["conv"] == "its channels go with those of stage1.0.conv2, which may not change"
     assert kept["fc"] == "its channels are the network's output" and "not selected" in kept["stage1.0.conv2"]
     kept = reasons(StructuredSparsity(groups="channels", epochs=1)(model, images))
-    assert kept == {"conv": "it reads no channels that can be taken out"}
+    assert kept == {"conv": "it reads no channels that can be removed"}
     kept = reasons(StructuredSparsity(budget="global", epochs=1, sparsity=0.1)(ce.trained("lenet5", "digits"), few(64)))
-    assert kept["conv1"] == "keeps all its filters: those of other layers are weaker"
+    assert kept["conv1"] == "keeps all its filters: those of other layers score lower"
     kept = reasons(StructuredSparsity(epochs=1)(MagnitudePruning(layers="conv2")(build("lenet5")), few(64)))
     assert "already compressed (Masked)" in kept["conv2"]
 

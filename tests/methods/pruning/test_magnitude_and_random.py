@@ -14,7 +14,7 @@ from compedu.graph import find_channels
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD
 from compedu.methods.pruning.random_weights import random_scores
 from compedu.methods.pruning.shared.channel_pruning import counts_over_all
-from compedu.methods.pruning.shared.filter_criteria import kernel_scores, mean_absolute
+from compedu.methods.pruning.shared.filter_criteria import filter_scores, mean_absolute
 from compedu.networks import build
 from compedu.networks.shipped import trained
 
@@ -141,7 +141,7 @@ def test_the_smaller_network_computes_what_the_silenced_one_does(spec):
     smaller = FilterPruning(sparsity=0.6)(model)
     channels = find_channels(model, torch.randn(1, 1, size, size))
     removal = {
-        group.name: kernel_scores(model, group, mean_absolute).argsort(stable=True)[: group.removable(0.6)].tolist()
+        group.name: filter_scores(model, group, mean_absolute).argsort(stable=True)[: group.removable(0.6)].tolist()
         for group in channels.groups
     }
     x = torch.randn(3, 1, size, size, dtype=torch.float64)
@@ -156,7 +156,7 @@ def test_layers_that_are_added_lose_the_same_channels_by_their_common_mean():
     model.stage1[0].conv2.weight.data[5] *= 0.01  # of 144 weights, against 9 in the first layer
     group = next(g for g in find_channels(model, torch.randn(1, 1, 32, 32)).groups if g.name == "conv")
     assert set(group.producers) == {"conv", "stage1.0.conv2"}
-    scores = kernel_scores(model, group, mean_absolute)
+    scores = filter_scores(model, group, mean_absolute)
     assert scores.argsort()[:2].tolist() == [5, 3]
     torch.testing.assert_close(scores[[3, 5]], torch.tensor([(9 * 0.01 + 144) / 153, (9 + 144 * 0.01) / 153]))
     smaller = FilterPruning(sparsity=1 / 16)(model)
@@ -228,7 +228,7 @@ def test_a_foreign_network_needs_an_image_and_then_works():
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
     )  # fmt: skip
-    with pytest.raises(CompressionError, match=r"FilterPruning\(\) has to see an image .* Sequential.*\(model, data\)"):
+    with pytest.raises(CompressionError, match=r"FilterPruning\(\) needs an image .* Sequential.*\(model, data\)"):
         FilterPruning()(model)
     assert widths(FilterPruning()(model, color())) == {"0": 4, "2": 4, "6": 10}
 

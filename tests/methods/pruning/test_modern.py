@@ -16,7 +16,7 @@ from compedu.evaluation import evaluate
 from compedu.forms import Geometry, Masked
 from compedu.methods import HardConcretePruning, LotteryTicket, MovementPruning
 from compedu.methods.pruning.hard_concrete import Gated, hard_concrete, open_probability, settled
-from compedu.methods.pruning.lottery_ticket import wind_back
+from compedu.methods.pruning.lottery_ticket import rewind_to
 from compedu.methods.pruning.movement import Moving
 from compedu.methods.pruning.shared.schedules import cubic_sparsity
 from compedu.networks import build
@@ -181,7 +181,7 @@ def test_weights_are_rewound_to_an_early_step_with_all_that_belongs_to_them():
     model = build(network)
     model = LotteryTicket(rounds=1, epochs=1)(model, few(64))  # any with masked layers
     masks = {name: value.clone() for name, value in model.state_dict().items() if name.endswith("mask")}
-    wind_back(model, early)
+    rewind_to(model, early)
     for name, value in model.state_dict().items():
         mask = masks.get(name.removesuffix(".weight") + ".mask", 1)
         assert torch.equal(value, masks[name] if name in masks else early[name] * mask), name
@@ -335,7 +335,7 @@ def test_the_result_is_the_settled_network_as_plain_masked_layers():
 
 
 def test_a_layer_of_which_all_gates_shut_is_named_with_what_to_do():
-    with pytest.raises(CompressionError, match=r"shut every gate of conv1 \(shape .*lower the strength, or exclude"):
+    with pytest.raises(CompressionError, match=r"closed every gate of conv1 \(shape .*lower the strength, or exclude"):
         HardConcretePruning(epochs=5, strength=1e9, lr=3e-3)(ce.trained("lenet5", "digits"), few(640))
 
 

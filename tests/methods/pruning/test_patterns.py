@@ -77,7 +77,7 @@ def test_a_pattern_and_an_earlier_mask_both_hold():
 
 def test_more_kept_than_there_are_is_refused():
     with pytest.raises(
-        ValueError, match=r"^PatternPruning.keep must be at most of=4, got 5 \(weights that stay of each group\)$"
+        ValueError, match=r"^PatternPruning.keep must be at most of=4, got 5 \(weights kept in each group\)$"
     ):
         PatternPruning(keep=5)
     assert PatternPruning(keep=8, of=8).keep == 8

@@ -24,12 +24,12 @@ def few(train=640):
     return ce.load_data("digits").shortened(train=train, validation=200, test=8)
 
 
-def kernels(model):
+def weights_of(model):
     return {name: weight_of(model.get_submodule(name)).detach() for name in LAYERS}
 
 
 def zeros(model):
-    found = kernels(model).values()
+    found = weights_of(model).values()
     return sum(int((weight == 0).sum()) for weight in found) / sum(weight.numel() for weight in found)
 
 
@@ -165,7 +165,7 @@ def trained_by_hand(data, strength, penalty, step, lr=1e-3, batch=64):
                 else weight.detach() / (1 + rate * strength)
             )
             weight.data.copy_(small)
-    return kernels(model)
+    return weights_of(model)
 
 
 @pytest.mark.parametrize("penalty", ["l1", "l2"])
@@ -173,8 +173,11 @@ def trained_by_hand(data, strength, penalty, step, lr=1e-3, batch=64):
 def test_training_is_adamw_with_the_penalty_brought_in_at_each_step(penalty, step, strength):
     data = few(320)
     method = RegularizedPruning(penalty=penalty, step=step, strength=strength, epochs=1, sparsity=0.0)
-    ours, theirs = kernels(method(ce.trained("lenet5", "digits"), data)), trained_by_hand(data, strength, penalty, step)
-    dense = kernels(ce.trained("lenet5", "digits"))
+    ours, theirs = (
+        weights_of(method(ce.trained("lenet5", "digits"), data)),
+        trained_by_hand(data, strength, penalty, step),
+    )
+    dense = weights_of(ce.trained("lenet5", "digits"))
     for name in LAYERS:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
         assert (ours[name] - dense[name]).abs().mean() > 1e-3
@@ -186,8 +189,8 @@ def test_the_proximal_step_makes_exact_zeros_and_the_subgradient_none():
     blunt = RegularizedPruning(step="subgradient", strength=1e-4, sparsity=0.0, epochs=2)(model, data)
     smooth = RegularizedPruning(step="proximal", penalty="l2", strength=3.0, sparsity=0.0, epochs=2)(model, data)
     assert zeros(sharp) > 0.3 and zeros(blunt) == zeros(smooth) == 0
-    assert sum(weight.abs().sum() for weight in kernels(blunt).values()) < sum(
-        weight.abs().sum() for weight in kernels(model).values()
+    assert sum(weight.abs().sum() for weight in weights_of(blunt).values()) < sum(
+        weight.abs().sum() for weight in weights_of(model).values()
     )
     for name in LAYERS:
         layer = sharp.get_submodule(name)
@@ -248,15 +251,15 @@ def test_what_is_pulled_to_zero_is_missed_less_than_what_is_cut():
 
 def test_biased_decay_without_bias_is_l1_in_the_loss():
     model, data = ce.trained("lenet5", "digits"), few(128)
-    biased = kernels(BiasedWeightDecay(epsilon=0, strength=1e-3, epochs=1)(model, data))
-    lasso = kernels(RegularizedPruning(step="subgradient", strength=1e-3, epochs=1)(model, data))
+    biased = weights_of(BiasedWeightDecay(epsilon=0, strength=1e-3, epochs=1)(model, data))
+    lasso = weights_of(RegularizedPruning(step="subgradient", strength=1e-3, epochs=1)(model, data))
     assert all(torch.equal(biased[name], lasso[name]) for name in LAYERS)
 
 
 def test_biased_decay_spares_large_weights_and_shrinks_small_ones():
     model, data = ce.trained("lenet5", "digits"), few(320)
     dense, biased, lasso = (
-        kernels(made)["fc1"].abs()
+        weights_of(made)["fc1"].abs()
         for made in (
             model,
             *(

@@ -1,1 +1,1 @@
-"""What several trials share: their networks, and how the knobs of their arms were chosen."""
+"""What several trials share: their networks, and how the knobs of their arms were tuned."""

@@ -1,4 +1,4 @@
-"""What several claims are tried on: a dense network trained on drawn characters, and its accuracy."""
+"""What several claims are tested on: a dense network trained on drawn characters, and its accuracy."""
 
 from functools import lru_cache
 
@@ -13,18 +13,18 @@ from compedu.training import Recipe, fit
 
 @lru_cache(maxsize=4)
 def glyphs(train: int, validation: int) -> Dataset:
-    """Return glyphs with fewer images for training and for choices; all test images stay."""
+    """Return glyphs with fewer training and validation images; all test images stay."""
     return datasets.load("glyphs").shortened(train=train, validation=validation)
 
 
 def dense_network(network: str, data: Dataset, epochs: int, seed: int) -> nn.Module:
-    """Return `network` trained on `data`; another `seed` is another start and another order of the images."""
+    """Return `network` trained on `data`; the `seed` sets the initialization and the order of the images."""
     model = network_for(network, data, seed=seed)
     fit(model, data, Recipe(epochs, 4e-3, weight_decay=1e-2, shift=1, seed=seed))
     return model
 
 
 def accuracy(model: nn.Module, data: Dataset, split: str = "test") -> float:
-    """Return the share of images that are right, in per cent."""
+    """Return the accuracy in percent."""
     found = evaluate(model, data, split)
     return 100 * found.correct / found.seen

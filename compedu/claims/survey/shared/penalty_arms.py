@@ -1,4 +1,4 @@
-"""The arms of claim D3: ways to train a dense network on until a tenth of its weights does as well, one knob each."""
+"""The arms of claim D3: ways to train a dense network down to a tenth of its weights, one knob each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PROXIMAL = "L1, proximal step"
 
 @dataclass(frozen=True)
 class Start:
-    """A network trained on glyphs for `epochs` over `images`, and the share of zeros that it is to end with."""
+    """A network trained on glyphs for `epochs` over `images`, and the sparsity to reach."""
 
     network: str
     images: int
@@ -35,7 +35,7 @@ class Start:
 
     @property
     def data(self) -> Dataset:
-        """The images: all 4,000 for choices, and all 4,000 for tests."""
+        """The images, with all 4,000 for validation and all 4,000 for tests."""
         return glyphs(self.images, 4000)
 
     @property
@@ -45,12 +45,12 @@ class Start:
 
     @lru_cache(maxsize=2)  # noqa: B019  starts are constants of this module, which live as long as it does
     def dense(self, seed: int) -> nn.Module:
-        """Return the dense network of this seed; methods leave it as it is."""
+        """Return the dense network of this seed; methods do not change it."""
         return dense_network(self.network, self.data, self.epochs, seed)
 
 
 def penalized(penalty: str, step: str) -> Callable[[Start, int, float, int], Method]:
-    """Return what makes the arm of a penalty: half of the epochs under it, a cut, the other half inside the mask."""
+    """Return the factory of the arm of a penalty: half of the epochs under it, a cut, the rest inside the mask."""
 
     def method(start: Start, epochs: int, strength: float, seed: int) -> Method:
         same = {"epochs": epochs // 2, "lr": start.lr, "shift": 1, "seed": seed}
@@ -82,4 +82,4 @@ ARMS: Mapping[str, Callable[[Start, int, float, int], Method]] = {
     L1: penalized("l1", "subgradient"),
     L2: penalized("l2", "subgradient"),
     PROXIMAL: penalized("l1", "proximal"),
-}  # each with the budget in epochs, the value of its one knob, which is 0 where there is none, and the seed
+}  # each called with the start, the budget in epochs, the value of its knob (0 if it has none), and the seed

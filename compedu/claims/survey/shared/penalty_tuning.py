@@ -1,6 +1,6 @@
-"""The knobs of claim D3's arms: every value tried on the same networks, which no counted run uses.
+"""The knobs of claim D3's arms: every value tried on the same networks, which no run of the claim uses.
 
-`python -m compedu.claims.tune` makes the trials that are missing in data/claims/D3-tuning.jsonl.
+`python -m compedu.claims.tune` computes the trials that are missing in data/claims/D3-tuning.jsonl.
 """
 
 import statistics
@@ -29,7 +29,7 @@ CHOSEN: Mapping[str, float] = {GRADUAL: 0.2, AT_ONCE: 0.0, NONE: 0.0, L1: 1e-4, 
 
 @dataclass(frozen=True)
 class Trial:
-    """One value of one arm's knob, with a budget of `epochs` from `start` on."""
+    """One value of one arm's knob, with a budget of `epochs` from `start`."""
 
     start: Start
     arm: str
@@ -46,7 +46,7 @@ def named(arm: str, value: float) -> str:
 
 
 def trial(setting: Trial, seed: int) -> Run:
-    """Return the accuracy on the images for choices; 0 where a penalty leaves a layer no weights."""
+    """Return the accuracy on the validation images; 0 if a penalty empties a layer."""
     start = setting.start
     dense = setting.start.dense(seed)
     try:
@@ -84,7 +84,7 @@ def ahead(trials: Sequence[Run], arm: str, value: float) -> tuple[float, float, 
 
 
 def tuning_table() -> str:
-    """Return in Markdown what every value of every knob gave, and how far it is ahead of the chosen one."""
+    """Return the Markdown table of the accuracy at every value of every knob, and its lead over the chosen one."""
     trials = stored_trials()
     rows = []
     networks = len({run.seed for run in trials})
@@ -98,6 +98,6 @@ def tuning_table() -> str:
         f"The knobs were chosen on networks 1000 to 1002 by 1,000 validation images. The values below were then "
         f"tried on {networks} networks (of {TRIALS.seeds} planned, from {TRIALS.first} on) by all 4,000, with "
         f"{TRIED_AT} epochs{conditions(TUNING, trials)}; that of the proximal step was not tried again. Where an "
-        "interval holds zero, the trials do not tell a value from the chosen one.",
+        "interval holds zero, the trials do not distinguish a value from the chosen one.",
         table(("arm", "value", "mean accuracy, %", "points ahead of the chosen value, 95 %"), rows),
     ]))  # fmt: skip

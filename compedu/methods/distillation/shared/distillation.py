@@ -1,4 +1,4 @@
-"""The base of distillation: a student learns from what a teacher says, and from features of layers inside it."""
+"""The base of distillation: a student learns from the outputs of a teacher, and from features of its layers."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -23,10 +23,10 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What student and teacher say about one batch: `logits` and `targets` (N, classes), and `labels` (N,).
+    """Outputs of student and teacher for one batch: `logits` and `targets` (N, classes), and `labels` (N,).
 
-    `features` holds for each pair of layers what the student's gives, through its regressor if it has one, and what the
-    teacher's gives; no gradient enters the teacher.
+    `features` holds for each pair of layers the student's output, through its regressor if it has one, and the
+    teacher's output; no gradient enters the teacher.
     """
 
     logits: Tensor
@@ -37,7 +37,7 @@ class Lesson:
 
 @method
 class Distillation(FromScratch):
-    """Train a student on what the given network, the teacher, says; a subclass says what is compared.
+    """Train a student on the outputs of the given network, the teacher; a subclass defines the loss.
 
     The teacher is in evaluation mode throughout and does not change.
     """
@@ -45,7 +45,7 @@ class Distillation(FromScratch):
     family: ClassVar[str] = "distillation"
 
     student: Student = student_knob(
-        default="lenet5(width=0.25)", help="the network to be trained, in words; sizes come from the data"
+        default="lenet5(width=0.25)", help="the network to be trained, by its spec; sizes come from the data"
     )
 
     def __post_init__(self):
@@ -67,13 +67,13 @@ class Distillation(FromScratch):
 
     @property
     def pairs(self) -> Pairs:
-        """The layers whose outputs are compared: pairs of one of the student and one of the teacher."""
+        """The layers whose outputs are compared: pairs of a layer of the student and one of the teacher."""
         return ()
 
     def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
-        """Return what the student's feature of a pair passes through, given both features of one image; None for as is.
+        """Return the module that maps the student's feature of a pair, given both features of one image; None for none.
 
-        It trains beside the student and is then thrown away.
+        It trains together with the student and is then discarded.
         """
         return None
 
@@ -82,7 +82,7 @@ class Distillation(FromScratch):
         """Return the loss of one batch."""
 
     def compress(self, task: Task) -> nn.Module:
-        """Build the student and train it on what the teacher says."""
+        """Build the student and train it on the outputs of the teacher."""
         teacher = task.model
         data = task.data
         if not any(True for _ in teacher.parameters()):
@@ -92,7 +92,7 @@ class Distillation(FromScratch):
         student = student_of(self.student, task, classes, self.seed, self._where)
         refuse_misfit(student, data)
         if (own := logits_of(student, data.example, data).shape[1]) != classes:
-            raise CompressionError(f"{self._where} tells {own} classes apart, its teacher {classes}")
+            raise CompressionError(f"{self._where} has {own} classes, its teacher {classes}")
         refuse_probabilities(student, data)
         regressors = self.regressors(student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
@@ -113,37 +113,38 @@ class Distillation(FromScratch):
     def loss(
         self, teacher: nn.Module, data: Dataset, regressors: tuple[Companion | None, ...] = ()
     ) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-        """Return the loss of a student for images and their numbers.
+        """Return the loss of a student for images and their indices.
 
-        Where only its logits count, the teacher is asked about each image once, before; about images that are moved,
-        and about features, each time anew.
+        If only its logits count, the teacher runs once over all images, before training; for shifted images and for
+        features it runs in every step.
         """
         logits = None if self.shift or self.pairs else all_logits(teacher, data.x_train, data)
 
-        def of_batch(student: nn.Module, x: Tensor, numbers: Tensor) -> Tensor:
+        def of_batch(student: nn.Module, x: Tensor, indices: Tensor) -> Tensor:
             if logits is None:
                 with captured(teacher, [theirs for _, theirs in self.pairs], self._teacher) as taught:
                     targets = logits_of(teacher, x, data).clone()
             else:
                 taught = {}
-                targets = logits[numbers]
+                targets = logits[indices]
             with captured(student, [own for own, _ in self.pairs], self._student) as learned:
-                said = student(x)
-            if not isinstance(said, Tensor):
+                outputs = student(x)
+            if not isinstance(outputs, Tensor):
                 raise CompressionError(
-                    f"{self._where} returns {shape_of(said)} in training; needed are logits (images, classes) alone"
+                    f"{self._where} returns {shape_of(outputs)} in training; it must return only logits "
+                    "(images, classes)"
                 )
             features = []
             for (own, theirs), companion in zip(self.pairs, regressors, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
                 features.append((feature, taught[theirs].clone()))  # out of inference mode
-            return self.loss_of(Lesson(said, targets, data.y_train[numbers], tuple(features)))
+            return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
 
         return of_batch
 
 
 def numbered(data: Dataset) -> Dataset:
-    """Return `data` with the number of each training image in place of its label: with it a loss looks things up."""
+    """Return `data` with the index of each training image in place of its label, for a loss to look things up by."""
     count = len(data.x_train)
     names = tuple(map(str, range(max(count, len(data.classes)))))
     return replace(data, y_train=torch.arange(count), classes=names)

@@ -1,4 +1,4 @@
-"""Features: what named layers of a network give in a forward pass, and regressors that bring two networks' together."""
+"""Features: outputs of named layers in a forward pass, and regressors that map a student's to a teacher's."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ from compedu.methods.hooks import hooked
 from compedu.methods.layers import compressible
 from compedu.reproducible import seeded
 
-WORDS = ("first", "middle", "last")  # of the layers that hold weights, in the order in which they stand
+WORDS = ("first", "middle", "last")  # of the layers with weights, in the order of the network's modules
 
 
 def layer_called(model: nn.Module, name: str, whose: str) -> nn.Module:
-    """Return the module of `model` that `name` means: its name, or one of the words first, middle, last.
+    """Return the module of `model` called `name`, or the one meant by the words first, middle, last.
 
-    Raises `CompressionError` that says `whose` layer it is for a name that is neither.
+    Raises `CompressionError`, which says `whose` layer it is, for any other name.
     """
     modules = {own: module for own, module in model.named_modules() if own}
     if name in modules:
@@ -34,8 +34,8 @@ def layer_called(model: nn.Module, name: str, whose: str) -> nn.Module:
 def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the layers `names` of `model` in the one forward pass inside the block, by name.
 
-    Gradients pass through them. Raises `CompressionError` that says `whose` layer it is for one that `layer_called`
-    does not find, that no image reaches, that runs more than once, or that gives something else than one tensor.
+    Gradients pass through them. Raises `CompressionError`, which says `whose` layer it is, for a layer that
+    `layer_called` does not find, that no image reaches, that runs more than once, or that does not return one tensor.
     """
     outputs: dict[str, Tensor] = {}
 
@@ -43,8 +43,8 @@ def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dic
         if name in outputs:
             raise CompressionError(f"layer {name!r} of {whose} runs more than once in a pass: which output is meant?")
         if not isinstance(output, Tensor):
-            raise CompressionError(f"layer {name!r} of {whose} gives a {type(output).__name__}, not one tensor")
-        outputs[name] = output.clone()  # a layer behind it may change it in place
+            raise CompressionError(f"layer {name!r} of {whose} returns a {type(output).__name__}, not one tensor")
+        outputs[name] = output.clone()  # a later layer may change it in place
 
     with hooked({name: layer_called(model, name, whose) for name in names}, after=keep):
         yield outputs
@@ -55,12 +55,14 @@ def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dic
 def regressor(student: Tensor, teacher: Tensor, seed: int) -> nn.Module:
     """Return a new layer that maps features like `student`'s to the shape of `teacher`'s, drawn by `seed`.
 
-    Maps (N, C, H, W) get a convolution whose window makes the sizes agree (Romero et al. 2015, arXiv:1412.6550, section
-    2.2), features (N, ..., F) a linear layer. Raises `CompressionError` where no such layer exists.
+    Maps (N, C, H, W) get a convolution whose kernel size makes the output sizes agree (Romero et al. 2015,
+    arXiv:1412.6550, section 2.2), features (N, ..., F) a linear layer. Raises `CompressionError` where no such layer
+    exists.
     """
     from_shape = tuple(student.shape[1:])
     to_shape = tuple(teacher.shape[1:])
     maps = len(from_shape) == len(to_shape) == 3
+    # Without padding, a kernel of k pixels turns a into a - k + 1.
     window = [a - b + 1 for a, b in zip(from_shape[1:], to_shape[1:], strict=False)]
     fits = min(window) >= 1 if maps else from_shape[:-1] == to_shape[:-1]
     if not fits:
@@ -75,7 +77,7 @@ def regressor(student: Tensor, teacher: Tensor, seed: int) -> nn.Module:
 
 
 def features_of_one(model: nn.Module, names: Sequence[str], image: Tensor, whose: str) -> tuple[Tensor, ...]:
-    """Return what the layers `names` of `model` give for one `image` (1, ...), in order."""
+    """Return the outputs of the layers `names` of `model` for one `image` (1, ...), in order."""
     with captured(model, names, whose) as outputs, torch.no_grad(), seeded(0):
         model.eval()(image)
     return tuple(outputs[name] for name in names)

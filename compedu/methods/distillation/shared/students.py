@@ -1,4 +1,4 @@
-"""The student of a distillation: a network in words, a given network, or what a method makes of the teacher."""
+"""The student of a distillation: the spec of a network, a given network, or a method applied to the teacher."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from compedu.networks.fitting import network_for
 
 @dataclass(frozen=True)
 class GivenNetwork:
-    """A network that was given as a student, as it was then; its `digest` tells it from others."""
+    """A copy of a network that was given as a student; its `digest` identifies it."""
 
     kind: str
     digest: str
@@ -39,7 +39,7 @@ Student = str | Method | nn.Module | GivenNetwork
 
 @dataclass(frozen=True)
 class StudentKnob(Knob):
-    """A knob that takes a network in words, a network, or a method."""
+    """A knob that takes the spec of a network, a network, or a method."""
 
     def _kept_one(self, value: Any) -> Any:
         return GivenNetwork.of(value) if isinstance(value, nn.Module) else super()._kept_one(value)
@@ -48,7 +48,7 @@ class StudentKnob(Knob):
         return isinstance(value, (GivenNetwork, Method)) or super()._allows_one(value)
 
     def __str__(self) -> str:
-        return "a network in words, a network, or a method that makes it of the teacher"
+        return "the spec of a network, a network, or a method that makes it from the teacher"
 
 
 def student_knob(*, default: str, help: str) -> Any:
@@ -58,19 +58,19 @@ def student_knob(*, default: str, help: str) -> Any:
 
 @lru_cache
 def check_student(spec: str, where: str) -> None:
-    """Raise `ValueError` for words that name no network; `where` names the knob."""
+    """Raise `ValueError` for a spec that names no network; `where` names the knob."""
     try:
         build(spec)
     except ValueError as error:
-        raise ValueError(f"{where} must be a network in words: {error}") from error
+        raise ValueError(f"{where} must be the spec of a network: {error}") from error
 
 
 def student_of(student: Student, task: Task, classes: int, seed: int, where: str) -> nn.Module:
-    """Return the student as it begins: a new network by `seed`, a copy of a given one, or the compressed teacher.
+    """Return the untrained student: a new network by `seed`, a copy of a given one, or the compressed teacher.
 
-    What a given network or a method left out or removed is noted in `task`, and what the result is later compared with
-    is the given network. Raises `CompressionError` for words that cannot be built for the images of the task; `where`
-    names the knob.
+    Layers that a given network or a method skipped, and channels that it removed, are recorded in `task`; a given
+    network also becomes the one that the result is verified against. Raises `CompressionError` for a spec that cannot
+    be built for the images of the task; `where` names the knob.
     """
     if isinstance(student, str):
         try:

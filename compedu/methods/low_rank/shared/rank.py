@@ -1,4 +1,4 @@
-"""The rank of a factorization: as a fraction or as a number, and the rank from which on nothing is saved."""
+"""The rank of a factorization: as a fraction or an integer, and the rank from which on nothing is saved."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from compedu.knobs import LARGEST, Knob, field_of
 
 @dataclass(frozen=True)
 class RankKnob(Knob):
-    """A knob whose floats are fractions of the full rank and whose whole numbers are ranks: 1.0 is all, 1 is one."""
+    """A knob whose floats are fractions of the full rank and whose integers are ranks: 1.0 is all, 1 is rank one."""
 
     def _kept_one(self, value: Any) -> Any:
         kept = super()._kept_one(value)
@@ -20,7 +20,7 @@ class RankKnob(Knob):
         return 1 <= value <= LARGEST if type(value) is int else super()._allows_one(value)
 
     def __str__(self) -> str:
-        """Both kinds of allowed values in words."""
+        """Both kinds of allowed values."""
         return f"a fraction of the full rank {self._range()}, 1.0 for all, or a rank, a whole number from 1 on"
 
 
@@ -30,7 +30,7 @@ def rank_knob(*, default: float, help: str, **ranges: Any) -> Any:
 
 
 def rank_from(value: float | int, full: int) -> int:
-    """Return the rank that `value` means where the full rank is `full`: a fraction is rounded to a rank of at least 1.
+    """Return the rank for `value` and a full rank of `full`: a fraction is rounded to a rank of at least 1.
 
     >>> rank_from(0.25, 10), rank_from(0.001, 10), rank_from(1.0, 10), rank_from(1, 10)
     (2, 1, 10, 1)
@@ -39,7 +39,7 @@ def rank_from(value: float | int, full: int) -> int:
 
 
 def break_even(rows: int, columns: int) -> float:
-    """Return the rank at which two factors hold as many numbers as the matrix: rows * columns / (rows + columns).
+    """Return the rank at which two factors have as many values as the matrix: rows * columns / (rows + columns).
 
     >>> break_even(500, 800)
     307.6923076923077
@@ -48,7 +48,7 @@ def break_even(rows: int, columns: int) -> float:
 
 
 def largest_saving_rank(rows: int, columns: int) -> int:
-    """Return the largest rank whose two factors hold fewer numbers than the matrix; 0 where none does.
+    """Return the largest rank whose two factors have fewer values than the matrix; 0 if there is none.
 
     >>> largest_saving_rank(64 * 3, 64 * 3), largest_saving_rank(1, 50)
     (95, 0)

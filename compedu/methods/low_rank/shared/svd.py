@@ -1,4 +1,4 @@
-"""The singular value decomposition, cut at a rank; kept between calls, because a moving rank only moves the cut."""
+"""The truncated singular value decomposition; cached, because another rank only truncates it elsewhere."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,7 +13,7 @@ from compedu.hashing import tensors_digest
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return U (m, k), the singular values (k,) in descending order and V^T (k, n) of `matrix` (m, n), k = min(m, n).
 
-    At least in single precision. The last decompositions are kept by content; the results must not be changed.
+    At least in single precision. The last decompositions are cached by content; do not change the results.
     """
     return _decomposed(_ByContent(tensors_digest({"matrix": matrix}), [matrix.detach()]))
 
@@ -21,7 +21,7 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @dataclass(frozen=True)
 class _ByContent:
     digest: str
-    matrix: list[Tensor] = field(compare=False)  # taken out when it is decomposed: kept, it would take as much again
+    matrix: list[Tensor] = field(compare=False)  # taken out when decomposed: the cache would keep it in memory
 
 
 @lru_cache(maxsize=64)
@@ -30,7 +30,7 @@ def _decomposed(kept: _ByContent) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return L (m, rank) and R (rank, n) whose product is the matrix of that rank nearest to `matrix` (m, n).
+    """Return L (m, rank) and R (rank, n) whose product is the best approximation of `matrix` (m, n) of that rank.
 
     L = U sqrt(S) and R = sqrt(S) V^T, so that both have equal norms (Eckart and Young 1936).
 
@@ -39,12 +39,13 @@ def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     [[3.0, 0.0], [0.0, 0.0]]
     """
     u, s, vt = svd(matrix)
+    # The root of S in both factors: with all of S in one, their gradients would differ in scale in training.
     root = s[:rank].sqrt()
     return (u[:, :rank] * root).to(matrix.dtype), (root[:, None] * vt[:rank]).to(matrix.dtype)
 
 
 def energy(values: Tensor, rank: int) -> float:
-    """Return the fraction of the energy, the sum of squared singular `values`, that the first `rank` of them hold.
+    """Return the fraction of the energy, the sum of squared singular `values`, in the first `rank` of them.
 
     >>> energy(torch.tensor([2.0, 1.0, 1.0]), 1)
     0.6666666666666666

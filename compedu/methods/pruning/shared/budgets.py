@@ -13,14 +13,14 @@ from compedu.methods.pruning.shared.lamp import lamp_masks
 from compedu.methods.pruning.shared.masks import keep_largest, keep_largest_together, refuse_empty
 from compedu.methods.task import Task
 
-BUDGETS = ("uniform", "global", "lamp", "erdos-renyi")  # those that need nothing but the scores
+BUDGETS = ("uniform", "global", "lamp", "erdos-renyi")  # those that need only the scores
 
 
 def budget_masks(budget: str, scores: Mapping[str, Tensor], sparsity: float | Mapping[str, float]) -> dict[str, Tensor]:
-    """Return a boolean mask for each layer of `scores`, so that a fraction `sparsity` of all weights goes.
+    """Return a boolean mask for each layer of `scores` that together drop a fraction `sparsity` of all weights.
 
-    "uniform" takes the same fraction from each layer (or, by hand, what a mapping says; layers that it does not name
-    are left out); "global" ranks all weights together; "lamp" ranks them by `lamp_scores`; "erdos-renyi" keeps the
+    "uniform" takes the same fraction from each layer, or the one that a mapping gives (layers that fit no pattern are
+    left out); "global" ranks all weights together; "lamp" ranks them by `lamp_scores`; "erdos-renyi" keeps the
     densities of `erdos_renyi_densities`.
     """
     if budget == "global":
@@ -35,12 +35,12 @@ def budget_masks(budget: str, scores: Mapping[str, Tensor], sparsity: float | Ma
 
 
 def erdos_renyi_densities(shapes: Mapping[str, tuple[int, ...]], density: float) -> dict[str, float]:
-    """Return the fraction of weights that each layer keeps: as the sum of its dimensions to their product.
+    """Return the density of each layer: proportional to the sum of its dimensions over their product.
 
     That is the Erdos-Renyi-Kernel rule, which sets 1 - e (n_in + n_out + w + h) / (n_in n_out w h) of a layer to zero
     (Evci, Gale, Menick, Castro, Elsen 2020, arXiv:1911.11134, section 3); for linear layers, without w and h, it is the
-    rule of Mocanu et al. (2018, arXiv:1707.04780). One e for all layers makes the density of all together `density`;
-    layers that would need more than all of their weights keep them all.
+    rule of Mocanu et al. (2018, arXiv:1707.04780). One e for all layers makes the overall density `density`; layers
+    whose density would exceed 1 stay dense.
 
     >>> erdos_renyi_densities({"a": (100, 100), "b": (10, 100)}, 0.1)
     {'a': 0.07096774193548387, 'b': 0.3903225806451613}
@@ -50,7 +50,7 @@ def erdos_renyi_densities(shapes: Mapping[str, tuple[int, ...]], density: float)
 
 
 def densities_in_proportion(shares: Mapping[str, float], sizes: Mapping[str, int], density: float) -> dict[str, float]:
-    """Return densities in proportion to `shares`, at most 1, so that `density` of all weights is kept.
+    """Return densities in proportion to `shares`, at most 1, that keep a fraction `density` of all weights.
 
     `sizes` are the layers' numbers of weights.
 
@@ -59,7 +59,7 @@ def densities_in_proportion(shares: Mapping[str, float], sizes: Mapping[str, int
     """
     kept = density * sum(sizes.values())
     dense = set()
-    while True:
+    while True:  # a layer that reaches density 1 leaves more to the others, whose factor grows
         free = kept - sum(sizes[name] for name in dense)
         weight = sum(shares[name] * sizes[name] for name in sizes if name not in dense)
         factor = free / weight if weight else 0.0
@@ -70,7 +70,7 @@ def densities_in_proportion(shares: Mapping[str, float], sizes: Mapping[str, int
 
 
 def refuse_mapping_unless_uniform(method: Method) -> None:
-    """Raise `ValueError` when the knob `sparsity` differs by layer although a rule shares the zeros out."""
+    """Raise `ValueError` if the knob `sparsity` is a mapping although the budget shares the zeros out."""
     if method.budget != "uniform" and not isinstance(method.sparsity, (int, float)):
         raise ValueError(
             f"{type(method).__name__}.sparsity must be one number when budget is {method.budget!r}, "
@@ -81,9 +81,9 @@ def refuse_mapping_unless_uniform(method: Method) -> None:
 def refuse_emptying(
     task: Task, layers: Mapping[str, Masked], budget: str, sparsity: float | Mapping[str, float]
 ) -> None:
-    """Raise `CompressionError` before training where sizes alone tell that one of `layers` would be emptied.
+    """Raise `CompressionError` before training if sizes alone show that one of `layers` would be emptied.
 
-    "uniform" and "erdos-renyi" look at nothing else; "global" and "lamp" must leave a weight for each layer.
+    "uniform" and "erdos-renyi" depend on nothing else; "global" and "lamp" must leave a weight per layer.
     """
     present = {name: layer.mask.float() for name, layer in layers.items()}
     if budget in ("uniform", "erdos-renyi"):
@@ -94,6 +94,6 @@ def refuse_emptying(
     if size - round(sparsity * size) < len(present):
         raise CompressionError(
             f"{task.method!r} would leave {size - round(sparsity * size)} of {size:,} weights, fewer than the "
-            f"{len(present)} layers {', '.join(present)}, so that some would have none; the sparsity must be at most "
+            f"{len(present)} layers {', '.join(present)}, so some would be empty; the sparsity must be at most "
             f"{(size - len(present)) / size:.9g}, or exclude layers, as with layers='-{next(iter(present))}'"
         )

@@ -1,4 +1,4 @@
-"""Channel pruning, whatever ranks the channels: whole filters go, and the layers really become smaller."""
+"""Channel pruning by any criterion: whole filters are removed, and the layers really become smaller."""
 
 import math
 from abc import abstractmethod
@@ -17,7 +17,7 @@ from compedu.methods.task import Task
 
 
 def smallest(scores: Tensor, count: int) -> list[int]:
-    """Return the places of the `count` smallest scores; ties give the earlier.
+    """Return the indices of the `count` smallest scores; ties give the earlier.
 
     >>> smallest(torch.tensor([3.0, 1.0, 2.0, 1.0]), 2)
     [1, 3]
@@ -28,7 +28,7 @@ def smallest(scores: Tensor, count: int) -> list[int]:
 def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
     """Return how many of each group's channels are among the floor(sparsity * n) smallest of all n.
 
-    The best channel of every group stays. Raises `ValueError` when that leaves too few to remove.
+    The best channel of every group stays. Raises `ValueError` if that leaves too few to remove.
 
     >>> counts_over_all([torch.tensor([0.1, 0.2]), torch.tensor([0.3, 5.0, 6.0])], 0.4)
     [1, 1]
@@ -38,7 +38,7 @@ def counts_over_all(scores: Sequence[Tensor], sparsity: float) -> list[int]:
     possible = total - len(scores)
     if count > possible:
         raise ValueError(
-            f"would remove {count} of {total} channels; only {possible} can go, so that every layer keeps one"
+            f"would remove {count} of {total} channels; only {possible} can go, because every layer keeps one"
         )
     guarded = torch.cat([score.index_fill(0, score.argmax(), math.inf) for score in scores])
     chosen = torch.zeros(total, dtype=torch.bool)
@@ -72,7 +72,7 @@ class ChannelPruning(ChannelRemoval):
 
     @abstractmethod
     def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
-        """Return for each group the scores of its channels, (size,); the lowest go first, over all groups if asked."""
+        """Return for each group the scores of its channels, (size,); the lowest go first."""
 
     def counts(self, groups: Sequence[ChannelGroup], scores: Sequence[Tensor]) -> list[int]:
         """Return how many channels each group loses, before `round_to`."""

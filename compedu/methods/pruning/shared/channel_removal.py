@@ -1,4 +1,4 @@
-"""Channels that leave the network: which groups of coupled layers may lose some, what is noted of others, the cut."""
+"""Removal of channels: which groups of coupled layers may lose some, why others may not, and the removal itself."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,15 @@ from compedu.methods.task import Task
 
 @method
 class ChannelRemoval(SelectiveMethod):
-    """Take channels out of the selected groups of coupled layers; a subclass says which, and of which groups it can."""
+    """Remove channels from the selected groups of coupled layers; a subclass chooses which, and from which groups."""
 
     family: ClassVar[str] = "pruning"
     identity_settings: ClassVar[dict[str, Any]] = {"sparsity": 0.0}
-    speaks_for: ClassVar[bool] = False  # whether others take over from what goes, so that it need not be silent first
+    speaks_for: ClassVar[bool] = False  # whether others take over for removed channels, which then need not output zero
 
     sparsity: PerLayer[float] = knob(
         default=0.5,
-        help="share of the filters (neurons) taken out; p from every layer leaves about (1 - p)^2 of the weights",
+        help="fraction of the filters (neurons) removed; p in every layer leaves about (1 - p)^2 of the weights",
         low=0,
         high=1,
         open="high",
@@ -48,14 +48,14 @@ class ChannelRemoval(SelectiveMethod):
 
     @abstractmethod
     def removal(self, task: Task, groups: Sequence[ChannelGroup]) -> Removal:
-        """Return the channels of each group that go, by the group's name; `task.model` may be prepared for that."""
+        """Return the channels to remove from each group, by name; `task.model` may be changed to prepare for it."""
 
     def obstacles(self, task: Task, groups: Sequence[ChannelGroup]) -> list[str]:
-        """Return for each group why the method cannot choose among its channels, or nothing where it can."""
+        """Return for each group why the method cannot choose among its channels, "" if it can."""
         return [""] * len(groups)
 
     def wants(self, task: Task, group: ChannelGroup, chosen: Iterable[str], obstacle: str) -> bool:
-        """Tell whether a group has no `obstacle` and all layers that make its channels are meant; note why, if not."""
+        """Tell whether a group has no `obstacle` and all its producers are selected; if not, record why."""
         reason = obstacle
         if not reason and (missing := [name for name in group.producers if name not in chosen]):
             reason = go_together(missing)
@@ -67,32 +67,32 @@ class ChannelRemoval(SelectiveMethod):
         return not reason
 
     def value(self, group: ChannelGroup) -> float | None:
-        """Return the sparsity of a group: that of the first of its layers for which one is given."""
+        """Return the sparsity of a group: the first that is given for one of its layers."""
         return next((v for name in group.producers if (v := value_for(self.sparsity, name)) is not None), None)
 
 
 def go_together(missing: Iterable[str]) -> str:
-    """Return why a layer stays whose channels the layers `missing`, which are not chosen, would lose too."""
+    """Return why a layer stays whose channels are coupled with those of `missing`, which are not selected."""
     return f"its channels go with those of {', '.join(missing)}, which may not change"
 
 
 def note_left_out(task: Task, channels: Channels, chosen: Iterable[str]) -> None:
-    """Note the chosen layers whose channels cannot be taken out, with the reason."""
+    """Record the selected layers whose channels cannot be removed, with the reason."""
     for name in chosen:
         if reason := channels.why_left_out(name):
             task.skip(name, reason)
 
 
 def take_out(task: Task, channels: Channels, removal: Removal) -> nn.Module:
-    """Return the task's network without the channels of `removal`, which is put on record."""
+    """Return the task's network without the channels of `removal`, which is recorded."""
     task.removed += [Removed(repr(task.method), name, tuple(sorted(gone))) for name, gone in removal.items() if gone]
     return channels.remove(task.model, removal)
 
 
 def taken_out_first(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the channels that the first step to do so took out on the way to `model`, by group.
+    """Return the channels that the first step of `model` to remove any removed, by group.
 
-    Later steps count in a smaller network.
+    Later steps number the channels of a smaller network.
     """
     records = compression_of(model).removed
     first = {}
@@ -104,13 +104,13 @@ def taken_out_first(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def example_input(task: Task) -> Tensor:
-    """Return one image for the task's network: of its data, or made from the network's spec.
+    """Return one image for the task's network: from its data, or random by the network's spec.
 
-    Raises `CompressionError` where there is neither.
+    Raises `CompressionError` if there is neither.
     """
     if task.example is None:
         raise CompressionError(
-            f"{task.method!r} has to see an image to follow the channels of {type(task.model).__name__}, which does "
-            "not say the size of its images: call it as method(model, data)"
+            f"{task.method!r} needs an image to trace the channels of {type(task.model).__name__}, which does not say "
+            "the size of its images: call it as method(model, data)"
         )
     return task.example

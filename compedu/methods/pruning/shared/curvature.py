@@ -1,6 +1,6 @@
-"""Curvature of the loss: what single images send back into a layer, and how the loss bends along each of its weights.
+"""Curvature of the loss: per-image gradients at a layer, and the second derivative along each of its weights.
 
-The mean cross entropy of a network with scores z has, for its weights w, the generalized Gauss-Newton matrix
+The mean cross entropy of a network with logits z has, for its weights w, the generalized Gauss-Newton matrix
 G = mean over images of J^T (diag(p) - p p^T) J with J = dz/dw and p = softmax(z). Where z is piecewise linear in each
 single weight (ReLU, max pooling, batch norm in evaluation mode), the diagonal of G is the diagonal of the Hessian
 itself: what G leaves out is the second derivative of z along one weight, which is then zero.
@@ -19,33 +19,34 @@ from compedu.methods.input_moments import input_columns
 from compedu.reproducible import seeded
 
 CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
-VALUES = 2**16  # of the images that run at once: it bounds the memory
-GRADIENTS = 2**24  # numbers in the gradients of single images for one kernel that are held at once: that too
-Call = tuple[Tensor, Tensor]  # what a layer read, and the gradient at what it gave
+VALUES = 2**16  # of the input images that run at once: it bounds the memory
+GRADIENTS = 2**24  # values of the per-image gradients of one weight that are held at once: likewise
+Call = tuple[Tensor, Tensor]  # the input of a layer, and the gradient of its output
 
 
-def softmax_root(scores: Tensor) -> Tensor:
-    """Return S (N, classes, classes), float64, with S S^T = diag(p) - p p^T for p = softmax(scores).
+def softmax_root(logits: Tensor) -> Tensor:
+    """Return S (N, classes, classes), float64, with S S^T = diag(p) - p p^T for p = softmax(logits).
 
-    That product is the Hessian of the cross entropy for `scores` (N, classes) (Schraudolph 2002, Fast curvature
-    matrix-vector products for second-order gradient descent).
+    That product is the Hessian of the cross entropy with respect to `logits` (N, classes) (Schraudolph 2002, Fast
+    curvature matrix-vector products for second-order gradient descent).
 
     >>> softmax_root(torch.zeros(1, 2)).round(decimals=4)[0].tolist()
     [[0.3536, -0.3536], [-0.3536, 0.3536]]
     """
-    p = scores.double().softmax(1)
+    p = logits.double().softmax(1)
+    # S = diag(sqrt p) - p sqrt(p)^T, because sqrt(p) has norm 1: the cross terms of S S^T leave one p p^T.
     return torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
 
 
-def directions(scores: Tensor, labels: Tensor, curvature: str, generator: torch.Generator) -> Tensor:
-    """Return vectors (count, N, classes) over the scores, the squares of whose gradients sum up to the curvature.
+def directions(logits: Tensor, labels: Tensor, curvature: str, generator: torch.Generator) -> Tensor:
+    """Return gradients (count, N, classes) at the logits; backpropagated, squared and summed they give the curvature.
 
     "gauss-newton": the columns of `softmax_root`, one for each class; "empirical-fisher": the gradient of the loss for
     the true `labels`; "sampled-fisher": the same for labels drawn from the network's own prediction.
     """
     if curvature == "gauss-newton":
-        return softmax_root(scores).permute(2, 0, 1)
-    p = scores.double().softmax(1)
+        return softmax_root(logits).permute(2, 0, 1)
+    p = logits.double().softmax(1)
     if curvature == "sampled-fisher":
         labels = p.multinomial(1, generator=generator).squeeze(1)
     return (p - F.one_hot(labels, p.shape[1]))[None]
@@ -54,28 +55,34 @@ def directions(scores: Tensor, labels: Tensor, curvature: str, generator: torch.
 def backward_signals(
     model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor, curvature: str, generator: torch.Generator
 ) -> Iterator[tuple[int, dict[str, list[Call]]]]:
-    """Yield the number of images of a part of `x`, and for each of `layers` its calls, once for each of `directions`.
+    """Yield the size of a batch of `x`, and for each of `layers` its calls, once for each of `directions`.
 
-    A call is what the layer read, and the gradient of one direction at what it gave; layers that the images do not
-    reach are left out. `x` is (N, ...), `y` (N,); the network should be in evaluation mode, where no image sees
-    another. Images go one by one where a layer also reads something that they share, such as a table of positions.
+    A call is the input of the layer, and the gradient of one direction at its output; layers that the images do not
+    reach are left out. `x` is (N, ...), `y` (N,); the network must be in evaluation mode, where images are independent.
+    Images run one by one if a layer also reads something that they share, such as a positional embedding.
     """
     at_once = min(len(x), max(1, VALUES // x[0].numel()))
     if at_once > 1 and not _tells_images_apart(model, layers, x):
         at_once = 1
     for images, labels in zip(x.split(at_once), y.split(at_once), strict=True):
-        scores, calls = _forward(model, layers, images)
+        logits, calls = _forward(model, layers, images)
         outputs = [output for found in calls.values() for _, output in found]
-        for direction in directions(scores.detach(), labels, curvature, generator) if outputs else ():
-            gradients = iter(torch.autograd.grad(
-                scores, outputs, direction.to(scores.dtype),
-                retain_graph=True, allow_unused=True, materialize_grads=True,
-            ))  # fmt: skip
+        for direction in directions(logits.detach(), labels, curvature, generator) if outputs else ():
+            gradients = iter(
+                torch.autograd.grad(
+                    logits,
+                    outputs,
+                    direction.to(logits.dtype),
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            )
             yield len(images), {name: [(read, next(gradients)) for read, _ in found] for name, found in calls.items()}
 
 
 def _tells_images_apart(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> bool:
-    """Return whether each layer reads twice as much for two images as for one."""
+    """Tell whether each layer reads twice as many rows for two images as for one."""
     one, two = (
         {name: [len(read) for read, _ in found] for name, found in _forward(model, layers, x[:count])[1].items()}
         for count in (1, 2)
@@ -84,7 +91,7 @@ def _tells_images_apart(model: nn.Module, layers: Mapping[str, nn.Module], x: Te
 
 
 def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) -> tuple[Tensor, dict[str, list[Call]]]:
-    """Return the scores of `images`, part of a graph, and for each layer what it read and gave at each call."""
+    """Return the logits of `images`, with their graph, and for each layer the input and output of each call."""
     calls: dict[str, list[Call]] = {}
 
     def keep(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -98,10 +105,10 @@ def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) 
 
 
 def patches(geometry: Geometry, call: Call) -> Call:
-    """Return what each position of a layer read, (M, groups, inputs, positions), and the gradients at what it gave.
+    """Return the inputs at each position of a layer, (M, groups, inputs, positions), and the gradients of its outputs.
 
     These are (M, groups, outputs, positions). Inputs and outputs are those of one group; a linear layer has one group.
-    The kernel's gradient is the product of both.
+    The gradient of the weight is the product of both.
     """
     columns = input_columns(geometry, call[0])
     gradient = precise(call[1])
@@ -111,21 +118,23 @@ def patches(geometry: Geometry, call: Call) -> Call:
 
 
 def weight_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
-    """Return the gradient of each of `images` for the kernel of one layer, (images, *shape)."""
+    """Return the gradient of each of `images` for the weight of one layer, (images, *shape)."""
     total = None
     for call in calls:
         columns, gradients = patches(geometry, call)
         made = (gradients @ columns.mT).reshape(images, -1, *geometry.shape)
-        made = made.sum(1) if made.shape[1] > 1 else made.squeeze(1)  # an image may be cut into rows of a batch
+        made = made.sum(1) if made.shape[1] > 1 else made.squeeze(1)  # an image may be several rows of a batch
         total = made if total is None else total.add_(made)
     return total
 
 
 def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
-    """Return the sum over the images of the squared gradients for the kernel of one layer, of the kernel's shape."""
+    """Return the sum over the images of the squared gradients for the weight of one layer, of the weight's shape."""
     if geometry.kind == "linear" and len(calls) == 1 and calls[0][0].shape[:-1] == (images,):
         read, gradient = calls[0]
-        return precise(gradient).square().mT @ read.square()  # of products of two numbers each
+        return (
+            precise(gradient).square().mT @ read.square()
+        )  # each gradient is one product: its square is that of both factors
     at_once = max(1, GRADIENTS // math.prod(geometry.shape))
     total = 0
     for start in range(0, images, at_once):
@@ -135,7 +144,7 @@ def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Ten
 
 
 def of_images(calls: list[Call], images: int, start: int, count: int) -> list[Call]:
-    """Return the part of `calls` that `count` of all `images` make, from image `start` on."""
+    """Return the part of `calls` for `count` of all `images`, from image `start` on."""
     rows = [len(read) // images for read, _ in calls]
     return [
         (read[start * size : (start + count) * size], gradient[start * size : (start + count) * size])
@@ -148,10 +157,10 @@ def curvature_diagonals(
 ) -> dict[str, Tensor]:
     """Return for each of `layers` that images `x` (N, ...) with labels `y` reach the curvature along each weight.
 
-    "gauss-newton" is the diagonal of G above, which is the true Fisher matrix, at the price of one backward pass for
-    each class; "sampled-fisher" estimates it without bias by one pass, with labels drawn by `seed` (Martens 2020,
-    arXiv:1412.1193); "empirical-fisher" is the mean squared gradient of single images with their own labels, which is
-    something else wherever the network errs.
+    "gauss-newton" is the diagonal of G above, which equals the true Fisher matrix, at the cost of one backward pass per
+    class; "sampled-fisher" estimates it without bias by one pass, with labels drawn by `seed` (Martens 2020,
+    arXiv:1412.1193); "empirical-fisher" is the mean squared gradient of single images with their own labels, which
+    differs wherever the network errs.
     """
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
-"""Filter criteria: what each channel of a group of coupled layers is worth.
+"""Filter criteria: the score of each channel in a group of coupled layers.
 
-Criteria of kernels are means over weights, so that layers of different fan-in, and those that make a channel together,
-can be compared.
+Criteria of filters are means over weights, so that layers of different fan-in, and layers that produce a channel
+together, can be compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,73 +19,73 @@ from compedu.reproducible import seeded
 BATCH = 64
 
 
-def mean_absolute(kernel: Tensor) -> Tensor:
-    """Return the mean |w| of each filter of `kernel` (out, ...): (out,) (Li et al. 2017, arXiv:1608.08710, section 3).
+def mean_absolute(weight: Tensor) -> Tensor:
+    """Return the mean |w| of each filter of `weight` (out, ...): (out,) (Li et al. 2017, arXiv:1608.08710, section 3).
 
     >>> mean_absolute(torch.tensor([[1.0, -2.0], [3.0, 0.0]])).tolist()
     [1.5, 1.5]
     """
-    return kernel.flatten(1).abs().mean(1)
+    return weight.flatten(1).abs().mean(1)
 
 
-def mean_square(kernel: Tensor) -> Tensor:
-    """Return the mean w^2 of each filter of `kernel` (out, ...): (out,), the order of the l2 norms (ibid., section 4).
+def mean_square(weight: Tensor) -> Tensor:
+    """Return the mean w^2 of each filter of `weight` (out, ...): (out,), the order of the l2 norms (ibid., section 4).
 
     >>> mean_square(torch.tensor([[1.0, -2.0], [3.0, 0.0]])).tolist()
     [2.5, 4.5]
     """
-    return kernel.flatten(1).square().mean(1)
+    return weight.flatten(1).square().mean(1)
 
 
-def mean_distance(kernel: Tensor) -> Tensor:
-    """Return the mean distance of each filter of `kernel` (out, ...) to the others, over the root of its size: (out,).
+def mean_distance(weight: Tensor) -> Tensor:
+    """Return the mean distance of each filter of `weight` (out, ...) to the others, over the root of its size: (out,).
 
-    The filter of least sum of distances is nearest to the geometric median of the layer, and what it does the others
-    can do: it goes first (He, Liu, Wang, Hu, Yang 2019, arXiv:1811.00250, section 3.3).
+    The filter with the smallest sum of distances is closest to the geometric median of the layer, and the others can
+    replace it: it goes first (He, Liu, Wang, Hu, Yang 2019, arXiv:1811.00250, section 3.3).
 
     >>> mean_distance(torch.tensor([[0.0], [1.0], [5.0]])).tolist()
     [3.0, 2.5, 4.5]
     """
-    rows = kernel.flatten(1).double()  # distances of large layers are differences of products
+    rows = weight.flatten(1).double()  # double: cdist of large layers takes differences of products
     distances = torch.cdist(rows, rows)
     return distances.sum(1) / (max(1, len(rows) - 1) * rows.shape[1] ** 0.5)
 
 
-def kernel_scores(model: nn.Module, group: ChannelGroup, criterion: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return for each channel of `group` the mean of `criterion` of a kernel over the filters that make it, (size,).
+def filter_scores(model: nn.Module, group: ChannelGroup, criterion: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return for each channel of `group` the mean of `criterion` over the filters that produce it, (size,).
 
-    Each filter counts with the number of its weights.
+    Filters are weighted by their number of weights.
     """
     totals = torch.zeros(())
     counts = torch.zeros(())
     for name in group.producers:
-        kernel = precise(model.get_submodule(name).weight.detach())
-        weights = kernel.new_full((len(kernel),), kernel[0].numel())
-        totals = totals + group.totals(group.filters(name), weights * criterion(kernel))
-        counts = counts + group.totals(group.filters(name), weights)
+        weight = precise(model.get_submodule(name).weight.detach())
+        sizes = weight.new_full((len(weight),), weight[0].numel())
+        totals = totals + group.totals(group.filters(name), sizes * criterion(weight))
+        counts = counts + group.totals(group.filters(name), sizes)
     return totals / counts
 
 
 def group_scores(model: nn.Module, group: ChannelGroup) -> Tensor:
     """Return for each channel of `group` the sum of |w| over all weights that go with it, over their mean, (size,).
 
-    That is filters, depthwise filters and batch-norm scales that make it, and what reads it; no biases and shifts. So a
-    score is 1 for the average channel of every group, whatever its layers (Fang, Ma, Song, Mi, Wang 2023, DepGraph:
+    These are the filters, depthwise filters and batch-norm scales that produce it, and the weights that read it,
+    without biases and shifts. The average channel of every group scores 1 (Fang, Ma, Song, Mi, Wang 2023, DepGraph:
     Towards any structural pruning, arXiv:2301.12900, section 3.3; as `GroupMagnitudeImportance(p=1)` of torch-pruning).
     """
     totals = torch.zeros(group.size)
     for member in group.members:
         layer = model.get_submodule(member.layer)
-        if isinstance(layer, nn.PReLU) or layer.weight is None:  # a slope adds nothing to its channel
+        if isinstance(layer, nn.PReLU) or layer.weight is None:  # a slope contributes nothing to its channel
             continue
         weights = precise(layer.weight.detach().abs())
         sums = sums_by_input(layer, weights) if member.side == INPUT else weights.reshape(len(weights), -1).sum(1)
         totals = totals + group.totals(member.channels, sums)
-    return totals / (float(totals.mean()) or 1.0)  # where all is zero, all are alike
+    return totals / (float(totals.mean()) or 1.0)  # if all are zero, all score the same
 
 
 def sums_by_input(layer: nn.Conv2d | nn.Linear, weights: Tensor) -> Tensor:
-    """Return for each input channel of `layer` the sum of those `weights` (as its kernel) that read it, (inputs,).
+    """Return for each input channel of `layer` the sum of those `weights` (shaped as its own) that read it, (inputs,).
 
     >>> sums_by_input(nn.Conv2d(4, 4, 1, groups=2), torch.arange(8.0).view(4, 2, 1, 1)).tolist()
     [2.0, 4.0, 10.0, 12.0]
@@ -95,9 +95,9 @@ def sums_by_input(layer: nn.Conv2d | nn.Linear, weights: Tensor) -> Tensor:
 
 
 def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
-    """Return for each channel of `group` the mean |gamma| over its batch norms, (size,); None if one has no such scale.
+    """Return for each channel of `group` the mean |gamma| over its batch norms, (size,); None if one has no scale.
 
-    Scales are compared as they are, between layers too: the outputs of batch norms have one scale (Liu et al. 2017,
+    Scales are compared between layers as they are: batch norms normalize their outputs to one scale (Liu et al. 2017,
     Learning efficient convolutional networks through network slimming, arXiv:1708.06519, section 3).
     """
     totals = torch.zeros(group.size)
@@ -111,11 +111,11 @@ def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
 
 
 def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y: Tensor) -> list[Tensor]:
-    """Return for each group and channel the mean over images of |first-order change of the loss without it|, (size,).
+    """Return for each group the mean over images of |first-order change of the loss without a channel|, (size,).
 
-    The change is the sum over positions of activation times gradient, at all layers that read the channel; the scores
+    The change is the sum over positions of activation times gradient, over all layers that read the channel; the scores
     of each group are divided by their l2 norm (Molchanov, Tyree, Karras, Aila, Kautz 2017, arXiv:1611.06440, sections
-    2.2 and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and is left as it was.
+    2.2 and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and stays unchanged.
     """
     readers = {reader.layer: model.get_submodule(reader.layer) for group in groups for reader in group.readers}
     sums = [torch.zeros(group.size) for group in groups]
@@ -123,16 +123,16 @@ def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y
         found = loss_derivatives(model, readers, images, labels)
         for place, group in enumerate(groups):
             read = [reader for reader in group.readers if reader.layer in found]
-            if read:  # else nothing reads these channels, and the loss does not change
+            if read:  # otherwise nothing reads these channels, and the loss does not change
                 change = sum(group.totals(reader.channels, found[reader.layer].T) for reader in read)
                 sums[place] = sums[place] + change.abs().sum(1)
     return [F.normalize(total / len(x), dim=0) for total in sums]
 
 
 def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Return for each of `layers` that runs d(loss of image n) / d(factor on its input channel c) at factor 1, (N, C).
+    """Return d(loss of image n) / d(factor on input channel c) at factor 1 for each of `layers` that runs, (N, C).
 
-    The loss is the cross-entropy in nats. Raises `CompressionError` for a layer whose inputs are not one per image.
+    The loss is the cross entropy in nats. Raises `CompressionError` for a layer whose inputs are not one per image.
     """
     factors: dict[str, Tensor] = {}
 
@@ -140,8 +140,8 @@ def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tenso
         seen = inputs[0]
         if len(seen) != len(x):
             raise CompressionError(
-                f"{name} gets {len(seen)} inputs for {len(x)} images, so that the loss of an image cannot be told from "
-                "that of another; choose a criterion that needs no gradient"
+                f"{name} gets {len(seen)} inputs for {len(x)} images, so the losses of single images cannot be told "
+                "apart; choose a criterion that needs no gradient"
             )
         dim = seen.ndim - 1 if isinstance(layer, nn.Linear) else 1
         factors[name] = seen.new_ones(len(seen), seen.shape[dim]).requires_grad_()

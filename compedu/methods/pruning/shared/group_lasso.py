@@ -1,4 +1,4 @@
-"""Group lasso: the norm of weights that live or die together, and the step that shortens it."""
+"""Group lasso: a penalty on the norms of groups of weights, and its proximal step."""
 
 from collections.abc import Mapping
 
@@ -18,11 +18,12 @@ def group_norms(weights: Mapping[str, Tensor], groups: Groups) -> Tensor:
     """
     squares = group_totals({name: weights[name].square() for name in groups.labels}, groups.labels, groups.count)
     some = squares > 0
+    # The root of zero has an infinite gradient, which would turn into NaN: zero groups take the root of one instead.
     return torch.where(some, squares, torch.ones_like(squares)).sqrt() * some
 
 
 def root_mean_squares(weights: Mapping[str, Tensor], groups: Groups) -> Tensor:
-    """Return for each group its norm divided by the root of its size, (count,): groups of any size compare."""
+    """Return for each group its norm divided by the root of its size, (count,), which compares groups of any size."""
     return group_norms(weights, groups) / groups.sizes.to(next(iter(weights.values())).dtype).sqrt()
 
 
@@ -39,5 +40,5 @@ def block_soft_threshold(weights: Mapping[str, Tensor], groups: Groups, amount: 
     """
     sizes = root_mean_squares(weights, groups)
     factors = (1 - amount / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)).clamp_min(0)
-    factors = torch.cat([factors, factors.new_ones(1)])  # the last is what -1 reads
+    factors = torch.cat([factors, factors.new_ones(1)])  # index -1, weights in no group, reads the last
     return {name: weights[name] * factors[label] for name, label in groups.labels.items()}

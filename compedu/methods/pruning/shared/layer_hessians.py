@@ -1,12 +1,11 @@
-"""The Hessian of one layer's weights on some images: whole for small layers, factored and row by row for larger ones.
+"""The Hessian of one layer's weights on some images: whole for small layers, row by row for larger ones.
 
-Whole, it is the layer's block of the generalized Gauss-Newton matrix. Where that is too large, each row of the kernel
-(the weights of one output) is taken for itself with h A: A the mean of x x^T over what the layer reads, the
+Whole, it is the layer's block of the generalized Gauss-Newton matrix. If that is too large, each row of the weight (the
+weights of one output) is treated separately with h A: A is the mean of x x^T over the inputs of the layer, the
 layer-wise Hessian of Dong, Chen, Pan (2017, arXiv:1705.07565, section 3) and Frantar, Alistarh (2022,
-arXiv:2208.11580, section 3), which knows nothing of the loss; h brings all layers to one scale: with it the second
-derivatives along all weights of the layer have the sum that they have in the generalized Gauss-Newton matrix. h is the
-same for all rows: that of a single row hangs on the few images that the network is not sure of, and rows that these
-leave alone would lose everything.
+arXiv:2208.11580, section 3), which does not depend on the loss; h brings all layers to one scale: it gives the layer's
+Hessian the trace that it has in the generalized Gauss-Newton matrix. h is the same for all rows: that of a single row
+would depend on the few images that the network is not sure of, and rows without any would lose everything.
 """
 
 import math
@@ -33,12 +32,12 @@ from compedu.methods.pruning.shared.surgery import (
 )
 
 WHOLE = 1024  # weights of a layer up to which its Hessian is used whole
-LONGEST = 2048  # weights of a row: the inverse for longer ones takes too long
+LONGEST = 2048  # weights of a row: inverting larger matrices takes too long
 
 
 @dataclass(frozen=True, eq=False)
 class WholeHessian:
-    """The Hessian (n, n) of all n weights of a layer's kernel."""
+    """The Hessian (n, n) of all n weights of a layer."""
 
     matrix: Tensor
 
@@ -46,32 +45,32 @@ class WholeHessian:
         """Tell whether the loss does not depend on the weights that are `live`."""
         return not float(self.matrix.diagonal()[live.reshape(-1)].sum()) > 0
 
-    def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:
-        """Return L_q for each weight of `kernel` where `live`, zero elsewhere; float64, of its shape."""
+    def saliencies(self, weight: Tensor, live: Tensor, damping: float) -> Tensor:
+        """Return L_q for each weight of `weight` where `live`, zero elsewhere; float64, of its shape."""
         places = live.reshape(-1)
-        result = torch.zeros(kernel.numel(), dtype=torch.float64)
+        result = torch.zeros(weight.numel(), dtype=torch.float64)
         inverse = damped_inverse(self.matrix[places][:, places], damping)
-        result[places] = surgeon_saliencies(kernel.reshape(-1)[places].double(), inverse)
-        return result.view(kernel.shape)
+        result[places] = surgeon_saliencies(weight.reshape(-1)[places].double(), inverse)
+        return result.view(weight.shape)
 
-    def operate(self, kernel: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-        """Return the kernel, and the mask of its weights, after as many of the `live` ones went as `wanted` drops.
+    def operate(self, weight: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+        """Return the weight, and its mask, after as many of the `live` weights are pruned as `wanted` drops.
 
-        They go one after the other, each the cheapest then.
+        They go one by one, each the cheapest at its time.
         """
         places = live.reshape(-1)
-        weights = torch.zeros(kernel.numel(), dtype=torch.float64)
+        values = torch.zeros(weight.numel(), dtype=torch.float64)
         inverse = damped_inverse(self.matrix[places][:, places], damping)
-        left, kept = remove_greedily(kernel.reshape(-1)[places].double(), inverse, int((live & ~wanted).sum()))
-        weights[places] = left
+        left, kept = remove_greedily(weight.reshape(-1)[places].double(), inverse, int((live & ~wanted).sum()))
+        values[places] = left
         mask = places.clone()
         mask[places] = kept
-        return weights.view(kernel.shape), mask.view(kernel.shape)
+        return values.view(weight.shape), mask.view(weight.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class RowHessians:
-    """The Hessian h A of each row of a kernel: `inputs` is A for each group (groups, n, n), `scale` is h."""
+    """The Hessian h A of each row of a weight: `inputs` is A for each group (groups, n, n), `scale` is h."""
 
     inputs: Tensor
     scale: float
@@ -83,33 +82,33 @@ class RowHessians:
         parts = [diagonal[columns] for diagonal, columns in zip(diagonals, read, strict=True) if bool(columns.any())]
         return not min(self.scale, *(float(part.sum()) for part in (*diagonals, *parts))) > 0
 
-    def saliencies(self, kernel: Tensor, live: Tensor, damping: float) -> Tensor:
-        """Return L_q for each weight of `kernel` where `live`, zero elsewhere; float64, of its shape.
+    def saliencies(self, weight: Tensor, live: Tensor, damping: float) -> Tensor:
+        """Return L_q for each weight of `weight` where `live`, zero elsewhere; float64, of its shape.
 
-        What is masked in one row counts as present in the inverse, which all rows share.
+        Weights that are masked in one row count as present in the inverse, which all rows share.
         """
-        groups = kernel.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
+        groups = weight.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
         inverses = torch.stack([damped_inverse(matrix, damping).diagonal() for matrix in self.inputs])
         found = self.scale * groups.square() / (2 * inverses[:, None])
-        return found.view(kernel.shape) * live
+        return found.view(weight.shape) * live
 
-    def operate(self, kernel: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-        """Return the kernel without the weights that `wanted` drops, and the mask of those left: the others make up."""
+    def operate(self, weight: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+        """Return the weight pruned to `wanted`, with the others compensating, and the resulting mask."""
         mask = live & wanted
         size = self.inputs.shape[-1]
-        weights = kernel.reshape(-1, size).double().clone()
+        rows = weight.reshape(-1, size).double().clone()
         kept = mask.reshape(-1, size)
         matrices = [damped(matrix, damping) for matrix in self.inputs]
         for row in (~kept).any(1).nonzero().flatten().tolist():
-            weights[row] = make_up_for(weights[row], matrices[row * len(matrices) // len(weights)], kept[row])
-        return weights.view(kernel.shape), mask
+            rows[row] = make_up_for(rows[row], matrices[row * len(matrices) // len(rows)], kept[row])
+        return rows.view(weight.shape), mask
 
 
 LayerHessian = WholeHessian | RowHessians
 
 
 def too_large(layer: nn.Module) -> bool:
-    """Tell whether `layer` is too large for either kind of Hessian."""
+    """Tell whether `layer` is too large for both kinds of Hessian."""
     shape = Geometry.of(layer).shape
     return math.prod(shape) > WHOLE and math.prod(shape[1:]) > LONGEST
 
@@ -125,7 +124,7 @@ def hessian_bytes(layer: nn.Module) -> int:
 def layer_hessians(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, LayerHessian]:
     """Return the Hessian, float64, of each of `layers` that images `x` (N, ...) with labels `y` reach.
 
-    It is whole up to `WHOLE` weights; for larger layers it is that of the rows. Both take one backward pass a class.
+    It is whole up to `WHOLE` weights; for larger layers it is that of the rows. Both take one backward pass per class.
     """
     sums: dict[str, _WholeSum | _RowSums] = {}
     for images, signals in backward_signals(model, layers, x, y, "gauss-newton", torch.Generator()):
@@ -138,7 +137,7 @@ def layer_hessians(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor,
 
 
 class _WholeSum:
-    """Adds up the products of the gradients of single images for a whole kernel."""
+    """Accumulates the outer products of the per-image gradients of a whole weight."""
 
     def __init__(self, geometry: Geometry):
         self.geometry = geometry
@@ -153,7 +152,7 @@ class _WholeSum:
 
 
 class _RowSums:
-    """Adds up x x^T over what a layer reads, once for the same images, and the squared gradients for its kernel."""
+    """Accumulates x x^T over the inputs of a layer, once per image, and the squared gradients of its weight."""
 
     def __init__(self, geometry: Geometry):
         self.geometry = geometry
@@ -164,7 +163,7 @@ class _RowSums:
     def add(self, calls: list[Call], images: int) -> None:
         self.squares += squared_gradients(self.geometry, calls, images).double().sum().item()
         if calls[0][0] is self.seen:
-            return  # another class of the same images
+            return  # another direction of the same images
         self.seen = calls[0][0]
         for read, _ in calls:
             self.inputs.add(read)
@@ -172,5 +171,6 @@ class _RowSums:
     def mean(self, images: int) -> RowHessians:
         inputs = self.inputs.moments().second
         rows = self.geometry.shape[0] // len(inputs)  # of a group
+        # h is the trace of the Gauss-Newton block over that of one A per row.
         read = rows * float(inputs.diagonal(dim1=1, dim2=2).sum())
         return RowHessians(inputs, self.squares / images / read if read else 0.0)

@@ -1,4 +1,4 @@
-"""Masks: which weights stay, by score; how a mask is put on a layer, and how it is tightened while training."""
+"""Masks: which weights stay, by score; how a mask is applied to a layer, and tightened in training."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ EMPTIED = "has no weight left: an earlier step emptied it"
 
 
 def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
-    """Return a boolean mask of the shape of `scores` without the round(sparsity * n) smallest; ties drop the earlier.
+    """Return a boolean mask, of the shape of `scores`, without the round(sparsity * n) smallest; ties drop the earlier.
 
     >>> keep_largest(torch.tensor([3.0, 1.0, 2.0, 4.0]), 0.5).tolist()
     [True, False, False, True]
@@ -49,7 +49,7 @@ def keep_largest_together(scores: Mapping[str, Tensor], sparsity: float) -> dict
 
 
 def kth_smallest(scores: Iterable[Tensor], k: int) -> Tensor:
-    """Return the k-th smallest of all `scores`, k from 1 on; takes the memory of one copy of them."""
+    """Return the k-th smallest of all `scores`, counted from 1, in the memory of one copy of them."""
     values = torch.cat([score.reshape(-1) for score in scores])
     values = values.float() if values.dtype == torch.bfloat16 else values  # numpy has no such type
     values.numpy().partition(k - 1)
@@ -57,7 +57,7 @@ def kth_smallest(scores: Iterable[Tensor], k: int) -> Tensor:
 
 
 def prunable(task: Task) -> dict[str, nn.Module]:
-    """Return the selected layers that a mask can be put on; other forms and emptied layers are skipped by name."""
+    """Return the selected layers that can be masked; other forms and emptied layers are skipped by name."""
     task.open_attentions()
     layers = {}
     for name, layer in task.selected_layers().items():
@@ -72,7 +72,7 @@ def prunable(task: Task) -> dict[str, nn.Module]:
 
 
 def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor]) -> nn.Module:
-    """Return the network with `masks` on its layers; a mask that is already there stays in force."""
+    """Return the network with `masks` on its layers; existing masks stay in force."""
     for name, layer in layers.items():
         if name not in masks:
             task.skip(name, NO_VALUE)
@@ -89,7 +89,7 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
 
 
 def layers_with_value(task: Task, layers: dict[str, nn.Module], value: Any) -> dict[str, nn.Module]:
-    """Return those of `layers` that a per-layer `value` says something about; the others are skipped by name."""
+    """Return those of `layers` that a per-layer `value` covers; the others are skipped by name."""
     given = {}
     for name, layer in layers.items():
         if value_for(value, name) is None:
@@ -100,13 +100,13 @@ def layers_with_value(task: Task, layers: dict[str, nn.Module], value: Any) -> d
 
 
 def masked_layers(task: Task, layers: dict[str, nn.Module]) -> dict[str, Masked]:
-    """Put a mask that keeps all that is there on each of `layers`, in the task's network; return them by name."""
+    """Mask each of `layers` in the task's network without dropping anything; return them by name."""
     with_masks(task, layers, {name: mask_of(layer) for name, layer in layers.items()})
     return {name: task.model.get_submodule(name) for name in layers}
 
 
 def tighten(task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:
-    """Take weights away from masked `layers` in place: what `masks` drop, and what was gone already, is zero."""
+    """Drop the weights outside `masks` from masked `layers`, in place; existing masks stay in force."""
     for name, layer in layers.items():
         mask = masks[name] & layer.mask
         refuse_empty(task, name, mask)

@@ -1,4 +1,4 @@
-"""Training under a penalty that pulls weights to zero, and the mask that then takes the smallest away."""
+"""Training under a penalty that pulls weights to zero, and pruning of the smallest afterwards."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -31,23 +31,23 @@ def proximal_hook(shrink: Callable[[float], None], strength: float, recipe: Reci
 
 
 def nonzero_masks(budget: str, weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Return masks without the smallest |w|, as `budget_masks` shares them out, and without any weight that is zero."""
+    """Return masks that drop the smallest |w|, shared out by `budget_masks`, and every weight that is zero."""
     scores = {name: weight.detach().abs() for name, weight in weights.items()}
     return {name: mask & (scores[name] > 0) for name, mask in budget_masks(budget, scores, sparsity).items()}
 
 
 @method
 class PenalizedPruning(SelectiveMethod, TrainingMethod):
-    """Train under a penalty, then mask what it made small; a subclass says which penalty, and by which step."""
+    """Train under a penalty, then mask the smallest weights; a subclass defines the penalty and its step."""
 
     family: ClassVar[str] = "pruning"
 
     sparsity: float = inherited(
-        WeightPruning, "sparsity", default=0.9, help="fraction of the weights that is zero at least", per_layer=False
+        WeightPruning, "sparsity", default=0.9, help="smallest fraction of the weights set to zero", per_layer=False
     )
     budget: str = inherited(WeightPruning, "budget", default="lamp", choices=BUDGETS)
     strength: float = knob(
-        default=1e-3, help="weight of the penalty beside the loss", low=0, slider_range=(1e-6, 1e-2), log=True
+        default=1e-3, help="weight of the penalty relative to the loss", low=0, slider_range=(1e-6, 1e-2), log=True
     )
 
     def compress(self, task: Task) -> nn.Module:
@@ -64,10 +64,10 @@ class PenalizedPruning(SelectiveMethod, TrainingMethod):
         return model
 
     def hooks(self, task: Task, layers: Mapping[str, Masked]) -> dict[str, Any]:
-        """Return the hooks of `fit` that bring the penalty in: in the loss, if a subclass says nothing else."""
+        """Return the hooks of `fit` that apply the penalty: in the loss by default."""
         weights = [layer.latent for layer in layers.values()]
         return {"penalty": lambda model: self.strength * sum(self.penalty_of(weight) for weight in weights)}
 
     @abstractmethod
     def penalty_of(self, weight: Tensor) -> Tensor:
-        """Return the penalty on one layer's weights, without `strength`: a number that gradients pass through."""
+        """Return the penalty on one layer's weights, without `strength`, as a differentiable scalar."""

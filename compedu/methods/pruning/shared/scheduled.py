@@ -1,4 +1,4 @@
-"""Pruning while training: masks are tightened at chosen steps, and training goes on inside them."""
+"""Pruning while training: masks are tightened at chosen steps, and training continues inside them."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,15 +19,15 @@ from compedu.methods.training_method import TrainingMethod
 
 @method
 class ScheduledPruning(SelectiveMethod, TrainingMethod):
-    """Pruning in small portions while the network trains; a subclass says when, and how far.
+    """Pruning in small steps while the network trains; a subclass decides when, and how far.
 
-    Magnitude decides which weights go, and what has gone stays away, where a subclass says nothing else.
+    By default the smallest weights go, and pruned weights stay zero.
     """
 
     family: ClassVar[str] = "pruning"
 
     sparsity: PerLayer[float] = inherited(
-        WeightPruning, "sparsity", default=0.9, help="fraction of the weights that is zero in the end"
+        WeightPruning, "sparsity", default=0.9, help="fraction of the weights set to zero in the end"
     )
     budget: str = inherited(WeightPruning, "budget", choices=BUDGETS)
 
@@ -36,39 +36,39 @@ class ScheduledPruning(SelectiveMethod, TrainingMethod):
         refuse_mapping_unless_uniform(self)
 
     def compress(self, task: Task) -> nn.Module:
-        """Put masks on the selected layers, then train while they are tightened."""
+        """Mask the selected layers, then train while the masks are tightened."""
         layers = masked_layers(task, layers_with_value(task, prunable(task), self.sparsity))
         refuse_emptying(task, layers, self.budget, self.sparsity)
         return self.train_and_prune(task, layers)
 
     @abstractmethod
     def train_and_prune(self, task: Task, layers: dict[str, Masked]) -> nn.Module:
-        """Train the task's network and call `prune` where the schedule says so."""
+        """Train the task's network and call `prune` by the schedule."""
 
     def prune(self, task: Task, layers: dict[str, Masked], present: Callable[[float], float]) -> None:
-        """Set the masks anew: `present` maps a final sparsity to the one that the schedule has reached."""
+        """Update the masks: `present` maps a final sparsity to the one that the schedule has reached."""
         target = self.sparsity
         now = {name: present(s) for name, s in target.items()} if isinstance(target, Mapping) else present(target)
         self.set_masks(task, layers, budget_masks(self.budget, self.scores(layers), now))
 
     def scores(self, layers: Mapping[str, Masked]) -> dict[str, Tensor]:
-        """Return for each layer the score of each weight, of the kernel's shape; the lowest go first."""
+        """Return for each layer the score of each weight, of the weight's shape; the lowest go first."""
         return {name: layer.dense().detach().abs() for name, layer in layers.items()}
 
     def set_masks(self, task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:
-        """Take away what `masks` drop."""
+        """Drop the weights outside `masks`."""
         tighten(task, layers, masks)
 
 
 @method
 class RampedPruning(ScheduledPruning):
-    """Pruning every few steps, along a cubic curve; a subclass trains with the hook that `along_ramp` gives."""
+    """Pruning every few steps, along a cubic curve; a subclass trains with the hook of `along_ramp`."""
 
     sparsity: PerLayer[float] = inherited(ScheduledPruning, "sparsity")
     budget: str = inherited(ScheduledPruning, "budget")
     ramp: float = knob(
         default=0.6,
-        help="share of the training after which the final sparsity is reached",
+        help="fraction of the training after which the final sparsity is reached",
         low=0,
         high=1,
         open="low",

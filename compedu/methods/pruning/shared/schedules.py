@@ -1,4 +1,4 @@
-"""Schedules: the sparsity that is reached on the way to the final one, and the hook that follows a ramp."""
+"""Schedules: the sparsity reached before the final one, and the hook that follows a ramp."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,17 @@ from torch import nn
 
 
 def cubic_sparsity(final: float, progress: float) -> float:
-    """Return the sparsity when the share `progress` of the ramp lies behind: 0 at the start, `final` from 1 on.
+    """Return the sparsity after a fraction `progress` of the ramp: 0 at the start, `final` from 1 on.
 
     >>> round(cubic_sparsity(0.8, 0.5), 12)
     0.7
     """
+    # The slope is steepest at the start, where redundant weights are many (Zhu, Gupta 2017, equation 1).
     return final * (1 - (1 - min(progress, 1.0)) ** 3)
 
 
 def geometric_sparsity(final: float, rounds_done: int, rounds: int) -> float:
-    """Return the sparsity after some of `rounds`, each of which takes the same share of what is left.
+    """Return the sparsity after some of `rounds`, each of which prunes the same fraction of the remaining weights.
 
     >>> round(geometric_sparsity(0.84, 1, 2), 12)
     0.6
@@ -24,9 +25,9 @@ def geometric_sparsity(final: float, rounds_done: int, rounds: int) -> float:
 
 
 def ramp_hook(prune: Callable[[float], None], last: int, every: int) -> Callable[[nn.Module, int], None]:
-    """Return the hook of `fit` that prunes after every so many steps until `last`, and after that one in any case.
+    """Return the hook of `fit` that prunes after every `every` steps until `last`, and after `last` in any case.
 
-    `prune` is given the share of the ramp that lies behind, in (0, 1].
+    `prune` is called with the fraction of the ramp that is done, in (0, 1].
     """
 
     def after_step(model: nn.Module, step: int) -> None:

@@ -1,4 +1,4 @@
-"""What Optimal Brain Damage and Optimal Brain Surgeon share: the loss to second order, over images drawn by a seed."""
+"""The base of Optimal Brain Damage and Optimal Brain Surgeon: the loss to second order, on a sample of images."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -17,24 +17,26 @@ from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
 
-KEPT = 2**25  # bytes of curvatures, at most, that are kept for the next call
-UNREACHED = "no training image reaches it: the loss says nothing about its weights"
+KEPT = 2**25  # bytes of curvatures, at most, that are cached for the next call
+UNREACHED = "no training image reaches it: the loss does not depend on its weights"
 
 _kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict]] = WeakKeyDictionary()
 
 
 @method
 class SecondOrderPruning(WeightPruning):
-    """Score weights by the loss to second order; a subclass says which part of the Hessian it takes."""
+    """Score weights by the loss to second order; a subclass chooses the part of the Hessian."""
 
     quadratic: ClassVar[bool] = True
     decisive: ClassVar[tuple[str, ...]] = ("calibration_images", "seed")  # knobs that the curvatures depend on
     writes: ClassVar[bool] = False
 
     calibration_images: int = inherited(
-        WeightPruning, "calibration_images", help="training images that the loss is taken over"
+        WeightPruning, "calibration_images", help="training images that the loss is measured on"
     )
-    seed: int = knob(default=0, help="which training images are drawn", low=0, high=2**31 - 1, slider_range=(0, 9))
+    seed: int = knob(
+        default=0, help="seed of the choice of training images", low=0, high=2**31 - 1, slider_range=(0, 9)
+    )
 
     @property
     def needs(self) -> str:
@@ -42,7 +44,7 @@ class SecondOrderPruning(WeightPruning):
         return "calibration"
 
     def compress(self, task: Task) -> nn.Module:
-        """Mask every selected layer whose curvature can guide this."""
+        """Mask every selected layer whose curvature is known."""
         layers = prunable(task)
         scores = self.scores(task, layers)
         guided = {name: layer for name, layer in layers.items() if name in scores}
@@ -51,9 +53,9 @@ class SecondOrderPruning(WeightPruning):
         return with_masks(task, guided, self.operated(task, layers, masks))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-        """Return the rise of the loss, in nats, for each weight; layers whose curvature cannot be used are noted.
+        """Return the rise of the loss, in nats, for each weight; record why other layers are skipped.
 
-        Weights that are masked already come before all others.
+        Weights that are already masked rank lowest.
         """
         scores = {}
         for portion in self.portions(layers):
@@ -71,10 +73,9 @@ class SecondOrderPruning(WeightPruning):
         return [layers]
 
     def curvatures(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
-        """Return the `measured` curvatures by name; the last result for a network is kept as long as this lives.
+        """Return the `measured` curvatures by name; the last result for a network is cached while the network lives.
 
-        What a slider moves, such as the sparsity, needs the same Hessian again and again. More than `KEPT` bytes are
-        not kept.
+        A slider for the sparsity needs the same Hessian again and again. More than `KEPT` bytes are not cached.
         """
         decisive = tuple(getattr(self, name) for name in self.decisive)
         key = (type(self), task.digest, task.data.digest, tuple(layers), decisive)
@@ -83,7 +84,7 @@ class SecondOrderPruning(WeightPruning):
             refuse_misfit(task.model, task.data)
             refuse_probabilities(task.model, task.data)
             x, y = calibration_set(task.data, self.calibration_images, self.seed)
-            # Some layers of the task's network may be done already.
+            # Some layers of the task's network may be pruned already.
             whole = open_attentions(inference_copy(task.source))
             found = self.measured(whole, {n: whole.get_submodule(n) for n in layers}, x, y)
             if sum(map(size_of, found.values())) > KEPT:
@@ -93,27 +94,27 @@ class SecondOrderPruning(WeightPruning):
 
     @abstractmethod
     def measured(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Any]:
-        """Return the curvature of each of `layers` on images `x` (N, ...) with labels `y`, where there is one."""
+        """Return the curvature of each of `layers` on images `x` (N, ...) with labels `y`, if there is one."""
 
     def obstacle(self, layer: nn.Module, curvature: Any) -> str:
-        """Return why `curvature`, None where there is none, cannot be used for `layer`; "" where it can."""
+        """Return why `curvature`, None if there is none, cannot be used for `layer`; "" if it can."""
         return UNREACHED if curvature is None else ""
 
     @abstractmethod
     def rise(self, layer: nn.Module, curvature: Any) -> Tensor:
-        """Return by how much the loss rises, in nats, when each weight of `layer` goes, of the kernel's shape."""
+        """Return the rise of the loss, in nats, when each weight of `layer` alone is pruned, of the weight's shape."""
 
     def operated(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the final masks for some of `layers`; the weights that they leave may be exchanged for others."""
+        """Return the final masks for some of `layers`; a subclass may also change the remaining weights."""
         return masks
 
 
 def size_of(curvature: Any) -> int:
-    """Return the bytes that the tensors of a curvature take."""
+    """Return the bytes of the tensors of a curvature."""
     parts = [curvature] if isinstance(curvature, Tensor) else vars(curvature).values()
     return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
 
 def positive(scores: Tensor, layer: nn.Module) -> Tensor:
-    """Return `scores` of a layer's weights: 0 for those that are masked already, above 0 for all that are left."""
+    """Return `scores` of a layer's weights: 0 for masked ones, above 0 for all others."""
     return scores.clamp_min(torch.finfo(scores.dtype).tiny) * mask_of(layer)

@@ -1,4 +1,4 @@
-"""The sensitivity scan: how much the loss rises when one layer alone is pruned, and the budget that follows from it."""
+"""The sensitivity scan: the rise of the loss when one layer alone is pruned, and the budget that follows from it."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -15,7 +15,7 @@ from compedu.methods.layers import replace_layer
 from compedu.methods.pruning.shared.masks import keep_largest
 
 SPARSITIES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
-HALVINGS = 50  # of the tolerated rise: far below what a rounded number of weights can show
+HALVINGS = 50  # of the tolerated rise: far more than a rounded number of weights can resolve
 
 
 def sensitivity_scan(
@@ -26,21 +26,21 @@ def sensitivity_scan(
     images: int,
     sparsities: Sequence[float] = SPARSITIES,
 ) -> dict[str, list[float]]:
-    """Return for each of `layers` the mean loss (nats) when it alone loses each of `sparsities` of its weights.
+    """Return for each of `layers` the mean loss (nats) when it alone is pruned to each of `sparsities`.
 
-    The weights of lowest `scores` go, but never the last one; the loss is that on `images` training images, evenly
-    spaced (Han, Pool, Tran, Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
+    The weights of lowest `scores` go, but never the last one; the loss is measured on `images` evenly spaced training
+    images (Han, Pool, Tran, Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
     """
     refuse_probabilities(model, data)
     x, y = calibration_set(data, images)
     losses: dict[str, list[float]] = {}
     for name, layer in layers.items():
         geometry = Geometry.of(layer)
-        kernel = weight_of(layer).detach()
+        weight = weight_of(layer).detach()
         losses[name] = []
         for sparsity in sparsities:
-            mask = keep_largest(scores[name], min(sparsity, all_but_one(kernel.numel())))
-            thinned = geometry.layer(kernel * mask, layer.bias)
+            mask = keep_largest(scores[name], min(sparsity, all_but_one(weight.numel())))
+            thinned = geometry.layer(weight * mask, layer.bias)
             pruned = replace_layer(inference_copy(model), name, thinned.eval())
             losses[name].append(float(F.cross_entropy(all_logits(pruned, x, data), y)))
     return losses
@@ -52,7 +52,7 @@ def all_but_one(count: int) -> float:
 
 
 def tolerated_sparsity(sparsities: Sequence[float], losses: Sequence[float], rise: float) -> float:
-    """Return the largest sparsity up to which the loss stays within `rise` of the first, between points along a line.
+    """Return the largest sparsity up to which the loss stays within `rise` of the first, linearly interpolated.
 
     >>> tolerated_sparsity([0.0, 0.5, 0.9], [1.0, 1.1, 2.1], 0.6)
     0.7
@@ -70,9 +70,9 @@ def sensitivity_sparsities(
     sparsity: float,
     sparsities: Sequence[float] = SPARSITIES,
 ) -> dict[str, float]:
-    """Return for each layer what it loses when all tolerate one rise of the loss, so that `sparsity` of all weights go.
+    """Return for each layer its sparsity when all tolerate the same rise of the loss and the total is `sparsity`.
 
-    Beyond what the scan covers, all layers lose alike. One weight of each layer stays.
+    Beyond the range of the scan, all layers lose the same fraction. One weight of each layer stays.
     """
     total = sum(sizes.values())
     low = 0.0
@@ -87,20 +87,20 @@ def sensitivity_sparsities(
 
     if removed(shares(high)) <= sparsity * total:
         return equal_sparsities(sizes, sparsity)
-    for _ in range(HALVINGS):
+    for _ in range(HALVINGS):  # bisection: what all layers tolerate together grows with the rise
         middle = (low + high) / 2
         low, high = (low, middle) if removed(shares(middle)) > sparsity * total else (middle, high)
     found = shares(high)
-    # a step of a curve may be crossed at once: what is too much is given back alike
+    # a steep curve may jump past the total: all layers give back the same fraction of the excess
     scale = sparsity * total / removed(found) if removed(found) else 0.0
     return {name: scale * share for name, share in found.items()}
 
 
 def equal_sparsities(sizes: Mapping[str, int], sparsity: float) -> dict[str, float]:
-    """Return one share for all layers, so that `sparsity` of all weights go and one weight of each layer stays.
+    """Return one sparsity for all layers, so that the total is `sparsity` and one weight of each layer stays.
 
-    Where a layer has too few weights for the share, the others lose more. If fewer weights may stay than there are
-    layers, all shares are `sparsity`.
+    If a layer has too few weights for it, the others lose more. If fewer weights may stay than there are layers, all
+    get `sparsity`.
 
     >>> equal_sparsities({"a": 2, "b": 98}, 0.9)
     {'a': 0.5, 'b': 0.9081632653061225}

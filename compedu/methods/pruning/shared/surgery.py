@@ -1,7 +1,7 @@
-"""Surgery on a quadratic model of the loss: one weight goes, and the others make up for it as well as they can.
+"""Surgery on a quadratic model of the loss: one weight is pruned, and the others compensate as well as they can.
 
-About a minimum the loss rises by dw^T H dw / 2 when the weights change by dw. Hassibi and Stork (1993, Second order
-derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimize that under the condition that weight q
+Near a minimum the loss rises by dw^T H dw / 2 when the weights change by dw. Hassibi and Stork (1993, Second order
+derivatives for network pruning: Optimal Brain Surgeon, NIPS 5) minimize that under the constraint that weight q
 becomes 0.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-BLOCK = 64  # removals after which the inverse is brought up to date in one product
+BLOCK = 64  # removals after which the inverse is updated in one product
 
 
 def surgeon_saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def surgeon_saliencies(weights: Tensor, inverse: Tensor) -> Tensor:
 
 
 def surgeon_update(weights: Tensor, inverse: Tensor, q: int) -> Tensor:
-    """Return dw = -(w_q / [H^-1]_qq) H^-1 e_q, (n,): what sets weight q to zero at the least rise (section 2).
+    """Return dw = -(w_q / [H^-1]_qq) H^-1 e_q, (n,), which sets weight q to zero at the least rise (section 2).
 
     >>> surgeon_update(torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 0.5], [0.5, 1.0]]), 0).tolist()
     [-1.0, -0.5]
@@ -46,11 +46,11 @@ def damped(hessian: Tensor, damping: float) -> Tensor:
 
 
 def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return weights (n,) of which `count` went one by one, each the cheapest then, and the mask of those left.
+    """Return weights (n,) without `count` of them, pruned one by one, each the cheapest at its time, and the mask.
 
-    `inverse` is H^-1 (n, n). Each removal updates all other weights, as `surgeon_update` says, and the inverse, which
-    becomes that of H without row and column q, H^-1 - H^-1 e_q e_q^T H^-1 / [H^-1]_qq; the latter for many at once, by
-    the product of the columns that they took out.
+    `inverse` is H^-1 (n, n). Each removal updates all other weights, as `surgeon_update` does, and the inverse, which
+    becomes that of H without row and column q, H^-1 - H^-1 e_q e_q^T H^-1 / [H^-1]_qq. The rank-one updates of a block
+    are applied together, as one matrix product.
     """
     weights = weights.clone()
     inverse = inverse.clone()
@@ -62,10 +62,11 @@ def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tenso
         for done in range(block):
             saliency = torch.where(kept, weights.square() / diagonal, torch.inf)
             q = int(saliency.argmin())
+            # Column q of the current inverse: the stored one minus the pending rank-one updates.
             column = torch.where(kept, inverse[:, q] - columns[:, :done] @ columns[q, :done], 0)
             weights -= column * (weights[q] / column[q])
             kept[q] = False
-            columns[:, done] = column / column[q].sqrt()
+            columns[:, done] = column / column[q].sqrt()  # so that the update is an outer product with itself
             diagonal -= columns[:, done].square()
             weights[q] = 0
         inverse -= columns @ columns.T
@@ -76,7 +77,8 @@ def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tenso
 def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
     """Return the weights (n,) that are zero where `kept` is false, at the least rise dw^T H dw / 2, given H (n, n).
 
-    The kept weights solve H_SS dw_S = H_SM w_M for the sets S of kept and M of missing weights.
+    The kept weights solve H_SS dw_S = H_SM w_M for the sets S of kept and M of missing weights: the derivative of the
+    rise with respect to dw_S, at dw_M = -w_M, is zero.
     """
     result = torch.where(kept, weights, 0)
     within = hessian[kept]
@@ -89,10 +91,10 @@ def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
 def operate_on_network(
     outputs: Callable[[Tensor], Tensor], weights: Tensor, damping: float
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the weights (n,) of a whole tiny network after each removal, with the mask of those left, down to none.
+    """Yield the weights (n,) of a whole small network after each removal, with the mask of those left, down to none.
 
     `outputs` maps weights to the outputs for all samples, (N,); the loss is their mean squared error, halved, so that
-    H = J^T J / N with the Jacobian J, which is computed anew after each removal; `damping` is added to its diagonal
+    H = J^T J / N with the Jacobian J, which is recomputed after each removal; `damping` is added to its diagonal
     (sections 2 and 3). The caller may send other weights back, such as retrained ones.
     """
     kept = torch.ones(len(weights), dtype=torch.bool)

@@ -15,7 +15,7 @@ class Groups:
     """Groups 0..count-1 of the weights of one or more layers.
 
     `labels[layer]` holds the number of each weight's group, -1 for weights in none; its shape is that of the layer's
-    kernel, or 1 along dimensions over which the number does not change. `sizes` (count,) are the numbers of weights.
+    weight, or 1 along dimensions over which the label is constant. `sizes` (count,) are the numbers of weights.
     """
 
     labels: Mapping[str, Tensor]
@@ -23,18 +23,18 @@ class Groups:
 
     @classmethod
     def of(cls, labels: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], count: int) -> "Groups":
-        """Return the groups that `labels` make in kernels of `shapes`."""
+        """Return the groups that `labels` define in weights of `shapes`."""
         ones = {name: torch.ones(()).expand(shapes[name]) for name in labels}
         return cls(labels, group_totals(ones, labels, count))
 
     @property
     def count(self) -> int:
-        """How many groups there are."""
+        """The number of groups."""
         return len(self.sizes)
 
 
 def group_totals(values: Mapping[str, Tensor], labels: Mapping[str, Tensor], count: int) -> Tensor:
-    """Return for each group the sum of `values`, one for each weight of the layers in `labels`; (count,)."""
+    """Return the sum of `values`, one per weight of the layers in `labels`, for each group; (count,)."""
     total = next(iter(values.values())).new_zeros(count)
     for name, label in labels.items():
         sums = values[name].sum_to_size(label.shape)
@@ -44,26 +44,25 @@ def group_totals(values: Mapping[str, Tensor], labels: Mapping[str, Tensor], cou
 
 
 def channel_labels(member: Member, geometry: Geometry) -> Tensor:
-    """Return the number of each weight's channel, to broadcast against the kernel; -1 for weights of no channel.
+    """Return the channel index of each weight, broadcastable to the weight; -1 for weights of no channel.
 
-    `member` is one that makes or reads the channels; the inputs of a grouped convolution are those of all its groups,
-    one after another.
+    `member` produces or reads the channels; the inputs of a grouped convolution are those of all its groups in order.
     """
-    out, inputs, *kernel = geometry.shape
+    out, inputs, *window = geometry.shape
     if member.side == OUTPUT:
         return member.channels.view(geometry.per_output)
     of_group = member.channels.view(geometry.groups, inputs)
     rows = of_group if geometry.groups == 1 else of_group.repeat_interleave(out // geometry.groups, 0)
-    return rows.view(len(rows), inputs, *[1] * len(kernel))
+    return rows.view(len(rows), inputs, *[1] * len(window))
 
 
 def members_with_weights(group: ChannelGroup, side: str) -> tuple[Member, ...]:
-    """Return the members of `group` whose weights make its channels (`side` is OUTPUT) or read them (INPUT)."""
+    """Return the members of `group` whose weights produce its channels (`side` is OUTPUT) or read them (INPUT)."""
     return group.readers if side == INPUT else group.makers
 
 
 def channel_groups(found: Sequence[ChannelGroup], layers: Mapping[str, Geometry], side: str) -> Groups:
-    """Return the groups of weights that make (`side` is OUTPUT) or read (INPUT) one channel each.
+    """Return the groups of weights that produce (`side` is OUTPUT) or read (INPUT) one channel each.
 
     The channels of `found` are numbered one group after another; `layers` gives the geometry of every layer that has
     such weights.
@@ -82,7 +81,7 @@ def channel_groups(found: Sequence[ChannelGroup], layers: Mapping[str, Geometry]
 def kept_with_channels(
     layer: str, geometry: Geometry, groups: Sequence[ChannelGroup], removed: Mapping[str, Sequence[int]]
 ) -> Tensor:
-    """Return a boolean mask over the kernel of `layer`: what stays when `removed`, channels by group, are taken out."""
+    """Return a boolean mask over the weight of `layer`: what stays when `removed`, channels by group, are removed."""
     kept = torch.ones(geometry.shape, dtype=torch.bool)
     for group in groups:
         gone = torch.tensor(removed.get(group.name, ()), dtype=torch.long)
@@ -93,9 +92,9 @@ def kept_with_channels(
 
 
 def column_labels(geometry: Geometry) -> Tensor:
-    """Return the number of each weight's column in the product that a layer is: one input of all filters that read it.
+    """Return for each weight its column in the layer's matrix product: one input, for all filters that read it.
 
-    For a convolution that is one place of the kernel in one input channel, a column of the im2col matrix (Lebedev,
+    For a convolution that is one kernel position in one input channel, a column of the im2col matrix (Lebedev,
     Lempitsky 2016, arXiv:1506.02515, section 3; Wen et al. 2016, arXiv:1608.03665, section 3.2, "filter shape").
     """
     out, *column = geometry.shape
@@ -111,7 +110,7 @@ def layer_labels(geometry: Geometry) -> Tensor:
 
 
 def labeled_groups(labels: Mapping[str, Tensor], layers: Mapping[str, Geometry]) -> tuple[Groups, list[int]]:
-    """Return the groups of all layers, numbered one layer after another, and how many each layer has."""
+    """Return the groups of all layers, numbered layer by layer, and their number in each layer."""
     counts = [int(label.max()) + 1 for label in labels.values()]
     starts = [sum(counts[:place]) for place in range(len(counts))]
     shifted = {name: label + start for (name, label), start in zip(labels.items(), starts, strict=True)}

@@ -1,4 +1,4 @@
-"""Pruning of single weights: a criterion scores them, a budget shares the zeros out, a mask takes them away."""
+"""Pruning of single weights: a criterion scores them, a budget shares the zeros out, a mask sets them to zero."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -60,13 +60,13 @@ class WeightPruning(SelectiveMethod):
 
     @abstractmethod
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
-        """Return for each layer the score of each weight, of the kernel's shape; the lowest go first.
+        """Return for each layer the score of each weight, of the weight's shape; the lowest go first.
 
-        A criterion whose scores can be below 0 leaves out the budget "lamp", which squares them.
+        A criterion with negative scores must exclude the budget "lamp", which squares them.
         """
 
     def masks(self, task: Task, layers: Mapping[str, nn.Module], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the masks that the budget allows."""
+        """Return the masks by the budget."""
         if self.budget == "lamp" and self.quadratic:
             scores = {name: score.sqrt() for name, score in scores.items()}
         if self.budget != "sensitivity":

@@ -1,4 +1,4 @@
-"""Calibration: what range of inputs each layer sees on some training images."""
+"""Calibration: the range of the inputs of each layer on some training images."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ def covering_range(counts: Tensor, low: float, high: float, coverage: float) -> 
     >>> covering_range(torch.tensor([1.0, 0.0, 98.0, 1.0]), 0.0, 4.0, 0.98)
     (2.0, 3.0)
     """
-    outside = counts.double().sum() * (1 - coverage) / 2 * (1 + 1e-9)  # a share that fits exactly may be left out
+    outside = counts.double().sum() * (1 - coverage) / 2 * (1 + 1e-9)  # a share that fits exactly may be clipped
     below = int((counts.double().cumsum(0) <= outside).sum())
     above = int((counts.double().flip(0).cumsum(0) <= outside).sum())
     width = (high - low) / len(counts)
@@ -36,7 +36,7 @@ def input_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Return for each of `layers` the range of its inputs on at most `images` training images, evenly spaced.
 
-    With `coverage` 1 it goes from the smallest to the largest input; below 1 it is `covering_range` of a histogram.
+    With `coverage` 1 it spans the smallest to the largest input; below 1 it is `covering_range` of a histogram.
     Layers that the images do not reach are left out. Raises `CompressionError` when images and network do not fit, and
     when a layer gets values that are not finite.
     """
@@ -48,7 +48,7 @@ def input_ranges(
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CompressionError(
                 f"layer {name!r} gets values from {low} to {high} on the images of {data.name!r}; codes need finite "
-                "ones: look for what grows without bound or divides by zero in front of it"
+                "ones: look for an operation before it that grows without bound or divides by zero"
             )
         before = ranges.get(name, (low, high))
         ranges[name] = min(before[0], low), max(before[1], high)
@@ -56,7 +56,7 @@ def input_ranges(
     watch(model, layers, data, batches, widen)
     if coverage == 1:
         return ranges
-    counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}  # float32 counts no further than 2^24
+    counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}  # float32 cannot count beyond 2^24
 
     def count(name: str, x: Tensor) -> None:
         counts[name] += torch.histc(x.float(), BINS, *ranges[name])
