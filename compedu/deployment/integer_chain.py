@@ -100,7 +100,7 @@ def description(step: Step) -> str:
     """Describe what a step does."""
     match step:
         case Quantize(grid=grid):
-            return f"values to codes 0..{grid.top}, scale {grid.scale:.4g}, zero point {grid.zero_point}"
+            return f"values to codes 0..{grid.top}, scale {grid.scale:.4g}, zero-point {grid.zero_point}"
         case Multiply(product=p, bits=bits):
             added = "" if not p.adds else " + values"
             clipped = "" if p.low is None else " + ReLU" if p.high is None else f" + clip to {p.low:g}..{p.high:g}"

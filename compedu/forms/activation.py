@@ -82,7 +82,7 @@ class ActivationQuantizer(Scaled):
         return RoundOnGrid.apply(x, self.scale, self.zero_point, 0, 2**self.bits - 1)
 
     def stored(self) -> dict[str, Part]:
-        """Return what a file must hold: scale and zero point."""
+        """Return what a file must hold: scale and zero-point."""
         return {
             "act.scale": Floats(self.scale.reshape(1), "codebook"),
             "act.zero_point": Codes(self.zero_point.reshape(1), self.bits, signed=False, role="codebook"),

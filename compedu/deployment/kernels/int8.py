@@ -107,8 +107,8 @@ def _linear(p: Product) -> Callable[[Tensor], Tensor]:
     output = _output(p)
     after = _after(p)
 
-    # oneDNN's operators declare most of their arguments positional: input, its scale and zero point, weight, its scales
-    # and zero points, bias, the output's scale, zero point and type, then the fused operation.
+    # oneDNN's operators declare most of their arguments positional: input, its scale and zero-point, weight, its scales
+    # and zero-points, bias, the output's scale, zero-point and type, then the fused operation.
     def run(x: Tensor) -> Tensor:
         return multiply(x, p.source.scale, p.source.zero_point, weights, p.scales, zeros, p.bias, *output, *after, "")
 
@@ -157,7 +157,7 @@ def _place(g: Geometry) -> tuple[list[int], list[int], list[int], int]:
 
 
 def _zeros(p: Product) -> Tensor:
-    """Return the zero points of the weights: all zero, as the grid is symmetric."""
+    """Return the zero-points of the weights: all zero, as the grid is symmetric."""
     return torch.zeros(len(p.scales), dtype=torch.int32)
 
 

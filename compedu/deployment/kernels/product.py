@@ -32,7 +32,7 @@ class Grid:
         return codes.add_(self.zero_point) if self.zero_point else codes
 
     def rounded(self, x: Tensor) -> Tensor:
-        """Return the codes of float32 values in the engines' order: times 1 / scale, plus zero point, half to even."""
+        """Return the codes of float32 values in the engines' order: times 1 / scale, plus zero-point, half to even."""
         codes = x * (torch.ones(()) / self.scale) + self.zero_point
         return codes.round_().clamp_(0, self.top).to(torch.uint8)
 
