@@ -182,3 +182,13 @@ def test_a_fast_profile_may_set_only_what_the_parameters_cell_sets(tmp_path):
     nbformat.write(chapter, tmp_path / "chapter.ipynb")
     with pytest.raises(ValueError, match="chapter.ipynb.*EPOCHS.*IMAGES"):
         fast_profile(tmp_path / "chapter.ipynb")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_pages_for_developers_name_files_that_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    linked = [name for name in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in name]
+    named = re.findall(r"`([a-z_.]+/[a-z_/.]*)`", text)
+    assert linked and len(named) > 20
+    assert [name for name in linked if not (ROOT / page).parent.joinpath(name).exists()] == []
+    assert [name for name in named if not any((place / name).exists() for place in (ROOT, ROOT / "compedu"))] == []

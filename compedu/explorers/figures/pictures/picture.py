@@ -1,7 +1,7 @@
 """What a picture of a family is, and the few kinds of traces that all pictures consist of."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +46,7 @@ class Picture:
     headings: tuple[str, str]
     say: Callable[[View, str], str]
     table: Callable[[View], Table]
-    axes: dict[str, dict | Callable[[View], dict]] = field(default_factory=dict)
+    axes: Mapping[str, dict | Callable[[View], dict]] = field(default_factory=dict)
     start: Callable[[nn.Module], str] = largest_layer
     images: Callable[[View], list[dict[str, Any]]] = lambda view: []
     black: bool = False
