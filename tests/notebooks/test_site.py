@@ -29,8 +29,8 @@ def site(tmp_path_factory):
     command = [sys.executable, ROOT / "docs" / "build.py", "site", "--notebooks", "notebooks", "--fast"]
     said = run([*command, "--executed", FOLDER], folder, of_this_project(closed_network(folder)))
     assert network_uses(folder) == []
-    told = {name: how for how, name in re.findall(r"^(taking|executing) (\S+)", said, re.MULTILINE)}
-    assert told == dict.fromkeys(map(str, CHAPTERS), "taking") | {f"{FIXTURE}.ipynb": "executing"}
+    told = {name: how for how, name in re.findall(r"^(reusing the executed|executing) (\S+)", said, re.MULTILINE)}
+    assert told == dict.fromkeys(map(str, CHAPTERS), "reusing the executed") | {f"{FIXTURE}.ipynb": "executing"}
     return folder / "site"
 
 
