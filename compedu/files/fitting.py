@@ -97,7 +97,8 @@ class _Fitting:
             raise
         except CONTRADICTIONS as error:
             raise FileFormatError(
-                f"{self.where}: layer {layer.path!r} of kind {layer.kind} cannot be rebuilt ({error}); "
+                f"{self.where}: layer {layer.path!r} of kind {layers.class_name(layer.kind)} cannot be "
+                f"rebuilt ({error}); "
                 "update compedu if a newer one wrote the file"
             ) from error
         own = self.kinds[layer.path] if layer.path in self.kinds else _type_of(there)
@@ -207,9 +208,9 @@ class _Fitting:
     def _same_kind(self, layer: Layer, there: Any, fits: bool) -> None:
         if not fits:
             name = type(there).__name__ if isinstance(there, nn.Module) else "another part of a form"
-            kind = layer.kind.removeprefix(layers.KEPT)
             raise CompressionError(
-                f"{self.where}: layer {layer.path!r} is of class {kind}, the network has {name} there; {ADVICE}"
+                f"{self.where}: layer {layer.path!r} is of class {layers.class_name(layer.kind)}, the network has "
+                f"{name} there; {ADVICE}"
             )
 
     def _check_factors(self, found: Contents) -> None:

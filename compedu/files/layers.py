@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from compedu.forms import BLOCKS, FORMS, ActivationQuantizer, Block, Floats, Form, Geometry, Quantized
 from compedu.forms.parts import Part
 
-WRITTEN: dict[type[nn.Module], str] = {Quantized: "Coded"}  # names in files that predate those of the classes
-FORM_KINDS: dict[str, type[Form]] = {WRITTEN.get(form, form.__name__): form for form in FORMS}
+NAMES_ON_DISK: dict[type[nn.Module], str] = {Quantized: "Coded"}  # names in files that predate those of the classes
+FORM_KINDS: dict[str, type[Form]] = {NAMES_ON_DISK.get(form, form.__name__): form for form in FORMS}
 BLOCK_KINDS: dict[str, type[Block]] = {block.__name__: block for block in BLOCKS}
 KEPT = "="  # before the class name of a layer that is not rebuilt, but filled in place
 COUNTER = "num_batches_tracked"  # not needed after training: not stored, 0 after loading
@@ -60,9 +60,16 @@ _NORMALIZATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn
 
 def kind_of(layer: nn.Module) -> str:
     """Return the name under which a file knows `layer`."""
-    name = WRITTEN.get(type(layer), type(layer).__name__)
+    name = NAMES_ON_DISK.get(type(layer), type(layer).__name__)
     known = type(layer) in (FORM_KINDS.get(name), BLOCK_KINDS.get(name))
     return name if known or is_made(layer) else KEPT + name
+
+
+def class_name(kind: str) -> str:
+    """Return the name of the class that a file knows as `kind`: what messages call it."""
+    renamed = {written: made.__name__ for made, written in NAMES_ON_DISK.items()}
+    bare = kind.removeprefix(KEPT)
+    return renamed.get(bare, bare)
 
 
 def is_made(layer: nn.Module) -> bool:

@@ -199,7 +199,8 @@ def _made(network: nn.Module, layer: Layer, tensors: dict, where: str) -> nn.Mod
         return layers.make(layer.kind, layer.geometry, layer.settings, tensors)
     except contents.CONTRADICTIONS as error:
         raise FileFormatError(
-            f"{where}: layer {layer.path!r} of kind {layer.kind} cannot be rebuilt ({error!r}); {header.ADVICE}"
+            f"{where}: layer {layer.path!r} of kind {layers.class_name(layer.kind)} cannot be rebuilt ({error!r}); "
+            f"{header.ADVICE}"
         ) from error
 
 

@@ -12,7 +12,9 @@ from compedu.training.optimizers import Optimizer, check_optimizer
 
 @dataclass(frozen=True, eq=False)
 class Companion:
-    """A module that trains together with the network, in place; a loss or penalty of `fit` uses it.
+    """A module that trains together with the network, in place.
+
+    `fit` does not pass it on: a loss or penalty closes over the module, as that of `Distillation` does.
 
     None stands for the value of the training: the peak learning rate and weight decay of its recipe, its optimizer. The
     learning rate follows the schedule of the recipe. A module without trainable parameters, such as a moving average of

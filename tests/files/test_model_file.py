@@ -28,6 +28,7 @@ from compedu.forms import (
     Quantized,
     weight_of,
 )
+from compedu.methods import LinearQuantization
 
 few = settings(max_examples=100, deadline=None)
 
@@ -679,3 +680,12 @@ def test_two_names_of_one_tensor_stay_one():
     model, x = Two(), torch.randn(3, 4)
     loaded = files.from_bytes(files.model_bytes(model), into=Two())
     assert torch.equal(loaded(x), model(x)) and loaded.a is loaded.b
+
+
+def test_messages_call_a_layer_by_the_name_of_its_class(tmp_path):
+    """In the file a quantized layer goes by an older name, which says nothing to a reader."""
+    quantized = LinearQuantization(bits=4)(nn.Sequential(nn.Linear(6, 4)))
+    path = tmp_path / "model.compedu"
+    files.save(quantized, path)
+    with pytest.raises(CompressionError, match="layer '0' is of class Quantized, the network has ReLU there"):
+        files.load(path, nn.Sequential(nn.ReLU()))

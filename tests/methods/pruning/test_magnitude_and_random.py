@@ -1,5 +1,6 @@
 """Pruning: masks against torch's own, filters against the removal law and the paper's ranking, the random control."""
 
+import laws
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,14 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.graph import find_channels
-from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, RandomPruning, TruncatedSVD
+from compedu.methods import (
+    FilterPruning,
+    GradualPruning,
+    LinearQuantization,
+    MagnitudePruning,
+    RandomPruning,
+    TruncatedSVD,
+)
 from compedu.methods.pruning.random_weights import random_scores
 from compedu.methods.pruning.shared.channel_pruning import counts_over_all
 from compedu.methods.pruning.shared.filter_criteria import filter_scores, mean_absolute
@@ -291,3 +299,15 @@ def test_each_layer_is_left_out_for_its_own_reason_whatever_the_order_of_sets():
     names = [name for name, layer in masked.named_modules() if isinstance(layer, Masked)]
     for name in names[:-1]:
         assert f"{name}: '{name}' is already compressed (Masked)" in str(refused.value)
+
+
+def test_a_network_whose_layers_all_refuse_a_mask_is_refused_and_a_layer_that_does_is_named():
+    model = laws.plain()
+    model.fc1.mask = "of the user"
+    for method in (MagnitudePruning(sparsity=0.5), laws.quick(GradualPruning)):
+        result = method(model, laws.data())
+        assert "fc1" in {skipped.layer for skipped in result.compression.skipped} and isinstance(result.fc2, Masked)
+        alone = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        alone[1].mask = "of the user"
+        with pytest.raises(CompressionError, match="found nothing to compress: 1: "):
+            method(alone, laws.data())

@@ -72,7 +72,11 @@ def prunable(task: Task) -> dict[str, nn.Module]:
 
 
 def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor]) -> nn.Module:
-    """Return the network with `masks` on its layers; existing masks stay in force."""
+    """Return the network with `masks` on its layers; existing masks stay in force.
+
+    Raises `CompressionError` where no layer can be replaced.
+    """
+    done = 0
     for name, layer in layers.items():
         if name not in masks:
             task.skip(name, NO_VALUE)
@@ -82,9 +86,10 @@ def with_masks(task: Task, layers: dict[str, nn.Module], masks: dict[str, Tensor
         form = Masked(Geometry.of(layer), weight_of(layer), mask, layer.bias)
         try:
             task.model = replace_layer(task.model, name, form)
+            done += 1
         except Skip as reason:
             task.skip(name, str(reason))
-    task.refuse_if_nothing_done(len(masks))
+    task.refuse_if_nothing_done(done)
     return task.model
 
 
@@ -100,9 +105,10 @@ def layers_with_value(task: Task, layers: dict[str, nn.Module], value: Any) -> d
 
 
 def masked_layers(task: Task, layers: dict[str, nn.Module]) -> dict[str, Masked]:
-    """Mask each of `layers` in the task's network without dropping anything; return them by name."""
+    """Mask each of `layers` in the task's network without dropping anything; return by name those that took a mask."""
     with_masks(task, layers, {name: mask_of(layer) for name, layer in layers.items()})
-    return {name: task.model.get_submodule(name) for name in layers}
+    masked = {name: task.model.get_submodule(name) for name in layers}
+    return {name: layer for name, layer in masked.items() if isinstance(layer, Masked)}
 
 
 def tighten(task: Task, layers: dict[str, Masked], masks: dict[str, Tensor]) -> None:
