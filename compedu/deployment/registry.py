@@ -125,7 +125,19 @@ def decoded(form: Form) -> nn.Module:
 DECODED = Kernel(Form, decoded_name, decoded, always)
 
 
+def rounds_inside(form: Form) -> bool:
+    """Return whether a layer inside of `form` rounds its inputs, which no decoded weight shows."""
+    inner = (module for module in form.modules() if module is not form.act)
+    return any(isinstance(module, ActivationQuantizer) for module in inner)
+
+
+UNDECODED = Kernel(Form, lambda form: f"{DENSE}, as {type(form).__name__}{ROUNDED}", None, rounds_inside)
+
+
 def kernel_for(form: Form) -> Kernel:
-    """Return the first of `KERNELS` for the class of `form` that fits, or else the dense layer decoded once."""
+    """Return the first of `KERNELS` for the class of `form` that fits, or else the dense layer decoded once.
+
+    A form without an entry whose inner layers round their inputs stays as it is.
+    """
     fitting = (kernel for kernel in KERNELS if kernel.form is type(form) and kernel.fits(form))
-    return next(fitting, DECODED)
+    return next(fitting, UNDECODED if rounds_inside(form) else DECODED)

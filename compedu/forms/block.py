@@ -133,7 +133,8 @@ class Fire(Block):
 class NormalizedFactors(Block):
     """Two layers with `rank` channels and batch norm between them, so that deep stacks of them can be trained.
 
-    Two linear ones, or a vertical and a horizontal convolution (Tai et al. 2016, section 4, arXiv:1511.06067).
+    Two linear ones for inputs (N, in), no tokens, or a vertical and a horizontal convolution (Tai et al. 2016, section
+    4, arXiv:1511.06067).
     """
 
     def __init__(self, geometry: Geometry, rank: int):

@@ -114,6 +114,9 @@ def names_of(count: Any) -> tuple[str, ...]:
 
 def check_chain(geometry: Geometry, factors: Sequence[nn.Module]) -> None:
     """Raise `CompressionError` unless `factors` in sequence can stand for one layer of `geometry`."""
+    scaled = [type(factor).__name__ for factor in factors if isinstance(factor, Form) and factor.scales_output]
+    if scaled:
+        raise CompressionError(f"factors need dense weights; {', '.join(scaled)} scale their outputs as well")
     try:
         need_chain(geometry, [(Geometry.of(factor), _bias_of(factor) is not None) for factor in factors])
     except ValueError as error:

@@ -6,9 +6,9 @@ from typing import ClassVar
 from torch import nn
 
 from compedu.errors import Skip
-from compedu.forms import Block, Form
+from compedu.forms import Form
 from compedu.knobs import knob, method
-from compedu.methods.layers import replace_layer
+from compedu.methods.layers import replace_layer, works_only_when_called
 from compedu.methods.method import Method
 from compedu.methods.task import Task
 
@@ -76,11 +76,6 @@ class LayerMethod(LayerByLayer):
     @abstractmethod
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the compressed form of `layer`, or raise `Skip` with the reason why it stays."""
-
-
-def works_only_when_called(layer: nn.Module) -> bool:
-    """Tell whether no weight describes what `layer` computes: a block has none, a scaled output reads the input."""
-    return isinstance(layer, Block) or (isinstance(layer, Form) and layer.scales_output)
 
 
 def refuse_read_apart(layer: nn.Module, reason: str | None) -> None:

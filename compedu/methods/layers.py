@@ -118,16 +118,22 @@ def keep_frozen(before: nn.Module, after: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
+def works_only_when_called(layer: nn.Module) -> bool:
+    """Tell whether no weight describes what `layer` computes: a block has none, a scaled output reads the input."""
+    return isinstance(layer, Block) or (isinstance(layer, Form) and layer.scales_output)
+
+
 def replace_layer(model: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Replace the layer called `name` by `layer`, under every name that it has; return the model.
 
     The activation quantizer, the hooks and the user's attributes are kept; raises `Skip` as `move_hooks` does, and for
-    a block in place of a factor.
+    a layer in place of a factor that no dense weight stands for.
     """
     before = model.get_submodule(name)
     around = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(layer, Block) and isinstance(around, Form):
-        raise Skip(f"is a factor of a {type(around).__name__}, which needs a dense weight; a block has none")
+    if isinstance(around, Form) and works_only_when_called(layer):
+        kind = type(layer).__name__
+        raise Skip(f"is a factor of a {type(around).__name__}, which needs a dense weight; a {kind} is more than one")
     keep_frozen(before, layer)
     if isinstance(before, Form) and isinstance(layer, Form) and isinstance(layer.act, nn.Identity):
         layer.act = before.act

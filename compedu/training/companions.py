@@ -46,7 +46,7 @@ def check_companions(model: nn.Module, companions: Mapping[str, Companion]) -> N
         if not isinstance(companion, Companion):
             raise CompressionError(f"companions[{name!r}] must be a Companion(module, ...), got {companion!r}")
         for own, parameter in companion.module.named_parameters():
-            if owner := owners.get(id(parameter)):
+            if (owner := owners.get(id(parameter))) and parameter.requires_grad:
                 raise CompressionError(
                     f"companions[{name!r}]: its parameter {own} also belongs to {owner} and would train twice; for "
                     "another learning rate of a part of the network use rates={'pattern': factor}"

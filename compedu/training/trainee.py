@@ -117,5 +117,5 @@ def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list
 
 def _structure(module: nn.Module) -> str:
     """Return a digest of everything but the values of tensors that affects how `module` trains."""
-    shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
+    shapes = {name: list(value.shape) for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     return sha256(f"{structure_digest(module)}|{json.dumps(shapes)}".encode()).hexdigest()

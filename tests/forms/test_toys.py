@@ -21,7 +21,7 @@ from compedu.explorers.figures.pictures.picture import layer_names
 from compedu.explorers.view import View
 from compedu.files import header, layers
 from compedu.forms import Block, Factored, Fire, Form, Geometry, Masked, NormalizedFactors, Separable
-from compedu.methods import FilterPruning, MagnitudePruning
+from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, TruncatedSVD
 from compedu.metrics import measure
 
 TOYS = (Quantiles, CanonicalPolyadic, SignsAndLocalMeans, Bottlenecks)
@@ -292,3 +292,25 @@ def test_a_form_that_forgets_its_output_scale_is_found_out(monkeypatch):
     monkeypatch.setattr(LocalMeans, "forward", forgetful)
     with pytest.raises(MeaningChanged, match=r"conv1: outputs differ by"):
         SignsAndLocalMeans()(laws.plain(), laws.data())
+
+
+def test_a_scaled_layer_takes_no_factors_place():
+    factored = TruncatedSVD(rank=4)(laws.plain(), laws.data())
+    scaled = SignsAndLocalMeans().compress_layer("x", factored.conv2.first)
+    with pytest.raises(CompressionError, match="factors need dense weights; LocalMeans scale their outputs as well"):
+        Factored(factored.conv2.geometry, scaled, factored.conv2.second)
+    with pytest.raises(CompressionError, match="is a factor of a Factored, which needs a dense weight"):
+        SignsAndLocalMeans(layers="conv2*")(factored, laws.data())
+
+
+class Chain(Factored):
+    """A form that nobody registered."""
+
+
+def test_an_unregistered_form_whose_layers_round_their_inputs_keeps_them():
+    factored = LinearQuantization(bits=4, activation_bits=2)(TruncatedSVD(rank=4)(laws.plain()), laws.data())
+    known = factored.conv2
+    factored.conv2 = Chain(known.geometry, known.first, known.second).eval()
+    deployed = deploy(factored, laws.data().example)
+    assert deployed.kernels["conv2"] == "float32 dense, as Chain, inputs rounded in float32"
+    torch.testing.assert_close(laws.logits(deployed), laws.logits(factored), rtol=1e-4, atol=1e-5)

@@ -97,3 +97,13 @@ def test_what_a_group_has_not_is_refused(chosen, said):
     model = plain()
     with pytest.raises(CompressionError, match=said):
         Channels(model, images()).choose(model, {"first": chosen})
+
+
+@pytest.mark.parametrize("copies", [2, 3, 7])
+def test_any_number_of_copies_is_verified_in_single_precision(copies):
+    """A third of a weight is rounded in single precision; the law holds before that."""
+    model = plain().eval()
+    channels = Channels(model, images())
+    made = channels.choose(model, {"first": [*range(8), *[3] * (copies - 1)]})
+    torch.testing.assert_close(made(images()), model(images()), rtol=1e-4, atol=1e-5)
+    assert made.second.weight.dtype == torch.float32

@@ -64,7 +64,8 @@ def regressor(student: Tensor, teacher: Tensor, seed: int) -> nn.Module:
     maps = len(from_shape) == len(to_shape) == 3
     # Without padding, a kernel of k pixels turns a into a - k + 1.
     window = [a - b + 1 for a, b in zip(from_shape[1:], to_shape[1:], strict=False)]
-    fits = min(window) >= 1 if maps else from_shape[:-1] == to_shape[:-1]
+    vectors = len(from_shape) == len(to_shape) >= 1 and from_shape[:-1] == to_shape[:-1]
+    fits = min(window) >= 1 if maps else vectors
     if not fits:
         raise CompressionError(
             f"no layer maps features of the student, shape {from_shape}, to those of the teacher, {to_shape}: choose "
