@@ -20,7 +20,7 @@ from compedu.metrics import Report, machine
 from compedu.reading import refuse_unending
 from compedu.writing import alone, append_lines
 
-FORMAT = 1
+FORMAT = 2  # raised with the names of entries: a report of format 1 has `coded_bytes`, forms of other names
 RECORD = b'{"'  # start of every line
 FIRST = RECORD + b'run"'  # start of the first one
 PACKAGES = ("torch", "numpy", "joblib")
@@ -42,8 +42,10 @@ def begins_run(record: dict[str, Any], runs: list[dict[str, Any]]) -> bool:
     Raises `ValueError` for another format, and if no line of a run came first.
     """
     if "run" in record:
-        if record["run"]["format"] != FORMAT:
-            raise ValueError(f"format {record['run']['format']}, this version reads {FORMAT}: update compedu")
+        found = record["run"]["format"]
+        if found != FORMAT:
+            cure = "an older version wrote it, compute it again" if found < FORMAT else "update compedu"
+            raise ValueError(f"format {found}, this version reads {FORMAT}: {cure}")
         runs.append(record["run"])
         return True
     if not runs:

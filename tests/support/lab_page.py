@@ -59,7 +59,7 @@ def lab_server(folder: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
             f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
-            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.expose_app_in_browser=True", "--LanguageServerManager.autodetect=False",
         ]  # fmt: skip
         with open(Path(own, "log"), "w") as log:
             server = subprocess.Popen(command, env=_environment(own), stdout=log, stderr=subprocess.STDOUT)

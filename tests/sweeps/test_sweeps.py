@@ -170,7 +170,7 @@ def test_a_last_line_without_its_end_counts_and_gets_one(model, data, store):
         b"[1, 2]",
         b"{}",
         b'{"run"',
-        b'{"run": {"format": 1}}\nmy notes',
+        b'{"run": {"format": 2}}\nmy notes',
         b"\x89PNG\r\n",
         b"\n",
     ],
@@ -200,7 +200,7 @@ def test_sweeps_that_share_a_file_lose_nothing_and_say_of_each_point_in_which_ru
     model, data, store, monkeypatch
 ):
     one, other = (sweep(points, model, data, store=store) for points in (COUNTED[:2], COUNTED[2:]))
-    monkeypatch.setattr("compedu.sweeps.store.conditions", lambda: {"format": 1, "made by": Counted.calls[-1] > 1})
+    monkeypatch.setattr("compedu.sweeps.store.conditions", lambda: {"format": 2, "made by": Counted.calls[-1] > 1})
     for turn in (one, other, other, one, other):
         next(turn)
     found, run = {}, None
@@ -391,7 +391,7 @@ def test_a_file_says_with_what_and_where_it_was_made(model, data, store):
     run = lines(store)[0]["run"]
     assert run["versions"].keys() == {"compedu", "torch", "numpy", "joblib"}
     assert run["versions"]["torch"] == torch.__version__
-    assert run["machine"]["cpu"] and run["date"][:2] == "20" and run["date"].endswith("+00:00") and run["format"] == 1
+    assert run["machine"]["cpu"] and run["date"][:2] == "20" and run["date"].endswith("+00:00") and run["format"] == 2
 
 
 @pytest.mark.parametrize(
@@ -400,10 +400,11 @@ def test_a_file_says_with_what_and_where_it_was_made(model, data, store):
         ("{}\n", "no line of versions"),
         ("not JSON\n", "line 1"),
         ("[1]\n", "line 1"),
-        ('{"run": {"format": 2}}\n', "format 2, this version reads 1"),
-        ('{"run": {"format": 1}}\n{"key": "x"}\n', "line 2"),
-        ('{"run": {"format": 1}}\n{"key": "x", "report": {}}\n', "no report"),
-        ('{"run": {"format": 1}}\n{"key": "x", "report": {"meth\n{}\n', "line 2"),
+        ('{"run": {"format": 3}}\n', "format 3, this version reads 2: update compedu"),
+        ('{"run": {"format": 1}}\n', "format 1, this version reads 2: an older version wrote it, compute it again"),
+        ('{"run": {"format": 2}}\n{"key": "x"}\n', "line 2"),
+        ('{"run": {"format": 2}}\n{"key": "x", "report": {}}\n', "no report"),
+        ('{"run": {"format": 2}}\n{"key": "x", "report": {"meth\n{}\n', "line 2"),
     ],
 )
 def test_anything_else_is_refused_with_its_line(text, reason, store):
