@@ -403,7 +403,7 @@ def test_a_file_says_with_what_and_where_it_was_made(model, data, store):
         ('{"run": {"format": 3}}\n', "format 3, this version reads 2: update compedu"),
         ('{"run": {"format": 1}}\n', "format 1, this version reads 2: an older version wrote it, compute it again"),
         ('{"run": {"format": 2}}\n{"key": "x"}\n', "line 2"),
-        ('{"run": {"format": 2}}\n{"key": "x", "report": {}}\n', "no report"),
+        ('{"run": {"format": 2}}\n{"key": "x", "report": {}}\n', "this is not a report"),
         ('{"run": {"format": 2}}\n{"key": "x", "report": {"meth\n{}\n', "line 2"),
     ],
 )
