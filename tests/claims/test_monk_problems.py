@@ -66,7 +66,7 @@ def test_monk_3_keeps_its_accuracy_with_a_tenth_of_the_weights(monkeypatch):
     assert found.test[1] == pytest.approx(0.972, abs=0.0006)
 
 
-def test_what_is_left_of_monk_3_hangs_on_the_draw_and_the_gallery_shows_that(monkeypatch):
+def test_what_is_left_of_monk_3_depends_on_the_draw_and_the_gallery_shows_that(monkeypatch):
     monkeypatch.setattr(monks, "STARTS", 1)
     problem = monk(3, 3)
     assert monks.prune(3, problem, monks.train(3, problem, 3), retrain=False).after >= 10
@@ -74,7 +74,7 @@ def test_what_is_left_of_monk_3_hangs_on_the_draw_and_the_gallery_shows_that(mon
     median, fewest, most = re.search(r"\| MONK-3 \| none .* 39 to (\d+) \((\d+) to (\d+)\)", table).groups()
     gallery = (ROOT / "notebooks" / "gallery" / "02_pruning.ipynb").read_text(encoding="utf-8")
     words = {"4": "four", "11": "eleven", "19": "nineteen"}
-    told = f"between {words[fewest]} and {words[most]} weights of MONK-3 are left, {words[median]} in the median"
+    told = f"between {words[fewest]} and {words[most]} weights of MONK-3 are left, with a median of {words[median]}"
     assert told in gallery
     assert "(3, DRAWS)" in gallery
 

@@ -641,7 +641,7 @@ def test_a_process_that_refuses_ends_with_2(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "compedu run: LinearQuantization.bits must be a whole number from 1 to 8, or a mapping of layer names to such "
-        "values, got 9 (bits of a weight)\n"
+        "values, got 9 (bits per weight)\n"
     )
 
 

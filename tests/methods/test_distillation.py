@@ -197,7 +197,7 @@ def test_logarithms_of_probabilities_and_positive_scores_are_scores():
 def test_images_that_do_not_fit_are_refused_by_name():
     wide = replace(DATA, **{f"x_{split}": DATA.split(split)[0][..., :12] for split in ("train", "validation", "test")})
     teacher = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 10)).eval()
-    with pytest.raises(CompressionError, match="is built for square images; .* are 16 x 12"):
+    with pytest.raises(CompressionError, match="needs square images; those of .* are 16 x 12"):
         SoftTargetDistillation(**FAST)(teacher, wide)
     with pytest.raises(CompressionError, match="cannot take images of 'digits"):
         SoftTargetDistillation(**FAST)(build("lenet5(size=28)"), DATA)
