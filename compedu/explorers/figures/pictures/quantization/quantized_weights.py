@@ -160,7 +160,7 @@ PICTURE = Picture(
     name="weights",
     main=main,
     below=below,
-    headings=("weights in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
+    headings=("in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
     say=say,
     table=table,
     axes={
