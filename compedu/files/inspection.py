@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compedu.columns import in_columns
 from compedu.files import contents
 from compedu.files.alphabet import entropy
 from compedu.files.limits import DEFAULT, Limits, file_bytes
@@ -87,20 +88,8 @@ def describe(path: str | os.PathLike) -> str:
     totals = [("role", "bytes", "share")] + [
         (role, f"{total:,}", f"{total / found.bytes:.1%}") for role, total in found.totals.items()
     ]
-    return "\n\n".join([title, _table(lines, left=4), _table(totals, left=1)])
-
-
-def _table(lines: list[tuple[str, ...]], left: int) -> str:
-    """Set `lines` in columns, the first `left` of them aligned left, the others, numbers, right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        [
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    ]
-    return "\n".join("  ".join(row).rstrip() for row in rows)
+    parts = ("\n".join(in_columns(lines, range(4))), "\n".join(in_columns(totals, range(1))))
+    return "\n\n".join([title, *parts])
 
 
 def _whole(value: int) -> str:

@@ -133,8 +133,8 @@ class Fire(Block):
 class NormalizedFactors(Block):
     """Two layers with `rank` channels and batch norm between them, so that deep stacks of them can be trained.
 
-    Two linear ones for inputs (N, in), no tokens, or a vertical and a horizontal convolution (Tai et al. 2016, section
-    4, arXiv:1511.06067).
+    Two linear ones for inputs (N, in) or tokens (N, T, in), or a vertical and a horizontal convolution (Tai et al.
+    2016, section 4, arXiv:1511.06067).
     """
 
     def __init__(self, geometry: Geometry, rank: int):
@@ -160,8 +160,12 @@ class NormalizedFactors(Block):
         return (self.rank,)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the block's output: (N, out) for (N, in), or those of a convolution for images."""
-        return self.second(self.norm(self.first(input)))
+        """Return the block's output: (..., out) for (..., in), or that of a convolution for images."""
+        x = self.first(input)
+        if self.geometry.kind == "linear":
+            # Batch norm takes channels along axis 1, where only inputs without tokens have them already.
+            return self.second(self.norm(x.transpose(1, -1)).transpose(1, -1))
+        return self.second(self.norm(x))
 
     def settings(self) -> dict[str, Any]:
         """Return the rank."""

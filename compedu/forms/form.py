@@ -238,7 +238,20 @@ class LatentForm(Form):
         return self._parameters["weight"]
 
 
-class StandIn(Form):
+class Unstored(Form):
+    """A form that takes a layer's place while a network is examined or deployed; no file ever holds it."""
+
+    def stored_weight(self) -> dict[str, Part]:
+        """Raise `CompressionError`."""
+        raise CompressionError(f"{type(self).__name__} only stands in for a layer; save the network it was made from")
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Unstored":
+        """Raise `CompressionError`."""
+        raise CompressionError(f"{cls.__name__} only stands in for a layer; no file holds one")
+
+
+class StandIn(Unstored):
     """What a form must compute, by the law of all forms: its dense weight on `act(x)`, its output scale, its bias."""
 
     def __init__(self, form: Form):
@@ -267,15 +280,6 @@ class StandIn(Form):
     def bias(self) -> Tensor | None:
         """The bias of the form."""
         return self.dense_bias()
-
-    def stored_weight(self) -> dict[str, Part]:
-        """Raise `NotImplementedError`: a stand-in for a form is never stored."""
-        raise NotImplementedError("a stand-in for a form is never stored")
-
-    @classmethod
-    def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "StandIn":
-        """Raise `NotImplementedError`: a stand-in for a form is never stored."""
-        raise NotImplementedError("a stand-in for a form is never stored")
 
 
 class Decoded(StandIn):

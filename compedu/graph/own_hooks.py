@@ -72,7 +72,7 @@ def own_attributes(layer: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(layer).items() if name not in _standard(_kind(layer))}
 
 
-def own_tensors(layer: nn.Module) -> list[str]:
+def further_tensors(layer: nn.Module) -> list[str]:
     """Return the parameters, buffers and modules that a layer has besides its weight and bias, by name."""
     return [*sorted(layer._parameters.keys() - {"weight", "bias"}), *layer._buffers, *layer._modules]
 

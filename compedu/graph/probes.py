@@ -4,13 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
-from compedu.forms.form import Form, Geometry
+from compedu.forms.form import Geometry, Unstored
 from compedu.forms.walk import outermost_forms
 from compedu.graph.own_hooks import has_hooks
 from compedu.graph.trace import inference_copy, layer_calls, owners_read_apart, replace_module, trace
 
 
-class Probe(Form):
+class Probe(Unstored):
     """Stands for any form in place of `layer`: equal to it only when it is called or its weight is read.
 
     A `blind` one is equal only when it is called, as a form that rounds its inputs; its weight is read as NaN.
@@ -45,15 +45,6 @@ class Probe(Form):
     def show_layer(self) -> None:
         """Let the layer compute what it did before."""
         self.layer._parameters.update(self.given)
-
-    def stored_weight(self) -> dict:
-        """Return nothing: a probe is never stored."""
-        return {}
-
-    @classmethod
-    def restore(cls, geometry: Geometry, settings: dict, parts: dict) -> "Probe":
-        """Raise `NotImplementedError`: a probe is never stored."""
-        raise NotImplementedError("a probe is never stored")
 
 
 def not_shown(model: nn.Module, names: list[str]) -> dict[str, str]:

@@ -5,7 +5,8 @@ from abc import abstractmethod
 from torch import nn
 
 from compedu.evaluation import refuse_misfit
-from compedu.knobs import knob, method
+from compedu.knobs import method
+from compedu.methods.calibration import calibration_knob
 from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.task import Task
@@ -20,14 +21,7 @@ class CalibratedMethod(LayerByLayer):
     section 5). Layers that no image reaches are skipped by name.
     """
 
-    calibration_images: int = knob(
-        default=128,
-        help="training images that show the inputs of each layer, at most",
-        low=1,
-        slider_range=(16, 1024),
-        log=True,
-        unit="images",
-    )
+    calibration_images: int = calibration_knob("training images that show the inputs of each layer, at most")
 
     @property
     def needs(self) -> str:

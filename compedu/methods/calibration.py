@@ -1,9 +1,17 @@
 """Calibration images: the few training images that a method uses."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from compedu.datasets.dataset import Dataset
+from compedu.knobs import knob
+
+
+def calibration_knob(help: str, default: int = 128, low: int = 1) -> Any:
+    """Declare a field of a method as its number of calibration images, `help` saying what they are for."""
+    return knob(default=default, help=help, low=low, slider_range=(16, 1024), log=True, unit="images")
 
 
 def calibration_set(data: Dataset, images: int, seed: int | None = None) -> tuple[Tensor, Tensor]:

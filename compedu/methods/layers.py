@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from compedu.errors import CompressionError, Skip
 from compedu.forms import Block, Form, Geometry
 from compedu.forms.attention import LINEAR
-from compedu.graph.own_hooks import has_own_forward, move_hooks, own_tensors
+from compedu.graph.own_hooks import further_tensors, has_own_forward, move_hooks
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import fits, value_for
 
@@ -50,7 +50,7 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
             layers[name] = module
         except Skip as reason:
             others[name] = str(reason)
-        if own := own_tensors(module):
+        if own := further_tensors(module):
             layers.pop(name, None)
             others[name] = f"holds {', '.join(own)} besides its weight and bias, which no form would hold"
     else:

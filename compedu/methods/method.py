@@ -128,7 +128,7 @@ class Pipeline(Method):
 
     def compress(self, task: Task) -> nn.Module:
         """Run the steps on the copy."""
-        return self(task.model, task.data if self.needs != "weights" else None)
+        return self(task.model, task.given)
 
     def key_on(self, ground: str) -> str:
         """Return the identity of the result: the keys of all steps."""

@@ -32,7 +32,7 @@ class Task:
     def __init__(self, method: "Method", model: nn.Module, data: Dataset | None, source: nn.Module):
         self.method = method
         self.model = model
-        self._data = data
+        self.given = data
         self.source = source
         self.example = example_of(model, data)  # an image, or None if neither data nor spec give one
         self.skipped: list[Skipped] = []
@@ -40,10 +40,10 @@ class Task:
 
     @property
     def data(self) -> Dataset:
-        """The images; a method that needs none (`Method.needs`) has none to ask for: `CompressionError`."""
-        if self._data is None:
+        """The images that were `given`; a method that says it needs none may have none: `CompressionError`."""
+        if self.given is None:
             raise CompressionError(f"{self.method!r} was called without data")
-        return self._data
+        return self.given
 
     @cached_property
     def digest(self) -> str:

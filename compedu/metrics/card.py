@@ -2,6 +2,7 @@
 
 import textwrap
 
+from compedu.columns import in_columns
 from compedu.metrics.accuracy import Change
 from compedu.metrics.latency import Latency
 from compedu.metrics.report import LayerRow, Report
@@ -21,7 +22,7 @@ def card(report: Report) -> str:
         parts = [line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH)]
         lines += [f"  {'' if index else name:<11} {part}" for index, part in enumerate(parts)]
     if report.layers:
-        lines += ["", *_table(report.layers)]
+        lines += ["", *in_columns([_LAYER_COLUMNS, *map(_cells, report.layers)], _TEXT_COLUMNS)]
     if report.skipped:
         lines += ["", "not compressed:", *(f"  {s.layer}: {s.reason}  ({s.step})" for s in report.skipped)]
     return "\n".join(lines)
@@ -116,18 +117,6 @@ def _criteria(report: Report) -> str:
     )
     known = [f"{name} {value:.3g} {how}" for name, value, how in figures if value is not None]
     return ", ".join(known[:3]) + (f"\n{', '.join(known[3:])}" if known[3:] else "")
-
-
-def _table(rows: tuple[LayerRow, ...]) -> list[str]:
-    cells = [_LAYER_COLUMNS, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{'<' if column in _TEXT_COLUMNS else '>'}{width}}"
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
 
 
 def _cells(row: LayerRow) -> tuple[str, ...]:

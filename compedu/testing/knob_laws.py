@@ -81,3 +81,13 @@ def the_docstring_is_complete(cls: type[Method]) -> None:
     assert text and text.split("\n")[0].endswith("."), "the first line is one sentence"
     places = [text.find(part) for part in DOCUMENTED]
     assert -1 not in places and places == sorted(places), f"{cls.__name__} needs {DOCUMENTED} in this order"
+
+
+LAWS = (
+    defaults_construct,
+    values_outside_the_range_are_refused_by_name,
+    the_ends_of_what_is_legal_work_or_are_refused_by_name,
+    the_repr_is_the_method,
+    the_key_tells_every_setting_apart,
+    the_docstring_is_complete,
+)

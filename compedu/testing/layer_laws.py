@@ -111,3 +111,14 @@ def missing_data_and_images_that_do_not_fit_are_refused(cls: type[Method]) -> No
                 method(plain())
             with refused(CompressionError, "19, 19"):
                 method(plain(), misfit())
+
+
+LAWS = (
+    layers_that_stay_are_named_with_the_reason,
+    unknown_layers_are_refused_by_name,
+    forms_of_other_methods_are_named_or_handled,
+    tied_layers_stay_tied_or_are_named,
+    weights_that_are_not_finite_are_refused,
+    a_network_with_nothing_to_compress_is_refused_by_name,
+    missing_data_and_images_that_do_not_fit_are_refused,
+)

@@ -171,3 +171,17 @@ def training_can_be_watched_and_cancelled(cls: type[Method]) -> None:
         quick(cls)(model, data())
     assert len(seen) == 1 and seen[0].done == 1 < seen[0].steps
     assert state(model) == before
+
+
+LAWS = (
+    the_input_is_untouched,
+    the_same_seed_gives_the_same_result,
+    another_seed_gives_another_result,
+    the_identity_settings_reproduce_the_model,
+    the_result_gives_logits,
+    forward_equals_dense,
+    compressed_layers_mean_their_dense_weights_wherever_they_are_read,
+    a_file_gives_back_the_same_model_and_its_length_is_the_size,
+    reported_bytes_are_bytes_written,
+    training_can_be_watched_and_cancelled,
+)

@@ -24,6 +24,12 @@ class Recipe:
     mirror: bool = False
     cycles: int = 1
 
+    def __post_init__(self):
+        if self.cycles < 1 or self.epochs % self.cycles:
+            raise ValueError(
+                f"Recipe.cycles must divide the epochs, here {self.epochs}, into equal parts, got {self.cycles!r}"
+            )
+
     def steps_per_epoch(self, images: int) -> int:
         """Return the steps of one pass over so many training images."""
         return math.ceil(images / self.batch)

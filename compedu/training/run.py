@@ -146,5 +146,5 @@ class Run:
         self.losses = tensors.pop("losses").tolist()
         self.threads = int(tensors.pop("threads"))
         for prefix, trainee in self.trainees.items():
-            own = (name for name in tensors if name.startswith(prefix or ("model.", "optimizer.")))
+            own = (name for name in tensors if name.startswith(prefix or ("model.", "buffer.", "optimizer.")))
             trainee.load({name.removeprefix(prefix): tensors[name] for name in own})

@@ -74,6 +74,7 @@ class Trainee:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of the module and of its optimizer, flat."""
         found = {f"model.{name}": value for name, value in self.module.state_dict().items()}
+        found |= {f"buffer.{name}": value for name, value in _transient_buffers(self.module).items()}
         state = {} if self.optimizer is None else self.optimizer.state_dict()["state"]
         for index, values in state.items():
             found |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
@@ -84,6 +85,9 @@ class Trainee:
         self.module.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )
+        for name in _transient_buffers(self.module):
+            owner, _, own = name.rpartition(".")
+            self.module.get_submodule(owner)._buffers[own] = tensors[f"buffer.{name}"]
         if self.optimizer is None:
             return
         state: dict[int, dict[str, Tensor]] = {}
@@ -97,9 +101,9 @@ class Trainee:
 def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
     """Return the trainable parameters of `module`, grouped by the factor of their learning rate, in order.
 
-    Raises `CompressionError` for a factor that is not above 0, and for a pattern that fits no parameter.
+    Raises `CompressionError` for a factor that is not above 0, and for a pattern that fits no trainable parameter.
     """
-    names = [name for name, _ in module.named_parameters()]
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for pattern, factor in rates.items():
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < math.inf:
             raise CompressionError(
@@ -107,12 +111,20 @@ def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list
                 "parameter use requires_grad_(False)"
             )
         if not any(value_for({pattern: factor}, name) for name in names):
-            raise CompressionError(f"rates: no parameter fits {pattern!r}; there are {', '.join(names) or 'none'}")
+            raise CompressionError(
+                f"rates: no trainable parameter fits {pattern!r}; there are {', '.join(names) or 'none'}"
+            )
     parts: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             parts.setdefault(float(value_for(rates, name) or 1.0), []).append(parameter)
     return parts
+
+
+def _transient_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that a state dict leaves out (`persistent=False`): training may change them too."""
+    kept = module.state_dict().keys()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in kept}
 
 
 def _structure(module: nn.Module) -> str:

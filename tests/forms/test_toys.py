@@ -21,6 +21,7 @@ from compedu.explorers.figures.pictures.picture import layer_names
 from compedu.explorers.view import View
 from compedu.files import header, layers
 from compedu.forms import Block, Factored, Fire, Form, Geometry, Masked, NormalizedFactors, Separable
+from compedu.forms.form import Decoded
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, TruncatedSVD
 from compedu.metrics import measure
 
@@ -314,3 +315,18 @@ def test_an_unregistered_form_whose_layers_round_their_inputs_keeps_them():
     deployed = deploy(factored, laws.data().example)
     assert deployed.kernels["conv2"] == "float32 dense, as Chain, inputs rounded in float32"
     torch.testing.assert_close(laws.logits(deployed), laws.logits(factored), rtol=1e-4, atol=1e-5)
+
+
+def test_normalized_factors_normalize_channels_of_tokens_too():
+    block = NormalizedFactors.drawn(Geometry("linear", (6, 5)), rank=4).train()
+    tokens = torch.randn(8, 4, 5)  # as many tokens as channels: a norm of the wrong axis would run as well
+    flat = copy.deepcopy(block)(tokens.flatten(0, 1)).unflatten(0, (8, 4))
+    torch.testing.assert_close(block(tokens), flat, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stand_in_for_a_layer_is_not_saved():
+    model = nn.Sequential(Decoded(laws.compressed(SignsAndLocalMeans(), laws.plain).fc1))
+    with pytest.raises(CompressionError, match="Decoded"):
+        files.model_bytes(model)
+    with pytest.raises(CompressionError, match="no file holds one"):
+        Decoded.restore(Geometry("linear", (1, 1)), {}, {})

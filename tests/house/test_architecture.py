@@ -29,6 +29,7 @@ LEVELS = (  # from the ground up; a module may import from its own level and tho
         "writing",
         "processes",
         "compression",
+        "columns",
         "draws",
     },
     {"forms"},

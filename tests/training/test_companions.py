@@ -197,7 +197,7 @@ def test_settings_that_cannot_be_meant_are_refused_by_name():
     check_refusal(
         r"fit: the optimizer must be one of AdamW\(...\), SGD\(...\), SGLD\(...\) of .*, got 'adam'", optimizer="adam"
     )
-    check_refusal(r"rates: no parameter fits '\*\.gate'; there are 1.weight, 1.bias", rates={"*.gate": 2.0})
+    check_refusal(r"rates: no trainable parameter fits '\*\.gate'; there are 1.weight, 1.bias", rates={"*.gate": 2.0})
     for factor in (0, -1.0, float("nan"), float("inf"), "fast", True):
         check_refusal(r"rates\['1.\*'\] must be a factor of the learning rate above 0, got", rates={"1.*": factor})
     check_refusal(
@@ -249,3 +249,41 @@ def test_what_the_last_step_leaves_of_a_companion_as_no_number_is_named():
             network(), DATA, Recipe(epochs=1, batch=70), penalty=lambda model: broken.weight.abs().sqrt().sum(),
             companions={"root": Companion(broken)},
         )  # fmt: skip
+
+
+class Counting(nn.Module):
+    """Scales its input by how often it was called: a buffer of training that no state dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.calls += 1
+        return x * (1 + 0.01 * self.calls)
+
+
+def test_buffers_that_no_state_dict_holds_are_resumed_too(tmp_path):
+    def train(path=None, stop=None):
+        def listener(step):
+            if step.done == stop:
+                raise Cancelled
+
+        model = nn.Sequential(Counting(), *network())
+        with listening(listener):
+            fit(model, DATA, RECIPE, resume=path)
+        return model
+
+    straight = train()
+    with pytest.raises(Cancelled):
+        train(tmp_path / "run", stop=3)
+    resumed = train(tmp_path / "run")
+    assert int(resumed[0].calls) == int(straight[0].calls) == STEPS
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_rate_of_frozen_parameters_alone_is_refused():
+    model = network()
+    model[1].weight.requires_grad_(False)
+    with pytest.raises(CompressionError, match="rates: no trainable parameter fits '1.weight'; there are 1.bias"):
+        fit(model, DATA, RECIPE, rates={"1.weight": 2.0})

@@ -154,3 +154,11 @@ def test_the_learning_rate_rises_and_falls_anew_in_each_cycle():
     assert [cycled.rate(step, 60) for step in range(60)] == once * 3
     assert max(once) == 1.0 and once[-1] < 0.01
     assert cycled.steps(130) == 6 * cycled.steps_per_epoch(130) == 18
+
+
+@pytest.mark.parametrize("cycles", [0, 4, 5, 12])
+def test_cycles_that_are_no_equal_parts_of_the_epochs_are_refused(cycles):
+    with pytest.raises(
+        ValueError, match=rf"Recipe\.cycles must divide the epochs, here 6, into equal parts, got {cycles}"
+    ):
+        Recipe(epochs=6, cycles=cycles)

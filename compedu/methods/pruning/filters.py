@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.graph import ChannelGroup
 from compedu.knobs import PerLayer, inherited, knob, method
-from compedu.methods.calibration import calibration_set
+from compedu.methods.calibration import calibration_knob, calibration_set
 from compedu.methods.pruning.shared.channel_pruning import ChannelPruning
 from compedu.methods.pruning.shared.filter_criteria import (
     batch_norm_scores,
@@ -79,14 +79,7 @@ class FilterPruning(ChannelPruning):
     criterion: str = knob(default="l1", help="what makes a filter important", choices=tuple(CRITERIA))
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
-    calibration_images: int = knob(
-        default=128,
-        help="training images for what depends on data, such as criterion='taylor'",
-        low=1,
-        slider_range=(16, 1024),
-        log=True,
-        unit="images",
-    )
+    calibration_images: int = calibration_knob("training images for what depends on data, such as criterion='taylor'")
 
     @property
     def needs(self) -> str:

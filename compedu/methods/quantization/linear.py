@@ -14,6 +14,7 @@ from compedu.graph.folding import refuse_noticed_folding
 from compedu.graph.own_hooks import has_hooks
 from compedu.graph.trace import shared_copy
 from compedu.knobs import PerLayer, knob, method
+from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import compressible, given_value, replace_layer
 from compedu.methods.quantization.shared.calibration import input_ranges
@@ -118,13 +119,7 @@ class LinearQuantization(LayerMethod):
         high=1,
         slider_range=(0.99, 1),
     )
-    calibration_images: int = knob(
-        default=128,
-        help="training images that show the range of the activations, at most",
-        low=1,
-        slider_range=(16, 1024),
-        log=True,
-    )
+    calibration_images: int = calibration_knob("training images that show the range of the activations, at most")
 
     @property
     def needs(self) -> str:

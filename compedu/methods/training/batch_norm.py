@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compedu.errors import CompressionError
 from compedu.evaluation import logits_of
 from compedu.forms import precise
-from compedu.knobs import knob, method
-from compedu.methods.calibration import calibration_set
+from compedu.knobs import method
+from compedu.methods.calibration import calibration_knob, calibration_set
 from compedu.methods.hooks import hooked
 from compedu.methods.method import Method
 from compedu.methods.task import Task
@@ -43,14 +43,7 @@ class BatchNormReestimation(Method):
     family: ClassVar[str] = "training"
     needs_batch_norm: ClassVar[bool] = True
 
-    calibration_images: int = knob(
-        default=256,
-        help="training images that are used, all at once",
-        low=2,
-        slider_range=(16, 1024),
-        log=True,
-        unit="images",
-    )
+    calibration_images: int = calibration_knob("training images that are used, all at once", default=256, low=2)
 
     @property
     def needs(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from compedu.knobs import PerLayer, knob, method
+from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.pruning.shared.budgets import BUDGETS, budget_masks, refuse_mapping_unless_uniform
 from compedu.methods.pruning.shared.masks import prunable, with_masks
@@ -35,14 +36,7 @@ class WeightPruning(SelectiveMethod):
     budget: str = knob(
         default="uniform", help="how the zeros are shared out among the layers", choices=(*BUDGETS, "sensitivity")
     )
-    calibration_images: int = knob(
-        default=128,
-        help="training images for what depends on data, such as budget='sensitivity'",
-        low=1,
-        slider_range=(16, 1024),
-        log=True,
-        unit="images",
-    )
+    calibration_images: int = calibration_knob("training images for what depends on data, such as budget='sensitivity'")
 
     def __post_init__(self):
         super().__post_init__()
