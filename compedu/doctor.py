@@ -64,7 +64,7 @@ def examine() -> Iterator[Finding]:
         area = look.__name__.replace("_", " ").capitalize()
         try:
             for state, text, *cure in look():
-                yield Finding(area, FindingState(state), text, *cure)
+                yield Finding(area, state, text, *cure)
         except Exception as error:  # a broken installation is what this command is for
             yield Finding(area, FindingState.MISSING, f"{type(error).__name__}: {error}", "install compedu again")
 
@@ -74,9 +74,9 @@ def python():
     text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}: {sys.executable}"
     low, high = (".".join(map(str, version)) for version in PYTHONS)
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
-        yield "ok", text
+        yield FindingState.OK, text
     else:
-        yield "note", text, f"the tests ran on Python {low} to {high}: use one of them if something fails"
+        yield FindingState.NOTE, text, f"the tests ran on Python {low} to {high}: use one of them if something fails"
 
 
 def tested_versions() -> dict[str, str]:
@@ -96,14 +96,18 @@ def packages():
         if version is None and extra:
             optional.add(extra.group(1))
         elif version is None:
-            yield "missing", name, f"pip install {name}=={tested[name]}"
+            yield FindingState.MISSING, name, f"pip install {name}=={tested[name]}"
         elif version.split("+")[0] != tested[name]:
             cure = f"if it fails: pip install {name}=={tested[name]}"
-            yield "note", f"{name} {version}; the tests ran with {tested[name]}", cure
+            yield FindingState.NOTE, f"{name} {version}; the tests ran with {tested[name]}", cure
         elif not extra:
-            yield "ok", f"{name} {version}"
+            yield FindingState.OK, f"{name} {version}"
     for extra in sorted(optional):
-        yield "note", f"the extra '{extra}' is not complete", f"only if you need it: pip install 'compedu[{extra}]'"
+        yield (
+            FindingState.NOTE,
+            f"the extra '{extra}' is not complete",
+            f"only if you need it: pip install 'compedu[{extra}]'",
+        )
 
 
 def processor():
@@ -113,9 +117,12 @@ def processor():
     able = torch.cpu.get_capabilities()
     flags = [name for name, flag in CPU_FLAGS.items() if able.get(flag)]
     cores = f"{torch.get_num_threads()} threads on {os.cpu_count()} logical cores"
-    yield "ok", f"torch {torch.__version__}: {cores}; {', '.join(flags) or 'no AVX instructions'}"
+    yield FindingState.OK, f"torch {torch.__version__}: {cores}; {', '.join(flags) or 'no AVX instructions'}"
     if torch.cuda.is_available():
-        yield "note", f"{torch.cuda.get_device_name(0)} is there; compedu computes and measures on the processor"
+        yield (
+            FindingState.NOTE,
+            f"{torch.cuda.get_device_name(0)} is there; compedu computes and measures on the processor",
+        )
 
 
 def kernels():
@@ -125,9 +132,13 @@ def kernels():
     int8 = available()
     text = f"8-bit integers: {int8.name} ({int8.reason})"
     if int8.name == "simulated":
-        yield "note", text, "quantized networks run in float here: sizes and accuracy hold, speed-ups do not show"
+        yield (
+            FindingState.NOTE,
+            text,
+            "quantized networks run in float here: sizes and accuracy hold, speed-ups do not show",
+        )
     else:
-        yield "ok", text
+        yield FindingState.OK, text
 
 
 def jupyter():
@@ -135,7 +146,11 @@ def jupyter():
     program = shutil.which("jupyter-lab")
     ours = Path(sys.executable).parent
     if program and Path(program).parent.resolve() != ours.resolve():
-        yield "note", f"jupyter-lab on the PATH is {program}", f"start it by `compedu lab`, which uses {ours}"
+        yield (
+            FindingState.NOTE,
+            f"jupyter-lab on the PATH is {program}",
+            f"start it by `compedu lab`, which uses {ours}",
+        )
     for extension in ("anywidget", "jupyterlab-plotly", "@jupyter-widgets/jupyterlab-manager"):
         yield _extension(extension)
 
@@ -149,12 +164,16 @@ def _extension(name):
     file = next((path for path in found if path.exists()), None)
     version = metadata.version(package)
     if file is None:
-        return "missing", f"{package} in JupyterLab", f"pip install --force-reinstall {package}=={version}"
+        return FindingState.MISSING, f"{package} in JupyterLab", f"pip install --force-reinstall {package}=={version}"
     front = json.loads(file.read_text(encoding="utf-8"))["version"]
     # The front ends of plotly and of the widget manager have their own version numbers; anywidget's must match.
     if name == "anywidget" and front.split(".")[:2] != version.split(".")[:2]:
-        return "missing", f"anywidget {version}, but JupyterLab has {front}", f"pip install anywidget=={version}"
-    return "ok", f"{package} {version}; in JupyterLab {front}"
+        return (
+            FindingState.MISSING,
+            f"anywidget {version}, but JupyterLab has {front}",
+            f"pip install anywidget=={version}",
+        )
+    return FindingState.OK, f"{package} {version}; in JupyterLab {front}"
 
 
 def parts():
@@ -168,14 +187,14 @@ def parts():
             broken.setdefault(f"{type(error).__name__}: {first_line(error)}", []).append(name)
     for reason, same in broken.items():
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
-        yield "missing", f"{same[0]}{more} cannot be loaded: {reason}", "install compedu again"
+        yield FindingState.MISSING, f"{same[0]}{more} cannot be loaded: {reason}", "install compedu again"
     if not broken:
-        yield "ok", f"all {len(names)} modules can be loaded"
+        yield FindingState.OK, f"all {len(names)} modules can be loaded"
 
 
 def shipped_files():
     """Chapters, trained networks and sweeps that come with compedu."""
-    yield "ok", f"a checkout in {shipped()}" if is_checkout() else f"installed in {shipped().parent}"
+    yield FindingState.OK, f"a checkout in {shipped()}" if is_checkout() else f"installed in {shipped().parent}"
     kinds = {
         "chapters": shipped("notebooks" if is_checkout() else "chapters").rglob("*.ipynb"),
         "networks with trained weights": shipped("data", "checkpoints").glob("*.safetensors"),
@@ -183,7 +202,11 @@ def shipped_files():
     }
     for kind, files in kinds.items():
         count = len(list(files))
-        yield ("ok", f"{count} {kind}") if count else ("missing", f"0 {kind} in {shipped()}", "install compedu again")
+        yield (
+            (FindingState.OK, f"{count} {kind}")
+            if count
+            else (FindingState.MISSING, f"0 {kind} in {shipped()}", "install compedu again")
+        )
 
 
 def claims():
@@ -191,10 +214,13 @@ def claims():
     for claim in importlib.import_module("compedu.claims").CLAIMS:
         for plan in ("quick", "full"):
             try:
-                yield "ok", f"{claim.key}: {len(claim.stored(plan == 'full'))} stored runs of the {plan} plan"
+                yield (
+                    FindingState.OK,
+                    f"{claim.key}: {len(claim.stored(plan == 'full'))} stored runs of the {plan} plan",
+                )
             except CompressionError:
                 cure = claim.command(plan == "full")
-                yield "missing", f"{claim.key}: stored runs of the {plan} plan", cure
+                yield FindingState.MISSING, f"{claim.key}: stored runs of the {plan} plan", cure
 
 
 def data_sets():
@@ -202,21 +228,25 @@ def data_sets():
     datasets = importlib.import_module("compedu.datasets")
     for name in datasets.DATASETS:
         if name in datasets.MADE_HERE:
-            yield "ok", f"{name}: comes with compedu"
+            yield FindingState.OK, f"{name}: comes with compedu"
             continue
         try:
-            yield "ok", repr(datasets.load(name))
+            yield FindingState.OK, repr(datasets.load(name))
         except MissingData as error:
-            yield "note", f"{name}: not on this machine (optional)", str(error).split(". ")[-1]
+            yield FindingState.NOTE, f"{name}: not on this machine (optional)", str(error).split(". ")[-1]
 
 
 def browser():
     """A browser for the tests of explorers and pages; learners use their own."""
     program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if program:
-        yield "ok", f"for tests: {program}"
+        yield FindingState.OK, f"for tests: {program}"
     else:
-        yield "note", "no Chromium: browser tests are skipped", "install it, or name its program in COMPEDU_CHROMIUM"
+        yield (
+            FindingState.NOTE,
+            "no Chromium: browser tests are skipped",
+            "install it, or name its program in COMPEDU_CHROMIUM",
+        )
 
 
 def _canonical(name):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,17 @@ def knob(*, default: Any, help: str, **ranges: Any) -> Any:
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))
 def method(cls: type[Value]) -> type[Value]:
     """Make a class of methods: a frozen dataclass whose knobs are given by name."""
-    return dataclass(frozen=True, repr=False, kw_only=True)(cls)
+    made = dataclass(frozen=True, repr=False, kw_only=True)(cls)
+    build = made.__init__
+
+    @functools.wraps(build)  # what notebooks show of a call is the signature with the knobs
+    def __init__(self, *given: Any, **values: Any) -> None:
+        for name in values.keys() - {field.name for field in dataclasses.fields(self)}:
+            raise TypeError(no_such_knob(type(self), name))
+        build(self, *given, **values)
+
+    made.__init__ = __init__
+    return made
 
 
 class ByLayer(Mapping):

@@ -1,7 +1,6 @@
 """The one protocol: a method is a frozen value whose fields are its knobs; calling it maps a model to a new model."""
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
 from typing import Any, ClassVar
 
 from torch import nn
@@ -12,7 +11,7 @@ from compedu.errors import CompressionError, Skip
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.graph.trace import with_own_tensors
 from compedu.identity import identity
-from compedu.knobs import changed_knobs, knobs, method, no_such_knob, settle_knobs
+from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.layout import put_in_usual_order
 from compedu.methods.finite import check_finite
 from compedu.methods.task import Task, copied
@@ -42,12 +41,6 @@ class Method(ABC):
     writes: ClassVar[bool] = True  # whether it writes into the tensors of its copy; if not, they are shared
     needs_batch_norm: ClassVar[bool] = False  # whether a network without batch norms is refused
     random_baseline: ClassVar[str] = ""  # name of the same method with a random criterion: a criterion must beat it
-
-    def __new__(cls, *given: Any, **knobs_given: Any):
-        """Refuse misspelled knobs; Python's own error would not name those that exist."""
-        for name in knobs_given.keys() - {field.name for field in fields(cls)}:
-            raise TypeError(no_such_knob(cls, name))
-        return super().__new__(cls)
 
     def __post_init__(self):
         settle_knobs(self)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import math
 import pickle
 from typing import ClassVar
@@ -235,3 +236,10 @@ def test_a_misspelt_knob_is_named_with_the_one_that_was_meant():
     with pytest.raises(TypeError, match="Example has no knob 'volume'; it has"):
         Example(volume=1)
     assert copy.copy(Example(bits=3)) == pickle.loads(pickle.dumps(Example(bits=3))) == Example(bits=3)
+
+
+def test_what_a_notebook_shows_of_a_call_are_the_knobs_with_their_defaults():
+    shown = inspect.signature(Example).parameters
+    assert {name: one.default for name, one in shown.items()} == {"sparsity": 0.5, "bits": 8}
+    assert all(one.kind is inspect.Parameter.KEYWORD_ONLY for one in shown.values())
+    assert list(inspect.signature(Narrowed).parameters) == ["sparsity", "bits", "seed"]
