@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from compedu.deployment.float_layers import OWN, UNCHAINED, FloatLayers, float_layers, with_late_kernels
+from compedu.deployment.float_layers import OWN, FloatLayers, float_layers, with_late_kernels
 from compedu.deployment.integer_chain import IntegerChain, Multiply, Plan, engine_for
 from compedu.deployment.kernels import int8
 from compedu.deployment.kernels.simulated import Simulated
 from compedu.deployment.lowering import plan_of
 from compedu.deployment.patterns import integer_layer, simplified, source_of
-from compedu.deployment.registry import INT8
+from compedu.deployment.registry import INT8, as_itself
 from compedu.errors import CompressionError
 from compedu.forms import Form, outermost_forms
 from compedu.graph import fold_batch_norm, only_consumer, trace
@@ -147,10 +147,7 @@ def _traced(traced: fx.GraphModule, layers: FloatLayers, images: bool) -> Deploy
 
 def unchained(kernels: dict[str, str], modules: Mapping[str, nn.Module]) -> dict[str, str]:
     """Return `kernels` with the names of what runs for integer layers that another module calls, outside any chain."""
-    return {
-        name: UNCHAINED.format(type(modules[name]).__name__) if kernel == INT8 else kernel
-        for name, kernel in kernels.items()
-    }
+    return {name: as_itself(modules[name]) if kernel == INT8 else kernel for name, kernel in kernels.items()}
 
 
 def _one_by_one(layers: FloatLayers, reason: str) -> Deployed:

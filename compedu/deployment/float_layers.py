@@ -5,15 +5,14 @@ from typing import NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from compedu.deployment.registry import DENSE, ROUNDED, Kernel, kernel_for
-from compedu.forms import ActivationQuantizer, Form
+from compedu.deployment.registry import DENSE, Kernel, as_itself, kernel_for, rounds_inputs, rounds_inside
+from compedu.forms import Form
+from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import move_hooks
 from compedu.graph.trace import replace_module
 
 OWN = "float32, parameters of its own: "
-UNCHAINED = DENSE + ", as {}" + ROUNDED
 
 
 class FloatLayers(NamedTuple):
@@ -99,7 +98,7 @@ def kernel_of_module(layer: nn.Module) -> str | None:
     """
     if isinstance(layer, _NormBase):
         return "float32 normalization, not folded"
-    if type(layer) in (nn.Linear, NonDynamicallyQuantizableLinear, nn.Conv2d):
+    if type(layer) in (*LINEAR, nn.Conv2d):
         return DENSE
     if apart := parameters_apart(layer):
         return OWN + ", ".join(apart)
@@ -111,8 +110,8 @@ def running_dense(form: Form) -> tuple[nn.Module, str]:
 
     That is an ordinary layer, unless inputs are rounded.
     """
-    if any(isinstance(module, ActivationQuantizer) for module in form.modules()):
-        return form, UNCHAINED.format(type(form).__name__)
+    if rounds_inputs(form) or rounds_inside(form):
+        return form, as_itself(form)
     return form.dense_layer(), f"{DENSE}, from {type(form).__name__}"
 
 

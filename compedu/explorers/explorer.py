@@ -18,6 +18,7 @@ from compedu.explorers.widgets.controls import controls_of
 from compedu.explorers.widgets.predict import Questions, asked_methods, checked, largest_gap
 from compedu.explorers.widgets.screen import Screen
 from compedu.explorers.widgets.tables import csv_text
+from compedu.knobs import no_such_knob
 from compedu.methods import Method, Pipeline
 from compedu.metrics import Report
 from compedu.sweeps import method_of
@@ -101,9 +102,7 @@ class Explorer(widgets.VBox):
         """Set knobs as on the screen; returns the explorer. Raises `ValueError` as the method does."""
         for name in values:
             if name not in self._controls:
-                raise ValueError(
-                    f"{type(self.method).__name__} has no knob {name!r}; it has: {', '.join(self._controls)}"
-                )
+                raise ValueError(no_such_knob(type(self.method), name))
         return self._put(replace(self.method, **values))
 
     def run(self) -> "Explorer":

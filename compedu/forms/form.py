@@ -304,6 +304,11 @@ def trained_weight(layer: nn.Module) -> nn.Parameter:
     return layer.latent if isinstance(layer, LatentForm) else layer.weight
 
 
+def input_of(layer: nn.Module, given: Tensor) -> Tensor:
+    """Return what the weight of an ordinary layer or of a form multiplies for the input `given`."""
+    return layer.act(given) if isinstance(layer, Form) else given
+
+
 def weight_of(layer: nn.Module) -> Tensor:
     """Return the dense weight of an ordinary layer or of a form."""
     return layer.dense() if isinstance(layer, Form) else layer.weight

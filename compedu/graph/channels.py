@@ -58,12 +58,17 @@ class Channels:
         of another structure, and when the outputs differ.
         """
         chosen = {group.name: checked_choice(group, numbers) for group, numbers in self._named(model, choice)}
+        return self._with(model, chosen, verify)
+
+    def _with(self, model: nn.Module, chosen: Choice, verify: bool = False) -> nn.Module:
+        """Return a copy of `model` with the channels `chosen`, which were checked before."""
+        groups = self._by_name
         places: dict[str, dict[str, Places]] = {}
         for name, numbers in chosen.items():
-            for member in self._by_name[name].members:
+            for member in groups[name].members:
                 sides = places.setdefault(member.layer, {})
                 side = sides.setdefault(member.side, Places(len(member.channels)))
-                side.choose(self._by_name[name], member, numbers)
+                side.choose(groups[name], member, numbers)
         made = shared_copy(model)
         for layer, sides in places.items():
             choose_in_layer(made.get_submodule(layer), {side: found.index() for side, found in sides.items()})
@@ -78,7 +83,7 @@ class Channels:
         Channel numbers are those of the groups as found, whatever else is removed; `verify` and errors as for `choose`.
         """
         kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
-        return self.choose(model, kept, verify)
+        return self._with(model, kept, verify)
 
     def zero(self, model: nn.Module, removal: Removal) -> nn.Module:
         """Return a copy of `model` whose channels named by `removal` are exactly zero, in the same shapes.
@@ -99,10 +104,11 @@ class Channels:
                 f"these channels were found in a network of another structure than the given {type(model).__name__}; "
                 "find them again after layers are replaced or channels removed"
             )
+        groups = self._by_name
         for name in choice:
-            if name not in self._by_name:
+            if name not in groups:
                 raise CompressionError(f"there is no channel group {name!r}; {self._known(name)}")
-        return [(self._by_name[name], numbers) for name, numbers in choice.items()]
+        return [(groups[name], numbers) for name, numbers in choice.items()]
 
     @property
     def _by_name(self) -> dict[str, ChannelGroup]:
@@ -111,10 +117,11 @@ class Channels:
     def _silent(self, choice: Choice) -> dict[str, Tensor]:
         """Return for each layer that makes channels a mask of those that `choice` does not name."""
         masks: dict[str, Tensor] = {}
+        groups = self._by_name
         for name, numbers in choice.items():
-            silent = torch.ones(self._by_name[name].size + 1, dtype=torch.bool)
+            silent = torch.ones(groups[name].size + 1, dtype=torch.bool)
             silent[[*numbers, -1]] = False  # -1, the last entry, stands for channels that are not of this group
-            for member in self._by_name[name].members:
+            for member in groups[name].members:
                 if member.side == OUTPUT:
                     mask = silent[member.channels]
                     masks[member.layer] = mask | masks[member.layer] if member.layer in masks else mask
@@ -140,13 +147,13 @@ class Channels:
 
     def _broken_by(self, model: nn.Module, choice: Choice) -> str | None:
         """Return how a choice breaks the removal law, None where it does not."""
-        return self._difference(model, self.choose(model, choice, verify=False), choice)
+        return self._difference(model, self._with(model, choice), choice)
 
     def _difference(self, model: nn.Module, made: nn.Module, choice: Choice) -> str | None:
         try:
             if _repeats(choice):
                 # A weight divided by 3 is rounded in the network's own precision: the law is compared before that.
-                made = self.choose(whole_copy(model).double(), choice, verify=False)
+                made = self._with(whole_copy(model).double(), choice)
             expected = float64_outputs(model, self.example, self._read_apart, self._silent(choice))
         except RuntimeError as error:
             return f"{type(model).__name__} does not run in float64 ({first_line(error)}), {UNCHECKED}"

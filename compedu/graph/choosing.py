@@ -1,6 +1,6 @@
 """Channels chosen by index: where each is in a layer, which may be nowhere, elsewhere or in several places."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain, pairwise
 
 import torch
@@ -11,32 +11,29 @@ from compedu.graph.grouping import ChannelGroup, Member
 
 
 def checked_choice(group: ChannelGroup, numbers: Iterable[int]) -> tuple[int, ...]:
-    """Return the channels of `group` in the given order; raise `CompressionError` for none, or for an unknown one."""
+    """Return the channels of `group` in the order given; raise `CompressionError` for none, or for one it lacks."""
     chosen = tuple(int(number) for number in numbers)
     if not chosen:
         raise CompressionError(
             f"all {group.size} channels of group {group.name!r} would be removed; keep at least one, its layers need it"
         )
-    if min(chosen) < 0 or max(chosen) >= group.size:
-        raise CompressionError(
-            f"channel group {group.name!r} has channels 0 to {group.size - 1}; asked to choose {min(chosen)} to "
-            f"{max(chosen)}"
-        )
+    _refuse_outside(group, chosen, "choose")
     return chosen
 
 
-def kept_channels(group: ChannelGroup, removed: Iterable[int]) -> list[int]:
-    """Return the channels of `group` without those `removed`; raise `CompressionError` for an unknown one or all."""
-    gone = sorted({int(number) for number in removed})
-    if gone and not (gone[0] >= 0 and gone[-1] < group.size):
+def kept_channels(group: ChannelGroup, removed: Iterable[int]) -> tuple[int, ...]:
+    """Return the channels of `group` without those `removed`; raise `CompressionError` for one it lacks, or for all."""
+    gone = {int(number) for number in removed}
+    _refuse_outside(group, gone, "remove")
+    return checked_choice(group, sorted(set(range(group.size)) - gone))
+
+
+def _refuse_outside(group: ChannelGroup, numbers: Collection[int], doing: str) -> None:
+    if numbers and not (min(numbers) >= 0 and max(numbers) < group.size):
         raise CompressionError(
-            f"channel group {group.name!r} has channels 0 to {group.size - 1}; asked to remove {gone[0]} to {gone[-1]}"
+            f"channel group {group.name!r} has channels 0 to {group.size - 1}; asked to {doing} {min(numbers)} to "
+            f"{max(numbers)}"
         )
-    if len(gone) == group.size:
-        raise CompressionError(
-            f"all {group.size} channels of group {group.name!r} would be removed; keep at least one, its layers need it"
-        )
-    return sorted(set(range(group.size)) - set(gone))
 
 
 class Places:

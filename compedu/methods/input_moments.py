@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, Skip
 from compedu.evaluation import logits_of
-from compedu.forms import Form, Geometry, precise
+from compedu.forms import Geometry, precise
+from compedu.forms.form import input_of
 from compedu.methods.calibration import calibration_set
 from compedu.methods.hooks import hooked
 
@@ -93,7 +94,7 @@ def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, 
     total = MomentSum(geometry)
 
     def add(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        for read in portions(geometry, layer.act(inputs[0]) if isinstance(layer, Form) else inputs[0]):
+        for read in portions(geometry, input_of(layer, inputs[0])):
             total.add(read)
 
     with hooked({name: layer}, before=add):
@@ -106,7 +107,7 @@ def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, 
             f"layer {name!r} reads values that are not finite, or too large to be squared, on the images of "
             f"{data.name!r}: look for an operation before it that grows without bound or divides by zero"
         )
-    return InputMoments(moments.second.clone(), moments.mean.clone(), moments.count)  # out of inference mode
+    return moments
 
 
 def portions(geometry: Geometry, read: Tensor) -> Iterator[Tensor]:

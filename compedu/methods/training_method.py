@@ -8,7 +8,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Masked
-from compedu.knobs import knob, method
+from compedu.knobs import inherited, knob, method
 from compedu.methods.method import Method
 from compedu.training import Recipe, fit
 
@@ -49,11 +49,15 @@ class TrainingMethod(Method):
         """The knobs as a recipe for the training loop."""
         return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, shift=self.shift, seed=self.seed)
 
-    def train(self, model: nn.Module, data: Dataset, **hooks: Any) -> nn.Module:
-        """Train `model` in place and return it; `hooks` are those of `compedu.training.fit`.
+    def train(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
+        """Train `model` in place and return it; `options` are those of `compedu.training.fit`, errors of both parts."""
+        self.refuse_untrainable(model, data)
+        return self.fitted(model, data, **options)
 
-        Weights outside the masks of masked layers are zero afterwards. Raises `CompressionError` for a network without
-        trainable parameters, for images that do not fit it, and for one that ends in a softmax.
+    def refuse_untrainable(self, model: nn.Module, data: Dataset) -> None:
+        """Raise `CompressionError` for a network that cannot be trained on `data`.
+
+        That is one without trainable parameters, one that the images do not fit, and one that ends in a softmax.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise CompressionError(
@@ -61,7 +65,10 @@ class TrainingMethod(Method):
             )
         refuse_misfit(model.eval(), data)
         refuse_probabilities(model, data)
-        fit(model, data, self.recipe, **hooks)
+
+    def fitted(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
+        """Train `model` in place and return it; weights outside the masks of masked layers are zero afterwards."""
+        fit(model, data, self.recipe, **options)
         for layer in [module for module in model.modules() if isinstance(module, Masked)]:
             layer.clear()
         return model
@@ -76,14 +83,6 @@ class FromScratch(TrainingMethod):
 
     from_scratch: ClassVar[bool] = True
 
-    epochs: int = knob(default=20, help="passes over the training images", low=1, slider_range=(1, 40))
-    lr: float = knob(
-        default=2e-3, help="peak learning rate", low=0, high=1, open="low", slider_range=(1e-4, 1e-2), log=True
-    )
-    shift: int = knob(
-        default=1,
-        help="training images are shifted at random by up to this many pixels",
-        low=0,
-        slider_range=(0, 2),
-        unit="pixels",
-    )
+    epochs: int = inherited(TrainingMethod, "epochs", default=20, slider_range=(1, 40))
+    lr: float = inherited(TrainingMethod, "lr", default=2e-3)
+    shift: int = inherited(TrainingMethod, "shift", default=1)

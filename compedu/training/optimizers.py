@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from compedu.errors import CompressionError
 
@@ -89,7 +88,7 @@ def check_optimizer(optimizer: Any, where: str) -> None:
 class _Langevin(torch.optim.Optimizer):
     """Gradient steps with noise of variance 2 lr `heat`, from torch's stream, which the loop seeds for each step."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]] | Iterable[nn.Parameter], heat: float):
+    def __init__(self, groups: Iterable[dict[str, Any]], heat: float):
         super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
         self.heat = heat
 

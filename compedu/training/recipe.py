@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: epochs, peak learning rate, batch size, decoupled weight decay, seed of the order of the images.
+    """How to train: epochs, peak learning rate, batch size, weight decay, seed of the order of the images.
 
     The learning rate rises over the first `warm_up` fraction of the steps and falls to zero along a cosine, and
-    restarts in each of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983); the optimizer
-    is AdamW (arXiv:1711.05101). `shift` moves training images at random by up to that many pixels; `mirror` flips half
-    of them horizontally.
+    restarts in each of `cycles` equal parts of the epochs (Loshchilov and Hutter 2017, arXiv:1608.03983). How weight
+    decay acts is the optimizer's, which `fit` is given. `shift` moves training images at random by up to that many
+    pixels; `mirror` flips half of them horizontally.
     """
 
     epochs: int

@@ -169,8 +169,14 @@ def test_the_answers_stay_hidden_until_a_prediction_is_committed(lab):
     shown.get_by_role("button", name="Commit").click()
     shown.locator(".js-plotly-plot").first.wait_for(state="visible")
     shown.get_by_text("Largest surprise").wait_for()
-    names = "plot => plot.data.filter(t => ['your prediction', 'as measured'].includes(t.name)).map(t => t.x.length)"
-    assert shown.locator(".js-plotly-plot").first.evaluate(names) == [5, 5]
+    plot = shown.locator(".js-plotly-plot").first.element_handle()
+    assert lab.page.wait_for_function(PREDICTED_AND_MEASURED, arg=plot).json_value() == [5, 5]  # drawn after the text
+
+
+PREDICTED_AND_MEASURED = """plot => {
+    const lines = plot.data.filter(line => ['your prediction', 'as measured'].includes(line.name));
+    return lines.length === 2 && lines.map(line => line.x.length);
+}"""
 
 
 def test_both_themes_keep_text_legible(lab):

@@ -46,9 +46,8 @@ from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.methods.layer_method import LayerMethod
 from compedu.metrics import Latency
 from compedu.sweeps import method_of
+from compedu.testing.trying import quick
 from compedu.training import Step
-
-QUICK = {"epochs": 1, "calibration_images": 16}
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +120,6 @@ def standing(explorer: Explorer) -> tuple:
     """What a test that only looks leaves as it was."""
     controls = {name: control.value for name, control in explorer._controls.items()}
     return explorer.method, controls, explorer.state, explorer.report, explorer.pins, explorer.looks, explorer.csv
-
-
-def quick(cls):
-    """A method of the class that takes little time."""
-    return cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)})
 
 
 def before_and_after(explorer: Explorer):

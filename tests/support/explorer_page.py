@@ -16,11 +16,11 @@ START = """import compedu as ce, torch
 from compedu.knobs import knob, method, knobs
 from compedu.methods import METHODS, LayerMethod
 from compedu.sweeps import method_of
+from compedu.testing.trying import quick
 from compedu.explorers.words import bytes_text
 torch.set_num_threads(1)
 model, data = ce.load("lenet5", "digits")
 data = data.shortened(train=96, validation=200, test=10)
-QUICK = {"epochs": 1, "calibration_images": 16}
 opened = {}
 def pair_of(name):
     if name != "BatchNormReestimation":
@@ -28,8 +28,7 @@ def pair_of(name):
     normalized, images = ce.load("vgg", "glyphs")
     return normalized, images.shortened(train=32, validation=40, test=10)
 def show(cls, **options):
-    start = cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)})
-    opened[cls.__name__] = ce.explore(start, *pair_of(cls.__name__), **options)
+    opened[cls.__name__] = ce.explore(quick(cls), *pair_of(cls.__name__), **options)
     return opened[cls.__name__]"""
 BREAKING = """@method
 class Breaking(LayerMethod):

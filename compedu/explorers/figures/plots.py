@@ -1,4 +1,4 @@
-"""The plots of an explorer's figure, by Plotly's names of their axes: the one file in which these are numbers."""
+"""The plots of an explorer's figure, under names of ours; Plotly's names of their axes are numbers."""
 
 from typing import NamedTuple
 

@@ -115,8 +115,13 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
         def penalty(model: nn.Module) -> Tensor:
             return self.strength / count * sum(layer.expected() for layer in layers.values())
 
-        rates = {f"{name}.log_alpha".removeprefix("."): GATE_RATE for name in layers}
-        model = self.train(replace_layers(task.model, layers), task.data, penalty=penalty, rates=rates)
+        gated = replace_layers(task.model, layers)  # gates of a frozen layer are frozen here
+        gates = [
+            name
+            for name, parameter in gated.named_parameters()
+            if name.endswith("log_alpha") and parameter.requires_grad
+        ]
+        model = self.train(gated, task.data, penalty=penalty, rates=dict.fromkeys(gates, GATE_RATE))
         final = {name: layer.final() for name, layer in layers.items()}
         for name, layer in final.items():
             self.refuse_closed(name, layer.mask)

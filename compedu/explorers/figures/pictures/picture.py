@@ -12,6 +12,7 @@ from compedu.explorers.figures.colors import DENSE, LIVE, SIGNED
 from compedu.explorers.figures.places import NAMED, down
 from compedu.explorers.figures.plots import Plot
 from compedu.explorers.view import View
+from compedu.explorers.words import percent
 from compedu.forms import Block, FormFacts, weight_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
@@ -202,4 +203,4 @@ def relative_error(view: View, layer: str) -> float | None:
 
 def percent_text(share: float | None) -> str:
     """Return a share in percent, or an empty string for None."""
-    return "" if share is None else f"{100 * share:.1f} %"
+    return "" if share is None else percent(share)

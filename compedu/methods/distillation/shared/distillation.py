@@ -1,7 +1,6 @@
 """The base of distillation: a student learns from the outputs of a teacher, and from features of its layers."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,13 +9,13 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.evaluation import all_logits, logits_of, refuse_misfit, refuse_probabilities, shape_of
+from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
 from compedu.methods.distillation.shared.features import captured, features_of_one
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
-from compedu.training import Companion, fit
+from compedu.training import Companion, Loss
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -90,14 +89,13 @@ class Distillation(FromScratch):
         refuse_probabilities(teacher, data)
         classes = logits_of(teacher, data.example, data).shape[1]
         student = student_of(self.student, task, classes, self.seed, self._where)
-        refuse_misfit(student, data)
+        self.refuse_untrainable(student, data)
         if (own := logits_of(student, data.example, data).shape[1]) != classes:
             raise CompressionError(f"{self._where} has {own} classes, its teacher {classes}")
-        refuse_probabilities(student, data)
         regressors = self.regressors(student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
-        fit(student, numbered(data), self.recipe, loss=self.loss(teacher, data, regressors), companions=companions)
-        return student
+        loss = self.loss(teacher, data, regressors)
+        return self.fitted(student, numbered(data), loss=loss, companions=companions)
 
     def regressors(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> tuple[Companion | None, ...]:
         """Return the regressor of each pair."""
@@ -110,9 +108,7 @@ class Distillation(FromScratch):
         )
         return tuple(map(self.regressor, *features))
 
-    def loss(
-        self, teacher: nn.Module, data: Dataset, regressors: tuple[Companion | None, ...] = ()
-    ) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
+    def loss(self, teacher: nn.Module, data: Dataset, regressors: tuple[Companion | None, ...] = ()) -> Loss:
         """Return the loss of a student for images and their indices.
 
         If only its logits count, the teacher runs once over all images, before training; for shifted images and for

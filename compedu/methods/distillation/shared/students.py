@@ -1,6 +1,5 @@
 """The student of a distillation: the spec of a network, a given network, or a method applied to the teacher."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -10,7 +9,7 @@ from torch import nn
 from compedu.compression import compression_of
 from compedu.errors import CompressionError
 from compedu.identity import identity
-from compedu.knobs import Knob
+from compedu.knobs import Knob, field_of
 from compedu.methods.method import Method
 from compedu.methods.task import Task, copied
 from compedu.networks import build
@@ -53,7 +52,7 @@ class StudentKnob(Knob):
 
 def student_knob(*, default: str, help: str) -> Any:
     """Declare a field of a method as a student."""
-    return dataclasses.field(default=default, metadata={"knob": StudentKnob(default, help)})
+    return field_of(StudentKnob(default, help))
 
 
 @lru_cache

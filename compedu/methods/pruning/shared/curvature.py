@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu.forms import Form, Geometry, precise
+from compedu.forms import Geometry, precise
+from compedu.forms.form import input_of
 from compedu.methods.hooks import hooked
 from compedu.methods.input_moments import input_columns
 from compedu.reproducible import seeded
@@ -95,7 +96,7 @@ def _forward(model: nn.Module, layers: Mapping[str, nn.Module], images: Tensor) 
     calls: dict[str, list[Call]] = {}
 
     def keep(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        read = layer.act(inputs[0]) if isinstance(layer, Form) else inputs[0]
+        read = input_of(layer, inputs[0])
         # Copies, because the network may go on to change both in place.
         calls.setdefault(name, []).append((precise(read.detach().clone()), output))
         return output.clone()
