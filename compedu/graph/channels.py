@@ -1,6 +1,6 @@
 """The channels of a network that can be removed or repeated, found once, and the law that every choice obeys."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,7 @@ from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, tra
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 Choice = Mapping[str, Iterable[int]]  # group name -> its channels in their new order, some perhaps repeated
+Chosen = Mapping[str, Sequence[int]]  # a choice that was checked
 
 
 class Channels:
@@ -60,7 +61,7 @@ class Channels:
         chosen = {group.name: checked_choice(group, numbers) for group, numbers in self._named(model, choice)}
         return self._with(model, chosen, verify)
 
-    def _with(self, model: nn.Module, chosen: Choice, verify: bool = False) -> nn.Module:
+    def _with(self, model: nn.Module, chosen: Chosen, verify: bool = False) -> nn.Module:
         """Return a copy of `model` with the channels `chosen`, which were checked before."""
         groups = self._by_name
         places: dict[str, dict[str, Places]] = {}
@@ -114,7 +115,7 @@ class Channels:
     def _by_name(self) -> dict[str, ChannelGroup]:
         return {group.name: group for group in (*self.groups, *self.breaking)}
 
-    def _silent(self, choice: Choice) -> dict[str, Tensor]:
+    def _silent(self, choice: Chosen) -> dict[str, Tensor]:
         """Return for each layer that makes channels a mask of those that `choice` does not name."""
         masks: dict[str, Tensor] = {}
         groups = self._by_name
@@ -133,7 +134,7 @@ class Channels:
             return f"{name!r} keeps its channels because {reasons[name]}"
         return f"the groups are {', '.join(group.name for group in self.groups) or 'none at all'}"
 
-    def _verify(self, model: nn.Module, made: nn.Module, choice: Choice) -> None:
+    def _verify(self, model: nn.Module, made: nn.Module, choice: Chosen) -> None:
         problem = self._difference(model, made, choice)
         if problem is None:
             return
@@ -145,11 +146,11 @@ class Channels:
             "channels into something else or moves channels in a way that cannot be followed; exclude these layers."
         )
 
-    def _broken_by(self, model: nn.Module, choice: Choice) -> str | None:
+    def _broken_by(self, model: nn.Module, choice: Chosen) -> str | None:
         """Return how a choice breaks the removal law, None where it does not."""
         return self._difference(model, self._with(model, choice), choice)
 
-    def _difference(self, model: nn.Module, made: nn.Module, choice: Choice) -> str | None:
+    def _difference(self, model: nn.Module, made: nn.Module, choice: Chosen) -> str | None:
         try:
             if _repeats(choice):
                 # A weight divided by 3 is rounded in the network's own precision: the law is compared before that.
@@ -175,7 +176,7 @@ class Channels:
         self.breaking = tuple(group for group in self.groups if group.name in breaking)
         self.groups = tuple(group for group in self.groups if group.name not in breaking)
 
-    def _breaking(self, model: nn.Module, trial: Choice) -> dict[str, str]:
+    def _breaking(self, model: nn.Module, trial: Chosen) -> dict[str, str]:
         """Return which groups of `trial` break the removal law on their own, and how; by bisection, as few do."""
         problem = self._broken_by(model, trial) if trial else None
         if problem is None or problem.endswith(UNCHECKED):
@@ -187,7 +188,7 @@ class Channels:
         return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first) :]})
 
 
-def _repeats(choice: Choice) -> bool:
+def _repeats(choice: Chosen) -> bool:
     """Return whether a channel is named more than once."""
     return any(len(set(numbers)) < len(tuple(numbers)) for numbers in choice.values())
 
