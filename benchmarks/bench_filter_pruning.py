@@ -234,8 +234,8 @@ def percent(evaluation: Evaluation) -> str:
 
 def difference(ours: Evaluation, theirs: Evaluation) -> str:
     """Return the accuracy of ours minus that of torch-pruning in points, with its paired interval."""
-    broke = int((theirs.right & ~ours.right).sum())
-    fixed = int((ours.right & ~theirs.right).sum())
+    broke = int((theirs.is_correct & ~ours.is_correct).sum())
+    fixed = int((ours.is_correct & ~theirs.is_correct).sum())
     change = Change(broke, fixed, ours.seen)
     low, high = change.interval
     return f"{100 * change.difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"

@@ -32,14 +32,14 @@ class Evaluation:
         return len(self.predictions)
 
     @property
-    def right(self) -> Tensor:
-        """Whether the prediction is right, for each image evaluated so far."""
+    def is_correct(self) -> Tensor:
+        """Whether the prediction is correct, for each image evaluated so far."""
         return self.predictions == self.labels[: self.seen]
 
     @property
     def correct(self) -> int:
-        """The number of right predictions."""
-        return int(self.right.sum())
+        """The number of correct predictions."""
+        return int(self.is_correct.sum())
 
 
 def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch: int = BATCH) -> Iterator[Evaluation]:

@@ -1,6 +1,7 @@
 """Hashes: an integer hash of our own, for values that files rely on, and digests that identify weights and data."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def signs(count: int, seed: int) -> Tensor:
     return 1.0 - 2.0 * (mix(torch.arange(count) + start) & 1).float()
 
 
-def tensors_digest(tensors: dict[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return a hexadecimal digest of names, types, shapes and bytes of `tensors`: the identity of weights or data."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():

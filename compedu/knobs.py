@@ -297,13 +297,13 @@ def changed_knobs(method: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != knobs(method)[name].default}
 
 
-def fits(layer: str, pattern: str) -> bool:
+def matches(layer: str, pattern: str) -> bool:
     """Tell whether a layer's name is `pattern` literally, brackets included, or matches it."""
     return layer == pattern or fnmatchcase(layer, pattern)
 
 
 def value_for(value: Any, layer: str) -> Any:
-    """Return the value of a per-layer knob for `layer`: the one value, that of the first fitting pattern, or None."""
+    """Return the value of a per-layer knob for `layer`: the one value, that of the first matching pattern, or None."""
     if not isinstance(value, Mapping):
         return value
-    return next((given for pattern, given in value.items() if fits(layer, pattern)), None)
+    return next((given for pattern, given in value.items() if matches(layer, pattern)), None)

@@ -45,11 +45,11 @@ class Explorer(widgets.VBox):
         _refuse_several(self._start)
         self._session = Session(self._start, model, data, split, self._show)
         self.view = self._session.view
-        self._controls = controls_of(self._start, self._moved)
+        self._controls = controls_of(self._start, self._on_knob)
         actions = {"Run": self.run, "Cancel": self.cancel, "Reset": self.reset, "Pin": self.pin}
         self._screen = Screen(
             self.view, pictures=pictures_of(type(self._start)), controls=self._controls, actions=actions,
-            coded=self._coded, csv=self._file, looked=self._looked,
+            on_code=self._on_code, csv=self._csv_file, on_picture=self._on_picture,
         )  # fmt: skip
         super().__init__(self._screen.widgets)
         self.add_class("compedu")
@@ -134,7 +134,7 @@ class Explorer(widgets.VBox):
         with self._session.lock:
             if self.hidden:
                 self.view.predicted = said
-                if self._book is not None and self._written() is None:
+                if self._book is not None and self._recorded_prediction() is None:
                     settings = [repr(method) for method in self._session.questions]
                     self._book.write("prediction", self._question, value=list(said), settings=settings, unit="accuracy")
                 self._screen.answer()
@@ -156,7 +156,7 @@ class Explorer(widgets.VBox):
 
     # What the screen calls
 
-    def _moved(self) -> None:
+    def _on_knob(self) -> None:
         """Go to the method that the controls describe, or show why there is none."""
         try:
             method = type(self._start)(**{name: control.value for name, control in self._controls.items()})
@@ -165,7 +165,7 @@ class Explorer(widgets.VBox):
         else:
             self._session.move(method)
 
-    def _coded(self, text: str) -> None:
+    def _on_code(self, text: str) -> None:
         """Go to the method written in the code line."""
         try:
             method = method_of(text, (type(self._start),))
@@ -183,19 +183,19 @@ class Explorer(widgets.VBox):
         self._session.move(method)
         return self
 
-    def _file(self) -> tuple[str, str]:
+    def _csv_file(self) -> tuple[str, str]:
         return f"{type(self.method).__name__}.csv", self.csv
 
-    def _looked(self) -> None:
+    def _on_picture(self) -> None:
         """Draw the layer or picture that the learner has chosen."""
         with self._session.lock:
             self._show(News.NETWORK)
-        self._session.look(self._screen.picture.prepare)
+        self._session.request_picture(self._screen.picture.prepare)
 
     def _show(self, news: News) -> None:
         """Update the screen to the view; the session's lock is held."""
         if self._session.questions and self.view.predicted and not self.view.asked:
-            self._confront()
+            self._compare_with_prediction()
         self._screen.show(self.view, self._session.looks, self._session.steps, news)
 
     # Predict before you see
@@ -207,20 +207,20 @@ class Explorer(widgets.VBox):
             f"{self._session.questions[0]!r} to {self._session.questions[-1]!r}: "
             f"{self.view.baseline.model} on {_named(self.view.data)}"
         )
-        if (entry := self._written()) is not None:
+        if (entry := self._recorded_prediction()) is not None:
             self.view.predicted = tuple(entry["value"])
             return
         self._screen.ask(
             Questions(self._session.questions, self.view.baseline, len(self.view.data.classes), self.commit)
         )
 
-    def _written(self) -> dict[str, Any] | None:
+    def _recorded_prediction(self) -> dict[str, Any] | None:
         """Return the first prediction that the book holds for these questions, or None."""
         if self._book is None:
             return None
         return self._book.first("prediction", self._question)
 
-    def _confront(self) -> None:
+    def _compare_with_prediction(self) -> None:
         """Compare prediction and measurement as soon as all points are measured."""
         known = self._session.answers()
         names = [repr(method) for method in self._session.questions]
@@ -238,7 +238,7 @@ class Explorer(widgets.VBox):
         """Add HTML that works without a kernel, for pages and saved notebooks."""
         bundle = super()._repr_mimebundle_(**options) or {}
         if os.environ.get("COMPEDU_SYNC") == "1":  # the result is a page, on which nothing can be measured
-            self._session.survey()
+            self._session.measure_grid()
         with self._session.lock:
             return bundle | {"text/html": page_figure(self.view, self._session.answers().values(), self.hidden)}
 

@@ -32,7 +32,7 @@ class Runner:
 
     def __init__(self, work: Work, failed: Callable[[Any, BaseException], None]):
         self._work = work
-        self._failed = failed
+        self._on_error = failed
         self._lock = threading.Condition()
         self._number = 0  # of the newest request; a worker whose number differs is stale
         self._waiting: tuple[int, Any] | None = None
@@ -104,7 +104,7 @@ class Runner:
             self._work(request, stale)
         except Exception as error:
             if not stale():
-                self._failed(request, error)
+                self._on_error(request, error)
         finally:
             with self._lock:
                 self._busy = False

@@ -45,7 +45,7 @@ class Session:
         self.steps = (0, 1)  # of a training: done, in total
         self.questions: Sequence[Method] = ()  # further settings to be measured, for a prediction
         self.prepare: Prepare | None = None  # what the chosen picture needs
-        self.runner = Runner(self._work, self._failed)
+        self.runner = Runner(self._work, self._on_error)
         self._watched = tuple(part[:WATCHED] for part in data.split(split))
         self._changed = changed
         self._drawn_at = 0.0
@@ -86,7 +86,7 @@ class Session:
                 return
             self.become(State.CANCELLED, News.KNOBS, "cancelled: the dense network is untouched")
 
-    def look(self, prepare: Prepare | None) -> None:
+    def request_picture(self, prepare: Prepare | None) -> None:
         """Request what a picture needs, computed now or after the current measurement."""
         with self.lock:
             self.prepare = prepare
@@ -106,7 +106,7 @@ class Session:
         """Return all known points, by method."""
         return {report.method: report for report in self.view.points} | self.seen
 
-    def survey(self, count: int = 9) -> None:
+    def measure_grid(self, count: int = 9) -> None:
         """Measure points along the main knob, without their speed, where a page with a slider has too few."""
         knob = main_knob(self.view.method)
         if knob is None or self.view.method.needs == "training" or len(self.answers()) > 2:
@@ -119,8 +119,8 @@ class Session:
         """Compress with `method`, if any, and measure; then do the other pending work. Runs on the worker's thread."""
         try:
             if method is not None:
-                after = self._compressed(method, stale)
-                self._measured(method, after, stale)
+                after = self._compress(method, stale)
+                self._measure(method, after, stale)
             self._answer_questions(stale)
             self._prepare_picture(stale)
         except Cancelled:
@@ -134,8 +134,8 @@ class Session:
             if not stale():
                 self._changed(News.NETWORK)
 
-    def _compressed(self, method: Method, stale: Stale) -> nn.Module:
-        with listening(lambda step: self._stepped(step, stale)):
+    def _compress(self, method: Method, stale: Stale) -> nn.Module:
+        with listening(lambda step: self._on_step(step, stale)):
             after = method(self.view.before, self.view.data)
         with self.lock:
             if stale():
@@ -144,7 +144,7 @@ class Session:
             self.looks += 1
         return after
 
-    def _measured(self, method: Method, after: nn.Module, stale: Stale) -> None:
+    def _measure(self, method: Method, after: nn.Module, stale: Stale) -> None:
         news = iter([News.NETWORK])
         view = self.view
         report = measure(
@@ -184,7 +184,7 @@ class Session:
             self.looks += 1
             self._remember(method, report)
 
-    def _stepped(self, step: Step, stale: Stale) -> None:
+    def _on_step(self, step: Step, stale: Stale) -> None:
         """Show a training step now and then; a stale training is cancelled."""
         if stale():
             raise Cancelled
@@ -200,7 +200,7 @@ class Session:
                 self._drawn_at = time.monotonic()
                 self.become(State.RUNNING, News.TRAINING)
 
-    def _failed(self, method: Method | None, error: BaseException) -> None:
+    def _on_error(self, method: Method | None, error: BaseException) -> None:
         with self.lock:
             self._fail(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 

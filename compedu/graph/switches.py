@@ -45,13 +45,14 @@ def _attributes(module: nn.Module, names: Mapping[int, str]) -> tuple:
     own = {
         name: value
         for name, value in sorted(vars(module).items())  # torch's LSTM gives a copy another order
-        if name not in _standard() and (name in carried if carried is not None else name not in _NO_SWITCHES)
+        if name not in standard_attributes() and (name in carried if carried is not None else name not in _NO_SWITCHES)
     }
     return _value(hooks, names, ()), _value(own, names, ())
 
 
 @cache
-def _standard() -> frozenset[str]:
+def standard_attributes() -> frozenset[str]:
+    """Return the names of the attributes that every module has."""
     return frozenset(vars(nn.Module()))
 
 

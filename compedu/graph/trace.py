@@ -16,6 +16,7 @@ from compedu.errors import CompressionError, first_line
 from compedu.forms.attention import PROJECTIONS, OpenAttention
 from compedu.forms.form import Form
 from compedu.forms.walk import outside_forms
+from compedu.graph.known_code import runs_foreign_code
 from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
 from compedu.graph.own_hooks import has_own_forward, move_hooks
@@ -136,17 +137,12 @@ def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> n
     code may write that is neither torch's nor ours, as a counter of calls, are copied: those of a module that runs such
     code, and of all modules inside it but forms.
     """
-    foreign = filter(_runs_foreign_code, model.modules())
+    foreign = filter(runs_foreign_code, model.modules())
     inside = (part for module in foreign for _, part in outside_forms(module) if not isinstance(part, Form))
     written = {id(buffer) for part in inside for buffer in part.buffers(recurse=False)}
     shared = {id(p): p for p in model.parameters()}
     shared |= {id(b): b for b in model.buffers() if id(b) not in written}
     return whole_copy(model, shared | (tensors or {}))
-
-
-def _runs_foreign_code(module: nn.Module) -> bool:
-    ours = type(module).__module__.startswith(("torch.nn.", "compedu."))
-    return not ours or has_own_forward(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:

@@ -12,11 +12,11 @@ from compedu.forms import Block, Form, Geometry
 from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import further_tensors, has_own_forward, move_hooks
 from compedu.graph.trace import replace_module, shared_weights
-from compedu.knobs import fits, value_for
+from compedu.knobs import matches, value_for
 
 _UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few values per channel: no method compresses them
 TERM = re.compile(r'-?"[^"]*"|[^\s,]+')
-NO_VALUE = "no pattern of the per-layer values fits it"
+NO_VALUE = "no pattern of the per-layer values matches it"
 WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
 
 
@@ -66,42 +66,42 @@ def selected(layers: Mapping[str, nn.Module], selection: str, others: Iterable[s
     A selection is a list of terms separated by commas or spaces: a layer's name, a pattern such as "conv*", or one of
     the words all, conv, linear, first, last, early (first half), late (second half); a term with a minus sign excludes.
     A selection that begins with an exclusion starts from all layers. A name with a comma or a space must be in
-    double quotes. Raises `CompressionError` for a term that fits neither a layer nor one of the others.
+    double quotes. Raises `CompressionError` for a term that matches neither a layer nor one of the others.
     """
     terms = [term.replace('"', "") for term in TERM.findall(selection)]
     chosen = set(layers) if not terms or terms[0].startswith("-") else set()
     for term in terms:
-        fitting = _fitting(layers, term.removeprefix("-"), others)
-        chosen = chosen - fitting if term.startswith("-") else chosen | fitting
+        matching = _matching(layers, term.removeprefix("-"), others)
+        chosen = chosen - matching if term.startswith("-") else chosen | matching
     return {name: layer for name, layer in layers.items() if name in chosen}
 
 
-def _fitting(layers: Mapping[str, nn.Module], term: str, others: Iterable[str]) -> set[str]:
+def _matching(layers: Mapping[str, nn.Module], term: str, others: Iterable[str]) -> set[str]:
     names = list(layers)
     half = (len(names) + 1) // 2
     kinds = {"conv": "conv2d", "linear": "linear"}
     if term in kinds:
         return {name for name in names if Geometry.of(layers[name]).kind == kinds[term]}
     words = {"all": names, "first": names[:1], "last": names[-1:], "early": names[:half], "late": names[half:]}
-    fitting = set(words.get(term, [name for name in names if fits(name, term)]))
-    if not fitting and names and term not in words and not any(fits(name, term) for name in others):
+    matching = set(words.get(term, [name for name in names if matches(name, term)]))
+    if not matching and names and term not in words and not any(matches(name, term) for name in others):
         raise CompressionError(
-            f"no layer fits {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too; a "
-            "name with a comma or a space must be in double quotes"
+            f"no layer matches {term!r}; the layers are {', '.join(names)}, and the words {', '.join(WORDS)} work too; "
+            "a name with a comma or a space must be in double quotes"
         )
-    return fitting
+    return matching
 
 
 def check_patterns(value: Any, layers: Mapping[str, nn.Module], where: str, others: Iterable[str] = ()) -> None:
-    """Raise `CompressionError` for a pattern of a per-layer mapping that fits none of `layers` and `others`."""
+    """Raise `CompressionError` for a pattern of a per-layer mapping that matches none of `layers` and `others`."""
     if isinstance(value, Mapping):
         for pattern in value:
-            if not any(fits(name, pattern) for name in (*layers, *others)):
-                raise CompressionError(f"{where}: no layer fits {pattern!r}; the layers are {', '.join(layers)}")
+            if not any(matches(name, pattern) for name in (*layers, *others)):
+                raise CompressionError(f"{where}: no layer matches {pattern!r}; the layers are {', '.join(layers)}")
 
 
 def given_value(value: Any, layer: str) -> Any:
-    """Return the value of a per-layer knob for `layer`; raise `Skip` if none of its patterns fits."""
+    """Return the value of a per-layer knob for `layer`; raise `Skip` if none of its patterns matches."""
     given = value_for(value, layer)
     if given is None:
         raise Skip(NO_VALUE)

@@ -89,12 +89,12 @@ class Method(ABC):
 
     def key(self, model: nn.Module, data: Dataset | None) -> str:
         """Return the identity of the result: all knobs, the version, and the hashes of weights and data."""
-        return self.key_on(ground_key(model, data))
+        return self.key_on(inputs_key(model, data))
 
-    def key_on(self, ground: str) -> str:
-        """Return the identity of the result on the network and data of that `ground_key`."""
+    def key_on(self, inputs: str) -> str:
+        """Return the identity of the result on the network and data of that `inputs_key`."""
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(knobs(self)))
-        return f"{type(self).__name__}/{self.version}({values})|{ground}"
+        return f"{type(self).__name__}/{self.version}({values})|{inputs}"
 
 
 @method
@@ -123,14 +123,14 @@ class Pipeline(Method):
         """Run the steps on the copy."""
         return self(task.model, task.given)
 
-    def key_on(self, ground: str) -> str:
+    def key_on(self, inputs: str) -> str:
         """Return the identity of the result: the keys of all steps."""
-        return " | ".join(step.key_on(ground) for step in self.steps)
+        return " | ".join(step.key_on(inputs) for step in self.steps)
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.steps))
 
 
-def ground_key(model: nn.Module, data: Dataset | None) -> str:
+def inputs_key(model: nn.Module, data: Dataset | None) -> str:
     """Return the hashes of weights and data, the part of a key that all methods share."""
     return f"{identity(model)}|{'' if data is None else data.digest}"

@@ -28,8 +28,8 @@ class ReplaceThenTrain(TrainingMethod, LayerMethod):
     def compress(self, task: Task) -> nn.Module:
         """Replace every selected layer that can be compressed, then train the network unless `epochs` is 0."""
         model = LayerMethod.compress(self, task)
-        return self.trained(task, model) if self.epochs else model
+        return self.train_replaced(task, model) if self.epochs else model
 
-    def trained(self, task: Task, model: nn.Module) -> nn.Module:
+    def train_replaced(self, task: Task, model: nn.Module) -> nn.Module:
         """Return `model` after training; subclasses may pass penalties or companions to `train`."""
         return self.train(model, task.data)

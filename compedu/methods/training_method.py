@@ -52,7 +52,7 @@ class TrainingMethod(Method):
     def train(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
         """Train `model` in place and return it; `options` are those of `compedu.training.fit`, errors of both parts."""
         self.refuse_untrainable(model, data)
-        return self.fitted(model, data, **options)
+        return self.train_unchecked(model, data, **options)
 
     def refuse_untrainable(self, model: nn.Module, data: Dataset) -> None:
         """Raise `CompressionError` for a network that cannot be trained on `data`.
@@ -66,7 +66,7 @@ class TrainingMethod(Method):
         refuse_misfit(model.eval(), data)
         refuse_probabilities(model, data)
 
-    def fitted(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
+    def train_unchecked(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
         """Train `model` in place and return it; weights outside the masks of masked layers are zero afterwards."""
         fit(model, data, self.recipe, **options)
         for layer in [module for module in model.modules() if isinstance(module, Masked)]:

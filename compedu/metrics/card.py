@@ -34,7 +34,7 @@ def _entries(report: Report) -> list[tuple[str, str]]:
         (
             "accuracy",
             f"{report.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%} "
-            f"({report.correct:,} of {report.seen:,} right); loss {report.loss:.4f} nats",
+            f"({report.correct:,} of {report.seen:,} correct); loss {report.loss:.4f} nats",
         ),
         ("change", _change(report.change)),
         ("size", _size(report)),

@@ -221,8 +221,8 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
         return answers
     before = baseline.evaluation.predictions[: evaluation.seen]
     after = evaluation.predictions
-    was = baseline.evaluation.right[: evaluation.seen]
-    now = evaluation.right
+    was = baseline.evaluation.is_correct[: evaluation.seen]
+    now = evaluation.is_correct
     flips = {
         name: tuple(
             Flip(image, int(evaluation.labels[image]), int(before[image]), int(after[image]))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.methods.method import Method, ground_key
+from compedu.methods.method import Method, inputs_key
 from compedu.metrics.measurement import VERSION
 
 
@@ -17,5 +17,5 @@ def point_key(method: Method, model: nn.Module, data: Dataset, split: str) -> st
 
 def point_keys(methods: Iterable[Method], model: nn.Module, data: Dataset, split: str) -> dict[str, Method]:
     """Return each of the methods by its `point_key`; the weights are hashed once."""
-    ground = ground_key(model, data)
-    return {f"{method.key_on(ground)}|{split}|{VERSION}": method for method in methods}
+    inputs = inputs_key(model, data)
+    return {f"{method.key_on(inputs)}|{split}|{VERSION}": method for method in methods}

@@ -24,7 +24,7 @@ from compedu.reproducible import torch_threads
 from compedu.sweeps.keys import point_keys
 from compedu.sweeps.models import KeptModels
 from compedu.sweeps.store import Failure, Store
-from compedu.sweeps.work import Ground, Outcome, Point, compute
+from compedu.sweeps.work import Inputs, Outcome, Point, compute
 
 
 def sweep(
@@ -50,7 +50,7 @@ def sweep(
     _refuse_crowd(workers)
     timing = (speed if isinstance(speed, Timing) else Timing()) if speed else None
     points = point_keys(methods, model, data, split)
-    return Sweep(_Run(points, Ground(model, data, split), workers, timing, None if store is None else Store(store)))
+    return Sweep(_Run(points, Inputs(model, data, split), workers, timing, None if store is None else Store(store)))
 
 
 def _refuse_crowd(workers: int | None) -> None:
@@ -77,10 +77,10 @@ class _Run:
     """The work of a sweep. It holds no reference to the `Sweep` of the caller: dropping that one ends the work."""
 
     def __init__(
-        self, points: dict[str, Method], ground: Ground, workers: int | None, timing: Timing | None, store: Store | None
+        self, points: dict[str, Method], inputs: Inputs, workers: int | None, timing: Timing | None, store: Store | None
     ):
         self.points = points
-        self.ground = ground
+        self.inputs = inputs
         self.workers = workers
         self.timing = timing
         self.store = store
@@ -95,12 +95,12 @@ class _Run:
             models = KeptModels(folder)
             todo = self._todo(reports)
             for outcome in _shown(self._outcomes(todo), "accuracy and size", len(todo)):
-                if self._noted(outcome, models):
+                if self._record(outcome, models):
                     reports[outcome.key] = outcome.report
                     if self.timing is None:
                         yield outcome.report
             untimed = [key for key in self.points if key in reports and not self._is_complete(reports[key])]
-            yield from (self._timed(key, reports[key], models) for key in _shown(untimed, "speed", len(untimed)))
+            yield from (self._with_time(key, reports[key], models) for key in _shown(untimed, "speed", len(untimed)))
 
     def _is_complete(self, report: Report) -> bool:
         """Tell whether nothing is left to measure; `speed` asks for the time, with its settings and on this machine."""
@@ -127,7 +127,7 @@ class _Run:
             n_jobs=self.workers, return_as="generator_unordered", mmap_mode="c", initializer=end_with_parent
         )
         wanted = self.timing is not None
-        outcomes = parallel(joblib.delayed(compute)(self.ground, point, wanted) for point in points)
+        outcomes = parallel(joblib.delayed(compute)(self.inputs, point, wanted) for point in points)
         try:
             # Not `yield from`: a caller that stops early would close the outcomes outside of `finally`.
             for outcome in outcomes:  # noqa: UP028
@@ -147,7 +147,7 @@ class _Run:
             )
         return f"all finished points are in {self.store.path}, and the same sweep resumes with the others"
 
-    def _noted(self, outcome: Outcome, models: KeptModels) -> bool:
+    def _record(self, outcome: Outcome, models: KeptModels) -> bool:
         """Record the outcome of a point; tell whether it has a report."""
         if outcome.model is not None:
             models.keep(outcome.key, outcome.model)
@@ -156,14 +156,14 @@ class _Run:
         self._append(outcome.key, outcome.report or outcome.failure)
         return outcome.report is not None
 
-    def _timed(self, key: str, report: Report, models: KeptModels) -> Report:
+    def _with_time(self, key: str, report: Report, models: KeptModels) -> Report:
         """Return the report with the time of its model, measured while no other process runs."""
-        ground = self.ground
+        inputs = self.inputs
         with torch_threads(1):
-            model = models.load(key, ground.model) or self.points[key](ground.model, ground.data)
-            pair = ground.baseline.deployed, ground.baseline.again
-            deployed = deploy(model, ground.data.example)
-            latency = time_networks(deployed, ground.data.split(ground.split)[0], pair, self.timing)
+            model = models.load(key, inputs.model) or self.points[key](inputs.model, inputs.data)
+            pair = inputs.baseline.deployed, inputs.baseline.again
+            deployed = deploy(model, inputs.data.example)
+            latency = time_networks(deployed, inputs.data.split(inputs.split)[0], pair, self.timing)
             report = replace(report, latency=latency, machine=machine())
         self._append(key, report)
         models.drop(key)

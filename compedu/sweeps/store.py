@@ -153,11 +153,11 @@ class Store(Generic[Found]):
         """Write one line at once, preceded by the line of this run if the last line is not from this run."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with alone(self.path):
-            records = [record] if self._mended() == self._end else [{"run": conditions()}, record]
+            records = [record] if self._repair() == self._end else [{"run": conditions()}, record]
             texts = (json.dumps(one, allow_nan=False, ensure_ascii=False) + "\n" for one in records)
             self._end = append_lines(self.path, "".join(texts).encode())
 
-    def _mended(self) -> int:
+    def _repair(self) -> int:
         """Truncate a record that an interruption cut off, end a last line without end, and return the file size."""
         if not self.path.exists():
             return 0

@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     model: bytes | None = None
 
 
-class Ground:
+class Inputs:
     """What all points of a sweep share. A process that receives it many times builds it, and its baseline, once."""
 
     def __init__(self, model: nn.Module, data: Dataset, split: str):
@@ -63,36 +63,36 @@ class Ground:
         return sum(value.nbytes for value in self.arrays.values() if isinstance(value, np.ndarray))  # used by Dask
 
 
-_received: dict[tuple, Ground] = {}
+_received: dict[tuple, Inputs] = {}
 
 
-def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Ground:
-    """Return the ground that another process sent, the same object until another one arrives."""
+def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Inputs:
+    """Return the inputs that another process sent, the same object until another one arrives."""
     if origin not in _received:
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
         _received.clear()
-        _received[origin] = Ground(model, Dataset(**arrays | tensors), origin[-1])
+        _received[origin] = Inputs(model, Dataset(**arrays | tensors), origin[-1])
     return _received[origin]
 
 
 _one_at_a_time = threading.Lock()  # torch's number of threads, and torch.fx while it traces, belong to the process
 
 
-def compute(ground: Ground, point: Point, keep: bool) -> Outcome:
+def compute(inputs: Inputs, point: Point, keep: bool) -> Outcome:
     """Compress and measure on one thread; return the model file too if `keep`. Errors become failures.
 
     Threads of one process wait for each other: only processes compute in parallel.
     """
     with _one_at_a_time:
-        return _computed(ground, point, keep)
+        return _computed(inputs, point, keep)
 
 
-def _computed(ground: Ground, point: Point, keep: bool) -> Outcome:
-    baseline = ground.baseline
+def _computed(inputs: Inputs, point: Point, keep: bool) -> Outcome:
+    baseline = inputs.baseline
     try:
         with torch_threads(1):
-            model = point.method(ground.model, ground.data)
-            report = measure(model, ground.data, baseline=baseline, split=ground.split, speed=False)
+            model = point.method(inputs.model, inputs.data)
+            report = measure(model, inputs.data, baseline=baseline, split=inputs.split, speed=False)
             written = files.model_bytes(model) if keep else None
     except Cancelled:
         raise

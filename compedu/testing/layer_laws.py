@@ -56,7 +56,7 @@ def unknown_layers_are_refused_by_name(cls: type[Method]) -> None:
             quick(cls, layers="nosuch")(plain(), data())
     for name, declared in knobs(cls).items():
         if declared.per_layer:
-            with refused(CompressionError, rf"{cls.__name__}\.{name}: no layer fits 'nosuch\*'"):
+            with refused(CompressionError, rf"{cls.__name__}\.{name}: no layer matches 'nosuch\*'"):
                 quick(cls, **{name: {"nosuch*": declared.default}})(plain(), data())
 
 

@@ -50,7 +50,7 @@ def fit(
     try:
         with contextlib.closing(_steps(run)) as steps:
             for step in steps:
-                run.finished(_step(run, step, loss, penalty, before_step, after_step))
+                run.record(_step(run, step, loss, penalty, before_step, after_step))
     except (Cancelled, KeyboardInterrupt):
         run.save()
         raise

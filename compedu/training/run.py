@@ -103,7 +103,7 @@ class Run:
         for trainee in self.trainees.values():
             trainee.update(step, self.steps)
 
-    def finished(self, loss: float) -> None:
+    def record(self, loss: float) -> None:
         """Record a finished step: the state is consistent and may be saved, shown, cancelled."""
         self.losses.append(loss)
         if not math.isfinite(loss):

@@ -101,7 +101,7 @@ class Trainee:
 def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list[nn.Parameter]]:
     """Return the trainable parameters of `module`, grouped by the factor of their learning rate, in order.
 
-    Raises `CompressionError` for a factor that is not above 0, and for a pattern that fits no trainable parameter.
+    Raises `CompressionError` for a factor that is not above 0, and for a pattern that matches no trainable parameter.
     """
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     for pattern, factor in rates.items():
@@ -112,7 +112,7 @@ def by_factor(module: nn.Module, rates: Mapping[str, float]) -> dict[float, list
             )
         if not any(value_for({pattern: factor}, name) for name in names):
             raise CompressionError(
-                f"rates: no trainable parameter fits {pattern!r}; there are {', '.join(names) or 'none'}"
+                f"rates: no trainable parameter matches {pattern!r}; there are {', '.join(names) or 'none'}"
             )
     parts: dict[float, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():

@@ -489,7 +489,7 @@ def test_a_step_that_ends_after_the_cancel_does_not_say_running_again(made, pair
     explorer.cancel()
     stale = iter([False, True])  # cancelled while the step was being shown
     with pytest.raises(Cancelled):
-        explorer._session._stepped(Step(1, 2, 0.5, pair[0]), lambda: next(stale))
+        explorer._session._on_step(Step(1, 2, 0.5, pair[0]), lambda: next(stale))
     assert explorer.state == "CANCELLED" and explorer.view.curve == []
 
 

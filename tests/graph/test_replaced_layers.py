@@ -27,7 +27,6 @@ from compedu.methods import (
     RandomPruning,
     TruncatedSVD,
 )  # fmt: skip
-from compedu.methods import task as task_module
 from compedu.methods.layer_method import LayerMethod
 
 
@@ -572,7 +571,7 @@ def test_a_selected_layer_that_cannot_be_replaced_is_answered_by_the_reason(laye
     result = MagnitudePruning(sparsity={"b": 0.9, "*": 0.5}, layers=f"a {layers}")(model, laws.data())
     assert [name for name, module in result.named_modules() if isinstance(module, Form)] == ["a"]
     assert "b" in {s.layer for s in result.compression.skipped}
-    with pytest.raises(CompressionError, match="no layer fits 'd'; the layers are a, c"):
+    with pytest.raises(CompressionError, match="no layer matches 'd'; the layers are a, c"):
         MagnitudePruning(layers="d")(model, laws.data())
 
 
@@ -741,15 +740,3 @@ def test_what_stays_of_an_attention_is_named():
     named = {s.layer: s.reason for s in MagnitudePruning(layers="head")(model, laws.data()).compression.skipped}
     assert {f"attention.{name}_proj" for name in ("q", "k", "v", "out")} <= named.keys() and "attention" in named
     assert "not an ordinary" in named["attention"]  # the bias of the input projections is its own
-
-
-def test_a_network_is_compared_once_for_all_widths(monkeypatch):
-    compared = []
-    original = task_module.differing_forms
-    monkeypatch.setattr(task_module, "differing_forms", lambda *given: compared.append(1) or original(*given))
-    model, images = laws.plain(), laws.data()
-    for bits in (8, 4, 2):
-        LinearQuantization(bits=bits, activation_bits=bits)(model, images)
-    assert len(compared) == 1
-    LinearQuantization(bits=8)(model, images)  # activations as they are: another structure
-    assert len(compared) == 2

@@ -139,7 +139,7 @@ def test_bits_per_layer_count_and_layers_without_a_pattern_are_named():
     small = LinearQuantization(bits={"conv*": 4, "fc2": 8})(build("lenet5"))
     assert {name: form.bits for name, form in forms(small).items()} == {"conv1": 4, "conv2": 4, "fc2": 8}
     (skipped,) = small.compression.skipped
-    assert (skipped.layer, skipped.reason) == ("fc1", "no pattern of the per-layer values fits it")
+    assert (skipped.layer, skipped.reason) == ("fc1", "no pattern of the per-layer values matches it")
 
 
 def test_batch_norm_is_folded_before_weights_are_rounded():

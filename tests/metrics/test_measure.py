@@ -517,7 +517,7 @@ def test_the_card_shows_every_figure_with_its_unit(report):
     text = str(report)
     assert text.startswith("MagnitudePruning(sparsity=0.95): lenet300(") and "validation split" in text.splitlines()[0]
     for figure in (
-        f"({report.correct} of 397 right)",
+        f"({report.correct} of 397 correct)",
         f"{report.file_bytes:,} bytes packed",
         f"{report.entropy_coded_bytes:,} bytes entropy-coded",
         f"broke {report.change.broke}",

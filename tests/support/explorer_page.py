@@ -16,7 +16,7 @@ START = """import compedu as ce, torch
 from compedu.knobs import knob, method, knobs
 from compedu.methods import METHODS, LayerMethod
 from compedu.sweeps import method_of
-from compedu.testing.trying import quick
+from compedu.testing.trying import QUICK, quick
 from compedu.explorers.words import bytes_text
 torch.set_num_threads(1)
 model, data = ce.load("lenet5", "digits")

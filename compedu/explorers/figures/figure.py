@@ -197,7 +197,7 @@ class LiveFigure:
         self._picture = picture
         self._shown = traces(view, picture, layer)
         self._ends = _ends(view)
-        self._moved: dict[int, set[str]] = {}  # all that has changed since construction
+        self._changed: dict[int, set[str]] = {}  # all that has changed since construction
         self._one_at_a_time = threading.Lock()  # measurements and requests of the page draw on different threads
         self.widget = Drawing({"data": self._shown, "layout": layout(view, picture)})
         self.widget._config = self.widget._config | {"displayModeBar": False, "displaylogo": False}
@@ -214,15 +214,16 @@ class LiveFigure:
                 if (changed := {name: value for name, value in new.items() if not _equal(old.get(name), value)})
             }
             for index, changed in changes.items():
-                self._moved.setdefault(index, set()).update(changed)
+                self._changed.setdefault(index, set()).update(changed)
             self._shown[: len(made)] = made
             self.widget.draw(changes, self._wider(view))
 
     def refresh(self) -> None:
         """Send all changes again: a page that has just drawn the figure may have missed some while loading."""
         with self._one_at_a_time:
-            moved = self._moved.items()
-            changes = {index: {name: self._shown[index][name] for name in names} for index, names in moved}
+            changes = {
+                index: {name: self._shown[index][name] for name in names} for index, names in self._changed.items()
+            }
             self.widget.draw(changes, self.widget.ends)
 
     def _wider(self, view: View) -> dict[str, dict]:

@@ -46,23 +46,23 @@ def criteria(report: Report) -> Page:
     return Page(STYLE + criteria_table(report))
 
 
-def noise_dots(right: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
-    """Return a figure of bootstrapped accuracies: `repeats` samples of each size, drawn from `right` with replacement.
+def noise_dots(is_correct: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:
+    """Return a figure of bootstrapped accuracies: `repeats` samples of each size, drawn with replacement.
 
-    `right` says for each image whether the answer is right, boolean of shape (N,).
+    They are drawn from `is_correct`, which says of each image whether its prediction is correct, boolean, shape (N,).
     """
     generator = torch.Generator().manual_seed(seed)
     figure = StandaloneFigure()
     for row, size in enumerate(sizes):
-        draws = torch.randint(len(right), (repeats, size), generator=generator)
-        accuracy = 100 * right.float()[draws].mean(1)
+        draws = torch.randint(len(is_correct), (repeats, size), generator=generator)
+        accuracy = 100 * is_correct.float()[draws].mean(1)
         heights = row + 0.6 * (torch.rand(repeats, generator=generator) - 0.5)
         figure.add_scatter(
             x=accuracy.tolist(), y=heights.tolist(), mode="markers", showlegend=False,
             marker={"size": 5, "color": LIVE, "opacity": 0.5},
             hovertemplate=f"{size} images: %{{x:.1f}} %<extra></extra>",
         )  # fmt: skip
-    figure.add_vline(x=100 * right.float().mean().item(), line={"color": GRAY, "dash": "dot"})
+    figure.add_vline(x=100 * is_correct.float().mean().item(), line={"color": GRAY, "dash": "dot"})
     figure.update_layout(
         xaxis={"title": "accuracy, %"},
         yaxis={

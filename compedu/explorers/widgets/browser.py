@@ -23,9 +23,9 @@ class Browser(anywidget.AnyWidget):
         super().__init__(tips=tips)
         self._drawn = drawn
         self._csv = csv
-        self.on_msg(self._asked)
+        self.on_msg(self._on_request)
 
-    def _asked(self, widget: "Browser", content: dict, buffers: list) -> None:
+    def _on_request(self, widget: "Browser", content: dict, buffers: list) -> None:
         if content.get("kind") == "drawn":
             self._drawn()
         elif content.get("kind") == "csv":

@@ -30,7 +30,7 @@ class Control:
         self.field = _field(knob, name)
         fields = [field for field in (self.slider, self.field) if field is not None]
         for field in fields:
-            field.observe(self._moved, "value")
+            field.observe(self._on_change, "value")
         unit = f" ({knob.unit})" if knob.unit else ""
         help = html.escape(f"{knob.help}; {knob}", quote=True)
         self.label = widgets.HTML(f"<label title='{help}'>{html.escape(name.replace('_', ' '))}{unit}</label>")
@@ -68,7 +68,7 @@ class Control:
         near = min(max(value, self.places[0]), self.places[-1])
         return min(range(len(self.places)), key=lambda index: abs(self.places[index] - near))
 
-    def _moved(self, change: dict) -> None:
+    def _on_change(self, change: dict) -> None:
         if self._quiet:
             return
         source = change["owner"]

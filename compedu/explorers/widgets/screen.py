@@ -43,33 +43,33 @@ BUTTONS = {
 class Screen:
     """All widgets of an explorer; `show` updates them to a view, sending only what changed.
 
-    `actions` are called by the buttons of the same names, `coded` with the text of the code line; `csv` returns name
-    and content of the file; `looked` is called when another layer or another of the `pictures` is chosen.
+    `actions` are called by the buttons of the same names, `on_code` with the text of the code line; `csv` returns name
+    and content of the file; `on_picture` is called when another layer or another of the `pictures` is chosen.
     """
 
     def __init__(
         self, view: View, *, pictures: Sequence[Picture], controls: Mapping[str, Control],
-        actions: Mapping[str, Callable[[], object]], coded: Callable[[str], None], csv: Callable[[], tuple[str, str]],
-        looked: Callable[[], None],
+        actions: Mapping[str, Callable[[], object]], on_code: Callable[[str], None], csv: Callable[[], tuple[str, str]],
+        on_picture: Callable[[], None],
     ):  # fmt: skip
         wide = widgets.Layout(width="calc(100% - 4px)")  # without its margins
         self.choice = widgets.Dropdown(options=[(picture.name, picture) for picture in pictures], layout=wide)
         self.layer = widgets.Dropdown(options=layer_names(view), value=self.picture.start(view.before), layout=wide)
         self.figure = LiveFigure(view, self.picture, self.layer.value)
         self.right = widgets.VBox([self.figure.widget], layout=widgets.Layout(flex="0 0 auto"))
-        self.layer.observe(lambda change: looked(), "value")
+        self.layer.observe(lambda change: on_picture(), "value")
         self.choice.observe(lambda change: self._replace_figure(view, change["old"]), "value")
-        self.choice.observe(lambda change: looked(), "value")
+        self.choice.observe(lambda change: on_picture(), "value")
         self.browser = Browser(lambda: self.figure.refresh(), csv, TABS)
         self.code = widgets.Text(
             continuous_update=False,
             layout=widgets.Layout(width="auto"),
             tooltip="the method as code: change it, or copy it",
         )
-        self._coded = coded
+        self._on_code = on_code
         self._quiet = False
         self._wide = 280
-        self.code.observe(self._typed, "value")
+        self.code.observe(self._on_text, "value")
         self.state = widgets.HTML(layout=widgets.Layout(flex="0 0 auto"))
         self.message = widgets.HTML()
         self.about = widgets.HTML()
@@ -77,7 +77,7 @@ class Screen:
         self.progress = widgets.IntProgress(layout=widgets.Layout(width="100%", margin="2px 0"))
         self.panes = {name: widgets.HTML() for name in TABS}
         self.tabs = widgets.Tab(list(self.panes.values()), titles=tuple(TABS))
-        self.tabs.observe(self._tall, "selected_index")
+        self.tabs.observe(self._on_tab, "selected_index")
         self.questions = widgets.VBox()
         self.remark = ""
         self._shown = ""
@@ -144,11 +144,11 @@ class Screen:
         self._wide = max(self._wide, CHARACTER * len(code) + 24)
         self.code.layout.flex = f"1 1 {self._wide}px"
 
-    def _typed(self, change: dict) -> None:
+    def _on_text(self, change: dict) -> None:
         if not self._quiet:
-            self._coded(change["new"])
+            self._on_code(change["new"])
 
-    def _tall(self, change: dict) -> None:
+    def _on_tab(self, change: dict) -> None:
         """Give a table its full height; the row of images keeps the explorer small."""
         (self.tabs.add_class if change["new"] else self.tabs.remove_class)("compedu-tall")
 

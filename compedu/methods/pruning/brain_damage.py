@@ -49,7 +49,7 @@ class OptimalBrainDamage(SecondOrderPruning):
         SecondOrderPruning, "seed", help="seed of the choice of training images and of the sampled labels"
     )
 
-    def measured(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def measure(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Return the second derivative of the loss along each weight of the layers that the images reach."""
         return curvature_diagonals(model, layers, x, y, self.curvature, self.seed)
 

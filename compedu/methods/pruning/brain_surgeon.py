@@ -53,7 +53,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         log=True,
     )
 
-    def measured(
+    def measure(
         self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor
     ) -> dict[str, LayerHessian]:
         """Return the Hessian of each of `layers` that is small enough and that the images reach."""
@@ -84,7 +84,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         return found
 
     @torch.no_grad()
-    def operated(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    def operate(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
         """Prune as many weights as `masks` drop, let the others compensate, and return the resulting masks."""
         left = {}
         for portion in self.portions(layers):

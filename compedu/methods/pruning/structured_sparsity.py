@@ -81,7 +81,7 @@ class StructuredSparsity(SelectiveMethod, TrainingMethod):
     budget: str = inherited(
         ChannelPruning,
         "budget",
-        help="how the removals are shared out among the layers; whole layers are ranked together",
+        help="how the removals are allocated to the layers; whole layers are ranked together",
     )
     strength: float = inherited(PenalizedPruning, "strength", default=0.2, slider_range=(1e-6, 1.0))
     step: str = inherited(RegularizedPruning, "step")

@@ -1,6 +1,8 @@
 """Budgets: each rule against its formula computed independently, and the sensitivity scan against single prunings."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import compedu as ce
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.methods import MagnitudePruning, RandomPruning
+from compedu.methods.pruning.shared import weight_pruning
 from compedu.methods.pruning.shared.budgets import (
     BUDGETS,
     budget_masks,
@@ -153,6 +156,28 @@ def test_the_scan_prunes_one_layer_at_a_time_and_leaves_the_network_alone():
         alone = MagnitudePruning(sparsity=0.9, layers=name)(model)
         assert found[name][1] == pytest.approx(evaluate(alone, few, "train").loss, rel=1e-4)
         assert found[name][0] == pytest.approx(evaluate(model, few, "train").loss, rel=1e-4)
+
+
+def test_a_slider_for_the_sparsity_scans_once(monkeypatch):
+    model, data = ce.load("lenet5", "digits")
+    few = data.shortened(train=64, validation=8, test=8)
+    scans = []
+    monkeypatch.setattr(
+        weight_pruning, "sensitivity_scan", lambda *given: scans.append(given[-1]) or sensitivity_scan(*given)
+    )
+    method = MagnitudePruning(budget="sensitivity", calibration_images=16)
+    masks = [kept(replace(method, sparsity=sparsity)(model, few)) for sparsity in (0.5, 0.9, 0.5)]
+    assert scans == [16] and masks[0] == masks[2] != masks[1]
+
+    fresh = copy.deepcopy(model)
+    assert kept(replace(method, sparsity=0.9)(fresh, few)) == masks[1] and scans == [16, 16]
+
+    replace(method, calibration_images=32)(model, few)
+    method(model, few.shortened(train=32))
+    RandomPruning(budget="sensitivity", calibration_images=16)(model, few)
+    model.fc2.weight.data *= 2
+    method(model, few)
+    assert scans == [16, 16, 32, 16, 16, 16]
 
 
 def test_the_sensitivity_budget_spares_the_fragile_layer():

@@ -305,8 +305,8 @@ def test_one_search_serves_all_settings_of_the_sparsity(monkeypatch):
 
 @pytest.mark.parametrize("cls", [OptimalBrainDamage, OptimalBrainSurgeon])
 def test_a_call_measures_the_curvature_once(cls, monkeypatch):
-    asked, whole = [], cls.measured
-    monkeypatch.setattr(cls, "measured", lambda *given: asked.append(1) or whole(*given))
+    asked, whole = [], cls.measure
+    monkeypatch.setattr(cls, "measure", lambda *given: asked.append(1) or whole(*given))
     cls()(small().float(), dataset())
     assert asked == [1]
 
@@ -314,8 +314,8 @@ def test_a_call_measures_the_curvature_once(cls, monkeypatch):
 def test_hessians_that_do_not_fit_into_memory_together_are_taken_in_portions(monkeypatch):
     model, method = small().float(), OptimalBrainSurgeon(sparsity=0.6, budget="global")
     together = method(model, dataset()).state_dict()
-    asked, whole = [], OptimalBrainSurgeon.measured
-    monkeypatch.setattr(OptimalBrainSurgeon, "measured", lambda *given: asked.append(len(given[2])) or whole(*given))
+    asked, whole = [], OptimalBrainSurgeon.measure
+    monkeypatch.setattr(OptimalBrainSurgeon, "measure", lambda *given: asked.append(len(given[2])) or whole(*given))
     monkeypatch.setattr(brain_surgeon, "AT_ONCE", 1)
     apart = method(copy.deepcopy(model), dataset()).state_dict()
     assert set(asked) == {1} and len(asked) > 2

@@ -211,7 +211,7 @@ def test_sparsity_by_layer_counts_for_whole_groups_and_the_rest_is_named():
     found = widths(smaller)
     assert found["conv"] == found["stage1.0.conv2"] == 8 and found["stage3.0.conv1"] == 48
     assert found["stage1.0.conv1"] == 16
-    assert reasons(smaller)["stage1.0.conv1"] == "no pattern of the per-layer values fits it"
+    assert reasons(smaller)["stage1.0.conv1"] == "no pattern of the per-layer values matches it"
     assert reasons(smaller)["fc"] == "its channels are the network's output"
     assert "conv" not in reasons(smaller)
 

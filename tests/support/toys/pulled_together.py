@@ -64,7 +64,7 @@ class PulledTogether(ReplaceThenTrain):
         """Return the layer with all its weights."""
         return Masked(Geometry.of(layer), layer.weight, torch.ones_like(layer.weight, dtype=torch.bool), layer.bias)
 
-    def trained(self, task: Task, model: nn.Module) -> nn.Module:
+    def train_replaced(self, task: Task, model: nn.Module) -> nn.Module:
         """Train with the mixture beside the network, at ten times its learning rate, and join the weights."""
         layers = [module for module in model.modules() if isinstance(module, Masked)]
         mixture = Mixture(torch.cat([layer.latent.reshape(-1) for layer in layers]), self.centers)

@@ -95,7 +95,7 @@ class Distillation(FromScratch):
         regressors = self.regressors(student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
         loss = self.loss(teacher, data, regressors)
-        return self.fitted(student, numbered(data), loss=loss, companions=companions)
+        return self.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
     def regressors(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> tuple[Companion | None, ...]:
         """Return the regressor of each pair."""

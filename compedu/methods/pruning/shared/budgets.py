@@ -1,4 +1,4 @@
-"""Budgets: how the zeros of a network are shared out among its layers."""
+"""Budgets: how the zeros of a network are allocated to its layers."""
 
 import math
 from collections.abc import Mapping

@@ -54,7 +54,7 @@ class ChannelPruning(ChannelRemoval):
 
     sparsity: PerLayer[float] = inherited(ChannelRemoval, "sparsity")
     budget: str = knob(
-        default="uniform", help="how the removals are shared out among the layers", choices=("uniform", "global")
+        default="uniform", help="how the removals are allocated to the layers", choices=("uniform", "global")
     )
     round_to: int = knob(default=1, help="keep a multiple of this many filters", low=1, slider_range=(1, 16))
 

@@ -31,7 +31,7 @@ def proximal_hook(shrink: Callable[[float], None], strength: float, recipe: Reci
 
 
 def nonzero_masks(budget: str, weights: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Return masks that drop the smallest |w|, shared out by `budget_masks`, and every weight that is zero."""
+    """Return masks that drop the smallest |w|, allocated by `budget_masks`, and every weight that is zero."""
     scores = {name: weight.detach().abs() for name, weight in weights.items()}
     return {name: mask & (scores[name] > 0) for name, mask in budget_masks(budget, scores, sparsity).items()}
 

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +12,12 @@ from compedu.forms import mask_of
 from compedu.graph.trace import inference_copy, open_attentions
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
+from compedu.methods.pruning.shared.last_result import last_result
 from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
 
-KEPT = 2**25  # bytes of curvatures, at most, that are cached for the next call
 UNREACHED = "no training image reaches it: the loss does not depend on its weights"
-
-_kept: WeakKeyDictionary[nn.Module, tuple[tuple, dict]] = WeakKeyDictionary()
 
 
 @method
@@ -50,7 +47,7 @@ class SecondOrderPruning(WeightPruning):
         guided = {name: layer for name, layer in layers.items() if name in scores}
         masks = self.masks(task, guided, scores)
         del scores  # as large as the network
-        return with_masks(task, guided, self.operated(task, layers, masks))
+        return with_masks(task, guided, self.operate(task, layers, masks))
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """Return the rise of the loss, in nats, for each weight; record why other layers are skipped.
@@ -73,27 +70,22 @@ class SecondOrderPruning(WeightPruning):
         return [layers]
 
     def curvatures(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
-        """Return the `measured` curvatures by name; the last result for a network is cached while the network lives.
-
-        A slider for the sparsity needs the same Hessian again and again. More than `KEPT` bytes are not cached.
-        """
+        """Return the curvatures by name, those of the last call if nothing that they depend on has changed."""
         decisive = tuple(getattr(self, name) for name in self.decisive)
         key = (type(self), task.digest, task.data.digest, tuple(layers), decisive)
-        if _kept.get(task.source, (None,))[0] != key:
-            _kept.pop(task.source, None)
-            refuse_misfit(task.model, task.data)
-            refuse_probabilities(task.model, task.data)
-            x, y = calibration_set(task.data, self.calibration_images, self.seed)
-            # Some layers of the task's network may be pruned already.
-            whole = open_attentions(inference_copy(task.source))
-            found = self.measured(whole, {n: whole.get_submodule(n) for n in layers}, x, y)
-            if sum(map(size_of, found.values())) > KEPT:
-                return found
-            _kept[task.source] = key, found
-        return _kept[task.source][1]
+        return last_result(task.source, "curvatures", key, lambda: self.measure_on_sample(task, layers))
+
+    def measure_on_sample(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Return the curvatures of `layers` on the calibration images."""
+        refuse_misfit(task.model, task.data)
+        refuse_probabilities(task.model, task.data)
+        x, y = calibration_set(task.data, self.calibration_images, self.seed)
+        # Some layers of the task's network may be pruned already.
+        whole = open_attentions(inference_copy(task.source))
+        return self.measure(whole, {name: whole.get_submodule(name) for name in layers}, x, y)
 
     @abstractmethod
-    def measured(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Any]:
+    def measure(self, model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Any]:
         """Return the curvature of each of `layers` on images `x` (N, ...) with labels `y`, if there is one."""
 
     def obstacle(self, layer: nn.Module, curvature: Any) -> str:
@@ -104,15 +96,9 @@ class SecondOrderPruning(WeightPruning):
     def rise(self, layer: nn.Module, curvature: Any) -> Tensor:
         """Return the rise of the loss, in nats, when each weight of `layer` alone is pruned, of the weight's shape."""
 
-    def operated(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    def operate(self, task: Task, layers: Mapping[str, nn.Module], masks: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the final masks for some of `layers`; a subclass may also change the remaining weights."""
         return masks
-
-
-def size_of(curvature: Any) -> int:
-    """Return the bytes of the tensors of a curvature."""
-    parts = [curvature] if isinstance(curvature, Tensor) else vars(curvature).values()
-    return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
 
 def positive(scores: Tensor, layer: nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pruning of single weights: a criterion scores them, a budget shares the zeros out, a mask sets them to zero."""
+"""Pruning of single weights: a criterion scores them, a budget allocates the zeros to layers, a mask applies them."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from compedu.hashing import tensors_digest
 from compedu.knobs import PerLayer, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.pruning.shared.budgets import BUDGETS, budget_masks, refuse_mapping_unless_uniform
+from compedu.methods.pruning.shared.last_result import last_result
 from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.sensitivity import sensitivity_scan, sensitivity_sparsities
 from compedu.methods.task import Task
@@ -34,7 +36,7 @@ class WeightPruning(SelectiveMethod):
         per_layer=True,
     )
     budget: str = knob(
-        default="uniform", help="how the zeros are shared out among the layers", choices=(*BUDGETS, "sensitivity")
+        default="uniform", help="how the zeros are allocated to the layers", choices=(*BUDGETS, "sensitivity")
     )
     calibration_images: int = calibration_knob("training images for what depends on data, such as budget='sensitivity'")
 
@@ -65,6 +67,12 @@ class WeightPruning(SelectiveMethod):
             scores = {name: score.sqrt() for name, score in scores.items()}
         if self.budget != "sensitivity":
             return budget_masks(self.budget, scores, self.sparsity)
-        losses = sensitivity_scan(task.model, layers, scores, task.data, self.calibration_images)
+        key = (task.digest, task.data.digest, tensors_digest(scores), self.calibration_images)
+        losses = last_result(
+            task.source,
+            "sensitivity",
+            key,
+            lambda: sensitivity_scan(task.model, layers, scores, task.data, self.calibration_images),
+        )
         sizes = {name: score.numel() for name, score in scores.items()}
         return budget_masks("uniform", scores, sensitivity_sparsities(losses, sizes, self.sparsity))

@@ -18,7 +18,7 @@ from compedu.graph.trace import inference_copy
 from compedu.hashing import model_digest
 from compedu.identity import identity, structure_digest
 from compedu.methods import LinearQuantization, MagnitudePruning
-from compedu.sweeps.work import Ground
+from compedu.sweeps.work import Inputs
 
 
 class Counting(nn.Module):
@@ -99,7 +99,7 @@ def test_networks_of_the_same_numbers_are_told_apart(change):
     method = MagnitudePruning(sparsity=0.5)
     assert identity(other) != identity(one)
     assert method.key(other, laws.data()) != method.key(one, laws.data())
-    assert Ground(other, laws.data(), "validation").origin != Ground(one, laws.data(), "validation").origin
+    assert Inputs(other, laws.data(), "validation").origin != Inputs(one, laws.data(), "validation").origin
 
 
 def test_forms_of_the_same_numbers_and_other_settings_are_told_apart():

@@ -163,7 +163,7 @@ def test_layers_are_selected_by_any_name_they_have():
         assert not method(model.eval(), DATA).get_submodule("fc [a, b]").mask.all()
         assert eval(repr(method), {"MagnitudePruning": ce.MagnitudePruning}) == method
     with pytest.raises(
-        CompressionError, match="no layer fits 'nosuch'; .* a comma or a space must be in double quotes"
+        CompressionError, match="no layer matches 'nosuch'; .* a comma or a space must be in double quotes"
     ):
         ce.MagnitudePruning(layers="nosuch")(model, DATA)
 

@@ -1,0 +1,39 @@
+"""What was measured last on a network, kept while it lives: a slider needs the same again and again."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+Result = TypeVar("Result")
+
+LARGEST = 2**25  # bytes of a result that is kept
+
+_last: WeakKeyDictionary[nn.Module, dict[str, tuple[tuple, Any]]] = WeakKeyDictionary()
+
+
+def last_result(network: nn.Module, kind: str, key: tuple, measure: Callable[[], Result]) -> Result:
+    """Return the last result of this `kind` for `network` if its `key` is the same, else what `measure` returns.
+
+    `key` must hold all that the result depends on. Results of more than `LARGEST` bytes are not kept.
+    """
+    results = _last.setdefault(network, {})
+    if results.get(kind, (None,))[0] != key:
+        results.pop(kind, None)  # two of them need not fit into memory
+        result = measure()
+        if bytes_of(result) > LARGEST:
+            return result
+        results[kind] = key, result
+    return results[kind][1]
+
+
+def bytes_of(result: Any) -> int:
+    """Return the bytes of the tensors in `result`: in mappings, sequences, and the attributes of other objects."""
+    if isinstance(result, Tensor):
+        return result.nbytes
+    if isinstance(result, Mapping):
+        return sum(map(bytes_of, result.values()))
+    if isinstance(result, Iterable) and not isinstance(result, str):
+        return sum(map(bytes_of, result))
+    return sum(map(bytes_of, vars(result).values())) if hasattr(result, "__dict__") else 0
