@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
-from compedu.graph.trace import whole_copy
+from compedu.graph.copying import whole_copy
 from compedu.reproducible import seeded
 
 BATCH = 256

@@ -19,11 +19,12 @@ from compedu.errors import CompressionError
 from compedu.forms import Form, outermost_forms
 from compedu.graph import fold_batch_norm, only_consumer, trace
 from compedu.graph.answers import remembered
+from compedu.graph.copying import whole_copy
 from compedu.graph.folding import refuse_noticed_folding
 from compedu.graph.nodes import is_relu
 from compedu.graph.own_hooks import refuse_hooks, refuse_recomputed_weights
 from compedu.graph.replacement import obstacles
-from compedu.graph.trace import owners_read_apart, replace_module, whole_copy
+from compedu.graph.trace import owners_read_apart, replace_module
 from compedu.graph.writes import hidden_write
 from compedu.usable import refuse_unusable
 

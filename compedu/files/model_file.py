@@ -16,9 +16,10 @@ from compedu.files.limits import DEFAULT, Limits, file_bytes
 from compedu.files.schema import Layer
 from compedu.files.sections import TIED
 from compedu.files.streams import CODINGS
+from compedu.graph.copying import whole_copy
 from compedu.graph.norms import behind
 from compedu.graph.own_hooks import has_hooks, move_hooks, refuse_recomputed_weights
-from compedu.graph.trace import open_attentions, whole_copy
+from compedu.graph.trace import open_attentions
 from compedu.layout import in_another_order
 from compedu.specs import image_of
 from compedu.usable import refuse_unusable

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError, first_line
 from compedu.graph.choosing import Places, checked_choice, kept_channels
+from compedu.graph.copying import shared_copy, whole_copy, with_own_tensors
 from compedu.graph.coupling import OUTPUT
 from compedu.graph.grouping import ChannelGroup, collect_groups
 from compedu.graph.precise import UNCHECKED, difference, float64_outputs
 from compedu.graph.reading import read_coupling
 from compedu.graph.removal import choose_in_layer, silence_layer
 from compedu.graph.switches import switches_of
-from compedu.graph.trace import layer_calls, owners_read_apart, shared_copy, trace, whole_copy, with_own_tensors
+from compedu.graph.trace import layer_calls, owners_read_apart, trace
 
 Removal = Mapping[str, Iterable[int]]  # group name -> numbers of the channels to remove
 Choice = Mapping[str, Iterable[int]]  # group name -> its channels in their new order, some perhaps repeated

@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError
+from compedu.graph.copying import shared_copy, with_own_tensors
 from compedu.graph.nodes import called_name, is_question
 from compedu.graph.norms import behind, is_batch_norm
 from compedu.graph.operations import ELEMENTWISE, POOLING, key
@@ -17,9 +18,7 @@ from compedu.graph.trace import (
     only_readers,
     owners_read_apart,
     replace_module,
-    shared_copy,
     trace,
-    with_own_tensors,
 )
 
 _BEHIND = {nn.Conv2d: nn.BatchNorm2d, nn.Linear: nn.BatchNorm1d}

@@ -7,10 +7,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.forms.form import Form, StandIn
 from compedu.forms.walk import outermost_forms, outside_forms
+from compedu.graph.copying import inference_copy
 from compedu.graph.own_hooks import move_hooks
 from compedu.graph.precise import convert, fill_at_each_call, float64_copy
 from compedu.graph.probes import hollow
-from compedu.graph.trace import inference_copy, is_plain, open_attentions, put_module, replace_module
+from compedu.graph.trace import is_plain, open_attentions, put_module, replace_module
 
 
 def meant_network(

@@ -9,8 +9,9 @@ from torch.utils import _pytree as pytree
 
 from compedu.forms.form import Form
 from compedu.forms.walk import outside_forms
+from compedu.graph.copying import inference_copy
 from compedu.graph.removal import silence_layer
-from compedu.graph.trace import inference_copy, is_plain
+from compedu.graph.trace import is_plain
 from compedu.reproducible import seeded
 
 # Rounding alone stays far below this in float64; one wrong channel or layer is far above it.

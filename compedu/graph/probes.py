@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from compedu.errors import CompressionError, Skip
 from compedu.forms.form import Geometry, Unstored
 from compedu.forms.walk import outermost_forms
+from compedu.graph.copying import inference_copy
 from compedu.graph.own_hooks import has_hooks
-from compedu.graph.trace import inference_copy, layer_calls, owners_read_apart, replace_module, trace
+from compedu.graph.trace import layer_calls, owners_read_apart, replace_module, trace
 
 
 class Probe(Unstored):

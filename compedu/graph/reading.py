@@ -6,11 +6,11 @@ from torch import Tensor, fx, nn
 from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 from compedu.forms.walk import outside_forms
+from compedu.graph.copying import inference_copy
 from compedu.graph.coupling import INPUT, OUTPUT, Coupling, is_depthwise
 from compedu.graph.following import Follower, Shapes
 from compedu.graph.norms import is_batch_norm
 from compedu.graph.trace import (
-    inference_copy,
     is_plain,
     layer_calls,
     owners_read_apart,

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from compedu.errors import CompressionError, Skip, first_line
 from compedu.forms.form import Form, Geometry
 from compedu.forms.walk import outermost_forms, outside_forms
+from compedu.graph.copying import inference_copy
 from compedu.graph.meaning import meant_network, put_stand_in
 from compedu.graph.own_hooks import has_hooks, move_hooks
 from compedu.graph.precise import TOLERANCE, difference, fill_at_each_call, float64_copy, outputs_of
 from compedu.graph.probes import Probe, hollow, not_shown
-from compedu.graph.trace import inference_copy, is_plain, replace_module
+from compedu.graph.trace import is_plain, replace_module
 
 OWN_PRECISION = 1e-3  # relative, in a network's own precision: rounding in float32 is far less
 GIVE_DATA = "give data, so that the network can be run on an image"

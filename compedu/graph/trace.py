@@ -1,12 +1,9 @@
 """Tracing: a network as a graph whose leaves are forms and torch's own layers."""
 
-import copy
 import inspect
 import operator
 import threading
-from collections import OrderedDict
 from collections.abc import Collection
-from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,8 +12,7 @@ from torch.fx._symbolic_trace import _assert_is_none
 from compedu.errors import CompressionError, first_line
 from compedu.forms.attention import PROJECTIONS, OpenAttention
 from compedu.forms.form import Form
-from compedu.forms.walk import outside_forms
-from compedu.graph.known_code import runs_foreign_code
+from compedu.graph.copying import inference_copy
 from compedu.graph.nodes import OVERWRITING_OPERATORS, is_relu, only_consumer
 from compedu.graph.norms import is_batch_norm
 from compedu.graph.own_hooks import has_own_forward, move_hooks
@@ -130,50 +126,6 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
-    """Return a copy of `model` with its own modules but the same tensors, into which nothing may write.
-
-    `tensors` maps the id of a parameter or buffer to the tensor that takes its place in the copy. Buffers into which
-    code may write that is neither torch's nor ours, as a counter of calls, are copied: those of a module that runs such
-    code, and of all modules inside it but forms.
-    """
-    foreign = filter(runs_foreign_code, model.modules())
-    inside = (part for module in foreign for _, part in outside_forms(module) if not isinstance(part, Form))
-    written = {id(buffer) for part in inside for buffer in part.buffers(recurse=False)}
-    shared = {id(p): p for p in model.parameters()}
-    shared |= {id(b): b for b in model.buffers() if id(b) not in written}
-    return whole_copy(model, shared | (tensors or {}))
-
-
-def inference_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
-    """Return a `shared_copy` in evaluation mode."""
-    return shared_copy(model, tensors).eval()
-
-
-def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
-    """Return `model` with tensors of its own in place of those that share memory with `other`."""
-    theirs = {tensor.untyped_storage().data_ptr() for tensor in chain(other.parameters(), other.buffers())}
-    kept = [t for t in chain(model.parameters(), model.buffers()) if t.untyped_storage().data_ptr() not in theirs]
-    return whole_copy(model, {id(tensor): tensor for tensor in kept})
-
-
-def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Module:
-    """Return a deep copy of `model`, but for tensors whose id is in `memo`; `CompressionError` where torch has none."""
-    try:
-        return copy.deepcopy(model, _empty_copies(model) | (memo or {}))
-    except RuntimeError as error:  # torch copies no tensor that is part of an autograd graph
-        raise CompressionError(
-            f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps besides "
-            "its parameters and buffers"
-        ) from error
-
-
-def _empty_copies(model: nn.Module) -> dict[int, OrderedDict]:
-    """Return copies of the modules' empty registries, of hooks mostly, by id: `deepcopy` takes long over each."""
-    values = (value for module in model.modules() for value in vars(module).values())
-    return {id(value): OrderedDict() for value in values if type(value) is OrderedDict and not value}
-
-
 def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new` in place of `old` inside `model`, under every name of `old`; hooks move along."""
     move_hooks(old, new)
@@ -182,9 +134,15 @@ def replace_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     """Put `new`, as it is, in place of `old` inside `model`, under every name of `old`."""
-    for parent in list(model.modules()):  # as they were: `new` may hold `old`
-        for name in [name for name, child in parent._modules.items() if child is old]:
-            setattr(parent, name, new)
+    parents = [model]
+    met = {id(model)}
+    for parent in parents:  # which grows on the way, but not by `new`, which may hold `old`
+        for name, child in parent._modules.items():
+            if child is old:
+                setattr(parent, name, new)
+            elif child is not None and id(child) not in met:
+                met.add(id(child))
+                parents.append(child)
 
 
 def open_attentions(model: nn.Module, inside: Collection[str] | None = None) -> nn.Module:

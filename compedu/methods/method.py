@@ -8,8 +8,8 @@ from torch import nn
 from compedu.compression import Compression, compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, Skip
+from compedu.graph.copying import with_own_tensors
 from compedu.graph.own_hooks import refuse_recomputed_weights
-from compedu.graph.trace import with_own_tensors
 from compedu.identity import identity
 from compedu.knobs import changed_knobs, knobs, method, settle_knobs
 from compedu.layout import put_in_usual_order

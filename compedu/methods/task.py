@@ -11,8 +11,9 @@ from compedu.compression import Removed, Skipped
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError, MeaningChanged
 from compedu.graph.answers import remembered, share_answers
+from compedu.graph.copying import shared_copy, whole_copy
 from compedu.graph.replacement import differing_forms, obstacles
-from compedu.graph.trace import open_attentions, shared_copy, whole_copy
+from compedu.graph.trace import open_attentions
 from compedu.identity import identity
 from compedu.knobs import knobs
 from compedu.layout import put_in_usual_order

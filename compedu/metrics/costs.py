@@ -8,7 +8,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.deployment.kernels import csr
 from compedu.evaluation import logits_of
 from compedu.forms import Form, outside_forms, weight_of
-from compedu.graph.trace import inference_copy
+from compedu.graph.copying import inference_copy
 from compedu.metrics.counting import Counter, Macs, in_simple_steps
 
 PARAMETER_ROLES = ("values", "bias")

@@ -13,8 +13,8 @@ from processes import run
 from torch import nn
 
 import compedu as ce
+from compedu.graph.copying import inference_copy
 from compedu.graph.precise import difference
-from compedu.graph.trace import inference_copy
 from compedu.hashing import model_digest
 from compedu.identity import identity, structure_digest
 from compedu.methods import LinearQuantization, MagnitudePruning

@@ -11,7 +11,8 @@ from torch import nn
 
 from compedu.errors import CompressionError
 from compedu.graph import batch_norm_pairs, fold_batch_norm, followed_by_relu, layer_calls, only_readers, trace
-from compedu.graph.trace import owners_read_apart, shared_weights, whole_copy
+from compedu.graph.copying import whole_copy
+from compedu.graph.trace import owners_read_apart, shared_weights
 from compedu.networks import build
 
 # Tracing

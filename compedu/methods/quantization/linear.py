@@ -10,9 +10,9 @@ from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
 from compedu.graph import fold_batch_norm
 from compedu.graph.answers import remembered
+from compedu.graph.copying import shared_copy
 from compedu.graph.folding import refuse_noticed_folding
 from compedu.graph.own_hooks import has_hooks
-from compedu.graph.trace import shared_copy
 from compedu.knobs import PerLayer, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import LayerMethod

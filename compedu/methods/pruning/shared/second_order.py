@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import mask_of
-from compedu.graph.trace import inference_copy, open_attentions
+from compedu.graph.copying import inference_copy
+from compedu.graph.trace import open_attentions
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
 from compedu.methods.pruning.shared.last_result import last_result

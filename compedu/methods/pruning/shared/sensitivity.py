@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import all_logits, refuse_probabilities
 from compedu.forms import Geometry, weight_of
-from compedu.graph.trace import inference_copy
+from compedu.graph.copying import inference_copy
 from compedu.methods.calibration import calibration_set
 from compedu.methods.layers import replace_layer
 from compedu.methods.pruning.shared.masks import keep_largest
