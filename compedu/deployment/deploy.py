@@ -57,7 +57,7 @@ class Deployed(nn.Module):
         return self.body(*map(self.prepared, inputs))
 
     def prepared(self, x: Tensor) -> Tensor:
-        """Return an input in the precision and memory order that the layers expect."""
+        """Return an input in the precision and memory format that the layers expect."""
         x = x.float() if x.is_floating_point() else x
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last and x.dim() == 4 else x
 
@@ -72,7 +72,7 @@ class Alone(IntegerChain):
     """An integer chain of a single layer, called as that layer in a network that runs layer by layer."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return what the layer returns for `input`, in float32, in the memory order of a dense layer."""
+        """Return what the layer returns for `input`, in float32, in the memory format of a dense layer."""
         return super().forward(input).contiguous()
 
 
@@ -164,7 +164,7 @@ def _one_by_one(layers: FloatLayers, reason: str) -> Deployed:
         step = next(step for step in alone_chain.plan.steps if isinstance(step, Multiply))
         kernels[name] = f"{label(step, products)}, not chained"
         replace_module(body, layer, alone_chain)
-    why = f"batch normalization stays, layers run one by one and memory order is as it was: {reason}"
+    why = f"batch normalization stays, layers run one by one and memory format is as it was: {reason}"
     return Deployed(body, kernels, (*(notes if alone else ()), why), channels_last=False)
 
 

@@ -131,7 +131,7 @@ def example_of(model: nn.Module, data: Dataset | None) -> Tensor | None:
 def copied(model: nn.Module, share: bool = False) -> nn.Module:
     """Return an independent copy of `model`, its parameters detached from any graph, or one that `share`s tensors.
 
-    An independent copy is stored in the standard memory order, which the last bits depend on and no file records: so a
+    An independent copy is stored in the standard memory format, which the last bits depend on and no file records: so a
     loaded model equals the one that was saved.
     """
     return shared_copy(model) if share else put_in_usual_order(whole_copy(model))

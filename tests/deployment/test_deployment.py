@@ -868,7 +868,7 @@ def test_tensors_of_five_dimensions_stay_beside_convolutions():
 
 def test_a_deployed_network_is_not_saved(tmp_path):
     model = lively(lenet5(size=16))
-    with pytest.raises(CompressionError):  # its tensors are of another memory order
+    with pytest.raises(CompressionError):  # its tensors are of another memory format
         save(deploy(model), tmp_path / "file")
     integers = deploy(quantized(model, images()))
     for deployed in (integers, nn.Sequential(integers)):

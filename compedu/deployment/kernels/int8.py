@@ -147,7 +147,7 @@ def _convolved(p: Product) -> tuple[tuple, tuple, tuple]:
 
 
 def _packed(p: Product) -> Tensor:
-    """Return the weights in the memory order that the kernel reads, which does not depend on the input's size."""
+    """Return the weights in the memory layout that the kernel reads, which does not depend on the input's size."""
     grid = (p.source.scale, p.source.zero_point)
     return torch.ops.onednn.qconv_prepack(p.codes, p.scales, *grid, *_place(p.geometry), None)
 

@@ -49,8 +49,8 @@ class LotteryTicket(ScheduledPruning):
     budget: str = inherited(ScheduledPruning, "budget")
     start: str = knob(
         default="rewound",
-        help="what the masked network is trained from: rewound weights, the same mask with redrawn weights, "
-        "or weights kept as trained, in each round",
+        help="weights that each round trains from: rewound to early in training, the same until the last round draws "
+        "them anew, or kept as trained",
         choices=("rewound", "redrawn", "kept"),
     )
     rewind: float = knob(
