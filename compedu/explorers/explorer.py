@@ -149,10 +149,10 @@ class Explorer(widgets.VBox):
 
     def close(self) -> None:
         """Stop the worker and remove the widgets."""
+        super().close()  # first, so that the page removes the figure before the figure's model is gone
         if hasattr(self, "_screen"):  # the finalizer also closes a widget whose construction failed
             self._session.runner.close()
             self._screen.close()
-        super().close()
 
     # What the screen calls
 

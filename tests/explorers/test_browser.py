@@ -179,6 +179,15 @@ PREDICTED_AND_MEASURED = """plot => {
 }"""
 
 
+def test_an_explorer_that_is_closed_goes_without_an_error(lab):
+    name = "TruncatedSVD"
+    shown = explorer(lab, name)
+    lab.python(f"opened.pop({name!r}).close()")
+    shown.wait_for(state="detached")
+    lab.page.wait_for_timeout(500)  # the page hears of each widget on its own
+    assert lab.problems == []
+
+
 def test_both_themes_keep_text_legible(lab):
     shown = explorer(lab, "LinearQuantization")
     contrasts = []
