@@ -1,17 +1,18 @@
 """The identity of a network: digests of its tensors and of the rest of it, as far as that can be read off it."""
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from hashlib import sha256
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compedu import networks
 from compedu.forms import Form
-from compedu.graph.switches import switches_of
+from compedu.graph.switches import is_filled, standard_attributes, switches_of
 from compedu.hashing import model_digest, tensors_digest
 
 EMPTY = "()"
@@ -30,13 +31,43 @@ def identity(model: nn.Module) -> str:
         return values
     kept = model.state_dict().keys()
     others = {name: tensor for name, tensor in model.named_buffers() if name not in kept}
-    others |= {
-        f"{path}|{name}": value
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor)
-    }
+    for path, module in model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in standard_attributes()}
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        others |= dict(_held(own, f"{path}|", ())) | dict(_held(hooks, f"{path}|hooks", ()))
     return sha256(f"{values}|{tensors_digest(others)}|{structure_digest(model)}".encode()).hexdigest()[:16]
+
+
+def _held(value: Any, path: str, around: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors and arrays in `value` with the paths to them: in containers, functions and objects of others.
+
+    `around` holds the ids of what contains it. Those in sets have no order, and do not count.
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, np.ndarray):
+        content = repr(value.tolist()).encode() if value.dtype.hasobject else value.tobytes()
+        yield f"{path} {value.dtype.str} {value.shape}", torch.from_numpy(np.frombuffer(content, np.uint8).copy())
+    elif id(value) not in around and not isinstance(value, (nn.Module, type)):
+        for name, part in _parts(value):
+            yield from _held(part, f"{path}.{name}", (*around, id(value)))
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return names and values of what `value` consists of or, if it is a function, what its calls can see."""
+    if isinstance(value, Mapping):  # other keys than names may be written differently in each process
+        return ((key if isinstance(key, (str, int)) else place, value[key]) for place, key in enumerate(value))
+    if isinstance(value, (list, tuple)):
+        return enumerate(value)
+    if isinstance(value, MethodType):
+        return [("self", value.__self__), ("function", value.__func__)]
+    if isinstance(value, partial):
+        return [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
+        return [("cells", cells), ("defaults", value.__defaults__), ("keywords", value.__kwdefaults__)]
+    foreign = type(value).__module__.partition(".")[0] not in ("torch", "compedu", "builtins")
+    return vars(value).items() if foreign and hasattr(value, "__dict__") else ()
 
 
 def structure_digest(model: nn.Module) -> str:

@@ -160,7 +160,7 @@ class NormalizedFactors(Block):
         return (self.rank,)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the block's output: (..., out) for (..., in), or that of a convolution for images."""
+        """Return the block's output: (N, out) or (N, T, out), or that of a convolution for images."""
         x = self.first(input)
         if self.geometry.kind == "linear":
             # Batch norm takes channels along axis 1, where only inputs without tokens have them already.

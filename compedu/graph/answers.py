@@ -28,11 +28,12 @@ def remembered(
     """Return the answer to a `question` about how `model`, made from `source`, reaches its layers; found only once.
 
     The answer must not depend on values: it holds for all models with such layers that are made from such a `source`,
-    as `switches_of` distinguishes them. An empty one, which finds no fault, also holds for any other networks of the
-    same structure that run no code but torch's and ours.
+    as `switches_of` distinguishes them. An empty dictionary, which finds no fault, also holds for any other networks of
+    the same structure that run no code but torch's and ours.
     """
     answers = _memory.setdefault(source, {})
-    key = question, switches_of(source), switches_of(model), None if example is None else tuple(example.shape)
+    shown = None if example is None else (tuple(example.shape), example.dtype, example.device)
+    key = question, switches_of(source), switches_of(model), shown
     if key not in answers:
         known = runs_known_code(source) and runs_known_code(model)
         answers[key] = _found_once((*key, structure_of(source), structure_of(model)), answer) if known else answer()
@@ -40,12 +41,16 @@ def remembered(
 
 
 def _found_once(key: tuple, answer: Callable[[], Answer]) -> Answer:
-    """Return the answer, which is remembered if it is empty: a fault may be one of these networks' values alone."""
-    if key in _nothing_found:
-        return _nothing_found[key]
+    """Return the answer, which is remembered if it finds no fault: a fault may be one of these networks' values alone.
+
+    Nor is None remembered, which says that nothing was compared.
+    """
+    found = _nothing_found.get(key)
+    if found is not None:
+        return found
     found = answer()
-    if not found:
-        if len(_nothing_found) == STRUCTURES:
-            del _nothing_found[next(iter(_nothing_found))]  # the oldest
+    if found == {}:
+        while len(_nothing_found) >= STRUCTURES:
+            _nothing_found.pop(next(iter(_nothing_found)), None)  # the oldest; another thread may do the same
         _nothing_found[key] = found
     return found

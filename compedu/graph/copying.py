@@ -1,8 +1,8 @@
 """Copies of networks, of their own tensors or of the same."""
 
 import copy
+import copyreg
 from collections import OrderedDict
-from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -14,7 +14,8 @@ from compedu.forms.walk import outside_forms
 from compedu.graph.known_code import runs_foreign_code
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes)
-REGISTRIES = (OrderedDict, set)  # most of those that a module has, of hooks above all, are empty
+OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")  # of a class to be copied
+STANDARD_WAYS = ("__reduce_ex__", "__reduce__", "__getstate__")
 
 
 def shared_copy(model: nn.Module, tensors: dict[int, Tensor] | None = None) -> nn.Module:
@@ -46,15 +47,8 @@ def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
 
 def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Module:
     """Return a deep copy of `model`, but for tensors whose id is in `memo`; `CompressionError` where torch has none."""
-    copies: dict[int, Any] = dict(memo or {})
-    # What `deepcopy` does with a module, but without asking about each of its attributes: that takes most of the time.
-    plain = [module for module in model.modules() if _is_copied_by_attributes(type(module))]
-    copies |= {id(module): type(module).__new__(type(module)) for module in plain}
     try:
-        for module in reversed(plain):  # those inside before those that hold them
-            state = module.__getstate__()
-            copies[id(module)].__setstate__({name: _copied(value, copies) for name, value in state.items()})
-        return copy.deepcopy(model, copies)
+        return _copied(model, dict(memo or {}))
     except RuntimeError as error:  # torch copies no tensor that is part of an autograd graph
         raise CompressionError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps besides "
@@ -62,25 +56,33 @@ def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Mo
         ) from error
 
 
-@cache
-def _is_copied_by_attributes(kind: type[nn.Module]) -> bool:
-    """Return whether `deepcopy` copies a module of this class attribute by attribute."""
-    standard = (
-        getattr(kind, name) is getattr(nn.Module, name) for name in ("__reduce_ex__", "__reduce__", "__getstate__")
-    )
-    return not hasattr(kind, "__deepcopy__") and all(standard)
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """Return what `copy.deepcopy(value, memo)` returns, in the same order.
 
-
-def _copied(value: Any, copies: dict[int, Any]) -> Any:
-    """Return the deep copy of an attribute; `copies` maps ids to what was copied before, and is extended."""
+    `deepcopy` asks about every value, key and empty registry of each module: most of its time.
+    """
     if type(value) in ATOMS:
         return value
-    if id(value) in copies:
-        return copies[id(value)]
-    if type(value) is dict or (type(value) in REGISTRIES and not value):
-        copied = type(value)()
-        copies[id(value)] = copied
+    if id(value) in memo:
+        return memo[id(value)]
+    if type(value) is dict or (type(value) is OrderedDict and not value and not vars(value)):
+        copied = memo[id(value)] = type(value)()
         for key in value:
-            copied[key] = _copied(value[key], copies)
+            copied[_copied(key, memo)] = _copied(value[key], memo)
         return copied
-    return copy.deepcopy(value, copies)
+    if isinstance(value, nn.Module) and _is_copied_by_attributes(value):
+        kind = type(value)
+        made = memo[id(value)] = kind.__new__(kind)
+        made.__setstate__({name: _copied(part, memo) for name, part in value.__getstate__().items()})
+        return made
+    return copy.deepcopy(value, memo)
+
+
+def _is_copied_by_attributes(module: nn.Module) -> bool:
+    """Return whether nothing but the attributes of `module` says how `deepcopy` copies it."""
+    kind = type(module)
+    if kind.__new__ is not object.__new__ or kind in copyreg.dispatch_table or "__deepcopy__" in vars(module):
+        return False
+    return not any(hasattr(kind, name) for name in OWN_WAYS) and all(
+        getattr(kind, name) is getattr(nn.Module, name) for name in STANDARD_WAYS
+    )

@@ -1,9 +1,12 @@
 """Networks of torch's and our own code alone: what they do with their layers follows from their structure."""
 
 from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from compedu.forms.form import Form
 from compedu.graph.own_hooks import has_own_forward
@@ -21,22 +24,43 @@ def runs_foreign_code(module: nn.Module) -> bool:
 
 def runs_known_code(model: nn.Module) -> bool:
     """Return whether no module of `model` runs foreign code, nor holds any that it could call."""
-    return not any(runs_foreign_code(module) for module in model.modules()) and all(map(_holds_known, model.modules()))
+    if _global_forward_hooks or _global_forward_pre_hooks:
+        return False
+    modules = list(model.modules())
+    return not any(runs_foreign_code(module) or _is_patched(type(module)) for module in modules) and all(
+        _holds_known(module, frozenset(map(id, modules))) for module in modules
+    )
 
 
-def _holds_known(module: nn.Module) -> bool:
-    return all(_is_known(value) for name, value in vars(module).items() if name not in standard_attributes())
+def _is_patched(kind: type[nn.Module]) -> bool:
+    return not _is_ours(getattr(kind.forward, "__module__", None))
 
 
-def _is_known(value: Any) -> bool:
-    """Return whether `value` consists of plain values, tensors, modules, and objects of torch's classes or ours."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, Tensor, nn.Module)):
+def _holds_known(module: nn.Module, modules: frozenset[int]) -> bool:
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    own = (value for name, value in vars(module).items() if name not in standard_attributes())
+    return all(_is_known(value, modules) for value in (*tensors, *own))
+
+
+def _is_known(value: Any, modules: frozenset[int]) -> bool:
+    """Return whether `value` consists of plain values, tensors, `modules`, and functions of torch or ours."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return True
+    if isinstance(value, Tensor):
+        return type(value) in (Tensor, nn.Parameter)  # other classes may compute what they like
+    if isinstance(value, nn.Module):
+        return id(value) in modules or runs_known_code(value)
     if isinstance(value, (list, tuple, set, frozenset)):
-        return all(map(_is_known, value))
+        return all(_is_known(item, modules) for item in value)
     if isinstance(value, Mapping):
-        return all(_is_known(key) and _is_known(item) for key, item in value.items())
-    return str(getattr(value, "__module__", "")).partition(".")[0] in ("torch", "compedu")
+        return all(_is_known(key, modules) and _is_known(item, modules) for key, item in value.items())
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        return _is_ours(value.__module__)
+    return type(value) in (torch.dtype, torch.device) or type(value).__module__.startswith("compedu.")
+
+
+def _is_ours(module: str | None) -> bool:
+    return (module or "").startswith((*KNOWN, "torch._C.", "torch.functional"))
 
 
 def structure_of(model: nn.Module) -> tuple:
@@ -49,4 +73,8 @@ def structure_of(model: nn.Module) -> tuple:
         (name, tuple(vars(module).get(size) for size in SIZES), module.geometry if isinstance(module, Form) else None)
         for name, module in model.named_modules()
     )
-    return layers, tuple((name, tuple(t.shape), t.dtype, t.requires_grad, first[id(t)]) for name, t in tensors)
+    described = (
+        (name, tuple(tensor.shape), tensor.dtype, tensor.device, tensor.requires_grad, first[id(tensor)])
+        for name, tensor in tensors
+    )
+    return layers, tuple(described)

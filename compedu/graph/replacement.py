@@ -40,18 +40,20 @@ def obstacles(
     return {name: found[place] for name, place in outer.items() if place in found}
 
 
-def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> dict[str, str]:
+def differing_forms(source: nn.Module, result: nn.Module, example: Tensor) -> dict[str, str] | None:
     """Return the forms of `result` that compute something else than their dense weights do in `source`, and how.
 
     The reference is `meant_network` of the two. Compared on `example` in float64, or in the network's own precision
-    where `source` does not run in float64, with and without gradients; activations are not rounded. Empty also where
-    `source` itself does not run on the example.
+    where `source` does not run in float64, with and without gradients; activations are not rounded. None where
+    `source` itself does not run on the example: nothing is compared then.
     """
     names = outermost_forms(result)
-    read = _apart(source) if names else set()
-    precise = _runs_precisely(source, read, example) if names else None
-    if precise is None:
+    if not names:
         return {}
+    read = _apart(source)
+    precise = _runs_precisely(source, read, example)
+    if precise is None:
+        return None
     apart = read | _apart(result)
     try:
         expected = both_ways(meant_network(source, result, (), apart, precise), example, precise)

@@ -83,14 +83,15 @@ def _parts(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any
     if isinstance(value, partial):
         return _value([value.func, value.args, value.keywords], names, around)
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
         return value.__code__, _value([cells, value.__defaults__, value.__kwdefaults__], names, around)
     if type(value).__module__.partition(".")[0] in _FOREIGN:
         return repr(value) if type(value).__name__ in ("dtype", "device") else None
     return _value(dict(sorted(vars(value).items())), names, around) if hasattr(value, "__dict__") else None
 
 
-def _is_filled(cell: Any) -> bool:
+def is_filled(cell: Any) -> bool:
+    """Return whether a name of an outer function has a value."""
     try:
         cell.cell_contents  # noqa: B018  only whether it can be read
     except ValueError:  # a name to which its function has not assigned yet

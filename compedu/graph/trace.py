@@ -137,7 +137,7 @@ def put_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     parents = [model]
     met = {id(model)}
     for parent in parents:  # which grows on the way, but not by `new`, which may hold `old`
-        for name, child in parent._modules.items():
+        for name, child in list(parent._modules.items()):
             if child is old:
                 setattr(parent, name, new)
             elif child is not None and id(child) not in met:

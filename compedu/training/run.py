@@ -22,6 +22,9 @@ from compedu.training.trainee import Trainee
 SAVE_EVERY_S = 20.0
 
 
+FORMAT = "2"  # raise it when `Trainee.tensors` returns other names, so that older states are refused
+
+
 class Run:
     """The state of one training: all that a file must hold to resume it bit by bit."""
 
@@ -51,6 +54,7 @@ class Run:
         self.steps = recipe.steps(images)
         self.threads = torch.get_num_threads()
         self.identity = {
+            "format of the state": FORMAT,
             "network": network.identity,
             "recipe": repr(asdict(recipe)),
             "data set": data.digest,

@@ -85,9 +85,8 @@ class Trainee:
         self.module.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )
-        for name in _transient_buffers(self.module):
-            owner, _, own = name.rpartition(".")
-            self.module.get_submodule(owner)._buffers[own] = tensors[f"buffer.{name}"]
+        for name, buffer in _transient_buffers(self.module).items():
+            _restore(self.module, buffer, tensors[f"buffer.{name}"])
         if self.optimizer is None:
             return
         state: dict[int, dict[str, Tensor]] = {}
@@ -125,6 +124,16 @@ def _transient_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Return the buffers that a state dict leaves out (`persistent=False`): training may change them too."""
     kept = module.state_dict().keys()
     return {name: buffer for name, buffer in module.named_buffers() if name not in kept}
+
+
+def _restore(module: nn.Module, buffer: Tensor, value: Tensor) -> None:
+    """Give `buffer` its value of before, under all of its names; training may have changed its shape."""
+    if buffer.shape == value.shape and buffer.dtype == value.dtype:
+        buffer.copy_(value)
+        return
+    for owner in module.modules():
+        for name in [name for name, other in owner._buffers.items() if other is buffer]:
+            owner._buffers[name] = value
 
 
 def _structure(module: nn.Module) -> str:

@@ -33,6 +33,8 @@ class Counting(nn.Module):
         self.rule = lambda x: x
         self.settings = {"kind": torch.float32, "power": np.float32(1)}
         self.beside = torch.zeros(1)
+        self.gain = np.ones(2)
+        self.layers[0].register_forward_hook(adding(torch.zeros(1)))
 
     def forward(self, x):
         self.calls += 1
@@ -83,7 +85,25 @@ def with_another_power(model):
     model.settings = model.settings | {"power": np.float32(2)}
 
 
+def with_an_array(model):
+    model.settings = model.settings | {"gain": [np.arange(3.0)]}
+
+
+def with_another_array(model):
+    model.gain[0] = 2.0
+
+
+def with_a_hook_over_another_tensor(model):
+    model.layers[0]._forward_hooks.clear()
+    model.layers[0].register_forward_hook(adding(torch.ones(1)))
+
+
+def adding(offset):
+    return lambda layer, inputs, output: output + offset
+
+
 CHANGES = (
+    with_an_array, with_another_array, with_a_hook_over_another_tensor,
     with_hook, with_scale, with_other_layer, with_other_slope, with_other_forward, with_a_tensor_beside,
     with_a_frozen_layer, with_a_layer_twice, with_another_lambda, with_another_type, with_another_power,
 )  # fmt: skip

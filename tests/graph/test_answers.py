@@ -1,13 +1,14 @@
 """Answers about how a network reaches its layers: found once for what cannot differ, and again for what can."""
 
 import copy
+from unittest import mock
 
 import laws
 import pytest
 import torch
 from torch import nn
 
-from compedu.graph import answers
+from compedu.graph import answers, replacement
 from compedu.graph.known_code import runs_known_code, structure_of
 from compedu.graph.own_hooks import has_own_forward
 from compedu.methods import LinearQuantization, MagnitudePruning
@@ -62,7 +63,23 @@ def with_a_function():
     return model
 
 
-@pytest.mark.parametrize("make", [lambda: sequence(Foreign), hooked, with_a_function])
+class Doubled(torch.Tensor):
+    """Says itself what functions make of it."""
+
+
+def with_a_strange_tensor():
+    model = sequence()
+    model[1].weight = nn.Parameter(model[1].weight.detach().as_subclass(Doubled))
+    return model
+
+
+def with_a_hidden_module():
+    model = sequence()
+    model[2].inside = [Foreign()]
+    return model
+
+
+@pytest.mark.parametrize("make", [lambda: sequence(Foreign), hooked, with_a_function, with_a_hidden_module])
 def test_networks_with_code_of_others_are_compared_each(compared, make):
     assert not runs_known_code(make())
     for _ in range(2):
@@ -87,7 +104,7 @@ def test_another_structure_is_asked_about_again(monkeypatch, make):
     assert runs_known_code(make()) and structure_of(make()) != structure_of(sequence())
     asked = []
     for model in (sequence(), sequence(), make(), make()):
-        answers.remembered(model, (), model, None, lambda model=model: asked.append(model))
+        answers.remembered(model, (), model, None, lambda model=model: asked.append(model) or {})
     assert len(asked) == 2
 
 
@@ -102,13 +119,29 @@ def test_a_fault_is_found_again_in_each_network(monkeypatch):
     assert asked == [{"1": "a fault of these values"}, {}, {}, {"1": "a fault of these values"}]
 
 
+def test_what_was_not_compared_is_not_remembered(compared, monkeypatch):
+    broken = mock.patch.object(replacement, "both_ways", side_effect=RuntimeError("not enough memory"))
+    with broken:
+        MagnitudePruning(layers="-1")(sequence(), laws.data())
+    MagnitudePruning(layers="-1")(sequence(), laws.data())
+    assert len(compared) == 2
+
+
+def test_tensors_of_other_classes_hooks_for_all_and_patched_classes_are_code_of_others(monkeypatch):
+    assert runs_known_code(sequence()) and not runs_known_code(with_a_strange_tensor())
+    with nn.modules.module.register_module_forward_hook(lambda layer, inputs, output: None):
+        assert not runs_known_code(sequence())
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: x)
+    assert not runs_known_code(sequence())
+
+
 def test_the_oldest_answers_make_room(monkeypatch):
     monkeypatch.setattr(answers, "_nothing_found", {})
     monkeypatch.setattr(answers, "STRUCTURES", 2)
     calls = []
     for width in (3, 4, 5, 5, 3):
         model = sequence(width=width)
-        answers.remembered(model, (), model, None, lambda width=width: calls.append(width))
+        answers.remembered(model, (), model, None, lambda width=width: calls.append(width) or {})
     assert calls == [3, 4, 5, 3] and len(answers._nothing_found) == 2
 
 

@@ -1,6 +1,9 @@
 """Copies of networks: what `copy.deepcopy` makes of them, whatever their modules hold."""
 
 import copy
+import copyreg
+import gc
+import weakref
 from collections import OrderedDict
 
 import pytest
@@ -11,6 +14,7 @@ from compedu.forms import Geometry, Masked
 from compedu.graph import copying
 from compedu.graph.copying import shared_copy, whole_copy
 from compedu.graph.switches import switches_of
+from compedu.graph.trace import put_module
 from compedu.methods import LinearQuantization, TruncatedSVD
 from compedu.networks import build
 
@@ -53,6 +57,70 @@ class Copied(nn.Linear):
         return made
 
 
+class Keyed(nn.Module):
+    """Looks something up by one of its modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.slopes = {self.layer: 0.5, (self.layer, "too"): 1.5}
+
+
+class Tied(nn.Module):
+    """A head that reads, as soon as it is restored, a layer that another module holds as well."""
+
+    class Head(nn.Module):
+        def __init__(self, embedding: nn.Module):
+            super().__init__()
+            self.embedding = embedding
+
+        def __setstate__(self, state):
+            super().__setstate__(state)
+            self.shape = tuple(self.embedding.weight.t().shape)
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(4, 3)
+        self.inside = nn.Sequential(nn.ReLU(), self.Head(self.embedding))
+
+
+class WithArguments(nn.Linear):
+    """Cannot be made without an argument."""
+
+    def __new__(cls, *arguments):
+        assert arguments
+        return super().__new__(cls)
+
+    def __getnewargs__(self):
+        return self.in_features, self.out_features
+
+
+class Listed(nn.Linear):
+    """Its class is registered with `copyreg`."""
+
+
+copyreg.pickle(Listed, lambda module: (nn.ReLU, ()))
+
+
+class Bag(nn.Module, dict):
+    """A module that is a dictionary as well."""
+
+    __hash__ = nn.Module.__hash__
+    __eq__ = nn.Module.__eq__
+
+
+def bag() -> nn.Module:
+    made = Bag()
+    made["a"] = 1
+    return nn.Sequential(made)
+
+
+def with_its_own_way() -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].__deepcopy__ = lambda memo: nn.ReLU()
+    return model
+
+
 def with_hooks() -> nn.Module:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     model[0].register_forward_hook(print)
@@ -75,6 +143,12 @@ KINDS = {
     "weight norm": lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))),
     "graph": lambda: nn.Sequential(fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))))),
     "restored": lambda: nn.Sequential(Restored(2, 2)),
+    "keyed": Keyed,
+    "tied": Tied,
+    "with arguments": lambda: nn.Sequential(WithArguments(2, 2)),
+    "listed": lambda: nn.Sequential(Listed(2, 2)),
+    "bag": bag,
+    "its own way": with_its_own_way,
     "copied": lambda: nn.Sequential(Copied(2, 2), nn.Sequential(Copied(2, 2))),
 }
 
@@ -90,9 +164,10 @@ def contents(value, seen: dict) -> object:
     if isinstance(value, Tensor):
         return kind.__name__, tuple(value.shape), value.dtype, value.requires_grad, value.tolist()
     if isinstance(value, nn.Module):
-        return kind.__name__, [(name, contents(item, seen)) for name, item in sorted(vars(value).items())]
+        items = sorted(value.items()) if isinstance(value, dict) else ()
+        return kind.__name__, items, [(name, contents(item, seen)) for name, item in sorted(vars(value).items())]
     if isinstance(value, dict):
-        return kind, [(str(key), contents(item, seen)) for key, item in value.items()]
+        return kind, [(contents(key, seen), contents(item, seen)) for key, item in value.items()]
     if isinstance(value, (list, tuple, set)):
         return kind, [contents(item, seen) for item in value]
     return kind
@@ -127,6 +202,32 @@ def test_a_shared_copy_has_the_same_tensors():
     ones = torch.ones(1)
     given = next(iter(tensors.values()))
     assert next(iter(shared_copy(model, {id(given): ones}).state_dict(keep_vars=True).values())) is ones
+
+
+def test_a_copy_keeps_no_class_alive():
+    graph = fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2)))
+    whole_copy(nn.Sequential(graph))
+    kind = weakref.ref(type(graph))
+    del graph
+    gc.collect()
+    assert kind() is None
+
+
+def test_a_module_is_put_in_place_inside_one_that_adds_modules():
+    class Adding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "layer":
+                super().__setattr__(f"other{len(self._modules)}", nn.ReLU())
+
+    model = Adding()
+    new = nn.Linear(2, 2)
+    put_module(model, model.layer, new)
+    assert model.layer is new
 
 
 def test_modules_of_ordinary_classes_are_not_left_to_deepcopy(monkeypatch):

@@ -269,7 +269,8 @@ def test_buffers_that_no_state_dict_holds_are_resumed_too(tmp_path):
             if step.done == stop:
                 raise Cancelled
 
-        model = nn.Sequential(Counting(), *network())
+        model = nn.Sequential(Counting(), *network(), nn.Identity())
+        model[-1].register_buffer("seen", model[0].calls, persistent=False)
         with listening(listener):
             fit(model, DATA, RECIPE, resume=path)
         return model
@@ -279,6 +280,7 @@ def test_buffers_that_no_state_dict_holds_are_resumed_too(tmp_path):
         train(tmp_path / "run", stop=3)
     resumed = train(tmp_path / "run")
     assert int(resumed[0].calls) == int(straight[0].calls) == STEPS
+    assert resumed[-1].seen is resumed[0].calls
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
 
 

@@ -128,7 +128,7 @@ REGULARIZED_PRUNING = Experiment(
     claim="Pruning with L1 or L2 regularization takes more iterations to converge.",
     source="the survey by Cheng, Wang, Zhou and Zhang (2018), drawbacks of pruning",
     form=LogicalForm.TENDENCY,
-    scope="a small convolutional network on drawn characters (20 classes), 90 % of the weights pruned, shared out by "
+    scope="a small convolutional network on drawn characters (20 classes), 90 % of the weights pruned, allocated by "
     "LAMP in all arms; training begins with the dense network, itself trained for 30 epochs (quick: 20), and its steps "
     "are counted until the pruned one is within one point of the dense one's accuracy on 4,000 test images",
     arms=(

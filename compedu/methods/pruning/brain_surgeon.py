@@ -31,7 +31,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     layer plus `damping` times its mean diagonal. A layer of at most 1,024 weights loses them one by one, with $H^{-1}$
     updated each time. In larger layers each row (the weights of one output) is treated separately with $H =
     h\,\mathrm{E}[x x^\top]$, $h$ from the trace of the Gauss-Newton matrix; the weights of smallest $L_q$ go at once,
-    and the rest of the row compensates jointly. Biases stay. The budget shares the zeros out by the $L_q$ before the
+    and the rest of the row compensates jointly. Biases stay. The budget allocates the zeros by the $L_q$ before the
     first removal.
     Stored: the kept weights at full precision, and their positions as gaps.
     Skips: layers that are not linear or convolutional; rows of more than 2,048 weights; layers that no image reaches,

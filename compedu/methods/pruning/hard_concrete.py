@@ -116,11 +116,8 @@ class HardConcretePruning(SelectiveMethod, TrainingMethod):
             return self.strength / count * sum(layer.expected() for layer in layers.values())
 
         gated = replace_layers(task.model, layers)  # gates of a frozen layer are frozen here
-        gates = [
-            name
-            for name, parameter in gated.named_parameters()
-            if name.endswith("log_alpha") and parameter.requires_grad
-        ]
+        gates = [f"{name}.log_alpha".removeprefix(".") for name in layers]
+        gates = [name for name in gates if gated.get_parameter(name).requires_grad]
         model = self.train(gated, task.data, penalty=penalty, rates=dict.fromkeys(gates, GATE_RATE))
         final = {name: layer.final() for name, layer in layers.items()}
         for name, layer in final.items():

@@ -70,7 +70,7 @@ def densities_in_proportion(shares: Mapping[str, float], sizes: Mapping[str, int
 
 
 def refuse_mapping_unless_uniform(method: Method) -> None:
-    """Raise `ValueError` if the knob `sparsity` is a mapping although the budget shares the zeros out."""
+    """Raise `ValueError` if the knob `sparsity` is a mapping although the budget allocates the zeros."""
     if method.budget != "uniform" and not isinstance(method.sparsity, (int, float)):
         raise ValueError(
             f"{type(method).__name__}.sparsity must be one number when budget is {method.budget!r}, "

@@ -19,13 +19,15 @@ def last_result(network: nn.Module, kind: str, key: tuple, measure: Callable[[],
     `key` must hold all that the result depends on. Results of more than `LARGEST` bytes are not kept.
     """
     results = _last.setdefault(network, {})
-    if results.get(kind, (None,))[0] != key:
-        results.pop(kind, None)  # two of them need not fit into memory
-        result = measure()
-        if bytes_of(result) > LARGEST:
-            return result
+    last = results.get(kind)  # once: another thread may ask about the same network
+    if last is not None and last[0] == key:
+        return last[1]
+    del last
+    results.pop(kind, None)  # two of them need not fit into memory
+    result = measure()
+    if bytes_of(result) <= LARGEST:
         results[kind] = key, result
-    return results[kind][1]
+    return result
 
 
 def bytes_of(result: Any) -> int:

@@ -73,8 +73,8 @@ class SecondOrderPruning(WeightPruning):
     def curvatures(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Return the curvatures by name, those of the last call if nothing that they depend on has changed."""
         decisive = tuple(getattr(self, name) for name in self.decisive)
-        key = (type(self), task.digest, task.data.digest, tuple(layers), decisive)
-        return last_result(task.source, "curvatures", key, lambda: self.measure_on_sample(task, layers))
+        key = (task.digest, task.data.digest, tuple(layers), decisive)
+        return last_result(task.source, f"curvatures: {type(self)}", key, lambda: self.measure_on_sample(task, layers))
 
     def measure_on_sample(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Return the curvatures of `layers` on the calibration images."""
