@@ -29,8 +29,7 @@ KNOB = "knob:"  # prefix of the names of knobs among the options
 
 
 def methods(given: argparse.Namespace) -> None:
-    """List all methods by family, with their knobs; with a name, show this method's card."""
-    from compedu.knobs import knobs
+    """List all methods by family; with a name, show this method's card."""
     from compedu.methods import FAMILIES, METHODS, find
     from compedu.methods.card import card
 
@@ -43,8 +42,7 @@ def methods(given: argparse.Namespace) -> None:
             print(title)
         for method in listed:
             print(f"  {method.__name__}: {summary(method)}")
-            for name, knob in knobs(method).items():
-                print(f"      {option(name)} {knob.default}: {knob.help} ({knob})")
+    print("compedu methods NAME shows the knobs of a method.")
 
 
 def run(given: argparse.Namespace) -> None:

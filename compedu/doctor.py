@@ -106,7 +106,7 @@ def packages():
         yield (
             FindingState.NOTE,
             f"the extra '{extra}' is not complete",
-            f"only if you need it: pip install 'compedu[{extra}]'",
+            f'only if you need it: install compedu again with [{extra}], as the README\'s "Installation in words" says',
         )
 
 

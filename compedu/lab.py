@@ -23,6 +23,7 @@ _SETTINGS = {
         "ServerApp": {
             "ip": "127.0.0.1",
             "allow_root": True,  # a container's only user; the server listens on this machine alone
+            "answer_yes": True,  # Control-C ends it without a question
             "jpserver_extensions": {
                 f"nbgrader.server_extensions.{name}": False
                 for name in ("assignment_list", "course_list", "formgrader", "validate_assignment")
@@ -133,7 +134,15 @@ def _read_record(path) -> dict[str, str]:
 
 
 def _digest(content) -> str:
-    return hashlib.sha256(content).hexdigest()
+    """The digest of what is in a notebook's cells: saving it unchanged adds to it what is known of the kernel."""
+    try:
+        cells = [
+            [cell["cell_type"], "".join(cell["source"]), cell.get("outputs"), cell.get("attachments")]
+            for cell in json.loads(content)["cells"]
+        ]
+    except (ValueError, TypeError, KeyError):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
 
 def summary(folder, copies) -> str:

@@ -161,7 +161,7 @@ def _steps(keep_outputs):
     try:
         from nbgrader import preprocessors
     except ImportError as error:
-        raise ImportError("releasing chapters needs nbgrader: pip install 'compedu[course]'") from error
+        raise ImportError("releasing chapters needs nbgrader: install compedu with its extra [course]") from error
     made = {step: getattr(preprocessors, step)() for step in _STEPS if not (keep_outputs and step == "ClearOutput")}
     made["ClearSolutions"].code_stub = {
         "python": STUB

@@ -146,7 +146,10 @@ def _when(entry: dict[str, Any]) -> str:
 
 
 def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Return an HTML table under its title."""
+    """Return an HTML table under its title, or that there is nothing to show."""
+    rows = list(rows)
+    if not rows:
+        return f"<h2>{title}</h2><p>none yet</p>"
     heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<h2>{title}</h2><table><tr>{heads}</tr>{body}</table>"

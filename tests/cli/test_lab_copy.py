@@ -1,8 +1,11 @@
 """The learner's copy of the chapters: what the learner changed is never lost, and nothing is written elsewhere."""
 
+import copy
 import sys
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from processes import ROOT, closed_network, network_uses, running_lab
 
 from compedu.lab import copy_chapters, lab_options, summary
@@ -46,6 +49,32 @@ def test_an_unchanged_file_is_brought_up_to_date(released, tmp_path):
     (released / "00_start.ipynb").write_text("second")
     assert states(copy_chapters(released, tmp_path / "mine"))["00_start.ipynb"] == "updated"
     assert (tmp_path / "mine" / "00_start.ipynb").read_text() == "second"
+
+
+def saved(notebook, path):
+    """Write the notebook as JupyterLab saves it: with all that it knows of the kernel."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.language_info = {"name": "python", "version": "3.12.1", "mimetype": "text/x-python"}
+    nbformat.write(notebook, path)
+
+
+def test_a_file_that_was_only_opened_and_saved_is_brought_up_to_date(released, tmp_path):
+    mine = tmp_path / "mine" / "00_start.ipynb"
+    first, second = (new_notebook(cells=[new_code_cell(text, id="a")]) for text in ("first", "second"))
+    nbformat.write(first, released / "00_start.ipynb")
+    copy_chapters(released, tmp_path / "mine")
+    saved(first, mine)
+    assert states(copy_chapters(released, tmp_path / "mine"))["00_start.ipynb"] == "same"
+    nbformat.write(second, released / "00_start.ipynb")
+    assert states(copy_chapters(released, tmp_path / "mine"))["00_start.ipynb"] == "updated"
+
+    ran = copy.deepcopy(second)
+    ran.cells[0].outputs = [new_output("stream", text="what it printed")]
+    for changed in (ran, new_notebook(cells=[new_code_cell("mine")])):
+        saved(changed, mine)
+        before = mine.read_text()
+        assert states(copy_chapters(released, tmp_path / "mine"))["00_start.ipynb"] == "kept"
+        assert mine.read_text() == before
 
 
 def test_a_changed_file_is_kept_and_the_new_version_lies_beside_it(released, tmp_path):

@@ -35,10 +35,9 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
 
 def _captions(view: View) -> list[dict]:
     lines = captions(view)
-    large = [
-        f"{_headline(said[0])} <span style='font-size:{TEXT_SIZE}px'>{name}</span>"
-        for name, said in zip(NAMES, lines, strict=True)
-    ]
+    names = [f"<span style='font-size:{TEXT_SIZE}px'>{name}</span>" for name in NAMES]
+    accuracy, size, speed = (_headline(said[0]) for said in lines)
+    large = [f"{accuracy} {names[0]}", f"{size} {names[1]}", f"{names[2]} {speed}"]  # "speed not distinguishable"
     small = ["<br>".join(said[1:]) for said in lines]
     return [_text(large, 54, 19), _text(small, 31, TEXT_SIZE)]
 

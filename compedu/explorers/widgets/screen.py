@@ -24,8 +24,8 @@ SHOWN_KNOBS = 3
 CHARACTER = 8  # pixels of a character in the code line
 DATA_KNOB = "calibration_images"  # it matters only where a method, with its other knobs, uses images
 TABS = {
-    "Newly wrong": "images that the dense network gets right and this network wrong",
-    "Newly right": "images that the dense network gets wrong and this network right",
+    "Newly wrong": "images that the dense network gets right and this network wrong: dense→now",
+    "Newly right": "images that the dense network gets wrong and this network right: dense→now",
     "What runs": "what each layer became, what it costs, and the kernel that actually runs it",
     "Criteria": "the survey's criteria of this network: compression rates, space saving, speed-up",
     "Points": "the points of the trade-off curve as a table",

@@ -44,7 +44,7 @@ def _figure(flip: Flip, data: Dataset, split: str) -> str:
     return (
         f"<figure title='{words}'>"
         f"<img alt='{words}' width='40' height='40' src='{image_bytes(data, split, flip.image)}'>"
-        f"<figcaption>{true}: {before}→{after}</figcaption></figure>"
+        f"<figcaption>{before}→{after}</figcaption></figure>"
     )
 
 
