@@ -157,11 +157,12 @@ def test_all_laws_hold(found):
     assert found["laws"] > 15 and found["broken"] == []
 
 
-def test_the_command_line_lists_it_in_its_family_with_its_knob(found):
+def test_the_command_line_lists_it_in_its_family_and_shows_its_knob(found):
     listed = printed(found["methods"])
     family = listed.split("quantization and binarization\n")[1].split("\nParameter")[0]
     assert "  CoarseGrid: Round every weight of a layer to a coarse grid;" in family
-    assert "      --step 0.25: step of the grid as a fraction of the largest weight (a number from 0 to 1)" in family
+    knob = "| `step` | `0.25` | a number from 0 to 1 | step of the grid as a fraction of the largest weight |"
+    assert knob in printed(found["card"])
 
 
 def test_the_command_line_runs_it_with_its_knob_alone_and_in_a_row(found):
