@@ -34,7 +34,14 @@ def test_the_smallest_settings_write_a_table_with_machine_and_versions(scripts, 
     assert not re.search(r"\{\w", section), "a place in the prose was not filled"
 
 
-@pytest.mark.parametrize("arm", ["MagnitudePruning(budget='lamp')", "NeuronMerging()", "RandomPruning()"])
+@pytest.mark.parametrize(
+    "arm",
+    [
+        "MagnitudePruning(budget='lamp')",
+        pytest.param("NeuronMerging()", marks=pytest.mark.exhaustive),
+        pytest.param("RandomPruning()", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_no_method_takes_more_memory_than_three_networks(scripts, arm):
     memory = scripts["bench_memory"]
     found = memory.measured(arm, "resnet18", memory.Settings(size=32, images=2))
