@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compedu import networks
 from compedu.forms import Form
-from compedu.graph.switches import is_filled, standard_attributes, switches_of
+from compedu.graph.switches import seen_by, standard_attributes, switches_of
 from compedu.hashing import model_digest, tensors_digest
 
 EMPTY = "()"
@@ -60,12 +60,11 @@ def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(value, (list, tuple)):
         return enumerate(value)
     if isinstance(value, MethodType):
-        return [("self", value.__self__), ("function", value.__func__)]
+        return enumerate((value.__self__, value.__func__))
     if isinstance(value, partial):
-        return [("function", value.func), ("arguments", value.args), ("keywords", value.keywords)]
+        return enumerate((value.func, value.args, value.keywords))
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
-        return [("cells", cells), ("defaults", value.__defaults__), ("keywords", value.__kwdefaults__)]
+        return enumerate(seen_by(value))
     foreign = type(value).__module__.partition(".")[0] not in ("torch", "compedu", "builtins")
     return vars(value).items() if foreign and hasattr(value, "__dict__") else ()
 

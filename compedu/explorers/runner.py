@@ -23,16 +23,16 @@ def _end_all() -> None:
 
 
 class Runner:
-    """Runs `work(request, stale)` for the newest request only; `failed(request, error)` is called with what it raises.
+    """Runs `work(request, stale)` for the newest request only, and `on_error(request, error)` with what it raises.
 
     `stale()` becomes true when a newer request arrives or the runner is cancelled: the work then stops by itself and
     publishes nothing more. With the environment variable COMPEDU_SYNC=1, `request` does the work before it returns,
     without a thread.
     """
 
-    def __init__(self, work: Work, failed: Callable[[Any, BaseException], None]):
+    def __init__(self, work: Work, on_error: Callable[[Any, BaseException], None]):
         self._work = work
-        self._on_error = failed
+        self._on_error = on_error
         self._lock = threading.Condition()
         self._number = 0  # of the newest request; a worker whose number differs is stale
         self._waiting: tuple[int, Any] | None = None

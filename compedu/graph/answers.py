@@ -41,9 +41,9 @@ def remembered(
 
 
 def _found_once(key: tuple, answer: Callable[[], Answer]) -> Answer:
-    """Return the answer, which is remembered if it finds no fault: a fault may be one of these networks' values alone.
+    """Return the answer, which is remembered if it is an empty dictionary.
 
-    Nor is None remembered, which says that nothing was compared.
+    A fault may be one of these networks' values alone, and None may say that nothing was compared.
     """
     found = _nothing_found.get(key)
     if found is not None:

@@ -12,8 +12,9 @@ from compedu.errors import CompressionError, first_line
 from compedu.forms.form import Form
 from compedu.forms.walk import outside_forms
 from compedu.graph.known_code import runs_foreign_code
+from compedu.graph.switches import PLAIN
 
-ATOMS = (type(None), bool, int, float, complex, str, bytes)
+ATOMS = frozenset(PLAIN)
 OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")  # of a class to be copied
 STANDARD_WAYS = ("__reduce_ex__", "__reduce__", "__getstate__")
 
@@ -48,7 +49,7 @@ def with_own_tensors(model: nn.Module, other: nn.Module) -> nn.Module:
 def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Module:
     """Return a deep copy of `model`, but for tensors whose id is in `memo`; `CompressionError` where torch has none."""
     try:
-        return _copied(model, dict(memo or {}))
+        return _Copies(memo or {}).of(model)
     except RuntimeError as error:  # torch copies no tensor that is part of an autograd graph
         raise CompressionError(
             f"{type(model).__name__} cannot be copied: {first_line(error)}; detach the tensors that it keeps besides "
@@ -56,33 +57,52 @@ def whole_copy(model: nn.Module, memo: dict[int, Tensor] | None = None) -> nn.Mo
         ) from error
 
 
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
-    """Return what `copy.deepcopy(value, memo)` returns, in the same order.
+class _Copies(dict):
+    """The memo of one `copy.deepcopy`, from the id of a value to its copy, and a faster way to fill it.
 
     `deepcopy` asks about every value, key and empty registry of each module: most of its time.
     """
-    if type(value) in ATOMS:
-        return value
-    if id(value) in memo:
-        return memo[id(value)]
-    if type(value) is dict or (type(value) is OrderedDict and not value and not vars(value)):
-        copied = memo[id(value)] = type(value)()
-        for key in value:
-            copied[_copied(key, memo)] = _copied(value[key], memo)
-        return copied
-    if isinstance(value, nn.Module) and _is_copied_by_attributes(value):
+
+    def __init__(self, memo: dict[int, Any]):
+        super().__init__(memo)
+        self._kinds: dict[type, bool] = {}  # only of this copy, so that no class is kept alive
+
+    def of(self, value: Any) -> Any:
+        """Return what `copy.deepcopy` returns for `value`, made in the same order."""
         kind = type(value)
-        made = memo[id(value)] = kind.__new__(kind)
-        made.__setstate__({name: _copied(part, memo) for name, part in value.__getstate__().items()})
-        return made
-    return copy.deepcopy(value, memo)
+        if kind in ATOMS or (kind is tuple and all(type(part) in ATOMS for part in value)):
+            return value
+        if id(value) in self:
+            return self[id(value)]
+        if kind is dict:
+            return self._of_dictionary(value)
+        if kind in (set, OrderedDict) and not value and not getattr(value, "__dict__", None):  # as most registries are
+            copied = self[id(value)] = kind()
+            return copied
+        if isinstance(value, nn.Module) and self._is_copied_by_attributes(value):
+            return self._of_module(value)
+        return copy.deepcopy(value, self)
 
+    def _of_module(self, module: nn.Module) -> nn.Module:
+        copied = self[id(module)] = type(module).__new__(type(module))
+        copied.__setstate__({name: self.of(part) for name, part in module.__getstate__().items()})
+        return copied
 
-def _is_copied_by_attributes(module: nn.Module) -> bool:
-    """Return whether nothing but the attributes of `module` says how `deepcopy` copies it."""
-    kind = type(module)
-    if kind.__new__ is not object.__new__ or kind in copyreg.dispatch_table or "__deepcopy__" in vars(module):
-        return False
-    return not any(hasattr(kind, name) for name in OWN_WAYS) and all(
-        getattr(kind, name) is getattr(nn.Module, name) for name in STANDARD_WAYS
-    )
+    def _of_dictionary(self, value: dict) -> dict:
+        copied: dict[Any, Any] = {}
+        self[id(value)] = copied
+        for key, part in value.items():
+            copied[self.of(key)] = self.of(part)
+        return copied
+
+    def _is_copied_by_attributes(self, module: nn.Module) -> bool:
+        """Return whether nothing but the attributes of `module` says how `deepcopy` copies it."""
+        kind = type(module)
+        if kind not in self._kinds:
+            self._kinds[kind] = (
+                kind.__new__ is object.__new__
+                and kind not in copyreg.dispatch_table
+                and not any(hasattr(kind, name) for name in OWN_WAYS)
+                and all(getattr(kind, name) is getattr(nn.Module, name) for name in STANDARD_WAYS)
+            )
+        return self._kinds[kind] and "__deepcopy__" not in vars(module)

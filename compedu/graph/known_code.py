@@ -10,7 +10,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 
 from compedu.forms.form import Form
 from compedu.graph.own_hooks import has_own_forward
-from compedu.graph.switches import standard_attributes
+from compedu.graph.switches import PLAIN, standard_attributes
 
 KNOWN = ("torch.nn.", "compedu.")
 SIZES = ("in_channels", "out_channels", "in_features", "out_features", "num_features", "groups")  # besides tensors'
@@ -18,7 +18,8 @@ SIZES = ("in_channels", "out_channels", "in_features", "out_features", "num_feat
 
 def runs_foreign_code(module: nn.Module) -> bool:
     """Return whether a call of `module` itself runs code that is neither torch's nor ours."""
-    ours = type(module).__module__.startswith(KNOWN)
+    kind = type(module)
+    ours = kind.__module__.startswith(KNOWN) and _is_ours(getattr(kind.forward, "__module__", None))
     return not ours or has_own_forward(module) or bool(module._forward_hooks or module._forward_pre_hooks)
 
 
@@ -26,14 +27,10 @@ def runs_known_code(model: nn.Module) -> bool:
     """Return whether no module of `model` runs foreign code, nor holds any that it could call."""
     if _global_forward_hooks or _global_forward_pre_hooks:
         return False
-    modules = list(model.modules())
-    return not any(runs_foreign_code(module) or _is_patched(type(module)) for module in modules) and all(
-        _holds_known(module, frozenset(map(id, modules))) for module in modules
+    modules = frozenset(map(id, model.modules()))
+    return not any(map(runs_foreign_code, model.modules())) and all(
+        _holds_known(module, modules) for module in model.modules()
     )
-
-
-def _is_patched(kind: type[nn.Module]) -> bool:
-    return not _is_ours(getattr(kind.forward, "__module__", None))
 
 
 def _holds_known(module: nn.Module, modules: frozenset[int]) -> bool:
@@ -43,8 +40,8 @@ def _holds_known(module: nn.Module, modules: frozenset[int]) -> bool:
 
 
 def _is_known(value: Any, modules: frozenset[int]) -> bool:
-    """Return whether `value` consists of plain values, tensors, `modules`, and functions of torch or ours."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+    """Return whether `value` consists of plain values, tensors, `modules` (by id), and functions of torch or ours."""
+    if isinstance(value, PLAIN):
         return True
     if isinstance(value, Tensor):
         return type(value) in (Tensor, nn.Parameter)  # other classes may compute what they like

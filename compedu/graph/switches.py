@@ -24,7 +24,8 @@ _NO_SWITCHES = frozenset(
         "compression",
     )
 )
-_FOREIGN = ("torch", "compedu")  # of objects from here only the class counts
+_OURS = ("torch", "compedu")  # of objects from here only the class counts
+PLAIN = (type(None), bool, int, float, complex, str, bytes)  # values without parts
 
 
 def switches_of(model: nn.Module) -> tuple:
@@ -58,7 +59,7 @@ def standard_attributes() -> frozenset[str]:
 
 def _value(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any:
     """Return what stands for `value` in a comparison; `names` are those of modules, `around` what contains it."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
+    if isinstance(value, (*PLAIN, np.generic)):
         return type(value), repr(value)
     if isinstance(value, nn.Module):
         return type(value), names.get(id(value))
@@ -83,15 +84,19 @@ def _parts(value: Any, names: Mapping[int, str], around: tuple[int, ...]) -> Any
     if isinstance(value, partial):
         return _value([value.func, value.args, value.keywords], names, around)
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if is_filled(cell)]
-        return value.__code__, _value([cells, value.__defaults__, value.__kwdefaults__], names, around)
-    if type(value).__module__.partition(".")[0] in _FOREIGN:
+        return value.__code__, _value(seen_by(value), names, around)
+    if type(value).__module__.partition(".")[0] in _OURS:
         return repr(value) if type(value).__name__ in ("dtype", "device") else None
     return _value(dict(sorted(vars(value).items())), names, around) if hasattr(value, "__dict__") else None
 
 
-def is_filled(cell: Any) -> bool:
-    """Return whether a name of an outer function has a value."""
+def seen_by(function: FunctionType) -> list[Any]:
+    """Return what each call of `function` sees besides its arguments: what it closes over, and its defaults."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    return [cells, function.__defaults__, function.__kwdefaults__]
+
+
+def _is_filled(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018  only whether it can be read
     except ValueError:  # a name to which its function has not assigned yet

@@ -50,7 +50,7 @@ class TrainingMethod(Method):
         return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, shift=self.shift, seed=self.seed)
 
     def train(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
-        """Train `model` in place and return it; `options` are those of `compedu.training.fit`, errors of both parts."""
+        """Train `model` in place and return it; `options` and further errors are those of `compedu.training.fit`."""
         self.refuse_untrainable(model, data)
         return self.train_unchecked(model, data, **options)
 

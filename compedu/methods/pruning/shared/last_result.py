@@ -22,8 +22,8 @@ def last_result(network: nn.Module, kind: str, key: tuple, measure: Callable[[],
     last = results.get(kind)  # once: another thread may ask about the same network
     if last is not None and last[0] == key:
         return last[1]
-    del last
-    results.pop(kind, None)  # two of them need not fit into memory
+    del last  # two results need not fit into memory
+    results.pop(kind, None)
     result = measure()
     if bytes_of(result) <= LARGEST:
         results[kind] = key, result
