@@ -5,34 +5,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import ipywidgets as widgets
+from IPython.display import display
 from torch import nn
 
 from compedu.course.lab_book import LabBook
 from compedu.datasets.dataset import Dataset
+from compedu.explorers.figures import sideways
 from compedu.explorers.figures.pictures import pictures_of
-from compedu.explorers.pages.static import page_figure
+from compedu.explorers.main_knob import stored_start
+from compedu.explorers.pages.page import page_form
+from compedu.explorers.pages.still import still_form
+from compedu.explorers.panel.controls import Control, controls_of
+from compedu.explorers.panel.panel import Panel
+from compedu.explorers.panel.screen import Screen
+from compedu.explorers.panel.tables import csv_text
+from compedu.explorers.prediction import Prediction
 from compedu.explorers.session import Session
 from compedu.explorers.view import News, State
-from compedu.explorers.widgets.controls import controls_of
-from compedu.explorers.widgets.predict import Questions, asked_methods, checked, largest_gap
-from compedu.explorers.widgets.screen import Screen
-from compedu.explorers.widgets.tables import csv_text
 from compedu.knobs import no_such_knob
 from compedu.methods import Method, Pipeline
 from compedu.metrics import Report
 from compedu.sweeps import method_of
 
 
-class Explorer(widgets.VBox):
+class Explorer:
     """Turn the knobs of one method on one trained network and see measured accuracy, size and speed.
 
     `method` is a method class, or a method with the initial values. While a knob moves, the nearest stored point is
     drawn at once as a preview; then the network is compressed and measured, newest position first. `explorer.method`
     is the current method and `explorer.report` the newest report; `settle()` waits for it.
 
-    With `predict`, True or the name of a knob, the answers stay hidden until five accuracies are committed, on the
-    screen or by `commit`; a `book` records them. Raises `ValueError` where `predict` is not possible, and for a
+    With `predict`, True or the name of a knob, the answers stay hidden until a curve of accuracies is committed, drawn
+    on the screen or by `commit`; a `book` records it. Raises `ValueError` where `predict` is not possible, and for a
     pipeline: knobs, points and pictures are those of one method.
     """
 
@@ -41,21 +45,19 @@ class Explorer(widgets.VBox):
         predict: bool | str = False, book: LabBook | None = None,
     ):  # fmt: skip
         self._start = method() if isinstance(method, type) else method
-        self._book = book
+        self._stills: list[Any] = []  # the outputs that a notebook keeps
         _refuse_several(self._start)
         self._session = Session(self._start, model, data, split, self._show)
         self.view = self._session.view
-        self._controls = controls_of(self._start, self._on_knob)
-        actions = {"Run": self.run, "Cancel": self.cancel, "Reset": self.reset, "Pin": self.pin}
-        self._screen = Screen(
-            self.view, pictures=pictures_of(type(self._start)), controls=self._controls, actions=actions,
-            on_code=self._on_code, csv=self._csv_file, on_picture=self._on_picture,
-        )  # fmt: skip
-        super().__init__(self._screen.widgets)
-        self.add_class("compedu")
+        if isinstance(method, type) and self._start.needs == "training":
+            self._start = self.view.method = stored_start(self._start, self.view.points)
+        self.view.sideways = sideways.first_choice(self.view)
+        self._controls = controls_of(self._start)
+        self._screen = Screen(self.view, pictures_of(type(self._start)), self._controls, self._on_message)
         self._screen.fill(self.view)
+        self._prediction: Prediction | None = None
         if predict:
-            self._ask(predict)
+            self._ask(Prediction(self._start, predict, self.view, book))
         self._put(self._start)  # measured before the first move, which then finds all kernels warm
 
     def __repr__(self) -> str:
@@ -81,7 +83,12 @@ class Explorer(widgets.VBox):
     @property
     def hidden(self) -> bool:
         """Whether the answers are hidden until a prediction is committed."""
-        return bool(self._session.questions) and not self.view.predicted
+        return self._prediction is not None and not self.view.predicted
+
+    @property
+    def widget(self) -> Panel:
+        """The widget on the page, to be put into a layout of your own; an explorer as the last line shows itself."""
+        return self._screen.panel
 
     @property
     def looks(self) -> int:
@@ -96,7 +103,7 @@ class Explorer(widgets.VBox):
     @property
     def csv(self) -> str:
         """All final reports of this explorer as comma-separated values."""
-        return csv_text(self._session.seen.values())
+        return csv_text(self.view.seen.values())
 
     def set(self, **values: Any) -> "Explorer":
         """Set knobs as on the screen; returns the explorer. Raises `ValueError` as the method does."""
@@ -130,15 +137,12 @@ class Explorer(widgets.VBox):
 
     def commit(self, accuracies: Sequence[float]) -> "Explorer":
         """Commit a prediction, one accuracy in 0..1 per question, and show the answers. The first prediction counts."""
-        said = checked(accuracies, len(self._session.questions))
+        if self._prediction is None:
+            raise ValueError("this explorer asks for no prediction; open it with predict=True")
         with self._session.lock:
-            if self.hidden:
-                self.view.predicted = said
-                if self._book is not None and self._recorded_prediction() is None:
-                    settings = [repr(method) for method in self._session.questions]
-                    self._book.write("prediction", self._question, value=list(said), settings=settings, unit="accuracy")
-                self._screen.answer()
-                self._show(News.NETWORK)
+            self._prediction.commit(accuracies)
+            self._screen.question = self._prediction.question
+            self._show(News.NETWORK)
         return self
 
     def settle(self, timeout: float = 60.0) -> Report | None:
@@ -148,16 +152,39 @@ class Explorer(widgets.VBox):
         return self.report
 
     def close(self) -> None:
-        """Stop the worker and remove the widgets."""
-        super().close()  # first, so that the page removes the figure before the figure's model is gone
-        if hasattr(self, "_screen"):  # the finalizer also closes a widget whose construction failed
-            self._session.runner.close()
-            self._screen.close()
+        """Stop the worker and remove the widget from all pages."""
+        self._session.close()
+        self._screen.panel.close()
 
-    # What the screen calls
+    def _ask(self, prediction: Prediction) -> None:
+        """Hide the answers behind a question, and measure its settings; then draw the curve where it was predicted."""
+        self._prediction = prediction
+        self._session.questions = prediction.settings
+        self._screen.question = prediction.question
+        if prediction.along_main_knob:
+            self.view.sideways = sideways.Sideways.KNOB
 
-    def _on_knob(self) -> None:
-        """Go to the method that the controls describe, or show why there is none."""
+    # What the page says
+
+    def _on_message(self, content: dict[str, Any]) -> None:
+        """Do what a page says: a message names its `kind`, which is a method of ours."""
+        actions = {
+            "knob": self._on_knob, "code": self._on_code, "press": self._on_press, "picture": self._on_picture,
+            "layer": self._on_layer, "sideways": self._on_sideways, "file": self._on_file, "commit": self._on_commit,
+            "views": self._on_views, "still": self._on_still,
+        }  # fmt: skip
+        self._screen.heard = content.get("serial", self._screen.heard)
+        actions[content["kind"]](content)
+
+    def _on_knob(self, content: dict[str, Any]) -> None:
+        """Turn one knob, and go to the method that the controls describe, or show why there is none."""
+        control: Control = self._controls[content["name"]]
+        if "place" in content:
+            control.turn(content["place"])
+        else:
+            control.type(content["text"])
+        self._session.gesture = content.get("gesture")
+        self._screen.typed = None
         try:
             method = type(self._start)(**{name: control.value for name, control in self._controls.items()})
         except ValueError as error:
@@ -165,87 +192,92 @@ class Explorer(widgets.VBox):
         else:
             self._session.move(method)
 
-    def _on_code(self, text: str) -> None:
+    def _on_code(self, content: dict[str, Any]) -> None:
         """Go to the method written in the code line."""
+        text = content["text"]
         try:
             method = method_of(text, (type(self._start),))
             _refuse_several(method)
             self._put(method)
         except ValueError as error:
+            self._screen.typed = text
             self._session.refuse(
                 f"this explorer turns {type(self._start).__name__}, written as {self._start!r}: {error}"
             )
+
+    def _on_press(self, content: dict[str, Any]) -> None:
+        {"Run": self.run, "Cancel": self.cancel, "Reset": self.reset, "Pin": self.pin}[content["name"]]()
+
+    def _on_picture(self, content: dict[str, Any]) -> None:
+        with self._session.lock:
+            self._screen.choose_picture(self.view, content["name"])
+            self._draw_again()
+
+    def _on_layer(self, content: dict[str, Any]) -> None:
+        with self._session.lock:
+            self._screen.choose_layer(self.view, content["name"])
+            self._draw_again()
+
+    def _draw_again(self) -> None:
+        """Draw the layer or picture that the learner has chosen."""
+        self._show(News.NETWORK)
+        self._session.request_picture(self._screen.picture.prepare)
+
+    def _on_sideways(self, content: dict[str, Any]) -> None:
+        with self._session.lock:
+            self.view.sideways = sideways.Sideways(content["name"])
+            self._show(News.FIGURES)
+
+    def _on_file(self, content: dict[str, Any]) -> None:
+        self._screen.panel.send({"kind": "file", "name": f"{type(self.method).__name__}.csv", "text": self.csv})
+
+    def _on_commit(self, content: dict[str, Any]) -> None:
+        self.commit(content["values"])
+
+    def _on_views(self, content: dict[str, Any]) -> None:
+        """Rest while no page shows the explorer: a cell that is run again leaves the one before it behind."""
+        (self._session.wake if content["count"] else self._session.rest)()
+
+    def _on_still(self, content: dict[str, Any]) -> None:
+        """Keep a picture of the page in the notebook, for when it is opened without a kernel."""
+        with self._session.lock:
+            form = still_form(self.view, content["images"], self.hidden)
+        for still in self._stills:
+            still.update(form, raw=True)
+
+    # What the screen shows
 
     def _put(self, method: Method) -> "Explorer":
         """Set the controls to `method` and go to it."""
         for name, control in self._controls.items():
             control.value = getattr(method, name)
+        self._session.gesture = None
+        self._screen.typed = None
         self._session.move(method)
         return self
 
-    def _csv_file(self) -> tuple[str, str]:
-        return f"{type(self.method).__name__}.csv", self.csv
-
-    def _on_picture(self) -> None:
-        """Draw the layer or picture that the learner has chosen."""
-        with self._session.lock:
-            self._show(News.NETWORK)
-        self._session.request_picture(self._screen.picture.prepare)
-
     def _show(self, news: News) -> None:
         """Update the screen to the view; the session's lock is held."""
-        if self._session.questions and self.view.predicted and not self.view.asked:
-            self._compare_with_prediction()
+        if self._prediction is not None and not self.view.asked:
+            self._screen.remark = self._prediction.compare(self._session.answers()) or ""
         self._screen.show(self.view, self._session.looks, self._session.steps, news)
 
-    # Predict before you see
+    def _ipython_display_(self) -> None:
+        """Show the explorer: on a page of its results, where nothing can be measured, the form that needs no kernel.
 
-    def _ask(self, knob: bool | str) -> None:
-        """Hide the answers behind questions, unless the book already holds a prediction."""
-        self._session.questions = asked_methods(self._start, knob, self.view.points)
-        self._question = (
-            f"{self._session.questions[0]!r} to {self._session.questions[-1]!r}: "
-            f"{self.view.baseline.model} on {_named(self.view.data)}"
-        )
-        if (entry := self._recorded_prediction()) is not None:
-            self.view.predicted = tuple(entry["value"])
-            return
-        self._screen.ask(
-            Questions(self._session.questions, self.view.baseline, len(self.view.data.classes), self.commit)
-        )
-
-    def _recorded_prediction(self) -> dict[str, Any] | None:
-        """Return the first prediction that the book holds for these questions, or None."""
-        if self._book is None:
-            return None
-        return self._book.first("prediction", self._question)
-
-    def _compare_with_prediction(self) -> None:
-        """Compare prediction and measurement as soon as all points are measured."""
-        known = self._session.answers()
-        names = [repr(method) for method in self._session.questions]
-        if not all(name in known for name in names):
-            return
-        self.view.asked = tuple(known[name] for name in names)
-        self._screen.note(largest_gap(self.view.predicted, self.view.asked))
-        if self._book is not None and self._book.newest("measurement", self._question) is None:
-            measured = [report.accuracy for report in self.view.asked]
-            self._book.write(
-                "measurement", self._question, predicted=list(self.view.predicted), measured=measured, unit="accuracy"
-            )
-
-    def _repr_mimebundle_(self, **options: Any) -> dict:
-        """Add HTML that works without a kernel, for pages and saved notebooks."""
-        bundle = super()._repr_mimebundle_(**options) or {}
-        if os.environ.get("COMPEDU_SYNC") == "1":  # the result is a page, on which nothing can be measured
+        In a notebook there are two outputs, of which one is seen: the live explorer, or, where it is not alive, the
+        still picture that the notebook keeps.
+        """
+        if os.environ.get("COMPEDU_SYNC") == "1":
             self._session.measure_grid()
+            with self._session.lock:
+                form = page_form(self.view, self._session.answers().values(), self._screen.question)
+            display({"text/html": form, "text/plain": repr(self)}, raw=True)
+            return
         with self._session.lock:
-            return bundle | {"text/html": page_figure(self.view, self._session.answers().values(), self.hidden)}
-
-
-def _named(data: Dataset) -> str:
-    """Return the name of `data` in a lab book; for a user's own, named by a path, a digest identifies the images."""
-    return data.name if data.origin else f"{data.name} ({data.digest[:8]})"
+            form = still_form(self.view, [], self.hidden)
+        self._stills.append(display(form, raw=True, display_id=True))
+        display(self._screen.panel)
 
 
 def _refuse_several(method: Method) -> None:

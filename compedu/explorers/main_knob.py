@@ -7,7 +7,7 @@ from typing import Any
 from compedu.knobs import knobs
 from compedu.methods import Method
 from compedu.metrics import Report
-from compedu.sweeps import method_of
+from compedu.sweeps import method_of, nearest
 
 
 def main_knob(method: Method | type[Method]) -> str | None:
@@ -18,6 +18,18 @@ def main_knob(method: Method | type[Method]) -> str | None:
 def others(method: Method, knob: str, value: Any) -> Method:
     """Return `method` with its `knob` at `value`; the results are equal for methods that differ in this knob alone."""
     return replace(method, **{knob: value})
+
+
+def on_one_curve(one: Method, other: Method) -> bool:
+    """Tell whether two methods of one class differ at most in the main knob."""
+    knob = main_knob(one)
+    return one == other if knob is None else others(one, knob, getattr(other, knob)) == other
+
+
+def stored_start(method: Method, points: Iterable[Report]) -> Method:
+    """Return the stored setting along the largest curve that is nearest to `method` in the main knob, or `method`."""
+    nearest_one = nearest(along(points, method), method)
+    return method if nearest_one is None else method_of(nearest_one.method, (type(method),))
 
 
 def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:

@@ -12,7 +12,7 @@ from torch import nn
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled
 from compedu.evaluation import glance
-from compedu.explorers.main_knob import main_knob
+from compedu.explorers.main_knob import main_knob, on_one_curve
 from compedu.explorers.runner import Runner
 from compedu.explorers.view import News, State, View
 from compedu.methods import Method, SmallDense
@@ -28,6 +28,10 @@ Stale = Callable[[], bool]
 Prepare = Callable[[View, Stale], None]
 
 
+def _unheard(news: News) -> None:
+    """Hear news that nobody is there for any more."""
+
+
 class Session:
     """Turns requests for methods into views: `changed` is called with the news, under `lock`, on any thread."""
 
@@ -40,8 +44,9 @@ class Session:
         self.view = View(
             data, split, dense, model, method, points=points, controls=controls, random_baseline=random_baseline
         )
-        self.seen: dict[str, Report] = {}  # final reports by method
         self.looks = 0
+        self.gesture: int | None = None  # which drag of a slider asks: however long, it counts as one look
+        self._counted: int | None = None
         self.steps = (0, 1)  # of a training: done, in total
         self.questions: Sequence[Method] = ()  # further settings to be measured, for a prediction
         self.prepare: Prepare | None = None  # what the chosen picture needs
@@ -53,8 +58,10 @@ class Session:
     def move(self, method: Method) -> None:
         """Go to `method`: show a nearby known point at once, then measure, unless that takes a training."""
         with self.lock:
+            if not on_one_curve(self.view.method, method):
+                self.view.earlier = self.view.method
             self.view.method = method
-            self.view.report = nearest((*self.view.points, *self.seen.values()), method, NEARBY)
+            self.view.report = nearest((*self.view.points, *self.view.seen.values()), method, NEARBY)
             self.become(State.PREVIEW, News.KNOBS)
         if method.needs == "training":
             self.runner.cancel()
@@ -95,6 +102,23 @@ class Session:
         if prepare is not None and idle:
             self.runner.request(None)
 
+    def close(self) -> None:
+        """Stop the worker for good, and let go of what was computed."""
+        self.runner.close()
+        self._changed = _unheard
+
+    def rest(self) -> None:
+        """Give back what can be computed again, while no page shows the explorer."""
+        with self.lock:
+            if self.view.method.needs != "training" and self.view.state == State.FINAL:
+                self.view.after = None
+                self.view.kept.clear()
+
+    def wake(self) -> None:
+        """Compute again what `rest` gave back."""
+        if self.view.after is None and self.view.state == State.FINAL:
+            self.move(self.view.method)
+
     def become(self, state: State, news: News, message: str = "", details: str = "") -> None:
         """Change the state and announce it."""
         self.view.state = state
@@ -104,7 +128,7 @@ class Session:
 
     def answers(self) -> dict[str, Report]:
         """Return all known points, by method."""
-        return {report.method: report for report in self.view.points} | self.seen
+        return {report.method: report for report in self.view.points} | self.view.seen
 
     def measure_grid(self, count: int = 9) -> None:
         """Measure points along the main knob, without their speed, where a page with a slider has too few."""
@@ -141,8 +165,13 @@ class Session:
             if stale():
                 raise Cancelled
             self.view.after = after
-            self.looks += 1
+            self._count_look()
         return after
+
+    def _count_look(self) -> None:
+        if self.gesture is None or self.gesture != self._counted:
+            self.looks += 1
+        self._counted = self.gesture
 
     def _measure(self, method: Method, after: nn.Module, stale: Stale) -> None:
         news = iter([News.NETWORK])
@@ -166,7 +195,7 @@ class Session:
 
     def _remember(self, method: Method, report: Report) -> None:
         """Keep a final report, without the lists of images, which only the newest report needs."""
-        self.seen[repr(method)] = replace(report, method=repr(method), newly_wrong=None, newly_right=None)
+        self.view.seen[repr(method)] = replace(report, method=repr(method), newly_wrong=None, newly_right=None)
 
     def _answer_questions(self, stale: Stale) -> None:
         """Measure the points of a prediction that are not known yet, without their speed."""

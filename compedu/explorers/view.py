@@ -53,6 +53,9 @@ class View:
     controls: tuple[Report, ...] = ()
     random_baseline: tuple[Report, ...] = ()
     pins: list[Report] = field(default_factory=list)
+    seen: dict[str, Report] = field(default_factory=dict)  # final reports of this explorer, by method
+    earlier: Method | None = None  # the method before the last change of another knob than the main one
+    sideways: str = "size of the file"  # what the trade-off curve is drawn over, a `Sideways`
     predicted: tuple[float, ...] = ()  # the learner's predicted accuracies at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured
     curve: list[float] = field(default_factory=list)  # training loss, one value a step

@@ -23,7 +23,7 @@ from explorer_page import (
     settled,
 )  # fmt: skip
 
-from compedu.explorers.widgets.screen import TABS
+from compedu.explorers.panel.screen import TABS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ import pytest
 from lab_page import PATIENCE_MS, LabPage, lab_server, notebook
 
 from compedu.explorers.figures.pictures import pictures_of
-from compedu.explorers.widgets.controls import controls_of
+from compedu.explorers.panel.controls import controls_of
 from compedu.methods import METHODS, Method
 
 START = """import compedu as ce, torch

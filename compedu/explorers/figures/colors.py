@@ -18,6 +18,7 @@ PREVIEW = SKY
 DENSE = GRAY
 CONTROL = GRAY
 PREDICTION = PURPLE
+EARLIER = ORANGE
 PINS = (ORANGE, GREEN, VERMILLION)
 ROLES = {  # what the bytes of a file store: color and label
     "values": (BLUE, "values"),

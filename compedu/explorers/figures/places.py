@@ -1,16 +1,16 @@
-"""Positions in the figure, in pixels from the upper left corner."""
+"""Sizes of the figures of an explorer, and positions in its picture, in pixels from the upper left corner."""
 
-KNOBS = 202  # width of the knobs beside the figure: together they fit into JupyterLab on a screen of 1280 x 800
-WIDTH = 640
-HEIGHT = 390
-GAUGES = ((10, 204), (232, 410), (448, 626))  # from, to
-LEFT = (40, 300)  # the picture
-RIGHT = (362, 632)  # the trade-off curve
-UPPER = (142, 262)  # the picture's upper plot: top and bottom
-LOWER = (315, 356)
-NAMED = (306, 338)  # the lower plot with slanted names of layers below it
+KNOBS = 202  # width of the knobs beside the figures: together they fit into JupyterLab on a screen of 1280 x 720
+GAUGE = (200, 40)  # width and height of each gauge
+TRADE_OFF_SIZE = (318, 208)
+WIDTH = 312  # of the picture
+HEIGHT = 238
+LEFT = (40, 300)  # the picture's large plot, and the one below it
+UPPER = (4, 120)  # the large plot: top and bottom
+LOWER = (167, 206)
+NAMED = (158, 190)  # the lower plot with slanted names of layers below it
+HIGHER = (146, 206)  # the lower plot where no axis is above it
 RIGHT_END = (212, 300)  # of the lower plot, for the third one
-CURVE = (130, 330)
 TEXT_SIZE = 12  # pixels: the smallest font of any figure
 
 
@@ -20,10 +20,10 @@ def title(text: str, standoff: int = 0) -> dict:
 
 
 def across(left: float, right: float) -> list[float]:
-    """Return the domain of a horizontal axis."""
+    """Return the domain of a horizontal axis of the picture."""
     return [left / WIDTH, right / WIDTH]
 
 
 def down(top: float, bottom: float) -> list[float]:
-    """Return the domain of a vertical axis."""
+    """Return the domain of a vertical axis of the picture."""
     return [1 - bottom / HEIGHT, 1 - top / HEIGHT]

@@ -1,141 +1,236 @@
-"""Accuracy against bytes: this method's sweep, the small dense network at equal bytes, the live point, pins."""
+"""Accuracy against size, knob, operations or time: sweep, earlier curves, the control at equal bytes, now, pins."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from compedu.explorers.figures.colors import CONTROL, LIVE, PINS, PREDICTION, PREVIEW
-from compedu.explorers.figures.places import TEXT_SIZE
-from compedu.explorers.figures.plots import LEGEND, TRADE_OFF
-from compedu.explorers.main_knob import main_knob, others
+from compedu.explorers.figures import sideways
+from compedu.explorers.figures.axes import axis, base
+from compedu.explorers.figures.colors import CONTROL, EARLIER, LIVE, PINS, PREDICTION, PREVIEW
+from compedu.explorers.figures.places import TEXT_SIZE, TRADE_OFF_SIZE
+from compedu.explorers.figures.sideways import Sideways
+from compedu.explorers.main_knob import along, main_knob
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text, percent
+from compedu.knobs import knobs
+from compedu.methods import Method
 from compedu.metrics import Report
 from compedu.sweeps import method_of
 
-TITLE = "accuracy against size of the file"
+MANY = 30  # points of a curve beyond which marks would hide its line
+SOLID = {"color": PREVIEW, "dash": "solid", "width": 2}
+NAMES = {  # in the order in which they are drawn, so that the newest lies on top
+    "controls": "small dense net", "random": "at random", "earlier": "before the last change", "stored": "stored points",
+    "alone": "student alone", "trail": "measured here", "predicted": "your prediction", "asked": "as measured", "dense": "dense network",
+    "now": "now",
+}  # fmt: skip
+
+
+def figure(view: View) -> dict[str, Any]:
+    """Return the figure of the trade-off curve."""
+    shown = reports_shown(view)
+    seen = [report for report in shown if report is view.baseline or sideways.place(view, report) is not None]
+    settings = sideways.axis_settings(view, shown)
+    below = {"text": sideways.title(view), "standoff": 4, "font": {"size": TEXT_SIZE}}
+    layout = base(*TRADE_OFF_SIZE, l=42, r=14, t=6, b=38) | {
+        "xaxis": axis("y", title=below, **settings),
+        "yaxis": axis("x", ticksuffix=" %", nticks=7, **accuracy_axis(seen)),
+    }
+    return {"data": traces(view), "layout": layout}
 
 
 def traces(view: View) -> list[dict]:
     """Return the traces of the trade-off curve; their number and kinds never change."""
-    live = [view.report] if view.report is not None else []
+    now = [view.report] if view.report is not None else []
     return [
-        _line(view.controls, CONTROL, "dot", "small dense net"),
-        _line(view.random_baseline, CONTROL, "dashdot", "at random")
+        _line(view, view.controls, CONTROL, "dot", "controls"),
+        _line(view, view.random_baseline, CONTROL, "dashdot", "random")
         | {"marker": {"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": CONTROL}}},
-        _line(() if view.asked else _alike(view), PREVIEW, "dash", "stored points"),
+        _line(view, earlier(view), EARLIER, "dash", "earlier"),
+        _stored(view),
+        _dots(view, alone(view), CONTROL, "alone"),
+        _trail(view),
         _prediction(view),
-        _line(view.asked, LIVE, "solid", "as measured"),
-        _marks([view.baseline], "square", CONTROL, "dense network"),
-        *[_pin(view.pins[i : i + 1], color, "ABC"[i]) for i, color in enumerate(PINS)],
-        _marks(live, "diamond", LIVE if view.measured else PREVIEW, "now"),
-        _legend(view),
+        _asked(view),
+        _dense(view),
+        *[_pin(view, view.pins[i : i + 1], color, "ABC"[i]) for i, color in enumerate(PINS)],
+        _marks(view, now, "diamond", LIVE if view.measured else PREVIEW, "now"),
     ]
 
 
-def _alike(view: View) -> list[Report]:
-    """Return the stored points that differ from the method in the main knob alone: others are not on its curve."""
-    knob = main_knob(view.method)
+def alike(view: View, reports: Iterable[Report], method: Method) -> list[Report]:
+    """Return the reports that differ from `method` in the main knob alone, or in the seed of a training."""
+    knob = main_knob(method)
     if knob is None:
-        return list(view.points)
-    start = getattr(type(view.method)(), knob)
-    kept = view.once(
-        "stored", lambda: [(others(method_of(r.method, (type(view.method),)), knob, start), r) for r in view.points]
-    )
-    now = others(view.method, knob, start)
-    return [report for same, report in kept if same == now]
+        return list(reports)
+    start = getattr(type(method)(), knob)
+    free = {knob: start} | ({"seed": 0} if method.needs == "training" and "seed" in knobs(method) else {})
+    wanted = replace(method, **free)
+
+    def rest(report: Report) -> Method:
+        return view.once(("rest", report.method), lambda: replace(method_of(report.method, (type(method),)), **free))
+
+    return [report for report in reports if rest(report) == wanted]
 
 
-def _legend(view: View) -> dict:
-    """Return the legend, each name with its mark and color, in two lines that fit in any system font."""
-    first = [("■", CONTROL, "dense")]
-    first += [("◆", LIVE if view.measured else PREVIEW, "now")] if view.report is not None else []
-    first += [("┅●", CONTROL, "small dense net")] if view.controls else []
-    second = [("╍●", PREVIEW, "stored points")] if not view.asked and _alike(view) else []
-    second += [("┅✕", CONTROL, "at random")] if view.random_baseline else []
-    second += [("━○", PREDICTION, "predicted"), ("━●", LIVE, "measured")] if view.asked else []
-    text = "<br>".join(
-        "   ".join(f"<span style='color:{color}'>{mark}</span> {name}" for mark, color, name in line)
-        for line in (first, second)
-    )
-    return {
-        "type": "scatter", "mode": "text", **LEGEND.axes, "x": [0], "y": [1], "text": [text],
-        "textposition": "bottom right", "textfont": {"size": TEXT_SIZE}, "hoverinfo": "skip", "cliponaxis": False,
+def earlier(view: View) -> list[Report]:
+    """Return the curve before the last change of another knob than the main one: stored and measured points."""
+    if view.earlier is None:
+        return []
+    known = {report.method: report for report in (*view.points, *view.seen.values())}
+    return alike(view, known.values(), view.earlier)
+
+
+def stored(view: View) -> list[Report]:
+    """Return the stored curve of now; of a method that trains with settings of its own, the one that there is."""
+    wanted = [report for report in view.points if report not in alone(view)]
+    found = alike(view, wanted, view.method)
+    return found or (list(along(wanted, view.method)) if view.method.needs == "training" else [])
+
+
+def alone(view: View) -> list[Report]:
+    """Return the stored points at which the method is its own control: the student that learns without a teacher."""
+    settings = type(view.method).alone
+    if not settings:
+        return []
+    made = {
+        report.method: view.once(("made", report.method), lambda: method_of(report.method, (type(view.method),)))
+        for report in view.points
+    }
+    return [
+        report
+        for report in view.points
+        if all(getattr(made[report.method], name) == value for name, value in settings.items())
+    ]
+
+
+def legend(view: View) -> list[tuple[str, str, str]]:
+    """Return mark, color and name of everything that is drawn now."""
+    drawn = {trace["meta"]: bool(trace["x"]) for trace in traces(view)}
+    drawn["trail"] = drawn["trail"] and len(view.seen) > 1
+    marks = {
+        "dense": ("■", CONTROL), "now": ("◆", LIVE if view.measured else PREVIEW), "stored": ("╍●", PREVIEW),
+        "trail": ("─●", LIVE), "earlier": ("╍●", EARLIER), "controls": ("┅●", CONTROL), "random": ("┅✕", CONTROL),
+        "alone": ("●", CONTROL), "predicted": ("━○", PREDICTION), "asked": ("━●", LIVE),
     }  # fmt: skip
+    return [(*marks[kind], NAMES[kind]) for kind in marks if drawn[kind]]
 
 
 def reports_shown(view: View) -> list[Report]:
     """Return all reports in the plot."""
-    live = [view.report] if view.report is not None else []
-    return _sized([view.baseline, *view.controls, *view.random_baseline, *view.points, *view.asked, *view.pins, *live])
-
-
-def size_axis(reports: Sequence[Report]) -> dict:
-    """Return a logarithmic axis of bytes with round ends that covers `reports` and a twentieth of the largest."""
-    sizes = [report.file_bytes for report in _sized(reports)]
-    low = min(*sizes, max(sizes) / 20)
-    high = max(sizes)
-    ticks = [digit * 10**power for power in range(10) for digit in (1, 2, 5)]
-    first = max(tick for tick in ticks if tick <= max(low, 1))
-    last = min(tick for tick in ticks if tick >= high)
-    inside = [tick for tick in ticks if first <= tick <= last]
-    if len(inside) > 6:
-        inside = [tick for tick in inside if str(tick)[0] == "1"]
-    return {
-        "type": "log", "range": [math.log10(first), math.log10(last) + 0.04], "tickvals": inside,
-        "ticktext": [bytes_text(tick).replace(".0 ", " ").replace(".00 ", " ") for tick in inside],
-    }  # fmt: skip
+    now = [view.report] if view.report is not None else []
+    known = (*view.controls, *view.random_baseline, *view.points, *view.seen.values(), *view.asked, *view.pins)
+    return [report for report in (view.baseline, *known, *now) if report.file_bytes is not None]
 
 
 def accuracy_axis(reports: Sequence[Report]) -> dict:
-    """Return a linear axis in percent with a round lower end that covers `reports`, and at least 80 to 100."""
+    """Return a linear axis in percent with a round lower end that covers `reports`, and at least 90 to 100."""
     lowest = min(100 * report.accuracy for report in reports)
-    return {"range": [max(0.0, min(80.0, 10 * math.floor((lowest - 1) / 10))), 101.0]}
+    return {"range": [max(0.0, min(90.0, 10 * math.floor((lowest - 1) / 10))), 101.0]}
 
 
-def _sized(reports: Sequence[Report]) -> list[Report]:
-    return [report for report in reports if report.file_bytes is not None]
-
-
-def _coordinates(reports: Sequence[Report]) -> dict:
+def _coordinates(view: View, reports: Iterable[Report]) -> dict:
+    """Return places and texts of the reports that have a place on the chosen axis, from left to right."""
+    placed = [(at, report) for report in reports if (at := sideways.place(view, report)) is not None]
+    placed.sort(key=lambda pair: pair[0])
     return {
-        "x": [report.file_bytes for report in reports],
-        "y": [100 * report.accuracy for report in reports],
-        "text": [f"{r.method or 'dense'}<br>{percent(r.accuracy)}, {bytes_text(r.file_bytes)}" for r in reports],
+        "x": [at for at, _ in placed],
+        "y": [100 * report.accuracy for _, report in placed],
+        "text": [_words(report) for _, report in placed],
     }
 
 
-def _line(reports: Sequence[Report], color: str, dash: str, name: str) -> dict:
-    ordered = sorted(_sized(reports), key=lambda report: report.file_bytes)
-    return _coordinates(ordered) | {
-        "type": "scatter", "mode": "lines+markers", **TRADE_OFF.axes, "name": name,
+def _words(report: Report) -> str:
+    size = "" if report.file_bytes is None else f", {bytes_text(report.file_bytes)}"
+    return f"{report.method or 'dense'}<br>{percent(report.accuracy)}{size}"
+
+
+def _line(view: View, reports: Iterable[Report], color: str, dash: str, kind: str) -> dict:
+    found = _coordinates(view, reports)
+    return found | {
+        "type": "scatter", "mode": "lines+markers", "name": NAMES[kind], "meta": kind,
         "line": {"color": color, "dash": dash, "width": 2},
-        "marker": {"size": 5 if len(ordered) < 30 else 3, "color": color},
-        "hovertemplate": "%{text}<extra>" + name + "</extra>",
+        "marker": {"size": 5 if len(found["x"]) < MANY else 3, "color": color},
+        "hovertemplate": "%{text}<extra>" + NAMES[kind] + "</extra>",
     }  # fmt: skip
 
 
-def _marks(reports: Sequence[Report], symbol: str, color: str, name: str) -> dict:
-    shown = _sized(reports)
-    return _coordinates(shown) | {
-        "type": "scatter", "mode": "markers", **TRADE_OFF.axes, "name": name, "cliponaxis": False,
+def _stored(view: View) -> dict:
+    """Return the stored points: a curve, or, where each is a training of its own, dots with their 95 % intervals."""
+    if view.method.needs == "training":
+        return _dots(view, stored(view), PREVIEW, "stored")
+    made = _line(view, stored(view), PREVIEW, "dash", "stored")
+    return made | {"mode": "lines", "line": SOLID} if len(made["x"]) > MANY else made
+
+
+def _asked(view: View) -> dict:
+    """Return the points of a prediction as measured; joined only where no curve through more points is drawn."""
+    made = _line(view, view.asked, LIVE, "solid", "asked")
+    return made | {"mode": "markers", "marker": {"size": 8, "color": LIVE}} if stored(view) else made
+
+
+def _trail(view: View) -> dict:
+    """Return what was measured here with the other knobs as they are."""
+    made = _line(view, alike(view, view.seen.values(), view.method), LIVE, "solid", "trail")
+    return made | {"line": {"color": LIVE, "width": 1}, "mode": "markers" if type(view.method).alone else made["mode"]}
+
+
+def _dots(view: View, reports: Iterable[Report], color: str, kind: str) -> dict:
+    """Return separate points with the 95 % interval of each over its images."""
+    made = _line(view, reports, color, "solid", kind)
+    by_text = {_words(report): report.accuracy_interval for report in reports}
+    ends = [tuple(100 * end for end in by_text[text]) for text in made["text"]]
+    return made | {
+        "mode": "markers", "marker": {"size": 7, "color": color},
+        "error_y": {
+            "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": color,
+            "array": [high - y for y, (_, high) in zip(made["y"], ends, strict=True)],
+            "arrayminus": [y - low for y, (low, _) in zip(made["y"], ends, strict=True)],
+        },
+    }  # fmt: skip
+
+
+def _dense(view: View) -> dict:
+    """Return the dense network: a point, or, over the knob, which it does not have, its accuracy as a line."""
+    if view.sideways != Sideways.KNOB:
+        return _marks(view, [view.baseline], "square", CONTROL, "dense") | {"line": {"color": CONTROL, "width": 1}}
+    made = _marks(view, [], "square", CONTROL, "dense")
+    settings = sideways.axis_settings(view, [])
+    ends = [10**end if settings["type"] == "log" else end for end in settings["range"]]
+    return made | {
+        "x": ends, "y": [100 * view.baseline.accuracy] * 2, "text": [_words(view.baseline)] * 2, "mode": "lines",
+        "line": {"color": CONTROL, "width": 1},
+    }  # fmt: skip
+
+
+def _marks(view: View, reports: Iterable[Report], symbol: str, color: str, kind: str) -> dict:
+    name = NAMES.get(kind, kind)
+    return _coordinates(view, reports) | {
+        "type": "scatter", "mode": "markers", "name": name, "meta": kind, "cliponaxis": False,
         "hovertemplate": "%{text}<extra>" + name + "</extra>",
         "marker": {"symbol": symbol, "size": 12, "color": color, "line": {"width": 1, "color": "#FFFFFF"}},
     }  # fmt: skip
 
 
-def _pin(reports: Sequence[Report], color: str, letter: str) -> dict:
-    made = _marks(reports, "star", color, f"pin {letter}")
+def _pin(view: View, reports: Iterable[Report], color: str, letter: str) -> dict:
+    made = _marks(view, reports, "star", color, f"pin {letter}")
     return made | {
-        "mode": "markers+text", "text": [letter] * len(reports), "hovertext": made["text"],
+        "mode": "markers+text", "text": [letter] * len(made["x"]), "hovertext": made["text"],
         "textposition": "top center", "hovertemplate": "%{hovertext}<extra>pin " + letter + "</extra>",
     }  # fmt: skip
 
 
 def _prediction(view: View) -> dict:
-    pairs = sorted((report.file_bytes, 100 * said) for report, said in zip(view.asked, view.predicted, strict=False))
+    pairs = [
+        (at, 100 * said)
+        for report, said in zip(view.asked, view.predicted, strict=False)
+        if (at := sideways.place(view, report)) is not None
+    ]
+    pairs.sort()
     return {
-        "type": "scatter", "mode": "lines+markers", **TRADE_OFF.axes, "name": "your prediction",
-        "x": [size for size, _ in pairs], "y": [said for _, said in pairs],
+        "type": "scatter", "mode": "lines+markers", "name": NAMES["predicted"], "meta": "predicted",
+        "x": [at for at, _ in pairs], "y": [said for _, said in pairs],
         "line": {"color": PREDICTION, "width": 2},
         "marker": {"symbol": "circle-open", "size": 8, "color": PREDICTION, "line": {"width": 2}},
         "hovertemplate": "your prediction: %{y:.1f} %<extra></extra>",

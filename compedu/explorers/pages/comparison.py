@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from compedu.explorers.figures.colors import DENSE, LIVE
-from compedu.explorers.figures.tradeoff import size_axis
+from compedu.explorers.figures.sideways import size_axis
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 from compedu.explorers.words import bytes_text
 from compedu.metrics import Report

@@ -9,9 +9,9 @@ from torch import Tensor
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.figures.colors import GRAY, LIVE
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
-from compedu.explorers.widgets.strip import image_bytes
-from compedu.explorers.widgets.style import STYLE
-from compedu.explorers.widgets.tables import criteria_table
+from compedu.explorers.panel.strip import image_bytes
+from compedu.explorers.panel.panel import STYLE
+from compedu.explorers.panel.tables import criteria_table
 from compedu.metrics import Report
 
 
@@ -43,7 +43,7 @@ def _names(data: Dataset, split: str, count: int, labels: bool) -> list[tuple[st
 
 def criteria(report: Report) -> Page:
     """Show the survey's criteria of a measured network as a table."""
-    return Page(STYLE + criteria_table(report))
+    return Page(f"<style>{STYLE}</style>{criteria_table(report)}")
 
 
 def noise_dots(is_correct: Tensor, sizes: tuple[int, ...], repeats: int = 200, seed: int = 0) -> go.Figure:

@@ -1,5 +1,7 @@
 """Distillation with soft targets: a student network learns the teacher's probabilities as well as the labels."""
 
+from typing import Any, ClassVar
+
 import torch  # noqa: F401  the doctests of this file use it
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +41,8 @@ class SoftTargetDistillation(Distillation):
     a softmax is refused.
     Paper: Hinton, Vinyals, Dean 2015, Distilling the knowledge in a neural network, arXiv:1503.02531, section 2.
     """
+
+    alone: ClassVar[dict[str, Any]] = {"weight": 0.0}
 
     temperature: float = knob(
         default=4.0,

@@ -10,7 +10,7 @@ from compedu.explorers.figures.pictures.picture import Picture, Table, bars, lin
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
-from compedu.explorers.widgets.strip import image_bytes
+from compedu.explorers.panel.strip import image_bytes
 
 CANDIDATES = 512  # images among which the most doubtful one is chosen
 

@@ -18,12 +18,11 @@ from compedu.explorers.figures.pictures.picture import (
     untouched,
 )
 from compedu.explorers.figures.pictures.pruning.left_weights import left_weights
-from compedu.explorers.figures.places import LEFT, NAMED, across, down
+from compedu.explorers.figures.places import HIGHER, LEFT, NAMED, across, down
 from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 
 BINS = 41
-HIGHER = (300, 356)  # the lower plot: no axis is above it, and percentages are above the bars beside it
 MOST_LABELED = 4  # layers whose percentages fit above their bars
 
 

@@ -36,23 +36,10 @@ def badge(view: View) -> tuple[str, str]:
     return view.state, REASONS[view.state]
 
 
-def badge_html(view: View) -> str:
-    """Return the badge as HTML."""
-    word, why = badge(view)
-    tip = html.escape(why, quote=True)
-    return (
-        f"<div class='compedu-state'><span class='compedu-badge {view.state}' role='status' title='{tip}'>"
-        f"{html.escape(word)}</span></div>"
-    )
-
-
 def about_html(view: View, looks: int) -> str:
     """Return which network is measured on which images, and how many looks these have had."""
     network = getattr(view.before, "spec", type(view.before).__name__).split("(")[0]
     where = html.escape(f"{network} on {view.data.whole_name}, {view.split}")
     count = len(view.data.split(view.split)[1])
     images = html.escape(f"data set {view.data.name}: {count} images to measure on", quote=True)
-    return (
-        f"<div class='compedu-about'><span title='{images}'>{where}</span><br>"
-        f"<span class='compedu-help' title='{LOOKS}'>looks: {looks}</span></div>"
-    )
+    return f"<span title='{images}'>{where}</span><br><span class='compedu-help' title='{LOOKS}'>looks: {looks}</span>"

@@ -1,0 +1,143 @@
+"""What the trade-off curve is drawn over: bytes of the file, the main knob, multiply-accumulates, or time."""
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from compedu.explorers.main_knob import along, main_knob
+from compedu.explorers.view import View
+from compedu.explorers.words import bytes_text
+from compedu.knobs import knobs
+from compedu.methods import METHODS
+from compedu.metrics import Report
+from compedu.sweeps import method_of
+
+MOST_TICKS = 6
+CLASSES = {cls.__name__: cls for cls in METHODS}
+
+
+class Sideways(StrEnum):
+    """The horizontal axis of the trade-off curve."""
+
+    SIZE = "size of the file"
+    KNOB = "the main knob"
+    MACS = "multiply-accumulates"
+    TIME = "time of a batch, measured here"
+
+
+def choices(view: View) -> tuple[Sideways, ...]:
+    """Return the axes that this method's curve can be drawn over."""
+    return tuple(Sideways) if main_knob(view.method) else tuple(one for one in Sideways if one != Sideways.KNOB)
+
+
+def first_choice(view: View) -> Sideways:
+    """Return the axis at the start: the file's size, or the knob where it changes no size, such as a temperature."""
+    knob = main_knob(view.method)
+    points = along(view.points, view.method)
+    sizes = {report.file_bytes for report in points}
+    return Sideways.KNOB if knob and len(points) > 1 and len(sizes) == 1 else Sideways.SIZE
+
+
+def place(view: View, report: Report) -> float | None:
+    """Return where a report lies on the chosen axis, in its units; None where that is not known."""
+    if view.sideways == Sideways.SIZE:
+        return report.file_bytes
+    if view.sideways == Sideways.MACS:
+        return report.macs
+    if view.sideways == Sideways.TIME:
+        return _milliseconds(view, report)
+    return knob_value(view, report)
+
+
+def knob_value(view: View, report: Report) -> float | None:
+    """Return the value of the main knob with which a report was made; None for other methods and for several values."""
+    knob = main_knob(view.method)
+    cls = CLASSES.get(report.method.split("(")[0], type(view.method))
+    if not report.method or knob not in knobs(cls) or (cls is not type(view.method) and cls.random_baseline):
+        return None
+    value = view.once(("value", report.method), lambda: getattr(method_of(report.method, (cls,)), knob))
+    return value if type(value) in (int, float) else None
+
+
+def _milliseconds(view: View, report: Report) -> float | None:
+    """Return the time of a batch; of stored reports, measured on another machine, None."""
+    if report is view.baseline:
+        known = [one.latency.baseline_ms for one in view.seen.values() if one.latency is not None]
+        return known[-1] if known else None
+    here = report.method in view.seen and report.latency is not None
+    return report.latency.latency_ms if here else None
+
+
+def more_is_smaller(view: View) -> bool:
+    """Tell whether a larger value of the main knob makes the file smaller, as far as points along it are known.
+
+    The axis of sizes then runs from large to small, so that left is the same side for the slider and the plot.
+    """
+
+    def judge() -> bool:
+        known = [(knob_value(view, report), report.file_bytes) for report in along(view.points, view.method)]
+        sized = sorted((value, size) for value, size in known if value is not None and size is not None)
+        return len(sized) > 1 and sized[-1][1] < sized[0][1]
+
+    return main_knob(view.method) is not None and view.once("more is smaller", judge)
+
+
+def axis_settings(view: View, reports: Sequence[Report]) -> dict[str, Any]:
+    """Return range, ticks and scale of the axis, so that it holds all `reports` that have a place on it."""
+    if view.sideways == Sideways.KNOB:
+        return _knob_axis(view)
+    if view.sideways == Sideways.SIZE:
+        settings = size_axis(reports)
+        return settings | {"range": settings["range"][::-1]} if more_is_smaller(view) else settings
+    found = [place(view, report) for report in reports]
+    known = [value for value in found if value]
+    if not known:
+        return {"type": "log", "range": [0, 1], "tickvals": [], "ticktext": []}
+    return {"type": "log", "nticks": MOST_TICKS, "exponentformat": "SI", "minexponent": 3,
+            "range": [math.log10(min(known)) - 0.1, math.log10(max(known)) + 0.1]}  # fmt: skip
+
+
+def _knob_axis(view: View) -> dict[str, Any]:
+    low, high = knobs(view.method)[main_knob(view.method)].slider_range
+    if not knobs(view.method)[main_knob(view.method)].log:
+        return {
+            "type": "linear",
+            "range": [low - 0.03 * (high - low), high + 0.03 * (high - low)],
+            "nticks": MOST_TICKS,
+        }
+    ticks = [tick for tick in _round_ticks() if low <= tick <= high]
+    return {"type": "log", "range": [math.log10(low) - 0.04, math.log10(high) + 0.04], "tickvals": ticks,
+            "ticktext": [f"{tick:g}" for tick in ticks]}  # fmt: skip
+
+
+def _round_ticks() -> list[float]:
+    return [digit * 10.0**power for power in range(-6, 10) for digit in (1, 2, 5)]
+
+
+def size_axis(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return a logarithmic axis of bytes with round ends that covers `reports` and a twentieth of the largest."""
+    sizes = [report.file_bytes for report in reports if report.file_bytes is not None]
+    low = min(*sizes, max(sizes) / 20)
+    ticks = [int(tick) for tick in _round_ticks() if tick >= 1]
+    first = max(tick for tick in ticks if tick <= max(low, 1))
+    last = min(tick for tick in ticks if tick >= max(sizes))
+    inside = [tick for tick in ticks if first <= tick <= last]
+    if len(inside) > MOST_TICKS:
+        inside = [tick for tick in inside if str(tick)[0] == "1"]
+    return {
+        "type": "log", "range": [math.log10(first), math.log10(last) + 0.04], "tickvals": inside,
+        "ticktext": [bytes_text(tick).replace(".0 ", " ").replace(".00 ", " ") for tick in inside],
+    }  # fmt: skip
+
+
+def title(view: View) -> str:
+    """Return what stands below the axis, with the direction where it runs from large to small."""
+    if view.sideways == Sideways.KNOB:
+        declared = knobs(view.method)[main_knob(view.method)]
+        return main_knob(view.method).replace("_", " ") + (f" ({declared.unit})" if declared.unit else "")
+    if view.sideways == Sideways.SIZE and more_is_smaller(view):
+        return f"{Sideways.SIZE}, smaller to the right"
+    return {Sideways.MACS: "multiply-accumulates an image", Sideways.TIME: "ms a batch, measured here"}.get(
+        view.sideways, str(view.sideways)
+    )

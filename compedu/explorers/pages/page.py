@@ -1,0 +1,98 @@
+"""The explorer on a page without a kernel: the same front end, whose slider chooses among measured points."""
+
+import html
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from compedu.explorers.figures import gauges, sideways, tradeoff
+from compedu.explorers.figures.figure import moving
+from compedu.explorers.main_knob import along, main_knob
+from compedu.explorers.panel.badge import badge
+from compedu.explorers.panel.changes import as_json, changed
+from compedu.explorers.panel.controls import Control
+from compedu.explorers.panel.screen import groups, in_words
+from compedu.explorers.panel.tables import points_table
+from compedu.explorers.view import State, View
+from compedu.knobs import knobs
+from compedu.metrics import Report
+from compedu.sweeps import method_of
+
+TABS = {"In words": "gauges in a sentence", "Points": "the points of the trade-off curve as a table"}
+
+
+def page_form(view: View, known: Iterable[Report], question: dict[str, Any] | None) -> str:
+    """Return HTML of the explorer over the `known` points along its main knob, with a `question` first if there is one.
+
+    The page must load plotly.js and the scripts of the panel; without them, the HTML shows the figures in words.
+    """
+    points = along(known, view.method)
+    if not points and view.report is None:
+        return f"<p>{html.escape(repr(view.method))}: nothing is measured yet.</p>"
+    shown = view.report or points[0]
+    points = points or (shown,)
+    start = next((index for index, point in enumerate(points) if point.method == shown.method), 0)
+    seen = [_at(view, view.report if index == start and view.report else point) for index, point in enumerate(points)]
+    figures = [as_json(moving(one)) for one in seen]
+    content = {
+        "parts": _parts(view, points), "start": start, "figures": figures[start],
+        "places": [{"shown": _shown(one, index), "changes": _changes(figures[start], drawn)}
+                   for index, (one, drawn) in enumerate(zip(seen, figures, strict=True))],
+        "panes": {"Points": {"count": None, "html": points_table(groups(view))}},
+        "question": question, "answers": _answers(view, points, question),
+    }  # fmt: skip
+    packed = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    return (
+        f"<div class='compedu-page'><script type='application/json'>{packed}</script>"
+        f"<p>{html.escape(in_words(seen[start]))}</p></div>"
+    )
+
+
+def _at(view: View, report: Report) -> View:
+    """Return the view with another report; what this explorer did not measure itself is a preview, without speed."""
+    own = report is view.report and view.state == State.FINAL
+    method = method_of(report.method, (type(view.method),))  # its own setting, so that it does not count as nearby
+    return replace(view, method=method, state=State.FINAL if own else State.PREVIEW, report=report, pins=[], kept={})
+
+
+def _parts(view: View, points: tuple[Report, ...]) -> dict[str, Any]:
+    knob = main_knob(view.method)
+    declared = [] if knob is None else [Control(knob, knobs(view.method)[knob], getattr(view.method, knob)).parts]
+    values = [_value(view, point) for point in points]
+    return {
+        "knobs": [one | {"places": values if len(values) > 1 else [], "still": True} for one in declared],
+        "main": knob, "pictures": [], "layers": [], "tabs": TABS, "buttons": {}, "gauges": gauges.NAMES,
+        "sideways": [str(view.sideways)], "still": True, "name": type(view.method).__name__,
+    }  # fmt: skip
+
+
+def _value(view: View, point: Report) -> str:
+    value = getattr(method_of(point.method, (type(view.method),)), main_knob(view.method) or "", "")
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _shown(view: View, place: int) -> dict[str, Any]:
+    word, why = badge(view)
+    knob = main_knob(view.method)
+    return {
+        "heard": 0, "code": repr(view.method), "typed": None, "state": view.state, "badge": word, "why": why,
+        "message": "", "about": "", "front": [], "buttons": {}, "trains": False, "progress": None,
+        "knobs": {} if knob is None else {knob: {"place": place, "text": _value(view, view.report), "refused": False}},
+        "gauges": dict(zip(gauges.NAMES, gauges.captions(view), strict=True)), "legend": tradeoff.legend(view),
+        "caption": "", "heading": "", "picture": "", "layer": "", "sideways": view.sideways, "question": None,
+        "said": in_words(view),
+    }  # fmt: skip
+
+
+def _changes(start: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    return {name: found for name, figure in now.items() if (found := changed(start[name], figure))}
+
+
+def _answers(view: View, points: tuple[Report, ...], question: dict[str, Any] | None) -> list[list[float]]:
+    """Return place on the axis and accuracy in percent of each point asked for."""
+    if question is None:
+        return []
+    by_value = {_value(view, point): point for point in points}
+    asked = [by_value[value] for value in question["values"] if value in by_value]
+    return [[sideways.place(view, point), 100 * point.accuracy] for point in asked]

@@ -1,0 +1,126 @@
+// Knobs as native controls: sliders, fields, lists. What they say goes to the kernel, newest first.
+
+// JupyterLab takes keys, such as arrows that fold headings, from whatever has the focus, unless it says otherwise.
+const OWN_KEYS = "data-lm-suppress-shortcuts";
+const FOCUSED = new Set(["input", "select", "button", "summary", "textarea"]);
+
+function element(kind, classes = "", properties = {}, ...children) {
+  const made = document.createElement(kind);
+  if (classes) made.className = classes;
+  if (FOCUSED.has(kind)) made.setAttribute(OWN_KEYS, "true");
+  for (const [name, value] of Object.entries(properties)) {
+    name.includes("-") || name === "role" || name === "for" ? made.setAttribute(name, value) : (made[name] = value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// Sends messages with numbers. Of a moving slider only the newest is sent, once the kernel has heard the one before.
+function sender(model) {
+  const state = { sent: 0, touched: {} };
+  let waiting = null;
+  const heard = () => model.get("shown").heard ?? 0;
+  const post = (content) => {
+    state.sent += 1;
+    if (content.name) state.touched[content.name] = state.sent;
+    model.send({ ...content, serial: state.sent });
+  };
+  state.say = (content) => {
+    waiting = null;
+    post(content);
+  };
+  state.move = (content) => {
+    state.touched[content.name] = Infinity;
+    if (heard() < state.sent) waiting = content;
+    else post(content);
+  };
+  state.heard = () => {
+    if (waiting && heard() >= state.sent) {
+      const content = waiting;
+      waiting = null;
+      post(content);
+    }
+  };
+  state.own = (name) => (state.touched[name] ?? 0) > heard(); // the page knows better than the kernel
+  state.sent = heard();
+  return state;
+}
+
+let gestures = Date.now();
+
+// One knob: `root` to show, `show` to bring it up to the kernel's state.
+function control(parts, out, id) {
+  const unit = parts.unit ? ` (${parts.unit})` : "";
+  const label = element("label", "", { title: parts.help, textContent: parts.label + unit, for: id });
+  const field = fieldOf(parts, id);
+  field.title = parts.help;
+  field.setAttribute("aria-label", parts.label);
+  field.addEventListener("change", () => out.say({ kind: "knob", name: parts.name, text: field.value }));
+  const row = element("div", "compedu-row");
+  const slider = parts.places.length ? sliderOf(parts, out, field) : null;
+  if (slider) row.append(slider);
+  row.append(field);
+  const root = element("div", "compedu-knob", { title: parts.help }, label, row);
+  const show = (state) => {
+    if (out.own(parts.name)) return;
+    if (document.activeElement !== field || field.tagName === "SELECT" || !state.refused) field.value = state.text;
+    field.setAttribute("aria-invalid", state.refused);
+    if (slider) {
+      if (state.place !== null) slider.value = state.place;
+      slider.setAttribute("aria-valuetext", state.text);
+    }
+  };
+  return { root, show };
+}
+
+function fieldOf(parts, id) {
+  if (parts.kind === "text") {
+    return element("input", parts.wide ? "compedu-wide" : "", { id, type: "text", spellcheck: false, autocomplete: "off" });
+  }
+  return element("select", "", { id }, ...parts.choices.map((choice) => new Option(choice, choice)));
+}
+
+function sliderOf(parts, out, field) {
+  const slider = element("input", "", {
+    type: "range", min: 0, max: parts.places.length - 1, step: 1, "aria-label": parts.label, title: parts.help,
+  });
+  let gesture = null;
+  slider.addEventListener("input", () => {
+    gesture ??= ++gestures;
+    field.value = parts.places[slider.value];
+    slider.setAttribute("aria-valuetext", field.value);
+    out.move({ kind: "knob", name: parts.name, place: Number(slider.value), gesture });
+  });
+  slider.addEventListener("change", () => (gesture = null));
+  return slider;
+}
+
+function chooser(label, options, id, chosen) {
+  const field = element("select", "", { id, "aria-label": label }, ...options.map((one) => new Option(one, one)));
+  field.addEventListener("change", () => chosen(field.value));
+  const root = element("div", "compedu-knob", {}, element("label", "", { textContent: label, for: id }), field);
+  return { root, show: (value) => (field.value = value) };
+}
+
+function button(text, title, action) {
+  const made = element("button", "compedu-button", { type: "button", textContent: text, title });
+  made.addEventListener("click", () => action(made));
+  return made;
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const field = document.body.appendChild(element("textarea", "", { value: text })); // no clipboard without https
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  }
+}
+
+function save(text, name) {
+  const link = element("a", "", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

@@ -1,0 +1,67 @@
+"""A prediction that an explorer asks for before it shows its answers, in the lab book if there is one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from compedu.course.lab_book import LabBook
+from compedu.explorers.main_knob import main_knob
+from compedu.explorers.panel.predict import asked_methods, checked, largest_gap, question
+from compedu.explorers.view import View
+from compedu.methods import Method
+from compedu.metrics import Report
+
+
+class Prediction:
+    """Accuracies at a few settings along `knob`, predicted and then measured; `settings` are the methods asked about.
+
+    The first prediction counts: one that the book already holds is taken over. Raises `ValueError` where the method has
+    no settings to ask about.
+    """
+
+    def __init__(self, start: Method, knob: bool | str, view: View, book: LabBook | None):
+        self.settings = asked_methods(start, knob, view.points)
+        self.along_main_knob = knob is True or knob == main_knob(start)
+        self._view = view
+        self._book = book
+        data = view.data
+        named = data.name if data.origin else f"{data.name} ({data.digest[:8]})"  # a user's own is named by its images
+        self._title = f"{self.settings[0]!r} to {self.settings[-1]!r}: {view.baseline.model} on {named}"
+        self._knob = knob
+        if (entry := self._recorded()) is not None:
+            view.predicted = tuple(entry["value"])
+
+    @property
+    def question(self) -> dict[str, Any] | None:
+        """What the page asks; None once it is answered."""
+        if self._view.predicted:
+            return None
+        return question(self.settings, self._knob, self._view.baseline, len(self._view.data.classes))
+
+    def commit(self, accuracies: Sequence[float]) -> None:
+        """Fix a prediction, one accuracy in 0..1 for each setting; a later one changes nothing.
+
+        Raises `ValueError` for another number of accuracies, and for other values.
+        """
+        said = checked(accuracies, len(self.settings))
+        if self._view.predicted:
+            return
+        self._view.predicted = said
+        if self._book is not None and self._recorded() is None:
+            settings = [repr(method) for method in self.settings]
+            self._book.write("prediction", self._title, value=list(said), settings=settings, unit="accuracy")
+
+    def compare(self, known: dict[str, Report]) -> str | None:
+        """Put the measurements beside the prediction, once all are `known`; return the largest difference in words."""
+        names = [repr(method) for method in self.settings]
+        if not self._view.predicted or not all(name in known for name in names):
+            return None
+        self._view.asked = tuple(known[name] for name in names)
+        if self._book is not None and self._book.newest("measurement", self._title) is None:
+            measured = [report.accuracy for report in self._view.asked]
+            predicted = list(self._view.predicted)
+            self._book.write("measurement", self._title, predicted=predicted, measured=measured, unit="accuracy")
+        return largest_gap(self._view.predicted, self._view.asked)
+
+    def _recorded(self) -> dict[str, Any] | None:
+        """Return the first prediction that the book holds for these settings, or None."""
+        return None if self._book is None else self._book.first("prediction", self._title)

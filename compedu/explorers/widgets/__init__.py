@@ -1,1 +1,0 @@
-"""The widgets of an explorer: controls, the screen, tables, texts."""
