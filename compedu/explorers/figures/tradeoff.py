@@ -21,9 +21,9 @@ from compedu.sweeps import method_of
 MANY = 30  # points of a curve beyond which marks would hide its line
 SOLID = {"color": PREVIEW, "dash": "solid", "width": 2}
 NAMES = {  # in the order in which they are drawn, so that the newest lies on top
-    "controls": "small dense net", "random": "at random", "earlier": "before the last change", "stored": "stored points",
-    "alone": "student alone", "trail": "measured here", "predicted": "your prediction", "asked": "as measured", "dense": "dense network",
-    "now": "now",
+    "controls": "small dense net", "random": "at random", "earlier": "before the last change",
+    "stored": "stored points", "alone": "student alone", "trail": "measured here", "predicted": "your prediction",
+    "asked": "as measured", "dense": "dense network", "now": "now",
 }  # fmt: skip
 
 
@@ -94,15 +94,14 @@ def alone(view: View) -> list[Report]:
     settings = type(view.method).alone
     if not settings:
         return []
-    made = {
-        report.method: view.once(("made", report.method), lambda: method_of(report.method, (type(view.method),)))
-        for report in view.points
-    }
-    return [
-        report
-        for report in view.points
-        if all(getattr(made[report.method], name) == value for name, value in settings.items())
-    ]
+
+    def find() -> list[Report]:
+        pairs = [(report, method_of(report.method, (type(view.method),))) for report in view.points]
+        return [
+            report for report, made in pairs if all(getattr(made, name) == value for name, value in settings.items())
+        ]
+
+    return view.once("alone", find)
 
 
 def legend(view: View) -> list[tuple[str, str, str]]:

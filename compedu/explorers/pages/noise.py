@@ -9,8 +9,8 @@ from torch import Tensor
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.figures.colors import GRAY, LIVE
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
-from compedu.explorers.panel.strip import image_bytes
 from compedu.explorers.panel.panel import STYLE
+from compedu.explorers.panel.strip import image_bytes
 from compedu.explorers.panel.tables import criteria_table
 from compedu.metrics import Report
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from compedu.explorers.main_knob import along, main_knob
-from compedu.explorers.words import percent
 from compedu.explorers.panel.controls import as_text
+from compedu.explorers.words import percent
 from compedu.knobs import Knob, knobs
 from compedu.methods import Method
 from compedu.metrics import Report

@@ -9,8 +9,8 @@ from compedu.explorers.figures.pictures.distillation.temperature import temperat
 from compedu.explorers.figures.pictures.picture import Picture, Table, bars, line
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.plots import MAIN
-from compedu.explorers.view import View
 from compedu.explorers.panel.strip import image_bytes
+from compedu.explorers.view import View
 
 CANDIDATES = 512  # images among which the most doubtful one is chosen
 
