@@ -5,7 +5,7 @@ import shutil
 from importlib.metadata import version as installed
 from pathlib import Path
 
-import plotly
+from compedu.explorers.panel.panel import PLOTLY, STYLE, page_script
 
 project = "compedu"
 author = "The compedu authors"
@@ -43,16 +43,22 @@ html_theme_options = {"use_download_button": False, "show_navbar_depth": 1, "hom
 
 
 def load_plotly_where_needed(app, pagename, templatename, context, doctree):
-    """Only pages with a plot load plotly.js, which is 5 MB; not deferred, because the plot's own script needs it."""
-    if "plotly-graph-div" in context.get("body", ""):
+    """Only pages with a plot load plotly.js, which is 5 MB; not deferred, because a plot's own script needs it."""
+    body = context.get("body", "")
+    if "plotly-graph-div" in body or "compedu-page" in body:
         app.add_js_file("plotly.min.js", priority=100)
+    if "compedu-page" in body:
+        app.add_js_file("explorer.js", loading_method="defer")
+        app.add_css_file("explorer.css")
 
 
-def copy_plotly(app, exception):
-    """One copy of plotly's own browser library for the whole site."""
+def copy_scripts(app, exception):
+    """One copy of plotly's own browser library, and of the explorers' scripts and style, for the whole site."""
     if exception is None:
-        source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-        shutil.copyfile(source, Path(app.outdir) / "_static" / source.name)
+        static = Path(app.outdir) / "_static"
+        shutil.copyfile(PLOTLY, static / PLOTLY.name)
+        (static / "explorer.js").write_text(page_script(), encoding="utf-8")
+        (static / "explorer.css").write_text(STYLE, encoding="utf-8")
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
@@ -68,4 +74,4 @@ def as_restructured_text(app, what, name, obj, options, lines):
 def setup(app):
     app.connect("autodoc-process-docstring", as_restructured_text)
     app.connect("html-page-context", load_plotly_where_needed)
-    app.connect("build-finished", copy_plotly)
+    app.connect("build-finished", copy_scripts)

@@ -26,9 +26,11 @@ class Sideways(StrEnum):
     TIME = "time of a batch, measured here"
 
 
-def choices(view: View) -> tuple[Sideways, ...]:
-    """Return the axes that this method's curve can be drawn over."""
-    return tuple(Sideways) if main_knob(view.method) else tuple(one for one in Sideways if one != Sideways.KNOB)
+def choices(view: View) -> dict[str, str]:
+    """Return the axes that this method's curve can be drawn over, with their names for a learner."""
+    knob = main_knob(view.method)
+    names = {str(one): str(one) for one in Sideways} | {str(Sideways.KNOB): (knob or "").replace("_", " ")}
+    return {one: name for one, name in names.items() if name}
 
 
 def first_choice(view: View) -> Sideways:

@@ -96,7 +96,9 @@ function sliderOf(parts, out, field) {
 }
 
 function chooser(label, options, id, chosen) {
-  const field = element("select", "", { id, "aria-label": label }, ...options.map((one) => new Option(one, one)));
+  const pairs = Array.isArray(options) ? options.map((one) => [one, one]) : Object.entries(options);
+  const only = pairs.length === 1;
+  const field = element("select", "", { id, disabled: only }, ...pairs.map(([value, name]) => new Option(name, value)));
   field.addEventListener("change", () => chosen(field.value));
   const root = element("div", "compedu-knob", {}, element("label", "", { textContent: label, for: id }), field);
   return { root, show: (value) => (field.value = value) };

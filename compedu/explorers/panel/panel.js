@@ -21,7 +21,7 @@ function render({ model, el }) {
   el.append(at.root);
   const lib = library(model);
   const drawers = Object.fromEntries(
-    Object.entries(at.boxes).map(([name, box]) => [name, drawer(box, lib, () => store.figures[name])]),
+    Object.entries(at.boxes).map(([name, box]) => [name, drawer(box, lib, () => store.figures[name], name === "tradeoff")]),
   );
   const tell = (names) => names.forEach((name) => drawers[name]?.update());
   store.told.add(tell);
@@ -79,7 +79,8 @@ function layout(parts, model, out, id) {
     element("div", "compedu-plots", {}, ...(parts.pictures.length ? [picture.root] : []), tradeoff.root));
   const tabs = tablist(parts.tabs, id);
   const body = element("div", "compedu-body", {}, left.root, right);
-  const root = element("div", "compedu", { role: "group", "aria-label": "explorer" }, top, message, ask, body, tabs.root);
+  const kind = parts.still ? "compedu compedu-alone" : "compedu";
+  const root = element("div", kind, { role: "group", "aria-label": "explorer" }, top, message, ask, body, tabs.root);
   const boxes = { tradeoff: tradeoff.box, ...(parts.pictures.length ? { picture: picture.box } : {}) };
   for (const [name, one] of Object.entries(gauges)) boxes[name] = one.box;
   let asked = null;
@@ -88,7 +89,7 @@ function layout(parts, model, out, id) {
     badge.textContent = state.badge;
     badge.title = state.why;
     badge.className = `compedu-badge ${state.state}`;
-    root.className = `compedu compedu-${state.state}`;
+    root.className = `${kind} compedu-${state.state}`;
     if (message.innerHTML !== state.message) message.innerHTML = state.message;
     for (const [name, one] of Object.entries(state.knobs)) knobs[name]?.show(one);
     left.show(state);
@@ -234,5 +235,3 @@ function stills(model, lib, boxes) {
   };
   return { due, close: () => clearTimeout(timer) };
 }
-
-export default { initialize, render };

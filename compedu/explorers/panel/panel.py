@@ -16,15 +16,24 @@ from compedu.explorers.figures.figure import Figure
 from compedu.explorers.panel.changes import as_json, changed
 
 HERE = Path(__file__).parent
-SCRIPTS = ("library.js", "plots.js", "controls.js", "prediction.js", "panel.js")
+SCRIPTS = ("library.js", "plots.js", "controls.js", "prediction.js", "panel.js")  # each uses those before it
 STYLE = (HERE / "panel.css").read_text(encoding="utf-8")
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
 @functools.cache
-def script() -> str:
-    """Return the scripts as one module: a widget's script is one file, and pages load the same one."""
-    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+def _scripts(*more: str) -> str:
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in (*SCRIPTS, *more))
+
+
+def widget_script() -> str:
+    """Return the scripts as the one module that a widget has."""
+    return f"{_scripts()}\nexport default {{ initialize, render }};\n"
+
+
+def page_script() -> str:
+    """Return the script of a page without a kernel, which shows all explorers on it."""
+    return f"(() => {{\n{_scripts('page.js')}\nshowPages();\n}})();\n"
 
 
 class Panel(anywidget.AnyWidget):
@@ -38,7 +47,7 @@ class Panel(anywidget.AnyWidget):
     """
 
     # Texts, not paths: of a path the class would watch the file, and so keep every widget alive.
-    _esm = script()
+    _esm = widget_script()
     _css = STYLE
     parts = traitlets.Dict().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)

@@ -42,7 +42,8 @@ function merged(old, changes) {
 }
 
 // Draws one figure into `box` whenever it has changed and can be seen. One drawing at a time: the newest figure wins.
-function drawer(box, lib, figure) {
+// With `fits`, it is as wide as the box, now and whenever that changes.
+function drawer(box, lib, figure, fits) {
   let due = true, busy = false, seen = false, closed = false;
   const draw = async () => {
     if (busy || closed || !seen || !due) return;
@@ -50,7 +51,8 @@ function drawer(box, lib, figure) {
     const Plotly = await lib;
     while (due && seen && !closed) {
       due = false;
-      await put(Plotly, box, figure());
+      const { data, layout } = figure();
+      await put(Plotly, box, { data, layout: fits ? { ...layout, width: box.clientWidth || layout.width } : layout });
     }
     busy = false;
   };
@@ -59,14 +61,18 @@ function drawer(box, lib, figure) {
     draw();
   }, { rootMargin: NEAR });
   watch.observe(box);
+  const update = () => {
+    due = true;
+    draw();
+  };
+  const widths = new ResizeObserver(() => box.clientWidth !== box._fullLayout?.width && update());
+  if (fits) widths.observe(box);
   return {
-    update: () => {
-      due = true;
-      draw();
-    },
+    update,
     close: async () => {
       closed = true;
       watch.disconnect();
+      widths.disconnect();
       if (box.querySelector(".main-svg")) (await lib).purge(box);
     },
   };

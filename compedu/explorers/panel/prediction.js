@@ -1,6 +1,8 @@
 // Predict before you see: a curve to be dragged, moved by keys, or typed; it hides the answers until it is committed.
 
-const AREA = { width: 640, height: 270, left: 52, right: 14, top: 12, bottom: 58 };
+const SIZE = { height: 270, left: 52, right: 14, top: 12, bottom: 58 };
+const WIDE = 640;
+const NARROW = 350; // on the screen of a phone
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(kind, properties, text = "") {
@@ -11,12 +13,13 @@ function svg(kind, properties, text = "") {
 }
 
 function prediction(question, committed) {
+  const AREA = { ...SIZE, width: window.innerWidth < 560 ? NARROW : WIDE };
   const start = Math.round(100 * question.dense);
   const values = question.values.map(() => null);
   const x = (place) => AREA.left + 12 + place * (AREA.width - AREA.left - AREA.right - 24);
   const y = (value) => AREA.top + (1 - value / 100) * (AREA.height - AREA.top - AREA.bottom);
   const plot = svg("svg", { viewBox: `0 0 ${AREA.width} ${AREA.height}`, class: "compedu-drawn" });
-  frame(plot, x, y, question);
+  frame(plot, x, y, question, AREA);
   const line = plot.appendChild(svg("polyline", { class: "compedu-drawn-line" }));
   const problem = element("p", "compedu-error", { role: "alert", hidden: true });
   const fields = question.values.map((value, index) => {
@@ -85,15 +88,15 @@ function prediction(question, committed) {
   return element("div", "compedu-ask", {}, words, plot, rows, commit, problem);
 }
 
-function frame(plot, x, y, question) {
+function frame(plot, x, y, question, AREA) {
   for (const value of [0, 25, 50, 75, 100]) {
     plot.append(svg("line", { x1: AREA.left, x2: AREA.width - AREA.right, y1: y(value), y2: y(value), class: "compedu-grid" }));
     plot.append(svg("text", { x: AREA.left - 6, y: y(value) + 4, "text-anchor": "end" }, `${value} %`));
   }
-  for (const [value, name, side] of [[question.dense, "dense network", -5], [question.chance, "guessing", -5]]) {
+  for (const [value, name, side] of [[question.dense, "dense network", 24], [question.chance, "guessing", -5]]) {
     const at = y(100 * value);
     plot.append(svg("line", { x1: AREA.left, x2: AREA.width - AREA.right, y1: at, y2: at, class: "compedu-known" }));
-    plot.append(svg("text", { x: AREA.left + 4, y: at + (value > 0.93 ? 14 : side) }, `${name} ${(100 * value).toFixed(1)} %`));
+    plot.append(svg("text", { x: AREA.left + 4, y: at + side }, `${name} ${(100 * value).toFixed(1)} %`));
   }
   let last = -Infinity;
   question.values.forEach((value, index) => {

@@ -58,7 +58,7 @@ class Screen:
         parts = {
             "knobs": [control.parts for control in controls.values()], "main": main_knob(view.method),
             "pictures": list(self.pictures), "layers": layer_names(view), "tabs": TABS, "buttons": BUTTONS,
-            "sideways": list(sideways.choices(view)), "gauges": gauges.NAMES,
+            "sideways": sideways.choices(view), "gauges": gauges.NAMES,
         }  # fmt: skip
         self.panel = Panel(parts, self._figures(view), heard)
 
