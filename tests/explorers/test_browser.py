@@ -10,9 +10,12 @@ import pytest
 from explorer_page import (
     AGAIN,
     BROKEN,
+    CODE,
     NAMES,
+    PLOT,
     PREDICTED,
     STORED,
+    assert_all_is_drawn,
     assert_figures_follow_the_code,
     assert_pictures_can_be_chosen,
     assert_shown_is_computed,
@@ -35,9 +38,11 @@ def test_after_a_reload_the_page_shows_the_figures_of_now(lab):
     lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     lab.open()
     shown = lab.cell(NAMES.index(name) + 1).locator(".compedu")
-    shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    shown.scroll_into_view_if_needed()
+    shown.locator(".main-svg").first.wait_for(state="attached")
     shown.locator(".compedu-badge.FINAL").wait_for()
-    assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())
+    assert_shown_is_computed(lab, shown, shown.locator(CODE).input_value())
+    assert_all_is_drawn(lab, shown, name)
 
 
 @pytest.mark.parametrize("name", named(trains=False))
@@ -68,7 +73,7 @@ def test_two_hundred_random_moves_leave_no_error_no_queue_and_no_growing_memory(
         "def moves(count):\n"
         "    most = 0\n"
         "    for _ in range(count):\n"
-        "        e._controls['sparsity'].slider.value = chosen.randrange(90)\n"
+        "        e._on_message({'kind': 'knob', 'name': 'sparsity', 'place': chosen.randrange(90)})\n"
         "        most = max(most, e._session.runner.pending)\n"
         "    e.settle(300); gc.collect()\n"
         "    return most, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, e.state\n"
@@ -78,19 +83,17 @@ def test_two_hundred_random_moves_leave_no_error_no_queue_and_no_growing_memory(
         lab.python("most, later, state = moves(100)\nimport json; print(json.dumps([most, first[1], later, state]))")
     )
     assert most <= 2 and state == "FINAL" and second - first < 100, (first, second)
-    assert_shown_is_computed(lab, shown, shown.locator(".compedu-top input").input_value())
+    assert_shown_is_computed(lab, shown, shown.locator(CODE).input_value())
 
 
 def test_controls_and_figure_have_names_for_screen_readers(lab):
     shown = explorer(lab, "MagnitudePruning")
-    handle = shown.locator(".compedu-knob .noUi-handle").first
-    assert handle.get_attribute("aria-label") == "sparsity" and handle.get_attribute("role") == "slider"
-    assert shown.locator(".compedu-knob input").first.get_attribute("aria-label") == "sparsity"
-    assert handle.get_attribute("aria-valuetext") == shown.locator(".compedu-knob input").first.input_value()
-    figure = shown.locator(".js-plotly-plot").first
-    assert figure.get_attribute("role") == "img"
-    said = figure.get_attribute("aria-label")
+    slider = shown.get_by_role("slider", name="sparsity")
+    assert slider.get_attribute("aria-valuetext") == shown.get_by_role("textbox", name="sparsity").input_value()
+    said = shown.locator(PLOT).get_attribute("aria-label")
     assert re.search(r"MagnitudePruning\(.*Accuracy: .* %.*Size: .*B;.*Picture: fc1: .* weights left", said)
+    assert shown.locator(".compedu-picture .compedu-plot").get_attribute("aria-label").startswith("fc1: ")
+    assert shown.locator(".compedu-plot:not([role=img], [aria-hidden=true])").count() == 0
 
 
 @pytest.mark.parametrize("width", [1440, 1100])
@@ -107,7 +110,7 @@ def test_nothing_in_the_top_line_covers_anything_else(lab, width):
         )
         shown.get_by_text("MEASURING 200 of 40000").wait_for()
         boxes = shown.evaluate(
-            """root => [root, ...root.querySelectorAll('.compedu-top :is(input, button, .compedu-badge)')]
+            """root => [root, ...root.querySelectorAll('.compedu-top > *')]
                 .map(element => element.getBoundingClientRect().toJSON())"""
         )
     finally:
@@ -143,7 +146,7 @@ def test_texts_are_apart_where_all_layers_are_full_and_all_kinds_of_points_are_k
     lab.run_cell(STORED)
     shown = lab.cell(STORED).locator(".compedu")
     shown.locator(".compedu-badge.FINAL").wait_for()
-    legend = shown.locator(".x10y10 text").first.text_content()
+    legend = shown.locator(".compedu-legend").text_content()
     assert all(name in legend for name in ("dense", "now", "small dense net", "stored points", "at random"))
     assert_texts_are_apart(shown)
 
@@ -153,30 +156,46 @@ def test_an_explorer_shown_a_second_time_shows_the_same_figures(lab):
     code = settled(lab, first, "FilterPruning")
     lab.run_cell(AGAIN)
     second = lab.cell(AGAIN).locator(".compedu")
-    second.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    second.scroll_into_view_if_needed()
+    second.locator(".main-svg").first.wait_for(state="attached")
     assert_shown_is_computed(lab, second, code)
     assert figures(first) == figures(second)
 
 
-def test_the_answers_stay_hidden_until_a_prediction_is_committed(lab):
+PREDICTED_AND_MEASURED = """plot => {
+    const lines = (plot.data ?? []).filter(trace => ['predicted', 'asked'].includes(trace.meta));
+    return lines.length === 2 && lines.every(line => line.y.length) && lines.map(line => line.y.length);
+}"""
+
+
+def test_the_answers_stay_hidden_until_a_curve_is_drawn_dragged_moved_by_keys_and_typed(lab):
     lab.run_cell(PREDICTED)
     shown = lab.cell(PREDICTED).locator(".compedu")
-    fields = shown.get_by_placeholder("0 to 100")
-    fields.first.wait_for()
-    assert fields.count() == 5 and not shown.locator(".js-plotly-plot").first.is_visible()
-    for field in fields.all():
-        field.fill("50")
+    handles, fields = shown.get_by_role("slider", name="accuracy at"), shown.locator(".compedu-asked input")
+    handles.first.wait_for()
+    count = handles.count()
+    assert count == fields.count() > 4 and not shown.locator(PLOT).is_visible()
     shown.get_by_role("button", name="Commit").click()
-    shown.locator(".js-plotly-plot").first.wait_for(state="visible")
+    assert "drag the point" in shown.get_by_role("alert").text_content() and not shown.locator(PLOT).is_visible()
+    box = shown.locator(".compedu-drawn").bounding_box()
+    start = handles.first.bounding_box()
+    lab.page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+    lab.page.mouse.down()
+    lab.page.mouse.move(start["x"], box["y"] + box["height"] / 2, steps=5)
+    lab.page.mouse.up()
+    dragged = float(fields.first.input_value())
+    assert 30 < dragged < 75 and handles.first.get_attribute("aria-valuenow") == str(round(dragged))
+    handles.nth(1).press("PageDown")
+    assert float(fields.nth(1).input_value()) == float(handles.nth(1).get_attribute("aria-valuenow")) < 91
+    for index in range(2, count):
+        fields.nth(index).fill("50")
+    shown.get_by_role("button", name="Commit").click()
     shown.get_by_text("Largest surprise").wait_for()
-    plot = shown.locator(".js-plotly-plot").first.element_handle()
-    assert lab.page.wait_for_function(PREDICTED_AND_MEASURED, arg=plot).json_value() == [5, 5]  # drawn after the text
-
-
-PREDICTED_AND_MEASURED = """plot => {
-    const lines = plot.data.filter(line => ['your prediction', 'as measured'].includes(line.name));
-    return lines.length === 2 && lines.map(line => line.x.length);
-}"""
+    shown.scroll_into_view_if_needed()
+    plot = shown.locator(PLOT).element_handle()
+    drawn = lab.page.wait_for_function(PREDICTED_AND_MEASURED, arg=plot).json_value()
+    assert drawn == [count, count]
+    assert json.loads(lab.python("import json; print(json.dumps(predicted.view.predicted[2:]))")) == [0.5] * (count - 2)
 
 
 def test_an_explorer_that_is_closed_goes_without_an_error(lab):
@@ -206,8 +225,8 @@ CONTRAST = """root => {
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const ground = light(getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor);
-    return Math.min(...[...root.querySelectorAll('.js-plotly-plot .xtick text, .x6y6 text')].map(text => {
-        const ink = light(getComputedStyle(text).fill);
+    return Math.min(...[...root.querySelectorAll('.xtick text, .compedu-lines div, label, .compedu-legend')].map(text => {
+        const ink = light(getComputedStyle(text)[text.ownerSVGElement ? 'fill' : 'color']);
         return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
     }));
 }"""

@@ -33,11 +33,11 @@ from compedu.explorers.figures.pictures.quantization import quantized_inputs
 from compedu.explorers.figures.pictures.structural_matrix import product_times
 from compedu.explorers.figures.places import KNOBS
 from compedu.explorers.figures.tradeoff import reports_shown
-from compedu.explorers.runner import Runner
 from compedu.explorers.panel.badge import badge
 from compedu.explorers.panel.controls import as_text, controls_of
 from compedu.explorers.panel.predict import asked_methods, checked
 from compedu.explorers.panel.tables import html_table, layers_table
+from compedu.explorers.runner import Runner
 from compedu.explorers.words import bytes_text, points_text, times_text
 from compedu.forms import weight_of
 from compedu.knobs import knob, knobs, method

@@ -40,8 +40,19 @@ show(Breaking)"""
 SHOWN = [f"show(ce.{cls.__name__})" for cls in METHODS]
 FULL = """full = ce.explore(ce.MagnitudePruning(sparsity=0.02), *ce.load("lenet5", "digits"))
 full"""
+CODE = ".compedu-code"
+SLIDER = ".compedu-main input[type=range]"
+PLOT = ".compedu-tradeoff .compedu-plot"
+NOW = "plot.data?.find(trace => trace.meta === 'now')?.x[0]"
 VIEWPORT = {"width": 1400, "height": 1000}
-CELLS = [START, *SHOWN, BREAKING, "show(ce.MagnitudePruning, predict=True)", "opened['FilterPruning']", FULL]
+CELLS = [
+    START,
+    *SHOWN,
+    BREAKING,
+    "predicted = ce.explore(ce.MagnitudePruning, model, data, predict=True)\npredicted",
+    "opened['FilterPruning']",
+    FULL,
+]
 BROKEN, PREDICTED, AGAIN, STORED = (len(SHOWN) + i for i in (1, 2, 3, 4))
 NAMES = [cls.__name__ for cls in METHODS]
 COMPUTED = """dense, images = pair_of({code!r}.split("(")[0])
@@ -54,8 +65,8 @@ print(json.dumps([
 
 def kind_of(cls: type[Method]) -> tuple:
     """What the page of a method shares with others of its kind: how it starts, the control in front, the pictures."""
-    front = next(control for control in controls_of(cls(), lambda: None).values() if control.slider is not None)
-    return cls().needs, type(front.field), tuple(picture.name for picture in pictures_of(cls))
+    front = next(control for control in controls_of(cls()).values() if control.places)
+    return cls().needs, front.parts["kind"], tuple(picture.name for picture in pictures_of(cls))
 
 
 def named(trains: bool, pictures: int = 1) -> list:
@@ -105,8 +116,8 @@ def explorer(lab, name: str):
     if lab.python(f"print({name!r} in opened)") == "False":
         lab.run_cell(index)
     shown = lab.cell(index).locator(".compedu")
-    shown.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
-    shown.scroll_into_view_if_needed()
+    shown.scroll_into_view_if_needed()  # figures are drawn where they can be seen
+    shown.locator(".main-svg").first.wait_for(state="attached")
     return shown
 
 
@@ -115,22 +126,20 @@ def settled(lab, shown, name: str) -> str:
     if lab.python(f"print(opened[{name!r}].method.needs)") == "training":
         shown.get_by_role("button", name="Run", exact=True).click()
     shown.locator(".compedu-badge.FINAL").wait_for()
-    return shown.locator(".compedu-top input").input_value()
+    return shown.locator(CODE).input_value()
 
 
 def figures(shown) -> tuple[str, float]:
     """Return the words of the gauges and the bytes of the live point as the page draws them."""
-    return tuple(shown.locator(".js-plotly-plot").first.evaluate(
-        "plot => [[...plot.querySelectorAll('.x6y6 text')].map(t => t.textContent).join(' '), "
-        "plot.data.find(t => t.name === 'now').x[0]]"
-    ))  # fmt: skip
+    said = " ".join(shown.locator(".compedu-gauge").all_text_contents())
+    return said, shown.locator(PLOT).evaluate(f"plot => {NOW}")
 
 
 def assert_shown_is_computed(lab, shown, code: str) -> None:
     *words, size = json.loads(lab.python(COMPUTED.format(code=code)))
     lab.page.wait_for_function(
-        "([plot, size]) => plot.data?.find(t => t.name === 'now')?.x[0] === size",
-        arg=[shown.locator(".js-plotly-plot").first.element_handle(), size], timeout=PATIENCE_MS,
+        f"([plot, size]) => {NOW} === size",
+        arg=[shown.locator(PLOT).element_handle(), size], timeout=PATIENCE_MS,
     )  # fmt: skip
     said, drawn = figures(shown)
     assert drawn == size
@@ -138,35 +147,36 @@ def assert_shown_is_computed(lab, shown, code: str) -> None:
         assert word in said, f"{code}: {word!r} is not in {said!r}"
 
 
+TEXTS = """root => {
+    const edge = root.getBoundingClientRect().right + 1, found = [];
+    const drawn = [...root.querySelectorAll('.compedu-plot')].flatMap(plot => {
+        const texts = [...plot.querySelectorAll('.infolayer text, .bartext, .xtick text, .ytick text')];
+        return texts.filter(text => text.textContent.trim() && text.style.opacity !== '0').map(text => [plot, text]);
+    });
+    const said = [...root.querySelectorAll('.compedu-lines div, .compedu-gauge > div:first-child, .compedu-caption, '
+        + '.compedu-heading, .compedu-legend span, .compedu label, .compedu-about span')].map(text => [null, text]);
+    const boxes = [...drawn, ...said].filter(([, text]) => text.checkVisibility())
+        .map(([plot, text]) => [text.textContent, text.getBoundingClientRect(), plot]);
+    for (const [i, [one, a, plot]] of boxes.entries()) {
+        if (a.right > edge) found.push(`${one} (leaves the explorer by ${a.right - edge})`);
+        for (const [other, b, where] of boxes.slice(i + 1))
+            if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+                && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+                found.push(`${one} | ${other}`);
+    }
+    return found;
+}"""
+
+
 def assert_texts_are_apart(shown) -> None:
-    """Assert that no caption or heading of the figure runs into another one or out of the figure."""
-    overlaps = shown.locator(".js-plotly-plot").first.evaluate(
-        """plot => {
-            const texts = [
-                ...plot.querySelectorAll(
-                    '.x6y6 text, .x9y9 text, .x10y10 text, .infolayer .annotation text, .bartext'
-                ),
-            ].filter(t => t.textContent.trim());
-            const boxes = texts
-                .flatMap(t => (t.querySelector('.line') ? [...t.querySelectorAll('.line')] : [t]))
-                .map(t => [t.textContent, t.getBoundingClientRect()]);
-            const edge = plot.getBoundingClientRect().right + 1, found = [];
-            for (const [i, [one, a]] of boxes.entries()) {
-                if (a.right > edge) found.push(`${one} (leaves the figure by ${a.right - edge})`);
-                for (const [other, b] of boxes.slice(i + 1))
-                    if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
-                        && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
-                        found.push(`${one} | ${other}`);
-            }
-            return found;
-        }"""
-    )
+    """Assert that no text of the explorer, ticks and headings of its figures included, runs into another one."""
+    overlaps = shown.evaluate(TEXTS)
     assert overlaps == [], f"texts run into each other: {overlaps}"
 
 
 def moved(lab, shown, before: str) -> None:
     """Wait until the code line shows another method."""
-    field = shown.locator(".compedu-top input").element_handle()
+    field = shown.locator(CODE).element_handle()
     lab.page.wait_for_function("([field, before]) => field.value !== before", arg=[field, before])
 
 
@@ -177,22 +187,34 @@ def assert_figures_follow_the_code(lab, name: str) -> None:
     assert_shown_is_computed(lab, shown, before)
     assert_texts_are_apart(shown)
 
-    handle = shown.locator(".compedu-knob .noUi-handle").first
-    handle.focus()
-    place = handle.get_attribute("aria-valuenow")
-    handle.press("ArrowRight" if float(place) == 0 else "ArrowLeft")
+    slider = shown.locator(SLIDER)
+    slider.press("ArrowRight" if slider.input_value() == "0" else "ArrowLeft")
     moved(lab, shown, before)
     by_key = settled(lab, shown, name)
     assert by_key != before
     assert_shown_is_computed(lab, shown, by_key)
 
-    track = shown.locator(".compedu-knob .noUi-base").first.bounding_box()
+    track = slider.bounding_box()
     share = 0.3 if name != "CReLU" else 0.1  # few epochs
     lab.page.mouse.click(track["x"] + share * track["width"], track["y"] + track["height"] / 2)
     moved(lab, shown, by_key)
     lab.python(f"opened[{name!r}].set(**{{k: v for k, v in QUICK.items() if k in knobs(opened[{name!r}].method)}})")
     by_mouse = settled(lab, shown, name)
     assert_shown_is_computed(lab, shown, by_mouse)
+
+
+DRAWN = """root => [...root.querySelectorAll('.compedu-plot')]
+    .map(plot => plot.querySelector('.main-svg') ? plot._fullData.length : 0)"""
+
+
+def assert_all_is_drawn(lab, shown, name: str) -> None:
+    """Assert that each figure of an explorer is on the page with as many traces as the kernel has for it."""
+    order = "('accuracy', 'size', 'speed', 'picture', 'tradeoff')"
+    made = f"figures = opened[{name!r}].widget.drawn['figures']; print([len(figures[n]['data']) for n in {order}])"
+    wanted = json.loads(lab.python(made))
+    lab.page.wait_for_function(
+        f"([root, wanted]) => String(({DRAWN})(root)) === String(wanted)", arg=[shown.element_handle(), wanted]
+    )
 
 
 def assert_pictures_can_be_chosen(lab, name: str) -> None:
@@ -206,12 +228,13 @@ def assert_pictures_can_be_chosen(lab, name: str) -> None:
         for _ in range(PATIENCE_MS // 1000):  # both are asked again: the choice travels to the kernel, the figure back
             said = lab.python(
                 f"e = opened[{name!r}]; "
-                "print(e._screen.picture.name, e._screen.picture.say(e.view, e._screen.layer.value), sep=': ')"
+                "print(e._screen.picture.name, e._screen.picture.caption(e.view, e._screen.layer), sep=': ')"
             )
-            drawn = shown.evaluate("root => root.querySelector('.js-plotly-plot .x9y9 text')?.textContent")
+            drawn = shown.locator(".compedu-caption").text_content()
             if said == f"{picture.name}: {drawn}":
                 break
             lab.page.wait_for_timeout(1000)
         assert said == f"{picture.name}: {drawn}"
+        assert_all_is_drawn(lab, shown, name)
         assert_texts_are_apart(shown)
     chooser.select_option(index=0)

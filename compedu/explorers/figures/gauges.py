@@ -35,7 +35,7 @@ def figures(view: View) -> dict[str, dict[str, Any]]:
 
 def _layout(xaxis: dict[str, Any], shapes: list) -> dict[str, Any]:
     bars = {"range": [-1, 1], "visible": False}
-    return base(*GAUGE, l=16, r=16, t=2, b=18) | {
+    return base(*GAUGE, l=16, r=16, t=0, b=21) | {
         "xaxis": axis("y", **xaxis), "yaxis": axis("x", **bars), "shapes": shapes,
     }  # fmt: skip
 

@@ -1,12 +1,12 @@
 """Sizes of the figures of an explorer, and positions in its picture, in pixels from the upper left corner."""
 
 KNOBS = 202  # width of the knobs beside the figures: together they fit into JupyterLab on a screen of 1280 x 720
-GAUGE = (200, 40)  # width and height of each gauge
+GAUGE = (200, 43)  # width and height of each gauge
 TRADE_OFF_SIZE = (318, 208)
 WIDTH = 312  # of the picture
 HEIGHT = 238
 LEFT = (40, 300)  # the picture's large plot, and the one below it
-UPPER = (4, 120)  # the large plot: top and bottom
+UPPER = (4, 114)  # the large plot: top and bottom
 LOWER = (167, 206)
 NAMED = (158, 190)  # the lower plot with slanted names of layers below it
 HIGHER = (146, 206)  # the lower plot where no axis is above it

@@ -1,7 +1,8 @@
 // The library that draws, once a page: pages of a site load it themselves; in a notebook the kernel sends it on request.
 
 const ASK_AGAIN_MS = 5000; // a request is lost with the kernel that it was sent to
-const page = (globalThis.compeduPage ??= { library: null, asked: 0 });
+// What all explorers of a page share: each widget has a module of its own.
+const page = (globalThis.compeduPage ??= { library: null, asked: 0, models: {}, ids: 0 });
 
 function library(model) {
   if (globalThis.Plotly?.react) return Promise.resolve(globalThis.Plotly);

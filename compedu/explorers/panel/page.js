@@ -80,7 +80,7 @@ function recalled(parts) {
 function showPages() {
   for (const box of document.querySelectorAll(".compedu-page")) {
     const content = JSON.parse(box.querySelector("script").textContent);
-    content.parts.number = `page-${++made}`;
+    content.parts.number = `page-${++page.ids}`;
     const model = pageModel(content);
     initialize({ model });
     box.replaceChildren();

@@ -1,10 +1,8 @@
 // The explorer on the page: texts, controls and figures from one state; what is touched is said to the kernel.
 
-let made = 0; // for names that are unique on the page
-
 // What belongs to a model and not to one of its views; a widget is known by its number, since each view has a proxy.
 function initialize({ model }) {
-  const known = (page.models ??= {});
+  const known = page.models;
   const { number } = model.get("parts");
   known[number] = { store: received(model), views: 0 };
   return () => delete known[number];
@@ -12,7 +10,7 @@ function initialize({ model }) {
 
 function render({ model, el }) {
   const parts = model.get("parts");
-  const id = `compedu-${++made}`;
+  const id = `compedu-${++page.ids}`;
   const known = page.models[parts.number];
   const store = known.store;
   const out = sender(model);
