@@ -40,7 +40,7 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     Chen, Pan 2017, arXiv:1705.07565; Frantar, Alistarh 2022, arXiv:2208.11580.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     sparsity: PerLayer[float] = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")

@@ -403,6 +403,18 @@ def test_each_removal_costs_what_the_saliency_says_and_never_more_than_plain_del
         )
 
 
+def test_each_row_is_made_up_for_by_its_own_kept_weights_however_many_these_are():
+    _, hessian, w = quadratic()
+    rows = torch.stack([w, 2 * w, w.flip(0), w, w])
+    kept = torch.arange(12) < torch.tensor([[2], [10], [6], [12], [0]])  # fewer, more, as many as missing, all, none
+    made = make_up_for(rows, hessian, kept)
+    assert not made[~kept].any() and torch.equal(made[3], w)
+    for row, changed, live in zip(rows, made, kept, strict=True):
+        # the rise grows in no direction that the kept weights can go
+        slope = (hessian @ (changed - row))[live]
+        torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 12])
 def test_greedy_removal_in_blocks_is_the_naive_loop(count, monkeypatch):
     from compedu.methods.pruning.shared import surgery
@@ -420,7 +432,7 @@ def test_greedy_removal_in_blocks_is_the_naive_loop(count, monkeypatch):
         slow[place], alive[place] = 0, False
     assert torch.equal(kept, alive) and int(kept.sum()) == 12 - count and not left[~kept].any()
     torch.testing.assert_close(left, slow, rtol=1e-8, atol=1e-9)
-    torch.testing.assert_close(make_up_for(w, damped(hessian, 0.01), kept), slow, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(make_up_for(w[None], damped(hessian, 0.01), kept[None])[0], slow, rtol=1e-8, atol=1e-9)
 
 
 # Optimal Brain Surgeon: the Hessians

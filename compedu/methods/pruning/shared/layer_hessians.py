@@ -95,13 +95,13 @@ class RowHessians:
     def operate(self, weight: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
         """Return the weight pruned to `wanted`, with the others compensating, and the resulting mask."""
         mask = live & wanted
-        size = self.inputs.shape[-1]
-        rows = weight.reshape(-1, size).double().clone()
-        kept = mask.reshape(-1, size)
-        matrices = [damped(matrix, damping) for matrix in self.inputs]
-        for row in (~kept).any(1).nonzero().flatten().tolist():
-            rows[row] = make_up_for(rows[row], matrices[row * len(matrices) // len(rows)], kept[row])
-        return rows.view(weight.shape), mask
+        rows = weight.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
+        kept = mask.reshape(rows.shape)
+        made = [
+            make_up_for(*group, here)
+            for *group, here in zip(rows, (damped(matrix, damping) for matrix in self.inputs), kept, strict=True)
+        ]
+        return torch.stack(made).view(weight.shape), mask
 
 
 LayerHessian = WholeHessian | RowHessians
