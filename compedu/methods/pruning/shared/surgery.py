@@ -100,7 +100,7 @@ def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
 
 
 def _solution(matrix: Tensor, places: Tensor, right: Tensor) -> Tensor:
-    """Return the solution (m,) of the part of a positive definite, contiguous `matrix` (n, n) at `places` (m,), for `right`."""
+    """Return x (m,) of A x = `right` for the part A of the positive definite `matrix` (n, n) at `places` (m,)."""
     flat = places[:, None] * len(matrix) + places  # taken at once: rows and then columns would take twice the time
     part = matrix.view(-1).index_select(0, flat.reshape(-1)).view(flat.shape)
     lower = torch.linalg.cholesky(part)
