@@ -4,19 +4,21 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from table import DATA, Estimate, Section, options, write
+from torch import nn
 
 import compedu as ce
+from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
 from compedu.evaluation import evaluate
 from compedu.explorers.main_knob import main_knob
 from compedu.explorers.session import Session
 from compedu.explorers.view import News, State
-from compedu.knobs import knobs
 from compedu.methods import Method
 from compedu.metrics.measurement import BATCH
+from compedu.sweeps import grid
 
 SAID = """
 Every method that needs no training, its main knob set to {moves} values in random order without widgets. The dense
@@ -44,15 +46,15 @@ class Settings:
 QUICK = Settings(networks=("lenet5",), data="digits", methods=(ce.MagnitudePruning,), moves=6)
 
 
-@dataclass
 class Watch:
-    """When the figures of a session were first published, and when they were complete, in seconds."""
+    """Moves a session, and knows when its figures were first published and when they were complete."""
 
-    session: Session | None = None
-    noted: dict[State, float] = field(default_factory=dict)
+    def __init__(self, method: Method, model: nn.Module, data: Dataset):
+        self.noted: dict[State, float] = {}
+        self.session = Session(method, model, data, SPLIT, self.note)
 
     def note(self, news: News) -> None:
-        """Note that the session has news."""
+        """Note when the session reached its state."""
         self.noted.setdefault(self.session.view.state, time.perf_counter())
 
     def move(self, method: Method) -> tuple[float, float] | None:
@@ -78,25 +80,24 @@ def timed(cls: type[Method], network: str, settings: Settings) -> tuple[str, ...
     """Return the row of one method on one network."""
     model, data = ce.load(network, settings.data)
     dense = deploy(model, data.example)
-    knob = main_knob(cls())
-    values = knobs(cls)[knob].points(settings.moves)
-    random.Random(0).shuffle(values)
-    watch = Watch()
-    watch.session = Session(cls(), model, data, SPLIT, watch.note)
-    watch.move(replace(cls(), **{knob: values[-1]}))
+    knob = str(main_knob(cls()))
+    methods = grid(cls, knob, settings.moves)
+    random.Random(0).shuffle(methods)
+    watch = Watch(cls(), model, data)
+    watch.move(methods[-1])
     ratios = []
-    for value in values:
-        if (taken := watch.move(replace(cls(), **{knob: value}))) is not None:
+    for method in methods:
+        if (taken := watch.move(method)) is not None:
             once = seconds(lambda: evaluate(dense, data, SPLIT, BATCH))
             ratios.append([part / once for part in taken])
     watch.session.runner.close()
     texts = [Estimate.of(same).text(2) for same in zip(*ratios, strict=True)]
-    return network, cls.__name__, knob, *texts, str(len(values) - len(ratios))
+    return network, cls.__name__, knob, *texts, str(len(methods) - len(ratios))
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its section."""
-    settings, path = options(__doc__, Settings(), QUICK, given)
+    settings, path = options(str(__doc__), Settings(), QUICK, given)
     rows = [timed(cls, network, settings) for network in settings.networks for cls in settings.methods]
     title = "Live methods, in evaluations of the dense network"
     write(Section("live", title, SAID.format(moves=settings.moves), HEAD, rows), path)

@@ -42,13 +42,13 @@ def stored_points(
     that is not a sweep.
     """
     random_baseline = next((cls for cls in METHODS if cls.__name__ == method.random_baseline), None)
-    found = {cls: _found(cls, data, paths) for cls in (method, SmallDense, random_baseline) if cls is not None}
-    # Weights and images are hashed once, and only where there are points to find.
-    inputs = inputs_key(model, data) if any(found.values()) else ""
+    classes = (method, SmallDense, random_baseline)
+    found = [{} if cls is None else _found(cls, data, paths) for cls in classes]
+    inputs = inputs_key(model, data) if any(found) else ""  # hashed once, and only where there are points to find
     return StoredPoints(
         *(
-            _of(cls, found[cls], inputs, data.name, split) if found.get(cls) else ()
-            for cls in (method, SmallDense, random_baseline)
+            () if cls is None else _of(cls, reports, inputs, data.name, split)
+            for cls, reports in zip(classes, found, strict=True)
         )
     )
 

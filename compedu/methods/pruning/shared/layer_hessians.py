@@ -107,8 +107,8 @@ class RowHessians:
         rows = weight.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
         kept = mask.reshape(rows.shape)
         made = [
-            make_up_for(*group, here)
-            for *group, here in zip(rows, (damped(matrix, damping) for matrix in self.inputs), kept, strict=True)
+            make_up_for(group, damped(matrix, damping), here)
+            for group, matrix, here in zip(rows, self.inputs, kept, strict=True)
         ]
         return torch.stack(made).view(weight.shape), mask
 
