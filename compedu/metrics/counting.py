@@ -76,6 +76,11 @@ class Counter(TorchDispatchMode):
         self.uncounted: dict[str, None] = {}
         self.inside: list[str | None] = [""]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Let torch run `__torch_dispatch__` as it is: guarding it would import the compiler, which takes seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operation, or the simpler ones into which it decomposes, and count it."""
         operation = func.overloadpacket

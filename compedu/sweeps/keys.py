@@ -17,5 +17,9 @@ def point_key(method: Method, model: nn.Module, data: Dataset, split: str) -> st
 
 def point_keys(methods: Iterable[Method], model: nn.Module, data: Dataset, split: str) -> dict[str, Method]:
     """Return each of the methods by its `point_key`; the weights are hashed once."""
-    inputs = inputs_key(model, data)
+    return point_keys_on(methods, inputs_key(model, data), split)
+
+
+def point_keys_on(methods: Iterable[Method], inputs: str, split: str) -> dict[str, Method]:
+    """Return each of the methods by its `point_key` on the network and data of that `inputs_key`."""
     return {f"{method.key_on(inputs)}|{split}|{VERSION}": method for method in methods}

@@ -13,10 +13,10 @@ from torch import nn
 from compedu.datasets.dataset import Dataset
 from compedu.knobs import knobs
 from compedu.methods import METHODS, SmallDense
-from compedu.methods.method import Method
+from compedu.methods.method import Method, inputs_key
 from compedu.metrics import Report
 from compedu.shipped import shipped
-from compedu.sweeps.keys import point_keys
+from compedu.sweeps.keys import point_keys_on
 from compedu.sweeps.points import method_of
 from compedu.sweeps.store import read_sweep
 
@@ -42,10 +42,13 @@ def stored_points(
     that is not a sweep.
     """
     random_baseline = next((cls for cls in METHODS if cls.__name__ == method.random_baseline), None)
+    classes = (method, SmallDense, random_baseline)
+    found = [{} if cls is None else _found(cls, data, paths) for cls in classes]
+    inputs = inputs_key(model, data) if any(found) else ""  # hashed once, and only where there are points to find
     return StoredPoints(
         *(
-            () if cls is None else _of(cls, _found(cls, data, paths), model, data, split)
-            for cls in (method, SmallDense, random_baseline)
+            () if cls is None else _of(cls, reports, inputs, data.name, split)
+            for cls, reports in zip(classes, found, strict=True)
         )
     )
 
@@ -69,14 +72,14 @@ def _reports(path: Path, *written: int) -> Mapping[str, Report]:
     return MappingProxyType(read_sweep(path).reports)
 
 
-def _of(cls: type[Method], found: dict[str, Report], model: nn.Module, data: Dataset, split: str) -> tuple[Report, ...]:
+def _of(cls: type[Method], found: dict[str, Report], inputs: str, data: str, split: str) -> tuple[Report, ...]:
     """Return copies, which a caller may change, of the reports of `cls` whose key is still that of their method."""
     methods = {}
     for key, report in found.items():
-        if report.method.startswith(f"{cls.__name__}(") and (report.data, report.split) == (data.name, split):
+        if report.method.startswith(f"{cls.__name__}(") and (report.data, report.split) == (data, split):
             with suppress(ValueError):  # a pipeline, or knobs of an earlier version
                 methods[key] = method_of(report.method, (cls,))
-    current = point_keys(methods.values(), model, data, split)
+    current = point_keys_on(methods.values(), inputs, split)
     kept = sorted((key for key in methods if key in current), key=lambda key: _order(methods[key]))
     return tuple(deepcopy(found[key]) for key in kept)
 

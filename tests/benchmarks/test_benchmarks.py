@@ -9,7 +9,7 @@ from benchmark_scripts import FOLDER, scripts  # noqa: F401  a fixture
 import compedu as ce
 from compedu.forms import Quantized, weight_of
 
-SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "magnitude", "memory", "sparse")
+SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "live", "magnitude", "memory", "sparse")
 
 
 def section_of(text: str, name: str) -> str:

@@ -19,6 +19,7 @@ from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Fac
 from compedu.graph import fold_batch_norm
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning
 from compedu.metrics import Baseline, Report, Timing, costs, measure, measuring
+from compedu.metrics.counting import Counter
 from compedu.metrics.latency import MIN_ROUNDS
 from compedu.networks import build
 from compedu.networks.shipped import trained
@@ -198,6 +199,11 @@ def counted_by_torch(network, x):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x)
     return counter.get_total_flops() // 2
+
+
+def test_counting_does_not_import_the_compiler_of_torch():
+    """Torch guards the method of each such mode, unless told otherwise; the guard imports the compiler (seconds)."""
+    assert not hasattr(Counter.__torch_dispatch__, "__wrapped__")
 
 
 @pytest.mark.parametrize("spec", ["lenet300(size=16)", "lenet5(size=16)", "vgg(size=16)", "resnet(size=16)"])

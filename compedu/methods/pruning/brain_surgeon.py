@@ -19,6 +19,7 @@ from compedu.methods.pruning.shared.second_order import SecondOrderPruning
 from compedu.methods.task import Task
 
 AT_ONCE = 2**25  # bytes of the Hessians that are held at once
+TOGETHER = 2**26  # bytes up to which those of a whole network are: portions would be measured anew at each call
 TOO_LARGE = f"has more than {LONGEST} weights per output; the inverse of their Hessian would take too long"
 FLAT = "on these images the loss does not depend on it, so no curvature can guide the surgery"
 
@@ -40,7 +41,8 @@ class OptimalBrainSurgeon(SecondOrderPruning):
     Chen, Pan 2017, arXiv:1705.07565; Frantar, Alistarh 2022, arXiv:2208.11580.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    largest: ClassVar[int] = TOGETHER
 
     sparsity: PerLayer[float] = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
@@ -71,16 +73,21 @@ class OptimalBrainSurgeon(SecondOrderPruning):
         return curvature.saliencies(weight_of(layer).detach(), mask_of(layer), self.damping).float()
 
     def portions(self, layers: Mapping[str, nn.Module]) -> list[Mapping[str, nn.Module]]:
-        """Return `layers` in portions whose Hessians take at most `AT_ONCE` bytes, or are of one layer."""
+        """Return all `layers` if their Hessians take at most `TOGETHER` bytes, else in portions of `AT_ONCE` bytes.
+
+        The Hessian of a single layer may take more.
+        """
+        sizes = {name: 0 if too_large(layer) else hessian_bytes(layer) for name, layer in layers.items()}
+        if sum(sizes.values()) <= TOGETHER:
+            return [layers]
         found: list[dict[str, nn.Module]] = [{}]
         held = 0
         for name, layer in layers.items():
-            size = 0 if too_large(layer) else hessian_bytes(layer)
-            if found[-1] and held + size > AT_ONCE:
+            if found[-1] and held + sizes[name] > AT_ONCE:
                 found.append({})
                 held = 0
             found[-1][name] = layer
-            held += size
+            held += sizes[name]
         return found
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from compedu.methods.pruning.brain_damage import saliencies
 from compedu.methods.pruning.shared import curvature as module
 from compedu.methods.pruning.shared import layer_hessians as layer_hessians_module
 from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
-from compedu.methods.pruning.shared.layer_hessians import layer_hessians
+from compedu.methods.pruning.shared.layer_hessians import RowHessians, layer_hessians
 from compedu.methods.pruning.shared.surgery import (
     damped,
     damped_inverse,
@@ -317,9 +317,33 @@ def test_hessians_that_do_not_fit_into_memory_together_are_taken_in_portions(mon
     asked, whole = [], OptimalBrainSurgeon.measure
     monkeypatch.setattr(OptimalBrainSurgeon, "measure", lambda *given: asked.append(len(given[2])) or whole(*given))
     monkeypatch.setattr(brain_surgeon, "AT_ONCE", 1)
+    monkeypatch.setattr(brain_surgeon, "TOGETHER", 1)
     apart = method(copy.deepcopy(model), dataset()).state_dict()
     assert set(asked) == {1} and len(asked) > 2
     assert all(torch.equal(apart[name], tensor) for name, tensor in together.items())
+
+
+def test_the_hessians_of_a_whole_small_network_are_kept_for_the_next_call(monkeypatch):
+    model = small().float()
+    asked, whole = [], OptimalBrainSurgeon.measure
+    monkeypatch.setattr(OptimalBrainSurgeon, "measure", lambda *given: asked.append(1) or whole(*given))
+    monkeypatch.setattr(brain_surgeon, "AT_ONCE", 1)
+    for sparsity in (0.3, 0.6):
+        OptimalBrainSurgeon(sparsity=sparsity)(model, dataset())
+    assert asked == [1]
+    model.fc1.weight.data.numpy()[0, 0] += 1  # which torch does not notice
+    OptimalBrainSurgeon(sparsity=0.6)(model, dataset())
+    assert asked == [1, 1]
+
+
+def test_a_kept_hessian_answers_for_the_damping_that_is_asked():
+    hessian = RowHessians(quadratic()[1][None], 1.0)
+    weight = torch.randn(3, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    live = torch.ones(3, 12, dtype=torch.bool)
+    for damping in (0.1, 0.1, 1.0):
+        inverse = torch.linalg.inv(damped(hessian.inputs[0], damping)).diagonal()
+        found = hessian.saliencies(weight, live, damping)
+        torch.testing.assert_close(found, weight.square() / (2 * inverse), rtol=1e-8, atol=0)
 
 
 def test_squared_gradients_are_the_same_whatever_fits_into_memory(monkeypatch):
@@ -403,6 +427,18 @@ def test_each_removal_costs_what_the_saliency_says_and_never_more_than_plain_del
         )
 
 
+def test_each_row_is_made_up_for_by_its_own_kept_weights_however_many_these_are():
+    _, hessian, w = quadratic()
+    rows = torch.stack([w, 2 * w, w.flip(0), w, w])
+    kept = torch.arange(12) < torch.tensor([[2], [10], [6], [12], [0]])  # fewer, more, as many as missing, all, none
+    made = make_up_for(rows, hessian, kept)
+    assert not made[~kept].any() and torch.equal(made[3], w)
+    for row, changed, live in zip(rows, made, kept, strict=True):
+        # the rise grows in no direction that the kept weights can go
+        slope = (hessian @ (changed - row))[live]
+        torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 12])
 def test_greedy_removal_in_blocks_is_the_naive_loop(count, monkeypatch):
     from compedu.methods.pruning.shared import surgery
@@ -420,7 +456,7 @@ def test_greedy_removal_in_blocks_is_the_naive_loop(count, monkeypatch):
         slow[place], alive[place] = 0, False
     assert torch.equal(kept, alive) and int(kept.sum()) == 12 - count and not left[~kept].any()
     torch.testing.assert_close(left, slow, rtol=1e-8, atol=1e-9)
-    torch.testing.assert_close(make_up_for(w, damped(hessian, 0.01), kept), slow, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(make_up_for(w[None], damped(hessian, 0.01), kept[None])[0], slow, rtol=1e-8, atol=1e-9)
 
 
 # Optimal Brain Surgeon: the Hessians

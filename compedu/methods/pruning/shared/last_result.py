@@ -13,10 +13,12 @@ LARGEST = 2**25  # bytes of a result that is kept
 _last: WeakKeyDictionary[nn.Module, dict[str, tuple[tuple, Any]]] = WeakKeyDictionary()
 
 
-def last_result(network: nn.Module, kind: str, key: tuple, measure: Callable[[], Result]) -> Result:
+def last_result(
+    network: nn.Module, kind: str, key: tuple, measure: Callable[[], Result], largest: int = LARGEST
+) -> Result:
     """Return the last result of this `kind` for `network` if its `key` is the same, else what `measure` returns.
 
-    `key` must hold all that the result depends on. Results of more than `LARGEST` bytes are not kept.
+    `key` must hold all that the result depends on. Results of more than `largest` bytes are not kept.
     """
     results = _last.setdefault(network, {})
     last = results.get(kind)  # once: another thread may ask about the same network
@@ -25,7 +27,7 @@ def last_result(network: nn.Module, kind: str, key: tuple, measure: Callable[[],
     del last  # two results need not fit into memory
     results.pop(kind, None)
     result = measure()
-    if bytes_of(result) <= LARGEST:
+    if bytes_of(result) <= largest:
         results[kind] = key, result
     return result
 

@@ -10,7 +10,7 @@ would depend on the few images that the network is not sure of, and rows without
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ class RowHessians:
 
     inputs: Tensor
     scale: float
+    diagonals: dict[float, Tensor] = field(default_factory=dict)  # of the inverse, at the last damping
 
     def flat(self, live: Tensor) -> bool:
         """Tell whether the loss does not depend on the layer, on a group of it, or on the `live` weights of a group."""
@@ -88,20 +89,28 @@ class RowHessians:
         Weights that are masked in one row count as present in the inverse, which all rows share.
         """
         groups = weight.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
-        inverses = torch.stack([damped_inverse(matrix, damping).diagonal() for matrix in self.inputs])
-        found = self.scale * groups.square() / (2 * inverses[:, None])
+        found = self.scale * groups.square() / (2 * self.inverse_diagonals(damping)[:, None])
         return found.view(weight.shape) * live
+
+    def inverse_diagonals(self, damping: float) -> Tensor:
+        """Return the diagonal of the damped inverse of A for each group, (groups, n); found once while it is asked."""
+        found = self.diagonals.get(damping)  # once: another thread may prune the same network
+        if found is None:
+            found = torch.stack([damped_inverse(matrix, damping).diagonal() for matrix in self.inputs])
+            self.diagonals.clear()
+            self.diagonals[damping] = found
+        return found
 
     def operate(self, weight: Tensor, live: Tensor, wanted: Tensor, damping: float) -> tuple[Tensor, Tensor]:
         """Return the weight pruned to `wanted`, with the others compensating, and the resulting mask."""
         mask = live & wanted
-        size = self.inputs.shape[-1]
-        rows = weight.reshape(-1, size).double().clone()
-        kept = mask.reshape(-1, size)
-        matrices = [damped(matrix, damping) for matrix in self.inputs]
-        for row in (~kept).any(1).nonzero().flatten().tolist():
-            rows[row] = make_up_for(rows[row], matrices[row * len(matrices) // len(rows)], kept[row])
-        return rows.view(weight.shape), mask
+        rows = weight.reshape(len(self.inputs), -1, self.inputs.shape[-1]).double()
+        kept = mask.reshape(rows.shape)
+        made = [
+            make_up_for(group, damped(matrix, damping), here)
+            for group, matrix, here in zip(rows, self.inputs, kept, strict=True)
+        ]
+        return torch.stack(made).view(weight.shape), mask
 
 
 LayerHessian = WholeHessian | RowHessians

@@ -13,7 +13,7 @@ from compedu.graph.copying import inference_copy
 from compedu.graph.trace import open_attentions
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
-from compedu.methods.pruning.shared.last_result import last_result
+from compedu.methods.pruning.shared.last_result import LARGEST, last_result
 from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
@@ -28,6 +28,7 @@ class SecondOrderPruning(WeightPruning):
     quadratic: ClassVar[bool] = True
     decisive: ClassVar[tuple[str, ...]] = ("calibration_images", "seed")  # knobs that the curvatures depend on
     writes: ClassVar[bool] = False
+    largest: ClassVar[int] = LARGEST  # bytes of curvatures that are kept for the next call
 
     calibration_images: int = inherited(
         WeightPruning, "calibration_images", help="training images that the loss is measured on"
@@ -74,7 +75,13 @@ class SecondOrderPruning(WeightPruning):
         """Return the curvatures by name, those of the last call if nothing that they depend on has changed."""
         decisive = tuple(getattr(self, name) for name in self.decisive)
         key = (task.digest, task.data.digest, tuple(layers), decisive)
-        return last_result(task.source, f"curvatures: {type(self)}", key, lambda: self.measure_on_sample(task, layers))
+        return last_result(
+            task.source,
+            f"curvatures: {type(self)}",
+            key,
+            lambda: self.measure_on_sample(task, layers),
+            self.largest,
+        )
 
     def measure_on_sample(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Return the curvatures of `layers` on the calibration images."""

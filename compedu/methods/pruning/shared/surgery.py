@@ -75,17 +75,37 @@ def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tenso
 
 
 def make_up_for(weights: Tensor, hessian: Tensor, kept: Tensor) -> Tensor:
-    """Return the weights (n,) that are zero where `kept` is false, at the least rise dw^T H dw / 2, given H (n, n).
+    """Return the rows (rows, n) that are zero where `kept` is false, each at the least rise dw^T H dw / 2, given H.
 
-    The kept weights solve H_SS dw_S = H_SM w_M for the sets S of kept and M of missing weights: the derivative of the
-    rise with respect to dw_S, at dw_M = -w_M, is zero.
+    For the sets S of kept and M of missing weights of a row, the derivative of the rise with respect to dw_S is zero,
+    at dw_M = -w_M, for H_SS dw_S = H_SM w_M. With the inverse of H (n, n) the same change is -[H^-1]_SM x, where
+    [H^-1]_MM x = w_M. Each row solves the smaller of the two systems.
     """
-    result = torch.where(kept, weights, 0)
-    within = hessian[kept]
-    rise = within[:, ~kept] @ weights[~kept]
-    within = within[:, kept]
-    result[kept] += torch.cholesky_solve(rise[:, None], torch.linalg.cholesky(within)).squeeze(1)
+    missing = torch.where(kept, 0, weights)
+    result = weights - missing
+    rises = missing @ hessian
+    sizes = kept.sum(1)
+    by_missing = 2 * sizes > kept.shape[1]
+    for row in (missing.any(1) & ~by_missing).nonzero().flatten().tolist():
+        places = kept[row].nonzero().flatten()
+        result[row, places] += _solution(hessian, places, rises[row, places])
+    if bool((rows := missing.any(1) & by_missing).any()):
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian)).contiguous()
+        forces = torch.zeros_like(weights)
+        for row in rows.nonzero().flatten().tolist():
+            places = (~kept[row]).nonzero().flatten()
+            forces[row, places] = _solution(inverse, places, weights[row, places])
+        result -= torch.where(kept, forces @ inverse, 0)
     return result
+
+
+def _solution(matrix: Tensor, places: Tensor, right: Tensor) -> Tensor:
+    """Return x (m,) of A x = `right` for the part A of the positive definite `matrix` (n, n) at `places` (m,)."""
+    flat = places[:, None] * len(matrix) + places  # taken at once: rows and then columns would take twice the time
+    part = matrix.view(-1).index_select(0, flat.reshape(-1)).view(flat.shape)
+    lower = torch.linalg.cholesky(part)
+    half = torch.linalg.solve_triangular(lower, right[:, None], upper=False)
+    return torch.linalg.solve_triangular(lower.mT, half, upper=True).squeeze(1)
 
 
 def operate_on_network(
