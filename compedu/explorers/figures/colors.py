@@ -14,6 +14,7 @@ PALE = "rgba(140, 140, 140, 0.28)"
 TEXT = "#767676"  # contrast of 4.5 to 1 on white and on black; a live explorer uses JupyterLab's own color
 
 LIVE = BLUE
+PALE_LIVE = "rgba(0, 114, 178, 0.3)"  # BLUE over what it counts, which stays visible
 PREVIEW = SKY
 DENSE = GRAY
 CONTROL = GRAY

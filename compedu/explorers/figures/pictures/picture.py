@@ -98,13 +98,20 @@ def bars(at: Plot, x, y, name: str, color: str | list = LIVE, **style) -> dict:
     } | style  # fmt: skip
 
 
-def labels(shares: Sequence[float], most: int) -> dict[str, Any]:
+def labels(shares: Sequence[float], most: int, unit: str = "") -> dict[str, Any]:
     """Return the settings that write `shares`, in percent, above the bars, or nothing above more than `most` bars.
 
-    A full share reads "all": several "100" side by side would overlap.
+    A full share reads "all": several "100" side by side would overlap. A `unit` follows each number, after a space.
     """
-    text = [("all" if share > 99.5 else f"{share:.0f}") if len(shares) <= most else "" for share in shares]
-    return {"text": text, "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False}
+    words = [("all" if share > 99.5 else f"{share:.0f} {unit}".rstrip()) for share in shares]
+    return written(words if len(shares) <= most else [""] * len(shares))
+
+
+def written(text: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that write a `text` above each bar, horizontally, even beyond the axes."""
+    return {
+        "text": list(text), "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False,
+    }  # fmt: skip
 
 
 def untouched(layer: str) -> str:

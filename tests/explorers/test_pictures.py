@@ -1,0 +1,88 @@
+"""What the pictures of the explorers and of the chapters draw and say, as plain data without a browser."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toys.least_squares_rounding import LeastSquaresRounding
+
+import compedu as ce
+from compedu.explorers.figures.pictures import pictures_of
+from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
+from compedu.explorers.view import View
+from compedu.metrics import measure
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A trained network, and digits enough to see it right and wrong."""
+    model, data = ce.load("lenet5", "digits")
+    return model, data.shortened(train=96, validation=150, test=10)
+
+
+@pytest.fixture(scope="module")
+def seen(pair):
+    """A function that gives the view after a method, without an explorer around it."""
+    model, data = pair
+    baseline = measure(model, data, speed=False)
+
+    def look(method, **changed) -> View:
+        after = method(model, data)
+        report = measure(after, data, baseline=model, speed=False)
+        known = {"state": "FINAL", "report": report, "after": after} | changed
+        return View(data, "validation", baseline, model, method, **known)
+
+    return look
+
+
+# Quantization
+
+
+@pytest.mark.parametrize("bits", (1, 2, 4, 8))
+@pytest.mark.parametrize("scales", ("channel", "tensor"))
+def test_the_staircase_is_the_quantizer_of_the_layer_at_every_weight(seen, bits, scales):
+    view = seen(ce.LinearQuantization(bits=bits, scales=scales, clipping="mse"))
+    form = view.after.conv2
+    _, stairs, _ = pictures_of(ce.LinearQuantization)[0].below(view, "conv2")
+    assert stairs["mode"] == "lines" and len(stairs["x"]) == len(stairs["y"]) == 2 * form.levels
+    # A corner is where the form itself changes its code: just below a threshold and just above it.
+    for x, low, high in zip(stairs["x"][1:-1:2], stairs["y"][1:-1:2], stairs["y"][2::2], strict=True):
+        assert low < high
+        for beside, code in ((x - 1e-3, low), (x + 1e-3, high)):
+            form.latent.data = torch.full_like(form.latent, float(beside)) * form.scale
+            assert set(form.codes().unique().tolist()) == {int(code)}
+
+
+def test_codes_that_were_not_rounded_to_the_nearest_are_dots_without_a_line(seen, tmp_path):
+    view = seen(LeastSquaresRounding(bits=3))
+    _, dots, _ = pictures_of(LeastSquaresRounding)[0].below(view, "conv2")
+    assert dots["mode"] == "markers" and len(dots["x"]) == len(dots["y"]) > 250
+    view = seen(ce.LinearQuantization(bits=3))
+    ce.save(view.after, tmp_path / "small.compedu")
+    read = replace(view, after=ce.files.load(tmp_path / "small.compedu"), kept={})
+    for one, mode in ((view, "lines"), (read, "markers")):  # a file has the rounded weights alone
+        assert pictures_of(ce.LinearQuantization)[0].below(one, "conv2")[1]["mode"] == mode
+
+
+def test_at_two_bits_picture_and_sentence_say_that_nearly_all_weights_become_zero(seen):
+    view = seen(ce.LinearQuantization(bits=2))
+    picture, codes = pictures_of(ce.LinearQuantization)[0], view.after.fc1.codes()
+    share = (codes == 0).float().mean().item()
+    assert share > 0.8 and f"{share:.1%}".replace("%", " % become 0") in picture.say(view, "fc1")
+    weights, _, drawn = picture.main(view, "fc1")
+    assert drawn["y"][list(drawn["x"]).index(0)] == (codes == 0).sum() and drawn["text"][1] == f"{100 * share:.0f} %"
+    assert sum(weights["y"]) == sum(drawn["y"]) == codes.numel()
+    inside = np.asarray(weights["y"])[np.abs(weights["x"]) < 0.5].sum()
+    ties = np.count_nonzero(np.abs(quantized_weights.in_steps(view, "fc1")[0]) == 0.5)  # on the edge of two bins
+    assert abs(inside - drawn["y"][1]) <= ties, "a bar is as high as the bins below it together"
+    assert picture.axes["yaxis4"].get("type") != "log"
+    both = ce.MagnitudePruning(sparsity=0.5) | ce.LinearQuantization(bits=8)
+    assert "% are 0" in picture.say(seen(both), "fc1"), "weights that were pruned do not become zero"
+
+
+def test_inputs_beyond_the_grid_are_counted_one_by_one(seen):
+    view = seen(ce.LinearQuantization(bits=8, activation_bits=3, coverage=0.9, calibration_images=32))
+    _, clipped, _ = quantized_inputs.main(view, "conv2")
+    share = quantized_inputs.clipped_share(view, "conv2")
+    assert share > 0 and sum(clipped["y"]) == round(share * quantized_inputs.inputs(view)["conv2"].size)
