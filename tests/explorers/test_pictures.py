@@ -9,7 +9,9 @@ from toys.least_squares_rounding import LeastSquaresRounding
 
 import compedu as ce
 from compedu.explorers.figures.pictures import pictures_of
+from compedu.explorers.figures.pictures.picture import shares_left, short_count
 from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
+from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.metrics import measure
 
@@ -86,3 +88,31 @@ def test_inputs_beyond_the_grid_are_counted_one_by_one(seen):
     _, clipped, _ = quantized_inputs.main(view, "conv2")
     share = quantized_inputs.clipped_share(view, "conv2")
     assert share > 0 and sum(clipped["y"]) == round(share * quantized_inputs.inputs(view)["conv2"].size)
+
+
+# What is left of each layer
+
+
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [
+        (ce.FilterPruning(sparsity=0.6), 0), (ce.BlockCirculantProjection(block=2), 0),
+        (ce.TruncatedSVD(rank=0.25), 1), (ce.SmallDense(width=0.5, epochs=1), 0),
+    ],
+)  # fmt: skip
+def test_bars_of_layers_are_shares_of_the_dense_layer_on_a_linear_axis(seen, method, place):
+    view, picture = seen(method), pictures_of(type(method))[place]
+    drawn = [trace for trace in picture.traces(view, "conv2") if trace["type"] == "bar" and "hovertext" in trace]
+    dense, left = drawn
+    rows = [[int(str(row[column]).replace(",", "")) for column in (1, 2)] for row in picture.table(view)[1]]
+    assert list(left["y"]) == pytest.approx([100 * after / before for after, before in rows])
+    assert set(dense["y"]) == {100} and any(share < 55 for share in left["y"])
+    assert left["hovertext"][1].startswith(f"{rows[1][0]:,} of {rows[1][1]:,}, ")
+    assert dense["text"] == [short_count(after) for after, _ in rows]
+    assert picture.axes[left["yaxis"].replace("y", "yaxis")].get("type") != "log"
+
+
+def test_counts_above_bars_are_left_out_where_they_would_overlap():
+    dense, _ = shares_left(MAIN, [f"l{i}" for i in range(10)], [(1, 2)] * 10, "left", "dense")
+    assert dense["text"] == [""] * 10
+    assert shares_left(MAIN, ["a"], [(0, 0)], "left", "dense")[1]["y"] == [0]
