@@ -9,11 +9,13 @@ from toys.least_squares_rounding import LeastSquaresRounding
 
 import compedu as ce
 from compedu.explorers.figures.pictures import pictures_of
+from compedu.explorers.figures.pictures.distillation import confusions, one_image
 from compedu.explorers.figures.pictures.picture import shares_left, short_count
 from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
-from compedu.metrics import measure
+from compedu.explorers.words import accuracy_lines, sentence
+from compedu.metrics import Change, measure
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +118,52 @@ def test_counts_above_bars_are_left_out_where_they_would_overlap():
     dense, _ = shares_left(MAIN, [f"l{i}" for i in range(10)], [(1, 2)] * 10, "left", "dense")
     assert dense["text"] == [""] * 10
     assert shares_left(MAIN, ["a"], [(0, 0)], "left", "dense")[1]["y"] == [0]
+
+
+# A difference of accuracies
+
+
+def test_a_difference_never_stands_without_its_interval_and_the_sentence_gives_the_verdict(seen):
+    report = seen(ce.LinearQuantization(bits=8)).report
+    for counts, shown, verdict in (
+        ((9, 3), "\N{MINUS SIGN}0.6 points (95 %: \N{MINUS SIGN}1.3 to +0.1)", ": not distinguishable from the dense"),
+        ((90, 3), "\N{MINUS SIGN}8.7 points (95 %: \N{MINUS SIGN}10.5 to \N{MINUS SIGN}6.9)", ": distinguishable from"),
+    ):  # fmt: skip
+        changed = replace(report, change=Change(*counts, 1000))
+        assert accuracy_lines(changed)[2] == shown
+        said = sentence(changed, report)
+        assert f"{shown}; broke {counts[0]}, fixed {counts[1]}{verdict}" in said
+    alone = replace(report, change=None)
+    assert len(accuracy_lines(alone)) == 2 and "broke" not in sentence(alone, report)
+
+
+# Distillation
+
+
+def test_a_student_of_an_earlier_run_is_called_so_wherever_it_is_drawn(seen):
+    made = ce.SoftTargetDistillation(student="lenet5(width=0.1)", temperature=3.0, epochs=1)
+    now = seen(made, state="FINAL")
+    moved = replace(now, method=replace(made, temperature=9.0), state="PREVIEW", kept={})
+    assert moved.stale and not now.stale and not replace(moved, method=made).stale
+    assert not replace(moved, after=None).stale, "no student is not one of an earlier run"
+    for view, t in ((now, 3), (moved, 9)):
+        for picture in (one_image.PICTURE, confusions.PICTURE):
+            confusions.prepare(view, lambda: False)
+            names = [trace["name"] for trace in picture.main(view, "fc1")]
+            told = [picture.say(view, "fc1"), *picture.table(view)[0], *names]
+            assert any("earlier run" in text for text in names) == view.stale
+            assert ("earlier run" in told[0]) == ("earlier run" in told[4]) == view.stale
+            assert sum(f"T = {t}" in text for text in told) >= 3 and len(told[0]) <= 54
+    colors = [one_image.main(view, "fc1")[1]["marker"]["color"] for view in (now, moved)]
+    assert colors[0] != colors[1]
+
+
+def test_the_percentages_of_an_image_are_softened_as_they_say(seen):
+    view = seen(ce.SoftTargetDistillation(student="lenet5(width=0.1)", temperature=4.0, epochs=1))
+    one_image.probabilities(view)
+    chosen, logits = view.kept["doubtful"]
+    truth = int(view.data.split("validation")[1][chosen])
+    percent = 100 * torch.softmax(logits / 4, 0)[truth].item()
+    assert one_image.PICTURE.say(view, "fc1").startswith(
+        f"{view.data.classes[truth]} at T = 4: teacher {percent:.0f} %, student "
+    )
