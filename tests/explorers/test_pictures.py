@@ -1,6 +1,7 @@
 """What the pictures of the explorers and of the chapters draw and say, as plain data without a browser."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,14 +9,19 @@ import torch
 from toys.least_squares_rounding import LeastSquaresRounding
 
 import compedu as ce
+from compedu.explorers import trade_off
+from compedu.explorers.figures.colors import FAMILIES
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, one_image
 from compedu.explorers.figures.pictures.picture import shares_left, short_count
 from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
 from compedu.explorers.figures.plots import MAIN
+from compedu.explorers.pages.comparison import dominated, family_of
+from compedu.explorers.pages.labels import Box
 from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, sentence
-from compedu.metrics import Change, measure
+from compedu.methods import METHODS
+from compedu.metrics import Change, Report, measure
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +173,108 @@ def test_the_percentages_of_an_image_are_softened_as_they_say(seen):
     assert one_image.PICTURE.say(view, "fc1").startswith(
         f"{view.data.classes[truth]} at T = 4: teacher {percent:.0f} %, student "
     )
+
+
+# All methods on the same axes
+
+
+@pytest.fixture(scope="module")
+def reported(seen):
+    """A function that gives a report with the figures that a test needs."""
+    report = seen(ce.LinearQuantization(bits=8)).report
+
+    def made(method, share, size, macs=1000) -> Report:
+        return replace(report, method=method, correct=round(1000 * share), seen=1000, file_bytes=size, macs=macs)
+
+    return made
+
+
+def drawn_marks(figure) -> dict:
+    """The mark of each method, by the name of its trace."""
+    return {trace.name: trace.marker for trace in figure.data if trace.error_y.array is not None}
+
+
+def test_a_mark_is_open_where_anything_in_the_figure_beats_it_the_controls_included(reported):
+    taught = reported("SoftTargetDistillation()", 0.80, 167_000)
+    few, more = reported("", 0.98, 2_600_000), reported("LinearQuantization(bits=4)", 0.98, 330_000)
+    larger = reported("TruncatedSVD(rank=0.9, allow_larger=True)", 0.97, 3_000_000)
+    for controls, symbol in (((), "star"), ((reported("", 0.92, 135_000),), "star-open")):
+        marks = drawn_marks(trade_off([taught, more, larger], few, controls))
+        assert marks[taught.method].symbol == symbol
+        assert marks[more.method].symbol == "diamond" and marks[larger.method].symbol == "triangle-up-open"
+    alike = reported("MagnitudePruning(sparsity=0.5)", 0.80, 167_000)
+    assert not dominated(taught, [taught, alike]), "as good on both axes is not better"
+    assert dominated(taught, [replace(alike, correct=801)]) and dominated(taught, [replace(alike, file_bytes=166_999)])
+
+
+def test_every_family_has_its_own_color_and_marker_and_a_line_in_the_legend(reported):
+    assert {cls.family for cls in METHODS} <= set(FAMILIES)
+    colors, symbols, names = zip(*FAMILIES.values(), strict=True)
+    assert len(set(colors)) == len(set(symbols)) == len(set(names)) == len(FAMILIES)
+    for text, family in (
+        ("MagnitudePruning(sparsity=0.5)", "pruning"), ("BlockCirculantProjection() | FineTune(epochs=2)",
+        "structural_matrix"), ("FineTune()", "training"), ("TruncatedSVD() | LinearQuantization()", "combined"),
+        ("SoftTargetDistillation(student=MagnitudePruning() | TruncatedSVD())", "distillation"), ("Mine()", "combined"),
+    ):  # fmt: skip
+        report = reported(text, 0.9, 1000)
+        figure = trade_off([report], reported("", 0.98, 2000))
+        assert family_of(report) == family and drawn_marks(figure)[text].color == FAMILIES[family][0]
+        assert [trace.name for trace in figure.data if trace.showlegend is not False] == [FAMILIES[family][2]]
+
+
+def boxes_of(figure) -> tuple[list[Box], list[Box]]:
+    """The names and the marks of a figure as rectangles in pixels, from its axes and annotations alone."""
+    shape, margin = figure.layout, figure.layout.margin
+    width, height = shape.width - margin.l - margin.r, shape.height - margin.t - margin.b
+
+    def pixel(x, y):
+        (low, high), (bottom, top) = shape.xaxis.range, shape.yaxis.range
+        return margin.l + (x - low) / (high - low) * width, margin.t + (top - y) / (top - bottom) * height
+
+    names, marks = [], []
+    for note in shape.annotations:
+        x, y = pixel(note.x, note.y)
+        x, y = (x + note.ax, y + note.ay) if note.showarrow else (x + note.xshift, y - note.yshift)
+        lines = note.text.split("<br>")
+        half = 7 * max(map(len, lines)) / 2, 14 * len(lines) / 2
+        names.append(Box(x - half[0], y - half[1], x + half[0], y + half[1]))
+    for trace in figure.data:
+        if trace.error_y.array is not None:
+            x, y = pixel(np.log10(trace.x[0]), trace.y[0])
+            marks.append(Box(x - 6, y - 6, x + 6, y + 6))
+    return names, marks
+
+
+def test_no_name_is_printed_over_another_or_over_a_mark(reported):
+    draw = torch.Generator().manual_seed(1)
+    rows = [(f"LinearQuantization(bits={i + 1})", 0.97 + 0.01 * torch.rand(1, generator=draw).item()) for i in range(8)]
+    near = [reported(text, share, 200_000 + 9_000 * i) for i, (text, share) in enumerate(rows)]
+    for reports in (near[:2], near, [replace(one, file_bytes=300_000, correct=970) for one in near[:4]]):
+        controls = [reported("", share, size) for share, size in ((0.7, 8_000), (0.92, 100_000), (0.97, 400_000))]
+        figure = trade_off(reports, reported("", 0.98, 500_000), controls)
+        names, marks = boxes_of(figure)
+        assert len(marks) == len(reports) + 1 and len(names) >= 2
+        assert not any(one.overlaps(other) for one, other in combinations(names, 2))
+        assert not any(name.overlaps(mark) for name in names for mark in marks)
+        assert all(name.left >= 0 and name.right <= figure.layout.width and name.top >= 0 for name in names)
+        assert figure == trade_off(reports, reported("", 0.98, 500_000), controls), "equal reports, equal places"
+    assert len(boxes_of(trade_off(near[:2], near[-1]))[0]) == 3, "where there is room, every mark has its name"
+
+
+def test_a_name_that_had_to_move_has_a_line_to_its_mark(reported):
+    reports = [reported(f"LinearQuantization(bits={i})", 0.97, 200_000 + 6000 * i) for i in range(1, 6)]
+    notes = trade_off(reports, reported("", 0.98, 400_000)).layout.annotations
+    assert any(note.showarrow for note in notes) and any(not note.showarrow for note in notes)
+    assert all(abs(note.xshift or 0) < 120 and abs(note.yshift or 0) < 30 for note in notes if not note.showarrow)
+
+
+def test_the_horizontal_axis_can_be_the_multiplications(reported):
+    small = reported("CReLU()", 0.9, 2000, macs=500)
+    figure = trade_off([small], reported("", 0.98, 2000, macs=900), by="macs")
+    assert figure.data[1].x == (500,) and "multiply-accumulates" in figure.layout.xaxis.title.text
+    assert drawn_marks(figure)["CReLU()"].symbol == "triangle-down"
+    assert dominated(small, [reported("", 0.9, 5000, macs=400)], "macs")
+    with pytest.raises(ValueError, match="by must be one of 'size', 'macs', got 'time'"):
+        trade_off([small], small, by="time")
+    with pytest.raises(ValueError, match=r"'CReLU\(\)' has no figure for by='macs'; measure it to the end"):
+        trade_off([replace(small, macs=None)], small, by="macs")

@@ -28,4 +28,14 @@ ROLES = {  # what the bytes of a file store: color and label
     "normalization": (YELLOW, "normalization"),
     "header": (GRAY, "header"),
 }
+FAMILIES = {  # of methods: color and marker, so that no family is told by its color alone, and name
+    "pruning": (BLUE, "circle", "pruning"),
+    "quantization": (ORANGE, "diamond", "quantization"),
+    "low_rank": (GREEN, "triangle-up", "low rank"),
+    "structural_matrix": (VERMILLION, "cross", "structural matrix"),
+    "compact_filters": (SKY, "triangle-down", "compact filters"),
+    "distillation": (PURPLE, "star", "distillation"),
+    "training": (YELLOW, "pentagon", "training"),
+    "combined": (TEXT, "hexagram", "several families"),
+}
 SIGNED = [[0.0, VERMILLION], [0.5, WHITE], [1.0, BLUE]]  # negative, zero, positive weights
