@@ -1,7 +1,7 @@
 """What the pictures of the explorers and of the chapters draw and say, as plain data without a browser."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -222,8 +222,8 @@ def test_every_family_has_its_own_color_and_marker_and_a_line_in_the_legend(repo
         assert [trace.name for trace in figure.data if trace.showlegend is not False] == [FAMILIES[family][2]]
 
 
-def boxes_of(figure) -> tuple[list[Box], list[Box]]:
-    """The names and the marks of a figure as rectangles in pixels, from its axes and annotations alone."""
+def boxes_of(figure) -> tuple[list[Box], list[Box], list[Box]]:
+    """Names, marks and points of the gray line as rectangles in pixels, from axes, traces and annotations alone."""
     shape, margin = figure.layout, figure.layout.margin
     width, height = shape.width - margin.l - margin.r, shape.height - margin.t - margin.b
 
@@ -242,20 +242,24 @@ def boxes_of(figure) -> tuple[list[Box], list[Box]]:
         if trace.error_y.array is not None:
             x, y = pixel(np.log10(trace.x[0]), trace.y[0])
             marks.append(Box(x - 6, y - 6, x + 6, y + 6))
-    return names, marks
+    line = [pixel(np.log10(x), y) for x, y in zip(figure.data[0].x, figure.data[0].y, strict=True)]
+    shares = np.linspace(0, 1, 50)
+    spots = [(1 - s) * np.array(start) + s * np.array(end) for start, end in pairwise(line) for s in shares]
+    return names, marks, [Box(x - 1, y - 1, x + 1, y + 1) for x, y in spots]
 
 
 def test_no_name_is_printed_over_another_or_over_a_mark(reported):
     draw = torch.Generator().manual_seed(1)
     rows = [(f"LinearQuantization(bits={i + 1})", 0.97 + 0.01 * torch.rand(1, generator=draw).item()) for i in range(8)]
     near = [reported(text, share, 200_000 + 9_000 * i) for i, (text, share) in enumerate(rows)]
-    for reports in (near[:2], near, [replace(one, file_bytes=300_000, correct=970) for one in near[:4]]):
+    above = [reported(text, 0.99 - 0.02 * i, 300_000) for i, (text, _) in enumerate(rows)]
+    for reports in (near[:2], near, above, [replace(one, file_bytes=300_000, correct=970) for one in near[:4]]):
         controls = [reported("", share, size) for share, size in ((0.7, 8_000), (0.92, 100_000), (0.97, 400_000))]
         figure = trade_off(reports, reported("", 0.98, 500_000), controls)
-        names, marks = boxes_of(figure)
+        names, marks, line = boxes_of(figure)
         assert len(marks) == len(reports) + 1 and len(names) >= 2
         assert not any(one.overlaps(other) for one, other in combinations(names, 2))
-        assert not any(name.overlaps(mark) for name in names for mark in marks)
+        assert not any(name.overlaps(mark) for name in names for mark in [*marks, *line])
         assert all(name.left >= 0 and name.right <= figure.layout.width and name.top >= 0 for name in names)
         assert figure == trade_off(reports, reported("", 0.98, 500_000), controls), "equal reports, equal places"
     assert len(boxes_of(trade_off(near[:2], near[-1]))[0]) == 3, "where there is room, every mark has its name"
