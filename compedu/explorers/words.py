@@ -48,11 +48,10 @@ def accuracy_lines(report: Report) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def pairs_text(change: Change) -> str:
-    """Return how many predictions changed, and whether that tells the two networks apart."""
+def apart_text(change: Change) -> str:
+    """Return whether a change of accuracy tells the network from the dense one."""
     low, high = change.interval
-    apart = "distinguishable from" if low > 0 or high < 0 else "not distinguishable from"
-    return f"broke {change.broke}, fixed {change.fixed}: {apart} the dense network"
+    return f"{'' if low > 0 or high < 0 else 'not '}distinguishable from the dense network"
 
 
 def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
@@ -104,7 +103,8 @@ def kernels(report: Report) -> tuple[str, ...]:
 
 def sentence(report: Report, dense: Report, measured: bool = True) -> str:
     """Return all three figures in words: the text form of the gauges."""
-    pairs = () if report.change is None else (pairs_text(report.change),)
+    change = report.change
+    pairs = () if change is None else (f"broke {change.broke}, fixed {change.fixed}: {apart_text(change)}",)
     said = accuracy_lines(report) + pairs, size_lines(report, dense), speed_lines(report, measured)
     return " ".join(
         f"{name}: {_joined(lines)}." for name, lines in zip(("Accuracy", "Size", "Speed"), said, strict=True)

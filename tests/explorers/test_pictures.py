@@ -9,8 +9,8 @@ import torch
 from toys.least_squares_rounding import LeastSquaresRounding
 
 import compedu as ce
-from compedu.explorers import trade_off
-from compedu.explorers.figures.colors import FAMILIES
+from compedu.explorers import file_bar, paired_grid, timing_dots, trade_off
+from compedu.explorers.figures.colors import FAMILIES, ROLES
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, one_image
 from compedu.explorers.figures.pictures.picture import shares_left, short_count
@@ -18,10 +18,14 @@ from compedu.explorers.figures.pictures.quantization import quantized_inputs, qu
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.pages.comparison import dominated, family_of
 from compedu.explorers.pages.labels import Box
+from compedu.explorers.pages.paired import SIDE
 from compedu.explorers.view import View
-from compedu.explorers.words import accuracy_lines, sentence
+from compedu.explorers.widgets.strip import image_bytes
+from compedu.explorers.words import accuracy_lines, bytes_text, sentence
 from compedu.methods import METHODS
 from compedu.metrics import Change, Report, measure
+
+ARMS = ("baseline", "baseline again", "candidate")
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +286,84 @@ def test_the_horizontal_axis_can_be_the_multiplications(reported):
         trade_off([small], small, by="time")
     with pytest.raises(ValueError, match=r"'CReLU\(\)' has no figure for by='macs'; measure it to the end"):
         trade_off([replace(small, macs=None)], small, by="macs")
+
+
+# What one report measured
+
+
+@pytest.fixture(scope="module")
+def timed(pair):
+    """The report of a pruned network, with its speed and the images whose answer changed."""
+    model, data = pair
+    return measure(ce.MagnitudePruning(sparsity=0.9)(model, data), data, baseline=model)
+
+
+def test_the_bars_of_a_file_are_its_bytes_by_purpose_to_one_scale(seen, timed):
+    dense = seen(ce.LinearQuantization(bits=8)).baseline
+    figure = file_bar([dense, timed])
+    parts = {trace.name: trace.x for trace in figure.data}
+    for place, report in enumerate((dense, timed)):
+        shown = {name: x[place] for name, x in parts.items() if x[place]}
+        assert shown == {ROLES[role][1]: count for role, count in report.size_by_role.items()}
+        assert sum(shown.values()) == report.file_bytes
+        assert figure.layout.annotations[place].text == bytes_text(report.file_bytes)
+    assert figure.layout.yaxis.ticktext == ("dense network", "MagnitudePruning")
+    share = f"{100 * timed.size_by_role['indices'] / timed.file_bytes:.0f} %"
+    assert {trace.name: trace.text for trace in file_bar(timed).data}["indices"] == (share,)
+    with pytest.raises(ValueError, match="file_bar: the report of MagnitudePruning.* measure the network to the end"):
+        file_bar(replace(timed, size_by_role=None))
+
+
+def test_the_grid_shows_the_images_whose_answer_changed_with_both_answers(pair, timed):
+    figure = paired_grid(timed, pair[1])
+    broke, fixed = (trace.hovertext or () for trace in figure.data)
+    assert timed.change.broke > 24 >= len(broke) and len(figure.layout.images) == len(broke) + len(fixed)
+    assert len(broke) == 24 and len(fixed) == min(24, timed.change.fixed)
+    flip, names = timed.newly_wrong[0], pair[1].classes
+    assert broke[0].startswith(f"image {flip.image} is {names[flip.true]}: the dense network says {names[flip.before]}")
+    assert figure.data[0].text[0] == f"{names[flip.before]} → {names[flip.after]}"
+    told = [note.text for note in figure.layout.annotations]
+    assert told[0] == f"<b>broke {timed.change.broke}</b>: right before, the first 24 of them"
+    assert f"p = {timed.change.p_value:.2g}" in told[2] and ": distinguishable from the dense network" in told[2]
+    source = image_bytes(pair[1], timed.split, flip.image, SIDE)
+    assert figure.layout.images[0].source == source
+    few = replace(timed, newly_wrong=timed.newly_wrong[:2], newly_right=())
+    assert [len(trace.x) for trace in paired_grid(few, pair[1]).data] == [2, 0]
+    assert paired_grid(few, pair[1]).layout.height < figure.layout.height
+
+
+def test_a_grid_without_images_or_of_other_data_is_refused(pair, timed):
+    with pytest.raises(ValueError, match="lists no images; allowed is a complete one with a baseline: measure again"):
+        paired_grid(replace(timed, newly_wrong=None), pair[1])
+    with pytest.raises(ValueError, match=r"is of 'digits\[96/150/10\]', the data are 'digits\[96/40/10\]'; give the"):
+        paired_grid(timed, pair[1].shortened(validation=40))
+
+
+def test_every_round_of_a_timing_is_a_dot_and_the_ratios_are_those_that_are_judged(timed):
+    latency = timed.latency
+    figure = timing_dots(latency)
+    times = [trace for trace in figure.data if trace.xaxis == "x" and len(trace.x) > 1]
+    judged = [trace for trace in figure.data if trace.xaxis == "x2" and len(trace.x) > 1]
+    assert [trace.customdata for trace in times] == [latency.rounds_ms[arm] for arm in ARMS]
+    assert {len(trace.customdata) for trace in [*times, *judged]} == {latency.rounds}
+    medians = [trace for trace in figure.data if trace.xaxis == "x2" and len(trace.x) == 1]
+    for trace, middle, (low, high) in zip(
+        medians, (latency.a_a, latency.speed_up), (latency.a_a_interval, latency.speed_up_interval), strict=True
+    ):
+        assert trace.x == (middle,) and trace.error_x.array == pytest.approx((high - middle,))
+        assert trace.error_x.arrayminus == pytest.approx((middle - low,))
+    slow = {arm: (*values[:-1], 100 * max(values)) for arm, values in latency.rounds_ms.items()}
+    one = next(trace for trace in timing_dots(replace(latency, rounds_ms=slow)).data if len(trace.x) > 1)
+    assert one.marker.symbol[-1] == "triangle-right" and one.x[-1] < one.customdata[-1]
+    assert latency.verdict.split(":")[0] in figure.layout.xaxis2.title.text or "×" in figure.layout.xaxis2.title.text
+
+
+def test_a_stored_report_keeps_no_rounds_and_says_so(timed):
+    assert "rounds_ms" not in timed.as_dict()["latency"] and "rounds_ms" not in repr(timed.latency)
+    stored = Report.from_dict(timed.as_dict())
+    assert stored == timed and stored.latency.rounds_ms is None
+    with pytest.raises(ValueError, match="has no rounds, as it was read from a file; measure again"):
+        timing_dots(stored.latency)
+    alone = replace(timed.latency, rounds_ms={"candidate": timed.latency.rounds_ms["candidate"]})
+    with pytest.raises(ValueError, match="has no baseline; measure again"):
+        timing_dots(alone)

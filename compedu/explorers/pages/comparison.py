@@ -170,7 +170,7 @@ def _names(
     for report in named:
         taken += along(*(pixel(report, end) for end in report.accuracy_interval))
     area = Box(MARGINS["l"] + 2, MARGINS["t"] + 2, WIDTH - 4, HEIGHT - MARGINS["b"] - 2)
-    texts = [*_texts(reports), "dense"]
+    texts = [*names_of(reports), "dense"]
     boxes = placed(marks, texts, taken, area)
     return [
         _name(report, text, mark, box, by)
@@ -194,11 +194,11 @@ def _name(report: Report, text: str, mark: tuple[float, float], box: Box, by: st
     return made | {"showarrow": True, "ax": x, "ay": y} | line
 
 
-def _texts(reports: Sequence[Report]) -> list[str]:
+def names_of(reports: Sequence[Report]) -> list[str]:
     """Return a short name of each report's method, with its knobs where another report has the same name."""
-    short = [tuple(name for name, _ in steps_of(report)) or (report.model,) for report in reports]
+    short = [tuple(name for name, _ in steps_of(report)) or ("dense network",) for report in reports]
     count = Counter(short)
-    full = [tuple(text for _, text in steps_of(report)) or (report.model,) for report in reports]
+    full = [tuple(text for _, text in steps_of(report)) or ("dense network",) for report in reports]
     chosen = [one if count[one] == 1 else long for one, long in zip(short, full, strict=True)]
     return [
         "<br>".join(("+ " * (i > 0) + text)[:LONGEST] + "…" * (len(text) > LONGEST) for i, text in enumerate(steps))

@@ -124,9 +124,9 @@ def _free(mark: tuple[float, float], size: tuple[float, float], taken: Sequence[
     for ring in RINGS:
         for step in (0, *(sign * turn for turn in range(1, DIRECTIONS // 2) for sign in (1, -1)), DIRECTIONS // 2):
             angle = 2 * math.pi * step / DIRECTIONS
-            across, up = math.sin(angle), math.cos(angle)
-            middle = (x + across * (ring + width / 2), y - up * (ring + height / 2))
-            box = Box(middle[0] - width / 2, middle[1] - height / 2, middle[0] + width / 2, middle[1] + height / 2)
+            left = x + math.sin(angle) * (ring + width / 2) - width / 2
+            top = y - math.cos(angle) * (ring + height / 2) - height / 2
+            box = Box(left, top, left + width, top + height)
             if area.holds(box) and not any(map(box.overlaps, taken)):
                 found.append(box)
     return found

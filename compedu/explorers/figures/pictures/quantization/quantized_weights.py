@@ -48,7 +48,7 @@ def main(view: View, layer: str) -> list[dict]:
     width = 1 / each
     used, times = (np.arange(0), np.arange(0)) if codes is None else np.unique(codes, return_counts=True)
     if len(used) > MOST_CODES:
-        used, times = (used[:0], times[:0])
+        used, times = (np.arange(0), np.arange(0))
     whole = np.issubdtype(used.dtype, np.integer)
     return [
         bars(MAIN, middle, counts.astype(np.int32), "weights", DENSE, width=width),
@@ -71,11 +71,11 @@ def below(view: View, layer: str) -> list[dict]:
     steps, codes, top = in_steps(view, layer)
     reach = max(top + 0.5, float(np.abs(steps).max()))
     some = slice(None, None, max(1, len(steps) // SAMPLE))
-    x, y = [-reach, reach], [-reach, reach]
-    if codes is not None:
-        levels = _levels(view, layer)
-        x, y = (steps[some], codes[some].astype(np.float32)) if levels is None else staircase(levels, reach)
+    levels = _levels(view, layer)
     dotted = codes is not None and levels is None
+    x, y = ([-reach, reach],) * 2 if levels is None else staircase(levels, reach)
+    if dotted:
+        x, y = (steps[some], codes[some].astype(np.float32))
     errors = filter_errors(view, layer)
     return [
         line(BELOW, [-reach, reach], [-reach, reach], "unchanged", DENSE, line={"dash": "dot", "width": 1}),
