@@ -1,6 +1,7 @@
 """Quantization: the weights and the codes that they become, the quantizer itself, the error of each filter."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from compedu.forms import Form
 from compedu.metrics import costs
 
 BINS = 91
+MOST_BINS = 2000  # where an outlier lies many steps away
 SAMPLE = 300
 MOST_CODES = 512  # bars of codes: further ones would be thinner than a pixel
 MOST_LABELED = 7  # codes whose shares fit above their bars
@@ -41,14 +43,14 @@ def main(view: View, layer: str) -> list[dict]:
     """
     steps, codes, top = in_steps(view, layer)
     reach = math.ceil(max(top, float(np.abs(steps).max()) - 0.5)) + 0.5
-    each = max(1, BINS // int(2 * reach))
-    counts, edges = np.histogram(steps, int(2 * reach) * each, (-reach, reach))
+    bins = min(int(2 * reach) * max(1, BINS // int(2 * reach)), MOST_BINS)
+    counts, edges = np.histogram(steps, bins, (-reach, reach))
     clipped = np.histogram(steps[np.abs(steps) > top + 0.5], edges)[0]
     middle = (edges[1:] + edges[:-1]) / 2
-    width = 1 / each
-    used, times = (np.arange(0), np.arange(0)) if codes is None else np.unique(codes, return_counts=True)
+    width = 2 * reach / bins
+    used, times = np.unique([] if codes is None else codes, return_counts=True)
     if len(used) > MOST_CODES:
-        used, times = (np.arange(0), np.arange(0))
+        used, times = np.unique([], return_counts=True)
     whole = np.issubdtype(used.dtype, np.integer)
     return [
         bars(MAIN, middle, counts.astype(np.int32), "weights", DENSE, width=width),
@@ -68,20 +70,27 @@ def below(view: View, layer: str) -> list[dict]:
     The staircase of the quantizer is drawn where it gives every code; otherwise, as with codes that were not rounded to
     the nearest one, a sample of the weights as dots, which no line joins: nothing is known between them.
     """
-    steps, codes, top = in_steps(view, layer)
+    steps, _codes, top = in_steps(view, layer)
     reach = max(top + 0.5, float(np.abs(steps).max()))
-    some = slice(None, None, max(1, len(steps) // SAMPLE))
-    levels = _levels(view, layer)
-    dotted = codes is not None and levels is None
-    x, y = ([-reach, reach],) * 2 if levels is None else staircase(levels, reach)
-    if dotted:
-        x, y = (steps[some], codes[some].astype(np.float32))
+    x, y, mode = _code_against_weight(view, layer, reach)
     errors = filter_errors(view, layer)
     return [
         line(BELOW, [-reach, reach], [-reach, reach], "unchanged", DENSE, line={"dash": "dot", "width": 1}),
-        line(BELOW, x, y, "code", mode="markers" if dotted else "lines", marker={"size": 3, "color": LIVE}),
+        line(BELOW, x, y, "code", mode=mode, marker={"size": 3, "color": LIVE}),
         bars(BESIDE, np.arange(len(errors), dtype=np.int32), errors, "error, %", VERMILLION),
     ]
+
+
+def _code_against_weight(view: View, layer: str, reach: float) -> tuple[Any, Any, str]:
+    """Return the coordinates of the graph, and how they are drawn."""
+    levels = _levels(view, layer)
+    if levels is not None:
+        return *staircase(levels, reach), "lines"
+    steps, codes, _top = in_steps(view, layer)
+    if codes is None:
+        return [-reach, reach], [-reach, reach], "lines"
+    some = slice(None, None, max(1, len(steps) // SAMPLE))
+    return steps[some], codes[some].astype(np.float32), "markers"
 
 
 def staircase(levels: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
