@@ -284,7 +284,7 @@ def test_the_horizontal_axis_can_be_the_multiplications(reported):
     assert dominated(small, [reported("", 0.9, 5000, macs=400)], "macs")
     with pytest.raises(ValueError, match="by must be one of 'size', 'macs', got 'time'"):
         trade_off([small], small, by="time")
-    with pytest.raises(ValueError, match=r"'CReLU\(\)' has no figure for by='macs'; measure it to the end"):
+    with pytest.raises(ValueError, match=r"'CReLU\(\)' has no macs; measure it to the end"):
         trade_off([replace(small, macs=None)], small, by="macs")
 
 

@@ -30,13 +30,22 @@ class Cost(NamedTuple):
     """What the horizontal axis shows: its title, the figure of a report, and that figure with its unit."""
 
     title: str
-    of: Callable[[Report], int | None]
+    figure: str
     text: Callable[[float], str]
+
+    def of(self, report: Report) -> int:
+        """Return the figure of `report`; raise `ValueError` where it was not measured."""
+        value = getattr(report, self.figure)
+        if value is None:
+            raise ValueError(
+                f"trade_off: {report.method or report.model!r} has no {self.figure}; measure it to the end first"
+            )
+        return value
 
 
 COSTS = {
-    "size": Cost("size of the file", lambda report: report.file_bytes, bytes_text),
-    "macs": Cost("multiply-accumulates for one image", lambda report: report.macs, "{:,} multiply-accumulates".format),
+    "size": Cost("size of the file", "file_bytes", bytes_text),
+    "macs": Cost("multiply-accumulates for one image", "macs", "{:,} multiply-accumulates".format),
 }
 
 
@@ -60,8 +69,9 @@ def trade_off(
     or "macs". Colors and markers are the families'. Raises `ValueError` for another axis, or a report without a figure
     on it.
     """
+    if by not in COSTS:
+        raise ValueError(f"trade_off: by must be one of {', '.join(map(repr, COSTS))}, got {by!r}")
     shown = [*reports, baseline, *controls]
-    _check(shown, by)
     figure = StandaloneFigure()
     figure.add_scatter(**_controls(controls, by))
     for report in sorted(reports, key=COSTS[by].of):
@@ -75,23 +85,14 @@ def trade_off(
             )
     low = max(0.0, 100 * min(report.accuracy for report in shown) - 8)
     ends = [low, 100 + ABOVE * (100 - low)]
+    axis = _cost_axis(shown, by)
     figure.update_layout(
-        xaxis=_cost_axis(shown, by), yaxis={"title": "accuracy, %", "range": ends, "automargin": False},
+        xaxis=axis, yaxis={"title": "accuracy, %", "range": ends, "automargin": False},
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "itemclick": False, "itemdoubleclick": False},
     )  # fmt: skip
-    figure.update_layout(annotations=_names(figure, reports, baseline, controls, by))
+    figure.update_layout(annotations=_names((axis["range"], ends), reports, baseline, controls, by))
     styled(figure, WIDTH, HEIGHT, **MARGINS)
     return figure.update_layout(margin={"autoexpand": False})
-
-
-def _check(shown: Sequence[Report], by: str) -> None:
-    if by not in COSTS:
-        raise ValueError(f"trade_off: by must be one of {', '.join(map(repr, COSTS))}, got {by!r}")
-    for report in shown:
-        if COSTS[by].of(report) is None:
-            raise ValueError(
-                f"trade_off: {report.method or report.model!r} has no figure for by={by!r}; measure it to the end first"
-            )
 
 
 def steps_of(report: Report) -> list[tuple[str, str]]:
@@ -102,7 +103,10 @@ def steps_of(report: Report) -> list[tuple[str, str]]:
         found.insert(0, tree.right)
         tree = tree.left
     calls = ([tree] if tree is not None else []) + found
-    return [(call.func.id if isinstance(call, ast.Call) else "", ast.unparse(call)) for call in calls]
+    return [
+        (call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else "", ast.unparse(call))
+        for call in calls
+    ]
 
 
 def family_of(report: Report) -> str:
@@ -152,12 +156,15 @@ def _cost_axis(shown: Sequence[Report], by: str) -> dict:
 
 
 def _names(
-    figure: go.Figure, reports: Sequence[Report], baseline: Report, controls: Sequence[Report], by: str
+    ends: tuple[Sequence[float], Sequence[float]],
+    reports: Sequence[Report],
+    baseline: Report,
+    controls: Sequence[Report],
+    by: str,
 ) -> list[dict]:
     """Return the names of the marks as annotations beside them, those farther away with a thin line to their mark."""
 
     def pixel(report: Report, share: float | None = None) -> tuple[float, float]:
-        ends = figure.layout.xaxis.range, figure.layout.yaxis.range
         values = math.log10(COSTS[by].of(report)), 100 * (report.accuracy if share is None else share)
         x, y = ((value - low) / (high - low) for value, (low, high) in zip(values, ends, strict=True))
         return MARGINS["l"] + x * _INSIDE[0], MARGINS["t"] + (1 - y) * _INSIDE[1]
@@ -168,7 +175,8 @@ def _names(
     taken = [around(x, y, MARK / 2 + 2) for x, y in marks]
     taken += [box for start, end in pairwise(line) for box in along(start, end)]
     for report in named:
-        taken += along(*(pixel(report, end) for end in report.accuracy_interval))
+        low, high = report.accuracy_interval
+        taken += along(pixel(report, low), pixel(report, high))
     area = Box(MARGINS["l"] + 2, MARGINS["t"] + 2, WIDTH - 4, HEIGHT - MARGINS["b"] - 2)
     texts = [*names_of(reports), "dense"]
     boxes = placed(marks, texts, taken, area)

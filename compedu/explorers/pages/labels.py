@@ -49,9 +49,8 @@ def around(x: float, y: float, reach: float) -> Box:
 def along(start: tuple[float, float], end: tuple[float, float], reach: float = 2) -> list[Box]:
     """Return squares on the line between two points, close enough that no text fits between them."""
     count = max(1, math.ceil(math.dist(start, end) / STEP))
-    return [
-        around(*(a + (b - a) * i / count for a, b in zip(start, end, strict=True)), reach) for i in range(count + 1)
-    ]
+    step = [(last - first) / count for first, last in zip(start, end, strict=True)]
+    return [around(start[0] + i * step[0], start[1] + i * step[1], reach) for i in range(count + 1)]
 
 
 def placed(

@@ -29,17 +29,12 @@ def file_bar(reports: Report | Sequence[Report]) -> go.Figure:
     Raises `ValueError` for a report without the sizes, as of a measurement that is not complete.
     """
     rows = [reports] if isinstance(reports, Report) else list(reports)
-    for report in rows:
-        if not report.size_by_role:
-            raise ValueError(
-                f"file_bar: the report of {report.method or 'the dense network'} has no bytes by purpose; measure the "
-                "network to the end first"
-            )
-    longest = max(report.file_bytes for report in rows)
-    names = names_of(rows)
+    roles = [_roles(report) for report in rows]
+    sizes = [sum(of.values()) for of in roles]
+    longest = max(sizes)
     figure = StandaloneFigure()
     for role, (color, label) in ROLES.items():
-        parts = [(report.size_by_role.get(role, 0), report.file_bytes) for report in rows]
+        parts = [(of.get(role, 0), size) for of, size in zip(roles, sizes, strict=True)]
         counts = [count for count, _ in parts]
         figure.add_bar(
             x=counts, y=list(range(len(rows))), orientation="h", name=label, showlegend=any(counts),
@@ -50,18 +45,26 @@ def file_bar(reports: Report | Sequence[Report]) -> go.Figure:
             hovertemplate=label + ": %{x:,} bytes, %{customdata}<extra></extra>",
         )  # fmt: skip
     ends = [
-        {"x": report.file_bytes, "y": row, "text": bytes_text(report.file_bytes), "xanchor": "left", "xshift": 4,
-         "showarrow": False}
-        for row, report in enumerate(rows)
-    ]  # fmt: skip
+        {"x": size, "y": row, "text": bytes_text(size), "xanchor": "left", "xshift": 4, "showarrow": False}
+        for row, size in enumerate(sizes)
+    ]
     figure.update_layout(
         barmode="stack", annotations=ends, legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom",
         "traceorder": "normal", "itemclick": False, "itemdoubleclick": False},
         xaxis={"title": "bytes of the packed file", "range": [0, 1.16 * longest], "exponentformat": "SI"},
-        yaxis={"tickvals": list(range(len(rows))), "ticktext": names, "autorange": "reversed", "automargin": True,
-               "showgrid": False, "zeroline": False},
+        yaxis={"tickvals": list(range(len(rows))), "ticktext": names_of(rows), "autorange": "reversed",
+               "automargin": True, "showgrid": False, "zeroline": False},
     )  # fmt: skip
     return styled(figure, WIDTH, height=84 + ROW * len(rows), l=10, t=34)
+
+
+def _roles(report: Report) -> dict[str, int]:
+    if not report.size_by_role:
+        raise ValueError(
+            f"file_bar: the report of {report.method or 'the dense network'} has no bytes by purpose; measure the "
+            "network to the end first"
+        )
+    return report.size_by_role
 
 
 def timing_dots(latency: Latency) -> go.Figure:
@@ -79,13 +82,16 @@ def timing_dots(latency: Latency) -> go.Figure:
     times = [(name, list(rounds[arm]), median_interval(list(rounds[arm])), color) for arm, name, color in ARMS]
     again, other = (ratios(list(rounds[BASELINE]), list(rounds[arm])) for arm in (BASELINE_AGAIN, CANDIDATE))
     judged = [
-        ("dense /<br>dense, again", again, latency.a_a_interval, DENSE),
-        ("dense /<br>this network", other, latency.speed_up_interval, LIVE),
+        ("dense /<br>dense, again", again, median_interval(again), DENSE),
+        ("dense /<br>this network", other, median_interval(other), LIVE),
     ]
     titles = f"time of {latency.batch_size} images, ms", f"ratio in the same round: {verdict_text(latency)}"
     for column, (rows, title) in enumerate(zip((times, judged), titles, strict=True), start=1):
         _panel(figure, column, rows, title, draws)
-    figure.add_vline(x=1, line={"color": GRAY, "width": 1, "dash": "dot"}, row=1, col=2)
+    figure.add_shape(
+        type="line", xref="x2", yref="y2 domain", x0=1, x1=1, y0=0, y1=1,
+        line={"color": GRAY, "width": 1, "dash": "dot"},
+    )  # fmt: skip
     figure.update_layout(showlegend=False)
     return styled(figure, WIDTH, height=60 + ROW * len(ARMS), l=100)
 

@@ -8,7 +8,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
 from compedu.explorers.widgets.strip import image_bytes
 from compedu.explorers.words import apart_text, change_text
-from compedu.metrics import Flip, Report
+from compedu.metrics import Change, Flip, Report
 
 SIDE = 44  # pixels of an image
 CELL = (62, 84)  # width and height of an image with both answers below it
@@ -25,8 +25,8 @@ def paired_grid(report: Report, data: Dataset) -> go.Figure:
     Below each image are the answers before and after; the interval and the exact p-value of McNemar's test are at the
     bottom. Raises `ValueError` for a report without these images, and for `data` other than it was measured on.
     """
-    _check(report, data)
-    sides = [(report.newly_wrong, "broke", "right before"), (report.newly_right, "fixed", "wrong before")]
+    broke, fixed, change = _changed(report, data)
+    sides = [(broke, "broke", "right before"), (fixed, "fixed", "wrong before")]
     rows = max(1, *(-(-min(len(flips), MOST) // COLUMNS) for flips, _, _ in sides))
     figure = StandaloneFigure()
     for left, (flips, word, before) in zip((0, COLUMNS * CELL[0] + GAP), sides, strict=True):
@@ -45,8 +45,7 @@ def paired_grid(report: Report, data: Dataset) -> go.Figure:
             )  # fmt: skip
     width = 2 * COLUMNS * CELL[0] + GAP
     height = HEAD + rows * CELL[1]
-    p = report.change.p_value
-    test = f"{change_text(report.change)}, p = {p:.2g} (exact McNemar test): {apart_text(report.change)}"
+    test = f"{change_text(change)}, p = {change.p_value:.2g} (exact McNemar test): {apart_text(change)}"
     figure.update_layout(
         showlegend=False, xaxis={"range": [0, width], "visible": False},
         yaxis={"range": [height, 0], "visible": False},
@@ -57,7 +56,7 @@ def paired_grid(report: Report, data: Dataset) -> go.Figure:
     return styled(figure, width + 20, height + 40, l=10, r=10, t=10, b=30)
 
 
-def _check(report: Report, data: Dataset) -> None:
+def _changed(report: Report, data: Dataset) -> tuple[Sequence[Flip], Sequence[Flip], Change]:
     if report.newly_wrong is None or report.newly_right is None or report.change is None:
         raise ValueError(
             f"paired_grid: the report of {report.method or 'the dense network'} lists no images; allowed is a complete "
@@ -68,6 +67,7 @@ def _check(report: Report, data: Dataset) -> None:
             f"paired_grid: the report is of {report.data!r}, the data are {data.name!r}; give the data that it was "
             "measured on"
         )
+    return report.newly_wrong, report.newly_right, report.change
 
 
 def _corner(index: int, left: float) -> tuple[float, float]:
