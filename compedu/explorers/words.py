@@ -34,9 +34,9 @@ def times_text(ratio: float) -> str:
 
 
 def change_text(change: Change) -> str:
-    """Return a change of accuracy with its paired interval: "−0.6 points (95 %: −1.5 to +0.2)"."""
+    """Return a change of accuracy with its paired 95 % interval: "−0.6 points (−1.5 to +0.2)"."""
     low, high = (f"{100 * end:+.1f}".replace("-", MINUS) for end in change.interval)
-    return f"{points_text(change.difference)} (95 %: {low} to {high})"
+    return f"{points_text(change.difference)} ({low} to {high})"
 
 
 def accuracy_lines(report: Report) -> tuple[str, ...]:

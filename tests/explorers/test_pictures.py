@@ -136,8 +136,8 @@ def test_counts_above_bars_are_left_out_where_they_would_overlap():
 def test_a_difference_never_stands_without_its_interval_and_the_sentence_gives_the_verdict(seen):
     report = seen(ce.LinearQuantization(bits=8)).report
     for counts, shown, verdict in (
-        ((9, 3), "\N{MINUS SIGN}0.6 points (95 %: \N{MINUS SIGN}1.3 to +0.1)", ": not distinguishable from the dense"),
-        ((90, 3), "\N{MINUS SIGN}8.7 points (95 %: \N{MINUS SIGN}10.5 to \N{MINUS SIGN}6.9)", ": distinguishable from"),
+        ((9, 3), "\N{MINUS SIGN}0.6 points (\N{MINUS SIGN}1.3 to +0.1)", ": not distinguishable from the dense"),
+        ((90, 3), "\N{MINUS SIGN}8.7 points (\N{MINUS SIGN}10.5 to \N{MINUS SIGN}6.9)", ": distinguishable from"),
     ):  # fmt: skip
         changed = replace(report, change=Change(*counts, 1000))
         assert accuracy_lines(changed)[2] == shown
@@ -324,7 +324,7 @@ def test_the_grid_shows_the_images_whose_answer_changed_with_both_answers(pair, 
     assert figure.data[0].text[0] == f"{names[flip.before]} → {names[flip.after]}"
     told = [note.text for note in figure.layout.annotations]
     assert told[0] == f"<b>broke {timed.change.broke}</b>: right before, the first 24 of them"
-    assert f"p = {timed.change.p_value:.2g}" in told[2] and ": distinguishable from the dense network" in told[2]
+    assert f"p = {timed.change.p_value:.2g}" in told[2] and "; distinguishable from the dense network" in told[2]
     source = image_bytes(pair[1], timed.split, flip.image, SIDE)
     assert figure.layout.images[0].source == source
     few = replace(timed, newly_wrong=timed.newly_wrong[:2], newly_right=())

@@ -45,7 +45,7 @@ def paired_grid(report: Report, data: Dataset) -> go.Figure:
             )  # fmt: skip
     width = 2 * COLUMNS * CELL[0] + GAP
     height = HEAD + rows * CELL[1]
-    test = f"{change_text(change)}, p = {change.p_value:.2g} (exact McNemar test): {apart_text(change)}"
+    test = f"{change_text(change)}, 95 % interval; exact McNemar test: p = {change.p_value:.2g}; {apart_text(change)}"
     figure.update_layout(
         showlegend=False, xaxis={"range": [0, width], "visible": False},
         yaxis={"range": [height, 0], "visible": False},

@@ -123,7 +123,7 @@ PICTURE = Picture(
     name="confusions",
     main=main,
     below=loss.below,
-    headings=("rows: true class; left teacher's doubts, right mistakes", loss.HEADING),
+    headings=("rows = true class: left teacher, right student", loss.HEADING),
     say=say,
     table=table,
     axes={

@@ -85,7 +85,7 @@ PICTURE = Picture(
     name="one image",
     main=main,
     below=loss.below,
-    headings=("softened probabilities: gray = teacher, blue = student", loss.HEADING),
+    headings=("softened: gray = teacher, blue = student", loss.HEADING),
     say=say,
     table=table,
     axes={MAIN.yaxis: {"range": [0, 1.12], "nticks": 4}, MAIN.xaxis: {"tickangle": 0, "type": "category"}} | loss.AXES,
