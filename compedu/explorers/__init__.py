@@ -7,7 +7,9 @@ from torch import nn
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.explorer import Explorer
 from compedu.explorers.pages.comparison import trade_off
+from compedu.explorers.pages.measured import file_bar, timing_dots
 from compedu.explorers.pages.noise import criteria, gallery, noise_dots
+from compedu.explorers.pages.paired import paired_grid
 from compedu.explorers.pages.plain import curves, matrices
 from compedu.explorers.pages.verdicts import forest
 from compedu.methods import Method
@@ -21,4 +23,17 @@ def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **op
     return Explorer(method, model, data, **options)
 
 
-__all__ = ["Explorer", "criteria", "curves", "explore", "forest", "gallery", "matrices", "noise_dots", "trade_off"]
+__all__ = [
+    "Explorer",
+    "criteria",
+    "curves",
+    "explore",
+    "file_bar",
+    "forest",
+    "gallery",
+    "matrices",
+    "noise_dots",
+    "paired_grid",
+    "timing_dots",
+    "trade_off",
+]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.methods import Method
 from compedu.metrics import Report
@@ -76,6 +77,11 @@ class View:
     def nearby(self) -> bool:
         """Whether the shown report belongs to another setting, the nearest one with a known report."""
         return self.report is not None and self.report.method != repr(self.method)
+
+    @property
+    def stale(self) -> bool:
+        """Whether `after` is of an earlier run, with other knobs: a method that trains does not follow them at once."""
+        return self.after is not None and not " | ".join(compression_of(self.after).steps).endswith(repr(self.method))
 
     def layer_pair(self, name: str) -> tuple[nn.Module, nn.Module | None]:
         """Return the layer `name` of the dense and of the compressed network (None where it was removed)."""

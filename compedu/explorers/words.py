@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from compedu.metrics import Latency, Report
+from compedu.metrics import Change, Latency, Report
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -33,13 +33,25 @@ def times_text(ratio: float) -> str:
     return f"{ratio:.1f} times smaller than" if ratio > 1 else f"{1 / ratio:.1f} times larger than"
 
 
+def change_text(change: Change) -> str:
+    """Return a change of accuracy with its paired 95 % interval: "−0.6 points (−1.5 to +0.2)"."""
+    low, high = (f"{100 * end:+.1f}".replace("-", MINUS) for end in change.interval)
+    return f"{points_text(change.difference)} ({low} to {high})"
+
+
 def accuracy_lines(report: Report) -> tuple[str, ...]:
-    """Return accuracy, image counts with the interval, and the change against the dense network."""
+    """Return accuracy, image counts with the interval, and the change against the dense network with its own."""
     low, high = report.accuracy_interval
     lines = [percent(report.accuracy), f"{report.correct} of {report.seen}; 95 %: {100 * low:.1f} to {100 * high:.1f}"]
-    if (change := report.change) is not None:
-        lines.append(f"{points_text(change.difference)} (broke {change.broke}, fixed {change.fixed})")
+    if report.change is not None:
+        lines.append(change_text(report.change))
     return tuple(lines)
+
+
+def apart_text(change: Change) -> str:
+    """Return whether a change of accuracy tells the network from the dense one."""
+    low, high = change.interval
+    return f"{'' if low > 0 or high < 0 else 'not '}distinguishable from the dense network"
 
 
 def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
@@ -91,7 +103,9 @@ def kernels(report: Report) -> tuple[str, ...]:
 
 def sentence(report: Report, dense: Report, measured: bool = True) -> str:
     """Return all three figures in words: the text form of the gauges."""
-    said = accuracy_lines(report), size_lines(report, dense), speed_lines(report, measured)
+    change = report.change
+    pairs = () if change is None else (f"broke {change.broke}, fixed {change.fixed}: {apart_text(change)}",)
+    said = accuracy_lines(report) + pairs, size_lines(report, dense), speed_lines(report, measured)
     return " ".join(
         f"{name}: {_joined(lines)}." for name, lines in zip(("Accuracy", "Size", "Speed"), said, strict=True)
     )

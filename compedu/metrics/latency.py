@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,8 @@ class Latency:
     """The time of one batch in milliseconds, and the ratio to the baseline as the median over interleaved pairs.
 
     `spread_ms` are the quartiles. `speed_up` is baseline / candidate, `a_a` the baseline against a copy of itself; both
-    with a 95 % interval of the median. What needs a baseline is None without one.
+    with a 95 % interval of the median. What needs a baseline is None without one. `rounds_ms` are all times by arm, in
+    milliseconds, of which a stored report keeps none.
     """
 
     latency_ms: float
@@ -54,6 +55,9 @@ class Latency:
     speed_up_interval: Interval | None = None
     a_a: float | None = None
     a_a_interval: Interval | None = None
+    rounds_ms: dict[str, tuple[float, ...]] | None = field(
+        default=None, compare=False, repr=False, metadata={"stored": False}
+    )
 
     @property
     def verdict(self) -> str | None:
@@ -82,6 +86,7 @@ class Latency:
             "batch_size": batch_size,
             "threads": threads,
             "rounds": len(taken),
+            "rounds_ms": {arm: tuple(1000 * value for value in values) for arm, values in seconds.items()},
         }
         if BASELINE not in seconds:
             return cls(**alone)

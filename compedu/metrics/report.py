@@ -166,7 +166,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
-        names = (*(field.name for field in fields(value)), *_ALSO.get(type(value), ()))
+        own = (field.name for field in fields(value) if field.metadata.get("stored", True))
+        names = (*own, *_ALSO.get(type(value), ()))
         return {name: _plain(getattr(value, name)) for name in names if getattr(value, name) is not None}
     return dict(value) if isinstance(value, dict) else value
 

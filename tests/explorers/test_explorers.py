@@ -375,12 +375,11 @@ def test_the_filters_drawn_as_gone_are_those_that_are_gone(looked_at, pair):
 
 
 def test_what_is_left_of_each_layer_stands_in_numbers_above_its_bar(looked_at):
-    explorer = looked_at(ce.FilterPruning(sparsity=0.6))
-    for cls, place in ((ce.FilterPruning, 0), (ce.MagnitudePruning, 2)):
-        (picture, *_), view = pictures_of(cls), explorer.view
-        shares = [row[3].removesuffix(" %") for row in picture.table(view)[1]]
-        written = ["all" if float(share) > 99.5 else f"{float(share):.0f}" for share in shares]
-        assert picture.below(view, "conv1")[place]["text"] == written
+    view = looked_at(ce.FilterPruning(sparsity=0.6)).view
+    (weights, *_), (filters, *_) = (pictures_of(cls) for cls in (ce.MagnitudePruning, ce.FilterPruning))
+    shares = [float(row[3].removesuffix(" %")) for row in weights.table(view)[1]]
+    assert weights.below(view, "conv1")[2]["text"] == ["all" if share > 99.5 else f"{share:.0f}" for share in shares]
+    assert filters.below(view, "conv1")[0]["text"] == [str(row[1]) for row in filters.table(view)[1]]
     assert labels([1.0] * 10, most=9)["text"] == [""] * 10
 
 

@@ -129,7 +129,7 @@ def test_the_picture_of_a_code_book_counts_its_levels_and_draws_them():
 
 def test_the_picture_of_an_output_scale_says_one_bit():
     _, _, said = pictured(SignsAndLocalMeans)
-    assert all("1 bits, 2 of 2 codes used, error " in text for text in said["weights"])
+    assert all("1 bit, 2 of 2 codes used, error " in text for text in said["weights"])
 
 
 def test_a_form_that_does_not_say_how_many_levels_it_has_is_counted_out():

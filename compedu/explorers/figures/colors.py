@@ -14,6 +14,7 @@ PALE = "rgba(140, 140, 140, 0.28)"
 TEXT = "#767676"  # contrast of 4.5 to 1 on white and on black; a live explorer uses JupyterLab's own color
 
 LIVE = BLUE
+PALE_LIVE = "rgba(0, 114, 178, 0.3)"  # BLUE over what it counts, which stays visible
 PREVIEW = SKY
 DENSE = GRAY
 CONTROL = GRAY
@@ -27,5 +28,15 @@ ROLES = {  # what the bytes of a file store: color and label
     "bias": (PURPLE, "bias"),
     "normalization": (YELLOW, "normalization"),
     "header": (GRAY, "header"),
+}
+FAMILIES = {  # of methods: color and marker, so that no family is told by its color alone, and name
+    "pruning": (BLUE, "circle", "pruning"),
+    "quantization": (ORANGE, "diamond", "quantization"),
+    "low_rank": (GREEN, "triangle-up", "low rank"),
+    "structural_matrix": (VERMILLION, "cross", "structural matrix"),
+    "compact_filters": (SKY, "triangle-down", "compact filters"),
+    "distillation": (PURPLE, "star", "distillation"),
+    "training": (YELLOW, "pentagon", "training"),
+    "combined": (TEXT, "hexagram", "several families"),
 }
 SIGNED = [[0.0, VERMILLION], [0.5, WHITE], [1.0, BLUE]]  # negative, zero, positive weights

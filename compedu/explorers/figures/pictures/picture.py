@@ -1,6 +1,5 @@
 """What a picture of a family is, and the few kinds of traces that all pictures consist of."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,9 @@ from compedu.forms import Block, FormFacts, weight_of
 from compedu.methods.layers import compressible
 from compedu.metrics import costs
 
-TICK = 14  # pixels between two numbers at an axis, at least
+MOST_COUNTED = 9  # layers whose counts fit above their bars
+# The axis of bars up to 100 %, with room for a line of text above them.
+SHARES = {"range": [0, 150], "tickvals": [0, 50, 100], "domain": down(*NAMED)}
 # Names of layers below bars: horizontal where there is room for them, else slanted.
 SLANTED = {"autotickangles": [0, 45]}
 
@@ -98,13 +99,20 @@ def bars(at: Plot, x, y, name: str, color: str | list = LIVE, **style) -> dict:
     } | style  # fmt: skip
 
 
-def labels(shares: Sequence[float], most: int) -> dict[str, Any]:
+def labels(shares: Sequence[float], most: int, unit: str = "") -> dict[str, Any]:
     """Return the settings that write `shares`, in percent, above the bars, or nothing above more than `most` bars.
 
-    A full share reads "all": several "100" side by side would overlap.
+    A full share reads "all": several "100" side by side would overlap. A `unit` follows each number, after a space.
     """
-    text = [("all" if share > 99.5 else f"{share:.0f}") if len(shares) <= most else "" for share in shares]
-    return {"text": text, "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False}
+    words = [("all" if share > 99.5 else f"{share:.0f} {unit}".rstrip()) for share in shares]
+    return written(words if len(shares) <= most else [""] * len(shares))
+
+
+def written(text: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that write a `text` above each bar, horizontally, even beyond the axes."""
+    return {
+        "text": list(text), "textposition": "outside", "textangle": 0, "constraintext": "none", "cliponaxis": False,
+    }  # fmt: skip
 
 
 def untouched(layer: str) -> str:
@@ -122,14 +130,35 @@ def short_names(names: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(set(names)) else list(names)
 
 
-def before_and_after(
-    at: Plot, names: list[str], counts: list[tuple[float, float]], after: str, before: str
+def shares_left(
+    at: Plot, names: Sequence[str], counts: Sequence[tuple[int, int]], after: str, before: str
 ) -> list[dict]:
-    """Return two bars for each of `names`, one inside the other, for `counts` (after, before), labeled by two words."""
+    """Return two bars for each of `names`, one inside the other, for `counts` (after, before), labeled by two words.
+
+    The outer one is 100 %, so that a halving looks like one in small layers and in large ones; the count after is
+    written above it, where there is room.
+    """
+    shares = [100 * left / max(dense, 1) for left, dense in counts]
+    told = [f"{left:,} of {dense:,}, {share:.1f} %" for (left, dense), share in zip(counts, shares, strict=True)]
+    text = [short_count(left) if len(counts) <= MOST_COUNTED else "" for left, _ in counts]
+    hover = {"hovertext": told, "hovertemplate": f"%{{x}}: %{{hovertext}}<extra>{after}</extra>"}
     return [
-        bars(at, names, [dense for _, dense in counts], before, DENSE, width=0.8),
-        bars(at, names, [left for left, _ in counts], after, LIVE, width=0.5),
+        bars(at, names, [100] * len(counts), before, DENSE, width=0.8, **written(text), **hover),
+        bars(at, names, shares, after, LIVE, width=0.5, **hover),
     ]
+
+
+def short_count(count: int) -> str:
+    """Return a count in at most four characters up to a million, rounded.
+
+    >>> [short_count(count) for count in (50, 1250, 156_500, 999_600, 2_359_296)]
+    ['50', '1.2k', '156k', '1.0M', '2.4M']
+    """
+    for power, letter in ((1e6, "M"), (1e3, "k")):
+        if count >= 0.9995 * power:
+            scaled = count / power
+            return f"{scaled:.1f}{letter}" if scaled < 9.95 else f"{scaled:.0f}{letter}"
+    return str(count)
 
 
 def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
@@ -137,26 +166,6 @@ def shrunk(matrix: np.ndarray, most: int = 96) -> np.ndarray:
     rows = np.linspace(0, matrix.shape[0] - 1, min(most, matrix.shape[0])).round().astype(int)
     columns = np.linspace(0, matrix.shape[1] - 1, min(most, matrix.shape[1])).round().astype(int)
     return matrix[np.ix_(rows, columns)]
-
-
-def log_bars(
-    longest: Callable[[View], float], place: tuple[int, int] = NAMED, room: float = 1.06
-) -> Callable[[View], dict]:
-    """Return a logarithmic axis for bars of counts, whose longest bar is the dense network's; a count of 1 is visible.
-
-    `place` is where the axis begins and ends, in pixels from the top; `room` is its length relative to the longest bar.
-    """
-
-    def settings(view: View) -> dict:
-        top = math.log10(max(longest(view), 2))
-        tight = math.ceil(TICK * (room * top + 0.2) / (place[1] - place[0]))
-        return {
-            "type": "log", "range": [-0.2, room * top], "domain": down(*place),
-            "tickvals": [10**power for power in range(int(top) + 1)][:: max(tight, 1 + int(top) // 4)],
-            "exponentformat": "SI",
-        }  # fmt: skip
-
-    return settings
 
 
 def as_matrix(tensor) -> np.ndarray:

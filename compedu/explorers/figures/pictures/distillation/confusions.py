@@ -8,13 +8,14 @@ from torch import Tensor
 
 from compedu.evaluation import all_logits
 from compedu.explorers.figures.colors import LIVE, WHITE
-from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
+from compedu.explorers.figures.pictures.distillation.temperature import student_of, temperature_of
 from compedu.explorers.figures.pictures.picture import Picture, Table, heatmap
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 
 IMAGES = 1000  # of the split, on which both are evaluated
+FADED = 0.4
 SHADES = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
 
@@ -65,15 +66,15 @@ def main(view: View, layer: str) -> list[dict]:
     names = list(view.data.classes)
     # Plotly's categories are unique: the names on the right end in a space.
     columns = [*names, "", " ", *(f"{name} " for name in names)]
+    softened = f"teacher's probability at T = {temperature_of(view):g}"
     label = "<br>true %{y}, taken for %{x}: %{z:.3f}<extra></extra>"
     return [
         heatmap(
-            MAIN, left, "teacher's probability", SHADES, x=columns, y=names,
-            hovertemplate="teacher's probability" + label,
+            MAIN, left, softened, SHADES, x=columns, y=names, hovertemplate=softened + label,
         ),
         heatmap(
-            MAIN, right, "student's mistakes", SHADES, x=columns, y=names,
-            hovertemplate="share of the student's answers" + label,
+            MAIN, right, f"mistakes of the {student_of(view)}", SHADES, x=columns, y=names,
+            opacity=FADED if view.stale else 1, hovertemplate=f"share of the answers of the {student_of(view)}" + label,
         ),
     ]  # fmt: skip
 
@@ -94,16 +95,16 @@ def agreement(view: View) -> float | None:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     found = agreement(view)
+    teacher = f"teacher at T = {temperature_of(view):g}"
     if found is None:
-        return (
-            "teacher's doubts; no student yet" if view.after is None else "teacher's doubts; no mistake of the student"
-        )
-    return f"teacher's doubts, student's mistakes: r = {found:.2f}"
+        return f"{teacher}, " + ("no student yet" if view.after is None else f"no mistake of the {student_of(view)}")
+    return f"{teacher}, {student_of(view)}: r = {found:.2f}"
 
 
 def table(view: View) -> Table:
     """Return the pairs of classes that the student confuses most, with the teacher's probability for them."""
-    head = ("true class", "taken for", "teacher's probability", "share of the student's answers")
+    softened = f"teacher's probability at T = {temperature_of(view):g}"
+    head = ("true class", "taken for", softened, f"share of the answers of the {student_of(view)}")
     if "teacher" not in view.kept:
         return head, [("being computed", "", "", "")]
     teacher, student = matrices(view)

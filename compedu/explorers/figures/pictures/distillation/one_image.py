@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from compedu.explorers.figures.colors import DENSE, GREEN, LIVE
-from compedu.explorers.figures.pictures.distillation.temperature import temperature_of
+from compedu.explorers.figures.colors import DENSE, GREEN, LIVE, PREVIEW
+from compedu.explorers.figures.pictures.distillation.temperature import student_of, temperature_of
 from compedu.explorers.figures.pictures.picture import Picture, Table, bars, line
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.plots import MAIN
@@ -19,9 +19,11 @@ def main(view: View, layer: str) -> list[dict]:
     """Return the probabilities of teacher and student at the method's temperature, and the true class."""
     teacher, student, truth = probabilities(view)
     names = list(view.data.classes)
+    softened = f"at T = {temperature_of(view):g}"
+    color = PREVIEW if view.stale else LIVE
     return [
-        bars(MAIN, names, teacher, "teacher", DENSE, width=0.8),
-        bars(MAIN, names, student, "student", LIVE, width=0.45),
+        bars(MAIN, names, teacher, f"teacher {softened}", DENSE, width=0.8),
+        bars(MAIN, names, student, f"{student_of(view)} {softened}", color, width=0.45),
         line(
             MAIN, [names[truth]], [1.0], "true class", GREEN,
             mode="markers", marker={"color": GREEN, "size": 9, "symbol": "triangle-down"},
@@ -63,8 +65,8 @@ def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     teacher, student, truth = probabilities(view)
     name = view.data.classes[truth]
-    return f"this is {name}: teacher {100 * teacher[truth]:.0f} %" + (
-        f", student {100 * student[truth]:.0f} %" if student else ", no student yet"
+    return f"{name} at T = {temperature_of(view):g}: teacher {100 * teacher[truth]:.0f} %, " + (
+        f"{student_of(view)} {100 * student[truth]:.0f} %" if student else "no student yet"
     )
 
 
@@ -75,14 +77,15 @@ def table(view: View) -> Table:
         (name, "true" if index == truth else "", f"{teacher[index]:.3f}", f"{student[index]:.3f}" if student else "")
         for index, name in enumerate(view.data.classes)
     ]
-    return ("class", "", "teacher", "student"), rows
+    softened = f"at T = {temperature_of(view):g}"
+    return ("class", "", f"teacher {softened}", f"{student_of(view)} {softened}"), rows
 
 
 PICTURE = Picture(
     name="one image",
     main=main,
     below=loss.below,
-    headings=("probabilities: gray = teacher, blue = student", loss.HEADING),
+    headings=("softened: gray = teacher, blue = student", loss.HEADING),
     say=say,
     table=table,
     axes={MAIN.yaxis: {"range": [0, 1.12], "nticks": 4}, MAIN.xaxis: {"tickangle": 0, "type": "category"}} | loss.AXES,

@@ -98,6 +98,11 @@ def temperature_of(view: View) -> float:
     return float(getattr(view.method, "temperature", 1.0))
 
 
+def student_of(view: View) -> str:
+    """Return what the drawn student is called: that of an earlier run is not the student of the knobs as they are."""
+    return "student (earlier run)" if view.stale else "student"
+
+
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     known = view.kept.get("teacher logits")

@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.colors import VERMILLION
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
+    SHARES,
     SLANTED,
     Picture,
-    bars,
     heatmap,
     layer_names,
     line,
-    log_bars,
     percent_text,
     relative_error,
+    shares_left,
     short_names,
     weight_after,
 )
@@ -43,15 +43,15 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return each layer's full rank, its current rank, and the rank at which the factors are as large as the matrix."""
+    """Return each layer's rank in percent of its full rank, and the rank at which the factors save nothing."""
     names = layer_names(view)
-    full = [min(singular_values.shape(view, name)) for name in names]
-    even = [break_even(*singular_values.shape(view, name)) for name in names]
+    shapes = [singular_values.shape(view, name) for name in names]
+    ranks = [(singular_values.rank_of(view, name), min(shape)) for name, shape in zip(names, shapes, strict=True)]
+    even = [100 * break_even(*shape) / min(shape) for shape in shapes]
     marks = {"symbol": "line-ew", "size": 26, "line": {"width": 2, "color": VERMILLION}}
     return [
-        bars(BELOW, names, full, "full rank", DENSE, width=0.8),
-        bars(BELOW, names, [singular_values.rank_of(view, name) for name in names], "rank", LIVE, width=0.5),
-        line(BELOW, short_names(names), even, "break-even rank", VERMILLION, mode="markers", marker=marks),
+        *shares_left(BELOW, names, ranks, "rank", "full rank"),
+        line(BELOW, short_names(names), even, "break-even rank, %", VERMILLION, mode="markers", marker=marks),
     ]
 
 
@@ -72,14 +72,14 @@ PICTURE = Picture(
     below=below,
     headings=(
         "filters: left dense, right rebuilt from the factors",
-        "gray = full rank, blue = rank, orange = break-even",
+        "rank, % of full; above: rank; orange: break-even",
     ),
     say=say,
     table=singular_values.table,
     axes={
         MAIN.xaxis: {"visible": False},
         MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
-        BELOW.yaxis: log_bars(lambda view: max(min(singular_values.shape(view, name)) for name in layer_names(view))),
+        BELOW.yaxis: SHARES,
         BELOW.xaxis: SLANTED,
     },
     start=first_convolution,

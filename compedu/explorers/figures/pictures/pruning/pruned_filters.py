@@ -9,16 +9,15 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.picture import (
+    SHARES,
     SLANTED,
     Picture,
     Table,
-    before_and_after,
     heatmap,
-    labels,
     largest_layer,
     layer_names,
-    log_bars,
     percent_text,
+    shares_left,
     untouched,
 )
 from compedu.explorers.figures.places import UPPER, across, down, title
@@ -32,7 +31,6 @@ from compedu.methods.pruning.shared.channel_removal import taken_out_first
 MOST = 40  # filters that are shown
 READERS = 24  # outputs of the next layer that are shown
 MOST_LISTED = 10  # removed filters named in the table
-MOST_LABELED = 9  # layers whose percentages fit above bars
 FADED = 0.2
 WHITE_TO_BLUE = [[0.0, WHITE], [0.5, WHITE], [1.0, LIVE]]
 
@@ -125,12 +123,10 @@ def gone(view: View, layer: str) -> np.ndarray:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return the filter counts of every layer, dense and remaining."""
+    """Return the filters that are left in every layer, in percent of those of the dense network."""
     names = layer_names(view)
     counts = [filter_counts(view, name) for name in names]
-    every, kept = before_and_after(BELOW, names, counts, "filters left", "filters of the dense network")
-    shares = [100 * left / dense for left, dense in counts]
-    return [every | labels(shares, MOST_LABELED), kept]
+    return shares_left(BELOW, names, counts, "filters left", "filters of the dense network")
 
 
 def filter_counts(view: View, layer: str) -> tuple[int, int]:
@@ -177,7 +173,7 @@ PICTURE = Picture(
     name="filters",
     main=main,
     below=below,
-    headings=("strongest first; faint = gone | who reads them", "filters: gray = dense, blue = left (in %)"),
+    headings=("strongest first; faint = gone | who reads them", "filters left in each layer, %; above: how many"),
     say=say,
     table=table,
     axes={
@@ -191,7 +187,7 @@ PICTURE = Picture(
             "title": title("filters", 6),
         },
         BESIDE.yaxis: {"domain": down(*UPPER), "autorange": "reversed"},
-        BELOW.yaxis: log_bars(lambda view: max(filter_counts(view, name)[1] for name in layer_names(view)), room=1.4),
+        BELOW.yaxis: SHARES,
         BELOW.xaxis: SLANTED,
     },
     start=first_convolution,

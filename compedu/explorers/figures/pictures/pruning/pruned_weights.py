@@ -109,7 +109,7 @@ PICTURE = Picture(
     axes={
         MAIN.xaxis: {"visible": False},
         MAIN.yaxis: {"autorange": "reversed", "visible": False},
-        BELOW.yaxis: {"type": "log", "dtick": 2, "exponentformat": "SI", "domain": down(*HIGHER)},
+        BELOW.yaxis: {"nticks": 3, "exponentformat": "SI", "rangemode": "tozero", "domain": down(*HIGHER)},
         BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
         BESIDE.xaxis: {"visible": True} | SLANTED,
         BESIDE.yaxis: {"range": [0, 115], "domain": down(*NAMED)},

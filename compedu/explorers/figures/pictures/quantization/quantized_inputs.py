@@ -23,7 +23,7 @@ def main(view: View, layer: str) -> list[dict]:
     middle = (edges[1:] + edges[:-1]) / 2
     width = edges[1] - edges[0]
     low, high = (-np.inf, np.inf) if act is None else ends(act)
-    clipped = np.where((middle < low) | (middle > high), counts, 0)
+    clipped = np.histogram(x[(x < low) | (x > high)], edges)[0]
     levels, times = (np.arange(0), np.arange(0)) if act is None else np.unique(rounded(act, x), return_counts=True)
     return [
         bars(MAIN, middle, counts.astype(np.int32), "inputs", DENSE, width=width),

@@ -1,11 +1,12 @@
-"""Quantization: the weights on their grid, the staircase from weight to code, the error of each filter."""
+"""Quantization: the weights and the codes that they become, the quantizer itself, the error of each filter."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 
-from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
+from compedu.explorers.figures.colors import DENSE, LIVE, PALE_LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
     Picture,
     Table,
@@ -14,6 +15,7 @@ from compedu.explorers.figures.pictures.picture import (
     dense_matrix,
     facts_of,
     kind_now,
+    labels,
     layer_names,
     line,
     percent_text,
@@ -21,46 +23,101 @@ from compedu.explorers.figures.pictures.picture import (
 from compedu.explorers.figures.places import LEFT, across
 from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
+from compedu.explorers.words import percent
 from compedu.forms import Form
 from compedu.metrics import costs
 
 BINS = 91
+MOST_BINS = 2000  # where an outlier lies many steps away
 SAMPLE = 300
+MOST_CODES = 512  # bars of codes: further ones would be thinner than a pixel
+MOST_LABELED = 7  # codes whose shares fit above their bars
+MOST_OUTLINED = 64  # codes whose bars are wider than their outlines
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the histogram of the weights in steps of their grid, its clipped ends, and how often each code is used."""
+    """Return the histogram of the weights in steps of their grid, its clipped ends, and the weights of each code.
+
+    A whole number of bins makes a step, so that the bar of a code is as high as the bins below it together. The axis is
+    linear: on a logarithmic one the code 0, which can hold nearly all weights, looks hardly larger than the others.
+    """
     steps, codes, top = in_steps(view, layer)
-    reach = max(top + 0.5, float(np.abs(steps).max()))
-    counts, edges = np.histogram(steps, BINS, (-reach, reach))
+    reach = math.ceil(max(top, float(np.abs(steps).max()) - 0.5)) + 0.5
+    bins = min(int(2 * reach) * max(1, BINS // int(2 * reach)), MOST_BINS)
+    counts, edges = np.histogram(steps, bins, (-reach, reach))
+    clipped = np.histogram(steps[np.abs(steps) > top + 0.5], edges)[0]
     middle = (edges[1:] + edges[:-1]) / 2
-    width = edges[1] - edges[0]
-    clipped = np.where(np.abs(middle) > top + 0.5, counts, 0)
-    used, times = (np.arange(0), np.arange(0)) if codes is None else np.unique(codes, return_counts=True)
-    used = used.astype(np.int32 if np.issubdtype(used.dtype, np.integer) else np.float32)
+    width = 2 * reach / bins
+    used, times = np.unique([] if codes is None else codes, return_counts=True)
+    if len(used) > MOST_CODES:
+        used, times = np.unique([], return_counts=True)
+    whole = np.issubdtype(used.dtype, np.integer)
     return [
         bars(MAIN, middle, counts.astype(np.int32), "weights", DENSE, width=width),
         bars(MAIN, middle, clipped.astype(np.int32), "clipped weights", VERMILLION, width=width),
-        line(
-            MAIN, used, times.astype(np.int32), "weights with this code", LIVE,
-            mode="markers", marker={"size": 5, "color": LIVE},
+        bars(
+            MAIN, used.astype(np.int32 if whole else np.float32), times.astype(np.int32), "weights with this code",
+            width=1 if whole else width,
+            marker={"color": PALE_LIVE, "line": {"width": int(len(used) <= MOST_OUTLINED), "color": LIVE}},
+            **labels(100 * times / max(times.sum(), 1), MOST_LABELED, "%"),
         ),
     ]  # fmt: skip
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return code against weight for a sample of weights, and the relative error of each filter."""
-    steps, codes, _top = in_steps(view, layer)
-    order = np.argsort(steps[:: max(1, len(steps) // SAMPLE)])
-    some = steps[:: max(1, len(steps) // SAMPLE)][order]
-    stairs = some if codes is None else codes[:: max(1, len(steps) // SAMPLE)][order]
-    reach = float(np.abs(some).max(initial=1.0))
+    """Return code against weight, and the relative error of each filter.
+
+    The staircase of the quantizer is drawn where it gives every code; otherwise, as with codes that were not rounded to
+    the nearest one, a sample of the weights as dots, which no line joins: nothing is known between them.
+    """
+    steps, _codes, top = in_steps(view, layer)
+    reach = max(top + 0.5, float(np.abs(steps).max()))
+    x, y, mode = _code_against_weight(view, layer, reach)
     errors = filter_errors(view, layer)
     return [
         line(BELOW, [-reach, reach], [-reach, reach], "unchanged", DENSE, line={"dash": "dot", "width": 1}),
-        line(BELOW, some, stairs.astype(np.float32), "code", LIVE, line={"shape": "hv"}),
+        line(BELOW, x, y, "code", mode=mode, marker={"size": 3, "color": LIVE}),
         bars(BESIDE, np.arange(len(errors), dtype=np.int32), errors, "error, %", VERMILLION),
     ]
+
+
+def _code_against_weight(view: View, layer: str, reach: float) -> tuple[Any, Any, str]:
+    """Return the coordinates of the graph, and how they are drawn."""
+    levels = _levels(view, layer)
+    if levels is not None:
+        return *staircase(levels, reach), "lines"
+    steps, codes, _top = in_steps(view, layer)
+    if codes is None:
+        return [-reach, reach], [-reach, reach], "lines"
+    some = slice(None, None, max(1, len(steps) // SAMPLE))
+    return steps[some], codes[some].astype(np.float32), "markers"
+
+
+def staircase(levels: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of the function that rounds each number from -`reach` to `reach` to the nearest of `levels`.
+
+    >>> staircase(np.array([-1, 0, 1]), 1.5)
+    (array([-1.5, -0.5, -0.5,  0.5,  0.5,  1.5]), array([-1, -1,  0,  0,  1,  1]))
+    """
+    thresholds = (levels[1:] + levels[:-1]) / 2
+    return np.concatenate([[-reach], np.repeat(thresholds, 2), [reach]]), np.repeat(levels, 2)
+
+
+def _levels(view: View, layer: str) -> np.ndarray | None:
+    """Return the codes of a layer, in order, if every weight has the nearest; None where that is not so or not known.
+
+    Weights that lie on the grid already, as those of a file, do not say how they were rounded.
+    """
+    form = rounding_form(view, layer)
+    steps, codes, top = in_steps(view, layer)
+    if form is None or codes is None or form.grid_step is None:
+        return None
+    levels = np.array([-1, 1]) if form.levels == 2 else np.arange(-top, top + 1)
+    nearest = np.where(steps < 0, -1, 1) if form.levels == 2 else np.clip(np.round(steps), -top, top)
+    mask = form.kept_weights()
+    kept = slice(None) if mask is None else as_matrix(mask).reshape(-1)
+    rounded = np.array_equal(nearest[kept], codes[kept]) and not np.array_equal(steps[kept], codes[kept])
+    return levels if rounded else None
 
 
 def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int]:
@@ -117,9 +174,18 @@ def say(view: View, layer: str) -> str:
         kind = kind_now(view, layer)
         return f"{layer}: {'not quantized' if facts_of(view, layer) is None else f'{kind}, of other weights'}"
     bits = _bits(form)
-    used = _used(form)
-    how = f"{used} used" if bits is None else f"{bits} bits, {used} used"
-    return f"{layer}: {how}, error {weight_error(view, layer)}"
+    width = "" if bits is None else "1 bit, " if bits == 1 else f"{bits} bits, "
+    return f"{layer}: {width}{_zeros(form) or _used(form) + ' used'}, error {weight_error(view, layer)}"
+
+
+def _zeros(form: Form) -> str:
+    """Return which share of the weights the code 0 holds, in words; empty where no code stands for the weight 0."""
+    codes = None if form.grid_step is None else form.codes()
+    if codes is None or bool((codes != 0).all()):
+        return ""
+    mask = form.kept_weights()
+    pruned = mask is not None and not bool(mask.all())
+    return f"{percent((codes == 0).float().mean().item())} {'are' if pruned else 'become'} 0"
 
 
 def _bits(form: Form) -> int | None:
@@ -160,13 +226,13 @@ PICTURE = Picture(
     name="weights",
     main=main,
     below=below,
-    headings=("in grid steps: orange = clipped, blue = codes", "code against weight | filters' errors, %"),
+    headings=("in grid steps: gray = weights, blue = their codes", "code against weight | filters' errors, %"),
     say=say,
     table=table,
     axes={
-        MAIN.yaxis: {"type": "log", "dtick": 1, "exponentformat": "SI"},
+        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5, "exponentformat": "SI"},
         BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
-        BELOW.yaxis: {"nticks": 3},
+        BELOW.yaxis: {"nticks": 4},
         BESIDE.xaxis: {"visible": True, "nticks": 3},
         BESIDE.yaxis: {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },

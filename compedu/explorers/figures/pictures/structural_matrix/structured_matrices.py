@@ -4,18 +4,18 @@ import numpy as np
 from torch import Tensor
 
 from compedu.explorers.figures.pictures.picture import (
+    SHARES,
     SLANTED,
     Picture,
     Table,
     as_matrix,
-    before_and_after,
     dense_matrix,
     facts_of,
     heatmap,
     layer_names,
-    log_bars,
     percent_text,
     relative_error,
+    shares_left,
     weight_after,
 )
 from compedu.explorers.figures.plots import BELOW, MAIN
@@ -47,9 +47,9 @@ def _corner(weight: Tensor) -> np.ndarray:
 
 
 def below(view: View, layer: str) -> list[dict]:
-    """Return the stored numbers of each layer beside those of the dense one."""
+    """Return how many numbers of each layer are stored, in percent of those of the dense one."""
     names = layer_names(view)
-    return before_and_after(BELOW, names, [numbers(view, name) for name in names], "stored", "dense")
+    return shares_left(BELOW, names, [numbers(view, name) for name in names], "numbers stored", "dense")
 
 
 def numbers(view: View, layer: str) -> tuple[int, int]:
@@ -80,14 +80,14 @@ PICTURE = Picture(
     below=below,
     headings=(
         "a corner: dense, projected (copies faint), difference",
-        "numbers in each layer: gray = dense, blue = stored",
+        "numbers stored, % of dense; above: how many",
     ),
     say=say,
     table=table,
     axes={
         MAIN.yaxis: {"autorange": "reversed", "visible": False},
         MAIN.xaxis: {"visible": False},
-        BELOW.yaxis: log_bars(lambda view: max(numbers(view, name)[1] for name in layer_names(view))),
+        BELOW.yaxis: SHARES,
         BELOW.xaxis: SLANTED,
     },
 )

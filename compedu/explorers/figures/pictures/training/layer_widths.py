@@ -1,9 +1,9 @@
 """The small dense network: how many filters each layer has, beside the given network; the loss during training."""
 
-from compedu.explorers.figures.pictures.picture import SLANTED, Picture, before_and_after, layer_names, log_bars
+from compedu.explorers.figures.pictures.picture import SHARES, SLANTED, Picture, layer_names, shares_left
 from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.training import loss
-from compedu.explorers.figures.places import UPPER
+from compedu.explorers.figures.places import UPPER, down
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 
@@ -11,11 +11,11 @@ WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large plot without the room that s
 
 
 def main(view: View, layer: str) -> list[dict]:
-    """Return the filters of every layer, of the given and of the small network."""
+    """Return the filters of every layer of the small network, in percent of those of the given one."""
     names = layer_names(view)
     counts = [pruned_filters.filter_counts(view, name) for name in names]
     trained = [(small if view.after is not None else 0, given) for small, given in counts]
-    return before_and_after(MAIN, names, trained, "filters of the small one", "filters of the given network")
+    return shares_left(MAIN, names, trained, "filters of the small one", "filters of the given network")
 
 
 def say(view: View, layer: str) -> str:
@@ -37,14 +37,12 @@ PICTURE = Picture(
     name="widths",
     main=main,
     below=loss.below,
-    headings=("filters: gray = given network, blue = small one", loss.HEADING),
+    headings=("filters, % of the given network; above: how many", loss.HEADING),
     say=say,
     table=table,
     axes={
         MAIN.xaxis: SLANTED,
-        MAIN.yaxis: log_bars(
-            lambda view: max(pruned_filters.filter_counts(view, name)[1] for name in layer_names(view)), WITH_NAMES
-        ),
+        MAIN.yaxis: SHARES | {"range": [0, 120], "domain": down(*WITH_NAMES)},
     }
     | loss.AXES,
 )
