@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.pages.standalone import StandaloneFigure, styled
-from compedu.explorers.widgets.strip import image_bytes
+from compedu.explorers.panel.strip import image_bytes
 from compedu.explorers.words import apart_text, change_text
 from compedu.metrics import Change, Flip, Report
 
