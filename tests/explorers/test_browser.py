@@ -225,7 +225,8 @@ CONTRAST = """root => {
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const ground = light(getComputedStyle(document.querySelector('.jp-Notebook')).backgroundColor);
-    return Math.min(...[...root.querySelectorAll('.xtick text, .compedu-lines div, label, .compedu-legend')].map(text => {
+    const texts = [...root.querySelectorAll('.xtick text, .compedu-lines div, label, .compedu-legend')];
+    return Math.min(...texts.map(text => {
         const ink = light(getComputedStyle(text)[text.ownerSVGElement ? 'fill' : 'color']);
         return (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
     }));

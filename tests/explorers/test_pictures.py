@@ -19,8 +19,8 @@ from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.pages.comparison import dominated, family_of
 from compedu.explorers.pages.labels import Box
 from compedu.explorers.pages.paired import SIDE
-from compedu.explorers.view import View
 from compedu.explorers.panel.strip import image_bytes
+from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, bytes_text, sentence
 from compedu.methods import METHODS
 from compedu.metrics import Change, Report, measure

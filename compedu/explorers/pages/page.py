@@ -63,7 +63,8 @@ def _parts(view: View, points: tuple[Report, ...]) -> dict[str, Any]:
     return {
         "knobs": [one | {"places": values if len(values) > 1 else [], "still": True} for one in declared],
         "main": knob, "pictures": [], "layers": [], "tabs": TABS, "buttons": {}, "gauges": gauges.NAMES,
-        "sideways": {view.sideways: sideways.choices(view)[view.sideways]}, "still": True, "name": type(view.method).__name__,
+        "sideways": {view.sideways: sideways.choices(view)[view.sideways]}, "still": True,
+        "name": type(view.method).__name__,
     }  # fmt: skip
 
 
