@@ -5,9 +5,15 @@ in its cell tagged `parameters`. So the fast profile changes sizes, and every ce
 """
 
 import os
+import threading
+import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 CELL_SECONDS = 600  # a cell that takes longer counts as hanging
+LONG_S = 5.0  # a log names the cells that took longer
+WORDS = 60  # characters of a cell that are shown
+PROGRESS = ("", "line", "log")
 
 
 def fast_profile(path) -> dict:
@@ -42,32 +48,99 @@ def is_executed(executed, source, fast=False) -> bool:
     )
 
 
-def execute(source, destination, fast=False, folder=None, sync=True):
+class CellsShown:
+    """Tells how far a chapter is, cell by cell: a line redrawn each second, or in a log a line for each long cell.
+
+    `begins` is papermill's hook for the beginning of a cell. A line is redrawn only on a terminal, where `redrawn`.
+    """
+
+    def __init__(self, name: str, count: int, redrawn: bool):
+        from tqdm import tqdm
+
+        self.name = name
+        self.count = count
+        self._number = 0
+        self._words = ""
+        self._chapter_began = self._cell_began = time.monotonic()
+        self._line = tqdm(bar_format="{desc}", disable=None if redrawn else True, leave=False, dynamic_ncols=True)
+        self._over = threading.Event()
+        if not self._line.disable:
+            threading.Thread(target=self._redraw, name="compedu progress", daemon=True).start()
+
+    def __enter__(self) -> "CellsShown":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._tell_long_cell()
+        self._over.set()
+        self._line.close()
+
+    def begins(self, cell, cell_index: int) -> None:
+        """Note that a cell begins, and with it that the one before has ended."""
+        self._tell_long_cell()
+        self._cell_began = time.monotonic()
+        self._number = cell_index + 1
+        self._words = " ".join(cell.source.split())[:WORDS]
+
+    def _tell_long_cell(self) -> None:
+        seconds = time.monotonic() - self._cell_began
+        if self._line.disable and self._number and seconds > LONG_S:
+            print(f"{self._place()} took {seconds:.0f} s  {self._words}", flush=True)
+
+    def _place(self) -> str:
+        return f"{self.name}: cell {self._number} of {self.count}" if self._number else f"{self.name}: starting"
+
+    def _redraw(self) -> None:
+        while not self._over.wait(1.0):
+            seconds = time.monotonic() - self._chapter_began
+            self._line.set_description_str(f"{self._place()}, {seconds:.0f} s  {self._words}")
+
+
+def execute(source, destination, fast=False, folder=None, sync=True, progress=""):
     """Run the notebook `source`, write the executed copy to `destination` and return it.
 
     `folder` is where the chapter runs and writes its files, by default the destination's. `sync` makes explorers
-    compute before a cell ends (COMPEDU_SYNC=1). Widget states are not stored: a figure would take 5 MB. A failing cell
-    raises papermill's `PapermillExecutionError`, and the copy shows it.
+    compute before a cell ends (COMPEDU_SYNC=1). `progress` is "line" for one line that is redrawn on a terminal, "log"
+    for a line per long cell, which a line also becomes where there is no terminal. Widget states are not stored: a
+    figure would take 5 MB. A failing cell raises papermill's `PapermillExecutionError`, and the copy shows it.
     """
+    import nbformat
     import papermill
 
+    if progress not in PROGRESS:
+        raise ValueError(f"progress={progress!r}: allowed are {', '.join(map(repr, PROGRESS))}")
+    parameters = fast_profile(source) if fast else {}
+    count = len(nbformat.read(source, as_version=4).cells) + bool(parameters)  # papermill adds a cell of settings
+    shown = CellsShown(Path(source).name, count, progress == "line") if progress else None
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    before = os.environ.pop("COMPEDU_SYNC", None)
-    if sync:
-        os.environ["COMPEDU_SYNC"] = "1"  # the kernel inherits it
-    try:
+    with environment(COMPEDU_SYNC="1" if sync else None), shown or nullcontext():
         return papermill.execute_notebook(
             str(source),
             str(destination),
-            parameters=fast_profile(source) if fast else {},
+            parameters=parameters,
             kernel_name="python3",
             cwd=str(folder or destination.parent),
             execution_timeout=CELL_SECONDS,
             store_widget_state=False,
             progress_bar=False,
+            on_cell_start=shown and shown.begins,
         )
+
+
+@contextmanager
+def environment(**values: str | None):
+    """Set environment variables inside the block, which a kernel started there inherits; None removes one."""
+    before = {name: os.environ.get(name) for name in values}
+    _set_all(values)
+    try:
+        yield
     finally:
-        os.environ.pop("COMPEDU_SYNC", None)
-        if before is not None:
-            os.environ["COMPEDU_SYNC"] = before
+        _set_all(before)
+
+
+def _set_all(values):
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
