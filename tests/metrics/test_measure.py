@@ -15,16 +15,25 @@ from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
 from compedu.errors import Cancelled, CompressionError
+from compedu.evaluation import evaluate
 from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Factored, Geometry, Masked, Quantized
 from compedu.graph import fold_batch_norm
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning
-from compedu.metrics import Baseline, Report, Timing, costs, measure, measuring
+from compedu.metrics import Baseline, Report, Timing, costs, measure, measurement, measuring
 from compedu.metrics.latency import MIN_ROUNDS
 from compedu.networks import build
 from compedu.networks.shipped import trained
 from compedu.torchvision_import import import_torchvision
 
 QUICK = Timing(batch_size=2, budget_s=0.0)
+
+
+OUTSIDE = {"factor": 1.0}
+
+
+def factor():
+    """What a hook calls, which the identity of its network does not see."""
+    return OUTSIDE["factor"]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +98,29 @@ def test_the_answers_of_a_baseline_are_not_asked_for_again(model, data, baseline
     asked = measure(copy.deepcopy(model), data, baseline=baseline, speed=False)
     monkeypatch.setattr("compedu.metrics.measurement.evaluating", lambda *given: pytest.fail("asked again"))
     assert measure(model, data, baseline=baseline, speed=False) == asked
+
+
+def test_a_baseline_is_evaluated_once_for_all_that_is_compared_with_it_until_it_changes(data, pruned, monkeypatch):
+    dense = copy.deepcopy(trained("lenet300", "digits"))
+    evaluated = []
+    monkeypatch.setattr(measurement, "evaluate", lambda *given: evaluated.append(given) or evaluate(*given))
+    first = [Baseline.of(dense, data) for _ in range(2)][-1]
+    measure(pruned, data, baseline=dense, speed=False)
+    assert len(evaluated) == 1
+    dense.fc3.bias.data[0] += 1000.0
+    assert Baseline.of(dense, data).evaluation.correct != first.evaluation.correct
+    Baseline.of(dense, data, "test")
+    shorter = data.shortened(validation=20)
+    assert len(Baseline.of(dense, shorter).evaluation.predictions) == 20
+    assert len(evaluated) == 4
+
+
+def test_a_baseline_that_runs_foreign_code_is_evaluated_each_time(data, monkeypatch):
+    dense = copy.deepcopy(trained("lenet300", "digits"))
+    dense.register_forward_hook(lambda layer, inputs, output: output * factor())
+    before = Baseline.of(dense, data).evaluation.correct
+    monkeypatch.setitem(OUTSIDE, "factor", -1.0)
+    assert Baseline.of(dense, data).evaluation.correct < before
 
 
 def test_the_split_is_the_one_asked_for(model, data):
