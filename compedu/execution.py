@@ -4,16 +4,21 @@ A chapter has its fast profile in its metadata, {"compedu": {"fast": {"IMAGES": 
 in its cell tagged `parameters`. So the fast profile changes sizes, and every cell still runs.
 """
 
+import hashlib
 import os
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
+
+from compedu.shipped import shipped
 
 CELL_SECONDS = 600  # a cell that takes longer counts as hanging
 LONG_S = 5.0  # a log names the cells that took longer
 WORDS = 60  # characters of a cell that are shown
 PROGRESS = ("", "line", "log")
+MADE_WITH = "compedu_package"  # in the metadata of an executed chapter: the digest of the package that it ran on
 
 
 def fast_profile(path) -> dict:
@@ -33,7 +38,10 @@ def fast_profile(path) -> dict:
 
 
 def is_executed(executed, source, fast=False) -> bool:
-    """Whether `executed` is the complete result of executing the current notebook `source` in this profile."""
+    """Whether `executed` is the complete result of executing the current notebook `source` in this profile.
+
+    A copy that another version of the package or of its data made does not count.
+    """
     import nbformat
 
     if not Path(executed).is_file():
@@ -44,8 +52,22 @@ def is_executed(executed, source, fast=False) -> bool:
     return (
         [(cell.cell_type, cell.source) for cell in ran] == [(cell.cell_type, cell.source) for cell in wanted]
         and dict(given.metadata.get("papermill", {}).get("parameters", {})) == (fast_profile(source) if fast else {})
+        and given.metadata.get(MADE_WITH) == package_digest()
         and all(cell.execution_count for cell in ran if cell.cell_type == "code" and cell.source.strip())
     )
+
+
+@lru_cache(maxsize=1)
+def package_digest() -> str:
+    """The identity of what a chapter runs on: a digest of the package's code and of what it ships."""
+    code = Path(__file__).parent
+    digest = hashlib.sha256()
+    for folder, pattern in ((code, "*.py"), (code, "*.js"), (shipped("data"), "*")):
+        for path in sorted(folder.rglob(pattern)):
+            if path.is_file():
+                digest.update(f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n".encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class CellsShown:
@@ -111,11 +133,13 @@ def execute(source, destination, fast=False, folder=None, sync=True, progress=""
         raise ValueError(f"progress={progress!r}: allowed are {', '.join(map(repr, PROGRESS))}")
     parameters = fast_profile(source) if fast else {}
     count = len(nbformat.read(source, as_version=4).cells) + bool(parameters)  # papermill adds a cell of settings
-    shown = CellsShown(Path(source).name, count, progress == "line") if progress else None
+    name = "/".join(Path(source).parts[-2:])  # a chapter and its gallery have one name
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with environment(COMPEDU_SYNC="1" if sync else None), shown or nullcontext():
-        return papermill.execute_notebook(
+    made_with = package_digest()  # before: the package may change while a chapter runs
+    showing = CellsShown(name, count, progress == "line") if progress else nullcontext()
+    with environment(COMPEDU_SYNC="1" if sync else None), showing as shown:
+        notebook = papermill.execute_notebook(
             str(source),
             str(destination),
             parameters=parameters,
@@ -126,6 +150,9 @@ def execute(source, destination, fast=False, folder=None, sync=True, progress=""
             progress_bar=False,
             on_cell_start=shown and shown.begins,
         )
+    notebook.metadata[MADE_WITH] = made_with
+    nbformat.write(notebook, destination)
+    return notebook
 
 
 @contextmanager

@@ -5,6 +5,7 @@ python docs/build.py SITE [--notebooks FOLDER] [--fast] [--executed FOLDER] [--w
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import time
@@ -22,6 +23,12 @@ from compedu.processes import end_with_parent
 from compedu.release import chapters, without_solutions
 
 DOCS = Path(__file__).resolve().parent
+# A prediction: its line for the learner, and the number that the page was made with.
+PREDICTION = re.compile(
+    r"^(?P<blank>(?P<name>\w+) = \.\.\.).*\n### BEGIN SOLUTION\n(?P<given>(?P=name) = \S+)\n### END SOLUTION$",
+    re.MULTILINE,
+)
+EXAMPLE = "the prediction behind this page; commit your own in your copy"
 FIGURE = "application/vnd.plotly.v1+json"  # how a notebook stores a plain plotly figure; a page needs HTML
 CONTENTS = {  # captions of the table of contents, and the pages below each, where there are any
     "Chapters": ("chapters/*.ipynb",),
@@ -99,9 +106,17 @@ def processor_seconds() -> float:
 
 
 def write_page(executed, page):
-    """Write an executed chapter as the site shows it: no solutions, no cell of a fast profile, figures as HTML."""
-    notebook = without_solutions(nbformat.read(executed, as_version=4), executed, keep_outputs=True)
-    for cell in notebook.cells:
+    """Write an executed chapter as the site shows it: no solutions, no cell of a fast profile, figures as HTML.
+
+    A prediction is no solution, and the sentences below it tell it: it is shown.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    predictions = [PREDICTION.search(cell.source) if "predict(" in cell.source else None for cell in notebook.cells]
+    notebook = without_solutions(notebook, executed, keep_outputs=True)
+    for cell, prediction in zip(notebook.cells, predictions, strict=True):
+        if prediction:
+            blank = re.compile(rf"^{re.escape(prediction['blank'])}.*$", re.MULTILINE)
+            cell.source = blank.sub(f"{prediction['given']}  # {EXAMPLE}", cell.source)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")
         for output in cell.get("outputs", []):
@@ -142,6 +157,4 @@ if __name__ == "__main__":
     parser.add_argument("--executed", help="a folder of executed chapters: those that are up to date are reused")
     parser.add_argument("--workers", type=int, help="chapters executed at once (default: as there are free processors)")
     arguments = parser.parse_args()
-    sys.exit(
-        build_site(arguments.notebooks, arguments.site, arguments.fast, arguments.executed, arguments.workers)
-    )
+    sys.exit(build_site(arguments.notebooks, arguments.site, arguments.fast, arguments.executed, arguments.workers))

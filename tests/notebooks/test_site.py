@@ -1,5 +1,6 @@
 """The site of the chapters: built without a network, read without one, its sliders moving without a kernel."""
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -8,11 +9,23 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 from executed_chapters import CHAPTERS, FOLDER, NOTEBOOKS, executed
-from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
+from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook, graded
+from nbformat import v4
 from processes import ROOT, closed_network, network_uses, of_this_project, run
 
 pytestmark = pytest.mark.slow
 FIXTURE = "99_fixture"
+
+
+def building():
+    """The module docs/build.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = building()
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +113,24 @@ def test_the_fast_profile_ran_and_its_cell_is_not_shown(site):
 def test_a_page_without_a_plot_does_not_load_plotly(site):
     assert "plotly.min.js" not in (site / "index.html").read_text(encoding="utf-8")
     assert "plotly.min.js" in (site / "chapters" / f"{FIXTURE}.html").read_text(encoding="utf-8")
+
+
+def test_a_page_shows_the_prediction_that_its_sentences_tell_and_no_answer_of_an_exercise(tmp_path):
+    blank = "guess = ...  # your prediction in percent\n"
+    predicted = "### BEGIN SOLUTION\nguess = 60\n### END SOLUTION\nleft = predict('left', 'How much?', guess, '%')"
+    answered = "answer = ...\n### BEGIN SOLUTION\nanswer = 42\n### END SOLUTION"
+    cells = [graded(v4.new_code_cell(text), name, solution=True) for name, text in (
+        ("predicted", blank + predicted), ("answered", answered),
+    )]  # fmt: skip
+    told = v4.new_output("stream", text="You predicted 60 %; measured: 30 %.")
+    cells.append(v4.new_code_cell("left.reveal(30)", outputs=[told]))
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
+    build.write_page(tmp_path / "executed.ipynb", tmp_path / "page.ipynb")
+    shown, exercise, sentence = nbformat.read(tmp_path / "page.ipynb", as_version=4).cells
+    assert shown.source.startswith("guess = 60  # ") and "..." not in shown.source
+    assert "SOLUTION" not in shown.source and shown.source.endswith("guess, '%')")
+    assert exercise.source == "answer = ..."
+    assert sentence.outputs[0].text == told.text
 
 
 def open_page(page, path):
