@@ -28,7 +28,7 @@ PREDICTION = re.compile(
     r"^(?P<blank>(?P<name>\w+) = \.\.\.).*\n### BEGIN SOLUTION\n(?P<given>(?P=name) = \S+)\n### END SOLUTION$",
     re.MULTILINE,
 )
-EXAMPLE = "the prediction behind this page; commit your own in your copy"
+EXAMPLE = "this page's; commit yours in your copy"
 FIGURE = "application/vnd.plotly.v1+json"  # how a notebook stores a plain plotly figure; a page needs HTML
 CONTENTS = {  # captions of the table of contents, and the pages below each, where there are any
     "Chapters": ("chapters/*.ipynb",),
@@ -119,6 +119,8 @@ def write_page(executed, page):
             cell.source = blank.sub(f"{prediction['given']}  # {EXAMPLE}", cell.source)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")
+        if prints_sentences(cell):
+            cell.metadata.setdefault("tags", []).append("sentences")
         for output in cell.get("outputs", []):
             figure = output.get("data", {}).pop(FIGURE, None)
             if figure is not None:
@@ -126,6 +128,12 @@ def write_page(executed, page):
                 output.data.setdefault("text/html", page_form)
     page.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, page)
+
+
+def prints_sentences(cell) -> bool:
+    """Whether a cell prints text without columns, which a narrow page may wrap (_static/site.css)."""
+    printed = [output.text for output in cell.get("outputs", []) if output.output_type == "stream"]
+    return bool(printed) and not any("  " in text for text in printed)
 
 
 def write_contributing(pages):

@@ -1,6 +1,7 @@
 """The site of the chapters: built without a network, read without one, its sliders moving without a kernel."""
 
 import importlib.util
+import itertools
 import re
 import shutil
 import sys
@@ -122,15 +123,19 @@ def test_a_page_shows_the_prediction_that_its_sentences_tell_and_no_answer_of_an
     cells = [graded(v4.new_code_cell(text), name, solution=True) for name, text in (
         ("predicted", blank + predicted), ("answered", answered),
     )]  # fmt: skip
-    told = v4.new_output("stream", text="You predicted 60 %; measured: 30 %.")
-    cells.append(v4.new_code_cell("left.reveal(30)", outputs=[told]))
+    told, table = (
+        v4.new_output("stream", text=text)
+        for text in ("You predicted 60 %; measured: 30 %.", "layer  bytes\nfc1       12\n")
+    )
+    cells += [v4.new_code_cell("left.reveal(30)", outputs=[told]), v4.new_code_cell("print(report)", outputs=[table])]
     nbformat.write(v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
     build.write_page(tmp_path / "executed.ipynb", tmp_path / "page.ipynb")
-    shown, exercise, sentence = nbformat.read(tmp_path / "page.ipynb", as_version=4).cells
+    shown, exercise, sentence, columns = nbformat.read(tmp_path / "page.ipynb", as_version=4).cells
     assert shown.source.startswith("guess = 60  # ") and "..." not in shown.source
     assert "SOLUTION" not in shown.source and shown.source.endswith("guess, '%')")
     assert exercise.source == "answer = ..."
     assert sentence.outputs[0].text == told.text
+    assert sentence.metadata.tags == ["sentences"] and "tags" not in columns.metadata
 
 
 def open_page(page, path):
@@ -175,6 +180,24 @@ def drag(page, grip):
     page.mouse.move(target, height, steps=10)
     page.mouse.up()
     page.wait_for_function(f"before => before !== {curves}", arg=before)
+
+
+@pytest.mark.browser
+def test_no_page_is_wider_than_the_screen_of_a_telephone(site, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in pages(site):
+        open_page(page, path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_each_page_of_the_contents_leads_to_its_neighbors_by_their_titles(site):
+    chapters = ["00_start_here", "01_tour", "02_pruning"]
+    for before, after in itertools.pairwise(chapters):
+        title = re.search(r"<h1>(.*?)<a", (site / "chapters" / f"{after}.html").read_text(encoding="utf-8"))[1]
+        foot = (site / "chapters" / f"{before}.html").read_text(encoding="utf-8").split("prev-next-footer")[-1]
+        assert f'href="{after}.html"' in foot and title in foot
+        back = (site / "chapters" / f"{after}.html").read_text(encoding="utf-8").split("prev-next-footer")[-1]
+        assert f'href="{before}.html"' in back
 
 
 @pytest.mark.browser
