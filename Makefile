@@ -79,6 +79,7 @@ $(VENV)/lab.stamp: pyproject.toml requirements/constraints.txt
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@echo "Step 2 of 2: torch, JupyterLab and what they need, into $(VENV): about 150 packages, two gigabytes,"
 	@echo "  two to ten minutes the first time. (On Linux without the CPU build of torch, several gigabytes: see README.md.)"
+	@echo "  pip's last line, 'Installing collected packages', stays for a minute or two while they are unpacked."
 	@$(INSTALL) --quiet hatchling editables
 	@$(INSTALL) --no-build-isolation --editable ".[course]"
 	@echo "Installed. From now on, this step is skipped until the project needs other packages."
