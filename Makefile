@@ -20,7 +20,8 @@ TEST_ARGS ?=
 TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Not quiet: pip names what it downloads, with sizes and a progress bar.
 INSTALL := $(PIP) install --constraint requirements/constraints.txt $(PIP_ARGS)
 # Programs that are started by name (jupyter, nbgrader's alembic) must be found in the environment.
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -55,7 +56,7 @@ test-all: TEST_ARGS += --exhaustive
 test-all: test
 
 site: $(VENV)/all.stamp
-	$(BIN)/python docs/build.py build/site
+	$(BIN)/python docs/build.py build/site --executed build/site-work/executed
 
 bench: $(VENV)/all.stamp
 	for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
@@ -64,7 +65,7 @@ release: $(VENV)/lab.stamp
 	$(BIN)/python -m compedu.release notebooks build/released
 
 wheel: $(VENV)/all.stamp
-	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	$(PIP) --quiet wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 doctor: $(VENV)/lab.stamp
 	$(BIN)/compedu doctor
@@ -74,15 +75,20 @@ environment: $(VENV)/all.stamp
 # What a learner needs. nbgrader is among it because the learner's chapters are made from the author's notebooks.
 $(VENV)/lab.stamp: pyproject.toml requirements/constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 on the PATH: install one or say PYTHON=/path/to/it"; exit 1; }
-	"$(PYTHON)" -m venv "$(VENV)"
-	@echo "Installing into $(VENV): a few minutes the first time"
-	$(INSTALL) hatchling editables
-	$(INSTALL) --no-build-isolation --editable ".[course]"
+	@echo "Step 1 of 2: an empty environment in $(VENV), from $(PYTHON): some seconds"
+	@"$(PYTHON)" -m venv "$(VENV)"
+	@echo "Step 2 of 2: torch, JupyterLab and what they need, into $(VENV): about 150 packages, two gigabytes,"
+	@echo "  two to ten minutes the first time. (On Linux without the CPU build of torch, several gigabytes: see README.md.)"
+	@echo "  pip's last line, 'Installing collected packages', stays for a minute or two while they are unpacked."
+	@$(INSTALL) --quiet hatchling editables
+	@$(INSTALL) --no-build-isolation --editable ".[course]"
+	@echo "Installed. From now on, this step is skipped until the project needs other packages."
 	@touch $@
 
 # What the checks, the tests and the site need on top.
 $(VENV)/all.stamp: $(VENV)/lab.stamp
-	$(INSTALL) --no-build-isolation --editable ".[course,docs,test,check]"
+	@echo "The tools for checks, tests and site, into $(VENV): about 60 further packages, some minutes the first time"
+	@$(INSTALL) --no-build-isolation --editable ".[course,docs,test,check]"
 	@touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
 >>> import compedu as ce
 >>> model, data = ce.load("lenet5", "digits")
->>> small = ce.MagnitudePruning(sparsity=0.9)(model, data)
+>>> small = ce.MagnitudePruning(sparsity=0.5)(model, data)
 """
 
 import importlib

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import Cancelled, CompressionError, first_line
@@ -85,6 +86,33 @@ def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
             module.training = training
 
 
+class QuickPooling(TorchFunctionMode):
+    """Computes max pooling by twos from slices, with the results of torch, whose own takes ten times as long."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (torch.max_pool2d, F.max_pool2d) and _by_twos(*args, **kwargs):
+            x = args[0] if args else kwargs["input"]
+            height, width = (2 * (size // 2) for size in x.shape[-2:])
+            rows = torch.maximum(x[..., 0:height:2, :width], x[..., 1:height:2, :width])
+            return torch.maximum(rows[..., 0::2], rows[..., 1::2])
+        return function(*args, **kwargs)
+
+
+def _by_twos(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False) -> bool:
+    """Tell whether max pooling with these arguments takes the maximum of each square of two by two."""
+    stride = stride if stride is not None and stride != [] else kernel_size
+    wanted = ((kernel_size, 2), (stride, 2), (padding, 0), (dilation, 1))
+    return (
+        all(given in (n, (n, n), [n, n]) for given, n in wanted)
+        and not (ceil_mode or return_indices)
+        and input.layout == torch.strided
+        and input.is_floating_point()
+        and input.is_contiguous()
+        and min(input.shape[-2:]) >= 2
+    )
+
+
 @torch.inference_mode()
 def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     """Return the logits (N, classes) of images x; a network that does not fit the images is one clear error.
@@ -92,7 +120,7 @@ def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     A network that draws random numbers even in evaluation mode draws the same ones each time.
     """
     try:
-        with seeded(0):
+        with seeded(0), QuickPooling():
             logits = model(x)
     except (CompressionError, Cancelled):
         raise

@@ -3,7 +3,10 @@
 import hashlib
 import json
 import os
+import socket
 import tempfile
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -168,21 +171,59 @@ def open_lab(folder=None, arguments=()):
     The default folder is `compedu-chapters` in the current one.
     """
     folder = Path(folder or FOLDER)
+    print("Preparing your copy of the chapters: a few seconds", flush=True)
     with released_chapters() as source:
         copies = copy_chapters(source, folder)
     print(summary(folder, copies), flush=True)
+    print("Starting JupyterLab: about ten seconds, up to a minute the first time", flush=True)
     os.environ.update(jupyter_environment(folder))
+    runtime = Path(os.environ["JUPYTER_RUNTIME_DIR"])
+    told = {"runtime": runtime, "first": first_page(copies)}
+    threading.Thread(target=tell_when_it_answers, kwargs=told, name="compedu lab", daemon=True).start()
     from jupyterlab.labapp import LabApp
 
     LabApp.launch_instance(argv=[*lab_options(folder, copies), *arguments])
+
+
+def tell_when_it_answers(runtime, first, every_s=10.0, patience_s=600.0) -> None:
+    """Print the address once this process's server answers; until then, now and then, that it is still starting.
+
+    Jupyter writes the address into the folder `runtime`; `first` is the page to open.
+    """
+    began = told = time.monotonic()
+    while (now := time.monotonic()) - began < patience_s:
+        if server := answering_server(Path(runtime) / f"jpserver-{os.getpid()}.json"):
+            key = f"?token={server['token']}" if server["token"] else ""
+            address = f"{server['url']}{first.removeprefix('/')}{key}"
+            print(f"JupyterLab answers after {now - began:.0f} s; Control-C here stops it. Open: {address}", flush=True)
+            return
+        if now - told > every_s:
+            told = now
+            print(f"Still starting JupyterLab: {now - began:.0f} s", flush=True)
+        time.sleep(0.2)
+
+
+def answering_server(file) -> dict | None:
+    """What Jupyter's `file` says about its server, once that takes connections; else None."""
+    try:
+        server = json.loads(Path(file).read_text(encoding="utf-8"))
+        socket.create_connection((server["hostname"], server["port"]), timeout=5).close()
+    except (OSError, ValueError):  # not there yet, half written, or not listening yet
+        return None
+    return server
 
 
 def lab_options(folder, copies) -> list[str]:
     """JupyterLab's options for the learner's folder: it opens on the first chapter."""
     options = [f"--ServerApp.root_dir={Path(folder).resolve()}"]
     if copies:
-        options.append(f"--LabApp.default_url=/lab/tree/{copies[0].name.as_posix()}")
+        options.append(f"--LabApp.default_url={first_page(copies)}")
     return options
+
+
+def first_page(copies) -> str:
+    """The address of the first chapter on JupyterLab's server, or of JupyterLab itself where there is no chapter."""
+    return f"/lab/tree/{copies[0].name.as_posix()}" if copies else "/lab"
 
 
 def jupyter_environment(folder) -> dict[str, str]:

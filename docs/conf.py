@@ -37,6 +37,7 @@ python_use_unqualified_type_names = True
 html_theme = "sphinx_book_theme"
 html_title = "compedu"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {"use_download_button": False, "show_navbar_depth": 1, "home_page_in_toc": True}

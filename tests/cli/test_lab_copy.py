@@ -1,14 +1,19 @@
 """The learner's copy of the chapters: what the learner changed is never lost, and nothing is written elsewhere."""
 
 import copy
+import json
+import os
+import re
+import socket
 import sys
+import time
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from processes import ROOT, closed_network, network_uses, running_lab
+from processes import ROOT, closed_network, network_uses, of_this_project, running_lab
 
-from compedu.lab import copy_chapters, lab_options, summary
+from compedu.lab import copy_chapters, lab_options, summary, tell_when_it_answers
 from compedu.release import chapters
 
 
@@ -183,14 +188,42 @@ def test_jupyterlab_starts_on_the_first_chapter_where_there_is_one(released, tmp
     assert len(lab_options(tmp_path / "mine", [])) == 1
 
 
+def until(words, log):
+    """The text of a log, as soon as it holds these words."""
+    for _ in range(600):
+        if words in (said := log.read_text()):
+            return said
+        time.sleep(0.2)
+    raise AssertionError(f"two minutes without {words!r}: {said}")
+
+
+def test_while_the_server_does_not_answer_the_command_says_that_it_is_starting(tmp_path, capsys):
+    place = tmp_path / f"jpserver-{os.getpid()}.json"
+    for text in (None, "{", json.dumps({"hostname": "127.0.0.1", "port": closed_port()})):
+        if text is not None:
+            place.write_text(text)
+        tell_when_it_answers(tmp_path, "/lab", every_s=0.0, patience_s=0.5)
+        said = capsys.readouterr().out
+        assert "Still starting JupyterLab" in said and "answers" not in said
+
+
+def closed_port():
+    """A port of this machine on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 @pytest.mark.slow
 def test_jupyterlab_opens_on_the_copy_and_keeps_to_this_folder_and_this_machine(tmp_path):
     command = [sys.executable, "-c", "import sys, compedu.lab; compedu.lab.open_lab('mine', sys.argv[1:])"]
-    environment = closed_network(tmp_path)
+    environment = of_this_project(closed_network(tmp_path))
     with running_lab(command, tmp_path, environment, "mine") as get:
         listed = {entry["name"] for entry in get("api/contents/")["content"]}
         kernels = get("lab/api/settings/@jupyterlab/apputils-extension:kernels-settings")
         news = get("lab/api/settings/@jupyterlab/apputils-extension:notification")
+        said = until("JupyterLab answers after", tmp_path / "lab.log")
+    assert said.index("Preparing your copy") < said.index("Starting JupyterLab") < said.index("JupyterLab answers")
+    assert re.search(r"Open: http://[\w.:]+/lab/tree/00_start_here.ipynb\?token=secret\n", said)
     assert listed == {name.parts[0] for name in chapters(ROOT / "notebooks")}
     assert kernels["schema"]["properties"]["commsOverSubshells"]["default"] == "disabled"
     assert news["schema"]["properties"]["fetchNews"]["default"] == "false"

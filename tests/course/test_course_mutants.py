@@ -17,7 +17,7 @@ from compedu.methods.training.fine_tune import FineTune
 
 SEEDS = (0, 1)  # of the cases
 CHARACTERS = 3  # the seed of those that files are measured on
-FACTORED = TruncatedSVD(rank={"fc1": 60}, layers="fc1") | LinearQuantization(bits=5)
+FACTORED = TruncatedSVD(rank={"fc1": 30}, layers="fc1") | LinearQuantization(bits=5)
 
 
 def answers(table):
@@ -99,6 +99,8 @@ class Disguised(Bribed):
 
 BUDGET_WRONG = {
     "too large": LinearQuantization(bits=8),
+    "the two that the tour joins, with fewer bits": TruncatedSVD(rank={"fc1": 100, "conv2": 25}, layers="fc1 conv2")
+    | LinearQuantization(bits=4),
     "one bit": LinearQuantization(bits=1),
     "trains": FineTune(epochs=1),
     "trains before": FineTune(epochs=1) | FACTORED,
@@ -113,8 +115,8 @@ BUDGET_WRONG = {
 }  # fmt: skip
 BUDGET_RIGHT = (
     FACTORED,
-    TruncatedSVD(rank={"fc1": 40}, layers="fc1") | LinearQuantization(bits=6),
-    TruncatedSVD(rank={"fc1": 60, "conv2": 25}, layers="fc1 conv2") | LinearQuantization(bits=6),
+    TruncatedSVD(rank={"fc1": 40}, layers="fc1") | LinearQuantization(bits=4),
+    TruncatedSVD(rank={"fc1": 40, "conv2": 20}, layers="fc1 conv2") | LinearQuantization(bits=5),
 )
 
 

@@ -7,13 +7,16 @@ Live explorers, with a worker beside the cells, run in the chapters that learner
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import executed_chapters
 import nbformat
 import pytest
 from executed_chapters import CHAPTERS, NOTEBOOKS
+from nbformat import v4
 
-from compedu.execution import fast_profile, is_executed
+from compedu import execution
+from compedu.execution import MADE_WITH, CellsShown, execute, fast_profile, is_executed
 
 
 @pytest.fixture(scope="module", params=CHAPTERS, ids=str)
@@ -59,10 +62,28 @@ def test_a_copy_counts_as_executed_only_for_the_chapter_as_it_is_in_its_profile_
     changed.cells[0].source += " More."
     nbformat.write(changed, tmp_path / "changed.ipynb")
     assert not is_executed(copy, tmp_path / "changed.ipynb", fast=True)
+    older = nbformat.read(copy, as_version=4)
+    older.metadata[MADE_WITH] = "another package"
+    nbformat.write(older, tmp_path / "older.ipynb")
+    assert not is_executed(tmp_path / "older.ipynb", NOTEBOOKS / name, fast=True)
     stopped = nbformat.read(copy, as_version=4)
     [cell for cell in stopped.cells if cell.cell_type == "code"][-1].execution_count = None
     nbformat.write(stopped, tmp_path / "stopped.ipynb")
     assert not is_executed(tmp_path / "stopped.ipynb", NOTEBOOKS / name, fast=True)
+
+
+def test_a_log_names_the_cells_that_took_long_and_no_others(monkeypatch, capsys):
+    now = iter([0.0, 0.0, 0.0, 1.0, 1.0, 9.0, 9.0, 9.5])
+    monkeypatch.setattr(execution, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    with CellsShown("chapter", 3, redrawn=True) as shown:  # no terminal: a log
+        for number, source in enumerate(("# quick", "wait(8)\nmore", "quick()")):
+            shown.begins(v4.new_code_cell(source), number)
+    assert capsys.readouterr().out == "chapter: cell 2 of 3 took 8 s  wait(8) more\n"
+
+
+def test_an_unknown_way_to_show_progress_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="progress='bar': allowed are '', 'line', 'log'"):
+        execute(NOTEBOOKS / CHAPTERS[0], tmp_path / "copy.ipynb", progress="bar")
 
 
 def what_is_checked(notebook) -> list:

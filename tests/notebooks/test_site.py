@@ -1,5 +1,7 @@
 """The site of the chapters: built without a network, read without one, its sliders moving without a kernel."""
 
+import importlib.util
+import itertools
 import re
 import shutil
 import sys
@@ -8,11 +10,23 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 from executed_chapters import CHAPTERS, FOLDER, NOTEBOOKS, executed
-from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook
+from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook, graded
+from nbformat import v4
 from processes import ROOT, closed_network, network_uses, of_this_project, run
 
 pytestmark = pytest.mark.slow
 FIXTURE = "99_fixture"
+
+
+def building():
+    """The module docs/build.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = building()
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +116,28 @@ def test_a_page_without_a_plot_does_not_load_plotly(site):
     assert "plotly.min.js" in (site / "chapters" / f"{FIXTURE}.html").read_text(encoding="utf-8")
 
 
+def test_a_page_shows_the_prediction_that_its_sentences_tell_and_no_answer_of_an_exercise(tmp_path):
+    blank = "guess = ...  # your prediction in percent\n"
+    predicted = "### BEGIN SOLUTION\nguess = 60\n### END SOLUTION\nleft = predict('left', 'How much?', guess, '%')"
+    answered = "answer = ...\n### BEGIN SOLUTION\nanswer = 42\n### END SOLUTION"
+    cells = [graded(v4.new_code_cell(text), name, solution=True) for name, text in (
+        ("predicted", blank + predicted), ("answered", answered),
+    )]  # fmt: skip
+    told, table = (
+        v4.new_output("stream", text=text)
+        for text in ("You predicted 60 %; measured: 30 %.", "layer  bytes\nfc1       12\n")
+    )
+    cells += [v4.new_code_cell("left.reveal(30)", outputs=[told]), v4.new_code_cell("print(report)", outputs=[table])]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "executed.ipynb")
+    build.write_page(tmp_path / "executed.ipynb", tmp_path / "page.ipynb")
+    shown, exercise, sentence, columns = nbformat.read(tmp_path / "page.ipynb", as_version=4).cells
+    assert shown.source.startswith("guess = 60  # ") and "..." not in shown.source
+    assert "SOLUTION" not in shown.source and shown.source.endswith("guess, '%')")
+    assert exercise.source == "answer = ..."
+    assert sentence.outputs[0].text == told.text
+    assert sentence.metadata.tags == ["sentences"] and "tags" not in columns.metadata
+
+
 def open_page(page, path):
     """Show a page of the site from its file; returns the addresses that it asked of other machines, all refused."""
     asked, errors = [], []
@@ -144,6 +180,24 @@ def drag(page, grip):
     page.mouse.move(target, height, steps=10)
     page.mouse.up()
     page.wait_for_function(f"before => before !== {curves}", arg=before)
+
+
+@pytest.mark.browser
+def test_no_page_is_wider_than_the_screen_of_a_telephone(site, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in pages(site):
+        open_page(page, path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_each_page_of_the_contents_leads_to_its_neighbors_by_their_titles(site):
+    chapters = ["00_start_here", "01_tour", "02_pruning"]
+    for before, after in itertools.pairwise(chapters):
+        title = re.search(r"<h1>(.*?)<a", (site / "chapters" / f"{after}.html").read_text(encoding="utf-8"))[1]
+        foot = (site / "chapters" / f"{before}.html").read_text(encoding="utf-8").split("prev-next-footer")[-1]
+        assert f'href="{after}.html"' in foot and title in foot
+        back = (site / "chapters" / f"{after}.html").read_text(encoding="utf-8").split("prev-next-footer")[-1]
+        assert f'href="{before}.html"' in back
 
 
 @pytest.mark.browser

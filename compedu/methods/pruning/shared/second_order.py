@@ -13,7 +13,7 @@ from compedu.graph.copying import inference_copy
 from compedu.graph.trace import open_attentions
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
-from compedu.methods.pruning.shared.last_result import LARGEST, last_result
+from compedu.methods.last_result import LARGEST, last_result
 from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task

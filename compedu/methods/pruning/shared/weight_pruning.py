@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from compedu.hashing import tensors_digest
 from compedu.knobs import PerLayer, knob, method
 from compedu.methods.calibration import calibration_knob
+from compedu.methods.last_result import last_result
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.pruning.shared.budgets import BUDGETS, budget_masks, refuse_mapping_unless_uniform
-from compedu.methods.pruning.shared.last_result import last_result
 from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.sensitivity import sensitivity_scan, sensitivity_sparsities
 from compedu.methods.task import Task

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from compedu.methods.pruning.shared import last_result as module
-from compedu.methods.pruning.shared.last_result import bytes_of, last_result
+from compedu.methods import last_result as module
+from compedu.methods.last_result import bytes_of, last_result
 
 
 def test_the_last_result_is_kept_for_each_network_and_kind():
