@@ -28,14 +28,6 @@ from compedu.torchvision_import import import_torchvision
 QUICK = Timing(batch_size=2, budget_s=0.0)
 
 
-OUTSIDE = {"factor": 1.0}
-
-
-def factor():
-    """What a hook calls, which the identity of its network does not see."""
-    return OUTSIDE["factor"]
-
-
 @pytest.fixture(scope="module")
 def data():
     return DATASETS["digits"]()
