@@ -96,10 +96,8 @@ def checked(said: Sequence[float], count: int) -> tuple[float, ...]:
 
 def largest_gap(predicted: Sequence[float], asked: Sequence[Report]) -> str:
     """Return the largest difference between prediction and measurement in words."""
-    gap, said, report = max(
-        (abs(said - report.accuracy), said, report) for said, report in zip(predicted, asked, strict=True)
-    )
+    said, report = max(zip(predicted, asked, strict=True), key=lambda pair: abs(pair[0] - pair[1].accuracy))
     return (
         f"Largest surprise: {report.method} gives {percent(report.accuracy)}, you said {percent(said)} "
-        f"({100 * gap:.1f} points apart)."
+        f"({100 * abs(said - report.accuracy):.1f} points apart)."
     )
