@@ -271,7 +271,8 @@ class Explorer:
         if os.environ.get("COMPEDU_SYNC") == "1":
             self._session.measure_grid()
             with self._session.lock:
-                form = page_form(self.view, self._session.answers().values(), self._screen.question)
+                known = self._session.answers().values()
+                form = page_form(self.view, known, self._screen.question, self._session.questions)
             display({"text/html": form, "text/plain": repr(self)}, raw=True)
             return
         with self._session.lock:

@@ -17,7 +17,7 @@ from compedu.explorers.runner import Runner
 from compedu.explorers.view import News, State, View
 from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure
-from compedu.sweeps import grid, nearest, stored_points
+from compedu.sweeps import grid, method_of, nearest, stored_points
 from compedu.training import Step, listening
 
 DRAW_EVERY_S = 0.2  # how often a training is shown
@@ -133,7 +133,10 @@ class Session:
     def measure_grid(self, count: int = 9) -> None:
         """Measure points along the main knob, without their speed, where a page with a slider has too few."""
         knob = main_knob(self.view.method)
-        if knob is None or self.view.method.needs == "training" or len(self.answers()) > 2:
+        if knob is None or self.view.method.needs == "training":
+            return
+        cls = type(self.view.method)
+        if sum(on_one_curve(self.view.method, method_of(name, (cls,))) for name in self.answers()) > 2:
             return
         for method in grid(self.view.method, knob, count):
             with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure gives no point
