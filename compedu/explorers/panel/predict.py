@@ -41,7 +41,7 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
             f"predict={knob!r}: {type(method).__name__} trains, and no points of it are stored for this network and "
             "data; leave predict out, or ship a sweep of it"
         )
-    return [method_of(report.method, (type(method),)) for report in _spread(points)]
+    return [method_of(report.method, (type(method),)) for report in _spread(stored or points)]
 
 
 def _spread(points: Sequence[Report]) -> list[Report]:
