@@ -68,9 +68,9 @@ def properties(old: dict, changes: dict | None) -> dict:
 
 
 def figures_now(explorer: Explorer) -> dict:
-    """All figures as made anew from the explorer's view."""
-    view = replace(explorer.view, kept={})
+    """All figures as made anew from the explorer's view; only what the worker prepared is taken as it is."""
     screen = explorer._screen
+    view = replace(explorer.view, kept={} if screen.picture.prepare is None else dict(explorer.view.kept))
     return over_the_wire(as_json(moving(view) | {"picture": drawn(view, screen.picture, screen.layer)}))
 
 
