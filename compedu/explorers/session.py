@@ -47,6 +47,7 @@ class Session:
         self.looks = 0
         self.gesture: int | None = None  # which drag of a slider asks: however long, it counts as one look
         self._counted: int | None = None
+        self._looked_at: set[str] = set()
         self.steps = (0, 1)  # of a training: done, in total
         self.questions: Sequence[Method] = ()  # further settings to be measured, for a prediction
         self.prepare: Prepare | None = None  # what the chosen picture needs
@@ -168,13 +169,17 @@ class Session:
             if stale():
                 raise Cancelled
             self.view.after = after
-            self._count_look()
+            self._count_look(method, self.gesture)
         return after
 
-    def _count_look(self) -> None:
-        if self.gesture is None or self.gesture != self._counted:
+    def _count_look(self, method: Method, gesture: int | None = None) -> None:
+        """Count a network once: measuring it again, as when its page opens again, is not another choice."""
+        if repr(method) in self._looked_at:
+            return
+        self._looked_at.add(repr(method))
+        if gesture is None or gesture != self._counted:
             self.looks += 1
-        self._counted = self.gesture
+        self._counted = gesture
 
     def _measure(self, method: Method, after: nn.Module, stale: Stale) -> None:
         news = iter([News.NETWORK])
@@ -213,7 +218,7 @@ class Session:
         after = method(self.view.before, self.view.data)
         report = measure(after, self.view.data, baseline=self.baseline, split=self.view.split, speed=False, stale=stale)
         with self.lock:
-            self.looks += 1
+            self._count_look(method)
             self._remember(method, report)
 
     def _on_step(self, step: Step, stale: Stale) -> None:
