@@ -208,4 +208,6 @@ def test_a_closed_explorer_hears_and_draws_nothing(pair, measured):
     widget, figures = explorer.widget, shown_figures(explorer)
     explorer.close()
     turn(explorer, "sparsity", 90)
-    assert explorer.settle(10) == report and over_the_wire(widget.drawn)["figures"] == figures
+    assert explorer.settle(10) == report, "what a page says is not heard"
+    explorer.set(sparsity=0.9)
+    assert over_the_wire(widget.drawn)["figures"] == figures, "what is set is not drawn"
