@@ -173,8 +173,12 @@ class Explorer:
             "layer": self._on_layer, "sideways": self._on_sideways, "file": self._on_file, "commit": self._on_commit,
             "views": self._on_views, "still": self._on_still,
         }  # fmt: skip
-        self._screen.heard = content.get("serial", self._screen.heard)
-        actions[content["kind"]](content)
+        self._screen.heard = max(self._screen.heard, content.get("serial", 0))  # several pages count for themselves
+        try:
+            actions[content["kind"]](content)
+        finally:
+            with self._session.lock:
+                self._screen.confirm()
 
     def _on_knob(self, content: dict[str, Any]) -> None:
         """Turn one knob, and go to the method that the controls describe, or show why there is none."""
