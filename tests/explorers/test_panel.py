@@ -143,6 +143,23 @@ def test_what_a_page_says_is_told_and_an_unknown_kind_is_an_error(panel, made):
         say(made(ce.MagnitudePruning), "nonsense")
 
 
+def test_every_numbered_message_is_confirmed_whatever_comes_of_it(made):
+    """A page sends a slider's next place once the kernel has heard the one before."""
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    explorer.settle(60)
+    sent = Page(explorer.widget).heard
+    say(explorer, "file", serial=1)  # which changes nothing that is shown
+    assert explorer.widget.shown["heard"] == 1
+    assert sent[-1]["kind"] == "file" and sent[-1]["name"] == "MagnitudePruning.csv"
+    assert sent[-1]["text"] == explorer.csv
+    with pytest.raises(ValueError, match="conv9"):
+        say(explorer, "layer", name="conv9", serial=2)
+    assert explorer.widget.shown["heard"] == 2
+    turn(explorer, "sparsity", 30, serial=9)
+    say(explorer, "sideways", name="the main knob", serial=3)  # of a second page, which counts for itself
+    assert explorer.widget.shown["heard"] == 9
+
+
 def test_no_drawing_is_lost_while_pages_ask(panel):
     """What a page says comes in on another thread than what a measurement draws."""
     sent, done = [], threading.Event()
