@@ -31,8 +31,8 @@ def page_form(
     The known reports of the methods `asked` answer the question. The page must load plotly.js and the scripts of the
     panel; without them, the HTML shows the figures in words.
     """
-    known = {report.method: report for report in known}
-    points = _on_the_slider(view, known.values())
+    reports = {report.method: report for report in known}
+    points = _on_the_slider(view, reports.values())
     if not points and view.report is None:
         return f"<p>{html.escape(repr(view.method))}: nothing is measured yet.</p>"
     shown = view.report or points[0]
@@ -46,7 +46,7 @@ def page_form(
                    for index, (one, drawn) in enumerate(zip(seen, figures, strict=True))],
         "panes": {"Points": {"count": None, "html": points_table(groups(view))}},
         "question": question,
-        "answers": [] if question is None else _answers(view, [known[repr(method)] for method in asked]),
+        "answers": [] if question is None else _answers(view, [reports[repr(method)] for method in asked]),
     }  # fmt: skip
     packed = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return (
@@ -73,7 +73,7 @@ def _at(view: View, report: Report) -> View:
 def _parts(view: View, points: tuple[Report, ...]) -> dict[str, Any]:
     knob = main_knob(view.method)
     declared = [] if knob is None else [Control(knob, knobs(view.method)[knob], getattr(view.method, knob)).parts]
-    values = [_value(view, point) for point in points]
+    values = [_value(method_of(point.method, (type(view.method),))) for point in points]
     return {
         "knobs": [one | {"places": values if len(values) > 1 else [], "still": True} for one in declared],
         "main": knob, "pictures": [], "layers": [], "tabs": TABS, "buttons": {}, "gauges": gauges.NAMES,
@@ -81,8 +81,8 @@ def _parts(view: View, points: tuple[Report, ...]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _value(view: View, point: Report) -> str:
-    value = getattr(method_of(point.method, (type(view.method),)), main_knob(view.method) or "", "")
+def _value(method: Method) -> str:
+    value = getattr(method, main_knob(method) or "", "")
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
@@ -92,7 +92,7 @@ def _shown(view: View, place: int) -> dict[str, Any]:
     return {
         "heard": 0, "code": repr(view.method), "typed": None, "state": view.state, "badge": word, "why": why,
         "message": "", "about": "", "front": [], "buttons": {}, "trains": False, "progress": None,
-        "knobs": {} if knob is None else {knob: {"place": place, "text": _value(view, view.report), "refused": False}},
+        "knobs": {} if knob is None else {knob: {"place": place, "text": _value(view.method), "refused": False}},
         "gauges": dict(zip(gauges.NAMES, gauges.captions(view), strict=True)), "legend": tradeoff.legend(view),
         "caption": "", "heading": "", "picture": "", "layer": "", "sideways": view.sideways, "question": None,
         "said": in_words(view),

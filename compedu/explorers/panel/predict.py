@@ -65,6 +65,8 @@ def interesting(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[
 def positions(values: Sequence[float], declared: Knob) -> list[float]:
     """Return where values lie between the ends of a knob's slider, 0..1."""
     scale = math.log if declared.log else float
+    if declared.slider_range is None:
+        raise ValueError(f"a knob without a slider range has no places: {declared}")
     low, high = map(scale, declared.slider_range)
     return [(scale(value) - low) / (high - low) for value in values]
 
@@ -72,7 +74,7 @@ def positions(values: Sequence[float], declared: Knob) -> list[float]:
 def question(methods: Sequence[Method], knob: str | bool, dense: Report, classes: int) -> dict[str, Any]:
     """Return what the page asks: the knob, its values with their places 0..1, and the accuracies known beforehand."""
     cls = type(methods[0])
-    name = main_knob(cls) if knob is True else knob
+    name = str(main_knob(cls) if knob is True else knob)
     values = [getattr(method, name) for method in methods]
     numbers = [value for value in values if type(value) in (int, float)]
     even = len(numbers) < len(values)
