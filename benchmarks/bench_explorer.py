@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import comm
-import plotly.graph_objects as go
 from comm.base_comm import BaseComm
-from ipywidgets import Widget
 from jupyter_client.session import Session
 from table import DATA, Estimate, Section, Target, options, write
 
@@ -53,20 +51,20 @@ QUICK = Settings(data="digits", methods=(ce.MagnitudePruning,), moves=6)
 
 @dataclass
 class Drawings:
-    """When the figure of an explorer was drawn, and of what: (seconds, state, images seen), one for each message."""
+    """When an explorer was drawn, and of what: (seconds, state, images seen), one for each message to the page."""
 
     explorer: Explorer | None = None
-    figure: str = ""
+    panel: str = ""
     drawn: list[tuple[float, str, int]] = field(default_factory=list)
 
     def watch(self, explorer: Explorer) -> None:
-        """Note the messages of the figure of `explorer` from now on."""
+        """Note the messages of `explorer` from now on."""
         self.explorer = explorer
-        (self.figure,) = (widget.model_id for widget in inside(explorer) if isinstance(widget, go.FigureWidget))
+        self.panel = explorer.widget.model_id
 
     def note(self, model_id: str) -> None:
         """Note that a message of widget `model_id` was made."""
-        if model_id == self.figure and self.explorer.report is not None:
+        if model_id == self.panel and self.explorer.report is not None:
             self.drawn.append((time.perf_counter(), self.explorer.state, self.explorer.report.seen))
 
     def first_live(self) -> float:
@@ -74,13 +72,6 @@ class Drawings:
         live = [(at, (state, seen)) for at, state, seen in self.drawn if state in ("MEASURING", "FINAL")]
         _, first = next(itertools.groupby(live, key=lambda message: message[1]))
         return max(at for at, _ in first)
-
-
-def inside(widget: Widget) -> Iterator[Widget]:
-    """Yield `widget` and all widgets in it."""
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from inside(child)
 
 
 @contextlib.contextmanager

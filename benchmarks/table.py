@@ -21,7 +21,7 @@ from compedu.writing import alone, write_whole
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 DATA = "glyphs"  # the images of every benchmark, and with them the shipped weights
-PACKAGES = ("torch", "numpy", "ipywidgets", "plotly")
+PACKAGES = ("torch", "numpy", "ipywidgets", "anywidget", "plotly")
 HEAD = """# Benchmarks
 
 Written by `make bench`; each script of this folder replaces its own section. Times of different sections may be hours

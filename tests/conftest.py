@@ -39,7 +39,8 @@ QUIET = (
 COUNTED = pytest.StashKey[float]()  # processor time until the last report of this process
 
 LONG = (  # test_site executes the chapters that test_notebooks looks at later
-    "test_site", "test_grading", "test_laws", "test_torchvision_networks", "test_browser", "test_explorers",
+    "test_site", "test_grading", "test_laws", "test_torchvision_networks", "test_browser",
+    "test_figures_of_methods", "test_panel", "test_explorer", "test_pages",
     "test_browser_training", "test_zoo", "test_phenomena", "test_sweeps", "test_course_mutants", "test_notebooks",
 )  # fmt: skip
 

@@ -45,6 +45,7 @@ class Explorer:
         predict: bool | str = False, book: LabBook | None = None,
     ):  # fmt: skip
         self._start = method() if isinstance(method, type) else method
+        self._views: dict[str, int] = {}  # how often each page shows it
         self._stills: list[Any] = []  # the outputs that a notebook keeps
         _refuse_several(self._start)
         self._session = Session(self._start, model, data, split, self._show)
@@ -82,8 +83,8 @@ class Explorer:
 
     @property
     def hidden(self) -> bool:
-        """Whether the answers are hidden until a prediction is committed."""
-        return self._prediction is not None and not self.view.predicted
+        """Whether the answers are hidden until a prediction is committed; where results become a page, the page asks."""
+        return self._prediction is not None and not self.view.predicted and not _becomes_a_page()
 
     @property
     def widget(self) -> Panel:
@@ -173,8 +174,12 @@ class Explorer:
             "layer": self._on_layer, "sideways": self._on_sideways, "file": self._on_file, "commit": self._on_commit,
             "views": self._on_views, "still": self._on_still,
         }  # fmt: skip
-        self._screen.heard = content.get("serial", self._screen.heard)
-        actions[content["kind"]](content)
+        self._screen.heard = max(self._screen.heard, content.get("serial", 0))  # several pages count for themselves
+        try:
+            actions[content["kind"]](content)
+        finally:
+            with self._session.lock:
+                self._screen.confirm()
 
     def _on_knob(self, content: dict[str, Any]) -> None:
         """Turn one knob, and go to the method that the controls describe, or show why there is none."""
@@ -236,7 +241,8 @@ class Explorer:
 
     def _on_views(self, content: dict[str, Any]) -> None:
         """Rest while no page shows the explorer: a cell that is run again leaves the one before it behind."""
-        (self._session.wake if content["count"] else self._session.rest)()
+        self._views[content["page"]] = content["count"]
+        (self._session.wake if any(self._views.values()) else self._session.rest)()
 
     def _on_still(self, content: dict[str, Any]) -> None:
         """Keep a picture of the page in the notebook, for when it is opened without a kernel."""
@@ -268,16 +274,22 @@ class Explorer:
         In a notebook there are two outputs, of which one is seen: the live explorer, or, where it is not alive, the
         still picture that the notebook keeps.
         """
-        if os.environ.get("COMPEDU_SYNC") == "1":
+        if _becomes_a_page():
             self._session.measure_grid()
             with self._session.lock:
-                form = page_form(self.view, self._session.answers().values(), self._screen.question)
+                known = self._session.answers().values()
+                form = page_form(self.view, known, self._screen.question, self._session.questions)
             display({"text/html": form, "text/plain": repr(self)}, raw=True)
             return
         with self._session.lock:
             form = still_form(self.view, [], self.hidden)
         self._stills.append(display(form, raw=True, display_id=True))
         display(self._screen.panel)
+
+
+def _becomes_a_page() -> bool:
+    """Tell whether a notebook runs with nobody at its controls, so that its results can be read as a page."""
+    return os.environ.get("COMPEDU_SYNC") == "1"
 
 
 def _refuse_several(method: Method) -> None:

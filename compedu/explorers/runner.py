@@ -10,6 +10,7 @@ from typing import Any
 Work = Callable[[Any, Callable[[], bool]], None]
 
 PATIENCE_S = 30.0  # how long the end of the interpreter waits for a worker
+IDLE_S = 5.0  # how long a worker waits for the next request; then its thread ends, and with it the memory that it uses
 _alive: "weakref.WeakSet[Runner]" = weakref.WeakSet()
 
 
@@ -18,8 +19,9 @@ def _end_all() -> None:
     """End all workers: a thread that still computes during interpreter shutdown would crash it."""
     for runner in list(_alive):
         runner.close()
-        if runner.thread is not None:
-            runner.thread.join(PATIENCE_S)
+        thread = runner.thread  # one that ends by itself meanwhile takes its name away
+        if thread is not None:
+            thread.join(PATIENCE_S)
 
 
 class Runner:
@@ -50,7 +52,7 @@ class Runner:
             self._waiting = (self._number, request)
             self._lock.notify_all()
             at_once = os.environ.get("COMPEDU_SYNC") == "1"
-            if not at_once and (self.thread is None or not self.thread.is_alive()):
+            if not at_once and self.thread is None:
                 self.thread = threading.Thread(target=self._loop, name="compedu explorer", daemon=True)
                 self.thread.start()
         if at_once:
@@ -83,8 +85,9 @@ class Runner:
     def _loop(self) -> None:
         while True:
             with self._lock:
-                self._lock.wait_for(lambda: self._waiting is not None or self._closed)
-                if self._closed:
+                asked = self._lock.wait_for(lambda: self._waiting is not None or self._closed, IDLE_S)
+                if self._closed or not asked:
+                    self.thread = None  # under the lock: the next request starts another one
                     return
             self._take()
 

@@ -15,9 +15,10 @@ from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob, on_one_curve
 from compedu.explorers.runner import Runner
 from compedu.explorers.view import News, State, View
+from compedu.memory import give_back
 from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure
-from compedu.sweeps import grid, nearest, stored_points
+from compedu.sweeps import grid, method_of, nearest, stored_points
 from compedu.training import Step, listening
 
 DRAW_EVERY_S = 0.2  # how often a training is shown
@@ -47,6 +48,7 @@ class Session:
         self.looks = 0
         self.gesture: int | None = None  # which drag of a slider asks: however long, it counts as one look
         self._counted: int | None = None
+        self._looked_at: set[str] = set()
         self.steps = (0, 1)  # of a training: done, in total
         self.questions: Sequence[Method] = ()  # further settings to be measured, for a prediction
         self.prepare: Prepare | None = None  # what the chosen picture needs
@@ -106,6 +108,7 @@ class Session:
         """Stop the worker for good, and let go of what was computed."""
         self.runner.close()
         self._changed = _unheard
+        give_back()
 
     def rest(self) -> None:
         """Give back what can be computed again, while no page shows the explorer."""
@@ -113,6 +116,7 @@ class Session:
             if self.view.method.needs != "training" and self.view.state == State.FINAL:
                 self.view.after = None
                 self.view.kept.clear()
+        give_back()
 
     def wake(self) -> None:
         """Compute again what `rest` gave back."""
@@ -133,7 +137,10 @@ class Session:
     def measure_grid(self, count: int = 9) -> None:
         """Measure points along the main knob, without their speed, where a page with a slider has too few."""
         knob = main_knob(self.view.method)
-        if knob is None or self.view.method.needs == "training" or len(self.answers()) > 2:
+        if knob is None or self.view.method.needs == "training":
+            return
+        cls = type(self.view.method)
+        if sum(on_one_curve(self.view.method, method_of(name, (cls,))) for name in self.answers()) > 2:
             return
         for method in grid(self.view.method, knob, count):
             with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure gives no point
@@ -165,13 +172,17 @@ class Session:
             if stale():
                 raise Cancelled
             self.view.after = after
-            self._count_look()
+            self._count_look(method, self.gesture)
         return after
 
-    def _count_look(self) -> None:
-        if self.gesture is None or self.gesture != self._counted:
+    def _count_look(self, method: Method, gesture: int | None = None) -> None:
+        """Count a network once: measuring it again, as when its page opens again, is not another choice."""
+        if repr(method) in self._looked_at:
+            return
+        self._looked_at.add(repr(method))
+        if gesture is None or gesture != self._counted:
             self.looks += 1
-        self._counted = self.gesture
+        self._counted = gesture
 
     def _measure(self, method: Method, after: nn.Module, stale: Stale) -> None:
         news = iter([News.NETWORK])
@@ -210,7 +221,7 @@ class Session:
         after = method(self.view.before, self.view.data)
         report = measure(after, self.view.data, baseline=self.baseline, split=self.view.split, speed=False, stale=stale)
         with self.lock:
-            self.looks += 1
+            self._count_look(method)
             self._remember(method, report)
 
     def _on_step(self, step: Step, stale: Stale) -> None:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from ipywidgets import Checkbox, Dropdown
+from page_of_explorer import Page, figures_now, fill, over_the_wire, say, turn
 
 import compedu as ce
 from compedu.course import LabBook
 from compedu.explorers import explore, session
+from compedu.explorers.panel.predict import COUNT
 from compedu.knobs import knobs
 from compedu.metrics import measure
 
@@ -69,22 +70,16 @@ def value_text(draw, cls, name):
 
 
 def turned(draw, explorer):
-    """Move one widget of the screen as a learner could."""
-    control = draw.choice(list(explorer._controls.values()))
-    if control.slider is not None and draw.random() < 0.5:
-        control.slider.value = draw.randint(0, control.slider.max)
-    elif isinstance(control.field, Dropdown):
-        control.field.value = draw.choice(control.field.options)
-    elif isinstance(control.field, Checkbox):
-        control.field.value = not control.field.value
-    elif isinstance(control.field.value, str):
-        control.field.value = draw.choice(TYPED)
+    """Move one control of the page as a learner could."""
+    parts = draw.choice(explorer.widget.parts["knobs"])
+    if parts["places"] and draw.random() < 0.5:
+        turn(explorer, parts["name"], draw.randrange(len(parts["places"])))
     else:
-        control.field.value = draw.choice([0, 1, -1, 10**6, type(control.field.value)(3.0)])
+        fill(explorer, parts["name"], draw.choice(parts["choices"] or TYPED))
 
 
 def said_in_code(draw, explorer):
-    explorer._screen.code.value = expression(draw, type(explorer.method))
+    say(explorer, "code", text=expression(draw, type(explorer.method)))
 
 
 def set_by_name(draw, explorer):
@@ -98,15 +93,12 @@ def set_by_name(draw, explorer):
 
 
 def looked_at(draw, explorer):
-    screen = explorer._screen
-    chosen = draw.choice([screen.choice, screen.layer])
-    options = [option[1] if isinstance(option, tuple) else option for option in chosen.options]
-    chosen.value = draw.choice(options)
-    screen.tabs.selected_index = draw.randrange(len(screen.tabs.children))
+    kind, parts = draw.choice([("picture", "pictures"), ("layer", "layers"), ("sideways", "sideways")])
+    say(explorer, kind, name=draw.choice(list(explorer.widget.parts[parts])))
 
 
 def pressed(draw, explorer):
-    explorer._screen.buttons[draw.choice(["Cancel", "Reset", "Pin"])].click()
+    say(explorer, "press", name=draw.choice(["Cancel", "Reset", "Pin"]))
 
 
 KINDS = (turned, turned, said_in_code, said_in_code, said_in_code, set_by_name, looked_at, pressed)
@@ -114,29 +106,30 @@ KINDS = (turned, turned, said_in_code, said_in_code, said_in_code, set_by_name, 
 
 def check_one_method(explorer):
     """Text, knobs and figures are of one method; where they could not be, the explorer says why and shows no figure."""
-    view, screen = explorer.view, explorer._screen
-    gauges = screen.figure.widget.data[:2]
-    shown = " ".join(gauges[0].text + gauges[1].text)
-    assert type(explorer.method) is type(explorer._start)
+    view, shown = explorer.view, over_the_wire(explorer.widget.shown)
+    assert type(explorer.method) is type(explorer._start) and shown["state"] == view.state
     if view.state == "ERROR":
-        assert view.message and view.report is None and explorer.report is None
-        assert "measured yet" in shown
+        assert view.message and shown["message"] and view.report is None and explorer.report is None
+        assert all("measured yet" in lines[1] for lines in shown["gauges"].values())
         return
-    assert screen.code.value == screen.browser.code == repr(explorer.method)
-    assert (view.message == "") == (screen.message.value == "") == (view.state != "CANCELLED")
+    assert shown["code"] == repr(explorer.method) and shown["typed"] is None
+    assert (view.message == "") == (shown["message"] == "") == (view.state != "CANCELLED")
     values = {name: control.value for name, control in explorer._controls.items()}
     assert type(explorer.method)(**values) == explorer.method
     if view.state == "FINAL":
         assert explorer.report.method == repr(explorer.method) and not view.nearby
-        assert f"{explorer.report.correct} of {explorer.report.seen}" in shown
+        assert shown["gauges"]["accuracy"][1].startswith(f"{explorer.report.correct} of {explorer.report.seen};")
+        assert repr(explorer.method) in explorer.widget.panes["In words"]["html"].replace("&#x27;", "'")
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_after_any_moves_text_knobs_and_figures_are_of_one_method(made, cls):
     explorer, draw, states = made(cls), random.Random(cls.__name__), []
+    page = Page(explorer.widget)
     for _ in range(MOVES):
         draw.choice(KINDS)(draw, explorer)
         check_one_method(explorer)
+        assert page.figures == figures_now(explorer)
         states.append(explorer.state)
     assert states.count("FINAL") > 5 and states.count("ERROR") > 5
     last = explorer.reset().settle()
@@ -154,11 +147,12 @@ def test_after_any_moves_text_knobs_and_figures_are_of_one_method(made, cls):
 def test_several_methods_in_the_code_line_are_refused_and_the_next_text_goes_on(made, text):
     explorer = made(ce.MagnitudePruning(sparsity=0.7))
     before = explorer.report.method
-    explorer._screen.code.value = text
+    say(explorer, "code", text=text)
     assert explorer.state == "ERROR" and explorer.report is None
-    assert "turns the knobs of one method" in explorer._screen.message.value and explorer._screen.code.value == text
+    shown = explorer.widget.shown
+    assert "turns the knobs of one method" in shown["message"] and shown["typed"] == text
     assert repr(explorer.method) == before
-    explorer._screen.code.value = "MagnitudePruning(sparsity=0.9)"
+    say(explorer, "code", text="MagnitudePruning(sparsity=0.9)")
     assert explorer.state == "FINAL" and explorer.report.method == "MagnitudePruning(sparsity=0.9)"
 
 
@@ -175,6 +169,6 @@ def test_a_prediction_is_of_the_images_it_was_made_for_whatever_they_are_called(
     book, (_, data) = LabBook(tmp_path / "book.json"), pair
     one, other = (replace(data, name="my.npz", origin="", x_validation=data.x_validation * sign) for sign in (1, -1))
     explorer = made(ce.MagnitudePruning, images=one, predict=True, book=book)
-    explorer.commit([0.1] * 5)
-    assert made(ce.MagnitudePruning, images=one, predict=True, book=book).view.predicted == (0.1,) * 5
-    assert made(ce.MagnitudePruning, images=other, predict=True, book=book).hidden
+    explorer.commit([0.1] * COUNT)
+    assert made(ce.MagnitudePruning, images=one, predict=True, book=book).view.predicted == (0.1,) * COUNT
+    assert made(ce.MagnitudePruning, images=other, predict=True, book=book).widget.shown["question"] is not None

@@ -90,7 +90,7 @@ def test_at_two_bits_picture_and_sentence_say_that_nearly_all_weights_become_zer
     inside = np.asarray(weights["y"])[np.abs(weights["x"]) < 0.5].sum()
     ties = np.count_nonzero(np.abs(quantized_weights.in_steps(view, "fc1")[0]) == 0.5)  # on the edge of two bins
     assert abs(inside - drawn["y"][1]) <= ties, "a bar is as high as the bins below it together"
-    assert picture.axes["yaxis4"].get("type") != "log"
+    assert picture.axes["yaxis"].get("type") != "log"
     both = ce.MagnitudePruning(sparsity=0.5) | ce.LinearQuantization(bits=8)
     assert "% are 0" in picture.say(seen(both), "fc1"), "weights that were pruned do not become zero"
 

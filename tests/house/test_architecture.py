@@ -27,6 +27,7 @@ LEVELS = (  # from the ground up; a module may import from its own level and tho
         "reproducible",
         "usable",
         "writing",
+        "memory",
         "processes",
         "compression",
         "columns",

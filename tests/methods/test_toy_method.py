@@ -58,7 +58,7 @@ class CoarseGrid(LayerMethod):
 
 USED = """
 import contextlib, io, json, sys
-import ipywidgets, pytest, torch
+import pytest, torch
 torch.set_num_threads(1)
 import compedu as ce
 import laws
@@ -78,23 +78,17 @@ def broken(law):
     except (Exception, pytest.fail.Exception) as error:
         return f"{law.__name__}: {type(error).__name__}: {error}"
 
-def below(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from below(child)
-
 def explored(model, data):
     explorer = ce.explore(ce.CoarseGrid, model, data)
     try:
         explorer.settle()
-        shown = list(below(explorer))
-        titles = " ".join(widget.value for widget in shown if isinstance(widget, ipywidgets.HTML))
-        sliders = [widget for widget in shown if isinstance(widget, (ipywidgets.IntSlider, ipywidgets.FloatSlider))]
+        (step, *_) = explorer.widget.parts["knobs"]
         before = explorer.report.method
-        sliders[0].value = sliders[0].max
+        turned = {"kind": "knob", "name": step["name"], "place": len(step["places"]) - 1}
+        explorer.widget._on_message(explorer.widget, turned, [])
         report = explorer.settle()
-        return {"titles": titles, "sliders": len(sliders), "before": before, "method": repr(explorer.method),
-                "state": explorer.state, "report": report.as_dict()}
+        return {"knob": step, "before": before, "method": repr(explorer.method), "state": explorer.state,
+                "report": report.as_dict()}
     finally:
         explorer.close()
 
@@ -198,7 +192,8 @@ def test_a_grid_and_a_sweep_work(found):
 
 def test_its_explorer_has_a_slider_with_the_help_and_measures(found):
     explorer = found["explorer"]
-    assert explorer["sliders"] >= 1 and "step of the grid as a fraction of the largest weight" in explorer["titles"]
+    knob = explorer["knob"]
+    assert knob["places"] and knob["help"].startswith("step of the grid as a fraction of the largest weight")
     assert explorer["before"] == "CoarseGrid()" and explorer["method"] == "CoarseGrid(step=0.5)"
     assert explorer["state"] == "FINAL"
     for figure in (

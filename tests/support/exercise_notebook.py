@@ -5,20 +5,12 @@ import nbformat.v4 as v4
 SOLUTION = "return (weights * bits + 7) // 8"
 HIDDEN_TEST = "assert packed_bytes(9, 1) == 2"
 
-PLOT = """import ipywidgets
+PLOT = """import compedu as ce
 import plotly.graph_objects as go
 
-class Explorer(ipywidgets.VBox):
-    def _repr_mimebundle_(self, **options):
-        data = super()._repr_mimebundle_(**options)
-        page = self.figure.to_html(full_html=False, include_plotlyjs=False, auto_play=False)
-        return {**data, "text/html": page}
-
-explorer = Explorer([ipywidgets.FloatSlider()])
-lines = [go.Scatter(x=[0, 1, 2], y=[0, knob, knob ** 2]) for knob in range(5)]
-steps = [{"method": "animate", "label": str(knob), "args": [[str(knob)], {"mode": "immediate"}]} for knob in range(5)]
-frames = [go.Frame(data=[line], name=str(knob)) for knob, line in enumerate(lines)]
-explorer.figure = go.Figure(lines[0], {"sliders": [{"steps": steps}]}, frames)
+model = ce.build("lenet300(width=0.05)")
+data = ce.load_data("digits").shortened(train=40, validation=30, test=10)
+explorer = ce.explore(ce.MagnitudePruning(sparsity=0.5), model, data)
 explorer"""
 
 
@@ -31,7 +23,7 @@ def exercise_notebook():
         v4.new_code_cell("IMAGES = 2000", metadata={"tags": ["parameters"]}),
         v4.new_code_cell("print('images:', IMAGES)"),
         v4.new_code_cell(PLOT),
-        v4.new_code_cell("go.Figure(lines[3])"),
+        v4.new_code_cell("go.Figure(go.Scatter(x=[0, 1, 2], y=[0, 3, 9]))"),
         v4.new_markdown_cell("## Exercise\n\nCount the bytes of packed weights."),
         graded(v4.new_code_cell(solution), "packed-bytes", solution=True),
         graded(v4.new_code_cell("assert packed_bytes(8, 1) == 1"), "whole-bytes", points=1),

@@ -8,7 +8,7 @@ from typing import Any
 from compedu.explorers.main_knob import along, main_knob
 from compedu.explorers.view import View
 from compedu.explorers.words import bytes_text
-from compedu.knobs import knobs
+from compedu.knobs import Knob, knobs
 from compedu.methods import METHODS
 from compedu.metrics import Report
 from compedu.sweeps import method_of
@@ -67,8 +67,8 @@ def _milliseconds(view: View, report: Report) -> float | None:
     if report is view.baseline:
         known = [one.latency.baseline_ms for one in view.seen.values() if one.latency is not None]
         return known[-1] if known else None
-    here = report.method in view.seen and report.latency is not None
-    return report.latency.latency_ms if here else None
+    timing = report.latency if report.method in view.seen else None
+    return None if timing is None else timing.latency_ms
 
 
 def more_is_smaller(view: View) -> bool:
@@ -100,9 +100,18 @@ def axis_settings(view: View, reports: Sequence[Report]) -> dict[str, Any]:
             "range": [math.log10(min(known)) - 0.1, math.log10(max(known)) + 0.1]}  # fmt: skip
 
 
+def _main(view: View) -> tuple[str, Knob]:
+    """Return the name of the main knob and the knob, where the axis is that of the knob."""
+    name = main_knob(view.method)
+    if name is None:
+        raise ValueError(f"{type(view.method).__name__} has no knob to draw over; choose one of {choices(view)}")
+    return name, knobs(view.method)[name]
+
+
 def _knob_axis(view: View) -> dict[str, Any]:
-    low, high = knobs(view.method)[main_knob(view.method)].slider_range
-    if not knobs(view.method)[main_knob(view.method)].log:
+    _, declared = _main(view)
+    low, high = declared.slider_range or (0.0, 1.0)
+    if not declared.log:
         return {
             "type": "linear",
             "range": [low - 0.03 * (high - low), high + 0.03 * (high - low)],
@@ -136,10 +145,11 @@ def size_axis(reports: Sequence[Report]) -> dict[str, Any]:
 def title(view: View) -> str:
     """Return what stands below the axis, with the direction where it runs from large to small."""
     if view.sideways == Sideways.KNOB:
-        declared = knobs(view.method)[main_knob(view.method)]
-        return main_knob(view.method).replace("_", " ") + (f" ({declared.unit})" if declared.unit else "")
+        name, declared = _main(view)
+        return name.replace("_", " ") + (f" ({declared.unit})" if declared.unit else "")
     if view.sideways == Sideways.SIZE and more_is_smaller(view):
         return f"{Sideways.SIZE}, smaller to the right"
-    return {Sideways.MACS: "multiply-accumulates an image", Sideways.TIME: "ms a batch, measured here"}.get(
-        view.sideways, str(view.sideways)
-    )
+    names: dict[str, str] = {
+        Sideways.MACS: "multiply-accumulates an image", Sideways.TIME: "ms a batch, measured here",
+    }  # fmt: skip
+    return names.get(view.sideways, str(view.sideways))

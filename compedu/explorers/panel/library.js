@@ -2,7 +2,7 @@
 
 const ASK_AGAIN_MS = 5000; // a request is lost with the kernel that it was sent to
 // What all explorers of a page share: each widget has a module of its own.
-const page = (globalThis.compeduPage ??= { library: null, asked: 0, models: {}, ids: 0 });
+const page = (globalThis.compeduPage ??= { name: String(Math.random()), library: null, asked: 0, models: {}, ids: 0 });
 
 function library(model) {
   if (globalThis.Plotly?.react) return Promise.resolve(globalThis.Plotly);

@@ -35,13 +35,13 @@ function render({ model, el }) {
   for (const [event, action] of heard) model.on(event, action);
   shown();
   panes();
-  model.send({ kind: "views", count: ++known.views });
+  model.send({ kind: "views", page: page.name, count: ++known.views });
   return () => {
     for (const [event, action] of heard) model.off(event, action);
     store.told.delete(tell);
     still.close();
     Object.values(drawers).forEach((one) => one.close());
-    model.send({ kind: "views", count: --known.views });
+    model.send({ kind: "views", page: page.name, count: --known.views });
   };
 }
 

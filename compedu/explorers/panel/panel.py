@@ -91,8 +91,9 @@ class Panel(anywidget.AnyWidget):
         if kind == "library":
             self.send({"kind": "library"}, [gzip.compress(PLOTLY.read_bytes(), compresslevel=1)])
         elif kind == "have":
-            if content.get("number") != self._number:
-                self.send({"kind": "all", **self.drawn})
+            with self._one_at_a_time:  # sent before the next change, or the page would go back to older figures
+                if content.get("number") != self._number:
+                    self.send({"kind": "all", **self.drawn})
         else:
             self._heard(content)
 

@@ -41,7 +41,7 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
             f"predict={knob!r}: {type(method).__name__} trains, and no points of it are stored for this network and "
             "data; leave predict out, or ship a sweep of it"
         )
-    return [method_of(report.method, (type(method),)) for report in _spread(points)]
+    return [method_of(report.method, (type(method),)) for report in _spread(stored or points)]
 
 
 def _spread(points: Sequence[Report]) -> list[Report]:
@@ -65,6 +65,8 @@ def interesting(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[
 def positions(values: Sequence[float], declared: Knob) -> list[float]:
     """Return where values lie between the ends of a knob's slider, 0..1."""
     scale = math.log if declared.log else float
+    if declared.slider_range is None:
+        raise ValueError(f"a knob without a slider range has no places: {declared}")
     low, high = map(scale, declared.slider_range)
     return [(scale(value) - low) / (high - low) for value in values]
 
@@ -72,7 +74,7 @@ def positions(values: Sequence[float], declared: Knob) -> list[float]:
 def question(methods: Sequence[Method], knob: str | bool, dense: Report, classes: int) -> dict[str, Any]:
     """Return what the page asks: the knob, its values with their places 0..1, and the accuracies known beforehand."""
     cls = type(methods[0])
-    name = main_knob(cls) if knob is True else knob
+    name = str(main_knob(cls) if knob is True else knob)
     values = [getattr(method, name) for method in methods]
     numbers = [value for value in values if type(value) in (int, float)]
     even = len(numbers) < len(values)
@@ -96,10 +98,8 @@ def checked(said: Sequence[float], count: int) -> tuple[float, ...]:
 
 def largest_gap(predicted: Sequence[float], asked: Sequence[Report]) -> str:
     """Return the largest difference between prediction and measurement in words."""
-    gap, said, report = max(
-        (abs(said - report.accuracy), said, report) for said, report in zip(predicted, asked, strict=True)
-    )
+    said, report = max(zip(predicted, asked, strict=True), key=lambda pair: abs(pair[0] - pair[1].accuracy))
     return (
         f"Largest surprise: {report.method} gives {percent(report.accuracy)}, you said {percent(said)} "
-        f"({100 * gap:.1f} points apart)."
+        f"({100 * abs(said - report.accuracy):.1f} points apart)."
     )

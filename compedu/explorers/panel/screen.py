@@ -85,6 +85,11 @@ class Screen:
         if view.state in (State.FINAL, State.ERROR):
             self.fill(view)
 
+    def confirm(self) -> None:
+        """Tell the page that its newest message was heard, even where nothing changed: a slider waits for that."""
+        if self.panel.shown.get("heard") != self.heard:
+            self.panel.shown = self.panel.shown | {"heard": self.heard}
+
     def _shown(self, view: View, looks: int, steps: tuple[int, int]) -> dict[str, Any]:
         word, why = badge(view)
         front = self._front(view.method)
