@@ -10,6 +10,7 @@ from torch import nn
 
 from compedu.course.lab_book import LabBook
 from compedu.datasets.dataset import Dataset
+from compedu.explorers.conclusion import conclusion
 from compedu.explorers.figures import sideways
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.main_knob import stored_start
@@ -62,7 +63,8 @@ class Explorer:
         self._put(self._start)  # measured before the first move, which then finds all kernels warm
 
     def __repr__(self) -> str:
-        return f"explorer of {self.method!r} on {self.view.baseline.model}, {self.view.data.name}: {self.state}"
+        said = "commit your prediction first, then run this cell again" if self.hidden else self.state
+        return f"explorer of {self.method!r} on {self.view.baseline.model}, {self.view.data.name}: {said}"
 
     # What a notebook uses
 
@@ -83,7 +85,7 @@ class Explorer:
 
     @property
     def hidden(self) -> bool:
-        """Whether the answers are hidden until a prediction is committed; where results become a page, the page asks."""
+        """Whether the answers are hidden until a prediction is committed; on a page of results, the page hides them."""
         return self._prediction is not None and not self.view.predicted and not _becomes_a_page()
 
     @property
@@ -151,6 +153,10 @@ class Explorer:
         if not self._session.runner.settle(timeout):
             raise TimeoutError(f"{self.method!r} is still being measured after {timeout:g} s")
         return self.report
+
+    def conclude(self, points: float = 1.0) -> str:
+        """Return in a sentence which setting measured here is the smallest that loses at most `points` points."""
+        return repr(self) if self.hidden else conclusion(self.view, points)
 
     def close(self) -> None:
         """Stop the worker and remove the widget from all pages."""
