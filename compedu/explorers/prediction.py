@@ -1,6 +1,6 @@
 """A prediction that an explorer asks for before it shows its answers, in the lab book if there is one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from compedu.course.lab_book import LabBook
@@ -50,17 +50,25 @@ class Prediction:
             settings = [repr(method) for method in self.settings]
             self._book.write("prediction", self._title, value=list(said), settings=settings, unit="accuracy")
 
-    def compare(self, known: dict[str, Report]) -> str | None:
-        """Put the measurements beside the prediction, once all are `known`; return the largest difference in words."""
-        names = [repr(method) for method in self.settings]
+    def compare(self, known: dict[str, Report], without_network: Collection[str] = ()) -> str | None:
+        """Put the measurements beside the prediction, once all are `known`; return the largest difference in words.
+
+        Settings that give no network, such as a rank that saves nothing, have no answer; the words name them.
+        """
+        names = [repr(method) for method in self.settings if repr(method) not in without_network]
         if not self._view.predicted or not all(name in known for name in names):
             return None
         self._view.asked = tuple(known[name] for name in names)
+        said = dict(zip(map(repr, self.settings), self._view.predicted, strict=True))
+        self._view.predicted_there = tuple(said[name] for name in names)
         if self._book is not None and self._book.newest("measurement", self._title) is None:
             measured = [report.accuracy for report in self._view.asked]
-            predicted = list(self._view.predicted)
+            predicted = list(self._view.predicted_there)
             self._book.write("measurement", self._title, predicted=predicted, measured=measured, unit="accuracy")
-        return largest_gap(self._view.predicted, self._view.asked)
+        surprise = largest_gap(self._view.predicted_there, self._view.asked) if names else ""
+        missing = [repr(method) for method in self.settings if repr(method) in without_network]
+        why = f" No network comes of {', '.join(missing)}: choose it, and the explorer says why." if missing else ""
+        return (surprise + why).strip()
 
     def _recorded(self) -> dict[str, Any] | None:
         """Return the first prediction that the book holds for these settings, or None."""

@@ -51,6 +51,7 @@ class Session:
         self._looked_at: set[str] = set()
         self.steps = (0, 1)  # of a training: done, in total
         self.questions: Sequence[Method] = ()  # further settings to be measured, for a prediction
+        self.without_network: dict[str, str] = {}  # settings of a prediction that give no network, and why
         self.prepare: Prepare | None = None  # what the chosen picture needs
         self.runner = Runner(self._work, self._on_error)
         self._watched = tuple(part[:WATCHED] for part in data.split(split))
@@ -211,8 +212,11 @@ class Session:
     def _answer_questions(self, stale: Stale) -> None:
         """Measure the points of a prediction that are not known yet, without their speed."""
         for method in self.questions:
-            if repr(method) not in self.answers():
-                self._measure_aside(method, stale)
+            if repr(method) not in self.answers().keys() | self.without_network.keys():
+                try:
+                    self._measure_aside(method, stale)
+                except ValueError as error:
+                    self.without_network[repr(method)] = str(error)
         with self.lock:
             if self.questions and not stale():
                 self._changed(News.FIGURES)

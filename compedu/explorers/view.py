@@ -57,7 +57,8 @@ class View:
     seen: dict[str, Report] = field(default_factory=dict)  # final reports of this explorer, by method
     earlier: Method | None = None  # the method before the last change of another knob than the main one
     sideways: str = "size of the file"  # what the trade-off curve is drawn over, a `Sideways`
-    predicted: tuple[float, ...] = ()  # the learner's predicted accuracies at the points of `asked`
+    predicted: tuple[float, ...] = ()  # the learner's predicted accuracies, one for each setting asked about
+    predicted_there: tuple[float, ...] = ()  # those of them at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured
     curve: list[float] = field(default_factory=list)  # training loss, one value a step
     race: list[tuple[int, float]] = field(

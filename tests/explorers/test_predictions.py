@@ -1,5 +1,6 @@
 """Predict before you see: what is asked, what stays hidden, which prediction counts, and how it is drawn."""
 
+import html
 import itertools
 from dataclasses import replace
 
@@ -132,3 +133,16 @@ def test_places_of_a_question_are_those_of_the_slider():
     assert positions([(low * high) ** 0.5], declared) == pytest.approx([0.5])
     straight = knobs(ce.MagnitudePruning)["sparsity"]
     assert positions([sum(straight.slider_range) / 2], straight) == pytest.approx([0.5])
+
+
+def test_a_setting_that_gives_no_network_has_no_answer_and_is_named(made):
+    explorer = made(ce.TruncatedSVD(rank=0.25, layers="-first,-last"), predict=True)
+    count = len(explorer.widget.shown["question"]["values"])
+    explorer.settle(120)
+    assert explorer.state == "FINAL", explorer.view.message
+    explorer.commit([0.5] * count).settle(120)
+    refused = "TruncatedSVD(rank=0.75, layers='-first,-last')"
+    assert list(explorer._session.without_network) == [refused]
+    assert len(explorer.view.asked) == len(explorer.view.predicted_there) == count - 1
+    said = html.unescape(explorer.widget.shown["message"])
+    assert f"No network comes of {refused}" in said and "Largest surprise" in said

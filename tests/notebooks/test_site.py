@@ -155,8 +155,9 @@ def open_page(page, path):
 def test_every_slider_moves_its_figures_by_keys_and_mouse_without_a_kernel_or_a_network(site, page):
     for path in pages(site / "chapters"):
         assert open_page(page, path) == [], path
-        explorers = page.locator(".compedu").all()
-        assert len(explorers) == len(re.findall(r"\bexplore\(", Loaded(path).text)), path
+        explorers, text = page.locator(".compedu").all(), Loaded(path).text
+        waiting = text.count("nothing is measured yet")  # those that train, and of which no sweep is shipped
+        assert len(explorers) + waiting == len(re.findall(r"\bexplore\(", text)) and waiting <= UNTRAINED, path
         for explorer in explorers:
             predict(explorer)
             slider = explorer.locator(SLIDER)
@@ -165,6 +166,7 @@ def test_every_slider_moves_its_figures_by_keys_and_mouse_without_a_kernel_or_a_
             moved(page, explorer, lambda slider=slider: click(page, slider))
 
 
+UNTRAINED = 1  # explorers of a page that show nothing before their Run is pressed
 SLIDER = ".compedu-main input[type=range]"
 NOW = """root => {
     const plot = root.querySelector('.compedu-tradeoff .compedu-plot');
@@ -242,7 +244,8 @@ def test_each_page_of_the_contents_leads_to_its_neighbors_by_their_titles(site):
 @pytest.mark.browser
 def test_a_plain_figure_is_drawn_as_well(site, page):
     open_page(page, site / "chapters" / f"{FIXTURE}.html")
-    page.wait_for_function("document.querySelectorAll('.plotly-graph-div .cartesianlayer .trace').length === 1")
+    page.wait_for_function("document.querySelector('.plotly-graph-div .cartesianlayer .trace')")
+    assert page.locator(".plotly-graph-div .cartesianlayer .trace").count() == 1
 
 
 @pytest.mark.browser

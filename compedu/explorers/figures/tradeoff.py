@@ -223,7 +223,7 @@ def _pin(view: View, reports: Iterable[Report], color: str, letter: str) -> dict
 def _prediction(view: View) -> dict:
     pairs = [
         (at, 100 * said)
-        for report, said in zip(view.asked, view.predicted, strict=False)
+        for report, said in zip(view.asked, view.predicted_there, strict=False)
         if (at := sideways.place(view, report)) is not None
     ]
     pairs.sort()

@@ -46,7 +46,7 @@ def page_form(
                    for index, (one, drawn) in enumerate(zip(seen, figures, strict=True))],
         "panes": {"Points": {"count": None, "html": points_table(groups(view))}},
         "question": question,
-        "answers": [] if question is None else _answers(view, [reports[repr(method)] for method in asked]),
+        "answers": [] if question is None else _answers(view, [reports.get(repr(method)) for method in asked]),
     }  # fmt: skip
     packed = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     said = in_words(seen[start]) if question is None else f"{view.method!r}: predict the curve before you see it."
@@ -104,6 +104,6 @@ def _changes(start: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     return {name: found for name, figure in now.items() if (found := changed(start[name], figure))}
 
 
-def _answers(view: View, asked: Iterable[Report]) -> list[list[float | None]]:
-    """Return place on the axis and accuracy in percent of each point asked for."""
-    return [[sideways.place(view, report), 100 * report.accuracy] for report in asked]
+def _answers(view: View, asked: Iterable[Report | None]) -> list[list[float | None] | None]:
+    """Return place on the axis and accuracy in percent of each point asked for; None where there is no network."""
+    return [None if report is None else [sideways.place(view, report), 100 * report.accuracy] for report in asked]

@@ -50,13 +50,14 @@ function textOf(words) {
 }
 
 function withPrediction(figure, values, answers) {
-  const xs = answers.map(([at]) => at);
-  const lines = { predicted: values.map((value) => 100 * value), asked: answers.map(([, accuracy]) => accuracy) };
+  const pairs = values.map((value, index) => [answers[index], 100 * value]).filter(([answer]) => answer);
+  const xs = pairs.map(([[at]]) => at);
+  const lines = { predicted: pairs.map(([, value]) => value), asked: pairs.map(([[, accuracy]]) => accuracy) };
   return { ...figure, data: figure.data.map((trace) => (lines[trace.meta] ? { ...trace, x: xs, y: lines[trace.meta] } : trace)) };
 }
 
 function surprise(content, values) {
-  const gaps = content.answers.map(([, accuracy], index) => Math.abs(accuracy - 100 * values[index]));
+  const gaps = content.answers.map((answer, index) => (answer ? Math.abs(answer[1] - 100 * values[index]) : -1));
   const most = gaps.indexOf(Math.max(...gaps));
   const words = `Largest surprise: ${content.question.knob} ${content.question.values[most]} gives ${content.answers[most][1].toFixed(1)} %, ` +
     `you said ${(100 * values[most]).toFixed(1)} % (${gaps[most].toFixed(1)} points apart).`;
