@@ -14,7 +14,8 @@ function pageModel(content) {
     if (predicted) all.tradeoff = withPrediction(all.tradeoff, predicted, content.answers);
     return all;
   };
-  const move = (index, serial) => {
+  let serial = 0; // of the newest thing said: whatever it was, it is heard
+  const move = (index) => {
     place = index;
     const asking = content.question && !predicted;
     state.shown = { ...content.places[index].shown, heard: serial, question: asking ? content.question : null, message: predicted ? content.surprise : "" };
@@ -23,19 +24,20 @@ function pageModel(content) {
     tell("msg:custom", { kind: "all", number, figures: figuresAt(index) });
     tell("change:shown");
     tell("change:panes");
-    if (serial) remember(content.parts, index);
   };
   const commit = (values) => {
     predicted = values;
     content.surprise = surprise(content, values);
-    move(place, 0);
+    move(place);
   };
-  move(recalled(content.parts) ?? place, 0);
+  move(recalled(content.parts) ?? place);
   state.figures = { number, figures: figuresAt(place) };
   const send = (said) => {
+    serial = said.serial ?? serial;
     if (said.kind === "knob") {
       const index = said.place ?? content.parts.knobs[0].places.findIndex((value) => Number(value) === Number(said.text));
-      move(index < 0 ? place : index, said.serial);
+      move(index < 0 ? place : index);
+      remember(content.parts, place);
     }
     if (said.kind === "commit") commit(said.values);
   };
