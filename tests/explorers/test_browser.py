@@ -207,6 +207,24 @@ def test_an_explorer_that_is_closed_goes_without_an_error(lab):
     assert lab.problems == []
 
 
+def test_a_notebook_reopened_without_its_kernel_shows_a_still_picture_and_how_to_wake_it(lab):
+    name = "MagnitudePruning"
+    live = explorer(lab, name)
+    lab.python(f"opened[{name!r}].set(sparsity=0.5).settle(300)")
+    still = lab.cell(NAMES.index(name) + 1).locator(".compedu-still")
+    still.locator("img").nth(1).wait_for(state="attached")
+    assert live.is_visible() and not still.is_visible()
+    lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    lab.open()
+    still.wait_for(state="visible")
+    assert "Run this cell" in still.text_content() and f"{name}(sparsity=0.5)" in still.text_content()
+    lab.page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output.jupyter-widgets').length > 0")
+    assert not lab.page.get_by_text("model not found").first.is_visible()
+    lab.problems.clear()  # the page also reports each model that is gone
+    lab.run_cell(0)
+
+
 def test_both_themes_keep_text_legible(lab):
     shown = explorer(lab, "LinearQuantization")
     contrasts = []

@@ -10,7 +10,7 @@ from compedu.explorers.view import View
 WAKE = "The explorer as it was last seen. Run this cell to turn its knobs."
 # An output of a widget whose kernel is gone says so in a line without any element, beside which this picture stands.
 STYLE = (
-    "<style>.jp-OutputArea:has(.compedu-still) .jp-OutputArea-child:has(> .jupyter-widgets:not(:has(*)))"
+    "<style>.jp-OutputArea:has(.compedu-still) .jp-OutputArea-output.jupyter-widgets:not(:has(*))"
     "{display: none}</style>"
 )
 
