@@ -218,7 +218,7 @@ def test_a_notebook_reopened_without_its_kernel_shows_a_still_picture_and_how_to
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     lab.open()
     still.wait_for(state="visible")
-    assert "Run this cell" in still.text_content() and f"{name}(sparsity=0.5)" in still.text_content()
+    assert "Run this cell" in still.text_content() and f"{name}(sparsity=0.5, " in still.text_content()
     lab.page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output.jupyter-widgets').length > 0")
     assert not lab.page.get_by_text("model not found").first.is_visible()
     lab.problems.clear()  # the page also reports each model that is gone
