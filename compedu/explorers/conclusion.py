@@ -10,7 +10,7 @@ def conclusion(view: View, points: float) -> str:
 
     Without one, the sentence says which setting loses least.
     """
-    measured = [report for report in view.seen.values() if report.file_bytes is not None]
+    measured = list(view.seen.values())
     if not measured:
         return "Nothing is measured here yet: move the slider, or press Run."
     kept = [report for report in measured if 100 * (view.baseline.accuracy - report.accuracy) <= points]
@@ -18,11 +18,14 @@ def conclusion(view: View, points: float) -> str:
     if not kept:
         best = max(measured, key=lambda report: report.accuracy)
         return f"{few}: none loses at most {points:g} points. The best is {_named(view, best)}."
-    best = min(kept, key=lambda report: (report.file_bytes, -report.accuracy))
+    best = min(kept, key=lambda report: (report.file_bytes or 0, -report.accuracy))
     return f"{few}: the smallest file that loses at most {points:g} points is {_named(view, best)}."
 
 
 def _named(view: View, report: Report) -> str:
-    size = bytes_text(report.file_bytes)
+    if report.file_bytes is None or view.baseline.file_bytes is None:
+        return f"{report.method} with {percent(report.accuracy)}"
     smaller = times_text(view.baseline.file_bytes / report.file_bytes)
-    return f"{report.method} with {percent(report.accuracy)} and {size}, {smaller} the dense file"
+    return (
+        f"{report.method} with {percent(report.accuracy)} and {bytes_text(report.file_bytes)}, {smaller} the dense file"
+    )

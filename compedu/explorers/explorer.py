@@ -1,6 +1,7 @@
 """The explorer: knobs on the left, measured answers on the right, one worker thread behind them."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -290,6 +291,9 @@ class Explorer:
         with self._session.lock:
             form = still_form(self.view, [], self.hidden)
         self._stills.append(display(form, raw=True, display_id=True))
+        self._screen.displayed = 1000 * time.time()
+        with self._session.lock:
+            self._show(News.KNOBS)
         display(self._screen.panel)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from accessibility import grave_faults
 from explorer_page import (
     AGAIN,
     BROKEN,
@@ -94,6 +95,13 @@ def test_controls_and_figure_have_names_for_screen_readers(lab):
     assert re.search(r"MagnitudePruning\(.*Accuracy: .* %.*Size: .*B;.*Picture: fc1: .* weights left", said)
     assert shown.locator(".compedu-picture .compedu-plot").get_attribute("aria-label").startswith("fc1: ")
     assert shown.locator(".compedu-plot:not([role=img], [aria-hidden=true])").count() == 0
+
+
+def test_no_explorer_has_a_serious_fault_of_accessibility(lab):
+    explorer(lab, "MagnitudePruning").locator(".compedu-more > summary").click()
+    lab.run_cell(PREDICTED)
+    lab.cell(PREDICTED).locator(".compedu").wait_for()
+    assert grave_faults(lab.page, ".compedu") == []
 
 
 @pytest.mark.parametrize("width", [1440, 1100])
@@ -215,7 +223,7 @@ def test_a_notebook_reopened_without_its_kernel_shows_a_still_picture_and_how_to
     still.locator("img").nth(1).wait_for(state="attached")
     assert live.is_visible() and not still.is_visible()
     lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-    lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     lab.open()
     still.wait_for(state="visible")
     assert "Run this cell" in still.text_content() and f"{name}(sparsity=0.5, " in still.text_content()

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import nbformat
 import pytest
+from accessibility import grave_faults
 from executed_chapters import CHAPTERS, FOLDER, NOTEBOOKS, executed
 from exercise_notebook import HIDDEN_TEST, SOLUTION, exercise_notebook, graded
 from nbformat import v4
@@ -239,6 +240,16 @@ def test_each_page_of_the_contents_leads_to_its_neighbors_by_their_titles(site):
         assert f'href="{after}.html"' in foot and title in foot
         back = (site / "chapters" / f"{after}.html").read_text(encoding="utf-8").split("prev-next-footer")[-1]
         assert f'href="{before}.html"' in back
+
+
+@pytest.mark.browser
+def test_no_page_has_a_serious_fault_of_accessibility(site, page):
+    for path in pages(site):
+        open_page(page, path)
+        assert grave_faults(page) == [], path
+        for explorer in page.locator(".compedu").all():
+            predict(explorer)
+        assert grave_faults(page) == [], path
 
 
 @pytest.mark.browser

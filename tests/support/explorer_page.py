@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,10 +212,13 @@ def assert_all_is_drawn(lab, shown, name: str) -> None:
     """Assert that each figure of an explorer is on the page with as many traces as the kernel has for it."""
     order = "('accuracy', 'size', 'speed', 'picture', 'tradeoff')"
     made = f"figures = opened[{name!r}].widget.drawn['figures']; print([len(figures[n]['data']) for n in {order}])"
-    wanted = json.loads(lab.python(made))
-    lab.page.wait_for_function(
-        f"([root, wanted]) => String(({DRAWN})(root)) === String(wanted)", arg=[shown.element_handle(), wanted]
-    )
+    wanted, drawn = None, []
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while drawn != wanted and time.monotonic() < end:  # both are asked again: a choice travels there, a figure back
+        wanted = sorted(json.loads(lab.python(made)))
+        drawn = sorted(shown.evaluate(DRAWN))
+        lab.page.wait_for_timeout(50)
+    assert drawn == wanted, f"{name}: traces drawn {drawn}, in the kernel {wanted}"
 
 
 def assert_pictures_can_be_chosen(lab, name: str) -> None:

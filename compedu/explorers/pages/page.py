@@ -96,7 +96,7 @@ def _shown(view: View, place: int) -> dict[str, Any]:
         "knobs": {} if knob is None else {knob: {"place": place, "text": _value(view.method), "refused": False}},
         "gauges": dict(zip(gauges.NAMES, gauges.captions(view), strict=True)), "legend": tradeoff.legend(view),
         "caption": "", "heading": "", "picture": "", "layer": "", "sideways": view.sideways, "question": None,
-        "said": in_words(view),
+        "said": in_words(view), "displayed": 0,
     }  # fmt: skip
 
 

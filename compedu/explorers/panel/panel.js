@@ -1,5 +1,7 @@
 // The explorer on the page: texts, controls and figures from one state; what is touched is said to the kernel.
 
+const JUST_RUN_MS = 8000;
+
 // What belongs to a model and not to one of its views; a widget is known by its number, since each view has a proxy.
 function initialize({ model }) {
   const known = page.models;
@@ -35,6 +37,7 @@ function render({ model, el }) {
   for (const [event, action] of heard) model.on(event, action);
   shown();
   panes();
+  comeIntoView(el, model.get("shown").displayed);
   model.send({ kind: "views", page: page.name, count: ++known.views });
   return () => {
     for (const [event, action] of heard) model.off(event, action);
@@ -43,6 +46,12 @@ function render({ model, el }) {
     Object.values(drawers).forEach((one) => one.close());
     model.send({ kind: "views", page: page.name, count: --known.views });
   };
+}
+
+// A cell that was just run shows its explorer; a page that is opened stays where it is.
+function comeIntoView(el, displayed) {
+  if (Math.abs(Date.now() - displayed) > JUST_RUN_MS) return;
+  requestAnimationFrame(() => el.scrollIntoView({ block: "nearest" }));
 }
 
 // Everything on the page, empty: `show` and `fill` bring in the state.

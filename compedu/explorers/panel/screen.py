@@ -52,6 +52,7 @@ class Screen:
         self.layer = self.picture.start(view.before)
         self.question: dict[str, Any] | None = None
         self.remark = ""
+        self.displayed = 0.0  # when a cell showed the explorer, in ms since 1970: its page then scrolls to it
         self.heard = 0  # the number of the newest message of a page
         self.typed: str | None = None  # code that was refused, which can be corrected in place
         self._controls = controls
@@ -107,7 +108,7 @@ class Screen:
             "gauges": dict(zip(gauges.NAMES, gauges.captions(view), strict=True)), "legend": tradeoff.legend(view),
             "caption": self.picture.caption(view, self.layer), "heading": self.picture.headings[0],
             "picture": self.picture.name, "layer": self.layer, "sideways": view.sideways, "question": self.question,
-            "said": self._said(view),
+            "said": self._said(view), "displayed": self.displayed,
         }  # fmt: skip
 
     def _front(self, method: Method) -> list[str]:
