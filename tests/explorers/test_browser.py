@@ -220,7 +220,7 @@ def test_a_notebook_reopened_without_its_kernel_shows_a_still_picture_and_how_to
     live = explorer(lab, name)
     lab.python(f"opened[{name!r}].set(sparsity=0.5).settle(300)")
     still = lab.cell(NAMES.index(name) + 1).locator(".compedu-still")
-    still.locator("img").nth(1).wait_for(state="attached")
+    still.locator("img[alt*='sparsity=0.5, ']").nth(1).wait_for(state="attached")
     assert live.is_visible() and not still.is_visible()
     lab.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")

@@ -152,7 +152,7 @@ def message_html(view: View, remark: str = "") -> str:
     if not view.message:
         return f"<div class='compedu-note'>{html.escape(remark)}</div>" if remark else ""
     fold = (
-        f"<details><summary>full traceback</summary><pre>{html.escape(view.details)}</pre></details>"
+        f"<details><summary>full traceback</summary><pre tabindex='0'>{html.escape(view.details)}</pre></details>"
         if view.details
         else ""
     )
