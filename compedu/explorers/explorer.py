@@ -107,7 +107,8 @@ class Explorer:
     @property
     def csv(self) -> str:
         """All final reports of this explorer as comma-separated values."""
-        return csv_text(self.view.seen.values())
+        with self._session.lock:
+            return csv_text(() if self.hidden else tuple(self.view.seen.values()))
 
     def set(self, **values: Any) -> "Explorer":
         """Set knobs as on the screen; returns the explorer. Raises `ValueError` as the method does."""
@@ -254,6 +255,8 @@ class Explorer:
     def _on_still(self, content: dict[str, Any]) -> None:
         """Keep a picture of the page in the notebook, for when it is opened without a kernel."""
         with self._session.lock:
+            if content["code"] != repr(self.method) or self.state != State.FINAL:
+                return  # moved on meanwhile: words and picture would not belong together
             form = still_form(self.view, content["images"], self.hidden)
         for still in self._stills:
             still.update(form, raw=True)

@@ -46,6 +46,7 @@ class Session:
             data, split, dense, model, method, points=points, controls=controls, random_baseline=random_baseline
         )
         self.looks = 0
+        self.resting = False  # while no page shows the explorer
         self.gesture: int | None = None  # which drag of a slider asks: however long, it counts as one look
         self._counted: int | None = None
         self._looked_at: set[str] = set()
@@ -60,15 +61,14 @@ class Session:
 
     def move(self, method: Method) -> None:
         """Go to `method`: show a nearby known point at once, then measure, unless that takes a training."""
+        self.runner.cancel()  # first: what still runs must not publish itself as the new setting's
         with self.lock:
             if not on_one_curve(self.view.method, method):
                 self.view.earlier = self.view.method
             self.view.method = method
             self.view.report = nearest((*self.view.points, *self.view.seen.values()), method, NEARBY)
             self.become(State.PREVIEW, News.KNOBS)
-        if method.needs == "training":
-            self.runner.cancel()
-        else:
+        if method.needs != "training":
             self.runner.request(method)
 
     def refuse(self, message: str) -> None:
@@ -114,13 +114,18 @@ class Session:
     def rest(self) -> None:
         """Give back what can be computed again, while no page shows the explorer."""
         with self.lock:
-            if self.view.method.needs != "training" and self.view.state == State.FINAL:
-                self.view.after = None
-                self.view.kept.clear()
+            self.resting = True
+            self._let_go()
         give_back()
+
+    def _let_go(self) -> None:
+        if self.resting and self.view.method.needs != "training" and self.view.state == State.FINAL:
+            self.view.after = None
+            self.view.kept = {}
 
     def wake(self) -> None:
         """Compute again what `rest` gave back."""
+        self.resting = False
         if self.view.after is None and self.view.state == State.FINAL:
             self.move(self.view.method)
 
@@ -153,10 +158,18 @@ class Session:
             if method is not None:
                 after = self._compress(method, stale)
                 self._measure(method, after, stale)
+        except Cancelled:
+            return
+        try:
             self._answer_questions(stale)
             self._prepare_picture(stale)
         except Cancelled:
             return
+        except Exception as error:  # the network itself was measured, and stays
+            with self.lock:
+                if not stale():
+                    said = f"{type(error).__name__}: {error}"
+                    self.become(self.view.state, News.NETWORK, said, "".join(traceback.format_exception(error)))
 
     def _prepare_picture(self, stale: Stale) -> None:
         if self.prepare is None:
@@ -204,6 +217,7 @@ class Session:
             if state == State.FINAL:
                 self._remember(method, report)
             self.become(state, news)
+            self._let_go()
 
     def _remember(self, method: Method, report: Report) -> None:
         """Keep a final report, without the lists of images, which only the newest report needs."""

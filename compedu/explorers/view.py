@@ -94,6 +94,7 @@ class View:
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return the result of `make`, computed at the first call: for what no knob changes."""
-        if key not in self.kept:
-            self.kept[key] = make()
-        return self.kept[key]
+        if key in self.kept:
+            return self.kept[key]
+        self.kept[key] = made = make()
+        return made  # read again, it could have been given back by another thread

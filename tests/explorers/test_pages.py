@@ -219,9 +219,12 @@ def test_the_still_picture_of_an_output_follows_the_page(made, monkeypatch):
     monkeypatch.setattr("compedu.explorers.explorer.display", lambda form, **options: Output())
     explorer = made(ce.MagnitudePruning, predict=True)
     explorer._ipython_display_()
+    explorer.settle(120)
     image = {"name": "tradeoff", "url": PNG, "width": 318, "height": 208}
-    say(explorer, "still", images=[image])
+    say(explorer, "still", images=[image], code="MagnitudePruning(sparsity=0.123)")
+    assert not kept, "the words of now do not belong to a picture of another setting"
+    say(explorer, "still", images=[image], code=repr(explorer.method))
     assert "<img" not in kept[0]["text/html"] and "hidden" in kept[0]["text/html"]
     explorer.commit([0.5] * len(explorer._session.questions)).settle(120)
-    say(explorer, "still", images=[image])
+    say(explorer, "still", images=[image], code=repr(explorer.method))
     assert PNG in kept[1]["text/html"] and f"{100 * explorer.report.accuracy:.1f} %" in kept[1]["text/plain"]

@@ -35,7 +35,7 @@ def figure(view: View) -> dict[str, Any]:
     below = {"text": sideways.title(view), "standoff": 4, "font": {"size": TEXT_SIZE}}
     layout = base(*TRADE_OFF_SIZE, l=42, r=14, t=6, b=38) | {
         "xaxis": axis("y", title=below, **settings),
-        "yaxis": axis("x", ticksuffix=" %", nticks=7, **accuracy_axis(seen)),
+        "yaxis": axis("x", ticksuffix=" %", nticks=7, **accuracy_axis(seen, view.predicted_there)),
     }
     return {"data": traces(view), "layout": layout}
 
@@ -104,6 +104,9 @@ def alone(view: View) -> list[Report]:
     return view.once("alone", find)
 
 
+LEGEND_OF_PREDICTION = [("━○", PREDICTION, NAMES["predicted"]), ("━●", LIVE, NAMES["asked"])]
+
+
 def legend(view: View) -> list[tuple[str, str, str]]:
     """Return mark, color and name of everything that is drawn now."""
     drawn = {trace["meta"]: bool(trace["x"]) for trace in traces(view)}
@@ -123,9 +126,9 @@ def reports_shown(view: View) -> list[Report]:
     return [report for report in (view.baseline, *known, *now) if report.file_bytes is not None]
 
 
-def accuracy_axis(reports: Sequence[Report]) -> dict:
-    """Return a linear axis in percent with a round lower end that covers `reports`, and at least 90 to 100."""
-    lowest = min(100 * report.accuracy for report in reports)
+def accuracy_axis(reports: Sequence[Report], predicted: Sequence[float] = ()) -> dict:
+    """Return a linear axis in percent with a round lower end that covers `reports`, `predicted`, and 90 to 100."""
+    lowest = min(100 * accuracy for accuracy in (*(report.accuracy for report in reports), *predicted))
     return {"range": [max(0.0, min(90.0, 10 * math.floor((lowest - 1) / 10))), 101.0]}
 
 

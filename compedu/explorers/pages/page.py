@@ -45,10 +45,10 @@ def page_form(
         "places": [{"shown": _shown(one, index), "changes": _changes(figures[start], drawn)}
                    for index, (one, drawn) in enumerate(zip(seen, figures, strict=True))],
         "panes": {"Points": {"count": None, "html": points_table(groups(view))}},
-        "question": question,
+        "question": question, "legend": tradeoff.LEGEND_OF_PREDICTION,
         "answers": [] if question is None else _answers(view, [reports.get(repr(method)) for method in asked]),
     }  # fmt: skip
-    packed = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    packed = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     said = in_words(seen[start]) if question is None else f"{view.method!r}: predict the curve before you see it."
     return (
         f"<div class='compedu-page'><script type='application/json'>{packed}</script><p>{html.escape(said)}</p></div>"
@@ -75,7 +75,7 @@ def _parts(view: View, points: tuple[Report, ...]) -> dict[str, Any]:
     declared = [] if knob is None else [Control(knob, knobs(view.method)[knob], getattr(view.method, knob)).parts]
     values = [_value(method_of(point.method, (type(view.method),))) for point in points]
     return {
-        "knobs": [one | {"places": values if len(values) > 1 else [], "still": True} for one in declared],
+        "knobs": [one | {"places": values if len(values) > 1 else []} for one in declared],
         "main": knob, "pictures": [], "layers": [], "tabs": TABS, "buttons": {}, "gauges": gauges.NAMES,
         "sideways": {view.sideways: sideways.choices(view)[view.sideways]}, "still": True,
         "name": type(view.method).__name__,

@@ -21,11 +21,12 @@ function sender(model) {
   let waiting = null;
   const heard = () => model.get("shown").heard ?? 0;
   const post = (content) => {
-    state.sent += 1;
+    state.sent = Math.max(state.sent, heard()) + 1; // other views of this explorer speak to the same kernel
     if (content.name) state.touched[content.name] = state.sent;
     model.send({ ...content, serial: state.sent });
   };
   state.say = (content) => {
+    if (waiting && waiting.name !== content.name) post(waiting);
     waiting = null;
     post(content);
   };
@@ -54,8 +55,7 @@ function control(parts, out, id) {
   const label = element("label", "", { title: parts.help, textContent: parts.label + unit, for: id });
   const field = fieldOf(parts, id);
   field.title = parts.help;
-  field.setAttribute("aria-label", parts.label);
-  field.addEventListener("change", () => out.say({ kind: "knob", name: parts.name, text: field.value }));
+  const edited = editing(field, () => out.say({ kind: "knob", name: parts.name, text: field.value }));
   const row = element("div", "compedu-row");
   const slider = parts.places.length ? sliderOf(parts, out, field) : null;
   if (slider) row.append(slider);
@@ -63,7 +63,7 @@ function control(parts, out, id) {
   const root = element("div", "compedu-knob", { title: parts.help }, label, row);
   const show = (state) => {
     if (out.own(parts.name)) return;
-    if (document.activeElement !== field || field.tagName === "SELECT" || !state.refused) field.value = state.text;
+    if (!edited()) field.value = state.text;
     field.setAttribute("aria-invalid", state.refused);
     if (slider) {
       if (state.place !== null) slider.value = state.place;
@@ -71,6 +71,18 @@ function control(parts, out, id) {
     }
   };
   return { root, show };
+}
+
+// Calls `done` when the learner has changed a field; the result tells whether they are still writing into it.
+function editing(field, done) {
+  let writing = false;
+  field.addEventListener("input", () => (writing = true));
+  field.addEventListener("blur", () => (writing = false));
+  field.addEventListener("change", () => {
+    writing = false;
+    done();
+  });
+  return () => writing;
 }
 
 function fieldOf(parts, id) {

@@ -19,6 +19,7 @@ function pageModel(content) {
     place = index;
     const asking = content.question && !predicted;
     state.shown = { ...content.places[index].shown, heard: serial, question: asking ? content.question : null, message: predicted ? content.surprise : "" };
+    if (predicted) state.shown.legend = [...state.shown.legend, ...content.legend];
     state.panes = { "In words": { count: null, html: textOf(state.shown.said) }, ...content.panes };
     number += 1;
     tell("msg:custom", { kind: "all", number, figures: figuresAt(index) });
@@ -53,12 +54,16 @@ function textOf(words) {
 
 function withPrediction(figure, values, answers) {
   const pairs = values.map((value, index) => [answers[index], 100 * value]).filter(([answer]) => answer);
+  pairs.sort(([[one]], [[other]]) => one - other);
   const xs = pairs.map(([[at]]) => at);
   const lines = { predicted: pairs.map(([, value]) => value), asked: pairs.map(([[, accuracy]]) => accuracy) };
-  return { ...figure, data: figure.data.map((trace) => (lines[trace.meta] ? { ...trace, x: xs, y: lines[trace.meta] } : trace)) };
+  const [low, high] = figure.layout.yaxis.range;
+  const yaxis = { ...figure.layout.yaxis, range: [Math.min(low, 10 * Math.floor(Math.min(...lines.predicted) / 10)), high] };
+  return { layout: { ...figure.layout, yaxis }, data: figure.data.map((trace) => (lines[trace.meta] ? { ...trace, x: xs, y: lines[trace.meta] } : trace)) };
 }
 
 function surprise(content, values) {
+  if (!content.answers.some(Boolean)) return "";
   const gaps = content.answers.map((answer, index) => (answer ? Math.abs(answer[1] - 100 * values[index]) : -1));
   const most = gaps.indexOf(Math.max(...gaps));
   const words = `Largest surprise: ${content.question.knob} ${content.question.values[most]} gives ${content.answers[most][1].toFixed(1)} %, ` +

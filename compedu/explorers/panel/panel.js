@@ -1,6 +1,7 @@
 // The explorer on the page: texts, controls and figures from one state; what is touched is said to the kernel.
 
 const JUST_RUN_MS = 8000;
+const REST_MS = 3000; // how long a learner rests before a picture is kept
 
 // What belongs to a model and not to one of its views; a widget is known by its number, since each view has a proxy.
 function initialize({ model }) {
@@ -25,7 +26,7 @@ function render({ model, el }) {
   );
   const tell = (names) => names.forEach((name) => drawers[name]?.update());
   store.told.add(tell);
-  const still = stills(model, lib, at.boxes);
+  const still = parts.still ? { due: () => {}, close: () => {} } : stills(model, lib, store); // a page keeps none
   const shown = () => {
     out.heard();
     at.show(model.get("shown"));
@@ -44,6 +45,7 @@ function render({ model, el }) {
     store.told.delete(tell);
     still.close();
     Object.values(drawers).forEach((one) => one.close());
+    leave(model);
     model.send({ kind: "views", page: page.name, count: --known.views });
   };
 }
@@ -59,7 +61,7 @@ function layout(parts, model, out, id) {
   const code = element("input", "compedu-code", {
     type: "text", spellcheck: false, autocomplete: "off", "aria-label": "the method as code", title: "the method as code: change it, or copy it",
   });
-  code.addEventListener("change", () => out.say({ kind: "code", text: code.value }));
+  const edited = editing(code, () => out.say({ kind: "code", text: code.value }));
   const badge = element("span", "compedu-badge", { role: "status" });
   const copied = button("Copy", "copy the method as code", async (pressed) => {
     await copy(model.get("shown").code);
@@ -92,12 +94,12 @@ function layout(parts, model, out, id) {
   for (const [name, one] of Object.entries(gauges)) boxes[name] = one.box;
   let asked = null;
   const show = (state) => {
-    if (document.activeElement !== code || state.typed === null) code.value = state.typed ?? state.code;
-    badge.textContent = state.badge;
+    if (!edited()) code.value = state.typed ?? state.code;
+    if (badge.textContent !== state.badge) badge.textContent = state.badge;
     badge.title = state.why;
     badge.className = `compedu-badge ${state.state}`;
     root.className = `${kind} compedu-${state.state}`;
-    if (message.innerHTML !== state.message) message.innerHTML = state.message;
+    put_html(message, state.message);
     for (const [name, one] of Object.entries(state.knobs)) knobs[name]?.show(one);
     left.show(state);
     for (const [name, lines] of Object.entries(state.gauges)) gauges[name].show(lines);
@@ -112,9 +114,19 @@ function layout(parts, model, out, id) {
       asked = hidden ? prediction(state.question, (values) => out.say({ kind: "commit", values })) : null;
       ask.replaceChildren(...(asked ? [asked] : []));
       for (const part of [body, tabs.root, top, message]) part.hidden = hidden;
+      if (!hidden) main.querySelector("input")?.focus({ preventScroll: true }); // Commit, which had the focus, is gone
     }
   };
   return { root, boxes, show, fill: tabs.fill };
+}
+
+const written = new WeakMap();
+
+// Replaces the content where the text differs from the last one: focus, and what was folded out, stay otherwise.
+function put_html(node, text) {
+  if (written.get(node) === text) return;
+  written.set(node, text);
+  node.innerHTML = text;
 }
 
 // The left column: knobs, those below More, the choices of picture and layer, buttons.
@@ -146,7 +158,7 @@ function side(parts, knobs, out, id) {
     if (state.progress) [progress.value, progress.max] = state.progress;
     picture.show(state.picture);
     layer.show(state.layer);
-    if (about.innerHTML !== state.about) about.innerHTML = state.about;
+    put_html(about, state.about);
   };
   return { root, show };
 }
@@ -171,7 +183,7 @@ function panelOf(name) {
   const root = element("div", `compedu-${name}`, {}, ...(name === "picture" ? [caption, heading] : []), box);
   const show = (text, colors) => {
     caption.textContent = text;
-    if (heading.innerHTML !== colors) heading.innerHTML = colors;
+    put_html(heading, colors);
   };
   return { root, box, show };
 }
@@ -199,9 +211,10 @@ function tablist(names, id) {
       show();
     });
     tab.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (!step) return;
-      chosen = (index + step + tabs.length) % tabs.length;
+      const to = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: -1 }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      chosen = (to + tabs.length) % tabs.length;
       show();
       tabs[chosen].focus();
     });
@@ -220,25 +233,23 @@ function tablist(names, id) {
 }
 
 // A picture of what is seen, for the notebook to keep: taken once a measurement is complete and the learner rests.
-function stills(model, lib, boxes) {
+function stills(model, lib, store) {
   let timer = null, last = "";
-  const take = async () => {
+  const take = async (state) => {
     const Plotly = await lib;
     const images = [];
     for (const name of ["picture", "tradeoff"]) {
-      if (!boxes[name]?.querySelector(".main-svg")) return;
-      const { width, height } = boxes[name]._fullLayout;
-      images.push({ name, width, height, url: await Plotly.toImage(boxes[name], { format: "png", scale: 1.5, width, height }) });
+      const { data, layout } = structuredClone(store.figures[name]);
+      const { width, height } = layout;
+      images.push({ name, width, height, url: await Plotly.toImage({ data, layout }, { format: "png", scale: 1.5, width, height }) });
     }
-    model.send({ kind: "still", images });
+    last = `${state.code} ${state.picture} ${state.layer}`;
+    model.send({ kind: "still", images, code: state.code });
   };
   const due = (state) => {
     clearTimeout(timer);
     if (state.state !== "FINAL" || state.question || `${state.code} ${state.picture} ${state.layer}` === last) return;
-    timer = setTimeout(() => {
-      last = `${state.code} ${state.picture} ${state.layer}`;
-      take();
-    }, 3000);
+    timer = setTimeout(() => take(state), REST_MS);
   };
   return { due, close: () => clearTimeout(timer) };
 }

@@ -48,13 +48,19 @@ function drawer(box, lib, figure, fits) {
   const draw = async () => {
     if (busy || closed || !seen || !due) return;
     busy = true;
-    const Plotly = await lib;
+    try {
+      const Plotly = await lib;
+      await drawDue(Plotly);
+    } finally {
+      busy = false; // a figure that could not be drawn does not keep the next one from being drawn
+    }
+  };
+  const drawDue = async (Plotly) => {
     while (due && seen && !closed) {
       due = false;
       const { data, layout } = figure();
       await put(Plotly, box, { data, layout: fits ? { ...layout, width: box.clientWidth || layout.width } : layout });
     }
-    busy = false;
   };
   const watch = new IntersectionObserver((entries) => {
     seen = entries.at(-1).isIntersecting;
@@ -82,6 +88,7 @@ async function put(Plotly, box, { data, layout }) {
   // Copies: the library writes into what it is given, and compares it with what it was given before.
   const given = () => [data.map((trace) => ({ ...trace })), { ...layout }];
   await Plotly.react(box, ...given(), CONFIG);
+  if (!box.isConnected) return;
   if (!box.querySelector(".main-svg") || box._fullData?.length !== data.length) {
     Plotly.purge(box);
     await Plotly.newPlot(box, ...given(), CONFIG);

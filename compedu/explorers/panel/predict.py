@@ -82,7 +82,6 @@ def question(methods: Sequence[Method], knob: str | bool, dense: Report, classes
     return {
         "knob": name.replace("_", " "), "values": [as_text(value) for value in values], "places": places,
         "dense": dense.accuracy, "chance": 1 / classes,
-        "known": f"dense network {percent(dense.accuracy)}, guessing about {percent(1 / classes, 0)}",
     }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ function prediction(question, committed) {
   function handle(plot, index) {
     const name = `${question.knob} ${question.values[index]}`;
     const made = plot.appendChild(svg("g", {
-      class: "compedu-handle", tabindex: 0, [OWN_KEYS]: "true", role: "slider", "aria-label": `accuracy at ${name}`, "aria-valuemin": 0, "aria-valuemax": 100,
+      class: "compedu-handle", tabindex: 0, [OWN_KEYS]: "true", role: "slider", "aria-orientation": "vertical", "aria-label": `accuracy at ${name}`, "aria-valuemin": 0, "aria-valuemax": 100,
     }));
     made.append(svg("circle", { r: 16, class: "compedu-grip" }), svg("circle", { r: 8 }));
     const at = (event) => {

@@ -83,7 +83,8 @@ class Screen:
         lively = news in (News.NETWORK, News.TRAINING) or (self.picture.lively and news == News.KNOBS)
         self.panel.draw(self._figures(view) if lively else moving(view))
         self.panel.shown = self._shown(view, looks, steps)
-        if view.state in (State.FINAL, State.ERROR):
+        looked_up = view.state == State.PREVIEW and view.method.needs == "training"  # nothing is measured before Run
+        if looked_up or view.state in (State.FINAL, State.ERROR, State.CANCELLED):
             self.fill(view)
 
     def confirm(self) -> None:
