@@ -142,14 +142,19 @@ def test_an_untouched_chapter_tells_nothing_that_was_to_be_predicted(name, cours
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", author_versions())
-def test_every_settle_returned_a_live_report(name, course):
-    """Live: nothing is computed before a cell ends, as it is where pages are made."""
+def test_every_settle_returned_a_live_report_or_asked_for_the_prediction_first(name, course):
+    """Live: nothing is computed before a cell ends, as it is where pages are made; nobody predicted anything here."""
     graded_notebook = nbformat.read(course / "autograded" / "untouched" / "chapters" / f"{name}.ipynb", 4)
     settled = [cell for cell in graded_notebook.cells if re.search(r"^print\(\w+\.settle|= \w+\.settle", cell.source)]
     assert settled or name == "gallery_02_pruning"
     for cell in settled:
         printed = "".join(output.get("text", "") for output in cell.outputs)
-        assert re.search(r"accuracy\s+\d+\.\d+%, 95 % interval", printed), f"no report after {cell.source!r}"
+        live = re.search(r"accuracy\s+\d+\.\d+%, 95 % interval", printed) is not None
+        explorer = re.search(r"(\w+)\.settle", cell.source)[1]
+        opened = [one.source for one in graded_notebook.cells if f"{explorer} = ce.explore(" in one.source]
+        asked = "predict=" in opened[0]
+        assert live != asked, f"{'' if asked else 'no '}report after {cell.source!r}"
+        assert live or "commit your prediction first" in printed
 
 
 @pytest.mark.slow
