@@ -82,10 +82,7 @@ def copy_chapters(source, folder) -> list[Copied]:
     """
     source = Path(source)
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder for your copy of the chapters")
-    if folder.resolve().is_relative_to(shipped("notebooks").resolve()):
-        raise ValueError(f"{folder} holds the author's notebooks: name another folder for your copy of the chapters")
+    refuse_unsuitable(folder)
     record_file = folder / PRIVATE / "written.json"
     record = _read_record(record_file)
     try:
@@ -165,12 +162,21 @@ def summary(folder, copies) -> str:
     return "\n".join(lines)
 
 
+def refuse_unsuitable(folder: Path) -> None:
+    """Raise `ValueError` for a folder that cannot hold a learner's copy of the chapters."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder for your copy of the chapters")
+    if folder.resolve().is_relative_to(shipped("notebooks").resolve()):
+        raise ValueError(f"{folder} holds the author's notebooks: name another folder for your copy of the chapters")
+
+
 def open_lab(folder=None, arguments=()):
     """Copy the chapters into `folder`, then run JupyterLab there until it is stopped; `arguments` are passed to it.
 
     The default folder is `compedu-chapters` in the current one.
     """
     folder = Path(folder or FOLDER)
+    refuse_unsuitable(folder)
     print("Preparing your copy of the chapters: a few seconds", flush=True)
     with released_chapters() as source:
         copies = copy_chapters(source, folder)
