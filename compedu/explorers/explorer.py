@@ -23,7 +23,7 @@ from compedu.explorers.panel.screen import Screen
 from compedu.explorers.panel.tables import csv_text
 from compedu.explorers.prediction import Prediction
 from compedu.explorers.session import Session
-from compedu.explorers.view import News, State
+from compedu.explorers.view import News, Sideways, State
 from compedu.knobs import no_such_knob
 from compedu.methods import Method, Pipeline
 from compedu.metrics import Report
@@ -171,7 +171,7 @@ class Explorer:
         self._session.questions = prediction.settings
         self._screen.question = prediction.question
         if prediction.along_main_knob:
-            self.view.sideways = sideways.Sideways.KNOB
+            self.view.sideways = Sideways.KNOB
 
     # What the page says
 
@@ -238,7 +238,7 @@ class Explorer:
 
     def _on_sideways(self, content: dict[str, Any]) -> None:
         with self._session.lock:
-            self.view.sideways = sideways.Sideways(content["name"])
+            self.view.sideways = Sideways(content["name"])
             self._show(News.FIGURES)
 
     def _on_file(self, content: dict[str, Any]) -> None:

@@ -25,14 +25,14 @@ def _end_all() -> None:
 
 
 class Runner:
-    """Runs `work(request, stale)` for the newest request only, and `on_error(request, error)` with what it raises.
+    """Runs `work(request, stale)` for the newest request only; `on_error(request, error, stale)` gets what it raises.
 
     `stale()` becomes true when a newer request arrives or the runner is cancelled: the work then stops by itself and
     publishes nothing more. With the environment variable COMPEDU_SYNC=1, `request` does the work before it returns,
     without a thread.
     """
 
-    def __init__(self, work: Work, on_error: Callable[[Any, BaseException], None]):
+    def __init__(self, work: Work, on_error: Callable[[Any, BaseException, Callable[[], bool]], None]):
         self._work = work
         self._on_error = on_error
         self._lock = threading.Condition()
@@ -107,7 +107,7 @@ class Runner:
             self._work(request, stale)
         except Exception as error:
             if not stale():
-                self._on_error(request, error)
+                self._on_error(request, error, stale)
         finally:
             with self._lock:
                 self._busy = False

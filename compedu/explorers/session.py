@@ -258,8 +258,10 @@ class Session:
                 self._drawn_at = time.monotonic()
                 self.become(State.RUNNING, News.TRAINING)
 
-    def _on_error(self, method: Method | None, error: BaseException) -> None:
+    def _on_error(self, method: Method | None, error: BaseException, stale: Stale) -> None:
         with self.lock:
+            if stale():  # another setting is shown meanwhile
+                return
             self._fail(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
 
     def _fail(self, message: str, details: str) -> None:

@@ -33,6 +33,15 @@ class News(StrEnum):
     TRAINING = "training"  # one more training step
 
 
+class Sideways(StrEnum):
+    """The horizontal axis of the trade-off curve."""
+
+    SIZE = "size of the file"
+    KNOB = "the main knob"
+    MACS = "multiply-accumulates"
+    TIME = "time of a batch, measured here"
+
+
 @dataclass
 class View:
     """The state of an explorer: `report` is shown, `state` is how far it is measured, `baseline` the dense network.
@@ -56,7 +65,7 @@ class View:
     pins: list[Report] = field(default_factory=list)
     seen: dict[str, Report] = field(default_factory=dict)  # final reports of this explorer, by method
     earlier: Method | None = None  # the method before the last change of another knob than the main one
-    sideways: str = "size of the file"  # what the trade-off curve is drawn over, a `Sideways`
+    sideways: Sideways = Sideways.SIZE  # what the trade-off curve is drawn over
     predicted: tuple[float, ...] = ()  # the learner's predicted accuracies, one for each setting asked about
     predicted_there: tuple[float, ...] = ()  # those of them at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured

@@ -251,6 +251,15 @@ def test_while_no_page_shows_the_explorer_it_gives_back_what_can_be_computed_aga
     assert training.view.after is not None, "what took a training is kept"
 
 
+def test_the_error_of_an_earlier_setting_does_not_wipe_the_figures_of_now(made, measured):
+    explorer = made(ce.MagnitudePruning(sparsity=0.5))
+    report = measured(explorer)
+    explorer._session._on_error(explorer.method, RuntimeError("too late"), lambda: True)
+    assert explorer.state == "FINAL" and explorer.report == report
+    explorer._session._on_error(explorer.method, RuntimeError("in time"), lambda: False)
+    assert explorer.state == "ERROR" and "in time" in explorer.view.message
+
+
 # A method that nobody has heard of
 
 

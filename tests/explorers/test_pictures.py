@@ -29,13 +29,6 @@ ARMS = ("baseline", "baseline again", "candidate")
 
 
 @pytest.fixture(scope="module")
-def pair():
-    """A trained network, and digits enough to see it right and wrong."""
-    model, data = ce.load("lenet5", "digits")
-    return model, data.shortened(train=96, validation=150, test=10)
-
-
-@pytest.fixture(scope="module")
 def seen(pair):
     """A function that gives the view after a method, without an explorer around it."""
     model, data = pair

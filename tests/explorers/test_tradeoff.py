@@ -9,10 +9,9 @@ from page_of_explorer import say, shown_figures, trace
 import compedu as ce
 from compedu.explorers import explore
 from compedu.explorers.figures import sideways, tradeoff
-from compedu.explorers.figures.sideways import Sideways
 from compedu.explorers.figures.tradeoff import reports_shown
 from compedu.explorers.main_knob import along, main_knob, on_one_curve
-from compedu.explorers.view import State
+from compedu.explorers.view import Sideways, State
 from compedu.sweeps import method_of
 
 

@@ -25,7 +25,7 @@ def waiting_work(started, go, done):
 def test_of_many_requests_only_the_newest_is_finished():
 
     started, go, done = queue.Queue(), threading.Event(), []
-    runner = Runner(waiting_work(started, go, done), lambda request, error: done.append(error))
+    runner = Runner(waiting_work(started, go, done), lambda request, error, stale: done.append(error))
     runner.request(0)
     started.get(timeout=30)
     for request in range(1, 100):
@@ -39,7 +39,7 @@ def test_of_many_requests_only_the_newest_is_finished():
 def test_what_is_cancelled_is_not_finished():
 
     started, go, done = queue.Queue(), threading.Event(), []
-    runner = Runner(waiting_work(started, go, done), lambda request, error: done.append(error))
+    runner = Runner(waiting_work(started, go, done), lambda request, error, stale: done.append(error))
     runner.request("cancelled")
     started.get(timeout=30)
     runner.cancel()
@@ -52,7 +52,7 @@ def test_what_is_cancelled_is_not_finished():
 
 def test_settle_says_when_it_is_not_done_in_time():
     go = threading.Event()
-    runner = Runner(lambda request, stale: go.wait(30), lambda request, error: None)
+    runner = Runner(lambda request, stale: go.wait(30), lambda request, error, stale: None)
     runner.request(1)
     assert not runner.settle(0.05)
     go.set()
@@ -68,7 +68,7 @@ def test_a_failure_is_told_and_the_worker_lives_on():
             raise RuntimeError("no such luck")
         told.append(request)
 
-    runner = Runner(work, lambda request, error: told.append((request, str(error))))
+    runner = Runner(work, lambda request, error, stale: told.append((request, str(error))))
     runner.request("bad")
     assert runner.settle(30)
     runner.request("good")
@@ -78,7 +78,7 @@ def test_a_failure_is_told_and_the_worker_lives_on():
 
 def test_nothing_runs_after_close():
     done = []
-    runner = Runner(lambda request, stale: done.append(request), lambda request, error: None)
+    runner = Runner(lambda request, stale: done.append(request), lambda request, error, stale: None)
     runner.close()
     runner.request(1)
     assert runner.settle(5) and done == []
@@ -97,6 +97,8 @@ def test_a_program_that_ends_while_an_explorer_measures_ends_in_peace():
 def test_in_synchronous_mode_a_request_is_done_when_it_returns(monkeypatch):
     monkeypatch.setenv("COMPEDU_SYNC", "1")
     threads = []
-    runner = Runner(lambda request, stale: threads.append(threading.current_thread()), lambda request, error: None)
+    runner = Runner(
+        lambda request, stale: threads.append(threading.current_thread()), lambda request, error, stale: None
+    )
     runner.request(1)
     assert threads == [threading.main_thread()]

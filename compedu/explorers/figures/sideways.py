@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 from compedu.explorers.main_knob import along, main_knob
-from compedu.explorers.view import View
+from compedu.explorers.view import Sideways, View
 from compedu.explorers.words import bytes_text
 from compedu.knobs import Knob, knobs
 from compedu.methods import METHODS
@@ -14,16 +13,6 @@ from compedu.metrics import Report
 from compedu.sweeps import method_of
 
 MOST_TICKS = 6
-CLASSES = {cls.__name__: cls for cls in METHODS}
-
-
-class Sideways(StrEnum):
-    """The horizontal axis of the trade-off curve."""
-
-    SIZE = "size of the file"
-    KNOB = "the main knob"
-    MACS = "multiply-accumulates"
-    TIME = "time of a batch, measured here"
 
 
 def choices(view: View) -> dict[str, str]:
@@ -53,12 +42,15 @@ def place(view: View, report: Report) -> float | None:
 
 
 def knob_value(view: View, report: Report) -> float | None:
-    """Return the value of the main knob with which a report was made; None for other methods and for several values."""
+    """Return the value of the main knob with which this method, or its random baseline, made a report.
+
+    None for reports of other methods, whose knobs mean something else, and for several values.
+    """
     knob = main_knob(view.method)
-    cls = CLASSES.get(report.method.split("(")[0], type(view.method))
-    if not report.method or knob not in knobs(cls) or (cls is not type(view.method) and cls.random_baseline):
+    cls = type(view.method)
+    if knob is None or not report.method or report.method.split("(")[0] not in (cls.__name__, cls.random_baseline):
         return None
-    value = view.once(("value", report.method), lambda: getattr(method_of(report.method, (cls,)), knob))
+    value = view.once(("value", report.method), lambda: getattr(method_of(report.method, (*METHODS, cls)), knob))
     return value if type(value) in (int, float) else None
 
 

@@ -9,9 +9,8 @@ from compedu.explorers.figures import sideways
 from compedu.explorers.figures.axes import axis, base
 from compedu.explorers.figures.colors import CONTROL, EARLIER, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.figures.places import TEXT_SIZE, TRADE_OFF_SIZE
-from compedu.explorers.figures.sideways import Sideways
 from compedu.explorers.main_knob import along, main_knob
-from compedu.explorers.view import View
+from compedu.explorers.view import Sideways, View
 from compedu.explorers.words import bytes_text, percent
 from compedu.knobs import knobs
 from compedu.methods import Method
@@ -104,18 +103,19 @@ def alone(view: View) -> list[Report]:
     return view.once("alone", find)
 
 
-LEGEND_OF_PREDICTION = [("━○", PREDICTION, NAMES["predicted"]), ("━●", LIVE, NAMES["asked"])]
+MARKS = {  # in the legend, in its order
+    "dense": ("■", CONTROL), "now": ("◆", LIVE), "stored": ("╍●", PREVIEW), "trail": ("─●", LIVE),
+    "earlier": ("╍●", EARLIER), "controls": ("┅●", CONTROL), "random": ("┅✕", CONTROL), "alone": ("●", CONTROL),
+    "predicted": ("━○", PREDICTION), "asked": ("━●", LIVE),
+}  # fmt: skip
+LEGEND_OF_PREDICTION = [(*MARKS[kind], NAMES[kind]) for kind in ("predicted", "asked")]
 
 
 def legend(view: View) -> list[tuple[str, str, str]]:
     """Return mark, color and name of everything that is drawn now."""
     drawn = {trace["meta"]: bool(trace["x"]) for trace in traces(view)}
     drawn["trail"] = drawn["trail"] and len(view.seen) > 1
-    marks = {
-        "dense": ("■", CONTROL), "now": ("◆", LIVE if view.measured else PREVIEW), "stored": ("╍●", PREVIEW),
-        "trail": ("─●", LIVE), "earlier": ("╍●", EARLIER), "controls": ("┅●", CONTROL), "random": ("┅✕", CONTROL),
-        "alone": ("●", CONTROL), "predicted": ("━○", PREDICTION), "asked": ("━●", LIVE),
-    }  # fmt: skip
+    marks = MARKS | {"now": ("◆", LIVE if view.measured else PREVIEW)}
     return [(*marks[kind], NAMES[kind]) for kind in marks if drawn[kind]]
 
 

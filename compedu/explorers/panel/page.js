@@ -4,7 +4,7 @@ function pageModel(content) {
   const heard = {};
   const tell = (event, ...news) => (heard[event] ?? []).forEach((action) => action(...news));
   const state = { parts: content.parts, panes: {}, figures: { number: 0, figures: content.figures }, shown: {} };
-  let place = content.start, number = 0, before = {}, predicted = null;
+  let place = content.start, number = 0, predicted = null;
   const figuresAt = (index) => {
     const all = {};
     for (const [name, figure] of Object.entries(content.figures)) {

@@ -5,10 +5,9 @@ const REST_MS = 3000; // how long a learner rests before a picture is kept
 
 // What belongs to a model and not to one of its views; a widget is known by its number, since each view has a proxy.
 function initialize({ model }) {
-  const known = page.models;
   const { number } = model.get("parts");
-  known[number] = { store: received(model), views: 0 };
-  return () => delete known[number];
+  page.models[number] = { store: received(model), views: 0 };
+  return () => delete page.models[number];
 }
 
 function render({ model, el }) {

@@ -12,12 +12,20 @@ import anywidget
 import plotly
 import traitlets
 
+from compedu.explorers.figures import places
 from compedu.explorers.figures.figure import Figure
 from compedu.explorers.panel.changes import as_json, changed
 
 HERE = Path(__file__).parent
 SCRIPTS = ("library.js", "plots.js", "controls.js", "prediction.js", "panel.js")  # each uses those before it
-STYLE = (HERE / "panel.css").read_text(encoding="utf-8")
+SIZES = {  # of the figures, which the page leaves room for, in pixels
+    "knobs": places.KNOBS, "gauge-height": places.GAUGE[1], "picture-width": places.WIDTH,
+    "picture-height": places.HEIGHT, "tradeoff-width": places.TRADE_OFF_SIZE[0],
+    "tradeoff-height": places.TRADE_OFF_SIZE[1],
+}  # fmt: skip
+STYLE = f".compedu {{ {' '.join(f'--{name}: {size}px;' for name, size in SIZES.items())} }}\n" + (
+    HERE / "panel.css"
+).read_text(encoding="utf-8")
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
