@@ -66,6 +66,7 @@ class Session:
             if not on_one_curve(self.view.method, method):
                 self.view.earlier = self.view.method
             self.view.method = method
+            self.view.stored = nearest(self.view.points, method, NEARBY)
             self.view.report = nearest((*self.view.points, *self.view.seen.values()), method, NEARBY)
             self.become(State.PREVIEW, News.KNOBS)
         if method.needs != "training":

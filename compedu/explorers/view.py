@@ -10,7 +10,7 @@ from torch import nn
 from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.methods import Method
-from compedu.metrics import Report
+from compedu.metrics import Latency, Report
 
 
 class State(StrEnum):
@@ -60,6 +60,7 @@ class View:
     report: Report | None = None
     after: nn.Module | None = None
     points: tuple[Report, ...] = ()
+    stored: Report | None = None  # that of `points` nearest to the method
     controls: tuple[Report, ...] = ()
     random_baseline: tuple[Report, ...] = ()
     pins: list[Report] = field(default_factory=list)
@@ -82,6 +83,12 @@ class View:
     def measured(self) -> bool:
         """Whether the shown report was measured just now rather than looked up."""
         return self.report is not None and self.state in (State.MEASURING, State.FINAL)
+
+    @property
+    def stored_latency(self) -> Latency | None:
+        """The time of the stored point, measured on another machine, if it was timed against the dense network."""
+        latency = None if self.stored is None else self.stored.latency
+        return latency if latency is not None and latency.speed_up_interval is not None else None
 
     @property
     def nearby(self) -> bool:

@@ -69,11 +69,15 @@ def size_lines(report: Report, dense: Report) -> tuple[str, ...]:
 WIDEST = 30  # characters of a line below a gauge
 
 
-def speed_lines(report: Report, measured: bool = True) -> tuple[str, ...]:
-    """Return the verdict in words, the ratio with its interval, and the kernels; never the speed of another machine."""
+def speed_lines(report: Report, measured: bool = True, stored: Latency | None = None) -> tuple[str, ...]:
+    """Return the verdict in words, the ratio with its interval, and the kernels.
+
+    Where nothing is measured here yet, the `stored` speed of another machine is named as such.
+    """
     timing = report.latency if measured else None
     if timing is None or timing.speed_up_interval is None:
-        return ("…", "not measured here yet")
+        elsewhere = () if stored is None else (f"on another machine {stored.speed_up:.1f}×",)
+        return ("…", "not measured here yet", *elsewhere)
     low, high = timing.speed_up_interval
     threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"
     where = f"batch {timing.batch_size}, {threads}"

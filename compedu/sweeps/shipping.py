@@ -19,11 +19,12 @@ EVERY = STEPS + 1  # all stops of a slider: each position that it can take was m
 
 @dataclass(frozen=True)
 class Shipped:
-    """One shipped sweep: a network with its data, and the points."""
+    """One shipped sweep: a network with its data, and the points; with their speed where a learner compares with it."""
 
     network: str
     data: str
     points: tuple[Method, ...]
+    speed: bool = False
 
     @property
     def path(self) -> Path:
@@ -46,8 +47,8 @@ def sweeps() -> list[Shipped]:
         grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
     ]
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
-    filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)))
-    without_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in live]
+    filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
+    without_training = [Shipped(*pair, tuple(points), pair[1] == "glyphs") for pair in pairs for points in live]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
     return [filters, *without_training, *with_training]
 
@@ -88,7 +89,7 @@ def remake(names: Iterable[str] = ()) -> None:
         if names and not one.path.name.startswith(tuple(names)):
             continue
         data = datasets.load(one.data)
-        running = sweep(one.points, trained(one.network, one.data), data, store=one.path)
+        running = sweep(one.points, trained(one.network, one.data), data, speed=one.speed, store=one.path)
         done = sum(1 for _ in running)
         place = one.path.relative_to(shipped("data", "sweeps"))
         print(f"{place}: {done} points, {len(running.failures)} refused", flush=True)

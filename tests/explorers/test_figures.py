@@ -1,5 +1,6 @@
 """Gauges, words and single figures: units, what is never shown, room, and figures that stand alone."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ def test_numbers_in_words_carry_units():
     assert times_text(1) == "as large as"
 
 
-def test_the_speed_of_a_stored_point_is_never_shown(looked_at):
+def test_the_speed_of_a_stored_point_is_shown_as_another_machines_only(looked_at):
     explorer = looked_at(ce.MagnitudePruning(sparsity=0.5))
     report = explorer.report
     assert report.latency is not None
@@ -34,8 +35,17 @@ def test_the_speed_of_a_stored_point_is_never_shown(looked_at):
     said = captions(explorer.view)[2]
     assert said[0].startswith(("faster", "slower", "not", "withheld")) or said[0].split("× ")[1] in ("faster", "slower")
     assert said[1].startswith(f"{report.latency.speed_up:.2f}×")
-    assert [len(one["x"]) for one in moving(preview)["speed"]["data"]] == [0, 0]
-    assert [len(one["x"]) for one in moving(explorer.view)["speed"]["data"]] == [1, 1]
+    assert [len(one["x"]) for one in moving(preview)["speed"]["data"]] == [0, 0, 0]
+    assert [len(one["x"]) for one in moving(explorer.view)["speed"]["data"]] == [1, 0, 1]
+    timing = replace(report.latency, speed_up=2.0)
+    ghost = replace(preview, report=report, stored=replace(report, latency=timing))
+    assert captions(ghost)[2] == ("…", "not measured here yet", "on another machine 2.0×")
+    _, elsewhere, here = moving(ghost)["speed"]["data"]
+    assert elsewhere["x"] == [pytest.approx(math.log10(2))] and here["x"] == []
+    assert elsewhere["hovertemplate"].startswith("stored, not of your machine: 2.00×")
+    beside = replace(explorer.view, stored=ghost.stored)
+    assert [len(one["x"]) for one in moving(beside)["speed"]["data"]] == [1, 1, 1]
+    assert captions(beside)[2] == said, "what was measured here is said alone"
 
 
 def test_the_gauge_of_speed_shows_a_ratio_beyond_its_ends_as_an_arrow_at_the_end(looked_at):
@@ -43,7 +53,7 @@ def test_the_gauge_of_speed_shows_a_ratio_beyond_its_ends_as_an_arrow_at_the_end
     for speed_up, place, symbol in ((40.0, 1, "triangle-right"), (0.01, -1, "triangle-left"), (10.0, 1, "diamond")):
         timing = replace(explorer.report.latency, speed_up=speed_up, speed_up_interval=(speed_up, speed_up))
         view = replace(explorer.view, report=replace(explorer.report, latency=timing))
-        dot = moving(view)["speed"]["data"][1]
+        dot = moving(view)["speed"]["data"][-1]
         assert (dot["x"], dot["marker"]["symbol"]) == ([pytest.approx(place)], symbol)
 
 

@@ -126,6 +126,15 @@ def test_the_settings_asked_about_are_stored_points_where_there_are_enough(cls):
     assert len(set(map(repr, asked))) == len(asked)
 
 
+def test_no_two_handles_stand_at_one_place():
+    """The stored students at temperatures 9.5 and 10 are one question."""
+    points, *_ = stored_points(ce.SoftTargetDistillation, *ce.load("lenet5", "glyphs"), "validation")
+    asked = asked_methods(ce.SoftTargetDistillation(), True, points)
+    places = positions([method.temperature for method in asked], knobs(ce.SoftTargetDistillation)["temperature"])
+    assert len(places) == 5
+    assert all(later - one > 0.03 for one, later in itertools.pairwise(places)), places
+
+
 def test_places_of_a_question_are_those_of_the_slider():
     declared = knobs(ce.SoftTargetDistillation)["temperature"]
     assert declared.log and positions(list(declared.slider_range), declared) == pytest.approx([0, 1])

@@ -51,9 +51,10 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
         return (
             (f"≈ {accuracy}", "of the nearest point measured"),
             (f"≈ {size}", "of the nearest point measured"),
-            speed_lines(report, False),
+            speed_lines(report, False, view.stored_latency),
         )
-    return accuracy_lines(report), size_lines(report, view.baseline), speed_lines(report, view.measured)
+    speed = speed_lines(report, view.measured, view.stored_latency)
+    return accuracy_lines(report), size_lines(report, view.baseline), speed
 
 
 def _color(view: View) -> str:
@@ -99,14 +100,23 @@ def _size(view: View) -> list[dict]:
 def _speed(view: View) -> list[dict]:
     timing = view.report.latency if view.measured else None
     if timing is None or timing.speed_up_interval is None:
-        return [_bar([], [], PALE, ""), _dot([], [], [], LIVE, "")]
+        return [_bar([], [], PALE, ""), _elsewhere(view), _dot([], [], [], LIVE, "")]
     low, high = map(_exponent, timing.a_a_interval)
     band = _bar([high - low], [low], PALE, f"the dense network against itself: {timing.a_a:.2f}×")
     at, below, above = map(_exponent, (timing.speed_up, *timing.speed_up_interval))
     dot = _dot([at], [above - at], [at - below], LIVE, f"dense time / this time: {timing.speed_up:.2f}×")
     beyond = not SPEEDS[0] <= timing.speed_up <= SPEEDS[1]
     symbol = "diamond" if not beyond else "triangle-right" if timing.speed_up > 1 else "triangle-left"
-    return [band, dot | {"marker": dot["marker"] | {"symbol": symbol}}]
+    return [band, _elsewhere(view), dot | {"marker": dot["marker"] | {"symbol": symbol}}]
+
+
+def _elsewhere(view: View) -> dict:
+    """Return the ghost of the stored speed: measured on another machine, at rest, and not the learner's."""
+    timing = view.stored_latency
+    ratio = [] if timing is None else [_exponent(timing.speed_up)]
+    said = "" if timing is None else f"stored, not of your machine: {timing.speed_up:.2f}×"
+    ghost = _tick(ratio, GRAY, said, 2)
+    return ghost | {"marker": ghost["marker"] | {"symbol": "diamond-open", "size": 13}}
 
 
 def _exponent(ratio: float) -> float:

@@ -66,8 +66,10 @@ def _on_the_slider(view: View, known: Iterable[Report]) -> tuple[Report, ...]:
 def _at(view: View, report: Report) -> View:
     """Return the view with another report; what this explorer did not measure itself is a preview, without speed."""
     own = report is view.report and view.state == State.FINAL
+    stored = next((point for point in view.points if point.method == report.method), None)
     method = method_of(report.method, (type(view.method),))  # its own setting, so that it does not count as nearby
-    return replace(view, method=method, state=State.FINAL if own else State.PREVIEW, report=report, pins=[], kept={})
+    state = State.FINAL if own else State.PREVIEW
+    return replace(view, method=method, state=state, report=report, stored=stored, pins=[], kept={})
 
 
 def _parts(view: View, points: tuple[Report, ...]) -> dict[str, Any]:

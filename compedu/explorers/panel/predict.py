@@ -14,6 +14,7 @@ from compedu.metrics import Report
 from compedu.sweeps import method_of
 
 COUNT = 7
+NEAR = 0.03  # of the slider's length, with as little difference in accuracy: handles there would cover each other
 
 
 def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) -> list[Method]:
@@ -41,7 +42,8 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
             f"predict={knob!r}: {type(method).__name__} trains, and no points of it are stored for this network and "
             "data; leave predict out, or ship a sweep of it"
         )
-    return [method_of(report.method, (type(method),)) for report in _spread(stored or points)]
+    apart = _told_apart(stored, name, type(method)) if stored else list(points)
+    return [method_of(report.method, (type(method),)) for report in _spread(apart)]
 
 
 def _spread(points: Sequence[Report]) -> list[Report]:
@@ -49,17 +51,33 @@ def _spread(points: Sequence[Report]) -> list[Report]:
     return [points[index] for index in sorted({round(i * (len(points) - 1) / (COUNT - 1)) for i in range(COUNT)})]
 
 
+def _told_apart(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[Report]:
+    """Return the points without those that lie nearly at the same place as the one before."""
+    kept: list[tuple[float, Report]] = []
+    for place, report in _along_the_curve(stored, knob, cls):
+        if not kept or place - kept[-1][0] >= NEAR:
+            kept.append((place, report))
+    return [report for _, report in kept]
+
+
 def interesting(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[Report]:
     """Return `COUNT` of the points along a knob, at equal distances on the curve of place and accuracy, each 0..1."""
+    places = _along_the_curve(stored, knob, cls)
+    whole = places[-1][0]
+    wanted = [whole * i / (COUNT - 1) for i in range(COUNT)]
+    nearest = {min(range(len(places)), key=lambda index: abs(places[index][0] - place)) for place in wanted}
+    return [places[index][1] for index in sorted(nearest)]
+
+
+def _along_the_curve(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[tuple[float, Report]]:
+    """Return how far along the curve of place and accuracy, each 0..1, the points lie that have a number."""
     values = [getattr(method_of(report.method, (cls,)), knob) for report in stored]
     numbers = [(value, report) for value, report in zip(values, stored, strict=True) if type(value) in (int, float)]
     along_it = [0.0]
     for (value, report), (after, later) in itertools.pairwise(numbers):
         width = positions([value, after], knobs(cls)[knob])
         along_it.append(along_it[-1] + abs(width[1] - width[0]) + abs(later.accuracy - report.accuracy))
-    wanted = [along_it[-1] * i / (COUNT - 1) for i in range(COUNT)]
-    nearest = {min(range(len(numbers)), key=lambda index: abs(along_it[index] - place)) for place in wanted}
-    return [numbers[index][1] for index in sorted(nearest)]
+    return [(place, report) for place, (_, report) in zip(along_it, numbers, strict=False)]
 
 
 def positions(values: Sequence[float], declared: Knob) -> list[float]:
