@@ -47,15 +47,14 @@ QUICK = Settings(methods=("MagnitudePruning",), presses=6, crowd=("MagnitudePrun
 # Notes, for each press of a key in the main slider, when what is seen follows; `root.times` has one entry a press.
 WATCH = """root => {
     const slider = root.querySelector('.compedu-main input[type=range]'), code = root.querySelector('.compedu-code');
-    const plot = root.querySelector('.compedu-tradeoff .compedu-plot'), badge = root.querySelector('.compedu-badge');
-    const drawn = () => plot.data.find(trace => trace.meta === 'now')?.x[0];
+    const badge = root.querySelector('.compedu-badge');
     root.times = [];
     slider.addEventListener('keydown', event => {
-        const times = {}, before = [code.value, drawn()], since = () => performance.now() - event.timeStamp;
+        const times = {}, before = code.value, since = () => performance.now() - event.timeStamp;
         root.times.push(times);
         slider.addEventListener('input', () => queueMicrotask(() => { times.handle = since(); }), {once: true});
         const look = () => {
-            if (!times.preview && code.value !== before[0] && drawn() !== before[1]) times.preview = since();
+            if (!times.preview && code.value !== before) times.preview = since();
             if (times.preview && badge.classList.contains('FINAL')) times.report = since();
             times.done = badge.classList.contains('PREVIEW') ? times.preview && root.dataset.trains : times.report;
             if (!times.done) requestAnimationFrame(look);
@@ -79,9 +78,12 @@ def times_of(page: LabPage, index: int, name: str, presses: int) -> dict[str, Es
     shown.evaluate(WATCH)
     slider = shown.locator(".compedu-main input[type=range]")
     slider.focus()
-    keys = ["ArrowRight", "ArrowLeft"] if trains else ["ArrowRight"]  # the stored students are few
+    key = "ArrowRight"
     for press in range(presses):
-        page.page.keyboard.press(keys[press % len(keys)])
+        at_end = {"ArrowRight": "slider.value === slider.max", "ArrowLeft": "slider.value === slider.min"}
+        if slider.evaluate(f"slider => {at_end[key]}"):
+            key = "ArrowLeft" if key == "ArrowRight" else "ArrowRight"
+        page.page.keyboard.press(key)
         done = "([root, count]) => root.times.length === count && root.times.at(-1).done"
         page.page.wait_for_function(done, arg=[shown.element_handle(), press + 1])
         page.python("opened[-1].settle(300)")

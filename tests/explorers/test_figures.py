@@ -35,34 +35,35 @@ def test_the_speed_of_a_stored_point_is_shown_as_another_machines_only(looked_at
     said = captions(explorer.view)[2]
     assert said[0].startswith(("faster", "slower", "not", "withheld")) or said[0].split("× ")[1] in ("faster", "slower")
     assert said[1].startswith(f"{report.latency.speed_up:.2f}×")
-    assert [len(one["x"]) for one in moving(preview)["speed"]["data"]] == [0, 0, 0]
-    assert [len(one["x"]) for one in moving(explorer.view)["speed"]["data"]] == [1, 0, 1]
+    assert [len(one["x"]) for one in moving(preview)["speed"]["data"][1:]] == [0, 0, 0]
+    assert [len(one["x"]) for one in moving(explorer.view)["speed"]["data"][1:]] == [2, 0, 1]
     timing = replace(report.latency, speed_up=2.0)
     ghost = replace(preview, report=report, stored=replace(report, latency=timing))
     assert captions(ghost)[2] == ("…", "not measured here yet", "on another machine 2.0×")
-    _, elsewhere, here = moving(ghost)["speed"]["data"]
+    *_, elsewhere, here = moving(ghost)["speed"]["data"]
     assert elsewhere["x"] == [pytest.approx(math.log10(2))] and here["x"] == []
-    assert elsewhere["hovertemplate"].startswith("stored, not of your machine: 2.00×")
+    assert elsewhere["said"] == "stored, not of your machine: 2.00×"
     beside = replace(explorer.view, stored=ghost.stored)
-    assert [len(one["x"]) for one in moving(beside)["speed"]["data"]] == [1, 1, 1]
+    assert [len(one["x"]) for one in moving(beside)["speed"]["data"][1:]] == [2, 1, 1]
     assert captions(beside)[2] == said, "what was measured here is said alone"
 
 
 def test_the_gauge_of_speed_shows_a_ratio_beyond_its_ends_as_an_arrow_at_the_end(looked_at):
     explorer = looked_at(ce.MagnitudePruning(sparsity=0.5))
-    for speed_up, place, symbol in ((40.0, 1, "triangle-right"), (0.01, -1, "triangle-left"), (10.0, 1, "diamond")):
+    for speed_up, place, symbol in ((40.0, 1, "right"), (0.01, -1, "left"), (10.0, 1, "diamond")):
         timing = replace(explorer.report.latency, speed_up=speed_up, speed_up_interval=(speed_up, speed_up))
         view = replace(explorer.view, report=replace(explorer.report, latency=timing))
         dot = moving(view)["speed"]["data"][-1]
-        assert (dot["x"], dot["marker"]["symbol"]) == ([pytest.approx(place)], symbol)
+        assert (dot["x"], dot["symbol"]) == ([pytest.approx(place)], symbol)
 
 
 def test_the_bars_of_the_size_follow_each_other_up_to_the_bytes_of_the_file(looked_at):
     explorer = looked_at(ce.MagnitudePruning(sparsity=0.5))
     ghost, *roles, coded = moving(explorer.view)["size"]["data"]
-    assert ghost["x"] == [explorer.view.baseline.file_bytes]
-    ends = [bar["base"][0] + bar["x"][0] for bar in roles]
-    assert [bar["base"][0] for bar in roles] == [0, *ends[:-1]] and ends[-1] == explorer.report.file_bytes
+    assert ghost["x"] == [0, explorer.view.baseline.file_bytes]
+    ends = [bar["x"] for bar in roles if bar["x"]]
+    assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])]
+    assert ends[-1][1] == explorer.report.file_bytes
     assert coded["x"] == [explorer.report.entropy_coded_bytes]
 
 

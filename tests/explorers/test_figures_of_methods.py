@@ -12,6 +12,7 @@ from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.picture import layer_names
 from compedu.explorers.figures.sideways import choices
 from compedu.explorers.panel.changes import as_json
+from compedu.explorers.panel.panel import STYLE
 from compedu.explorers.words import bytes_text
 from compedu.methods import METHODS, TrainingMethod
 from compedu.sweeps import method_of
@@ -28,8 +29,9 @@ def test_the_figures_shown_are_those_that_the_library_computes(seen, fitting):
     assert gauges["accuracy"][1].startswith(f"{again.correct} of {again.total};")
     assert gauges["size"][0] == bytes_text(again.file_bytes)
     assert figures["accuracy"]["data"][2]["x"] == pytest.approx([100 * again.accuracy])
-    bars = [one for one in figures["size"]["data"] if one["type"] == "bar"][1:]
-    assert {role: bar["x"][0] for role, bar in zip(ROLES, bars, strict=True) if bar["x"][0]} == again.size_by_role
+    bars = [mark["x"] for mark in figures["size"]["data"] if mark["kind"] == "bar"][1:]
+    bytes_of = {role: ends[1] - ends[0] for role, ends in zip(ROLES, bars, strict=True) if ends}
+    assert bytes_of == {role: count for role, count in again.size_by_role.items() if count}
     assert trace(explorer, "now")["x"] == [again.file_bytes]
     assert trace(explorer, "now")["y"] == pytest.approx([100 * again.accuracy])
 
@@ -41,7 +43,7 @@ def test_what_a_page_shows_is_made_of_the_view_of_now(seen):
 
 
 def kinds(figure: dict) -> list:
-    return [(one["type"], one.get("xaxis")) for one in figure["data"]]
+    return [(one.get("type") or one["kind"], one.get("xaxis")) for one in figure["data"]]
 
 
 def test_traces_keep_their_number_and_kinds_whatever_is_shown(seen, before_and_after):
@@ -69,9 +71,10 @@ def test_all_that_a_figure_sends_is_json(seen, before_and_after):
 
 def test_no_text_of_a_figure_is_smaller_than_12_pixels(seen, before_and_after):
     for view, picture in product(before_and_after(seen), pictures_of(type(seen.method))):
-        for figure in (*moving(view).values(), drawn(view, picture, layer_names(view)[0])):
+        for figure in (moving(view)["tradeoff"], drawn(view, picture, layer_names(view)[0])):
             found = sizes_of([figure["layout"], *figure["data"]])
             assert found and min(found) >= 12
+    assert ".compedu-marks text { font-size: 12px;" in STYLE  # of the gauges
 
 
 def test_every_picture_of_a_method_can_be_chosen_and_follows_the_knobs(seen):

@@ -151,7 +151,7 @@ def assert_shown_is_computed(lab, shown, code: str) -> None:
 TEXTS = """root => {
     const edge = root.getBoundingClientRect().right + 1, found = [];
     const drawn = [...root.querySelectorAll('.compedu-plot')].flatMap(plot => {
-        const texts = [...plot.querySelectorAll('.infolayer text, .bartext, .xtick text, .ytick text')];
+        const texts = [...plot.querySelectorAll('.infolayer text, .bartext, .xtick text, .ytick text, .compedu-marks text')];
         return texts.filter(text => text.textContent.trim() && text.style.opacity !== '0').map(text => [plot, text]);
     });
     const said = [...root.querySelectorAll('.compedu-lines div, .compedu-gauge > div:first-child, .compedu-caption, '
@@ -205,7 +205,7 @@ def assert_figures_follow_the_code(lab, name: str) -> None:
 
 
 DRAWN = """root => [...root.querySelectorAll('.compedu-plot')]
-    .map(plot => plot.querySelector('.main-svg') ? plot._fullData.length : 0)"""
+    .map(plot => Number(plot.dataset.marks) || (plot.querySelector('.main-svg') ? plot._fullData.length : 0))"""
 
 
 def assert_all_is_drawn(lab, shown, name: str) -> None:

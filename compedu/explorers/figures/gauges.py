@@ -1,43 +1,36 @@
 """The three gauges as pure data: accuracy with its interval, bytes by role, speed with its spread."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-from compedu.explorers.figures.axes import axis, base, byte_ticks
+from compedu.explorers.figures.axes import byte_ticks
 from compedu.explorers.figures.colors import DENSE, GRAY, LIVE, PALE, PREVIEW, ROLES
 from compedu.explorers.figures.places import GAUGE
 from compedu.explorers.view import View
-from compedu.explorers.words import accuracy_lines, size_lines, speed_lines
+from compedu.explorers.words import accuracy_lines, percent, size_lines, speed_lines
 
 NAMES = {"accuracy": "accuracy", "size": "size of the file", "speed": "speed"}
 SPEEDS = (0.1, 10.0)  # ends of the speed axis; ratios beyond are drawn at the end, as an arrow
 SPEED_TICKS = (0.1, 0.25, 0.5, 1, 2, 4, 10)
-SPEED_NAMES = ["0.1×", "¼×", "½×", "1×", "2×", "4×", "10×"]
-ONE_LINE = {  # where both networks are equally fast
-    "type": "line", "xref": "x", "yref": "y", "x0": 0, "x1": 0, "y0": -1, "y1": 1, "line": {"color": GRAY, "width": 2},
-}  # fmt: skip
+SPEED_NAMES = ("0.1×", "¼×", "½×", "1×", "2×", "4×", "10×")
+
+Figure: TypeAlias = dict[str, Any]  # "data", the marks, and "layout", the axis
+Mark: TypeAlias = dict[str, Any]
 
 
-def figures(view: View) -> dict[str, dict[str, Any]]:
-    """Return the figures of the three gauges by name; number and kinds of their traces never change."""
-    ghost = 1.02 * (view.baseline.file_bytes or 1)
-    drawn = {"accuracy": _accuracy(view), "size": _size(view), "speed": _speed(view)}
+def figures(view: View) -> dict[str, Figure]:
+    """Return the gauges by name: marks over one axis, whose number and kinds never change (see `panel/gauges.js`)."""
+    end = 1.02 * (view.baseline.file_bytes or 1)
+    bytes_shown = byte_ticks(end)
     axes = {
-        "accuracy": {"range": [0, 100], "ticksuffix": " %", "tickvals": [0, 25, 50, 75, 100]},
-        "size": {"range": [0, ghost], **byte_ticks(ghost)},
-        "speed": {"range": [-1, 1], "tickvals": list(map(math.log10, SPEED_TICKS)), "ticktext": SPEED_NAMES},
+        "accuracy": {"range": [0, 100], "ticks": [[share, f"{share} %"] for share in (0, 25, 50, 75, 100)]},
+        "size": {"range": [0, end], "ticks": list(zip(bytes_shown["tickvals"], bytes_shown["ticktext"], strict=True))},
+        "speed": {"range": [-1, 1], "ticks": list(zip(map(math.log10, SPEED_TICKS), SPEED_NAMES, strict=True))},
     }
-    return {
-        name: {"data": traces, "layout": _layout(axes[name], [ONE_LINE] if name == "speed" else [])}
-        for name, traces in drawn.items()
-    }
-
-
-def _layout(xaxis: dict[str, Any], shapes: list) -> dict[str, Any]:
-    bars = {"range": [-1, 1], "visible": False}
-    return base(*GAUGE, l=16, r=16, t=0, b=21) | {
-        "xaxis": axis("y", **xaxis), "yaxis": axis("x", **bars), "shapes": shapes,
-    }  # fmt: skip
+    drawn = {"accuracy": _accuracy(view), "size": _size(view), "speed": _speed(view)}
+    room = dict(zip(("width", "height"), GAUGE, strict=True))
+    return {name: {"data": marks, "layout": room | axes[name]} for name, marks in drawn.items()}
 
 
 def captions(view: View) -> tuple[tuple[str, ...], ...]:
@@ -61,91 +54,77 @@ def _color(view: View) -> str:
     return LIVE if view.measured else PREVIEW
 
 
-def _accuracy(view: View) -> list[dict]:
+def _accuracy(view: View) -> list[Mark]:
     dense = view.baseline
     report = view.report
-    low, high = (100 * end for end in dense.accuracy_interval)
-    band = _bar([high - low], [low], PALE, "dense network: 95 % interval")
-    line = _tick([100 * dense.accuracy], DENSE, "dense network: %{x:.1f} %", 2)
-    if report is None:
-        return [band, line, _dot([], [], [], _color(view), "")]
-    value = 100 * report.accuracy
-    below, above = (100 * end for end in report.accuracy_interval)
-    return [
-        band,
-        line,
-        _dot([value], [above - value], [value - below], _color(view), "this network: %{x:.1f} %"),
+    marks = [
+        _bar([100 * end for end in dense.accuracy_interval], PALE, "dense network: 95 % interval"),
+        _tick(100 * dense.accuracy, DENSE, f"dense network: {percent(dense.accuracy)}", 2),
     ]
+    if report is None:
+        return [*marks, _dot(None, [], _color(view), "")]
+    interval = [100 * end for end in report.accuracy_interval]
+    return [*marks, _dot(100 * report.accuracy, interval, _color(view), f"this network: {percent(report.accuracy)}")]
 
 
-def _size(view: View) -> list[dict]:
+def _size(view: View) -> list[Mark]:
     dense = view.baseline
     report = view.report
-    ghost = _bar([dense.file_bytes or 0], [0], PALE, "dense network: %{x:,} bytes", width=1.9)
     roles = (report.size_by_role if report is not None else None) or {}
-    made = []
+    made = [_bar([0, dense.file_bytes or 0], PALE, f"dense network: {dense.file_bytes or 0:,} bytes", 0.95)]
     start = 0
     for role, (color, name) in ROLES.items():
         count = roles.get(role, 0)
-        bar = _bar([count], [start], color, f"{name}: %{{x:,}} bytes", width=1.1)
-        made.append(bar | {
-            "marker": {"color": color, "line": {"width": 0.5, "color": GRAY}},
-            "opacity": 1 if view.measured else 0.6,
-        })  # fmt: skip
+        bar = _bar([start, start + count] if count else [], color, f"{name}: {count:,} bytes", 0.55)
+        made.append(bar | {"opacity": 1 if view.measured else 0.6})
         start += count
-    coded = [report.entropy_coded_bytes] if report is not None and report.entropy_coded_bytes is not None else []
-    return [ghost, *made, _tick(coded, DENSE, "entropy-coded: %{x:,} bytes", 3)]
+    coded = None if report is None else report.entropy_coded_bytes
+    return [*made, _tick(coded, DENSE, "" if coded is None else f"entropy-coded: {coded:,} bytes", 3)]
 
 
-def _speed(view: View) -> list[dict]:
-    timing = view.report.latency if view.measured else None
-    if timing is None or timing.speed_up_interval is None:
-        return [_bar([], [], PALE, ""), _elsewhere(view), _dot([], [], [], LIVE, "")]
-    low, high = map(_exponent, timing.a_a_interval)
-    band = _bar([high - low], [low], PALE, f"the dense network against itself: {timing.a_a:.2f}×")
-    at, below, above = map(_exponent, (timing.speed_up, *timing.speed_up_interval))
-    dot = _dot([at], [above - at], [at - below], LIVE, f"dense time / this time: {timing.speed_up:.2f}×")
+def _speed(view: View) -> list[Mark]:
+    timing = view.report.latency if view.report is not None and view.measured else None
+    if timing is None or timing.speed_up_interval is None or timing.speed_up is None:
+        return [_one_line(), _bar([], PALE, ""), _elsewhere(view), _dot(None, [], LIVE, "")]
+    band = [_exponent(end) for end in timing.a_a_interval or ()]
     beyond = not SPEEDS[0] <= timing.speed_up <= SPEEDS[1]
-    symbol = "diamond" if not beyond else "triangle-right" if timing.speed_up > 1 else "triangle-left"
-    return [band, _elsewhere(view), dot | {"marker": dot["marker"] | {"symbol": symbol}}]
+    symbol = "diamond" if not beyond else "right" if timing.speed_up > 1 else "left"
+    whisker = [_exponent(end) for end in timing.speed_up_interval]
+    dot = _dot(_exponent(timing.speed_up), whisker, LIVE, f"dense time / this time: {timing.speed_up:.2f}×", symbol)
+    alike = _bar(band, PALE, f"the dense network against itself: {timing.a_a:.2f}×")
+    return [_one_line(), alike, _elsewhere(view), dot]
 
 
-def _elsewhere(view: View) -> dict:
+def _one_line() -> Mark:
+    return _tick(0, GRAY, "equally fast", 2) | {"height": 1}
+
+
+def _elsewhere(view: View) -> Mark:
     """Return the ghost of the stored speed: measured on another machine, at rest, and not the learner's."""
     timing = view.stored_latency
-    ratio = [] if timing is None else [_exponent(timing.speed_up)]
-    said = "" if timing is None else f"stored, not of your machine: {timing.speed_up:.2f}×"
-    ghost = _tick(ratio, GRAY, said, 2)
-    return ghost | {"marker": ghost["marker"] | {"symbol": "diamond-open", "size": 13}}
+    if timing is None or timing.speed_up is None:
+        return _dot(None, [], GRAY, "", "open")
+    said = f"stored, not of your machine: {timing.speed_up:.2f}×"
+    return _dot(_exponent(timing.speed_up), [], GRAY, said, "open")
 
 
 def _exponent(ratio: float) -> float:
     return math.log10(min(max(ratio, SPEEDS[0]), SPEEDS[1]))
 
 
-def _bar(length: list, base: list, color: str, name: str, width: float = 1.6) -> dict:
+def _bar(ends: Sequence[float], color: str, said: str, height: float = 0.8) -> Mark:
+    """Return a bar from one end to the other, or none without ends; `height` is a share of the gauge's."""
+    return {"kind": "bar", "x": list(ends), "color": color, "said": said, "height": height}
+
+
+def _tick(at: float | None, color: str, said: str, width: int) -> Mark:
+    """Return a vertical line of `width` pixels, or none."""
+    return {"kind": "tick", "x": [] if at is None else [at], "color": color, "said": said, "width": width}
+
+
+def _dot(at: float | None, whisker: Sequence[float], color: str, said: str, symbol: str = "diamond") -> Mark:
+    """Return a dot with the ends of its whisker, or none; symbols: diamond, open, left, right."""
     return {
-        "type": "bar", "orientation": "h", "x": length, "y": [0] * len(length), "base": base, "width": width,
-        "marker": {"color": color, "line": {"width": 0, "color": GRAY}},
-        "hovertemplate": name + "<extra></extra>",
-    }  # fmt: skip
-
-
-def _tick(at: list, color: str, name: str, thickness: int) -> dict:
-    return {
-        "type": "scatter", "mode": "markers", "x": at, "y": [0] * len(at),
-        "marker": {"symbol": "line-ns", "size": 18, "line": {"width": thickness, "color": color}},
-        "hovertemplate": name + "<extra></extra>",
-    }  # fmt: skip
-
-
-def _dot(value: list, above: list, below: list, color: str, name: str) -> dict:
-    return {
-        "type": "scatter", "mode": "markers", "x": value, "y": [0] * len(value),
-        "marker": {"size": 11, "color": color, "symbol": "diamond", "line": {"width": 1, "color": "#FFFFFF"}},
-        "cliponaxis": False, "hovertemplate": name + "<extra></extra>",
-        "error_x": {
-            "type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 5,
-            "color": color,
-        },
+        "kind": "dot", "x": [] if at is None else [at], "whisker": list(whisker), "color": color, "said": said,
+        "symbol": symbol,
     }  # fmt: skip

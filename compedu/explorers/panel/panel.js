@@ -20,9 +20,10 @@ function render({ model, el }) {
   el.classList.add("compedu-live");
   el.append(at.root);
   const lib = library(model);
-  const drawers = Object.fromEntries(
-    Object.entries(at.boxes).map(([name, box]) => [name, drawer(box, lib, () => store.figures[name], name === "tradeoff")]),
-  );
+  const drawers = Object.fromEntries(Object.entries(at.boxes).map(([name, box]) => {
+    const figure = () => store.figures[name];
+    return [name, name in parts.gauges ? gaugeDrawer(box, figure) : drawer(box, lib, figure, name === "tradeoff")];
+  }));
   const tell = (names) => names.forEach((name) => drawers[name]?.update());
   store.told.add(tell);
   const still = parts.still ? { due: () => {}, close: () => {} } : stills(model, lib, store); // a page keeps none
