@@ -7,10 +7,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from compedu.memory import trim
+
 Work = Callable[[Any, Callable[[], bool]], None]
 
 PATIENCE_S = 30.0  # how long the end of the interpreter waits for a worker
-IDLE_S = 5.0  # how long a worker waits for the next request; then its thread ends, and with it the memory that it uses
+# How long a worker waits for the next request; then its thread ends. Each living thread has a heap of its own in glibc,
+# and the next one takes it over: so explorers at rest share one.
+IDLE_S = 0.3
 _alive: "weakref.WeakSet[Runner]" = weakref.WeakSet()
 
 
@@ -88,8 +92,9 @@ class Runner:
                 asked = self._lock.wait_for(lambda: self._waiting is not None or self._closed, IDLE_S)
                 if self._closed or not asked:
                     self.thread = None  # under the lock: the next request starts another one
-                    return
+                    break
             self._take()
+        trim()
 
     def _take(self) -> None:
         """Process the waiting request, if there still is one."""
