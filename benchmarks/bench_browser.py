@@ -142,9 +142,7 @@ def memory(page: LabPage) -> tuple[int, ...]:
     page.python("any(one.settle(300) for one in opened)")
     page.page.context.new_cdp_session(page.page).send("HeapProfiler.collectGarbage")
     page.page.wait_for_timeout(7000)  # workers without work end, and give their memory back
-    resident = max(
-        int(Path(f"/proc/{one}/status").read_text().split("VmRSS:")[1].split()[0]) for one in renderers()
-    )
+    resident = max(int(Path(f"/proc/{one}/status").read_text().split("VmRSS:")[1].split()[0]) for one in renderers())
     heap = page.page.evaluate("performance.memory.usedJSHeapSize")
     kernel = int(page.python(RESIDENT))
     return round(resident / 1024), round(heap / 1e6), round(kernel / 1024), int(page.python(WIDGETS))

@@ -12,7 +12,7 @@ from pathlib import Path
 from table import DATA
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))  # the tests drive the same page
-from lab_page import LabPage, lab_server, notebook  # noqa: E402
+from lab_page import LabPage, lab_server, notebook
 
 START = f"import compedu as ce\nmodel, data = ce.load('lenet5', '{DATA}')\nopened = []"
 CELL = "opened.append(ce.explore(ce.{name}, model, data))\nopened[-1]"

@@ -151,7 +151,8 @@ def assert_shown_is_computed(lab, shown, code: str) -> None:
 TEXTS = """root => {
     const edge = root.getBoundingClientRect().right + 1, found = [];
     const drawn = [...root.querySelectorAll('.compedu-plot')].flatMap(plot => {
-        const texts = [...plot.querySelectorAll('.infolayer text, .bartext, .xtick text, .ytick text, .compedu-marks text')];
+        const parts = ['.infolayer', '.xtick', '.ytick', '.compedu-marks'].map(part => `${part} text`);
+        const texts = [...plot.querySelectorAll(['.bartext', ...parts].join())];
         return texts.filter(text => text.textContent.trim() && text.style.opacity !== '0').map(text => [plot, text]);
     });
     const said = [...root.querySelectorAll('.compedu-lines div, .compedu-gauge > div:first-child, .compedu-caption, '

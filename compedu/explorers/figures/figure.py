@@ -1,4 +1,4 @@
-"""The figures of an explorer as plain data: three gauges, and for Plotly the family's picture and the trade-off curve."""
+"""The figures of an explorer as plain data: gauges, and for Plotly the family's picture and the trade-off curve."""
 
 from typing import Any, TypeAlias
 

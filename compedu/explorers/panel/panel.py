@@ -17,7 +17,7 @@ from compedu.explorers.figures.figure import Figure
 from compedu.explorers.panel.changes import as_json, changed
 
 HERE = Path(__file__).parent
-SCRIPTS = ("library.js", "plots.js", "controls.js", "prediction.js", "gauges.js", "panel.js")  # each uses those before it
+SCRIPTS = ("library.js", "plots.js", "controls.js", "prediction.js", "gauges.js", "panel.js")  # in the order of use
 SIZES = {  # of the figures, which the page leaves room for, in pixels
     "knobs": places.KNOBS, "gauge-height": places.GAUGE[1], "picture-width": places.WIDTH,
     "picture-height": places.HEIGHT, "tradeoff-width": places.TRADE_OFF_SIZE[0],
