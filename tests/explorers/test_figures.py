@@ -14,7 +14,8 @@ from compedu.explorers.figures.gauges import captions
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.places import GAUGE, KNOBS
 from compedu.explorers.view import State
-from compedu.explorers.words import bytes_text, points_text, times_text
+from compedu.explorers.words import bytes_text, points_text, times_text, verdict_text
+from compedu.metrics import Latency
 
 
 def test_numbers_in_words_carry_units():
@@ -23,6 +24,14 @@ def test_numbers_in_words_carry_units():
     assert times_text(14.53) == "14.5 times smaller than" and times_text(0.5) == "2.0 times larger than"
     assert times_text(1.03) == "3 % smaller than" and times_text(0.97) == "3 % larger than"
     assert times_text(1) == "as large as"
+
+
+def test_a_small_difference_in_speed_keeps_the_digits_that_tell_it():
+    timing = Latency(1.0, (1.0, 1.0), 32, 1, 9, 1.0, 1.04, (1.03, 1.06), 1.0, (0.99, 1.01))
+    assert verdict_text(timing) == "1.04× faster"
+    assert verdict_text(replace(timing, speed_up=4.12, speed_up_interval=(4.0, 4.2))) == "4.1× faster"
+    assert verdict_text(replace(timing, speed_up=0.4, speed_up_interval=(0.3, 0.5))) == "2.5× slower"
+    assert verdict_text(replace(timing, speed_up_interval=(0.9, 1.06))) == "not distinguishable"
 
 
 def test_the_speed_of_a_stored_point_is_shown_as_another_machines_only(looked_at):

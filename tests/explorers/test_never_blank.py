@@ -29,7 +29,10 @@ def busy(lab):
         session.send("Emulation.setCPUThrottlingRate", {"rate": 1})
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(300, marks=pytest.mark.exhaustive)])
+LOTS = [pytest.param(30, id=f"30, lot {lot}", marks=pytest.mark.exhaustive) for lot in range(10)]
+
+
+@pytest.mark.parametrize("count", [5, *LOTS])
 def test_no_opening_and_no_choice_of_a_picture_leaves_a_figure_blank(lab, count):
     pictures = [picture.name for picture in pictures_of(METHODS[NAMES.index(NAME)])]
     index = NAMES.index(NAME) + 1

@@ -166,7 +166,7 @@ PICTURE = Picture(
     name="singular values",
     main=main,
     below=below,
-    headings=("singular values: filled = kept, hatched orange = larger", "dense, and its factors: area = numbers"),
+    headings=("singular values: filled = kept, hatched = larger", "dense, and its factors: area = numbers"),
     say=say,
     table=table,
     axes={

@@ -20,7 +20,7 @@ from compedu.explorers.figures.pictures.picture import (
     line,
     percent_text,
 )
-from compedu.explorers.figures.places import LEFT, across
+from compedu.explorers.figures.places import LEFT, RIGHT_END, across
 from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.explorers.words import percent
@@ -233,7 +233,7 @@ PICTURE = Picture(
         MAIN.yaxis: {"rangemode": "tozero", "nticks": 5, "exponentformat": "SI"},
         BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
         BELOW.yaxis: {"nticks": 4},
-        BESIDE.xaxis: {"visible": True, "nticks": 3},
+        BESIDE.xaxis: {"domain": across(RIGHT_END[0], 284), "visible": True, "nticks": 3},  # room for three digits
         BESIDE.yaxis: {"visible": True, "nticks": 3, "rangemode": "tozero", "side": "right"},
     },
 )
