@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from explorer_page import NAMES, assert_all_is_drawn, explorer
+from explorer_page import NAMES, assert_all_is_drawn
 
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.methods import METHODS
@@ -36,7 +36,6 @@ LOTS = [pytest.param(30, id=f"30, lot {lot}", marks=pytest.mark.exhaustive) for 
 def test_no_opening_and_no_choice_of_a_picture_leaves_a_figure_blank(lab, count):
     pictures = [picture.name for picture in pictures_of(METHODS[NAMES.index(NAME)])]
     index = NAMES.index(NAME) + 1
-    explorer(lab, NAME)
     with busy(lab):
         for turn in range(count):
             lab.run_cell(index)
