@@ -110,6 +110,10 @@ class Session:
         """Stop the worker for good, and let go of what was computed."""
         self.runner.close()
         self._changed = _unheard
+        with self.lock:  # notebooks keep the value of each cell, and with it each explorer that a cell ended with
+            self.view.after = None
+            self.view.kept = {}
+            self.__dict__.pop("baseline", None)
         give_back()
 
     def rest(self) -> None:

@@ -209,14 +209,21 @@ def test_a_closed_explorer_leaves_no_widget_and_no_memory(pair, measured):
     explorer = explore(ce.MagnitudePruning(sparsity=0.5), *pair)
     measured(explorer)
     assert set(registry._instances) - before, "an open explorer is registered"
-    kept = [weakref.ref(one) for one in (explorer, explorer.widget, explorer.view, explorer.view.after)]
-    thread = explorer._session.runner.thread
+    report = explorer.report
+    session = explorer._session
+    networks = [weakref.ref(one) for one in (explorer.view.after, session.baseline, session.baseline.deployed)]
+    kept = [weakref.ref(one) for one in (explorer, explorer.widget, explorer.view)]
+    thread = session.runner.thread
     explorer.close()
     assert set(registry._instances) == before
-    thread.join(30)
-    del explorer
+    if thread is not None:  # it ends when idle
+        thread.join(30)
     gc.collect()
-    assert [one() for one in kept] == [None] * 4
+    assert [one() for one in networks] == [None] * 3, "a notebook holds what its cells ended with"
+    assert explorer.report == report and explorer.csv
+    del explorer, session
+    gc.collect()
+    assert [one() for one in kept] == [None] * 3
 
 
 def test_a_closed_explorer_hears_and_draws_nothing(pair, measured):
