@@ -19,7 +19,9 @@ from compedu.evaluation import evaluate as evaluate
 from compedu.explorers import explore as explore
 from compedu.files import inspect as inspect
 from compedu.files import save as save
+from compedu.methods import GPTQ as GPTQ
 from compedu.methods import METHODS as METHODS
+from compedu.methods import AdaRound as AdaRound
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
@@ -29,6 +31,7 @@ from compedu.methods import FineTune as FineTune
 from compedu.methods import GradualPruning as GradualPruning
 from compedu.methods import HardConcretePruning as HardConcretePruning
 from compedu.methods import IterativePruning as IterativePruning
+from compedu.methods import LearnedStepQuantization as LearnedStepQuantization
 from compedu.methods import LinearQuantization as LinearQuantization
 from compedu.methods import LotteryTicket as LotteryTicket
 from compedu.methods import MagnitudePruning as MagnitudePruning

@@ -94,10 +94,11 @@ def speed_lines(report: Report, measured: bool = True, stored: Latency | None = 
 
 def verdict_text(timing: Latency) -> str:
     """Return the verdict on the speed: "4.1× faster", "2.8× slower", "not distinguishable", "withheld"."""
-    if timing.verdict not in ("faster", "slower"):
-        return timing.verdict.split(":")[0]
-    ratio = timing.speed_up if timing.verdict == "faster" else 1 / timing.speed_up
-    return f"{ratio:.{1 if ratio >= 1.1 else 2}f}× {timing.verdict}"  # "1.0× faster" would contradict itself
+    verdict = timing.verdict or ""
+    if timing.speed_up is None or verdict not in ("faster", "slower"):
+        return verdict.split(":")[0]
+    ratio = timing.speed_up if verdict == "faster" else 1 / timing.speed_up
+    return f"{ratio:.{1 if ratio >= 1.1 else 2}f}× {verdict}"  # "1.0× faster" would contradict itself
 
 
 def kernels(report: Report) -> tuple[str, ...]:

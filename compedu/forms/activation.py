@@ -12,19 +12,33 @@ from compedu.forms.parts import Codes, Floats, Part
 class RoundOnGrid(torch.autograd.Function):
     """Round to the grid scale * (code - zero_point), low <= code <= high; the gradient passes inside the grid only.
 
-    The straight-through estimator of Bengio, Leonard and Courville (2013, arXiv:1308.3432) with clipping.
+    The straight-through estimator of Bengio, Leonard and Courville (2013, arXiv:1308.3432) with clipping. A scale that
+    requires a gradient gets that of the learned step size (Esser et al. 2020, arXiv:1902.08153, equations 3 and 5);
+    there x counts as clipped from the last code on, not only where it would be rounded to a further one.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
         codes = grid_codes(x, scale, zero_point)
-        ctx.save_for_backward((codes >= low) & (codes <= high))
-        return codes.clamp_(low, high).sub_(zero_point).mul_(scale).to(x.dtype)  # in place: no further tensors
+        inside = (codes >= low) & (codes <= high)
+        steps = codes.clamp_(low, high).sub_(zero_point)
+        if not ctx.needs_input_grad[1]:
+            ctx.save_for_backward(inside)
+            return steps.mul_(scale).to(x.dtype)  # in place: no further tensors
+        place = x.to(torch.promote_types(x.dtype, scale.dtype)) / scale + zero_point
+        between = (place > low) & (place < high)
+        # d/ds of s round(x / s) is round(x / s) - x / s, with the rounding passed through; outside, the last code.
+        ctx.save_for_backward(between, torch.where(between, steps + zero_point - place, steps), scale)
+        return (steps * scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None, None, None
+        inside, *learned = ctx.saved_tensors
+        along = None
+        if learned:
+            slopes, scale = learned
+            along = (gradient * slopes).sum_to_size(scale.shape)
+        return gradient * inside, along, None, None, None
 
 
 def grid_codes(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
@@ -40,11 +54,21 @@ class Scaled(nn.Module):
 
     scale: Tensor
 
+    def learn_scale(self, learn: bool) -> None:
+        """Make the scale a parameter, which training changes, or a buffer, which it leaves as it is."""
+        value = self.scale.detach().clone()
+        del self.scale
+        if learn:
+            self.scale = nn.Parameter(value)
+        else:
+            self.register_buffer("scale", value)
+
     def _apply(self, fn, recurse=True):
-        before = self.scale
+        before = self.scale.detach().clone()  # of a parameter, the values are replaced in place
         super()._apply(fn, recurse)
         if self.scale.dtype.itemsize < 4:
-            self.scale = before.to(self.scale.device)
+            learned = isinstance(self.scale, nn.Parameter)
+            self.scale = nn.Parameter(before.to(self.scale.device)) if learned else before.to(self.scale.device)
         return self
 
 

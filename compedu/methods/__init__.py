@@ -23,6 +23,9 @@ from compedu.methods.pruning.random_filters import RandomFilterPruning
 from compedu.methods.pruning.random_weights import RandomPruning
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.structured_sparsity import StructuredSparsity
+from compedu.methods.quantization.adaround import AdaRound
+from compedu.methods.quantization.gptq import GPTQ
+from compedu.methods.quantization.learned_steps import LearnedStepQuantization
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.replace_then_train import ReplaceThenTrain
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
@@ -49,6 +52,9 @@ METHODS: tuple[type[Method], ...] = (
     FilterPruning,
     RandomFilterPruning,
     LinearQuantization,
+    GPTQ,
+    AdaRound,
+    LearnedStepQuantization,
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,

@@ -45,9 +45,18 @@ class InputMoments:
 
     def output_error(self, change: Tensor) -> float:
         """Return E[||change x||^2], summed over the outputs, for a `change` of the weight, of the weight's shape."""
-        rows = self.rows(change).double()
-        # E[(d^T x)^2] = d^T E[x x^T] d for each row d of the change.
-        return float(((rows @ self.second) * rows).sum())
+        return float(self.row_errors(self.rows(change)).sum())
+
+    def row_errors(self, changes: Tensor) -> Tensor:
+        """Return E[(d^T x)^2] for each change d of a row, (groups, rows), of `changes` (groups, rows, n)."""
+        changes = changes.double()
+        return ((changes @ self.second) * changes).sum(2)  # d^T E[x x^T] d
+
+    def damped(self, damping: float) -> Tensor:
+        """Return E[x x^T] + damping m I, positive definite: m is the mean of a group's diagonal, or 1 if that is 0."""
+        mean = self.second.diagonal(dim1=1, dim2=2).mean(1)
+        added = damping * torch.where(mean > 0, mean, torch.ones_like(mean))
+        return self.second + added[:, None, None] * torch.eye(self.second.shape[-1], dtype=self.second.dtype)
 
 
 class MomentSum:

@@ -13,6 +13,7 @@ from compedu.networks.shipped import trained
 from compedu.shipped import shipped, shipped_sweep
 from compedu.sweeps.points import grid
 from compedu.sweeps.running import sweep
+from compedu.sweeps.store import compact
 
 EVERY = STEPS + 1  # all stops of a slider: each position that it can take was measured
 
@@ -41,7 +42,7 @@ def sweeps() -> list[Shipped]:
     live = [
         [*magnitude, *by_rule],
         *others,
-        grid(methods.LinearQuantization(), "bits", EVERY),
+        *(grid(cls(), "bits", EVERY) for cls in (methods.LinearQuantization, methods.GPTQ, methods.AdaRound)),
         grid(methods.BlockCirculantProjection(), "block", EVERY),
         # in the first layer one rank is a fifth of each filter: fractions suit the large layers
         grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
@@ -70,6 +71,7 @@ def trained_points(network: str, data: str) -> list[list[Method]]:
         pruned_and_trained(),
         grid(methods.SmallDense(**same), "width", 7),
         grid(methods.CReLU(), "epochs", 5),
+        grid(methods.LearnedStepQuantization(shift=1), "bits", EVERY),
         [*grid(student, "temperature", 5), *(replace(arm, seed=seed) for arm in arms for seed in range(3))],
     ]
 
@@ -91,6 +93,7 @@ def remake(names: Iterable[str] = ()) -> None:
         data = datasets.load(one.data)
         running = sweep(one.points, trained(one.network, one.data), data, speed=one.speed, store=one.path)
         done = sum(1 for _ in running)
+        compact(one.path)
         place = one.path.relative_to(shipped("data", "sweeps"))
         print(f"{place}: {done} points, {len(running.failures)} refused", flush=True)
 

@@ -5,6 +5,7 @@ Lines are only ever appended, by one process at a time; of two with the same key
 """
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ from compedu import __version__
 from compedu.errors import CompressionError
 from compedu.metrics import Report, machine
 from compedu.reading import refuse_unending
-from compedu.writing import alone, append_lines
+from compedu.writing import alone, append_lines, write_whole
 
 FORMAT = 2  # raised with the names of entries: a report of format 1 has `coded_bytes`, forms of other names
 RECORD = b'{"'  # start of every line
@@ -173,6 +174,18 @@ class Store(Generic[Found]):
             return append_lines(self.path, b"\n")
         os.truncate(self.path, size - len(torn))
         return size - len(torn)
+
+
+def compact(path: Path) -> None:
+    """Rewrite the file of a sweep so that it holds each point once, the newest, below the line of its run."""
+    with alone(path):
+        lines = _lines(path)[0]
+        records = [json.loads(line) for line in lines]
+        newest = {record.get("key"): index for index, record in enumerate(records)}
+        kept = [index for index, record in enumerate(records) if "run" in record or newest[record["key"]] == index]
+        # A run none of whose points are left says nothing.
+        empty = {one for one, after in itertools.pairwise(kept) if "run" in records[one] and "run" in records[after]}
+        write_whole(path, b"".join(lines[index] + b"\n" for index in kept if index not in empty))
 
 
 def conditions() -> dict[str, Any]:

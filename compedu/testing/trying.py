@@ -14,8 +14,8 @@ from compedu.knobs import LARGEST, Knob, knobs
 from compedu.methods import Method
 from compedu.testing.networks import NETWORKS, data, normalized, plain
 
-QUICK = {"epochs": 1, "calibration_images": 16}  # knobs that decide how long a call takes
-LONG = ("epochs", "rounds")  # the longest call that these allow never ends
+QUICK = {"epochs": 1, "calibration_images": 16, "steps": 10}  # knobs that decide how long a call takes
+LONG = ("epochs", "rounds", "steps")  # the longest call that these allow never ends
 
 
 def quick(cls: type[Method], **given) -> Method:

@@ -68,8 +68,20 @@ def test_codes_that_were_not_rounded_to_the_nearest_are_dots_without_a_line(seen
     view = seen(ce.LinearQuantization(bits=3))
     ce.save(view.after, tmp_path / "small.compedu")
     read = replace(view, after=ce.files.load(tmp_path / "small.compedu"), kept={})
-    for one, mode in ((view, "lines"), (read, "markers")):  # a file has the rounded weights alone
-        assert pictures_of(ce.LinearQuantization)[0].below(one, "conv2")[1]["mode"] == mode
+    for one in (view, read):  # a file has the rounded weights alone: they are compared with the dense network's
+        assert pictures_of(ce.LinearQuantization)[0].below(one, "conv2")[1]["mode"] == "lines"
+
+
+def test_weights_whose_codes_were_chosen_are_drawn_as_they_were_before(seen):
+    """GPTQ leaves latent weights that lie on the grid; the picture shows the trained ones, and their error."""
+    nearest, chosen = (seen(method(bits=3, calibration_images=16)) for method in (ce.LinearQuantization, ce.GPTQ))
+    layer = chosen.after.get_submodule("conv2")
+    assert torch.equal(layer.latent, layer.dense()), "the case that this is about"
+    gray = [quantized_weights.main(view, "conv2")[0]["y"] for view in (nearest, chosen)]
+    assert np.array_equal(*gray), "the histogram of the trained weights, in the same steps"
+    errors = [quantized_weights.filter_errors(view, "conv2") for view in (nearest, chosen)]
+    assert bool((errors[1] >= errors[0] - 1e-3).all()) and errors[1].sum() > errors[0].sum()
+    assert quantized_weights.below(chosen, "conv2")[1]["mode"] == "markers"
 
 
 def test_at_two_bits_picture_and_sentence_say_that_nearly_all_weights_become_zero(seen):

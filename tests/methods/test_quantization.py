@@ -17,8 +17,8 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import ActivationQuantizer, Factored, Geometry, Quantized
 from compedu.methods import LinearQuantization, MagnitudePruning
-from compedu.methods.quantization.linear import best_scale, largest_scale, sign_scale, squared_error
 from compedu.methods.quantization.shared.calibration import covering_range, input_ranges
+from compedu.methods.quantization.shared.scales import best_scale, largest_scale, sign_scale, squared_error
 from compedu.networks import build
 from compedu.networks.shipped import trained
 

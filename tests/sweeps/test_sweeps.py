@@ -22,6 +22,7 @@ from compedu.metrics import Timing, measure
 from compedu.networks import build
 from compedu.sweeps import grid, method_of, nearest, read_sweep, stored_points, sweep
 from compedu.sweeps.keys import point_key
+from compedu.sweeps.store import compact
 
 QUICK = Timing(batch_size=2, budget_s=0.0)
 POINTS = grid(MagnitudePruning, "sparsity", 4)
@@ -82,6 +83,22 @@ def test_reports_are_those_of_measure_without_lists_of_images(model, data):
     alone = measure(MagnitudePruning(sparsity=0.9)(model), data, baseline=model, speed=False)
     assert found == replace(alone, newly_wrong=None, newly_right=None, machine=found.machine)
     assert found.machine["threads"] == 1
+
+
+def test_a_compacted_file_holds_each_point_once_the_newest(model, data, store):
+    list(sweep(POINTS[:3], model, data, store=store))
+    timed = list(sweep(POINTS[:2], model, data, speed=QUICK, store=store))
+    before = read_sweep(store)
+    assert len(store.read_text().splitlines()) == 2 + 3 + 2
+    compact(store)
+    after = read_sweep(store)
+    assert after.reports == before.reports and len(after.runs) == 2
+    assert len(store.read_text().splitlines()) == 2 + 3
+    assert sum(report.latency is not None for report in after.reports.values()) == len(timed) == 2
+    list(sweep(POINTS[2:3], model, data, speed=QUICK, store=store))
+    compact(store)
+    assert len(read_sweep(store).runs) == 2, "the run whose last point was measured again is gone"
+    assert list(sweep(POINTS[:3], model, data, speed=QUICK, store=store)) and len(store.read_text().splitlines()) == 5
 
 
 def test_a_point_named_twice_is_computed_once(model, data, store):

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import DENSE, LIVE, PALE_LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
     Picture,
@@ -24,7 +26,8 @@ from compedu.explorers.figures.places import LEFT, RIGHT_END, across
 from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.explorers.words import percent
-from compedu.forms import Form
+from compedu.forms import Form, weight_of
+from compedu.graph import fold_batch_norm
 from compedu.metrics import costs
 
 BINS = 91
@@ -106,7 +109,7 @@ def staircase(levels: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]
 def _levels(view: View, layer: str) -> np.ndarray | None:
     """Return the codes of a layer, in order, if every weight has the nearest; None where that is not so or not known.
 
-    Weights that lie on the grid already, as those of a file, do not say how they were rounded.
+    Weights that lie on the grid already, as in the dense network of an explorer, do not say how they were rounded.
     """
     form = rounding_form(view, layer)
     steps, codes, top = in_steps(view, layer)
@@ -147,7 +150,20 @@ def weights_before(view: View, layer: str) -> np.ndarray:
     """Return the weights before rounding, as a matrix: with batch normalization folded in, where the form did so."""
     form = rounding_form(view, layer)
     latent = None if form is None else form.weights_before_rounding()
-    return dense_matrix(view, layer) if latent is None else as_matrix(latent)
+    if form is None or latent is None:
+        return dense_matrix(view, layer)
+    if torch.equal(latent, form.dense()):  # on the grid already: these are not the weights that were rounded
+        folded = view.once("batch norm folded", lambda: _folded(view.before))
+        return as_matrix(weight_of(folded.get_submodule(layer)))
+    return as_matrix(latent)
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    """Return the network with its batch norms folded, where they can be."""
+    try:
+        return fold_batch_norm(model)
+    except CompressionError:
+        return model
 
 
 def filter_errors(view: View, layer: str) -> np.ndarray:

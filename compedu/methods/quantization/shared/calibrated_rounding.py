@@ -1,0 +1,96 @@
+"""Rounding that looks at the inputs of a layer: what GPTQ and AdaRound share."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from compedu.evaluation import refuse_misfit
+from compedu.forms import Quantized
+from compedu.knobs import PerLayer, inherited, method
+from compedu.methods.calibration import calibration_knob
+from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
+from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
+from compedu.methods.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The levels that weights (groups, rows, n) can take: `scale` times a code in -`top`..`top`, without 0 for 1 bit.
+
+    Weights outside `kept` have the code 0. `scale` and `kept` have the shape of the weights.
+    """
+
+    scale: Tensor
+    kept: Tensor
+    bits: int
+
+    @classmethod
+    def of(cls, form: Quantized, moments: InputMoments) -> "Levels":
+        """Return the levels of the weights of `form`."""
+        weight = form.latent.detach()
+        scale = moments.rows(form.scale.expand_as(weight)).double()
+        return cls(scale, moments.rows(form.mask), form.bits)
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return max(2 ** (self.bits - 1) - 1, 1)
+
+    def nearest(self, weights: Tensor, column: int | slice = slice(None)) -> Tensor:
+        """Return the codes nearest to weights: all (groups, rows, n), or those of one column (groups, rows)."""
+        scale = self.scale[..., column]
+        if self.bits == 1:
+            codes = torch.where(weights < 0, -1.0, 1.0).to(weights.dtype)
+        else:
+            codes = torch.round(weights / scale).clamp_(-self.top, self.top)
+        return codes * self.kept[..., column]
+
+    def values(self, codes: Tensor, column: int | slice = slice(None)) -> Tensor:
+        """Return the weights that codes stand for."""
+        return codes * self.scale[..., column]
+
+    def reordered(self, columns: Tensor) -> "Levels":
+        """Return the levels of the weights taken along their last dimension at `columns` (groups, rows, n)."""
+        return replace(self, scale=self.scale.gather(2, columns), kept=self.kept.gather(2, columns))
+
+
+@method
+class CalibratedRounding(WeightQuantization):
+    """A method that chooses the codes of each layer by the moments of its inputs.
+
+    Layers are rounded in order of execution, and each is calibrated on the outputs of the rounded layers before it.
+    """
+
+    bits: PerLayer[int] = inherited(WeightQuantization, "bits", default=3)
+    scales: str = inherited(WeightQuantization, "scales")
+    clipping: str = inherited(WeightQuantization, "clipping")
+    calibration_images: int = calibration_knob("training images that show the inputs of each layer, at most", 512)
+
+    @property
+    def needs(self) -> str:
+        """Training images, without their labels."""
+        return "calibration"
+
+    def chosen(self, task: Task) -> dict[str, nn.Module]:
+        """Return the selected layers in order of execution."""
+        refuse_misfit(task.model, task.data)
+        return in_order_of_execution(task.model, task.selected_layers(), task.data, self.calibration_images)
+
+    def rounding(self, task: Task, name: str, form: Quantized) -> Quantized:
+        """Return `form` with latent weights on the levels that `codes` chooses, in no row worse than the nearest."""
+        layer = task.model.get_submodule(name)
+        moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
+        levels = Levels.of(form, moments)
+        rows = moments.rows(form.latent.detach()).double()
+        nearest = levels.values(levels.nearest(rows))
+        chosen = levels.values(self.codes(form, moments, levels))
+        better = moments.row_errors(rows - chosen) < moments.row_errors(rows - nearest)
+        made = torch.where(better[..., None], chosen, nearest)
+        form.latent.data.copy_(made.reshape(form.latent.shape))
+        return form
+
+    @abstractmethod
+    def codes(self, form: Quantized, moments: InputMoments, levels: Levels) -> Tensor:
+        """Return the codes of the weights of `form`, (groups, rows, n)."""
