@@ -384,11 +384,102 @@ THIN_RIGHT = {
     ),
 }  # fmt: skip
 
+
+def levels(weights, bits, step=None, rounded=torch.round):
+    top = 2 ** (bits - 1) - 1
+    step = weights.abs().max() / top if step is None else step
+    return (rounded(weights / step).clamp(-top, top)) * step
+
+
+def affine(weights, bits):
+    low = weights.min()
+    step = (weights.max() - low) / (2**bits - 1)
+    return low + step * torch.round((weights - low) / step)
+
+
+QUANTIZER_WRONG = {
+    "the lowest code as well": lambda w, b: torch.round(w / (s := w.abs().max() / 2 ** (b - 1))) * s,
+    "twice as many levels": lambda w, b: levels(w, b + 1),
+    "half as many levels": lambda w, b: levels(w, max(2, b - 1)) if b > 2 else torch.zeros_like(w),
+    "rounded down": lambda w, b: levels(w, b, rounded=torch.floor),
+    "rounded toward zero": lambda w, b: levels(w, b, rounded=torch.trunc),
+    "codes in place of weights": lambda w, b: torch.round(w / (w.abs().max() / (2 ** (b - 1) - 1))),
+    "from the smallest to the largest": affine,
+    "a step from the standard deviation": lambda w, b: levels(w, b, 2 * w.std() / (2 ** (b - 1) - 1)),
+    "a step for each row": lambda w, b: torch.stack([levels(row, b) for row in w]) if w.ndim > 1 else levels(w, b),
+    "signs lost": lambda w, b: levels(w.abs(), b),
+    "nothing rounded": lambda w, b: w,
+    "changed in place": lambda w, b: w.copy_(levels(w, b)),
+    "flattened": lambda w, b: levels(w, b).reshape(-1, 1),
+    "the largest of one side": lambda w, b: levels(w, b, w.max() / (2 ** (b - 1) - 1)),
+}
+QUANTIZER_RIGHT = {
+    "step, round, multiply": levels,
+    "in numpy": lambda w, b: levels(w.double(), b).numpy(),
+    "by the nearest of all levels": lambda w, b: (
+        all_levels := torch.arange(-(2 ** (b - 1)) + 1, 2 ** (b - 1)) * w.abs().max() / (2 ** (b - 1) - 1)
+    )[(w[..., None] - all_levels).abs().argmin(-1)],
+    "by torch": lambda w, b: torch.fake_quantize_per_tensor_affine(
+        w, float(w.abs().max()) / (2 ** (b - 1) - 1), 0, -(2 ** (b - 1)) + 1, 2 ** (b - 1) - 1
+    ),
+}
+
+
+def passed(x, step, top, inside=lambda codes, top: codes.abs() <= top, slope=1.0):
+    codes = torch.round(x / step)
+    return codes.clamp(-top, top) * step, slope * inside(codes, top).float()
+
+
+def by_torch(x, step, top):
+    x = x.clone().requires_grad_()
+    values = torch.fake_quantize_per_tensor_affine(x, step, 0, -top, top)
+    values.sum().backward()
+    return values, x.grad
+
+
+def plain_round(x, step, top):
+    x = x.clone().requires_grad_()
+    values = torch.round(x / step).clamp(-top, top) * step
+    values.sum().backward()
+    return values.detach(), x.grad
+
+
+def detached(x, step, top):
+    x = x.clone().requires_grad_()
+    codes = x / step
+    codes = codes + (torch.round(codes) - codes).detach()
+    values = codes.clamp(-top, top) * step
+    values.sum().backward()
+    return values.detach(), x.grad
+
+
+STRAIGHT_WRONG = {
+    "plain round": plain_round,
+    "passed where clipped": lambda x, s, t: passed(x, s, t, lambda codes, top: codes.abs() < 1e9),
+    "not at the last code": lambda x, s, t: passed(x, s, t, lambda codes, top: codes.abs() < top),
+    "clipped at the last level": lambda x, s, t: (passed(x, s, t)[0], (x.abs() <= s * t * (1 + 1e-6)).float()),
+    "within one": lambda x, s, t: (passed(x, s, t)[0], (x.abs() <= 1).float()),
+    "times the step": lambda x, s, t: passed(x, s, t, slope=s),
+    "one side clipped": lambda x, s, t: passed(x, s, t, lambda codes, top: codes <= top),
+    "values not clipped": lambda x, s, t: (torch.round(x / s) * s, passed(x, s, t)[1]),
+    "codes as values": lambda x, s, t: (torch.round(x / s).clamp(-t, t), passed(x, s, t)[1]),
+    "gradient first": lambda x, s, t: passed(x, s, t)[::-1],
+    "values alone": lambda x, s, t: passed(x, s, t)[0],
+}
+STRAIGHT_RIGHT = {
+    "a mask": passed,
+    "by torch": by_torch,
+    "the rounding detached": detached,
+    "in numpy": lambda x, s, t: tuple(one.numpy() for one in passed(x, s, t)),
+}
+
 WRONG = {
     "interval": INTERVAL_WRONG, "paired": PAIRED_WRONG, "dense_bytes": DENSE_WRONG, "criteria": CRITERIA_WRONG,
     "largest_rank": RANK_WRONG, "quantized_bytes": CODES_WRONG, "gap_bytes": GAPS_WRONG, "thin": THIN_WRONG,
+    "quantizer": QUANTIZER_WRONG, "straight_through": STRAIGHT_WRONG,
 }  # fmt: skip
 RIGHT = {
     "interval": INTERVAL_RIGHT, "paired": PAIRED_RIGHT, "dense_bytes": DENSE_RIGHT, "criteria": CRITERIA_RIGHT,
     "largest_rank": RANK_RIGHT, "quantized_bytes": CODES_RIGHT, "gap_bytes": GAPS_RIGHT, "thin": THIN_RIGHT,
+    "quantizer": QUANTIZER_RIGHT, "straight_through": STRAIGHT_RIGHT,
 }  # fmt: skip

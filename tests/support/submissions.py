@@ -16,6 +16,8 @@ WRONG = {  # by the name of the cell
     "budget": "answer = LinearQuantization(bits=8)",
     "gap-bytes": "def gap_bytes(places, density, bits):\n    return places * density * bits / 8",
     "thin": "def thin(tensors, gone):\n    return dict(tensors)",
+    "quantizer": "def quantizer(weights, bits):\n    return torch.round(weights)",
+    "straight-through": "def straight_through(x, step, top):\n    return x, torch.ones_like(x)",
     "pruned-file": 'answer = "dense.compedu"\nce.save(model, answer)',
 }
 FORGED = """
