@@ -40,9 +40,12 @@ class Settings:
     )  # fmt: skip
     explorers: tuple[int, ...] = (1, 10, 20)
     runs: int = 12
+    rest_ms: int = 7000  # before memory is read: workers without work end meanwhile
 
 
-QUICK = Settings(methods=("MagnitudePruning",), presses=6, crowd=("MagnitudePruning",), explorers=(1,), runs=1)
+QUICK = Settings(
+    methods=("MagnitudePruning",), presses=6, crowd=("MagnitudePruning",), explorers=(1,), runs=1, rest_ms=100
+)
 
 # Notes, for each press of a key in the main slider, when what is seen follows; `root.times` has one entry a press.
 WATCH = """root => {
@@ -137,11 +140,11 @@ def renderers() -> list[int]:
     return found
 
 
-def memory(page: LabPage) -> tuple[int, ...]:
+def memory(page: LabPage, rest_ms: int) -> tuple[int, ...]:
     """Return page, heap and kernel in MB and the number of widgets, once garbage is collected and all is quiet."""
     page.python("any(one.settle(300) for one in opened)")
     page.page.context.new_cdp_session(page.page).send("HeapProfiler.collectGarbage")
-    page.page.wait_for_timeout(7000)  # workers without work end, and give their memory back
+    page.page.wait_for_timeout(rest_ms)
     resident = max(int(Path(f"/proc/{one}/status").read_text().split("VmRSS:")[1].split()[0]) for one in renderers())
     heap = page.page.evaluate("performance.memory.usedJSHeapSize")
     kernel = int(page.python(RESIDENT))
@@ -155,17 +158,17 @@ def crowded(settings: Settings) -> Section:
     rows: list[tuple[Any, ...]] = []
     with lab(names) as page:
         page.run_cell(0)
-        rows.append(("no explorer", *memory(page)))
+        rows.append(("no explorer", *memory(page, settings.rest_ms)))
         for index in range(1, most + 1):
             opened(page, index)
             if index in settings.explorers:
-                rows.append((f"{index} open", *memory(page)))
+                rows.append((f"{index} open", *memory(page, settings.rest_ms)))
         page.python(FORGET)
-        rows.append(("all closed", *memory(page)))
+        rows.append(("all closed", *memory(page, settings.rest_ms)))
         for _ in range(settings.runs):
             opened(page, 1)
             page.python("del opened[:-1]")  # as where a variable holds the newest one
-        rows.append((f"one cell run {settings.runs} times", *memory(page)))
+        rows.append((f"one cell run {settings.runs} times", *memory(page, settings.rest_ms)))
     by_moment = {moment: figures for moment, *figures in rows}
     targets = ()
     if "10 open" in by_moment:

@@ -20,15 +20,19 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--js-flags=--expose-gc")
 
 
+def program() -> str | None:
+    """Return the browser of this machine, or None."""
+    return os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
 @contextlib.contextmanager
 def lab(names: tuple[str, ...]) -> Iterator[LabPage]:
     """Show a notebook whose first cell loads network and data, and each further one opens an explorer of `names`."""
     from playwright.sync_api import sync_playwright
 
-    program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     with tempfile.TemporaryDirectory(prefix="compedu-bench-") as folder, sync_playwright() as playwright:
         Path(folder, "explorers.ipynb").write_text(json.dumps(notebook([START, *(CELL.format(name=n) for n in names)])))
-        chromium = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        chromium = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
         page = chromium.new_context(viewport={"width": 1440, "height": 900}).new_page()
         with lab_server(Path(folder)) as address:
             yield LabPage(page, address, "explorers.ipynb")

@@ -9,7 +9,13 @@ from benchmark_scripts import FOLDER, scripts  # noqa: F401  a fixture
 import compedu as ce
 from compedu.forms import Quantized, weight_of
 
-SECTIONS = ("channels", "explorer", "file_bytes", "filter_pruning", "int8", "live", "magnitude", "memory", "sparse")
+SECTIONS = (
+    "browser", "channels", "explorer", "file_bytes", "filter_pruning", "int8", "live", "magnitude", "memory", "sparse",
+)  # fmt: skip
+TRIED = [  # a JupyterLab of its own takes a minute; all that it drives is tested elsewhere
+    pytest.param(name, marks=[pytest.mark.browser, pytest.mark.exhaustive] if name == "browser" else [])
+    for name in SECTIONS
+]
 
 
 def section_of(text: str, name: str) -> str:
@@ -20,8 +26,10 @@ def test_every_benchmark_is_tried_here():
     assert {path.stem for path in FOLDER.glob("bench_*.py")} == {f"bench_{name}" for name in SECTIONS}
 
 
-@pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.parametrize("name", TRIED)
 def test_the_smallest_settings_write_a_table_with_machine_and_versions(scripts, tmp_path, name):
+    if name == "browser" and scripts["lab"].program() is None:
+        pytest.skip("no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM")
     path = tmp_path / "RESULTS.md"
     scripts[f"bench_{name}"].main(["--quick", "--out", str(path)])
     section = section_of(path.read_text(), name)
