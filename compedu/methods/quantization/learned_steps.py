@@ -7,7 +7,7 @@ from torch import nn
 
 from compedu.forms import ActivationQuantizer, Quantized
 from compedu.knobs import PerLayer, inherited, method
-from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
+from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.task import Task
 from compedu.methods.training_method import TrainingMethod
 
@@ -16,7 +16,7 @@ RATE = 0.1  # of the scales, as a share of the learning rate: they are much smal
 
 
 @method
-class LearnedStepQuantization(TrainingMethod, WeightQuantization):
+class LearnedStepQuantization(TrainingMethod, LinearQuantization):
     r"""Train through the rounding, and learn the distance between two levels with the weights.
 
     $\hat v = s\,\mathrm{clip}(\mathrm{round}(v / s), -q_{\max}, q_{\max})$ with
@@ -33,15 +33,15 @@ class LearnedStepQuantization(TrainingMethod, WeightQuantization):
 
     writes: ClassVar[bool] = True
 
-    bits: PerLayer[int] = inherited(WeightQuantization, "bits", default=2, low=2, slider_range=(2, 8))
-    activation_bits: int = inherited(WeightQuantization, "activation_bits")
+    bits: PerLayer[int] = inherited(LinearQuantization, "bits", default=2, low=2, slider_range=(2, 8))
+    activation_bits: int = inherited(LinearQuantization, "activation_bits")
     epochs: int = inherited(TrainingMethod, "epochs", default=3)
-    clipping: str = inherited(WeightQuantization, "clipping", default="mse")
+    clipping: str = inherited(LinearQuantization, "clipping", default="mse")
 
     def compress(self, task: Task) -> nn.Module:
         """Round the network, then train it with the scales that this call made."""
         earlier = set(_scaled(task.model))
-        model = WeightQuantization.compress(self, task)
+        model = LinearQuantization.compress(self, task)
         scaled = {name: module for name, module in _scaled(model).items() if name not in earlier}
         least = {name: float(module.scale.abs().amin()) * SMALLEST for name, module in scaled.items()}
         for module in scaled.values():

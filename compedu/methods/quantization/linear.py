@@ -1,7 +1,9 @@
 """Linear quantization: weights, and optionally activations, become integers times a scale."""
 
+from compedu.forms import Quantized
 from compedu.knobs import method
 from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
+from compedu.methods.task import Task
 
 
 @method
@@ -22,3 +24,7 @@ class LinearQuantization(WeightQuantization):
     def needs(self) -> str:
         """Weights alone, or training images to calibrate the activations."""
         return "weights" if self.activation_bits == 0 else "calibration"
+
+    def rounding(self, task: Task, name: str, form: Quantized) -> Quantized:
+        """Return `form` as it is: the trained weights round to the nearest codes."""
+        return form

@@ -1,5 +1,6 @@
 """What all methods share that round weights to evenly spaced levels: knobs, folding, scales, rounded activations."""
 
+from abc import abstractmethod
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from compedu.methods.task import Task
 class WeightQuantization(LayerByLayer):
     """A method that rounds the weights of layers to evenly spaced levels, and optionally their inputs.
 
-    Subclasses may choose other codes than the nearest, given the scales: `rounding`.
+    Subclasses choose the codes, given the scales: `rounding`.
     """
 
     family: ClassVar[str] = "quantization"
@@ -89,9 +90,9 @@ class WeightQuantization(LayerByLayer):
             return sign_scale(rows, kept)
         return (largest_scale if self.clipping == "max" else best_scale)(rows, 2 ** (bits - 1) - 1)
 
+    @abstractmethod
     def rounding(self, task: Task, name: str, form: Quantized) -> Quantized:
-        """Return `form` with latent weights that round to the chosen codes; the trained ones round to the nearest."""
-        return form
+        """Return `form`, whose latent weights are the trained ones, with latent weights that round to its codes."""
 
 
 def is_quantized(layer: nn.Module) -> bool:
