@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import compedu as ce
+from compedu.explorers.main_knob import main_knob
 from compedu.methods.input_moments import InputMoments, input_moments
 from compedu.methods.quantization import gptq
 from compedu.methods.quantization.adaround import learned_codes, pull, rectified_sigmoid, start
@@ -54,6 +55,13 @@ def test_gptq_is_exact_least_squares_column_by_column(monkeypatch, bits, block):
     for seed in range(4):
         weights, second, levels = layer(3, 7, seed, bits)
         assert torch.equal(gptq_codes(weights, second, levels), exact(weights, second, levels))
+
+
+@pytest.mark.parametrize(
+    "cls", [*BOTH, ce.LinearQuantization, ce.LearnedStepQuantization], ids=lambda cls: cls.__name__
+)
+def test_the_main_slider_of_every_quantization_is_its_bits(cls):
+    assert main_knob(cls) == "bits"
 
 
 def test_gptq_beats_rounding_to_nearest_on_correlated_inputs():

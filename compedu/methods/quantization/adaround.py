@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from compedu.forms import Quantized
-from compedu.knobs import knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.input_moments import InputMoments
 from compedu.methods.quantization.shared.calibrated_rounding import CalibratedRounding, Levels
 
@@ -83,6 +83,7 @@ class AdaRound(CalibratedRounding):
     inputs of the rounded network on both sides, and without the activation behind the layer.
     """
 
+    bits: PerLayer[int] = inherited(CalibratedRounding, "bits")
     steps: int = knob(default=200, help="steps of Adam for each layer", low=1, slider_range=(50, 2000), log=True)
     strength: float = knob(
         default=30.0,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from compedu.forms import Quantized
-from compedu.knobs import knob, method
+from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.input_moments import InputMoments
 from compedu.methods.quantization.shared.calibrated_rounding import CalibratedRounding, Levels
 
@@ -50,6 +50,7 @@ class GPTQ(CalibratedRounding):
     pre-trained transformers, arXiv:2210.17323, sections 3 and 4. The order by curvature is that of the authors' code.
     """
 
+    bits: PerLayer[int] = inherited(CalibratedRounding, "bits")
     damping: float = knob(
         default=0.01,
         help="added to the second moments of the inputs, as a fraction of their mean",
