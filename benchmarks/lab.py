@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,18 +9,14 @@ from pathlib import Path
 
 from table import DATA
 
+from compedu.doctor import browser_program
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))  # the tests drive the same page
 from lab_page import LabPage, lab_server, notebook
 
 START = f"import compedu as ce\nmodel, data = ce.load('lenet5', '{DATA}')\nopened = []"
 CELL = "opened.append(ce.explore(ce.{name}, model, data))\nopened[-1]"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--js-flags=--expose-gc")
-
-
-def program() -> str | None:
-    """Return the browser of this machine, or None."""
-    return os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 @contextlib.contextmanager
@@ -32,7 +26,7 @@ def lab(names: tuple[str, ...]) -> Iterator[LabPage]:
 
     with tempfile.TemporaryDirectory(prefix="compedu-bench-") as folder, sync_playwright() as playwright:
         Path(folder, "explorers.ipynb").write_text(json.dumps(notebook([START, *(CELL.format(name=n) for n in names)])))
-        chromium = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
+        chromium = playwright.chromium.launch(executable_path=browser_program(), args=list(ARGUMENTS))
         page = chromium.new_context(viewport={"width": 1440, "height": 900}).new_page()
         with lab_server(Path(folder)) as address:
             yield LabPage(page, address, "explorers.ipynb")

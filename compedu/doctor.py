@@ -236,9 +236,14 @@ def data_sets():
             yield FindingState.NOTE, f"{name}: not on this machine (optional)", str(error).split(". ")[-1]
 
 
+def browser_program() -> str | None:
+    """Return the program of a Chromium on this machine, or None; the variable COMPEDU_CHROMIUM names another one."""
+    return os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 def browser():
     """A browser for the tests of explorers and pages; learners use their own."""
-    program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = browser_program()
     if program:
         yield FindingState.OK, f"for tests: {program}"
     else:

@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from compedu.doctor import BROWSERS  # noqa: E402
+from compedu.doctor import browser_program  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -104,7 +104,7 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium of this machine, driven by Playwright, for the tests of one file."""
-    program = os.environ.get("COMPEDU_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = browser_program()
     if program is None:
         pytest.skip("no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM")
     from playwright.sync_api import sync_playwright

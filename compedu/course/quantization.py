@@ -16,29 +16,29 @@ def quantizer(function: Callable[[Tensor, int], Tensor], seed: int) -> str:
     """Check a function (weights, bits) -> the weights rounded to 2^bits - 1 levels, of which the largest is one."""
     for weights, bits in _layers(np.random.default_rng(seed)):
         top = 2 ** (bits - 1) - 1
-        step = float(weights.abs().max()) / top
+        scale = float(weights.abs().max()) / top
         given = _tensor(called(function, weights.clone(), bits), weights, f"{bits} bits")
         told = f"{tuple(weights.shape)} weights at {bits} bits: "
         largest = weights.abs().argmax()
         kept = float(given.reshape(-1)[largest] - weights.reshape(-1)[largest])
-        assert abs(kept) <= CLOSE * top * step, (
+        assert abs(kept) <= CLOSE * top * scale, (
             f"{told}the weight of largest absolute value is {weights.reshape(-1)[largest]:.4g} and becomes "
             f"{given.reshape(-1)[largest]:.4g}. It should be a level itself: which code does it get, and what is the "
-            "step then?"
+            "scale then?"
         )
-        codes = given / step
+        codes = given / scale
         assert float((codes - codes.round()).abs().max()) <= CLOSE * top, (
-            f"{told}your values are not whole multiples of one step, {step:.4g}. One step serves the whole tensor, and "
+            f"{told}your values are not whole multiples of one scale, {scale:.4g}. It serves the whole tensor, and "
             "zero is a level"
         )
         assert float(codes.abs().max()) <= top + CLOSE * top, (
             f"{told}you use the code {float(codes.abs().max()):.0f}; {bits} bits allow -{top} to {top}"
         )
-        far = float((given - weights).abs().max()) / step
+        far = float((given - weights).abs().max()) / scale
         assert far <= 0.5 + CLOSE * top, (
-            f"{told}a weight moves by {far:.2f} steps. Rounded to the nearest level none moves by more than a half"
+            f"{told}a weight moves by {far:.2f} scales; to the nearest level it would move by at most a half"
         )
-    return "one step for all, zero is a level, no weight moves by more than half a step"
+    return "one scale for all, zero is a level, no weight moves by more than half of it"
 
 
 def _layers(rng: np.random.Generator) -> list[tuple[Tensor, int]]:
@@ -48,37 +48,35 @@ def _layers(rng: np.random.Generator) -> list[tuple[Tensor, int]]:
         weights = rng.normal(0, rng.uniform(0.05, 2.0), shape)
         flat = weights.reshape(-1)
         flat[rng.integers(len(flat))] = sign * 1.3 * np.abs(flat).max()
-        step = np.abs(flat).max() / (2 ** (bits - 1) - 1)
-        parts = flat / step - np.floor(flat / step)
-        flat[np.abs(parts - 0.5) < 0.02] += 0.05 * step  # away from the middle between two levels
+        scale = np.abs(flat).max() / (2 ** (bits - 1) - 1)
+        parts = flat / scale - np.floor(flat / scale)
+        flat[np.abs(parts - 0.5) < 0.02] += 0.05 * scale  # away from the middle between two levels
         found.append((torch.from_numpy(weights.astype(np.float32)), bits))
     return found
 
 
 def straight_through(function: Callable[[Tensor, float, int], Any], seed: int) -> str:
-    """Check a function (x, step, top) -> values rounded to codes -top..top, and their straight-through gradient."""
+    """Check a function (x, scale, top) -> values rounded to codes -top..top, and their straight-through gradient."""
     rng = np.random.default_rng(seed)
     for top in (1, 3, 7):
-        step = float(rng.uniform(0.05, 3.0))
+        scale = float(rng.uniform(0.05, 3.0))
         # Inside, exactly on the last level, beyond it but still rounded to it, and clipped; on both sides.
         ends = np.array([top, top + 0.4, top + 0.6, top + 5.0])
         x = np.concatenate([rng.uniform(-top - 0.4, top + 0.4, 9), ends, -ends, [0.0]])
         x = x[np.abs(x - np.floor(x) - 0.5) > 0.02]
-        given = torch.from_numpy((x * step).astype(np.float32))
-        answer = called(function, given.clone(), step, top)
+        given = torch.from_numpy((x * scale).astype(np.float32))
+        answer = called(function, given.clone(), scale, top)
         assert isinstance(answer, (tuple, list)) and len(answer) == 2, (
             f"return two tensors, the values and the gradient, not a {kind_of(answer)}"
         )
         values, gradient = (_tensor(one, given, name) for one, name in zip(answer, ("values", "gradient"), strict=True))
-        codes = torch.round(given / step)
-        wanted = codes.clamp(-top, top) * step
-        _compare(values, wanted, given / step, f"top {top}: at x = {{:.2f}} steps your value is {{:.4g}}, not {{:.4g}}")
-        passes = (codes.abs() <= top).float()
-        _compare(
-            gradient, passes, given / step,
-            f"top {top}: at x = {{:.2f}} steps your gradient is {{:.4g}}. It is 1 where x is rounded and 0 where it is "
-            "clipped; a value that is rounded to the last code is not clipped",
-        )  # fmt: skip
+        codes = torch.round(given / scale)
+        wanted = codes.clamp(-top, top) * scale
+        places = given / scale
+        where = f"top {top}: at x / scale = {{:.2f}} your"
+        _compare(values, wanted, places, f"{where} value is {{:.4g}}, not {{:.4g}}")
+        hint = "It is 1 where x is rounded and 0 where it is clipped; what is rounded to the last code is not clipped"
+        _compare(gradient, (codes.abs() <= top).float(), places, f"{where} gradient is {{:.4g}}. {hint}")
     return "the rounding passes the gradient, the clipping does not"
 
 

@@ -113,7 +113,7 @@ class Session:
         with self.lock:  # notebooks keep the value of each cell, and with it each explorer that a cell ended with
             self.view.after = None
             self.view.kept = {}
-            self.__dict__.pop("baseline", None)
+            vars(self).pop("baseline", None)  # nothing is measured any more; closing twice is no error
         give_back()
 
     def rest(self) -> None:

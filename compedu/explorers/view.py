@@ -86,9 +86,10 @@ class View:
 
     @property
     def stored_latency(self) -> Latency | None:
-        """The time of the stored point, measured on another machine, if it was timed against the dense network."""
+        """The time of the stored point, measured on another machine; None without one, or with its verdict withheld."""
         latency = None if self.stored is None else self.stored.latency
-        return latency if latency is not None and latency.speed_up_interval is not None else None
+        verdict = None if latency is None else latency.verdict
+        return None if verdict is None or verdict.startswith("withheld") else latency
 
     @property
     def nearby(self) -> bool:

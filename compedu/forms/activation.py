@@ -20,15 +20,14 @@ class RoundOnGrid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
         codes = grid_codes(x, scale, zero_point)
-        inside = (codes >= low) & (codes <= high)
-        steps = codes.clamp_(low, high).sub_(zero_point)
         if not ctx.needs_input_grad[1]:
-            ctx.save_for_backward(inside)
-            return steps.mul_(scale).to(x.dtype)  # in place: no further tensors
+            ctx.save_for_backward((codes >= low) & (codes <= high))
+            return codes.clamp_(low, high).sub_(zero_point).mul_(scale).to(x.dtype)  # in place: no further tensors
+        steps = codes.clamp_(low, high).sub_(zero_point)
         place = x.to(torch.promote_types(x.dtype, scale.dtype)) / scale + zero_point
-        between = (place > low) & (place < high)
+        inside = (place > low) & (place < high)
         # d/ds of s round(x / s) is round(x / s) - x / s, with the rounding passed through; outside, the last code.
-        ctx.save_for_backward(between, torch.where(between, steps + zero_point - place, steps), scale)
+        ctx.save_for_backward(inside, torch.where(inside, steps + zero_point - place, steps), scale)
         return (steps * scale).to(x.dtype)
 
     @staticmethod

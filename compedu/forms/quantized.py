@@ -16,6 +16,15 @@ MOST_BITS = 8  # codes are of type int8
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}  # weights in half precision have scales in float32
 
 
+def top_code(bits: int) -> int:
+    """Return the largest code of so many bits: that of two's complement, the lowest being left out; 1 for one bit.
+
+    >>> top_code(8), top_code(1)
+    (127, 1)
+    """
+    return max(2 ** (bits - 1) - 1, 1)
+
+
 class Quantized(Scaled, LatentForm):
     """A dense layer with weight scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
 
@@ -43,7 +52,7 @@ class Quantized(Scaled, LatentForm):
     @property
     def top(self) -> int:
         """The largest code."""
-        return max(2 ** (self.bits - 1) - 1, 1)
+        return top_code(self.bits)
 
     def codes(self) -> Tensor:
         """Return the codes, int8, of the weight's shape."""

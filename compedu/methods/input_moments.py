@@ -52,11 +52,18 @@ class InputMoments:
         changes = changes.double()
         return ((changes @ self.second) * changes).sum(2)  # d^T E[x x^T] d
 
-    def damped(self, damping: float) -> Tensor:
-        """Return E[x x^T] + damping m I, positive definite: m is the mean of a group's diagonal, or 1 if that is 0."""
-        mean = self.second.diagonal(dim1=1, dim2=2).mean(1)
-        added = damping * torch.where(mean > 0, mean, torch.ones_like(mean))
-        return self.second + added[:, None, None] * torch.eye(self.second.shape[-1], dtype=self.second.dtype)
+
+def damped(matrices: Tensor, damping: float) -> Tensor:
+    """Return A + damping m I for each of `matrices` A (..., n, n): m is the mean of its diagonal, or 1 if that is 0.
+
+    >>> damped(torch.tensor([[2.0, 1.0], [1.0, 4.0]]), 0.5).tolist()
+    [[3.5, 1.0], [1.0, 5.5]]
+    """
+    result = matrices.clone()
+    diagonal = result.diagonal(dim1=-2, dim2=-1)
+    mean = diagonal.mean(-1, keepdim=True)
+    diagonal += damping * torch.where(mean == 0, torch.ones_like(mean), mean)
+    return result
 
 
 class MomentSum:

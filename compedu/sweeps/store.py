@@ -1,7 +1,7 @@
 """A sweep as a file: one JSON line for each run that added points, and one for each finished point.
 
 A run's line applies to the points after it and records their versions, machine and date.
-Lines are only ever appended, by one process at a time; of two with the same key the later one wins.
+Lines are appended, by one process at a time; of two with the same key the later one wins. `compact` drops the other.
 """
 
 import contextlib

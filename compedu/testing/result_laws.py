@@ -1,5 +1,6 @@
 """Laws of what a method makes: from which inputs, by which seed, what it computes, how large it is on disk."""
 
+import contextlib
 import copy
 import tempfile
 from pathlib import Path
@@ -32,6 +33,12 @@ def the_input_is_untouched(cls: type[Method]) -> None:
         assert not any(module.training for module in result.modules())
         ours, theirs = ({p.data_ptr() for p in m.parameters()} for m in (model, result))
         assert not ours & theirs
+    for layers in ("first", "last") if "layers" in knobs(cls) else ():  # what is left out could be shared, and written
+        model = suited(cls)[0]()
+        before = state(model)
+        with contextlib.suppress(CompressionError):  # it may do nothing with this layer
+            quick(cls, layers=layers)(model, data())
+        assert state(model) == before, f"layers={layers!r}"
 
 
 def the_same_seed_gives_the_same_result(cls: type[Method]) -> None:

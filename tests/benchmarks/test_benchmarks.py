@@ -7,6 +7,7 @@ import torch
 from benchmark_scripts import FOLDER, scripts  # noqa: F401  a fixture
 
 import compedu as ce
+from compedu.doctor import browser_program
 from compedu.forms import Quantized, weight_of
 
 SECTIONS = (
@@ -28,7 +29,7 @@ def test_every_benchmark_is_tried_here():
 
 @pytest.mark.parametrize("name", TRIED)
 def test_the_smallest_settings_write_a_table_with_machine_and_versions(scripts, tmp_path, name):
-    if name == "browser" and scripts["lab"].program() is None:
+    if name == "browser" and browser_program() is None:
         pytest.skip("no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM")
     path = tmp_path / "RESULTS.md"
     scripts[f"bench_{name}"].main(["--quick", "--out", str(path)])

@@ -52,6 +52,10 @@ def test_the_speed_of_a_stored_point_is_shown_as_another_machines_only(looked_at
     *_, elsewhere, here = moving(ghost)["speed"]["data"]
     assert elsewhere["x"] == [pytest.approx(math.log10(2))] and here["x"] == []
     assert elsewhere["said"] == "stored, not of your machine: 2.00×"
+    noisy = replace(timing, a_a_interval=(1.2, 1.3))
+    withheld = replace(ghost, stored=replace(report, latency=noisy))
+    assert noisy.verdict.startswith("withheld")
+    assert captions(withheld)[2] == ("…", "not measured here yet") and not moving(withheld)["speed"]["data"][2]["x"]
     beside = replace(explorer.view, stored=ghost.stored)
     assert [len(one["x"]) for one in moving(beside)["speed"]["data"][1:]] == [2, 1, 1]
     assert captions(beside)[2] == said, "what was measured here is said alone"

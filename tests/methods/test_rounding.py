@@ -8,7 +8,7 @@ from torch import nn
 
 import compedu as ce
 from compedu.explorers.main_knob import main_knob
-from compedu.methods.input_moments import InputMoments, input_moments
+from compedu.methods.input_moments import damped, input_moments
 from compedu.methods.quantization import gptq
 from compedu.methods.quantization.adaround import learned_codes, pull, rectified_sigmoid, start
 from compedu.methods.quantization.gptq import gptq_codes
@@ -181,5 +181,5 @@ def test_groups_of_a_depthwise_layer_are_rounded_with_their_own_inputs(cls):
 
 
 def test_moments_of_dead_inputs_can_be_damped():
-    moments = InputMoments(torch.zeros(2, 3, 3, dtype=torch.float64), torch.zeros(2, 3), 5)
-    assert torch.equal(moments.damped(0.5), 0.5 * torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
+    unit = torch.eye(3, dtype=torch.float64)
+    assert torch.equal(damped(torch.stack([0 * unit, 4 * unit]), 0.5), torch.stack([0.5 * unit, 6 * unit]))

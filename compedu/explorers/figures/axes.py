@@ -30,12 +30,9 @@ def axis(anchor: str, domain: list[float] | None = None, **settings: Any) -> dic
     } | settings  # fmt: skip
 
 
-def byte_ticks(end: float) -> dict[str, Any]:
-    """Return about four round ticks from 0 to `end` bytes, with units."""
+def byte_ticks(end: float) -> list[tuple[int, str]]:
+    """Return about four round ticks from 0 to `end` bytes, each with its name, units included."""
     power = 10 ** math.floor(math.log10(end / 2))
     step = max(digit * power for digit in (1, 2, 5) if digit * power <= end / 2)
     ticks = [int(step * i) for i in range(int(end / step) + 1)]
-    return {
-        "tickvals": ticks,
-        "ticktext": [bytes_text(tick).replace(".0 ", " ").replace("0 MB", " MB") for tick in ticks],
-    }
+    return [(tick, bytes_text(tick).replace(".0 ", " ").replace("0 MB", " MB")) for tick in ticks]

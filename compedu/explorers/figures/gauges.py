@@ -15,17 +15,18 @@ SPEEDS = (0.1, 10.0)  # ends of the speed axis; ratios beyond are drawn at the e
 SPEED_TICKS = (0.1, 0.25, 0.5, 1, 2, 4, 10)
 SPEED_NAMES = ("0.1×", "¼×", "½×", "1×", "2×", "4×", "10×")
 
-Figure: TypeAlias = dict[str, Any]  # "data", the marks, and "layout", the axis
 Mark: TypeAlias = dict[str, Any]
 
 
-def figures(view: View) -> dict[str, Figure]:
-    """Return the gauges by name: marks over one axis, whose number and kinds never change (see `panel/gauges.js`)."""
+def figures(view: View) -> dict[str, dict[str, Any]]:
+    """Return the gauges by name, drawn by `panel/gauges.js`: "data" are marks, "layout" is the size and the axis.
+
+    Number and kinds of the marks never change.
+    """
     end = 1.02 * (view.baseline.file_bytes or 1)
-    bytes_shown = byte_ticks(end)
     axes = {
         "accuracy": {"range": [0, 100], "ticks": [[share, f"{share} %"] for share in (0, 25, 50, 75, 100)]},
-        "size": {"range": [0, end], "ticks": list(zip(bytes_shown["tickvals"], bytes_shown["ticktext"], strict=True))},
+        "size": {"range": [0, end], "ticks": byte_ticks(end)},
         "speed": {"range": [-1, 1], "ticks": list(zip(map(math.log10, SPEED_TICKS), SPEED_NAMES, strict=True))},
     }
     drawn = {"accuracy": _accuracy(view), "size": _size(view), "speed": _speed(view)}

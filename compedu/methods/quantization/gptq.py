@@ -5,7 +5,7 @@ from torch import Tensor
 
 from compedu.forms import Quantized
 from compedu.knobs import PerLayer, inherited, knob, method
-from compedu.methods.input_moments import InputMoments
+from compedu.methods.input_moments import InputMoments, damped
 from compedu.methods.quantization.shared.calibrated_rounding import CalibratedRounding, Levels
 
 BLOCK = 128  # weights after which those beyond are updated in one product (section 4, step 2)
@@ -67,7 +67,7 @@ class GPTQ(CalibratedRounding):
 
     def codes(self, form: Quantized, moments: InputMoments, levels: Levels) -> Tensor:
         """Return the codes of the weights of `form`, (groups, rows, n)."""
-        hessian = moments.damped(self.damping)
+        hessian = damped(moments.second, self.damping)
         rows = moments.rows(form.latent.detach()).double()
         if self.order == "stored":
             return gptq_codes(rows, hessian, levels)

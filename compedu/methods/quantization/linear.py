@@ -1,5 +1,7 @@
 """Linear quantization: weights, and optionally activations, become integers times a scale."""
 
+from torch import nn
+
 from compedu.forms import Quantized
 from compedu.knobs import method
 from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
@@ -25,6 +27,6 @@ class LinearQuantization(WeightQuantization):
         """Weights alone, or training images to calibrate the activations."""
         return "weights" if self.activation_bits == 0 else "calibration"
 
-    def rounding(self, task: Task, name: str, form: Quantized) -> Quantized:
-        """Return `form` as it is: the trained weights round to the nearest codes."""
-        return form
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> Quantized:
+        """Return the layer with the nearest codes."""
+        return self.scaled(name, layer)

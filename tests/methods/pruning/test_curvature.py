@@ -18,6 +18,7 @@ from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, OptimalBrainDamage, OptimalBrainSurgeon
 from compedu.methods.calibration import calibration_set
+from compedu.methods.input_moments import damped
 from compedu.methods.pruning import brain_surgeon
 from compedu.methods.pruning.brain_damage import saliencies
 from compedu.methods.pruning.shared import curvature as module
@@ -25,7 +26,6 @@ from compedu.methods.pruning.shared import layer_hessians as layer_hessians_modu
 from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
 from compedu.methods.pruning.shared.layer_hessians import RowHessians, layer_hessians
 from compedu.methods.pruning.shared.surgery import (
-    damped,
     damped_inverse,
     make_up_for,
     operate_on_network,

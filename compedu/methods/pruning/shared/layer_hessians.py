@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms import Geometry
-from compedu.methods.input_moments import MomentSum
+from compedu.methods.input_moments import MomentSum, damped
 from compedu.methods.pruning.shared.curvature import (
     Call,
     backward_signals,
@@ -24,7 +24,6 @@ from compedu.methods.pruning.shared.curvature import (
     weight_gradients,
 )
 from compedu.methods.pruning.shared.surgery import (
-    damped,
     damped_inverse,
     make_up_for,
     remove_greedily,

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from compedu.methods.input_moments import damped
+
 BLOCK = 64  # removals after which the inverse is updated in one product
 
 
@@ -36,13 +38,6 @@ def damped_inverse(hessian: Tensor, damping: float) -> Tensor:
     """Return (H + damping m I)^-1 in float64, where m is the mean of the diagonal of `hessian` (n, n), above 0."""
     hessian = hessian.double()
     return torch.cholesky_inverse(torch.linalg.cholesky(damped(hessian, damping)))
-
-
-def damped(hessian: Tensor, damping: float) -> Tensor:
-    """Return H + damping m I, where m is the mean of the diagonal of `hessian` (n, n)."""
-    result = hessian.clone()
-    result.diagonal().add_(damping * hessian.diagonal().mean())
-    return result
 
 
 def remove_greedily(weights: Tensor, inverse: Tensor, count: int) -> tuple[Tensor, Tensor]:

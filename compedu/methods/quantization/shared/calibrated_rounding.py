@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compedu.evaluation import refuse_misfit
 from compedu.forms import Quantized
+from compedu.forms.quantized import top_code
 from compedu.knobs import PerLayer, inherited, method
-from compedu.methods.calibration import calibration_knob
-from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
+from compedu.methods.calibrated_method import CalibratedMethod
+from compedu.methods.input_moments import InputMoments
+from compedu.methods.quantization.shared.scales import rounded
 from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
-from compedu.methods.task import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Levels:
     @property
     def top(self) -> int:
         """The largest code."""
-        return max(2 ** (self.bits - 1) - 1, 1)
+        return top_code(self.bits)
 
     def nearest(self, weights: Tensor, column: int | slice = slice(None)) -> Tensor:
         """Return the codes nearest to weights: all (groups, rows, n), or those of one column (groups, rows)."""
@@ -44,7 +44,7 @@ class Levels:
         if self.bits == 1:
             codes = torch.where(weights < 0, -1.0, 1.0).to(weights.dtype)
         else:
-            codes = torch.round(weights / scale).clamp_(-self.top, self.top)
+            codes = rounded(weights, scale, self.top)
         return codes * self.kept[..., column]
 
     def values(self, codes: Tensor, column: int | slice = slice(None)) -> Tensor:
@@ -57,31 +57,17 @@ class Levels:
 
 
 @method
-class CalibratedRounding(WeightQuantization):
-    """A method that chooses the codes of each layer by the moments of its inputs.
-
-    Layers are rounded in order of execution, and each is calibrated on the outputs of the rounded layers before it.
-    """
+class CalibratedRounding(CalibratedMethod, WeightQuantization):
+    """A method that chooses the codes of each layer by the moments of its inputs, in no row worse than the nearest."""
 
     bits: PerLayer[int] = inherited(WeightQuantization, "bits", default=3)
     scales: str = inherited(WeightQuantization, "scales")
     clipping: str = inherited(WeightQuantization, "clipping")
-    calibration_images: int = calibration_knob("training images that show the inputs of each layer, at most", 512)
+    calibration_images: int = inherited(CalibratedMethod, "calibration_images", default=512)
 
-    @property
-    def needs(self) -> str:
-        """Training images, without their labels."""
-        return "calibration"
-
-    def chosen(self, task: Task) -> dict[str, nn.Module]:
-        """Return the selected layers in order of execution."""
-        refuse_misfit(task.model, task.data)
-        return in_order_of_execution(task.model, task.selected_layers(), task.data, self.calibration_images)
-
-    def rounding(self, task: Task, name: str, form: Quantized) -> Quantized:
-        """Return `form` with latent weights on the levels that `codes` chooses, in no row worse than the nearest."""
-        layer = task.model.get_submodule(name)
-        moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
+    def compress_calibrated(self, name: str, layer: nn.Module, moments: InputMoments) -> Quantized:
+        """Return the layer with latent weights on the levels that `codes` chooses, or, row by row, the nearest."""
+        form = self.scaled(name, layer)
         levels = Levels.of(form, moments)
         rows = moments.rows(form.latent.detach()).double()
         nearest = levels.values(levels.nearest(rows))

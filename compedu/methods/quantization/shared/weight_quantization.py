@@ -1,11 +1,11 @@
 """What all methods share that round weights to evenly spaced levels: knobs, folding, scales, rounded activations."""
 
-from abc import abstractmethod
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
 from compedu.forms import ActivationQuantizer, Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
+from compedu.forms.quantized import top_code
 from compedu.knobs import PerLayer, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import LayerByLayer
@@ -20,7 +20,7 @@ from compedu.methods.task import Task
 class WeightQuantization(LayerByLayer):
     """A method that rounds the weights of layers to evenly spaced levels, and optionally their inputs.
 
-    Subclasses choose the codes, given the scales: `rounding`.
+    Subclasses choose the codes, given the scales: `scaled` has the nearest ones.
     """
 
     family: ClassVar[str] = "quantization"
@@ -71,8 +71,8 @@ class WeightQuantization(LayerByLayer):
                 task.skip(name, "its activations stay in floating point: no calibration image reaches it")
         return model
 
-    def form_for(self, task: Task, name: str, layer: nn.Module) -> Quantized:
-        """Return the layer with quantized weights; a mask stays."""
+    def scaled(self, name: str, layer: nn.Module) -> Quantized:
+        """Return the layer with its scales, and the trained weights as latent ones; a mask stays."""
         bits = given_value(self.bits, name)
         geometry = Geometry.of(layer)
         weight = weight_of(layer).detach()
@@ -81,18 +81,13 @@ class WeightQuantization(LayerByLayer):
         scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)
         shape = () if self.scales == "tensor" else geometry.per_output
         bias = cast("Tensor | None", layer.bias)
-        made = Quantized(geometry, weight, scale.view(shape), bits, bias, mask)
-        return self.rounding(task, name, made)
+        return Quantized(geometry, weight, scale.view(shape), bits, bias, mask)
 
     def scale_of(self, rows: Tensor, kept: Tensor, bits: int) -> Tensor:
         """Return the scale of each row (rows, weights), (rows, 1)."""
         if bits == 1:
             return sign_scale(rows, kept)
-        return (largest_scale if self.clipping == "max" else best_scale)(rows, 2 ** (bits - 1) - 1)
-
-    @abstractmethod
-    def rounding(self, task: Task, name: str, form: Quantized) -> Quantized:
-        """Return `form`, whose latent weights are the trained ones, with latent weights that round to its codes."""
+        return (largest_scale if self.clipping == "max" else best_scale)(rows, top_code(bits))
 
 
 def is_quantized(layer: nn.Module) -> bool:
