@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from compedu.deployment.kernels.product import Window
-from compedu.forms import ActivationQuantizer, Quantized
+from compedu.deployment.registry import runs_on_codes
+from compedu.forms import Quantized
 from compedu.graph.nodes import called_name, is_addition, is_relu, module_of
 from compedu.graph.writes import Modules, is_passed, overwrites
 
@@ -39,9 +40,9 @@ def source_of(node: fx.Node) -> fx.Node:
 
 
 def integer_layer(node: fx.Node, modules: Modules) -> Quantized | None:
-    """Return the layer with quantized weights and inputs that `node` calls, or None."""
+    """Return the layer with weights and inputs of at most 8 bits that `node` calls, or None."""
     layer = module_of(node, modules)
-    return layer if isinstance(layer, Quantized) and isinstance(layer.act, ActivationQuantizer) else None
+    return layer if isinstance(layer, Quantized) and runs_on_codes(layer) else None
 
 
 def clip_of(node: fx.Node, modules: Modules) -> tuple[float, float | None] | None:

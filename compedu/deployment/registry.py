@@ -85,6 +85,11 @@ def runs_sparse(form: Masked) -> bool:
     return takes_floats(form) and form.geometry.kind == "linear" and csr.pays(form.dense())
 
 
+def runs_on_codes(form: Form) -> bool:
+    """Return whether `form` is a quantized layer that runs as a product of integers."""
+    return isinstance(form, Quantized) and form.fits_int8 and rounds_inputs(form)
+
+
 def with_rounding(name: str, form: Form) -> str:
     """Return `name`, with a note where `form` rounds its inputs."""
     return name + (ROUNDED if rounds_inputs(form) else "")
@@ -96,7 +101,7 @@ def always(form: Form) -> bool:
 
 
 KERNELS: tuple[Kernel, ...] = (
-    Kernel(Quantized, INT8, None, rounds_inputs),  # the engine is named when the chain is built
+    Kernel(Quantized, INT8, None, runs_on_codes),  # the engine is named when the chain is built
     Kernel(Quantized, lambda form: f"{DENSE}, {form.bits}-bit weights decoded to float32", Form.dense_layer),
     Kernel(Masked, csr.NAME, sparse_rows, runs_sparse, late=True),
     Kernel(Masked, f"{DENSE}, zeros multiplied as well", Form.dense_layer),

@@ -26,6 +26,11 @@ class FormFacts:
         return None
 
     @property
+    def code_range(self) -> tuple[Tensor, Tensor] | None:
+        """The smallest and the largest code on the grid of `grid_step`, broadcast against the weight."""
+        return None
+
+    @property
     def grid_step(self) -> Tensor | None:
         """The step of a uniform grid around zero, broadcast against the weight, which is its codes times the step."""
         return None

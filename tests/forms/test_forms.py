@@ -42,6 +42,16 @@ def coded(layer, bits=4):
     return Quantized(g, layer.weight, scale, bits, layer.bias, layer.weight > -0.05)
 
 
+def grouped(layer):
+    g = Geometry.of(layer)
+    rows = nn.functional.pad(layer.weight.detach().flatten(1), (0, -math.prod(g.shape[1:]) % 4))
+    rows = rows.reshape(g.shape[0], -1, 4)
+    low, high = rows.amin(2).clamp(max=0), rows.amax(2).clamp(min=0)
+    scale = ((high - low) / 7).clamp(min=1e-6)
+    kept = layer.weight > -0.05
+    return Quantized(g, layer.weight, scale, 3, layer.bias, kept, zero_point=torch.round(-low / scale), group=4)
+
+
 def circulant(layer):
     g = Geometry.of(layer)
     places = g.shape[2] * g.shape[3] if g.kind == "conv2d" else 1
@@ -67,7 +77,7 @@ def crelu(layer):
     return CReLUFilters(g, layer.weight[:half], None if layer.bias is None else layer.bias[:half])
 
 
-MAKERS = [masked, coded, lambda layer: coded(layer, 1), circulant, factored, crelu]
+MAKERS = [masked, coded, lambda layer: coded(layer, 1), grouped, circulant, factored, crelu]
 CASES = [
     pytest.param(make, kind, id=f"{index} {kind}")
     for index, make in enumerate(MAKERS)

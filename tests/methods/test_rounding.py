@@ -1,6 +1,7 @@
 """GPTQ against exact least squares, AdaRound against brute force, and what both promise: no row worse than nearest."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def layer(rows: int, n: int, seed: int, bits: int = 3) -> tuple[torch.Tensor, to
     second = (inputs.T @ inputs / len(inputs))[None]
     top = max(2 ** (bits - 1) - 1, 1)
     scale = (weights.abs().amax(2, keepdim=True) / top).expand_as(weights)
-    return weights, second, Levels(scale, torch.ones_like(weights, dtype=torch.bool), bits)
+    end = torch.full_like(weights, top)
+    return weights, second, Levels(scale, torch.ones_like(weights, dtype=torch.bool), -end, end, bits == 1)
 
 
 def error(weights: torch.Tensor, second: torch.Tensor, levels: Levels, codes: torch.Tensor) -> torch.Tensor:
@@ -88,9 +90,9 @@ def test_adaround_comes_near_the_best_of_all_roundings():
     """Twelve weights can be rounded up or down in 4,096 ways."""
     for seed in range(5):
         weights, second, levels = layer(1, 12, seed)
-        down = (weights / levels.scale).floor().clamp(-levels.top, levels.top - 1)
+        down = (weights / levels.scale).floor().clamp(levels.low, levels.high - 1)
         ways = torch.tensor(list(itertools.product((0.0, 1.0), repeat=12)), dtype=torch.float64)
-        all_ways = Levels(levels.scale.expand(1, 4096, 12), levels.kept.expand(1, 4096, 12), levels.bits)
+        all_ways = levels.changed(lambda tensor: tensor.expand(1, 4096, 12))
         every = error(weights.expand(1, 4096, 12), second, all_ways, down + ways)
         best, usual = every.min(), error(weights, second, levels, levels.nearest(weights)).sum()
         found = error(weights, second, levels, learned_codes(weights, second, levels, 500, 30.0)).sum()
@@ -126,7 +128,7 @@ def pruned_layer(seed: int, rows: int, n: int) -> tuple[torch.Tensor, torch.Tens
     """A layer of which a third of the weights is pruned."""
     weights, second, levels = layer(rows, n, seed)
     kept = torch.rand(weights.shape, generator=torch.Generator().manual_seed(seed)) > 0.34
-    return weights * kept, second, Levels(levels.scale, kept, levels.bits)
+    return weights * kept, second, replace(levels, kept=kept)
 
 
 def test_pruned_weights_have_the_code_0_and_the_others_make_up_for_what_they_would_have_become():
@@ -138,7 +140,7 @@ def test_pruned_weights_have_the_code_0_and_the_others_make_up_for_what_they_wou
         learned = learned_codes(weights, second, levels, 300, 30.0)
         assert not learned[~levels.kept].any()
         places = levels.kept[0, 0].nonzero().flatten()
-        down = (weights / levels.scale).floor().clamp(-levels.top, levels.top - 1)
+        down = (weights / levels.scale).floor().clamp(levels.low, levels.high - 1)
         tried = []
         for ups in itertools.product((0.0, 1.0), repeat=len(places)):
             codes = down * levels.kept
@@ -152,7 +154,10 @@ def test_pruned_weights_have_the_code_0_and_the_others_make_up_for_what_they_wou
 def test_what_is_rounded_is_not_written_to_and_groups_do_not_mix():
     parts = [layer(1, 6, seed) for seed in range(3)]
     weights, second = (torch.cat([part[i] for part in parts]) for i in (0, 1))
-    levels = Levels(torch.cat([part[2].scale for part in parts]), torch.ones_like(weights, dtype=torch.bool), 3)
+    scale, kept, low, high = (
+        torch.cat([getattr(part[2], name) for part in parts]) for name in ("scale", "kept", "low", "high")
+    )
+    levels = Levels(scale, kept, low, high)
     before = weights.clone()
     for round_all in (gptq_codes, lambda *given: learned_codes(*given, 50, 30.0)):
         together = round_all(weights, second, levels)

@@ -43,9 +43,9 @@ def learned_codes(rows: Tensor, second: Tensor, levels: Levels, steps: int, stre
     1 - |2 h - 1|^beta over the weights of a group (equations 21 and 24). Weights that are undecided at the end, with h
     between 0 and 1, go to the nearer side.
     """
-    step = 2 if levels.bits == 1 else 1  # between two codes
+    step = 2 if levels.signs else 1  # between two codes
     position = rows / levels.scale
-    down = position.floor().clamp(-levels.top, levels.top - step) if levels.bits > 1 else -torch.ones_like(rows)
+    down = levels.low if levels.signs else position.floor().clamp(levels.low, levels.high - step)
     v = start(((position - down) / step).clamp(0, 1))
     nearest = rows - levels.values(levels.nearest(rows))
     usual = ((nearest @ second) * nearest).sum((1, 2), keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
@@ -95,7 +95,7 @@ class AdaRound(CalibratedRounding):
 
     def codes(self, form: Quantized, moments: InputMoments, levels: Levels) -> Tensor:
         """Return the codes of the weights of `form`, (groups, rows, n)."""
-        single = Levels(levels.scale.float(), levels.kept, levels.bits)
+        single = levels.changed(lambda tensor: tensor if tensor.dtype == torch.bool else tensor.float())
         rows = moments.rows(form.latent.detach()).float()
         # Only ratios of the moments count. A power of two keeps all their digits within the range of single precision.
         mean = moments.second.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]

@@ -1,59 +1,61 @@
 """Rounding that looks at the inputs of a layer: what GPTQ and AdaRound share."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from compedu.forms import Quantized
-from compedu.forms.quantized import top_code
 from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.input_moments import InputMoments
-from compedu.methods.quantization.shared.scales import rounded
 from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The levels that weights (groups, rows, n) can take: `scale` times a code in -`top`..`top`, without 0 for 1 bit.
+    """The levels that weights (groups, rows, n) can take: `scale` times a code in `low`..`high`.
 
-    Weights outside `kept` have the code 0. `scale` and `kept` have the shape of the weights.
+    With `signs` only these two codes exist. Weights outside `kept` have the code 0. All tensors have the shape of the
+    weights.
     """
 
     scale: Tensor
     kept: Tensor
-    bits: int
+    low: Tensor
+    high: Tensor
+    signs: bool = False
 
     @classmethod
     def of(cls, form: Quantized, moments: InputMoments) -> "Levels":
         """Return the levels of the weights of `form`."""
-        weight = form.latent.detach()
-        scale = moments.rows(form.scale.expand_as(weight)).double()
-        return cls(scale, moments.rows(form.mask), form.bits)
-
-    @property
-    def top(self) -> int:
-        """The largest code."""
-        return top_code(self.bits)
+        shape = form.latent.shape
+        low, high = (moments.rows(end.expand(shape)).double() for end in form.code_range)
+        scale = moments.rows(form.grid_step.expand(shape)).double()
+        return cls(scale, moments.rows(form.mask), low, high, form.signs)
 
     def nearest(self, weights: Tensor, column: int | slice = slice(None)) -> Tensor:
         """Return the codes nearest to weights: all (groups, rows, n), or those of one column (groups, rows)."""
-        scale = self.scale[..., column]
-        if self.bits == 1:
+        if self.signs:
             codes = torch.where(weights < 0, -1.0, 1.0).to(weights.dtype)
         else:
-            codes = rounded(weights, scale, self.top)
+            codes = torch.round(weights / self.scale[..., column])
+            codes = codes.clamp_(self.low[..., column], self.high[..., column])
         return codes * self.kept[..., column]
 
     def values(self, codes: Tensor, column: int | slice = slice(None)) -> Tensor:
         """Return the weights that codes stand for."""
         return codes * self.scale[..., column]
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Levels":
+        """Return the levels with all tensors changed alike: reordered, or in another precision."""
+        return Levels(change(self.scale), change(self.kept), change(self.low), change(self.high), self.signs)
+
     def reordered(self, columns: Tensor) -> "Levels":
         """Return the levels of the weights taken along their last dimension at `columns` (groups, rows, n)."""
-        return replace(self, scale=self.scale.gather(2, columns), kept=self.kept.gather(2, columns))
+        return self.changed(lambda tensor: tensor.gather(2, columns))
 
 
 @method
@@ -61,8 +63,11 @@ class CalibratedRounding(CalibratedMethod, WeightQuantization):
     """A method that chooses the codes of each layer by the moments of its inputs, in no row worse than the nearest."""
 
     bits: PerLayer[int] = inherited(WeightQuantization, "bits", default=3)
+    grid: str = inherited(WeightQuantization, "grid")
     scales: str = inherited(WeightQuantization, "scales")
+    group_size: int = inherited(WeightQuantization, "group_size")
     clipping: str = inherited(WeightQuantization, "clipping")
+    weight_coverage: float = inherited(WeightQuantization, "weight_coverage")
     calibration_images: int = inherited(CalibratedMethod, "calibration_images", default=512)
 
     def compress_calibrated(self, name: str, layer: nn.Module, moments: InputMoments) -> Quantized:

@@ -4,15 +4,18 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
+from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
-from compedu.forms.quantized import top_code
+from compedu.forms.quantized import MOST_BITS, top_code
 from compedu.knobs import PerLayer, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.layers import compressible, given_value
+from compedu.methods.quantization.shared.affine import affine_grid, best_affine_grid
 from compedu.methods.quantization.shared.calibration import input_ranges
 from compedu.methods.quantization.shared.folding import fold
 from compedu.methods.quantization.shared.scales import best_scale, largest_scale, sign_scale
+from compedu.methods.quantization.shared.weight_rows import clipped, group_of, rows_of
 from compedu.methods.task import Task
 
 
@@ -20,22 +23,41 @@ from compedu.methods.task import Task
 class WeightQuantization(LayerByLayer):
     """A method that rounds the weights of layers to evenly spaced levels, and optionally their inputs.
 
-    Subclasses choose the codes, given the scales: `scaled` has the nearest ones.
+    Subclasses choose the codes, given the grid: `scaled` has the nearest ones.
     """
 
     family: ClassVar[str] = "quantization"
     accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
     writes: ClassVar[bool] = False
 
-    bits: PerLayer[int] = knob(default=8, help="bits per weight", low=1, high=8, slider_range=(1, 8), per_layer=True)
+    bits: PerLayer[int] = knob(
+        default=8, help="bits per weight", low=1, high=MOST_BITS, slider_range=(1, 8), per_layer=True
+    )
+    grid: str = knob(
+        default="symmetric",
+        help="levels around zero, or from the smallest weight to the largest, with a zero-point",
+        choices=("symmetric", "affine"),
+    )
     scales: str = knob(
-        default="channel", help="one scale per output channel or one per layer", choices=("channel", "tensor")
+        default="channel",
+        help="one scale per output channel, one per layer, or one per group of inputs of each output",
+        choices=("channel", "tensor", "group"),
+    )
+    group_size: int = knob(
+        default=64, help="inputs that share a scale, with scales='group'", low=2, slider_range=(8, 256), log=True
     )
     clipping: str = knob(
         default="max",
-        help="from two bits on: the largest code stands for the largest weight, "
-        "or for the value of least mean squared error",
-        choices=("max", "mse"),
+        help="from two bits on: the levels reach to the largest weight, to the percentile that `weight_coverage` "
+        "says, or to the value of least mean squared error",
+        choices=("max", "percentile", "mse"),
+    )
+    weight_coverage: float = knob(
+        default=0.99,
+        help="with clipping='percentile': fraction of the weights of a scale inside its range",
+        low=0.5,
+        high=1,
+        slider_range=(0.9, 1),
     )
     activation_bits: int = knob(
         default=0,
@@ -72,22 +94,37 @@ class WeightQuantization(LayerByLayer):
         return model
 
     def scaled(self, name: str, layer: nn.Module) -> Quantized:
-        """Return the layer with its scales, and the trained weights as latent ones; a mask stays."""
+        """Return the layer with its grid, and the trained weights as latent ones; a mask stays."""
         bits = given_value(self.bits, name)
         geometry = Geometry.of(layer)
         weight = weight_of(layer).detach()
         mask = mask_of(layer)
-        rows = weight.reshape((1, -1) if self.scales == "tensor" else (len(weight), -1))
-        scale = self.scale_of(precise(rows), mask.reshape(rows.shape), bits)
+        group = group_of(geometry.shape, self.scales, self.group_size)
+        rows = precise(rows_of(weight, self.scales, group))
+        scale, zero_point = self.grid_of(rows, rows_of(mask, self.scales, group), bits)
         shape = () if self.scales == "tensor" else geometry.per_output
+        if group is not None:
+            shape = len(weight), -1
+        zero_point = None if zero_point is None else zero_point.view(shape)
         bias = cast("Tensor | None", layer.bias)
-        return Quantized(geometry, weight, scale.view(shape), bits, bias, mask)
+        return Quantized(geometry, weight, scale.view(shape), bits, bias, mask, zero_point=zero_point, group=group)
 
-    def scale_of(self, rows: Tensor, kept: Tensor, bits: int) -> Tensor:
-        """Return the scale of each row (rows, weights), (rows, 1)."""
+    def grid_of(self, rows: Tensor, kept: Tensor, bits: int) -> tuple[Tensor, Tensor | None]:
+        """Return the scale of each row (rows, weights), (rows, 1), and on affine grids its zero-point."""
         if bits == 1:
-            return sign_scale(rows, kept)
-        return (largest_scale if self.clipping == "max" else best_scale)(rows, top_code(bits))
+            if self.grid == "affine":
+                raise CompressionError(
+                    f"{type(self).__name__}: an affine grid of 1 bit would be 0 and one level; give 2 bits or more, or "
+                    "grid='symmetric', whose two levels are -scale and +scale"
+                )
+            return sign_scale(rows, kept), None
+        if self.clipping == "percentile":
+            rows = clipped(rows, kept, self.weight_coverage, self.grid == "symmetric")
+        if self.grid == "affine":
+            if self.clipping == "mse":
+                return best_affine_grid(rows, bits)
+            return affine_grid(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), bits)
+        return (best_scale if self.clipping == "mse" else largest_scale)(rows, top_code(bits)), None
 
 
 def is_quantized(layer: nn.Module) -> bool:

@@ -44,11 +44,12 @@ def main(view: View, layer: str) -> list[dict]:
     A whole number of bins makes a step, so that the bar of a code is as high as the bins below it together. The axis is
     linear: on a logarithmic one the code 0, which can hold nearly all weights, looks hardly larger than the others.
     """
-    steps, codes, top = in_steps(view, layer)
+    steps, codes, low, high = in_steps(view, layer)
+    top = max(-float(low.min()), float(high.max()))
     reach = math.ceil(max(top, float(np.abs(steps).max()) - 0.5)) + 0.5
     bins = min(int(2 * reach) * max(1, BINS // int(2 * reach)), MOST_BINS)
     counts, edges = np.histogram(steps, bins, (-reach, reach))
-    clipped = np.histogram(steps[np.abs(steps) > top + 0.5], edges)[0]
+    clipped = np.histogram(steps[(steps < low - 0.5) | (steps > high + 0.5)], edges)[0]
     middle = (edges[1:] + edges[:-1]) / 2
     width = 2 * reach / bins
     used, times = np.unique([] if codes is None else codes, return_counts=True)
@@ -73,8 +74,8 @@ def below(view: View, layer: str) -> list[dict]:
     The staircase of the quantizer is drawn where it gives every code; otherwise, as with codes that were not rounded to
     the nearest one, a sample of the weights as dots, which no line joins: nothing is known between them.
     """
-    steps, _codes, top = in_steps(view, layer)
-    reach = max(top + 0.5, float(np.abs(steps).max()))
+    steps, _codes, low, high = in_steps(view, layer)
+    reach = max(0.5 - float(low.min()), float(high.max()) + 0.5, float(np.abs(steps).max()))
     x, y, mode = _code_against_weight(view, layer, reach)
     errors = filter_errors(view, layer)
     return [
@@ -89,7 +90,7 @@ def _code_against_weight(view: View, layer: str, reach: float) -> tuple[Any, Any
     levels = _levels(view, layer)
     if levels is not None:
         return *staircase(levels, reach), "lines"
-    steps, codes, _top = in_steps(view, layer)
+    steps, codes, _low, _high = in_steps(view, layer)
     if codes is None:
         return [-reach, reach], [-reach, reach], "lines"
     some = slice(None, None, max(1, len(steps) // SAMPLE))
@@ -109,34 +110,43 @@ def staircase(levels: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]
 def _levels(view: View, layer: str) -> np.ndarray | None:
     """Return the codes of a layer, in order, if every weight has the nearest; None where that is not so or not known.
 
-    Weights that lie on the grid already, as in the dense network of an explorer, do not say how they were rounded.
+    Weights that lie on the grid already, as in the dense network of an explorer, do not say how they were rounded. Nor
+    is there one staircase where filters have codes of their own, on affine grids.
     """
     form = rounding_form(view, layer)
-    steps, codes, top = in_steps(view, layer)
-    if form is None or codes is None or form.grid_step is None:
+    steps, codes, low, high = in_steps(view, layer)
+    if form is None or codes is None or form.grid_step is None or low.min() != low.max() or high.min() != high.max():
         return None
-    levels = np.array([-1, 1]) if form.levels == 2 else np.arange(-top, top + 1)
-    nearest = np.where(steps < 0, -1, 1) if form.levels == 2 else np.clip(np.round(steps), -top, top)
+    signs = form.levels == 2 and low.min() == -1
+    levels = np.array([-1, 1]) if signs else np.arange(low.min(), high.max() + 1)
+    nearest = np.where(steps < 0, -1, 1) if signs else np.clip(np.round(steps), low, high)
     mask = form.kept_weights()
     kept = slice(None) if mask is None else as_matrix(mask).reshape(-1)
     rounded = np.array_equal(nearest[kept], codes[kept]) and not np.array_equal(steps[kept], codes[kept])
     return levels if rounded else None
 
 
-def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Return all weights of a layer as multiples of the grid's step, their codes, and the largest code.
+def in_steps(view: View, layer: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
+    """Return all weights of a layer as multiples of the grid's step, their codes, the smallest and the largest codes.
 
-    Without a uniform grid the largest weight counts as 127 steps, and the codes are the weights of the form on that
-    scale; an ordinary layer has no codes.
+    The last two are one number each, or one for each weight. Without a uniform grid the largest weight counts as 127
+    steps, and the codes are the weights of the form on that scale; an ordinary layer has no codes.
     """
     form = rounding_form(view, layer)
     weights = weights_before(view, layer)
-    if form is None or form.levels is None or form.grid_step is None:
+    step = None if form is None or form.levels is None else form.grid_step
+    if form is None or step is None or form.code_range is None:
         unit = float(np.abs(weights).max()) / 127 or 1.0
         made = None if form is None else as_matrix(form.dense()).reshape(-1) / unit
-        return weights.reshape(-1) / unit, made, 127
-    step = form.grid_step.detach().cpu().numpy().reshape(-1, 1)
-    return (weights / step).reshape(-1), as_matrix(form.codes()).reshape(-1), form.levels // 2
+        return weights.reshape(-1) / unit, made, np.array(-127), np.array(127)
+    low, high = (_along(end, form) for end in form.code_range)
+    return weights.reshape(-1) / _along(step, form), as_matrix(form.codes()).reshape(-1), low, high
+
+
+def _along(values: torch.Tensor, form: Form) -> np.ndarray:
+    """Return values that broadcast against the weight as one number, or one for each weight."""
+    values = values.detach().cpu()
+    return (values if values.numel() == 1 else values.expand(form.geometry.shape)).numpy().reshape(-1)
 
 
 def rounding_form(view: View, layer: str) -> Form | None:
