@@ -25,8 +25,8 @@ class LinearQuantization(WeightQuantization):
 
     @property
     def needs(self) -> str:
-        """Weights alone, or training images to calibrate the activations."""
-        return "weights" if self.activation_bits == 0 else "calibration"
+        """Weights alone; training images to calibrate the activations, or with a budget of bits."""
+        return "weights" if self.activation_bits == 0 and self.budget == "uniform" else "calibration"
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> Quantized:
         """Return the layer with the nearest codes."""

@@ -68,6 +68,8 @@ class CalibratedRounding(CalibratedMethod, WeightQuantization):
     group_size: int = inherited(WeightQuantization, "group_size")
     clipping: str = inherited(WeightQuantization, "clipping")
     weight_coverage: float = inherited(WeightQuantization, "weight_coverage")
+    budget: str = inherited(WeightQuantization, "budget")
+    code_bytes: int = inherited(WeightQuantization, "code_bytes")
     calibration_images: int = inherited(CalibratedMethod, "calibration_images", default=512)
 
     def compress_calibrated(self, name: str, layer: nn.Module, moments: InputMoments) -> Quantized:

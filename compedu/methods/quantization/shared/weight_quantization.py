@@ -1,5 +1,6 @@
 """What all methods share that round weights to evenly spaced levels: knobs, folding, scales, rounded activations."""
 
+from collections.abc import Mapping
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.layers import compressible, given_value
 from compedu.methods.quantization.shared.affine import affine_grid, best_affine_grid
+from compedu.methods.quantization.shared.bit_budget import budgeted_bits, with_bits
 from compedu.methods.quantization.shared.calibration import input_ranges
 from compedu.methods.quantization.shared.folding import fold
 from compedu.methods.quantization.shared.scales import best_scale, largest_scale, sign_scale
@@ -71,12 +73,43 @@ class WeightQuantization(LayerByLayer):
         high=1,
         slider_range=(0.99, 1),
     )
-    calibration_images: int = calibration_knob("training images that show the range of the activations, at most")
+    budget: str = knob(
+        default="uniform",
+        help="the same bits for all layers, or as many together where each byte lowers the measured loss most",
+        choices=("uniform", "sensitivity"),
+    )
+    code_bytes: int = knob(
+        default=0,
+        help="with budget='sensitivity': bytes that all codes may take; 0: as many as with `bits` for all layers",
+        low=0,
+        unit="bytes",
+    )
+    calibration_images: int = calibration_knob(
+        "training images that show the range of the activations, and the loss to budget='sensitivity', at most"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.budget != "uniform" and isinstance(self.bits, Mapping):
+            raise ValueError(
+                f"{type(self).__name__}.bits must be one number when budget is {self.budget!r}, got {self.bits!r}"
+            )
+        if self.budget == "uniform" and self.code_bytes:
+            raise ValueError(
+                f"{type(self).__name__}.code_bytes is {self.code_bytes}, yet budget='uniform' gives each layer its "
+                "`bits`; set budget='sensitivity', or leave code_bytes at 0"
+            )
 
     def compress(self, task: Task) -> nn.Module:
-        """Fold batch norm, calibrate activations on the float network, then round the weights layer by layer."""
+        """Fold batch norm, share out the bits, calibrate activations, then round the weights layer by layer."""
         task.open_attentions()
         fold(task)
+        if self.budget == "uniform":
+            return self.round_folded(task)
+        return with_bits(self, budgeted_bits(self, task)).round_folded(task)
+
+    def round_folded(self, task: Task) -> nn.Module:
+        """Calibrate activations on the network, whose batch norms are folded, then round its weights."""
         if self.activation_bits == 0:
             return LayerByLayer.compress(self, task)
         layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_quantized(layer)}

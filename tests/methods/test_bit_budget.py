@@ -1,0 +1,93 @@
+"""One budget of bits: the shares against brute force, the scan against a network rounded by hand, what it gains."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import compedu as ce
+from compedu.evaluation import evaluate
+from compedu.forms import Quantized, weight_of
+from compedu.methods.quantization.shared.bit_budget import Choice, bit_scan, shared_bits, worthwhile
+from compedu.methods.task import Task
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ce.load("lenet5", "digits")
+
+
+def curves(seed: int, layers: int = 3) -> dict[str, list[Choice]]:
+    """Losses that fall with the bits, not evenly, of layers of different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for layer in range(layers):
+        size = int(torch.randint(1, 20, (1,), generator=generator))
+        losses = torch.rand(8, generator=generator).cumsum(0).flip(0).tolist()
+        found[f"layer{layer}"] = [Choice(bits, bits * size, losses[bits - 1]) for bits in range(1, 9)]
+    return found
+
+
+def totals(chosen: tuple[Choice, ...]) -> tuple[float, float]:
+    return sum(choice.bytes for choice in chosen), sum(choice.loss for choice in chosen)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_a_step_ends_at_the_limit_no_other_shares_of_as_many_bytes_have_less_loss(seed):
+    scanned = curves(seed)
+    every = [totals(chosen) for chosen in itertools.product(*scanned.values())]
+    ends = 0
+    for limit in range(int(min(every)[0]), int(max(every)[0]) + 1):
+        bits = shared_bits(scanned, limit)
+        used, loss = totals(tuple(scanned[name][number - 1] for name, number in bits.items()))
+        best = min(other for taken, other in every if taken <= limit)
+        assert used <= limit and loss >= best - 1e-12
+        ends += loss <= best + 1e-12
+    steps = sum(len(worthwhile(choices)) - 1 for choices in scanned.values())
+    assert ends >= steps + 1  # the end of each step, and the start
+
+
+def test_no_choice_on_the_hull_is_dearer_and_worse_and_each_further_byte_helps_less():
+    for seed in range(20):
+        scanned = curves(seed, 1)["layer0"]
+        hull = worthwhile([*scanned, Choice(9, 1e9, 10.0)])
+        slopes = [(a.loss - b.loss) / (b.bytes - a.bytes) for a, b in itertools.pairwise(hull)]
+        assert hull[0] == scanned[0] and hull[-1] == scanned[-1]
+        assert all(slope > 0 for slope in slopes) and slopes == sorted(slopes, reverse=True)
+
+
+def test_a_budget_below_the_fewest_bits_is_refused(digits):
+    model, data = digits
+    with pytest.raises(ce.CompressionError, match=r"even at the fewest bits, and the budget is 1,000; allow more"):
+        ce.LinearQuantization(budget="sensitivity", code_bytes=1000)(model, data)
+
+
+def test_the_scan_is_the_loss_of_the_network_with_one_layer_rounded(digits):
+    model, data = digits
+    method = ce.LinearQuantization(calibration_images=50)
+    task = Task(method, model, data, source=model)
+    (choices,) = bit_scan(method, task, {"conv2": model.conv2}).values()
+    rounded = ce.LinearQuantization(bits=3, layers="conv2")(model)
+    x = data.x_train[torch.linspace(0, len(data.x_train) - 1, 50).round().long()]
+    y = data.y_train[torch.linspace(0, len(data.x_train) - 1, 50).round().long()]
+    assert choices[2].loss == pytest.approx(F.cross_entropy(rounded(x), y).item(), rel=1e-4)
+    assert choices[2].bytes == 3 * weight_of(model.conv2).numel() / 8
+
+
+def test_shared_bits_beat_equal_bits_in_as_many_bytes(digits):
+    model, data = digits
+    made = {budget: ce.LinearQuantization(bits=2, budget=budget)(model, data) for budget in ("uniform", "sensitivity")}
+    right = {budget: evaluate(network, data, "validation").correct for budget, network in made.items()}
+    forms = [form for form in made["sensitivity"].modules() if isinstance(form, Quantized)]
+    bits = sum(form.bits * form.latent.numel() for form in forms)
+    assert bits <= 2 * sum(form.latent.numel() for form in forms)
+    assert len({form.bits for form in forms}) > 1
+    assert right["sensitivity"] > right["uniform"] + 40
+
+
+def test_bits_by_hand_and_a_limit_exclude_each_other():
+    with pytest.raises(ValueError, match=r"LinearQuantization.bits must be one number when budget is 'sensitivity'"):
+        ce.LinearQuantization(bits={"conv*": 4, "*": 2}, budget="sensitivity")
+    with pytest.raises(ValueError, match=r"code_bytes is 5000, yet budget='uniform'"):
+        ce.LinearQuantization(code_bytes=5000)
