@@ -26,8 +26,11 @@ from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import CReLU as CReLU
+from compedu.methods import EntropyConstrainedQuantization as EntropyConstrainedQuantization
 from compedu.methods import FilterPruning as FilterPruning
 from compedu.methods import FineTune as FineTune
+from compedu.methods import FixedPoint as FixedPoint
+from compedu.methods import FixedPointTraining as FixedPointTraining
 from compedu.methods import GradualPruning as GradualPruning
 from compedu.methods import HardConcretePruning as HardConcretePruning
 from compedu.methods import IterativePruning as IterativePruning

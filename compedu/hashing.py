@@ -28,6 +28,14 @@ def signs(count: int, seed: int) -> Tensor:
     return 1.0 - 2.0 * (mix(torch.arange(count) + start) & 1).float()
 
 
+def uniform(count: int, *seeds: int) -> Tensor:
+    """Return `count` pseudo-random numbers of [0, 1), float64, the same on every machine for the same `seeds`."""
+    start = torch.tensor(0, dtype=torch.int64)
+    for seed in seeds:
+        start = mix(start + seed + 0x9E3779B9)
+    return _shift_right(mix(torch.arange(count) + start), 11).double() * 2.0**-53
+
+
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return a hexadecimal digest of names, types, shapes and bytes of `tensors`: the identity of weights or data."""
     digest = hashlib.sha256()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compedu.forms import precise, weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
-from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals
+from compedu.methods.curvature import CURVATURES, curvature_diagonals
 from compedu.methods.pruning.shared.second_order import SecondOrderPruning
 
 

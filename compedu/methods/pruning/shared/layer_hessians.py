@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from compedu.forms import Geometry
-from compedu.methods.input_moments import MomentSum, damped
-from compedu.methods.pruning.shared.curvature import (
+from compedu.methods.curvature import (
     Call,
     backward_signals,
     squared_gradients,
     weight_gradients,
 )
+from compedu.methods.input_moments import MomentSum, damped
 from compedu.methods.pruning.shared.surgery import (
     damped_inverse,
     make_up_for,

@@ -8,6 +8,7 @@ itself: what G leaves out is the second derivative of z along one weight, which 
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -120,13 +121,13 @@ def patches(geometry: Geometry, call: Call) -> Call:
 
 def weight_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
     """Return the gradient of each of `images` for the weight of one layer, (images, *shape)."""
-    total = None
-    for call in calls:
+
+    def of_one(call: Call) -> Tensor:
         columns, gradients = patches(geometry, call)
         made = (gradients @ columns.mT).reshape(images, -1, *geometry.shape)
-        made = made.sum(1) if made.shape[1] > 1 else made.squeeze(1)  # an image may be several rows of a batch
-        total = made if total is None else total.add_(made)
-    return total
+        return made.sum(1) if made.shape[1] > 1 else made.squeeze(1)  # an image may be several rows of a batch
+
+    return reduce(Tensor.add_, map(of_one, calls))
 
 
 def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Tensor:
@@ -137,7 +138,7 @@ def squared_gradients(geometry: Geometry, calls: list[Call], images: int) -> Ten
             precise(gradient).square().mT @ read.square()
         )  # each gradient is one product: its square is that of both factors
     at_once = max(1, GRADIENTS // math.prod(geometry.shape))
-    total = 0
+    total = torch.zeros(())
     for start in range(0, images, at_once):
         count = min(at_once, images - start)
         total = total + weight_gradients(geometry, of_images(calls, images, start, count), count).square_().sum(0)

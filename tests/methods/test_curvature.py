@@ -17,13 +17,13 @@ from compedu.errors import CompressionError
 from compedu.evaluation import evaluate
 from compedu.forms import Masked
 from compedu.methods import FineTune, LinearQuantization, MagnitudePruning, OptimalBrainDamage, OptimalBrainSurgeon
+from compedu.methods import curvature as module
 from compedu.methods.calibration import calibration_set
+from compedu.methods.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
 from compedu.methods.input_moments import damped
 from compedu.methods.pruning import brain_surgeon
 from compedu.methods.pruning.brain_damage import saliencies
-from compedu.methods.pruning.shared import curvature as module
 from compedu.methods.pruning.shared import layer_hessians as layer_hessians_module
-from compedu.methods.pruning.shared.curvature import CURVATURES, curvature_diagonals, directions, softmax_root
 from compedu.methods.pruning.shared.layer_hessians import RowHessians, layer_hessians
 from compedu.methods.pruning.shared.surgery import (
     damped_inverse,
@@ -287,7 +287,7 @@ def test_images_are_drawn_by_the_seed_without_repetition():
 
 
 def test_one_search_serves_all_settings_of_the_sparsity(monkeypatch):
-    from compedu.methods.pruning.shared import curvature
+    from compedu.methods import curvature
 
     model, data, seen = small().float(), dataset(), []
     whole = curvature.directions

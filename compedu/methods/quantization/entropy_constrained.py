@@ -1,0 +1,168 @@
+"""Entropy-constrained quantization: codes that cost few bits after entropy coding, for little rise of the loss."""
+
+import math
+import sys
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import Skip
+from compedu.evaluation import refuse_misfit, refuse_probabilities
+from compedu.forms import Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
+from compedu.forms.quantized import MOST_BITS, top_code
+from compedu.graph.copying import inference_copy
+from compedu.knobs import inherited, knob, method
+from compedu.methods.calibration import calibration_knob, calibration_set
+from compedu.methods.curvature import curvature_diagonals
+from compedu.methods.last_result import last_result
+from compedu.methods.layer_method import LayerByLayer
+from compedu.methods.layers import compressible
+from compedu.methods.pruning.brain_damage import OptimalBrainDamage
+from compedu.methods.quantization.shared.folding import fold
+from compedu.methods.task import Task
+
+KILOBYTE = 8000  # bits
+ROUNDS = 50  # of choosing codes and counting them, at most
+SETTLED = 1e-3  # share of the codes that still change in a round after which there is no other
+NEARER = 3  # codes towards zero that a weight may take instead of the nearest one, besides zero
+
+
+def best_step(curvature: float, price: float) -> float:
+    """Return the step at which a finer one would save as much loss as it costs in bits, at `price` nats per bit.
+
+    At a fine step, n weights of mean `curvature` h lose n h step^2 / 24 by rounding, and take n log2(1 / step) bits
+    more or less (Gish, Pierce 1968, Asymptotically efficient quantizing): the derivatives are equal at
+    step^2 = 12 price / (h ln 2).
+    """
+    return math.sqrt(12 * price / (curvature * math.log(2)))
+
+
+def code_costs(codes: Tensor, top: int) -> Tensor:
+    """Return the bits of each code from -`top` to `top` by its share in `codes`, (2 top + 1,).
+
+    Each is counted once more than it occurs, so that one that does not occur costs many bits, but not infinitely many.
+    """
+    counts = torch.bincount((codes + top).reshape(-1), minlength=2 * top + 1).double() + 1
+    return counts.sum().log2() - counts.log2()
+
+
+def constrained_codes(steps: Tensor, losses: Tensor, price: float, top: int) -> Tensor:
+    """Return integer codes of `steps` (n,), in -`top`..`top`, that cost little: losses (code - step)^2 + price bits.
+
+    Choosing the codes for given bits and counting the bits for given codes take turns; neither raises the sum (Chou,
+    Lookabaugh, Gray 1989, Entropy-constrained vector quantization). A weight takes the nearest code, one of the next
+    few towards zero, the one beyond, or zero.
+    """
+    nearest = steps.round().clamp(-top, top)
+    codes = nearest.long()
+    for _ in range(ROUNDS):
+        bits = code_costs(codes, top)
+        least = losses.new_full(losses.shape, math.inf)
+        chosen = codes
+        for towards in (*range(-1, NEARER + 1), top):
+            tried = nearest.sign() * (nearest.abs() - towards).clamp(0, top)
+            cost = losses * (tried - steps) ** 2 + price * bits[tried.long() + top]
+            better = cost < least
+            least = torch.where(better, cost, least)
+            chosen = torch.where(better, tried.long(), chosen)
+        moved = float((chosen != codes).double().mean()) if codes.numel() else 0.0
+        codes = chosen
+        if moved < SETTLED:
+            break
+    return codes
+
+
+@method
+class EntropyConstrainedQuantization(LayerByLayer):
+    r"""Round weights so that loss and entropy-coded bytes together are least, at one exchange rate for all layers.
+
+    Minimized is $\tfrac{1}{2} \sum_i h_i (w_i - s\,q_i)^2 - \lambda \sum_i \log_2 p(q_i)$ with the curvature $h_i$ of
+    the loss along each weight and the share $p(q)$ of each code in its layer. $\lambda$ is `price`, per bit; the step
+    of a layer follows from it and the layer's mean curvature, $s^2 = 12 \lambda / (\bar h \ln 2)$, so that no layer
+    could give bits to another with a gain. Codes of weights that matter little move towards zero, the most frequent
+    code. `damping` adds a share of $\bar h$ to each $h_i$: a trained network's loss hardly changes along single
+    weights, and rises along many together. Batch normalization is folded into its layer first.
+    Stored: the codes, entropy-coded; one scale for each layer; for pruned layers the positions of the kept weights.
+    Skips: layers that are not linear or convolutional; layers that no image reaches; forms other than masked ones.
+    Paper: Choi, El-Khamy, Lee 2017, Towards the limit of network quantization, arXiv:1612.01543, sections 3 to 5; here
+    with evenly spaced levels, which the paper finds near the optimum (section 4.2), and a step for each layer.
+    """
+
+    family: ClassVar[str] = "quantization"
+    accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
+    writes: ClassVar[bool] = False
+
+    price: float = knob(
+        default=1e-7,
+        help="how much the loss may rise for each kilobyte that the codes get shorter",
+        low=0,
+        high=1e3,
+        open="low",
+        slider_range=(1e-9, 1e-4),
+        log=True,
+        unit="nats",
+    )
+    damping: float = knob(
+        default=0.3,
+        help="added to the curvature of each weight, as a share of the mean of its layer",
+        low=0,
+        high=1e3,
+        slider_range=(0, 1),
+    )
+    calibration_images: int = calibration_knob("training images that the curvature of the loss is measured on")
+    curvature: str = inherited(OptimalBrainDamage, "curvature")
+    seed: int = inherited(OptimalBrainDamage, "seed")
+
+    @property
+    def needs(self) -> str:
+        """Training images, for the curvature."""
+        return "calibration"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Fold batch norm, then choose the codes of each layer."""
+        task.open_attentions()
+        fold(task)
+        refuse_misfit(task.model, task.data)
+        refuse_probabilities(task.model, task.data)
+        self.curvatures(task)
+        return LayerByLayer.compress(self, task)
+
+    def curvatures(self, task: Task) -> dict[str, Tensor]:
+        """Return the curvature of the loss along each weight of the folded network, measured once for a network."""
+        key = (task.digest, task.data.digest, self.calibration_images, self.curvature, self.seed)
+
+        def measure() -> dict[str, Tensor]:
+            x, y = calibration_set(task.data, self.calibration_images, self.seed)
+            model = inference_copy(task.model)
+            layers = {name: layer for name, layer in compressible(model)[0].items() if not self.obstacle(layer)}
+            return curvature_diagonals(model, layers, x, y, self.curvature, self.seed)
+
+        return last_result(task.source, "curvatures for codes", key, measure, largest=sys.maxsize)
+
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> Quantized:
+        """Return the layer with the codes that cost least."""
+        curvature = self.curvatures(task).get(name)
+        if curvature is None:
+            raise Skip("no training image reaches it: the loss does not depend on its weights")
+        weight = weight_of(layer).detach()
+        mask = mask_of(layer)
+        kept = precise(weight[mask]).double()
+        scale = self.step(kept, curvature[mask])
+        losses = (curvature[mask] + self.damping * curvature[mask].mean()) * scale**2 / 2
+        largest = int((kept / scale).abs().max().ceil())
+        codes = constrained_codes(kept / scale, losses, self.price / KILOBYTE, largest)
+        bits = next(bits for bits in range(2, MOST_BITS + 1) if top_code(bits) >= int(codes.abs().max()))
+        rounded = torch.zeros_like(weight)
+        rounded[mask] = (codes * scale).to(weight.dtype)
+        bias = cast("Tensor | None", layer.bias)
+        return Quantized(Geometry.of(layer), rounded, scale, bits, bias, mask)
+
+    def step(self, kept: Tensor, curvature: Tensor) -> Tensor:
+        """Return the step for the `kept` weights of a layer, of which at least one is a step long; 16 bits must do."""
+        mean = float(curvature.mean()) if kept.numel() else 0.0
+        largest = float(kept.abs().max()) if kept.numel() else 0.0
+        if not mean * largest > 0:
+            raise Skip("the loss does not change with its weights on the training images, so no step can be chosen")
+        step = best_step(mean, self.price / KILOBYTE)
+        return torch.tensor(min(max(step, largest / (top_code(MOST_BITS) - 1)), largest))
