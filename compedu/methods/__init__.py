@@ -24,6 +24,7 @@ from compedu.methods.pruning.random_weights import RandomPruning
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.structured_sparsity import StructuredSparsity
 from compedu.methods.quantization.adaround import AdaRound
+from compedu.methods.quantization.block_formats import BlockFormats
 from compedu.methods.quantization.gptq import GPTQ
 from compedu.methods.quantization.learned_steps import LearnedStepQuantization
 from compedu.methods.quantization.linear import LinearQuantization
@@ -55,6 +56,7 @@ METHODS: tuple[type[Method], ...] = (
     GPTQ,
     AdaRound,
     LearnedStepQuantization,
+    BlockFormats,
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,
