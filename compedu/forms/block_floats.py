@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compedu.forms import declared
 from compedu.forms.activation import Scaled
-from compedu.forms.form import Geometry, LatentForm
+from compedu.forms.form import Geometry, LatentForm, precise
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.number_formats import FORMATS, NumberFormat
 from compedu.forms.parts import Codes, Part
@@ -53,8 +53,7 @@ class BlockFloats(Scaled, LatentForm):
 
     def in_units(self) -> Tensor:
         """Return the latent weights divided by their scales, in single precision or better: half would round them."""
-        precise = torch.promote_types(self.latent.dtype, torch.float32)
-        return self.latent.detach().to(precise) / self.weight_scales()
+        return precise(self.latent.detach()) / self.weight_scales()
 
     def codes(self) -> Tensor:
         """Return the code of each weight, int16, of the weight's shape: its place among the values of the format."""
@@ -63,8 +62,7 @@ class BlockFloats(Scaled, LatentForm):
 
     def dense(self) -> Tensor:
         """Return scale * value; gradients reach the latent weights by the straight-through estimator."""
-        weight = self.latent.to(torch.promote_types(self.latent.dtype, torch.float32))
-        rounded = RoundToValues.apply(weight, self.weight_scales(), self.number_format)
+        rounded = RoundToValues.apply(precise(self.latent), self.weight_scales(), self.number_format)
         return (rounded * self.mask).to(self.latent.dtype)
 
     def weight_scales(self) -> Tensor:

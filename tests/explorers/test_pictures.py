@@ -119,7 +119,7 @@ def test_the_steps_of_a_block_format_are_as_unequal_as_its_values_and_lie_where_
 
 def test_each_value_of_a_block_format_has_a_bar_where_it_is_with_the_number_of_its_weights(seen):
     for name, most in (("mxfp4", 8), ("nf4", 1)):
-        view = seen(ce.BlockFormats(format=name))
+        view = seen(ce.BlockFormats(format=name, block=32))
         weights, clipped, drawn = block_levels.main(view, "fc1")
         form = view.after.fc1
         units = (form.latent / form.weight_scales()).detach()
@@ -136,7 +136,7 @@ def test_each_value_of_a_block_format_has_a_bar_where_it_is_with_the_number_of_i
 
 
 def test_the_picture_of_a_block_format_without_one_draws_the_weights_alone(seen):
-    view = seen(ce.BlockFormats(layers="conv2"))
+    view = seen(ce.BlockFormats(format="mxfp4", block=32, layers="conv2"))
     weights, _, drawn = block_levels.main(view, "fc1")
     assert sum(weights["y"]) == view.before.fc1.weight.numel() and len(drawn["x"]) == 0
     assert block_levels.say(view, "fc1") == "fc1: not quantized"

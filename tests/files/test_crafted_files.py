@@ -247,6 +247,12 @@ def test_an_altered_header_of_a_block_format_is_refused(old, new):
         files.from_bytes(rewritten(old, new, data), into=in_blocks("mxfp4"))
 
 
+@pytest.mark.parametrize("block", [0, -8, 2**31, True, "8", None])
+def test_a_block_that_holds_no_weights_is_refused_as_one(block):
+    with pytest.raises(ValueError, match=f"blocks of {block!r} weights"):
+        BlockFloats.check_declared(Geometry("linear", (3, 12)), {"format": "mxfp4", "block": block}, {})
+
+
 @pytest.mark.parametrize("format, part, value, reason", [
     ("mxfp4", "codes", 15, "a code above 14, the last of mxfp4"), ("mxint8", "codes", 255, "a code above 254"),
     ("mxfp8_e4m3", "codes", 253, "a code above 252"), ("mxfp8_e5m2", "codes", 247, "a code above 246"),

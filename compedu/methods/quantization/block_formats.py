@@ -29,11 +29,12 @@ def block_scales(weight: Tensor, geometry: Geometry, numbers: NumberFormat, bloc
 class BlockFormats(LayerMethod):
     r"""Round weights to a number format of a few bits; consecutive weights of an output share a scale.
 
-    $\hat w = s\,v_q$ with $q = \arg\min_q |w / s - v_q|$ over the values $v$ of the format. MX formats:
-    $s = 2^{\lfloor \log_2 \max |w| \rfloor - \lfloor \log_2 \max v \rfloor}$ over the block; NormalFloat, the quantiles
-    of a normal distribution: $s = \max |w|$ in half precision. Blocks too small for the smallest scale, $2^{-127}$ or
-    $2^{-24}$, have that one. MX blocks are of 32 weights and NormalFloat's of 64 where they were published. Batch
-    normalization is folded into its layer first.
+    $\hat w = s\,v_q$ with $q = \arg\min_q |w / s - v_q|$ over the values $v$ of the format. NormalFloat, of quantiles
+    of a normal distribution: $s = \max |w|$ over the block, in half precision. MX formats:
+    $s = 2^{\lfloor \log_2 \max |w| \rfloor - \lfloor \log_2 \max v \rfloor}$, so that some weights of a block may lie
+    beyond the largest value, which they become. Blocks too small for the smallest scale, $2^{-24}$ or $2^{-127}$, have
+    that one. NormalFloat was published with blocks of 64 weights, the MX formats with 32. Batch normalization is folded
+    into its layer first.
     Stored: the codes, 4 to 8 bits each; for each block the exponent of its scale, 8 bits, or NormalFloat's scale, 16
     bits, which the paper quantizes once more; for pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; weights too large for the largest scale; forms other than
@@ -48,15 +49,15 @@ class BlockFormats(LayerMethod):
     writes: ClassVar[bool] = False
 
     format: str = knob(
-        default="mxfp4",
+        default="nf4",
         help="format of a weight: NormalFloat, or that of an MX float (e exponent and m mantissa bits) or integer",
         choices=tuple(FORMATS),
     )
     block: PerLayer[int] = knob(
-        default=32,
+        default=64,
         help="consecutive weights of an output that share a scale",
         low=1,
-        slider_range=(4, 512),
+        slider_range=(1, 1024),
         log=True,
         per_layer=True,
     )
