@@ -36,7 +36,7 @@ class BlockFormats(LayerMethod):
     that one. NormalFloat was published with blocks of 64 weights, the MX formats with 32. Batch normalization is folded
     into its layer first.
     Stored: the codes, 4 to 8 bits each; for each block the exponent of its scale, 8 bits, or NormalFloat's scale, 16
-    bits, which the paper quantizes once more; for pruned layers the positions of the kept weights.
+    bits, where the paper has 32 and quantizes them once more; for pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; weights too large for the largest scale; forms other than
     masked ones.
     Paper: Rouhani et al. 2023, Microscaling data formats for deep learning, arXiv:2310.10537, with the OCP Microscaling
