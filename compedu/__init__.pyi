@@ -25,6 +25,7 @@ from compedu.methods import AdaRound as AdaRound
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
+from compedu.methods import BlockFormats as BlockFormats
 from compedu.methods import CReLU as CReLU
 from compedu.methods import EntropyConstrainedQuantization as EntropyConstrainedQuantization
 from compedu.methods import FilterPruning as FilterPruning

@@ -3,6 +3,7 @@
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.attention import OpenAttention
 from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
+from compedu.forms.block_floats import BlockFloats
 from compedu.forms.factored import Factored
 from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry, LatentForm, precise, trained_weight, weight_of
@@ -13,7 +14,7 @@ from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
 from compedu.forms.walk import outermost_forms, outside_forms
 
-FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockCirculant, Factored, CReLUFilters)
+FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters)
 
 __all__ = [
     "BLOCKS",
@@ -21,6 +22,7 @@ __all__ = [
     "ActivationQuantizer",
     "Block",
     "BlockCirculant",
+    "BlockFloats",
     "CReLUFilters",
     "Codes",
     "Factored",

@@ -35,6 +35,15 @@ class FormFacts:
         """The step of a uniform grid around zero, broadcast against the weight, which is its codes times the step."""
         return None
 
+    @property
+    def level_values(self) -> Tensor | None:
+        """The values of the levels in the order of their codes, of which each weight is one times its scale."""
+        return None
+
+    def weight_scales(self) -> Tensor | None:
+        """Return what the `level_values` are multiplied by for each weight, of the weight's shape."""
+        return None
+
     def weights_before_rounding(self) -> Tensor | None:
         """Return the weights before rounding to the levels, of the weight's shape."""
         return None

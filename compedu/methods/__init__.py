@@ -24,6 +24,7 @@ from compedu.methods.pruning.random_weights import RandomPruning
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.structured_sparsity import StructuredSparsity
 from compedu.methods.quantization.adaround import AdaRound
+from compedu.methods.quantization.block_formats import BlockFormats
 from compedu.methods.quantization.entropy_constrained import EntropyConstrainedQuantization
 from compedu.methods.quantization.fixed_point import FixedPoint, FixedPointTraining
 from compedu.methods.quantization.gptq import GPTQ
@@ -60,6 +61,7 @@ METHODS: tuple[type[Method], ...] = (
     EntropyConstrainedQuantization,
     FixedPoint,
     FixedPointTraining,
+    BlockFormats,
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,

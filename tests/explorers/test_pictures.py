@@ -14,7 +14,7 @@ from compedu.explorers.figures.colors import FAMILIES, ROLES
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, one_image
 from compedu.explorers.figures.pictures.picture import shares_left, short_count
-from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
+from compedu.explorers.figures.pictures.quantization import block_levels, quantized_inputs, quantized_weights
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.pages.comparison import dominated, family_of
 from compedu.explorers.pages.labels import Box
@@ -22,6 +22,7 @@ from compedu.explorers.pages.paired import SIDE
 from compedu.explorers.panel.strip import image_bytes
 from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, bytes_text, sentence
+from compedu.forms.number_formats import FORMATS
 from compedu.methods import METHODS
 from compedu.metrics import Change, Report, measure
 
@@ -98,6 +99,49 @@ def test_at_two_bits_picture_and_sentence_say_that_nearly_all_weights_become_zer
     assert picture.axes["yaxis"].get("type") != "log"
     both = ce.MagnitudePruning(sparsity=0.5) | ce.LinearQuantization(bits=8)
     assert "% are 0" in picture.say(seen(both), "fc1"), "weights that were pruned do not become zero"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_steps_of_a_block_format_are_as_unequal_as_its_values_and_lie_where_the_form_has_them(seen, name):
+    view = seen(ce.BlockFormats(format=name))
+    (picture,) = pictures_of(ce.BlockFormats)
+    form, values = view.after.conv2, np.array(FORMATS[name].values)
+    _, stairs, errors = picture.below(view, "conv2")
+    assert stairs["mode"] == "lines" and np.array_equal(stairs["y"][::2], values.astype(np.float32))
+    gaps = np.diff(values)
+    assert name == "mxint8" or gaps.max() > 2 * gaps.min()
+    for code, (x, step) in enumerate(zip(stairs["x"][1:-1:2], gaps, strict=True)):
+        for beside, expected in ((x - step / 100, code), (x + step / 100, code + 1)):
+            form.latent.data = (float(beside) * form.weight_scales()).detach()
+            assert form.codes().unique().tolist() == [expected]
+    assert len(errors["y"]) == len(form.latent)
+
+
+def test_each_value_of_a_block_format_has_a_bar_where_it_is_with_the_number_of_its_weights(seen):
+    for name, most in (("mxfp4", 8), ("nf4", 1)):
+        view = seen(ce.BlockFormats(format=name, block=32))
+        weights, clipped, drawn = block_levels.main(view, "fc1")
+        form = view.after.fc1
+        units = (form.latent / form.weight_scales()).detach()
+        found = [int((form.dense() == value * form.weight_scales()).sum()) for value in form.level_values]
+        assert np.array_equal(drawn["x"], form.level_values) and drawn["y"].tolist() == found
+        assert sum(weights["y"]) == sum(drawn["y"]) == form.latent.numel()
+        beyond = int((units.abs() > 7).sum()) if name == "mxfp4" else 0  # half a step beyond 6 starts the clipping
+        assert sum(clipped["y"]) == beyond and (beyond > 0) == (name == "mxfp4")
+        assert max(abs(weights["x"])) < most * 1.2
+        share = (form.dense() == 0).float().mean().item()
+        assert f"fc1: 4.{'25' if name == 'mxfp4' else '5'} bits, {100 * share:.1f} % are 0, error" in block_levels.say(
+            view, "fc1"
+        )
+
+
+def test_the_picture_of_a_block_format_without_one_draws_the_weights_alone(seen):
+    view = seen(ce.BlockFormats(format="mxfp4", block=32, layers="conv2"))
+    weights, _, drawn = block_levels.main(view, "fc1")
+    assert sum(weights["y"]) == view.before.fc1.weight.numel() and len(drawn["x"]) == 0
+    assert block_levels.say(view, "fc1") == "fc1: not quantized"
+    rows = {row[0]: row for row in block_levels.table(view)[1]}
+    assert rows["fc1"][1] == "float" and rows["conv2"][1:3] == ("4.26", "15 of 15")
 
 
 def test_inputs_beyond_the_grid_are_counted_one_by_one(seen):

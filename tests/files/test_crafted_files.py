@@ -17,7 +17,8 @@ import compedu as ce
 from compedu import files, networks
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import Limits, fitting, header, limits
-from compedu.forms import FORMS, ActivationQuantizer, Form, Geometry, Masked, Quantized
+from compedu.forms import FORMS, ActivationQuantizer, BlockFloats, Form, Geometry, Masked, Quantized
+from compedu.methods import MagnitudePruning
 from compedu.metrics import Report
 from compedu.sweeps.models import KeptModels
 
@@ -218,6 +219,71 @@ def test_an_altered_header_is_refused(old, new):
     assert files.from_bytes(network_file(thin())).fc2.bits == 4
     with pytest.raises(CompressionError):
         files.from_bytes(rewritten(old, new))
+
+
+def in_blocks(format: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A network whose second layer is in a block format, of six scales: one and a half block in each of three rows."""
+    model = nn.Sequential(nn.Linear(4, 12), nn.Linear(12, 3)).to(dtype)
+    torch.manual_seed(0)
+    nn.init.normal_(model[1].weight)
+    return ce.BlockFormats(format=format, block=8, layers="1")(MagnitudePruning(sparsity=0.5)(model))
+
+
+@pytest.mark.parametrize("old, new", [
+    (("format", "mxfp4"), ("format", "mxfp6_e2m3")), (("format", "mxfp4"), ("format", "nf4")),
+    (("format", "mxfp4"), ("format", "fp4")), (("format", "mxfp4"), ("format", 4)),
+    (("format", "mxfp4"), ("format", ())), (("format", "mxfp4"), ("form", "mxfp4")),
+    (("block", 8), ("block", 4)), (("block", 8), ("block", 0)), (("block", 8), ("block", 12)),
+    (("block", 8), ("block", -8)), (("block", 8), ("block", 8.5)), (("block", 8), ("block", True)),
+    (("block", 8), ("block", 2**31)), (("block", 8), ("block", None)),
+    (("block", 8), ("dtype", "float16")), ((4, False, (18,)), (4, True, (18,))), ((4, False, (18,)), (3, False, (18,))),
+    ((4, False, (18,)), (4, False, (17,))), ((8, False, (3, 2)), (8, True, (3, 2))), ((3, 2), (2, 3)), ((3, 2), (6,)),
+    ("scale", "scales"), ("codes", "code"), ("positions", "bias"),
+], ids=str)  # fmt: skip
+def test_an_altered_header_of_a_block_format_is_refused(old, new):
+    data = files.model_bytes(in_blocks("mxfp4"), "packed")
+    assert files.from_bytes(data, into=in_blocks("mxfp4"))[1].format == "mxfp4"
+    with pytest.raises(CompressionError):
+        files.from_bytes(rewritten(old, new, data), into=in_blocks("mxfp4"))
+
+
+@pytest.mark.parametrize("block", [0, -8, 2**31, True, "8", None])
+def test_a_block_that_holds_no_weights_is_refused_as_one(block):
+    with pytest.raises(ValueError, match=f"blocks of {block!r} weights"):
+        BlockFloats.check_declared(Geometry("linear", (3, 12)), {"format": "mxfp4", "block": block}, {})
+
+
+@pytest.mark.parametrize("format, part, value, reason", [
+    ("mxfp4", "codes", 15, "a code above 14, the last of mxfp4"), ("mxint8", "codes", 255, "a code above 254"),
+    ("mxfp8_e4m3", "codes", 253, "a code above 252"), ("mxfp8_e5m2", "codes", 247, "a code above 246"),
+    ("mxfp6_e2m3", "codes", 63, "a code above 62"), ("mxfp4", "scale", 255, "a scale of NaN"),
+    ("mxfp4", "scale", 254, "a weight too large for torch.float32"), ("nf4", "scale", float("nan"), "not a positive"),
+    ("nf4", "scale", 0.0, "not a positive"), ("nf4", "scale", -1.0, "not a positive"),
+    ("nf4", "scale", float("inf"), "not a positive"),
+])  # fmt: skip
+def test_codes_and_scales_that_mean_nothing_are_refused(format, part, value, reason, monkeypatch):
+    model = in_blocks(format)
+    stored = BlockFloats.stored_weight
+
+    def forged(form):
+        parts = stored(form)
+        parts[part].tensor.view(-1)[0] = value
+        if reason.startswith("a weight"):
+            parts["codes"].tensor[:] = 0
+        return parts
+
+    monkeypatch.setattr(BlockFloats, "stored_weight", forged)
+    data = files.model_bytes(model)
+    with pytest.raises(FileFormatError, match=f"'1' of kind BlockFloats cannot be rebuilt.*{reason}"):
+        files.from_bytes(data, into=model)
+
+
+def test_the_type_of_decoded_weights_is_one_of_a_network():
+    data = files.model_bytes(in_blocks("mxint8", torch.float16))
+    assert files.from_bytes(data, into=in_blocks("mxint8", torch.float16))[1].weight.dtype == torch.float16
+    for new in ("float8", "int8", "float32", 16, ()):
+        with pytest.raises(CompressionError):
+            files.from_bytes(rewritten(("dtype", "float16"), ("dtype", new), data), into=in_blocks("mxint8"))
 
 
 def test_lists_of_paths_are_texts_once_each_and_shared_as_in_the_network():

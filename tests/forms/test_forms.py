@@ -12,6 +12,7 @@ from compedu.forms import (
     FORMS,
     ActivationQuantizer,
     BlockCirculant,
+    BlockFloats,
     Codes,
     CReLUFilters,
     Factored,
@@ -22,6 +23,8 @@ from compedu.forms import (
     Quantized,
     weight_of,
 )
+from compedu.forms.number_formats import FORMATS
+from compedu.methods.quantization.block_formats import block_scales
 
 LAYERS = {
     "linear": (lambda: nn.Linear(13, 10), (4, 13)),
@@ -52,6 +55,12 @@ def grouped(layer):
     return Quantized(g, layer.weight, scale, 3, layer.bias, kept, zero_point=torch.round(-low / scale), group=4)
 
 
+def in_blocks(layer, name="mxfp4"):
+    g = Geometry.of(layer)
+    scale = block_scales(layer.weight.detach(), g, FORMATS[name], 12)
+    return BlockFloats(g, layer.weight, scale, name, 12, layer.bias, layer.weight > -0.05)
+
+
 def circulant(layer):
     g = Geometry.of(layer)
     places = g.shape[2] * g.shape[3] if g.kind == "conv2d" else 1
@@ -77,7 +86,10 @@ def crelu(layer):
     return CReLUFilters(g, layer.weight[:half], None if layer.bias is None else layer.bias[:half])
 
 
-MAKERS = [masked, coded, lambda layer: coded(layer, 1), grouped, circulant, factored, crelu]
+MAKERS = [
+    masked, coded, lambda layer: coded(layer, 1), grouped, in_blocks, lambda layer: in_blocks(layer, "nf4"), circulant,
+    factored, crelu,
+]  # fmt: skip
 CASES = [
     pytest.param(make, kind, id=f"{index} {kind}")
     for index, make in enumerate(MAKERS)
@@ -270,7 +282,7 @@ def test_every_listed_form_is_tested():
 
 
 def test_every_form_is_listed_once():
-    assert len(set(FORMS)) == len(FORMS) == 5
+    assert len(set(FORMS)) == len(FORMS) == 6
     assert weight_of(nn.Linear(2, 3)).shape == (3, 2)
 
 
