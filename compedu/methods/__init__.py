@@ -27,6 +27,7 @@ from compedu.methods.quantization.adaround import AdaRound
 from compedu.methods.quantization.gptq import GPTQ
 from compedu.methods.quantization.learned_steps import LearnedStepQuantization
 from compedu.methods.quantization.linear import LinearQuantization
+from compedu.methods.quantization.smooth_quant import SmoothQuant
 from compedu.methods.replace_then_train import ReplaceThenTrain
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
 from compedu.methods.training.batch_norm import BatchNormReestimation
@@ -55,6 +56,7 @@ METHODS: tuple[type[Method], ...] = (
     GPTQ,
     AdaRound,
     LearnedStepQuantization,
+    SmoothQuant,
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,

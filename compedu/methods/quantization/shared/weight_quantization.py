@@ -52,9 +52,8 @@ class WeightQuantization(LayerByLayer):
     calibration_images: int = calibration_knob("training images that show the range of the activations, at most")
 
     def compress(self, task: Task) -> nn.Module:
-        """Fold batch norm, calibrate activations on the float network, then round the weights layer by layer."""
-        task.open_attentions()
-        fold(task)
+        """Prepare the network, calibrate activations on it in floating point, then round the weights layer by layer."""
+        self.prepare(task)
         if self.activation_bits == 0:
             return LayerByLayer.compress(self, task)
         layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_quantized(layer)}
@@ -70,6 +69,11 @@ class WeightQuantization(LayerByLayer):
             elif is_quantized(layer):
                 task.skip(name, "its activations stay in floating point: no calibration image reaches it")
         return model
+
+    def prepare(self, task: Task) -> None:
+        """Make the projections of attentions layers, and fold batch norm: what precedes calibration and rounding."""
+        task.open_attentions()
+        fold(task)
 
     def scaled(self, name: str, layer: nn.Module) -> Quantized:
         """Return the layer with its scales, and the trained weights as latent ones; a mask stays."""
