@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.forms import Form, Geometry, Quantized, weight_of
 from compedu.graph.answers import remembered
@@ -74,7 +75,8 @@ class SmoothQuant(WeightQuantization):
         """Fold batch norm, then move scales from the activations into the weights; note where they stay."""
         super().prepare(task)
         layers = {name: layer for name, layer in task.selection()[0].items() if self._rounds(name, layer)}
-        inputs = largest_inputs(task, layers, self.calibration_images)
+        images, _ = calibration_set(task.data, self.calibration_images)
+        inputs = largest_inputs(task.model, layers, task.data, images)
         example = task.data.example
         try:
             found = remembered(
@@ -106,8 +108,10 @@ class SmoothQuant(WeightQuantization):
         return rounded and not (isinstance(layer, Form) and quantizes(layer)) and not own_attributes(layer)
 
 
-def largest_inputs(task: Task, layers: Mapping[str, nn.Module], images: int) -> dict[str, Tensor]:
-    """Return for each of `layers` the largest absolute value of each input channel on at most so many images.
+def largest_inputs(
+    model: nn.Module, layers: Mapping[str, nn.Module], data: Dataset, images: Tensor
+) -> dict[str, Tensor]:
+    """Return for each of the `layers` of `model` the largest absolute value of each input channel on `images`.
 
     Layers that the images do not reach are left out.
     """
@@ -118,5 +122,5 @@ def largest_inputs(task: Task, layers: Mapping[str, nn.Module], images: int) -> 
         here = channels.flatten(1).abs().amax(1)
         largest[name] = torch.maximum(largest[name], here) if name in largest else here
 
-    watch(task.model, layers, task.data, calibration_set(task.data, images)[0].split(BATCH), note)
+    watch(model, layers, data, images.split(BATCH), note)
     return largest
