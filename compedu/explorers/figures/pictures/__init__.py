@@ -7,7 +7,7 @@ from compedu.explorers.figures.pictures.distillation import confusions, one_imag
 from compedu.explorers.figures.pictures.low_rank import rebuilt_filters, singular_values
 from compedu.explorers.figures.pictures.picture import Picture
 from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
-from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights
+from compedu.explorers.figures.pictures.quantization import quantized_inputs, quantized_weights, smoothed_channels
 from compedu.explorers.figures.pictures.structural_matrix import product_times, structured_matrices
 from compedu.explorers.figures.pictures.training import layer_widths, loss, moved_statistics, moved_weights
 from compedu.explorers.figures.plots import BELOW, BESIDE
@@ -19,6 +19,7 @@ from compedu.methods import (
     NeuronMerging,
     RandomFilterPruning,
     SmallDense,
+    SmoothQuant,
     StructuredSparsity,
     TrainingMethod,
 )  # fmt: skip
@@ -27,6 +28,7 @@ _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
     NeuronMerging: (pruned_filters.PICTURE,),
     BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
+    SmoothQuant: (smoothed_channels.PICTURE, quantized_inputs.PICTURE, quantized_weights.PICTURE),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_FAMILY = {
