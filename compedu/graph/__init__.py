@@ -1,4 +1,4 @@
-"""The only place that knows which layer feeds which: tracing, batch-norm folding, coupled channels, their removal."""
+"""The only place that knows which layer feeds which: tracing, batch-norm folding, channels to remove or to scale."""
 
 from compedu.graph.bypassed import bypassed_layers
 from compedu.graph.channels import Channels, Removal, find_channels

@@ -1,6 +1,6 @@
 """Following channels: a network's graph is run on arrays of channel numbers instead of values."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -100,11 +100,19 @@ class Follower(fx.Interpreter):
     def call_module(self, target, args, kwargs):
         """Follow a layer with channels of its own, or a module that stands for an operation."""
         layer = self.model.get_submodule(target)
-        dim = channel_dim(layer)
+        dim = self.dim_of(layer)
         if dim is not None:
             return self.layer(target, layer, dim, next(_tensors((args, kwargs))))
         name = type(layer).__name__ if type(layer).__module__.startswith("torch.nn.") else ""
         return self.operation(name, layer, args, kwargs)
+
+    def dim_of(self, layer: nn.Module) -> int | None:
+        """Return the dimension of the channels of a layer that has some of its own, None for other modules."""
+        return channel_dim(layer)
+
+    def passes(self, layer: nn.Module) -> bool:
+        """Return whether each output channel of `layer` is the input channel at the same place."""
+        return isinstance(layer, (*BATCH_NORMS, nn.PReLU)) or is_depthwise(layer)
 
     def layer(self, name: str, layer: nn.Module, dim: int, ids: Tensor) -> Tensor:
         """Record the channels of a layer, which lie along `dim`; return the ids of its output."""
@@ -113,7 +121,7 @@ class Follower(fx.Interpreter):
                 raise Unfollowed(f"which is followed by a {type(part).__name__}, whose effect on channels is not known")
         channels = self.coupling.along(ids, dim)
         shape = self.made[self.node].shape
-        if not (isinstance(layer, (*BATCH_NORMS, nn.PReLU)) or is_depthwise(layer)):
+        if not self.passes(layer):
             self.coupling.put((name, INPUT), channels)
             channels = self.coupling.new(shape[dim])
         self.coupling.put((name, OUTPUT), channels)
@@ -131,12 +139,16 @@ class Follower(fx.Interpreter):
             return run(*args, **kwargs)
         made = self.made[self.node]
         try:
-            ids = follow(self.coupling, name, call, made.shape if isinstance(made, Tensor) else None)
+            ids = self.through(name, call, made.shape if isinstance(made, Tensor) else None)
         except (IndexError, RuntimeError, TypeError, ValueError) as error:
             raise Unfollowed(f"which is called in a way that is not known ({first_line(error)})") from error
         if [x.shape for x in _tensors(ids)] != [x.shape for x in _tensors(made)]:
             raise Unfollowed("which gives them a shape that is not known")
         return ids
+
+    def through(self, name: str, call: Call, shape: Sequence[int] | None) -> Any:
+        """Return the ids after the operation of key `name`, whose result has `shape` if it is one tensor."""
+        return follow(self.coupling, name, call, shape)
 
     def output(self, target, args, kwargs):
         """Pin the outputs of the network."""

@@ -127,7 +127,7 @@ def collect_groups(
     """
     rank = {name: position for position, name in enumerate(order)}
     sides = sorted(coupling.ids, key=lambda side: (side[1] == INPUT, rank.get(side[0], len(rank))))
-    labels = _labels(coupling)
+    labels = labels_of(coupling)
     reasons = {int(label): reason for ids, reason in reversed(coupling.pins) for label in labels[ids]}
     # Channels with the same members form a group: as long as each group keeps one, no layer becomes empty.
     where: dict[int, list[Side]] = {}
@@ -148,7 +148,7 @@ def collect_groups(
     return _with_distinct_names(groups), left_out
 
 
-def _labels(coupling: Coupling) -> np.ndarray:
+def labels_of(coupling: Coupling) -> np.ndarray:
     """Return for each id the number of its channel: tied ids have equal numbers, as connected components."""
     ties = np.concatenate([np.empty((0, 2), dtype=int), *coupling.ties])
     shape = (coupling.count, coupling.count)

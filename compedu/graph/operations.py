@@ -72,7 +72,7 @@ def follow(coupling: Coupling, name: str, call: Call, shape: Sequence[int] | Non
     """
     tensors = call.tensors
     first = tensors[0]
-    if name in MOVING and (len(tensors) == 1 or first is not call.arguments[0]):
+    if moves(name, call):
         return move(coupling, name, call)
     if shape is not None:
         if name in CONSTANT:
@@ -88,6 +88,17 @@ def follow(coupling: Coupling, name: str, call: Call, shape: Sequence[int] | Non
         if _PADDING.match(name):
             return pool(first, [dim for dim, size in enumerate(shape) if size != first.size(dim)], shape)
     raise Unfollowed("whose effect on channels is not known")
+
+
+def moves(name: str, call: Call) -> bool:
+    """Return whether the operation of key `name` only moves elements; an index or a size may not be a tensor."""
+    return name in MOVING and (len(call.tensors) == 1 or call.tensors[0] is not call.arguments[0])
+
+
+def moved(name: str, call: Call) -> Any:
+    """Return the ids after an operation that `moves` them as it moves the values."""
+    # Arrays of ids are often expanded, so that a view of the values may not be one of the ids.
+    return (Tensor.reshape if name == "view" else call.run)(*call.arguments, **call.options)
 
 
 def pool(ids: Tensor, dims: Iterable[int], shape: Sequence[int]) -> Tensor:
@@ -124,8 +135,7 @@ def move(coupling: Coupling, name: str, call: Call) -> Any:
     A number written in the graph stays the same in every smaller network. Dimensions of such a size are held: each of
     their slices must lose the same channels.
     """
-    # Arrays of ids are often expanded, so that a view of the values may not be one of the ids.
-    made = (Tensor.reshape if name == "view" else call.run)(*call.arguments, **call.options)
+    made = moved(name, call)
     if name in ("cat", "concat", "concatenate"):
         return _joined(coupling, made, call.argument(1, "dim", 0))
     if name == "stack":

@@ -24,10 +24,21 @@ MOST_IMAGES = 2  # of the example: enough to tell the dimension of the batch fro
 
 
 def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> Coupling:
-    """Return the coupling of the channels of `model`, which is untouched; `traced` is its graph.
+    """Return the coupling of the channels of `model`, as far as they can be removed; arguments as of `followed`."""
+    coupling, graphs = followed(model, traced, example)
+    _pin_special_layers(coupling, model, graphs)
+    _tie_grouped_convolutions(coupling, model)
+    return coupling
 
-    `example` is a batch of inputs, of which only the shape matters. Raises `CompressionError` with the reason when the
-    network does not run on such inputs, or cannot be traced in training mode although layers need that.
+
+def followed(
+    model: nn.Module, traced: fx.GraphModule, example: Tensor, kind: type[Follower] = Follower
+) -> tuple[Coupling, list[fx.GraphModule]]:
+    """Return what a `kind` of follower finds in `model`, which is untouched, and the graphs in which it does.
+
+    `traced` is the graph of `model`, `example` a batch of inputs, of which only the shape matters. Raises
+    `CompressionError` with the reason when the network does not run on such inputs, or cannot be traced in training
+    mode although layers need that.
     """
     # Layers outside the inference graph, such as auxiliary heads, read channels in training: that forward counts too.
     called = layer_calls(traced)
@@ -37,20 +48,20 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
     for graph in graphs:
         try:
             with torch.inference_mode(False), torch.enable_grad(), seeded(0):
-                _follow(model, graph, (min(len(example), MOST_IMAGES), *example.shape[1:]), coupling)
+                _follow(kind, model, graph, (min(len(example), MOST_IMAGES), *example.shape[1:]), coupling)
         except Exception as error:  # a forward pass may raise anything
             raise CompressionError(_refusal(model, example, graph is not traced, error)) from error
-    _pin_special_layers(coupling, model, graphs)
-    _tie_grouped_convolutions(coupling, model)
-    return coupling
+    return coupling, graphs
 
 
-def _follow(model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], coupling: Coupling) -> None:
+def _follow(
+    kind: type[Follower], model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], coupling: Coupling
+) -> None:
     source = torch.empty(shape, dtype=_dtype(model), device="meta")
     shapes = Shapes(graph, _skeleton(model))
     with torch.device("meta"):
         shapes.run(source)
-    Follower(graph, model, shapes.of, coupling).run(source)
+    kind(graph, model, shapes.of, coupling).run(source)
 
 
 def _skeleton(model: nn.Module) -> nn.Module:

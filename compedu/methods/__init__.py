@@ -30,6 +30,7 @@ from compedu.methods.quantization.fixed_point import FixedPoint, FixedPointTrain
 from compedu.methods.quantization.gptq import GPTQ
 from compedu.methods.quantization.learned_steps import LearnedStepQuantization
 from compedu.methods.quantization.linear import LinearQuantization
+from compedu.methods.quantization.smooth_quant import SmoothQuant
 from compedu.methods.replace_then_train import ReplaceThenTrain
 from compedu.methods.structural_matrix.block_circulant import BlockCirculantProjection
 from compedu.methods.training.batch_norm import BatchNormReestimation
@@ -62,6 +63,7 @@ METHODS: tuple[type[Method], ...] = (
     FixedPoint,
     FixedPointTraining,
     BlockFormats,
+    SmoothQuant,
     BlockCirculantProjection,
     TruncatedSVD,
     CReLU,

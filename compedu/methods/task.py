@@ -57,21 +57,27 @@ class Task:
 
     def selected_layers(self) -> dict[str, nn.Module]:
         """Return the layers that the method's `layers` knob selects, by name; record why other layers are skipped."""
+        chosen, omitted = self.selection()
+        for name, reason in omitted.items():
+            self.skip(name, reason)
+        return chosen
+
+    def selection(self) -> tuple[dict[str, nn.Module], dict[str, str]]:
+        """Return the layers that the method's `layers` knob selects, by name, and why other layers are skipped."""
         layers, others = compressible(self.model)
         for name, reason in self.obstacles(layers).items():
             others[name] = reason
             del layers[name]
-        for name, reason in others.items():
-            self.skip(name, reason)
         chosen = selected(layers, self.method.layers, others)
-        for name in layers:
-            if name not in chosen:
-                self.skip(name, f"not selected by layers={self.method.layers!r}")
         for knob_name, declared in knobs(self.method).items():
             if declared.per_layer:
                 where = f"{type(self.method).__name__}.{knob_name}"
                 check_patterns(getattr(self.method, knob_name), layers, where, others)
-        return chosen
+        omitted = dict(others)
+        for name in layers:
+            if name not in chosen:
+                omitted[name] = f"not selected by layers={self.method.layers!r}"
+        return chosen, omitted
 
     def open_attentions(self) -> None:
         """Make the projections of multi-head attentions layers of their own, which forms can replace."""

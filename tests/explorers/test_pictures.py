@@ -14,7 +14,12 @@ from compedu.explorers.figures.colors import FAMILIES, ROLES
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, one_image
 from compedu.explorers.figures.pictures.picture import shares_left, short_count
-from compedu.explorers.figures.pictures.quantization import block_levels, quantized_inputs, quantized_weights
+from compedu.explorers.figures.pictures.quantization import (
+    block_levels,
+    quantized_inputs,
+    quantized_weights,
+    smoothed_channels,
+)
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.pages.comparison import dominated, family_of
 from compedu.explorers.pages.labels import Box
@@ -149,6 +154,44 @@ def test_inputs_beyond_the_grid_are_counted_one_by_one(seen):
     _, clipped, _ = quantized_inputs.main(view, "conv2")
     share = quantized_inputs.clipped_share(view, "conv2")
     assert share > 0 and sum(clipped["y"]) == round(share * quantized_inputs.inputs(view)["conv2"].size)
+
+
+def test_inputs_whose_scales_moved_are_drawn_as_the_layer_gets_them(seen, pair):
+    """The grid fits them, and not the inputs of the dense network."""
+    for alpha in (0.2, 0.8):
+        view = seen(ce.SmoothQuant(alpha=alpha, activation_bits=4))
+        got = []
+        handle = view.after.conv2.register_forward_pre_hook(lambda layer, inputs, got=got: got.append(inputs[0]))
+        with torch.no_grad():
+            view.after(pair[1].x_validation[: quantized_inputs.IMAGES])
+        handle.remove()
+        assert np.array_equal(quantized_inputs.inputs(view)["conv2"], got[0].numpy().reshape(-1))
+        assert quantized_inputs.clipped_share(view, "conv2") < 0.01
+        moved = replace(view, after=None)
+        assert quantized_inputs.inputs(moved)["conv2"].max() > 1.5 * got[0].max(), "the dense network's are others"
+        again = replace(view, after=seen(ce.SmoothQuant(alpha=0.5)).after)
+        assert not np.array_equal(quantized_inputs.inputs(again)["conv2"], got[0].numpy().reshape(-1))
+
+
+def test_the_range_of_each_channel_is_drawn_before_and_after(seen, pair):
+    view, picture = seen(ce.SmoothQuant(alpha=1.0)), pictures_of(ce.SmoothQuant)[0]
+    assert picture is smoothed_channels.PICTURE
+    model, data = pair
+    with torch.no_grad():
+        x = model.pool1(model.relu1(model.conv1(data.x_validation[: quantized_inputs.IMAGES])))
+    largest = [float(x[:, j].max()) for j in range(x.shape[1])]
+    dense, smoothed = picture.main(view, "conv2")
+    assert list(dense["y"]) == pytest.approx(sorted((100 * one / max(largest) for one in largest), reverse=True))
+    assert min(smoothed["y"]) > 60 > min(dense["y"]), "at alpha = 1 all channels have the same range, but for images"
+    before, after = picture.below(view, "conv2")
+    order = np.argsort(-np.array(largest), kind="stable")
+    for drawn, weight in ((before, model.conv2.weight), (after, view.after.conv2.latent)):
+        by_channel = np.array([weight[:, j].abs().max().item() for j in order])
+        assert list(drawn["y"]) == pytest.approx(100 * by_channel / by_channel.max())
+    medians = [np.median(trace["y"]) for trace in (dense, smoothed)]
+    assert picture.say(view, "conv2") == f"conv2: median channel at {medians[1]:.1f} %, dense {medians[0]:.1f} %"
+    untouched = replace(view, after=None)
+    assert picture.main(untouched, "conv2")[1]["y"].size == 0 and "dense" not in picture.say(untouched, "conv2")
 
 
 # What is left of each layer

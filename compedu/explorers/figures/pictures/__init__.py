@@ -11,6 +11,7 @@ from compedu.explorers.figures.pictures.quantization import (
     block_levels,
     quantized_inputs,
     quantized_weights,
+    smoothed_channels,
 )
 from compedu.explorers.figures.pictures.structural_matrix import product_times, structured_matrices
 from compedu.explorers.figures.pictures.training import layer_widths, loss, moved_statistics, moved_weights
@@ -24,6 +25,7 @@ from compedu.methods import (
     NeuronMerging,
     RandomFilterPruning,
     SmallDense,
+    SmoothQuant,
     StructuredSparsity,
     TrainingMethod,
 )  # fmt: skip
@@ -32,6 +34,7 @@ _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
     NeuronMerging: (pruned_filters.PICTURE,), BlockFormats: (block_levels.PICTURE,),
     BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
+    SmoothQuant: (smoothed_channels.PICTURE, quantized_inputs.PICTURE, quantized_weights.PICTURE),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_FAMILY = {

@@ -101,15 +101,14 @@ class WeightQuantization(LayerByLayer):
             )
 
     def compress(self, task: Task) -> nn.Module:
-        """Fold batch norm, share out the bits, calibrate activations, then round the weights layer by layer."""
-        task.open_attentions()
-        fold(task)
+        """Prepare the network, share out the bits, then round activations and weights."""
+        self.prepare(task)
         if self.budget == "uniform":
-            return self.round_folded(task)
-        return with_bits(self, budgeted_bits(self, task)).round_folded(task)
+            return self.round_prepared(task)
+        return with_bits(self, budgeted_bits(self, task)).round_prepared(task)
 
-    def round_folded(self, task: Task) -> nn.Module:
-        """Calibrate activations on the network, whose batch norms are folded, then round its weights."""
+    def round_prepared(self, task: Task) -> nn.Module:
+        """Calibrate activations on the prepared network in floating point, then round its weights layer by layer."""
         if self.activation_bits == 0:
             return LayerByLayer.compress(self, task)
         layers = {name: layer for name, layer in compressible(task.model)[0].items() if not is_quantized(layer)}
@@ -125,6 +124,11 @@ class WeightQuantization(LayerByLayer):
             elif is_quantized(layer):
                 task.skip(name, "its activations stay in floating point: no calibration image reaches it")
         return model
+
+    def prepare(self, task: Task) -> None:
+        """Make the projections of attentions layers, and fold batch norm: what precedes calibration and rounding."""
+        task.open_attentions()
+        fold(task)
 
     def scaled(self, name: str, layer: nn.Module) -> Quantized:
         """Return the layer with its grid, and the trained weights as latent ones; a mask stays."""

@@ -1,7 +1,11 @@
 """Quantization of activations: the inputs of a layer on some images, the grid that they are rounded to, the error."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import SLANTED, Picture, Table, bars, layer_names, line, percent_text
@@ -10,6 +14,7 @@ from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
 from compedu.methods.quantization.shared.calibration import watch
+from compedu.methods.quantization.smooth_quant import SmoothQuant
 
 IMAGES = 64  # of the split, whose activations are shown
 BINS = 91
@@ -42,16 +47,36 @@ def below(view: View, layer: str) -> list[dict]:
 
 
 def inputs(view: View) -> dict[str, np.ndarray]:
-    """Return the inputs of each layer of the dense network on some images, flattened."""
-    return view.once("inputs", lambda: _inputs(view))
+    """Return the inputs of each layer on some images, flattened, before they are rounded.
+
+    They are those of the dense network; where scales moved into weights, whose grids fit no inputs of the dense
+    network, those of the compressed one.
+    """
+    after = view.after
+    if after is None or not isinstance(view.method, SmoothQuant):
+        return view.once("inputs", lambda: _inputs(view, view.before))
+    return of_network(view, "inputs after", after, lambda: _inputs(view, after))
 
 
-def _inputs(view: View) -> dict[str, np.ndarray]:
+def of_network(view: View, key: str, network: nn.Module, make: Callable[[], Any]) -> Any:
+    """Return the result of `make`, computed once for each `network`, the last of which is kept."""
+    known = view.kept.get(key, (None, None))
+    if known[0] is not network:
+        known = (network, make())
+        view.kept[key] = known
+    return known[1]
+
+
+def _inputs(view: View, network: nn.Module) -> dict[str, np.ndarray]:
     seen: dict[str, list[np.ndarray]] = {name: [] for name in layer_names(view)}
-    layers = {name: view.before.get_submodule(name) for name in seen}
-    images = view.data.split(view.split)[0][:IMAGES]
-    watch(view.before, layers, view.data, (images,), lambda name, x: seen[name].append(x.numpy().reshape(-1)))
+    layers = {name: network.get_submodule(name) for name in seen}
+    watch(network, layers, view.data, (images(view),), lambda name, x: seen[name].append(x.numpy().reshape(-1)))
     return {name: np.concatenate(parts) if parts else np.zeros(1, dtype=np.float32) for name, parts in seen.items()}
+
+
+def images(view: View) -> Tensor:
+    """Return the images whose activations are shown."""
+    return view.data.split(view.split)[0][:IMAGES]
 
 
 def quantizer(view: View, layer: str) -> ActivationQuantizer | None:

@@ -163,13 +163,16 @@ def weights_before(view: View, layer: str) -> np.ndarray:
     if form is None or latent is None:
         return dense_matrix(view, layer)
     if torch.equal(latent, form.dense()):  # on the grid already: these are not the weights that were rounded
-        folded = view.once("batch norm folded", lambda: _folded(view.before))
-        return as_matrix(weight_of(folded.get_submodule(layer)))
+        return as_matrix(weight_of(folded(view).get_submodule(layer)))
     return as_matrix(latent)
 
 
+def folded(view: View) -> nn.Module:
+    """Return the dense network with its batch norms folded, where they can be."""
+    return view.once("batch norm folded", lambda: _folded(view.before))
+
+
 def _folded(model: nn.Module) -> nn.Module:
-    """Return the network with its batch norms folded, where they can be."""
     try:
         return fold_batch_norm(model)
     except CompressionError:
