@@ -186,8 +186,8 @@ def test_a_number_of_bits_counts_where_it_was_tried():
     runs = [replace(run, outcomes=run.outcomes | {NEAREST: {named(2): 10.0}}) if run.setting == "other" else run
             for run in ranked()]  # fmt: skip
     effects = {one.part.name: one.effect.mean for one in judge(claim.parts(runs), "tendency").parts}
-    assert effects["GPTQ is ahead of nearest, 1 bit"] == pytest.approx(5, abs=0.1)
-    assert effects["GPTQ is ahead of nearest, 2 bits"] == pytest.approx((5 + 45) / 2, abs=0.1)
+    assert effects["1 bit: GPTQ is ahead of nearest"] == pytest.approx(5, abs=0.1)
+    assert effects["2 bits: GPTQ is ahead of nearest"] == pytest.approx((5 + 45) / 2, abs=0.1)
 
 
 # The shipped runs
@@ -197,6 +197,21 @@ def test_all_arms_of_a_shipped_run_take_as_many_bytes():
     for run in (*MATRIX_ERROR.stored(), *MATRIX_ERROR.stored(full=True)):
         for bits in BITS if run.setting.startswith("lenet5") else (2,):
             assert len({run.of(arm, named(bits, "bytes")) for arm in claim.ROUNDINGS}) == 1
+
+
+def test_the_shipped_runs_show_what_is_told_of_them():
+    runs = MATRIX_ERROR.stored(full=True)
+    found = {one.part.name: one for one in MATRIX_ERROR.judge(runs).parts}
+    assert found[f"{SECOND_ORDER}: ranks better than the matrix"].verdict == Verdict.CONFIRMED
+    for error in (DIAGONAL, OUTPUTS):
+        assert found[f"{error}: ranks better than the matrix"].verdict == Verdict.UNDECIDED
+    for arm, bits in ((ADAROUND, 1), (ADAROUND, 2), (GPTQ_ARM, 2)):
+        part = found[f"{claim.in_words(bits)}: {arm} is ahead of {NEAREST}"]
+        assert part.verdict == Verdict.CONFIRMED and min(part.part.values) > 5
+    unsure = found["1 bit: GPTQ is ahead of nearest"]
+    assert unsure.verdict == Verdict.UNDECIDED and min(unsure.part.values) < -5 < 5 < max(unsure.part.values)
+    assert max(run.of(MATRIX, claim.ACROSS) for run in runs) < 0 < min(run.of(DIAGONAL, claim.ACROSS) for run in runs)
+    assert max(run.of(OUTPUTS, claim.ACROSS) for run in runs) < 0
 
 
 def test_an_arm_of_a_shipped_run_comes_out_again():

@@ -134,7 +134,7 @@ def within(run: Run, arm: str) -> float:
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     """Return a part for each error that looks beyond the matrix, and for each rounding by it at each number of bits."""
-    ranks = Rule(0.1, "of rank correlation")
+    ranks = Rule(0.1, "rank correlation")
     points = Rule(1.0, "points of accuracy")
 
     def ranked(error: str) -> tuple[float, ...]:
@@ -153,12 +153,12 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
         *(Part(f"{error}: ranks better than the matrix", ranked(error), ranks) for error in WEIGHED),
         *(Part(f"{error}: ranks better across layers", across(error), ranks, Role.FINDING) for error in WEIGHED),
         *(
-            Part(f"{arm} is ahead of {NEAREST}, {in_words(bits)}", ahead(arm, NEAREST, bits), points)
+            Part(f"{in_words(bits)}: {arm} is ahead of {NEAREST}", ahead(arm, NEAREST, bits), points)
             for bits in BITS
             for arm in (GPTQ_ARM, ADAROUND)
         ),
         *(
-            Part(f"{ADAROUND} is ahead of {GPTQ_ARM}, {in_words(bits)}", ahead(ADAROUND, GPTQ_ARM, bits), points,
+            Part(f"{in_words(bits)}: {ADAROUND} is ahead of {GPTQ_ARM}", ahead(ADAROUND, GPTQ_ARM, bits), points,
                  Role.FINDING)
             for bits in BITS
         ),
