@@ -3,13 +3,19 @@
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import Judgment, Part, judge
 from compedu.claims.survey.manual_sensitivity import MANUAL_SENSITIVITY
+from compedu.claims.survey.matrix_error import MATRIX_ERROR
 from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
 from compedu.claims.survey.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Effect, Rule
 
 # in the order of the survey's drawbacks
-CLAIMS: tuple[Experiment, ...] = (REGULARIZED_PRUNING, MANUAL_SENSITIVITY, SMALLER_IS_NOT_FASTER)
+CLAIMS: tuple[Experiment, ...] = (
+    MATRIX_ERROR,
+    REGULARIZED_PRUNING,
+    MANUAL_SENSITIVITY,
+    SMALLER_IS_NOT_FASTER,
+)
 
 
 def experiment(key: str) -> Experiment:

@@ -539,7 +539,7 @@ def test_an_interruption_is_one_line(number, call, monkeypatch, request):
     (("train", "lenet5", "--data", "nosuch"), "no data set is called 'nosuch'"),
     (("train", "lenet5", "--folder", __file__), "is not a folder: name one for the weights"),
     (("claim", "D99"), "no experiment is called 'D99'"),
-    (("claim", "--run", "quick"), "--run needs a claim, such as: compedu claim D3 --run quick"),
+    (("claim", "--run", "quick"), "--run needs a claim, such as: compedu claim D2 --run quick"),
     (("claim", "D4", "--store", "r.jsonl"), "--store says where the runs of --run are kept; add --run quick"),
     (("doctor", "now"), "doctor does not know 'now'"),
     (("run", "RandomPruning", "--save", ""), "--save needs a value, but got an empty string"),

@@ -23,20 +23,23 @@ VERDICT_WIDTH = 16
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # ticks of a logarithmic axis
 
 
-def forest(judgment: Judgment) -> go.Figure:
+def forest(judgment: Judgment, unit: str | None = None) -> go.Figure:
     """Return the forest plot of a judgment: a row for each part, with its margin as a bar and its verdict at the right.
 
     Open marks are controls and findings, which decide nothing by themselves; the dotted line marks no effect. Ratios
-    have a logarithmic axis. A key is above. Raises `ValueError` for parts of different units, which share no axis.
+    have a logarithmic axis. A key is above. Parts of different units share no axis: `unit` says which are drawn. Raises
+    `ValueError` if it is none of theirs, and if they have several and it is not given.
     """
-    rules = {(one.part.rule.unit, one.part.rule.ratio) for one in judgment.parts}
-    if len(rules) > 1:
-        units = ", ".join(sorted(unit for unit, _ in rules))
-        raise ValueError(f"a forest plot has one axis, but the parts have the units {units}: draw them separately")
-    unit, ratio = rules.pop()
-    scale = {"type": "log", "tickvals": TIMES} if ratio else {}
+    rules = {one.part.rule.unit: one.part.rule for one in judgment.parts}
+    if (unit is None and len(rules) > 1) or (unit is not None and unit not in rules):
+        raise ValueError(
+            f"a forest plot has one axis, the parts have the units {', '.join(sorted(rules))}, and `unit` is {unit!r}: "
+            "name one of them"
+        )
+    unit, rule = next((name, rule) for name, rule in rules.items() if unit in (None, name))
+    scale = {"type": "log", "tickvals": TIMES} if rule.ratio else {}
     figure = StandaloneFigure()
-    rows = list(reversed(judgment.parts))
+    rows = [one for one in reversed(judgment.parts) if one.part.rule.unit == unit]
     names = [_lines(one.part.name, NAME_WIDTH) for one in rows]
     for row, one in enumerate(rows):
         figure.add_scatter(**_effect(row, one))
@@ -45,7 +48,7 @@ def forest(judgment: Judgment) -> go.Figure:
         marker={"symbol": "line-ns", "size": 24, "line": {"width": 2, "color": TEXT}},
         hovertemplate="margin %{x:.3g}<extra></extra>",
     )  # fmt: skip
-    figure.add_vline(x=rows[0].part.rule.nothing, line={"color": TEXT, "dash": "dot", "width": 1})
+    figure.add_vline(x=rule.nothing, line={"color": TEXT, "dash": "dot", "width": 1})
     figure.update_layout(
         showlegend=False, annotations=[_key(), *(_verdict(row, one) for row, one in enumerate(rows))],
         xaxis={"title": f"{unit}: further right is more as the claim says", "zeroline": False} | scale,
