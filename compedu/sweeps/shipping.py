@@ -15,6 +15,7 @@ from compedu.sweeps.points import grid
 from compedu.sweeps.running import sweep
 from compedu.sweeps.store import compact
 
+ROUNDINGS = knobs(methods.FixedPoint)["rounding"].choices
 EVERY = STEPS + 1  # all stops of a slider: each position that it can take was measured
 
 
@@ -43,6 +44,14 @@ def sweeps() -> list[Shipped]:
         [*magnitude, *by_rule],
         *others,
         *(grid(cls(), "bits", EVERY) for cls in (methods.LinearQuantization, methods.GPTQ, methods.AdaRound)),
+        grid(methods.SmoothQuant(bits=4, activation_bits=4), "alpha", 21),
+        grid(methods.EntropyConstrainedQuantization(), "price", 26),
+        [
+            point
+            for rule in ("nearest", "stochastic")
+            for point in grid(methods.FixedPoint(rounding=rule), "bits", EVERY)
+        ],
+        [point for name in ("nf4", "mxfp4") for point in grid(methods.BlockFormats(format=name), "block", 11)],
         grid(methods.BlockCirculantProjection(), "block", EVERY),
         # in the first layer one rank is a fifth of each filter: fractions suit the large layers
         grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
@@ -72,6 +81,11 @@ def trained_points(network: str, data: str) -> list[list[Method]]:
         grid(methods.SmallDense(**same), "width", 7),
         grid(methods.CReLU(), "epochs", 5),
         grid(methods.LearnedStepQuantization(shift=1), "bits", EVERY),
+        [
+            methods.FixedPointTraining(bits=bits, rounding=way, shift=1)
+            for way in ROUNDINGS
+            for bits in (2, 3, 4, 5, 6, 8)
+        ],
         [*grid(student, "temperature", 5), *(replace(arm, seed=seed) for arm in arms for seed in range(3))],
     ]
 

@@ -21,8 +21,8 @@ from compedu.forms import weight_of
 from compedu.graph import fold_batch_norm
 from compedu.methods import LinearQuantization
 from compedu.methods.calibration import calibration_set
+from compedu.methods.curvature import curvature_diagonals, softmax_root
 from compedu.methods.input_moments import InputMoments, input_moments
-from compedu.methods.pruning.shared.curvature import curvature_diagonals, softmax_root
 
 MATRIX = "matrix error"
 DIAGONAL = "diagonal of the curvature"
@@ -49,7 +49,7 @@ def _drawn(size: int, generator: torch.Generator) -> Tensor:
 def second_order(model: nn.Module, name: str, change: Tensor, x: Tensor) -> float:
     """Return 1/2 d^T G d in nats for a `change` d of the weight of layer `name`, with G of the images `x` (N, ...).
 
-    G is the generalized Gauss-Newton matrix of `methods.pruning.shared.curvature`, with all its elements: the logits
+    G is the generalized Gauss-Newton matrix of `methods.curvature`, with all its elements: the logits
     are differentiated once, along d.
     """
 

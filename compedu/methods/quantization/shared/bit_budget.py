@@ -15,7 +15,7 @@ from compedu.graph.copying import inference_copy
 from compedu.knobs import knobs
 from compedu.methods.calibration import calibration_set
 from compedu.methods.last_result import last_result
-from compedu.methods.layers import compressible, replace_layer, selected
+from compedu.methods.layers import replace_layer
 from compedu.methods.task import Task
 
 if TYPE_CHECKING:
@@ -44,13 +44,7 @@ def budgeted_bits(method: "WeightQuantization", task: Task) -> dict[str, int]:
 
     What each layer costs is measured once for a network: neither the budget nor `bits` changes it.
     """
-    layers, others = compressible(task.model)
-    apart = task.obstacles(layers)
-    chosen = {
-        name: layer
-        for name, layer in selected(layers, method.layers, others).items()
-        if name not in apart and not method.obstacle(layer)
-    }
+    chosen = {name: layer for name, layer in task.selection()[0].items() if not method.obstacle(layer)}
     settings = tuple(getattr(method, name) for name in knobs(method) if name not in ("bits", "budget", "code_bytes"))
     key = (type(method), settings, task.digest, task.data.digest)
     scanned = last_result(task.source, "bits", key, lambda: bit_scan(method, task, chosen))
