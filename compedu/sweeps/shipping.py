@@ -59,8 +59,22 @@ def sweeps() -> list[Shipped]:
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
     without_training = [Shipped(*pair, tuple(points), pair[1] == "glyphs") for pair in pairs for points in live]
+    rounded = [
+        Shipped(network, "glyphs", tuple(of_class))
+        for network in ("lenet300", "resnet", "mobilenet", "vit", "vgg")
+        for of_class in few_bits(128)
+    ]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
-    return [filters, *without_training, *with_training]
+    return [filters, *without_training, *rounded, *with_training]
+
+
+def few_bits(calibration_images: int) -> list[list[Method]]:
+    """Return four ways to round to 4, 3 and 2 bits without training, with weights alone and with activations."""
+    nearest = [methods.LinearQuantization(), methods.LinearQuantization(clipping="mse")]
+    by_inputs = [cls(calibration_images=calibration_images) for cls in (methods.GPTQ, methods.AdaRound)]
+    few = [(bits, inputs) for bits in (4, 3, 2) for inputs in (0, bits)]
+    files = [nearest, *([arm] for arm in by_inputs)]  # a file for each class
+    return [[replace(arm, bits=bits, activation_bits=inputs) for arm in arms for bits, inputs in few] for arms in files]
 
 
 def trained_points(network: str, data: str) -> list[list[Method]]:
