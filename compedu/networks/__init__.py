@@ -12,11 +12,12 @@ from compedu.networks.lenet300 import lenet300
 from compedu.networks.mobilenet import mobilenet
 from compedu.networks.resnet import resnet
 from compedu.networks.vgg import vgg
+from compedu.networks.vit import vit
 from compedu.reproducible import seeded
 from compedu.specs import parse, text
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    make.__name__: make for make in (lenet300, lenet5, vgg, resnet, inception, mobilenet)
+    make.__name__: make for make in (lenet300, lenet5, vgg, resnet, inception, mobilenet, vit)
 }
 # upper limits of knobs, far beyond what these networks need, yet built within a second
 MOST = 99_999

@@ -63,10 +63,10 @@ class CalibratedRounding(CalibratedMethod, WeightQuantization):
     """A method that chooses the codes of each layer by the moments of its inputs, in no row worse than the nearest."""
 
     bits: PerLayer[int] = inherited(WeightQuantization, "bits", default=3)
-    grid: str = inherited(WeightQuantization, "grid")
     scales: str = inherited(WeightQuantization, "scales")
-    group_size: int = inherited(WeightQuantization, "group_size")
     clipping: str = inherited(WeightQuantization, "clipping")
+    grid: str = inherited(WeightQuantization, "grid")
+    group_size: int = inherited(WeightQuantization, "group_size")
     weight_coverage: float = inherited(WeightQuantization, "weight_coverage")
     budget: str = inherited(WeightQuantization, "budget")
     code_bytes: int = inherited(WeightQuantization, "code_bytes")

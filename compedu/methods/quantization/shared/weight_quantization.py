@@ -35,24 +35,24 @@ class WeightQuantization(LayerByLayer):
     bits: PerLayer[int] = knob(
         default=8, help="bits per weight", low=1, high=MOST_BITS, slider_range=(1, 8), per_layer=True
     )
-    grid: str = knob(
-        default="symmetric",
-        help="levels around zero, or from the smallest weight to the largest, with a zero-point",
-        choices=("symmetric", "affine"),
-    )
     scales: str = knob(
         default="channel",
         help="one scale per output channel, one per layer, or one per group of inputs of each output",
         choices=("channel", "tensor", "group"),
-    )
-    group_size: int = knob(
-        default=64, help="inputs that share a scale, with scales='group'", low=2, slider_range=(8, 256), log=True
     )
     clipping: str = knob(
         default="max",
         help="from two bits on: the levels reach to the largest weight, to the percentile that `weight_coverage` "
         "says, or to the value of least mean squared error",
         choices=("max", "percentile", "mse"),
+    )
+    grid: str = knob(
+        default="symmetric",
+        help="levels around zero, or from the smallest weight to the largest, with a zero-point",
+        choices=("symmetric", "affine"),
+    )
+    group_size: int = knob(
+        default=64, help="inputs that share a scale, with scales='group'", low=2, slider_range=(8, 256), log=True
     )
     weight_coverage: float = knob(
         default=0.99,
