@@ -110,6 +110,43 @@ def test_native_codes_equal_the_twin_but_for_broken_ties(geometry, options):
 
 
 @native
+@pytest.mark.skipif(torch.cpu._is_amx_tile_supported(), reason="oneDNN may choose other layouts for AMX tiles")
+@pytest.mark.parametrize("zero_points", [(0, 37), (37, 0)], ids=str)
+@pytest.mark.parametrize(
+    "geometry, side",
+    [
+        (Geometry("conv2d", (64, 32, 1, 1)), 32),  # images of 7 x 7 would have other weights
+        (Geometry("conv2d", (48, 24, 3, 3), padding=(1, 1)), 9),
+        (Geometry("conv2d", (24, 1, 3, 3), padding=(1, 1), groups=24), 10),
+    ],
+    ids=["1x1", "3x3", "depthwise"],
+)
+def test_no_call_converts_the_weights_to_another_layout(geometry, side, zero_points, capfd):
+    side += zero_points[0]  # a size of its own: torch remembers layouts by size
+    for zero_point in zero_points:
+        p, _ = random_product(geometry, 12, source=Grid(0.0173, zero_point))
+        run = int8.OneDNN().product(p)
+        for images in (1, 5):
+            x = torch.zeros(images, geometry.shape[1] * geometry.groups, side, side, dtype=torch.uint8)
+            x = x.contiguous(memory_format=torch.channels_last)
+            run(x)
+            capfd.readouterr()
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+                run(x)
+            log = capfd.readouterr().out
+            assert "exec,cpu,convolution" in log and "exec,cpu,reorder" not in log
+
+
+@native
+def test_a_layer_that_meets_images_of_many_sizes_computes_the_same():
+    p, _ = random_product(GEOMETRIES["3x3"], 13)
+    run = int8.OneDNN().product(p)
+    for side in (4, 9, 5, 6, 7, 8, 10, 11, 12, 13, 4):
+        x = torch.randint(0, 256, (2, 8, side, side), generator=torch.Generator().manual_seed(side), dtype=torch.uint8)
+        assert_same(run(x.contiguous(memory_format=torch.channels_last)), exact_twin().product(p)(x))
+
+
+@native
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_native_values_equal_the_twin_without_a_target_grid(geometry):
     p, x = random_product(geometry, 5, low=0.0)

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, lru_cache, partial, reduce
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from compedu.forms import Geometry
 
 NAME = "int8 onednn"
 SIMULATED = "simulated"
+IMAGE_SIZES = 8  # for which a layer keeps its packed weights
 _FLAGS = {"avx512_vnni", "avx_vnni"}  # instructions that accumulate 8-bit products in 32 bits
 
 
@@ -120,7 +121,7 @@ def _convolution(p: Product) -> Callable[[Tensor], Tensor]:
     operands, settings, after = _convolved(p)
 
     def run(x: Tensor) -> Tensor:
-        return convolve(x, *operands, *settings, *after, "")
+        return convolve(x, *operands(x), *settings, *after, "")
 
     return run
 
@@ -131,25 +132,38 @@ def _adding_convolution(p: Product) -> Callable[[Tensor, Tensor], Tensor]:
 
     def run(x: Tensor, other: Tensor) -> Tensor:
         other = other.contiguous(memory_format=torch.channels_last)
-        return convolve(x, *operands, other, *settings, 1.0, 0, "sum", 1.0, *after, "")
+        return convolve(x, *operands(x), other, *settings, 1.0, 0, "sum", 1.0, *after, "")
 
     return run
 
 
-def _convolved(p: Product) -> tuple[tuple, tuple, tuple]:
+def _convolved(p: Product) -> tuple[Callable[[Tensor], tuple], tuple, tuple]:
     """Return the arguments of oneDNN's convolution: input grid and weight; bias, geometry and output; what is fused.
 
-    An addend comes between the first and the second group.
+    The first are a function of the input. An addend comes between the first and the second group.
     """
-    operands = (p.source.scale, p.source.zero_point, _packed(p), p.scales, _zeros(p))
-    settings = (p.bias, *_place(p.geometry), *_output(p))
-    return operands, settings, _after(p)
-
-
-def _packed(p: Product) -> Tensor:
-    """Return the weights in the memory layout that the kernel reads, which does not depend on the input's size."""
     grid = (p.source.scale, p.source.zero_point)
-    return torch.ops.onednn.qconv_prepack(p.codes, p.scales, *grid, *_place(p.geometry), None)
+    scales = (p.scales, _zeros(p))
+    packed = lru_cache(IMAGE_SIZES)(partial(_packed, p))
+
+    def operands(x: Tensor) -> tuple:
+        return (*grid, packed(*x.shape[2:]), *scales)
+
+    return operands, (p.bias, *_place(p.geometry), *_output(p)), _after(p)
+
+
+def _packed(p: Product, height: int, width: int) -> Tensor:
+    """Return the weights in the memory layout that the kernel reads for images of this size.
+
+    In any other layout, oneDNN would convert them at each call.
+    """
+    # Layouts depend on the size of the images, not on their number. But weights whose inputs have a zero-point hold
+    # their sums too, and torch keeps oneDNN's answer by shape only, so that one kind would get the layout of the other.
+    # Hence each asks with a number of its own.
+    images = 2 if p.source.zero_point else 1
+    shape = [images, p.geometry.shape[1] * p.geometry.groups, height, width]
+    grid = (p.source.scale, p.source.zero_point)
+    return torch.ops.onednn.qconv_prepack(p.codes, p.scales, *grid, *_place(p.geometry), shape)
 
 
 def _place(g: Geometry) -> tuple[list[int], list[int], list[int], int]:
