@@ -1,5 +1,6 @@
 """Many arms timed in the same rounds: each against its baseline, and that baseline against a copy of itself."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -29,18 +30,37 @@ def again(baseline: str) -> str:
     return f"{baseline}, again"
 
 
-def timed(arms: Mapping[str, Callable], budget_s: float, between: Callable[[], None] = lambda: None) -> Rounds:
+def timed(
+    arms: Mapping[str, Callable],
+    budget_s: float,
+    between: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rounds:
     """Return the times of interleaved calls on one thread; `between` runs after each round, untimed."""
     with torch_threads(1):
-        return Rounds(time_rounds(arms, budget_s, between=between))
+        return Rounds(time_rounds(arms, budget_s, clock=clock, between=between))
 
 
-def timed_networks(networks: Mapping[str, nn.Module], x: Tensor, budget_s: float) -> Rounds:
-    """Return the times of networks or layers on the inputs x, interleaved, on one thread and without gradients."""
-    arms = {name: _call(network, x) for name, network in networks.items()}
+def timed_networks(
+    networks: Mapping[str, nn.Module],
+    x: Tensor,
+    budget_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+    calls: int = 1,
+) -> Rounds:
+    """Return the times of networks or layers on the inputs x, interleaved, on one thread and without gradients.
+
+    In each round, each is called so many times in a row: their mean counts.
+    """
+    arms = {name: _calls(network, x, calls) for name, network in networks.items()}
     with torch.inference_mode():
-        return Rounds(timed(arms, budget_s).seconds, batch_size=len(x))
+        seconds = timed(arms, budget_s, clock=clock).seconds
+    return Rounds({name: [value / calls for value in values] for name, values in seconds.items()}, len(x))
 
 
-def _call(network: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    return lambda: network(x)
+def _calls(network: nn.Module, x: Tensor, calls: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(calls):
+            network(x)
+
+    return run

@@ -89,7 +89,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Section:
-    """What one benchmark found: prose, one table, the targets."""
+    """What one benchmark found: prose, one table, the targets, and in Markdown what explains the figures."""
 
     name: str
     title: str
@@ -97,6 +97,7 @@ class Section:
     head: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     targets: tuple[Target, ...] = ()
+    explained: str = ""
 
     @property
     def text(self) -> str:
@@ -104,6 +105,8 @@ class Section:
         parts = [f"<!-- {self.name} -->\n## {self.title}", self.said.strip(), grid(self.head, self.rows)]
         if self.targets:
             parts.append(grid(("target", "limit", "measured", "verdict"), (target.row for target in self.targets)))
+        if self.explained:
+            parts.append(self.explained.strip())
         return "\n\n".join((*parts, circumstances(), f"<!-- end of {self.name} -->"))
 
 

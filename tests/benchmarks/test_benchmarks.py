@@ -1,6 +1,7 @@
 """Each benchmark runs with its smallest settings and writes its table; what they compare is really comparable."""
 
 import re
+import sys
 
 import pytest
 import torch
@@ -154,6 +155,47 @@ def test_networks_with_equal_channels_are_one_row_and_the_one_not_rounded_is_fir
     assert single.multiples == (1,) and [small.multiples for small in rounded] == [(8,), (16,)]
     assert single.macs < rounded[0].macs < rounded[1].macs and single.channels[0] % 8
     assert all(channels % 16 == 0 for channels in rounded[1].channels[:-1])
+
+
+def test_torch_quantizes_and_fuses_the_same_network(scripts):
+    peer = scripts["torch_int8"]
+    model, data = ce.load("lenet5", "digits")
+    x = data.x_validation
+    wanted = model.eval()(x).detach()
+    torch.testing.assert_close(peer.torch_float(model)(x), wanted, rtol=1e-4, atol=1e-4)
+    quantized = peer.torch_int8(model, data, 128)
+    assert peer.integer_layers(quantized) == "2 x ConvReLU2d; 1 x LinearReLU; 1 x Linear"
+    found = quantized(x)
+    assert not torch.allclose(found, wanted, atol=1e-3) and (found.argmax(1) == wanted.argmax(1)).float().mean() > 0.98
+
+
+def test_where_torch_quantizes_no_more_the_table_says_so_and_ours_is_measured(scripts, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.ao.quantization.quantize_fx", None)
+    path = tmp_path / "RESULTS.md"
+    scripts["bench_int8"].main(["--quick", "--out", str(path)])
+    said = re.findall(r"^\| lenet5.*\| (?:ours|torch's) \|.*\|$", path.read_text(), re.MULTILINE)
+    assert ["torch does not quantize any more: import of" in row for row in said] == [False, True] * 3
+    assert all(("x (" in row) is ("| ours |" in row) for row in said)
+
+
+def test_an_int8_network_with_a_stopwatch_at_every_step_computes_the_same_and_all_steps_are_accounted_for(scripts):
+    steps = scripts["int8_steps"]
+    model, data = ce.load("lenet5", "digits")
+    deployed = ce.deploy(ce.LinearQuantization(activation_bits=8)(model, data), data.example)
+    x = data.x_validation[:3]
+    seconds = [[] for _ in deployed.plan.steps]
+    watched = steps.with_stopwatch(deployed, seconds)
+    assert torch.equal(watched(x), deployed(x)) and all(len(taken) == 1 for taken in seconds)
+    found = steps.microseconds(deployed, x, 0.0)
+    kinds = {steps.kind(step) for step in deployed.plan.steps}
+    assert set(found) == kinds | {steps.REST, steps.PREPARED}
+    assert {"convolution, int8", "linear layer, int8", "max pooling of codes", "values to codes"} <= kinds
+
+
+def test_a_network_without_shipped_weights_is_timed_untrained(scripts):
+    model, data, said = scripts["bench_int8"].loaded("lenet5(width=0.3)", "digits")
+    assert said == ", untrained" and not model.training and model(data.example).shape == (1, 10)
+    assert scripts["bench_int8"].loaded("lenet5", "digits")[2] == ""
 
 
 def sparse_cell(script, sparsity: float, by_rule: str, csr_s: float):
