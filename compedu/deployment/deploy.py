@@ -131,7 +131,8 @@ def channels_last(model: nn.Module) -> nn.Module:
     """Return `model` with its tensors of four dimensions, such as convolutions' weights, in that order; changes it."""
     for tensor in chain(model.parameters(), model.buffers()):
         if tensor.dim() == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            # `contiguous` leaves tensors of one channel or one pixel as they are, for which convolutions are slower.
+            tensor.data = tensor.data.clone(memory_format=torch.channels_last)
     return model
 
 

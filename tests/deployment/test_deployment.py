@@ -177,6 +177,15 @@ def test_networks_with_convolutions_run_channels_last():
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
+def test_weights_that_have_both_orders_at_once_get_the_strides_of_channels_last():
+    layers = conv(1), conv(8, 6), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 4, 1)
+    deployed = deploy(nn.Sequential(*layers))
+    for place, layer in enumerate(layers):
+        weight = deployed.body.get_submodule(str(place)).weight
+        assert torch.equal(weight, layer.weight)
+        assert weight.stride() == torch.empty(weight.shape).to(memory_format=torch.channels_last).stride()
+
+
 def test_a_view_that_channels_last_tensors_do_not_allow_still_works():
     layers = {"conv": conv(1, 4), "fc": nn.Linear(1024, 5)}
     model = lively(net(lambda self, x: self.fc(self.conv(x).view(x.size(0), -1)), **layers))
