@@ -44,6 +44,11 @@ def sweeps() -> list[Shipped]:
         [*magnitude, *by_rule],
         *others,
         *(grid(cls(), "bits", EVERY) for cls in (methods.LinearQuantization, methods.GPTQ, methods.AdaRound)),
+        grid(methods.BlockCirculantProjection(), "block", EVERY),
+        # in the first layer one rank is a fifth of each filter: fractions suit the large layers
+        grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
+    ]
+    simulated = [
         grid(methods.SmoothQuant(bits=4, activation_bits=4), "alpha", 21),
         grid(methods.EntropyConstrainedQuantization(), "price", 26),
         [
@@ -52,20 +57,18 @@ def sweeps() -> list[Shipped]:
             for point in grid(methods.FixedPoint(rounding=rule), "bits", EVERY)
         ],
         [point for name in ("nf4", "mxfp4") for point in grid(methods.BlockFormats(format=name), "block", 11)],
-        grid(methods.BlockCirculantProjection(), "block", EVERY),
-        # in the first layer one rank is a fifth of each filter: fractions suit the large layers
-        grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
     ]
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
     without_training = [Shipped(*pair, tuple(points), pair[1] == "glyphs") for pair in pairs for points in live]
+    formats = [Shipped(*pair, tuple(points)) for pair in pairs for points in simulated]
     rounded = [
         Shipped(network, "glyphs", tuple(of_class))
         for network in ("lenet300", "resnet", "mobilenet", "vit", "vgg")
         for of_class in few_bits(128)
     ]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
-    return [filters, *without_training, *rounded, *with_training]
+    return [filters, *without_training, *formats, *rounded, *with_training]
 
 
 def few_bits(calibration_images: int) -> list[list[Method]]:
