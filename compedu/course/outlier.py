@@ -26,6 +26,7 @@ LIMIT = 0.135  # of the dense bytes: 4 bits with a scale for each channel, or 8 
 LOST = 2.0  # points; 4 bits with a scale for each channel lose at most one, 4 bits with one scale more than fifty
 ALIKE = 0.5  # mean cosine of filters: above 0.8 for the learner's own at 4 bits, below 0.3 for those in another order
 CHARACTERS = 4000  # newly drawn for each measurement
+LAYERS = (Form, nn.Conv2d, nn.Linear)  # what has weights, whether rescued or not
 PARTS = ("learner", "layer", "channel", "rescue")
 
 
@@ -112,7 +113,7 @@ def _parts(said: Any) -> str:
 
 def _check_place(named: Any, index: Any, network: nn.Module, place: tuple[str, int]) -> None:
     """Raise an `AssertionError` with a hint unless the learner names layer and channel of the outlier."""
-    layers = {name: weight_of(part) for name, part in network.named_children() if isinstance(part, _LAYERS)}
+    layers = {name: weight_of(part) for name, part in network.named_children() if isinstance(part, LAYERS)}
     assert isinstance(named, str) and named in layers, f'"layer": one of {", ".join(layers)}, not {named!r:.40}'
     largest = layers[named].detach().flatten(1).abs().amax(1)
     assert type(index) in (int, float) and index == index // 1 and 0 <= index < len(largest), (
@@ -125,9 +126,6 @@ def _check_place(named: Any, index: Any, network: nn.Module, place: tuple[str, i
         f"{named}. An outlier stands out much further: compare the largest absolute weights of all output channels, "
         "layer by layer"
     )
-
-
-_LAYERS = (Form, nn.Conv2d, nn.Linear)
 
 
 def _rescued(answer: Any, rescue: Any, network: nn.Module) -> nn.Module:
@@ -149,7 +147,7 @@ def _rescued(answer: Any, rescue: Any, network: nn.Module) -> nn.Module:
 def _likeness(small: nn.Module, layer: nn.Module) -> float:
     """Return the mean cosine between the filters of two layers, 0 for weights of another shape."""
     own = weight_of(layer).detach().flatten(1)
-    if not isinstance(small, _LAYERS) or weight_of(small).flatten(1).shape != own.shape:
+    if not isinstance(small, LAYERS) or weight_of(small).flatten(1).shape != own.shape:
         return 0.0
     return float(F.cosine_similarity(weight_of(small).detach().flatten(1), own).mean())
 
