@@ -32,7 +32,8 @@ def _said(answer: Any, do: str, given: list) -> dict[str, Any]:
     if answer is ... or do == "describe":
         return {"answer": answer}
     if do == "read":
-        return {"answer": answer, "content": _content(answer)}
+        named = answer[given[0]] if given else answer
+        return {"answer": named, "content": _content(named)}
     before = encode(given)
     return {"answer": answer(*given), "changed": encode(given) != before}
 
@@ -60,9 +61,12 @@ def described(answer: Any) -> Any:
     return said["answer"]
 
 
-def file_content(answer: Any) -> tuple[str, bytes]:
-    """Return path and bytes of the file that an answer names; anything else is an `AssertionError` with a hint."""
-    said = _asked(answer, "read")
+def file_content(answer: Any, *part: str) -> tuple[str, bytes]:
+    """Return path and bytes of the file that an answer names; anything else is an `AssertionError` with a hint.
+
+    `part` is the name under which a dictionary that is the answer holds the path.
+    """
+    said = _asked(answer, "read", *part)
     path = said.get("answer")
     content = said.get("content")
     assert isinstance(path, str), f"give the path of a file that ce.save has written, not {path!r:.60}"

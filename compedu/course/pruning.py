@@ -1,29 +1,21 @@
 """Checks of chapter 02: bytes of gaps, channels removed through batch norms and a shortcut, a small file that works."""
 
 from collections.abc import Callable, Collection
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compedu import files
-from compedu.course.answers import FILE_BYTES, called, few, file_content, kind_of, number
-from compedu.datasets.dataset import Dataset, normalized
-from compedu.datasets.drawn import MEAN, STD
-from compedu.datasets.glyphs import draw_glyphs
-from compedu.errors import CompressionError
-from compedu.evaluation import evaluate
-from compedu.files import contents
+from compedu.course.answers import called, few, file_content, kind_of, number
+from compedu.course.submitted import network_of, points_lost
 from compedu.files.gaps import to_gaps
 from compedu.forms import Form, outside_forms, weight_of
 from compedu.networks.shipped import trained
 from compedu.reproducible import seeded
-from compedu.specs import parse
 
 LIMIT = 0.1  # of the dense file: magnitude pruning alone, by LAMP, loses more than a point there
 LEFT = 0.25  # of the weights: without this limit, low rank and few bits would pass without any pruning
-FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22)  # for an answer, which is untrusted
 CHARACTERS = 4000  # newly drawn for each measurement of a file
 
 
@@ -156,28 +148,11 @@ def silenced(network: Bypassed, gone: Collection[int]) -> Bypassed:
     return network
 
 
-@lru_cache(maxsize=1)
-def fresh_characters(seed: int) -> Dataset:
-    """Return characters that are in no split of `glyphs`, drawn from `seed` and not stored, as the split "test"."""
-    drawn = draw_glyphs(CHARACTERS, seed=seed, split="test")
-    x = normalized(torch.from_numpy(drawn.images), MEAN, STD)
-    y = torch.from_numpy(drawn.labels)
-    return Dataset(
-        f"glyphs(seed={seed})", x_train=x[:1], y_train=y[:1], x_validation=x[:1], y_validation=y[:1],
-        x_test=x, y_test=y, classes=drawn.classes, mean=MEAN, std=STD,
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=1)
-def _right_when_dense(seed: int) -> int:
-    return evaluate(trained("lenet5", "glyphs"), fresh_characters(seed), "test").correct
-
-
 def pruned_file(answer: str, seed: int) -> str:
     """Check a pruned lenet5 for glyphs: at most 25 % of weights and 10 % of bytes, one point lost on new characters."""
     path, content = file_content(answer)
     share = len(content) / len(files.model_bytes(trained("lenet5", "glyphs")))
-    small = _lenet5(path, content)
+    small = network_of(path, content, "lenet5")
     assert share <= LIMIT, (
         f"the file has {share:.1%} of the dense network's bytes, allowed are {LIMIT:.0%}. Zeros that are stored "
         "as numbers save nothing, and indices cost bits too: how many weights may stay?"
@@ -187,11 +162,7 @@ def pruned_file(answer: str, seed: int) -> str:
         f"the file is small enough ({share:.1%}), but {left:.0%} of the weights are left; at most a quarter may stay. "
         "Fewer bits and low rank make a file small without removing a weight: this exercise is about pruning"
     )
-    try:
-        kept = evaluate(small, fresh_characters(seed), "test").correct
-    except CompressionError as misfit:
-        raise AssertionError(f"{path} holds a lenet5 for other images than glyphs: {misfit}") from misfit
-    lost = 100 * (_right_when_dense(seed) - kept) / CHARACTERS
+    lost = points_lost(small, "lenet5", seed, CHARACTERS)
     assert lost <= 1, (
         f"the file is small enough ({share:.1%}), but loses {lost:.2f} points on new characters; "
         "allowed is 1. Which layer can spare its weights, and what does fine-tuning inside the mask recover?"
@@ -203,17 +174,6 @@ def _weights(network: nn.Module) -> int:
     """Return how many nonzero weights of convolutional and linear layers are left."""
     layers = (weight_of(part) for _, part in outside_forms(network) if isinstance(part, (Form, nn.Conv2d, nn.Linear)))
     return sum(int(torch.count_nonzero(weight)) for weight in layers)
-
-
-def _lenet5(path: str, content: bytes) -> nn.Module:
-    """Return the network of a file if it is a lenet5; anything else raises `AssertionError` with a hint."""
-    try:
-        spec = contents.read(content, path, FILE).spec
-        name = parse(spec)[0] if spec else "a network without a name"
-        assert name == "lenet5", f"{path} holds another network, {spec or name}; save lenet5 for glyphs, made smaller"
-        return files.from_bytes(content, where=path, limits=FILE)
-    except CompressionError as refusal:
-        raise AssertionError(f"{path} is not a readable model file: {refusal}") from refusal
 
 
 CHECKS = (gap_bytes, thin, pruned_file)

@@ -1,4 +1,4 @@
-"""Checks of chapter 03: a quantizer, and the gradient that passes straight through it."""
+"""Checks of chapter 03: a quantizer, the gradient that passes straight through it, a file of 4 bits for each weight."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compedu.course.answers import called, kind_of
+from compedu import files
+from compedu.course.answers import called, file_content, kind_of
+from compedu.course.submitted import network_of, points_lost
+from compedu.networks.shipped import trained
 
+EIGHTH = 1 / 8  # of the dense file: 4 bits of 32; codes of 4 bits alone take it, and leave nothing for the scales
+FLOATS = 0.4  # of the dense file: more than this has no file whose weights are codes of up to 8 bits
+CHARACTERS = 1000  # newly drawn for each measurement of a file: mobilenet takes its time
 CLOSE = 1e-4  # relative to the largest value: answers may compute in single precision, and in another order
 
 
@@ -101,4 +107,26 @@ def _compare(found: Tensor, wanted: Tensor, places: Tensor, hint: str) -> None:
     assert float(off[worst]) <= within, hint.format(*(float(one[worst]) for one in (places, found, wanted)))
 
 
-CHECKS = (quantizer, straight_through)
+def four_bits(answer: str, seed: int) -> str:
+    """Check a file of mobilenet for glyphs: at most an eighth of the dense bytes, one point lost on new characters."""
+    path, content = file_content(answer)
+    share = len(content) / len(files.model_bytes(trained("mobilenet", "glyphs")))
+    small = network_of(path, content, "mobilenet")
+    told = f"the file has {share:.1%} of the dense network's bytes, allowed are {EIGHTH:.1%}"
+    assert share <= FLOATS, (
+        f"{told}. Are its weights stored as numbers of 32 bits, though rounded? A layer that holds codes writes codes: "
+        "save the network that the method returns"
+    )
+    assert share <= EIGHTH, (
+        f"{told}: 4 bits for each weight, with everything else that the file holds. ce.files.inspect shows what that "
+        "is. Which layers can do with fewer bits? And do all codes occur equally often?"
+    )
+    lost = points_lost(small, "mobilenet", seed, CHARACTERS)
+    assert lost <= 1, (
+        f"the file is small enough ({share:.1%}), but loses {lost:.1f} points on new characters; allowed is 1. How "
+        "different are the ranges of the filters that share a scale? Which layers suffer most from fewer bits?"
+    )
+    return f"{share:.1%} of the bytes, {lost:.1f} points lost on new characters"
+
+
+CHECKS = (quantizer, straight_through, four_bits)

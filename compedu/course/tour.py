@@ -7,14 +7,13 @@ import numpy as np
 
 from compedu import files
 from compedu.course.answers import described, number
-from compedu.errors import CompressionError
+from compedu.course.submitted import compressed
 from compedu.evaluation import evaluate
 from compedu.methods import Method
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.networks import build
-from compedu.pairs import load
-
-STEPS = 8  # limit for a pipeline that is measured
+from compedu.networks.shipped import trained
+from compedu.pairs import load, load_data
 
 
 def largest_rank(function: Callable[[int, int], int], seed: int) -> str:
@@ -81,21 +80,14 @@ def budget(answer: Method, seed: int) -> str:
     It is measured on the validation images, whatever the seed.
     """
     method = described(answer)
-    assert isinstance(method, Method), (
-        f"give a method such as MagnitudePruning(sparsity=0.5), or several joined by |, not {method!r:.60}"
-    )
-    assert method.needs != "training", f"{method!r} trains; this budget can be met without training"
-    assert len(getattr(method, "steps", ())) <= STEPS, f"{method!r:.60} has more than {STEPS} steps: fewer are enough"
-    model, data = load("lenet5", "glyphs")
-    try:
-        small = method(model, data)
-    except CompressionError as refusal:
-        raise AssertionError(f"{method!r} was refused: {refusal}") from refusal
+    model = trained("lenet5", "glyphs")
+    small = compressed(method, model)
     ratio = len(files.model_bytes(model)) / len(files.model_bytes(small))
     assert ratio >= 40, (
         f"{method!r} writes a file {ratio:.1f} times smaller; the goal is 40 times. The file tool shows which layer "
         "the bytes are in: what can two families do together to that layer?"
     )
+    data = load_data("glyphs")
     lost = 100 * (_right_when_dense() - evaluate(small, data).correct) / len(data.y_validation)
     assert lost <= 1, (
         f"{method!r} is small enough, but loses {lost:.2f} points; allowed is 1. Which layer suffers most? The knobs "

@@ -1,19 +1,24 @@
 """Checks of exercises against answers thought out beforehand: no wrong one passes, no right one is refused."""
 
 import tempfile
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from course_mutants import RIGHT, WRONG, cut, mcnemar, survey, wilson
 
 import compedu as ce
-from compedu.course import check
+from compedu.course import check, outlier, quantization
+from compedu.course.answers import Elsewhere, reply
+from compedu.course.outlier import planted
 from compedu.course.plain import decode, encode
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import Method
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.training.fine_tune import FineTune
+from compedu.networks.shipped import trained as trained_network
 
 SEEDS = (0, 1)  # of the cases
 CHARACTERS = 3  # the seed of those that files are measured on
@@ -39,7 +44,9 @@ def test_no_right_answer_is_refused(name, answer):
 
 def test_every_exercise_has_six_wrong_and_three_right_answers():
     assert all(len(WRONG[name]) >= 6 and len(RIGHT[name]) >= 3 for name in WRONG.keys() | RIGHT.keys())
-    assert len(BUDGET_WRONG) >= 6 <= len(FILES_WRONG)
+    for wrong, right in ((BUDGET_WRONG, BUDGET_RIGHT), (RESCUE_WRONG, RESCUE_RIGHT), (FOUR_WRONG, FOUR_RIGHT)):
+        assert len(wrong) >= 8 and len(right) >= 3
+    assert len(FILES_WRONG) >= 8
 
 
 class Always(float):
@@ -132,9 +139,13 @@ def test_different_methods_meet_the_budget(answer):
 
 
 def saved(method, network="lenet5", data="glyphs", coding="packed"):
+    model = trained_network(network, data)
+    return written(method(model) if method else model, coding)
+
+
+def written(model, coding="packed"):
     path = Path(tempfile.mkdtemp()) / "small.compedu"
-    model, images = ce.load(network, data)
-    ce.save(method(model, images) if method else model, path, coding)
+    ce.save(model, path, coding)
     return path
 
 
@@ -175,6 +186,290 @@ def test_a_file_that_is_large_or_bad_or_of_another_network_fails(answer):
 @pytest.mark.parametrize("answer", FILES_RIGHT.values(), ids=FILES_RIGHT)
 def test_different_small_files_pass(answer):
     assert check("pruned_file", answer(), seed=CHARACTERS).startswith("right: ")
+
+
+@pytest.fixture
+def few_characters(monkeypatch):
+    """Fewer images than an exercise measures on, as the answers here are far from its limits."""
+    for module in (outlier, quantization):
+        monkeypatch.setattr(module, "CHARACTERS", 500)
+
+
+LEARNER, OTHER = "ada", "4711"  # their outliers are in different layers
+FLAT = {"bits": 4, "scales": "tensor"}  # 4 bits with a scale for each layer: what the outlier breaks
+
+
+@cache
+def place(learner):
+    """The layer and channel in which the learner's network has weights far larger than those of the trained one."""
+    trained, own = trained_network("lenet5", "glyphs"), planted(learner)
+    return next(
+        (name, channel)
+        for name in ("conv1", "conv2", "fc1")
+        for channel, largest in enumerate(tops(own, name).tolist())
+        if largest > 10 * tops(trained, name).median()
+    )
+
+
+def tops(network, name):
+    return network.get_submodule(name).weight.detach().flatten(1).abs().amax(1)
+
+
+def rescue(how, learner=LEARNER, **others):
+    layer, channel = place(learner)
+    return {"learner": learner, "layer": layer, "channel": channel, "rescue": how} | others
+
+
+def moved_back(learner=LEARNER):
+    """Scales the outlier down, and the weights that read it up: then a scale for each layer is enough."""
+    layer, channel = place(learner)
+    network = planted(learner)
+    maker, reader = network.get_submodule(layer), network.get_submodule({"conv2": "fc1", "fc1": "fc2"}[layer])
+    times = float(tops(network, layer)[channel] / tops(network, layer).median())
+    each = reader.weight.shape[1] // len(maker.weight)
+    with torch.no_grad():
+        for tensor in (maker.weight, maker.bias):
+            tensor[channel] /= times
+        reader.weight[:, channel * each : (channel + 1) * each] *= times
+    return LinearQuantization(**FLAT)(network)
+
+
+RESCUE_WRONG = {
+    "one scale for each layer": ("few enough, but .* points are lost", lambda: rescue(LinearQuantization(**FLAT))),
+    "everything to 8 bits": (
+        "layer and channel are right, .* takes 25.* allowed are 13.5%",
+        lambda: rescue(LinearQuantization(bits=8)),
+    ),
+    "8 bits, entropy-coded": (
+        "takes 25.* each number with its own bits",
+        lambda: rescue(written(LinearQuantization(bits=8, scales="tensor")(planted(LEARNER)), "ans")),
+    ),
+    "a clip that keeps the outlier": (
+        "few enough, but .* points are lost .* must .* a range, no longer reach",
+        lambda: rescue(LinearQuantization(clipping="percentile", weight_coverage=0.9999, **FLAT)),
+    ),
+    "the clip of least squared error": (
+        "the other channels of conv2 have to share",
+        lambda: rescue(LinearQuantization(clipping="mse", **FLAT), learner=OTHER),
+    ),
+    "another layer": (
+        "largest weight of channel 1 of conv2 is .* that of an ordinary channel",
+        lambda: rescue(LinearQuantization(bits=4), layer="conv2", channel=1),
+    ),
+    "the layer that reads it": (
+        "that of an ordinary channel of fc2",
+        lambda: rescue(LinearQuantization(bits=4), layer="fc2", channel=3),
+    ),
+    "counted from one": (
+        "is 1.* times that of an ordinary channel of fc1",
+        lambda: rescue(LinearQuantization(bits=4), channel=place(LEARNER)[1] + 1),
+    ),
+    "counted from the end": (
+        "fc1 has output channels 0 to 499, the first axis of its weight",
+        lambda: rescue(LinearQuantization(bits=4), channel=place(LEARNER)[1] - 500),
+    ),
+    "between two": (
+        "fc1 has output channels 0 to 499",
+        lambda: rescue(LinearQuantization(bits=4), channel=place(LEARNER)[1] + 0.5),
+    ),
+    "a name for a channel": (
+        "fc1 has output channels .* this is 'the largest'",
+        lambda: rescue(LinearQuantization(bits=4), channel="the largest"),
+    ),
+    "no layer": (
+        "one of conv1, conv2, fc1, fc2, not",
+        lambda: rescue(LinearQuantization(bits=4), layer=place(LEARNER)),
+    ),
+    "another learner's outlier": (
+        "that of an ordinary channel of conv2",
+        lambda: rescue(LinearQuantization(bits=4), learner=OTHER) | {"learner": LEARNER},
+    ),
+    "another learner's network": (
+        "not hold your network: the channels of conv1 are others, or in another order",
+        lambda: rescue(written(LinearQuantization(bits=4)(planted(OTHER)))),
+    ),
+    "the trained network": ("not hold your network", lambda: rescue(saved(LinearQuantization(bits=4)))),
+    "another kind of network": (
+        "holds another network, lenet300.* save lenet5",
+        lambda: rescue(saved(LinearQuantization(bits=4), "lenet300")),
+    ),
+    "for other images": (
+        "not hold your network",
+        lambda: rescue(saved(LinearQuantization(bits=4), "lenet5", "digits")),
+    ),
+    "the planted network, as it is": ("takes 100.0%", lambda: rescue(written(planted(LEARNER)))),
+    "trained again": (
+        "trains; this can be done without training",
+        lambda: rescue(FineTune(epochs=1) | LinearQuantization(bits=4)),
+    ),
+    "no such file": ("there is no file nothing.compedu", lambda: rescue("nothing.compedu")),
+    "a network": ("give a method, or the path of a file", lambda: rescue(planted(LEARNER))),
+    "no learner": (
+        "put your name, or your number, in quotes",
+        lambda: rescue(LinearQuantization(bits=4)) | {"learner": ...},
+    ),
+    "a number without quotes": (
+        "put your name, or your number, in quotes",
+        lambda: rescue(LinearQuantization(bits=4)) | {"learner": 4711},
+    ),
+    "one part missing": (
+        "with 'learner', 'layer', 'channel', 'rescue', and nothing else, not a dict.* with 'learner'",
+        lambda: {name: part for name, part in rescue(FACTORED).items() if name != "layer"},
+    ),
+    "a list": (
+        "give a dictionary with 'learner', .* not list",
+        lambda: list(rescue(LinearQuantization(bits=4)).values()),
+    ),
+    "a method alone": (
+        "give a dictionary with 'learner', .* not LinearQuantization",
+        lambda: LinearQuantization(bits=4),
+    ),
+    "dots": ("still three dots", lambda: ...),
+}
+RESCUE_RIGHT = {
+    "a scale for each channel": lambda: rescue(LinearQuantization(bits=4)),
+    "as a file, numbers of numpy": lambda: rescue(
+        str(written(LinearQuantization(bits=4, grid="affine")(planted(LEARNER)), "huffman")),
+        channel=np.int64(place(LEARNER)[1]),
+    ),
+    "clipped before the outlier, a scalar of torch": lambda: rescue(
+        LinearQuantization(clipping="percentile", weight_coverage=0.97, **FLAT),
+        channel=torch.tensor(place(LEARNER)[1]),
+    ),
+    "its scale moved into the next layer": lambda: rescue(written(moved_back())),
+    "8 bits in the small layer alone": lambda: rescue(
+        LinearQuantization(bits={"conv1": 4, "conv2": 8, "fc1": 4, "fc2": 4}, scales="tensor"), learner=OTHER
+    ),
+}
+
+
+@pytest.mark.parametrize("hint, answer", RESCUE_WRONG.values(), ids=RESCUE_WRONG)
+def test_an_outlier_that_is_not_found_or_not_rescued_fails_with_a_hint(hint, answer, few_characters):
+    with pytest.raises(AssertionError, match=hint):
+        check("outlier", answer(), seed=CHARACTERS)
+
+
+@pytest.mark.parametrize("answer", RESCUE_RIGHT.values(), ids=RESCUE_RIGHT)
+def test_different_rescues_pass(answer, few_characters):
+    assert check("outlier", answer(), seed=CHARACTERS).startswith("right: channel ")
+
+
+def test_a_hint_does_not_tell_where_the_outlier_is():
+    layer, channel = place(LEARNER)
+    with pytest.raises(AssertionError) as hint:
+        check("outlier", rescue(LinearQuantization(bits=4), layer="conv1", channel=0), seed=0)
+    assert layer not in str(hint.value) and str(channel) not in str(hint.value)
+
+
+def test_a_planted_network_is_the_learners_own_and_computes_what_the_trained_one_does():
+    trained = trained_network("lenet5", "glyphs")
+    x = torch.randn(20, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    for learner, layer in ((LEARNER, "fc1"), (OTHER, "conv2")):
+        own = planted(learner)
+        torch.testing.assert_close(own(x), trained(x), atol=1e-4, rtol=1e-5)
+        assert [(tops(own, name) > 5 * tops(own, name).median()).sum() for name in (layer, "conv1", "fc2")] == [1, 0, 0]
+        again = planted(learner).parameters()
+        assert all(torch.equal(tensor, other) for tensor, other in zip(own.parameters(), again, strict=True))
+    assert place(LEARNER) == ("fc1", 97) and place(OTHER) == ("conv2", 35)  # the same on every machine
+
+
+@pytest.mark.parametrize("name", ["", " ", 3, ..., None])
+def test_a_network_is_planted_for_a_name_only(name):
+    with pytest.raises(ValueError, match="your name, or your number, in quotes"):
+        planted(name)
+
+
+def test_a_file_that_is_a_part_of_an_answer_is_read_where_the_answer_is():
+    hint, answer = RESCUE_WRONG["the trained network"]
+    asked = []
+
+    def exchange(question):
+        asked.append(decode(question)["do"])
+        return reply(answer(), question)
+
+    with pytest.raises(AssertionError, match=hint):
+        check("outlier", Elsewhere(exchange), seed=CHARACTERS)
+    assert asked == ["describe", "read"]
+
+
+def rounded_by_hand(network):
+    """Rounds weights in place, to 4 bits with a scale for each filter: what is stored are still floats."""
+    with torch.no_grad():
+        for tensor in network.parameters():
+            if tensor.ndim > 1:
+                scale = tensor.abs().flatten(1).amax(1).view(-1, *(1 for _ in tensor.shape[1:])) / 7
+                tensor.copy_(torch.round(tensor / scale) * scale)
+    return network
+
+
+def of_mobilenet(method, coding="packed"):
+    return saved(method, "mobilenet", coding=coding)
+
+
+FOUR_WRONG = {
+    "the dense network": ("100.0% .* stored as numbers of 32 bits", lambda: of_mobilenet(None)),
+    "8 bits": (
+        "has 25.* allowed are 12.5%: 4 bits for each weight, with everything else",
+        lambda: of_mobilenet(LinearQuantization(bits=8)),
+    ),
+    "8 bits, entropy-coded": (
+        "has 20.* allowed are 12.5%",
+        lambda: of_mobilenet(LinearQuantization(bits=8, scales="tensor"), "ans"),
+    ),
+    "4 bits, scales on top": (
+        "has 13.* with everything else that the file holds",
+        lambda: of_mobilenet(LinearQuantization(bits=4)),
+    ),
+    "nearest, one scale for each layer": (
+        "small enough .* loses .* ranges of the filters that share a scale",
+        lambda: of_mobilenet(LinearQuantization(**FLAT), "huffman"),
+    ),
+    "rounded, saved as floats": (
+        "stored as numbers of 32 bits, though rounded",
+        lambda: written(rounded_by_hand(trained_network("mobilenet", "glyphs"))),
+    ),
+    "rounded, floats entropy-coded": (
+        "stored as numbers of 32 bits, though rounded",
+        lambda: written(rounded_by_hand(trained_network("mobilenet", "glyphs")), "huffman"),
+    ),
+    "2 bits": ("small enough .* loses", lambda: of_mobilenet(LinearQuantization(bits=2))),
+    "not trained": (
+        "small enough .* loses",
+        lambda: written(LinearQuantization(bits=3)(ce.build("mobilenet(size=32, classes=20)"))),
+    ),
+    "for other images": (
+        "this mobilenet is for other images than glyphs",
+        lambda: written(LinearQuantization(bits=3)(ce.build("mobilenet(size=32, channels=3)"))),
+    ),
+    "a network that is easier": (
+        "holds another network, lenet5.* save mobilenet for glyphs",
+        lambda: saved(LinearQuantization(bits=4)),
+    ),
+    "damaged": ("not a readable model file", damaged),
+    "no such file": ("there is no file", lambda: "nothing.compedu"),
+    "a method": ("give the path of a file", lambda: LinearQuantization(bits=4)),
+    "dots": ("still three dots", lambda: ...),
+}
+FOUR_RIGHT = {
+    "entropy-coded": lambda: of_mobilenet(LinearQuantization(bits=4), "huffman"),
+    "from the smallest to the largest, entropy-coded": lambda: str(
+        of_mobilenet(LinearQuantization(bits=4, grid="affine"), "ans")
+    ),
+    "pruned, 5 bits": lambda: of_mobilenet(
+        ce.MagnitudePruning(sparsity=0.5, budget="lamp") | LinearQuantization(bits=5)
+    ),
+}
+
+
+@pytest.mark.parametrize("hint, answer", FOUR_WRONG.values(), ids=FOUR_WRONG)
+def test_a_file_of_more_bits_or_of_a_broken_network_fails_with_a_hint(hint, answer, few_characters):
+    with pytest.raises(AssertionError, match=hint):
+        check("four_bits", answer(), seed=CHARACTERS)
+
+
+@pytest.mark.parametrize("answer", FOUR_RIGHT.values(), ids=FOUR_RIGHT)
+def test_different_files_of_four_bits_pass(answer, few_characters):
+    assert check("four_bits", answer(), seed=CHARACTERS).startswith("right: ")
 
 
 def test_a_hint_names_the_seed_that_draws_its_cases_again():

@@ -19,6 +19,9 @@ WRONG = {  # by the name of the cell
     "quantizer": "def quantizer(weights, bits):\n    return torch.round(weights)",
     "straight-through": "def straight_through(x, step, top):\n    return x, torch.ones_like(x)",
     "pruned-file": 'answer = "dense.compedu"\nce.save(model, answer)',
+    "outlier": 'rescued = {"learner": learner, "layer": "fc1", "channel": 0, "rescue": ce.LinearQuantization(bits=8)}',
+    "four-bits": 'path = "eight-bits.compedu"\n'
+    'ce.save(ce.LinearQuantization(bits=8)(ce.load("mobilenet", DATA)[0]), path)',
 }
 FORGED = """
 import builtins, sys
