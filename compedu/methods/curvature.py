@@ -20,6 +20,7 @@ from compedu.methods.hooks import hooked
 from compedu.methods.input_moments import input_columns
 from compedu.reproducible import seeded
 
+UNREACHED = "no training image reaches it: the loss does not depend on its weights"
 CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
 VALUES = 2**16  # of the input images that run at once: it bounds the memory
 GRADIENTS = 2**24  # values of the per-image gradients of one weight that are held at once: likewise

@@ -1,6 +1,7 @@
 """Entropy-constrained codes: each weight's choice against all codes, the step against a scan, bytes against entropy."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,3 +113,11 @@ def test_a_layer_that_the_loss_does_not_depend_on_is_named(digits):
     model[3].weight.data.zero_()
     with pytest.raises(ce.CompressionError, match="the loss does not change with its weights"):
         ECSQ(layers="1")(model, data)
+
+
+def test_images_beyond_what_the_network_can_compute_are_refused_with_the_layer(digits):
+    model, data = digits
+    x = data.x_train.clone()
+    x[:, 0, 9, 9] = 3e38
+    with pytest.raises(ce.CompressionError, match=r"curvature .* layer '\w+' is not finite on the images"):
+        ECSQ(calibration_images=16)(model, replace(data, x_train=x))

@@ -7,14 +7,14 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from compedu.errors import Skip
+from compedu.errors import CompressionError, Skip
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
 from compedu.forms.quantized import MOST_BITS, top_code
 from compedu.graph.copying import inference_copy
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_knob, calibration_set
-from compedu.methods.curvature import curvature_diagonals
+from compedu.methods.curvature import UNREACHED, curvature_diagonals
 from compedu.methods.last_result import last_result
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.layers import compressible
@@ -144,7 +144,12 @@ class EntropyConstrainedQuantization(LayerByLayer):
         """Return the layer with the codes that cost least."""
         curvature = self.curvatures(task).get(name)
         if curvature is None:
-            raise Skip("no training image reaches it: the loss does not depend on its weights")
+            raise Skip(UNREACHED)
+        if not bool(curvature.isfinite().all()):
+            raise CompressionError(
+                f"the curvature of the loss along the weights of layer {name!r} is not finite on the images of "
+                f"{task.data.name!r}: look for an operation that grows without bound, or for images that do"
+            )
         weight = weight_of(layer).detach()
         mask = mask_of(layer)
         kept = precise(weight[mask]).double()

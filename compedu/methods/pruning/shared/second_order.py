@@ -13,12 +13,11 @@ from compedu.graph.copying import inference_copy
 from compedu.graph.trace import open_attentions
 from compedu.knobs import inherited, knob, method
 from compedu.methods.calibration import calibration_set
+from compedu.methods.curvature import UNREACHED
 from compedu.methods.last_result import LARGEST, last_result
 from compedu.methods.pruning.shared.masks import prunable, with_masks
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
-
-UNREACHED = "no training image reaches it: the loss does not depend on its weights"
 
 
 @method
