@@ -41,7 +41,8 @@ def test_stochastic_rounding_is_right_on_average_and_nearest_is_not():
     draws = torch.stack([stochastic_codes(steps, seed) for seed in range(4000)])
     assert (draws.mean(0) - steps).abs().max() < 4 * 0.5 / 4000**0.5
     assert set((draws - steps.floor()).unique().tolist()) == {0.0, 1.0}
-    assert (steps.round() - steps).abs().max() > 0.25
+    nearest = rounded(steps[None] / 16, bits=8, integer_bits=4).dense()[0] * 16
+    assert (nearest - steps).abs().max() > 0.25
     assert torch.equal(draws[:, 2], torch.zeros(4000)) and torch.equal(draws[:, 5], torch.full((4000,), 3.0))
 
 
@@ -53,6 +54,14 @@ def test_the_hash_gives_uniform_independent_numbers_that_its_seeds_choose():
     others = [uniform(100_000, *seeds) for seeds in ((7, 3), (3, 8), (4, 7), (3, -1))] + [numbers.roll(1)]
     for other in others:
         assert abs(torch.corrcoef(torch.stack([numbers, other]))[0, 1]) < 0.015
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_networks_of_other_precision_are_saved_and_loaded(dtype, tmp_path):
+    made = ce.FixedPoint(bits=6)(ce.build("lenet5(width=0.25)").to(dtype))
+    ce.save(made, tmp_path / "made.compedu")
+    again = ce.load_model(tmp_path / "made.compedu")
+    assert torch.equal(again.fc1.dense(), made.fc1.dense()) and again.fc1.dense().dtype == dtype
 
 
 def test_layers_and_seeds_draw_numbers_of_their_own():

@@ -105,6 +105,25 @@ def test_the_clipped_range_holds_the_share_that_was_asked_for_and_no_smaller_one
         np.testing.assert_allclose(end[mask], np.clip(values, low, high))
 
 
+@pytest.mark.parametrize(
+    "coverage, n, place", [(0.58, 150, 63), (0.61, 300, 117), (0.928, 375, 27), (0.906, 2500, 235)]
+)
+def test_a_share_that_fits_exactly_is_clipped(coverage, n, place):
+    rows = torch.arange(1, n + 1.0)[None]
+    end = clipped(rows, rows > 0, coverage, True).max()
+    assert end == n - place
+
+
+@pytest.mark.parametrize("grid", ["symmetric", "affine"])
+def test_a_row_whose_percentile_is_zero_keeps_its_range(grid):
+    weight = torch.zeros(1, 200)
+    weight[0, 3] = 0.4
+    layer = nn.Linear(200, 1)
+    layer.weight.data = weight
+    form = rounded(layer, bits=4, grid=grid, clipping="percentile", weight_coverage=0.98)
+    torch.testing.assert_close(form.dense(), weight)
+
+
 def test_the_best_affine_range_is_no_worse_than_the_whole_one_and_near_the_best_of_many():
     rows = torch.randn(8, 200, generator=torch.Generator().manual_seed(3)) ** 3 + 1
     low, high = rows.aminmax(dim=1, keepdim=True)

@@ -61,7 +61,7 @@ def constrained_codes(steps: Tensor, losses: Tensor, price: float, top: int) -> 
         least = losses.new_full(losses.shape, math.inf)
         chosen = codes
         for towards in (*range(-1, NEARER + 1), top):
-            tried = nearest.sign() * (nearest.abs() - towards).clamp(0, top)
+            tried = steps.sign() * (nearest.abs() - towards).clamp(0, top)
             cost = losses * (tried - steps) ** 2 + price * bits[tried.long() + top]
             better = cost < least
             least = torch.where(better, cost, least)
@@ -80,9 +80,10 @@ class EntropyConstrainedQuantization(LayerByLayer):
     Minimized is $\tfrac{1}{2} \sum_i h_i (w_i - s\,q_i)^2 - \lambda \sum_i \log_2 p(q_i)$ with the curvature $h_i$ of
     the loss along each weight and the share $p(q)$ of each code in its layer. $\lambda$ is `price`, per bit; the step
     of a layer follows from it and the layer's mean curvature, $s^2 = 12 \lambda / (\bar h \ln 2)$, so that no layer
-    could give bits to another with a gain. Codes of weights that matter little move towards zero, the most frequent
-    code. `damping` adds a share of $\bar h$ to each $h_i$: a trained network's loss hardly changes along single
-    weights, and rises along many together. Batch normalization is folded into its layer first.
+    could give bits to another with a gain; but it is at most the largest weight, which codes of 16 bits must
+    reach. Codes of weights that matter little move towards more frequent ones. `damping` adds a share of $\bar h$ to
+    each $h_i$ first: a trained network's loss hardly changes along single weights, and rises along many together. At a
+    high price all codes of a layer may become 0. Batch normalization is folded into its layer first.
     Stored: the codes, entropy-coded; one scale for each layer; for pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; layers that no image reaches; forms other than masked ones.
     Paper: Choi, El-Khamy, Lee 2017, Towards the limit of network quantization, arXiv:1612.01543, sections 3 to 5; here
@@ -152,22 +153,30 @@ class EntropyConstrainedQuantization(LayerByLayer):
             )
         weight = weight_of(layer).detach()
         mask = mask_of(layer)
-        kept = precise(weight[mask]).double()
-        scale = self.step(kept, curvature[mask])
-        losses = (curvature[mask] + self.damping * curvature[mask].mean()) * scale**2 / 2
-        largest = int((kept / scale).abs().max().ceil())
-        codes = constrained_codes(kept / scale, losses, self.price / KILOBYTE, largest)
-        bits = next(bits for bits in range(2, MOST_BITS + 1) if top_code(bits) >= int(codes.abs().max()))
+        kept = weight[mask].double()
+        curvature = curvature[mask].double()
+        curvature = curvature + self.damping * curvature.mean()
+        scale = precise(weight).new_tensor(self.step(kept, curvature))
+        steps = kept / scale
+        losses = curvature * scale.double() ** 2 / 2
+        codes = constrained_codes(steps, losses, self.price / KILOBYTE, int(largest(steps).ceil()))
+        bits = next(bits for bits in range(2, MOST_BITS + 1) if top_code(bits) >= int(largest(codes)))
         rounded = torch.zeros_like(weight)
         rounded[mask] = (codes * scale).to(weight.dtype)
         bias = cast("Tensor | None", layer.bias)
         return Quantized(Geometry.of(layer), rounded, scale, bits, bias, mask)
 
-    def step(self, kept: Tensor, curvature: Tensor) -> Tensor:
-        """Return the step for the `kept` weights of a layer, of which at least one is a step long; 16 bits must do."""
-        mean = float(curvature.mean()) if kept.numel() else 0.0
-        largest = float(kept.abs().max()) if kept.numel() else 0.0
-        if not mean * largest > 0:
+    def step(self, kept: Tensor, curvature: Tensor) -> float:
+        """Return the step for the `kept` weights of a layer: at most the largest of them, which 16 bits must reach."""
+        end = float(largest(kept))
+        if end == 0:
+            return 1.0  # no weights, or zeros alone: the code is 0 whatever the step
+        mean = float(curvature.mean())
+        if mean == 0:
             raise Skip("the loss does not change with its weights on the training images, so no step can be chosen")
-        step = best_step(mean, self.price / KILOBYTE)
-        return torch.tensor(min(max(step, largest / (top_code(MOST_BITS) - 1)), largest))
+        return min(max(best_step(mean, self.price / KILOBYTE), end / (top_code(MOST_BITS) - 1)), end)
+
+
+def largest(values: Tensor) -> Tensor:
+    """Return the largest absolute value, 0 if there is none."""
+    return values.abs().amax() if values.numel() else values.new_zeros(())

@@ -31,12 +31,13 @@ def stochastic_codes(steps: Tensor, *seeds: int) -> Tensor:
 
 @method
 class FixedPoint(LayerByLayer):
-    r"""Round weights to numbers with a fixed number of binary places, the same for all layers.
+    r"""Round weights to numbers with a fixed number of binary places, the same in all layers of equal `bits`.
 
     With word length $b$ and $i$ integer bits, sign included, the step is $\epsilon = 2^{-(b - i)}$; a weight becomes
     $\lfloor w / \epsilon \rfloor\,\epsilon$ or the next number above it: the nearer one, or at random the upper one
-    with probability $w / \epsilon - \lfloor w / \epsilon \rfloor$, so that $\mathrm{E}[\hat w] = w$. Weights beyond
-    the last number are moved to it; the lowest number of two's complement, $-2^{i - 1}$, is left out, as in all codes.
+    with probability $w / \epsilon - \lfloor w / \epsilon \rfloor$, so that $\mathrm{E}[\hat w] = w$ within the range.
+    Weights beyond the last number are moved to it; the lowest number of two's complement, $-2^{i - 1}$, is left out, as
+    in all codes. Batch norms stay as they are.
     Stored: the codes, $b$ bits each; one scale for each layer; for pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; forms other than masked ones.
     Paper: Gupta, Agrawal, Gopalakrishnan, Narayanan 2015, Deep learning with limited numerical precision,
@@ -71,7 +72,7 @@ class FixedPoint(LayerByLayer):
         """Return the layer with rounded weights."""
         bits = given_value(self.bits, name)
         weight = weight_of(layer).detach()
-        scale = torch.tensor(2.0 ** (self.integer_bits - bits))
+        scale = precise(weight).new_tensor(2.0 ** (self.integer_bits - bits))
         bias = layer.bias if isinstance(layer.bias, Tensor) else None
         form = Quantized(Geometry.of(layer), weight, scale, bits, bias, mask_of(layer))
         self.round(name, form, BEFORE_TRAINING)

@@ -1,14 +1,16 @@
 """One budget of bits for a network: which layer gets how many, by the measured rise of the loss for each byte."""
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, Skip
 from compedu.evaluation import all_logits, refuse_probabilities
 from compedu.forms import Quantized, mask_of
 from compedu.graph.copying import inference_copy
@@ -39,8 +41,10 @@ def with_bits(method: "WeightQuantization", bits: int | Mapping[str, int]) -> "W
     return replace(method, **fixed)
 
 
-def budgeted_bits(method: "WeightQuantization", task: Task) -> dict[str, int]:
+def budgeted_bits(method: "WeightQuantization", task: Task) -> int | dict[str, int]:
     """Return the bits of each layer that `method` selects in the network of `task`, under the method's budget.
+
+    Layers that cannot be rounded have the method's `bits`, and no share of the budget; so has a network without others.
 
     What each layer costs is measured once for a network: neither the budget nor `bits` changes it.
     """
@@ -48,9 +52,11 @@ def budgeted_bits(method: "WeightQuantization", task: Task) -> dict[str, int]:
     settings = tuple(getattr(method, name) for name in knobs(method) if name not in ("bits", "budget", "code_bytes"))
     key = (type(method), settings, task.digest, task.data.digest)
     scanned = last_result(task.source, "bits", key, lambda: bit_scan(method, task, chosen))
-    kept = sum(int(mask_of(layer).sum()) for layer in chosen.values())
     given = cast(int, method.bits)  # a method with a budget refuses bits by layer
-    return shared_bits(scanned, method.code_bytes or given * kept / 8)
+    if not scanned:
+        return given
+    kept = sum(int(mask_of(chosen[name]).sum()) for name in scanned)
+    return dict.fromkeys(chosen, given) | shared_bits(scanned, method.code_bytes or given * kept / 8)
 
 
 def bit_scan(method: "WeightQuantization", task: Task, layers: Mapping[str, nn.Module]) -> dict[str, list[Choice]]:
@@ -58,18 +64,33 @@ def bit_scan(method: "WeightQuantization", task: Task, layers: Mapping[str, nn.M
 
     The loss is the mean cross-entropy in nats of the network with this layer alone rounded by `method`: the sensitivity
     scan of Han, Pool, Tran, Dally (2015, arXiv:1506.02626, section 5), over bits. The network of `task` is untouched.
+    Layers that `method` cannot round are left out.
     """
     refuse_probabilities(task.model, task.data)
     x, y = calibration_set(task.data, method.calibration_images)
     scanned: dict[str, list[Choice]] = {}
     for name, layer in layers.items():
-        scanned[name] = []
-        for bits in range(fewest_bits(method), MOST_BITS + 1):
-            made = cast(Quantized, with_bits(method, bits).form_for(task, name, layer))
-            network = replace_layer(inference_copy(task.model), name, made.eval())
-            loss = float(F.cross_entropy(all_logits(network, x, task.data), y))
-            scanned[name].append(Choice(bits, made.free_numbers() * bits / 8, loss))
+        with contextlib.suppress(Skip):  # said when the network is rounded
+            scanned[name] = [
+                _choice(method, task, (name, layer), bits, x, y) for bits in range(fewest_bits(method), MOST_BITS + 1)
+            ]
     return scanned
+
+
+def _choice(
+    method: "WeightQuantization", task: Task, named: tuple[str, nn.Module], bits: int, x: Tensor, y: Tensor
+) -> Choice:
+    """Return what it costs to round a layer alone to so many `bits`, measured on images x with labels y."""
+    name, layer = named
+    made = cast(Quantized, with_bits(method, bits).form_for(task, name, layer))
+    network = replace_layer(inference_copy(task.model), name, made.eval())
+    loss = float(F.cross_entropy(all_logits(network, x, task.data), y))
+    if not math.isfinite(loss):
+        raise CompressionError(
+            f"with {bits} bits in layer {name!r} the loss on the images of {task.data.name!r} is {loss}, so layers "
+            "cannot be compared; look for an operation that grows without bound"
+        )
+    return Choice(bits, made.free_numbers() * bits / 8, loss)
 
 
 def fewest_bits(method: "WeightQuantization") -> int:

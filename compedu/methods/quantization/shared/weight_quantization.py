@@ -75,7 +75,8 @@ class WeightQuantization(LayerByLayer):
     )
     budget: str = knob(
         default="uniform",
-        help="the same bits for all layers, or as many together where each byte lowers the measured loss most",
+        help="the same bits for all layers; or at most as many together, spent where each byte lowers the measured "
+        "loss most: 8 bits for a layer at most, and none that bring nothing",
         choices=("uniform", "sensitivity"),
     )
     code_bytes: int = knob(

@@ -34,20 +34,21 @@ def clipped(rows: Tensor, kept: Tensor, coverage: float, symmetric: bool) -> Ten
     """Return rows (rows, weights) with the weights outside of a range moved to its ends.
 
     Of the `kept` weights of each row, at least the share `coverage` lies inside. The range is [-r, r] with the smallest
-    such r if `symmetric`; otherwise at most the share (1 - coverage) / 2 lies beyond either end.
+    such r if `symmetric`; otherwise at most the share (1 - coverage) / 2 lies beyond either end. A row of which nothing
+    but zeros would be left stays as it is.
 
     >>> row = torch.tensor([[-1.0, 0.0, 1.0, 9.0]])
     >>> clipped(row, row < 10, 0.75, True).tolist(), clipped(row, row < 10, 0.5, False).tolist()
     ([[-1.0, 0.0, 1.0, 1.0]], [[0.0, 0.0, 1.0, 1.0]])
     """
     number = kept.sum(1, keepdim=True)
-    outside = ((1 - coverage) * number * (1 + 1e-9)).long()  # a share that fits exactly may be clipped
+    share = (1 - coverage) * number.double() * (1 + 1e-9)  # a share that fits exactly may be clipped
     if symmetric:
-        last = (number - 1 - outside).clamp(min=0)
+        last = (number - 1 - share.long()).clamp(min=0)
         end = torch.where(kept, rows.abs(), math.inf).sort(1).values.gather(1, last)
-        return torch.where(number > 0, rows.clamp(-end, end), rows)
-    beyond = ((1 - coverage) / 2 * number * (1 + 1e-9)).long()
+        return torch.where((number > 0) & (end > 0), rows.clamp(-end, end), rows)
+    beyond = (share / 2).long()
     ordered = torch.where(kept, rows, math.inf).sort(1).values
     low = ordered.gather(1, beyond.clamp(max=rows.shape[1] - 1))
     high = ordered.gather(1, (number - 1 - beyond).clamp(min=0))
-    return torch.where(number > 0, rows.clamp(low, high), rows)
+    return torch.where((number > 0) & (high > low), rows.clamp(low, high), rows)
