@@ -6,6 +6,7 @@ activations, pooling, resizing) are by convention not counted; products without 
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+# These switches are the process's: a thread that found one turned off by another would leave it so.
+_SWITCHES = threading.RLock()
 _aten = torch.ops.aten
 _VECTOR = {
     _aten.mv: 0,
@@ -124,11 +127,12 @@ class Counter(TorchDispatchMode):
 
 @contextlib.contextmanager
 def in_simple_steps() -> Iterator[None]:
-    """Let torch run attention and transformer layers as products that have a formula."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    """Let torch run attention and transformer layers as products that have a formula, for one thread at a time."""
+    with _SWITCHES:
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)

@@ -637,11 +637,11 @@ def test_a_process_prints_json_and_nothing_else(tmp_path):
 
 
 def test_a_process_that_refuses_ends_with_2(tmp_path):
-    done = process(tmp_path, "run", "LinearQuantization", "--bits", "9", capture_output=True)
+    done = process(tmp_path, "run", "LinearQuantization", "--bits", "17", capture_output=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "compedu run: LinearQuantization.bits must be a whole number from 1 to 8, or a mapping of layer names to such "
-        "values, got 9 (bits per weight)\n"
+        "compedu run: LinearQuantization.bits must be a whole number from 1 to 16, or a mapping of layer names to such "
+        "values, got 17 (bits per weight)\n"
     )
 
 

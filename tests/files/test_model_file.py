@@ -28,7 +28,7 @@ from compedu.forms import (
     Quantized,
     weight_of,
 )
-from compedu.methods import LinearQuantization
+from compedu.methods import BlockFormats, LinearQuantization
 
 few = settings(max_examples=100, deadline=None)
 
@@ -81,6 +81,15 @@ def quantized(layer):
     return form
 
 
+def grouped(layer):
+    made = LinearQuantization(bits=3, grid="affine", scales="group", group_size=8)(nn.Sequential(layer))
+    return made[0]
+
+
+def in_blocks(layer):
+    return BlockFormats(format="mxfp4", block=12)(nn.Sequential(layer))[0]
+
+
 COMPRESS = {
     "dense": lambda layer: layer,
     "masked": masked,
@@ -88,6 +97,8 @@ COMPRESS = {
     "8 bit with activations": quantized,
     "4 bit per tensor": lambda layer: coded(layer, 4, per_channel=False),
     "3 bit, masked": lambda layer: coded(layer, 3, layer.weight > 0),
+    "3 bit, affine groups": grouped,
+    "floats in blocks": in_blocks,
     "1 bit": lambda layer: coded(layer, 1),
     "circulant": circulant,
     "factored": factored,
