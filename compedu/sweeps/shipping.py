@@ -68,7 +68,8 @@ def sweeps() -> list[Shipped]:
         for of_class in few_bits(128)
     ]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
-    return [filters, *without_training, *formats, *rounded, *with_training]
+    two_bits = Shipped("resnet", "glyphs", (methods.LearnedStepQuantization(shift=1),))
+    return [filters, *without_training, *formats, *rounded, *with_training, two_bits]
 
 
 def few_bits(calibration_images: int) -> list[list[Method]]:
@@ -87,6 +88,7 @@ def trained_points(network: str, data: str) -> list[list[Method]]:
     control that trained less would flatter every method.
     """
     recipe = RECIPES[network, data]
+    learned_steps = methods.LearnedStepQuantization(shift=1)
     same = {"epochs": recipe.epochs, "lr": recipe.lr, "batch": recipe.batch, "shift": recipe.shift}
     student = methods.SoftTargetDistillation(**same)
     arms = [
@@ -97,7 +99,7 @@ def trained_points(network: str, data: str) -> list[list[Method]]:
         pruned_and_trained(),
         grid(methods.SmallDense(**same), "width", 7),
         grid(methods.CReLU(), "epochs", 5),
-        grid(methods.LearnedStepQuantization(shift=1), "bits", EVERY),
+        [*grid(learned_steps, "bits", EVERY), replace(learned_steps, epochs=8)],
         [
             methods.FixedPointTraining(bits=bits, rounding=way, shift=1)
             for way in ROUNDINGS
