@@ -16,6 +16,7 @@ from compedu.sweeps.running import sweep
 from compedu.sweeps.store import compact
 
 ROUNDINGS = knobs(methods.FixedPoint)["rounding"].choices
+OTHERS = ("lenet300", "resnet", "mobilenet", "vit", "vgg")  # besides lenet5, which most sweeps are of
 EVERY = STEPS + 1  # all stops of a slider: each position that it can take was measured
 
 
@@ -62,14 +63,10 @@ def sweeps() -> list[Shipped]:
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
     without_training = [Shipped(*pair, tuple(points), pair[1] == "glyphs") for pair in pairs for points in live]
     formats = [Shipped(*pair, tuple(points)) for pair in pairs for points in simulated]
-    rounded = [
-        Shipped(network, "glyphs", tuple(of_class))
-        for network in ("lenet300", "resnet", "mobilenet", "vit", "vgg")
-        for of_class in few_bits(128)
-    ]
+    rounded = [Shipped(network, "glyphs", tuple(of_class)) for network in OTHERS for of_class in few_bits(128)]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
-    two_bits = Shipped("resnet", "glyphs", (methods.LearnedStepQuantization(shift=1),))
-    return [filters, *without_training, *formats, *rounded, *with_training, two_bits]
+    two_bits = [Shipped(network, "glyphs", (methods.LearnedStepQuantization(shift=1),)) for network in OTHERS]
+    return [filters, *without_training, *formats, *rounded, *with_training, *two_bits]
 
 
 def few_bits(calibration_images: int) -> list[list[Method]]:
