@@ -131,7 +131,7 @@ def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
             raise
         raise CompressionError(
             f"the network {getattr(model, 'spec', type(model).__name__)} cannot take images of {data.name!r}, shape "
-            f"{tuple(x.shape[1:])}: {first_line(error)}; build it with this size and these channels"
+            f"{tuple(x.shape[1:])}: {first_line(error)}; {_cure(model, x)}"
         ) from error
     if not isinstance(logits, Tensor):
         raise CompressionError(
@@ -144,6 +144,14 @@ def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
             f"{len(data.classes)} classes; build it with classes={len(data.classes)}"
         )
     return logits
+
+
+def _cure(model: nn.Module, x: Tensor) -> str:
+    """Say what makes `model` take the images x, which it refused."""
+    others = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()} - {x.dtype}
+    if not others:
+        return "build it with this size and these channels"
+    return f"its weights are {min(others, key=str)}, the images {x.dtype}: give model.to({x.dtype})"
 
 
 def refuse_misfit(model: nn.Module, data: Dataset) -> None:

@@ -27,6 +27,11 @@ def knob(*, default: Any, help: str, **ranges: Any) -> Any:
     return field_of(Knob(default, help, **ranges))
 
 
+def seed_knob(help: str) -> Any:
+    """Declare a field of a method as a seed; `help` says what is drawn."""
+    return knob(default=0, help=help, low=0, high=LARGEST, slider_range=(0, 9))
+
+
 # A type checker reads the fields of a method, and which of them have a default, off its class.
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))
 def method(cls: type[Value]) -> type[Value]:

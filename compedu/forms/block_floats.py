@@ -1,6 +1,5 @@
 """Weights in number formats of a few bits: the value of a code times the scale of the block of weights around it."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +7,11 @@ import torch
 from torch import Tensor
 
 from compedu.forms import declared
-from compedu.forms.activation import Scaled
-from compedu.forms.form import Geometry, LatentForm, precise
+from compedu.forms.form import Geometry, precise
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.number_formats import FORMATS, NumberFormat
 from compedu.forms.parts import Codes, Part
+from compedu.forms.rounded import Rounded, blocks_shape, over_blocks
 from compedu.knobs import LARGEST
 
 DTYPES = {
@@ -20,15 +19,13 @@ DTYPES = {
 }  # fmt: skip
 
 
-class BlockFloats(Scaled, LatentForm):
+class BlockFloats(Rounded):
     """A dense layer with weight scale * value, the value one of a number format's, the scale that of a block.
 
     The weights of an output, (in * kernel height * kernel width) numbers, are cut into blocks of `block`; the last one
     may be shorter. `scale` is float32 of shape (out, blocks). `format` names one of `FORMATS`. Weights outside an
     optional `mask` are exactly zero. `latent` holds the latent weights that fine-tuning moves; the scales stay.
     """
-
-    mask: Tensor
 
     def __init__(
         self,
@@ -40,11 +37,9 @@ class BlockFloats(Scaled, LatentForm):
         bias: Tensor | None,
         mask: Tensor | None = None,
     ):
-        super().__init__(geometry, weight.detach().clone(), bias)
+        super().__init__(geometry, weight, scale, bias, mask)
         self.format = format
         self.block = block
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.clone())
 
     @property
     def number_format(self) -> NumberFormat:
@@ -67,7 +62,7 @@ class BlockFloats(Scaled, LatentForm):
 
     def weight_scales(self) -> Tensor:
         """Return the scale of each weight, of the weight's shape."""
-        return over_blocks(self.scale, self.geometry, self.block)
+        return over_blocks(self.scale, self.geometry.shape, self.block)
 
     def stored_weight(self) -> dict[str, Part]:
         """Return the codes of the kept weights, their positions unless all are kept, and the scales."""
@@ -89,14 +84,6 @@ class BlockFloats(Scaled, LatentForm):
         """The values of the format."""
         return self.number_format.table(self.scale.dtype)
 
-    def weights_before_rounding(self) -> Tensor:
-        """Return the latent weights."""
-        return self.latent
-
-    def kept_weights(self) -> Tensor:
-        """Return the mask."""
-        return self.mask
-
     @classmethod
     def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: declared.Parts) -> torch.dtype:
         """Check format and block, the codes of the kept weights, their positions and their scales."""
@@ -110,7 +97,7 @@ class BlockFloats(Scaled, LatentForm):
         declared.need(isinstance(dtype, str) and dtype in DTYPES, f"weights of the type {dtype!r}")
         numbers = FORMATS[name]
         declared.kept(geometry.shape, parts, "codes", declared.codes(parts, "codes", numbers.bits, signed=False))
-        numbers.scale.check(parts, "scale", scale_shape(geometry, block))
+        numbers.scale.check(parts, "scale", blocks_shape(geometry.shape, block))
         return declared.bias(parts, "bias", geometry.shape[0], DTYPES[dtype])
 
     @classmethod
@@ -129,7 +116,7 @@ class BlockFloats(Scaled, LatentForm):
         mask = mask_from(parts, geometry.shape)
         values = torch.zeros(geometry.shape, dtype=torch.promote_types(dtype, torch.float32))
         values[mask] = numbers.table(values.dtype)[codes]
-        weight = (values * over_blocks(scale, geometry, block)).to(dtype)
+        weight = (values * over_blocks(scale, geometry.shape, block)).to(dtype)
         declared.need(bool(weight.isfinite().all()), f"a weight too large for {dtype}")
         return cls(geometry, weight, scale, numbers.name, block, parts.get("bias"), mask)
 
@@ -157,27 +144,3 @@ class RoundToValues(torch.autograd.Function):
         (inside,) = ctx.saved_tensors
         (gradient,) = grad_outputs
         return gradient * inside, None, None
-
-
-def weights_per_output(geometry: Geometry) -> int:
-    """Return how many weights an output has."""
-    return math.prod(geometry.shape[1:])
-
-
-def scale_shape(geometry: Geometry, block: int) -> tuple[int, int]:
-    """Return the shape (out, blocks) of the scales of a weight in blocks of `block`."""
-    return geometry.shape[0], -(-weights_per_output(geometry) // block)
-
-
-def block_of(geometry: Geometry, block: int) -> Tensor:
-    """Return the block that each weight of an output lies in, int64.
-
-    >>> block_of(Geometry("linear", (2, 5)), 2).tolist()
-    [0, 0, 1, 1, 2]
-    """
-    return torch.arange(weights_per_output(geometry)) // block
-
-
-def over_blocks(scale: Tensor, geometry: Geometry, block: int) -> Tensor:
-    """Return for each weight, in its shape, the number of its block; `scale` is (out, blocks)."""
-    return scale[:, block_of(geometry, block)].view(geometry.shape)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from compedu.forms import declared
-from compedu.forms.activation import RoundOnGrid, Scaled
-from compedu.forms.form import Geometry, LatentForm
+from compedu.forms.activation import RoundOnGrid
+from compedu.forms.form import Geometry
 from compedu.forms.masked import mask_from, positions
 from compedu.forms.parts import Codes, Floats, Part
+from compedu.forms.rounded import Rounded, blocks_shape, over_blocks
 
 MOST_BITS = 16  # of a code in a file
 INT8_BITS = 8
@@ -30,18 +31,12 @@ def top_code(bits: int) -> int:
 def spread(values: Tensor, shape: tuple[int, ...], group: int | None) -> Tensor:
     """Return `values`, one for each scale of weights of `shape`, so that they broadcast against the weights.
 
-    With a `group`, `values` are of shape (out, groups): one for so many inputs in a row, the last group being shorter
-    where they do not divide.
-
-    >>> spread(torch.tensor([[1, 2]]), (1, 3), 2)
-    tensor([[1, 1, 2]])
+    With a `group`, `values` are of shape (out, groups): one for so many inputs in a row.
     """
-    if group is None:
-        return values
-    return values.repeat_interleave(group, 1)[:, : math.prod(shape[1:])].reshape(shape)
+    return values if group is None else over_blocks(values, shape, group)
 
 
-class Quantized(Scaled, LatentForm):
+class Quantized(Rounded):
     """A dense layer with weight scale * code, code in -(2^(bits-1) - 1) .. 2^(bits-1) - 1, or -1 and +1 for one bit.
 
     With a `zero_point` the grid is affine: code + zero_point in 0 .. 2^bits - 1. `scale` (float32) and `zero_point`
@@ -50,7 +45,6 @@ class Quantized(Scaled, LatentForm):
     the latent weights that fine-tuning moves (Jacob et al. 2018, section 3, arXiv:1712.05877).
     """
 
-    mask: Tensor
     zero_point: Tensor | None
 
     def __init__(
@@ -65,12 +59,10 @@ class Quantized(Scaled, LatentForm):
         zero_point: Tensor | None = None,
         group: int | None = None,
     ):
-        super().__init__(geometry, weight.detach().clone(), bias)
+        super().__init__(geometry, weight, scale, bias, mask)
         self.bits = bits
         self.group = group
-        self.register_buffer("scale", scale.detach().clone())
         self.register_buffer("zero_point", None if zero_point is None else zero_point.to(torch.int32).clone())
-        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.clone())
 
     @property
     def signs(self) -> bool:
@@ -150,14 +142,6 @@ class Quantized(Scaled, LatentForm):
         """The scale, broadcast against the weight."""
         return spread(self.scale, self.geometry.shape, self.group)
 
-    def weights_before_rounding(self) -> Tensor:
-        """Return the latent weights."""
-        return self.latent
-
-    def kept_weights(self) -> Tensor:
-        """Return the mask."""
-        return self.mask
-
     @classmethod
     def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: declared.Parts) -> torch.dtype:
         """Check the codes of the kept weights, their positions, their scales and zero-points."""
@@ -211,7 +195,7 @@ def _grouped(shape: tuple[int, ...], group: Any) -> tuple[int, int]:
     inputs = math.prod(shape[1:])
     fits = type(group) is int and 1 <= group < inputs
     declared.need(fits, f"groups of {group!r} inputs; allowed are 1 to {inputs - 1}")
-    return shape[0], -(-inputs // group)
+    return blocks_shape(shape, group)
 
 
 class SignTimesScale(torch.autograd.Function):

@@ -9,6 +9,7 @@ itself: what G leaves out is the second derivative of z along one weight, which 
 import math
 from collections.abc import Iterator, Mapping
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from compedu.forms import Geometry, precise
 from compedu.forms.form import input_of
+from compedu.knobs import knob
 from compedu.methods.hooks import hooked
 from compedu.methods.input_moments import input_columns
 from compedu.reproducible import seeded
@@ -25,6 +27,16 @@ CURVATURES = ("gauss-newton", "empirical-fisher", "sampled-fisher")
 VALUES = 2**16  # of the input images that run at once: it bounds the memory
 GRADIENTS = 2**24  # values of the per-image gradients of one weight that are held at once: likewise
 Call = tuple[Tensor, Tensor]  # the input of a layer, and the gradient of its output
+
+
+def curvature_knob() -> Any:
+    """Declare a field of a method as its estimate of the curvature."""
+    return knob(
+        default="gauss-newton",
+        help="the second derivative of the loss: exact where the network is piecewise linear (gauss-newton), or "
+        "squared gradients, for true labels (empirical-fisher) or drawn ones (sampled-fisher)",
+        choices=CURVATURES,
+    )
 
 
 def softmax_root(logits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Masked
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import inherited, knob, method, seed_knob
 from compedu.methods.method import Method
 from compedu.training import Recipe, fit
 
@@ -31,13 +31,7 @@ class TrainingMethod(Method):
         slider_range=(0, 2),
         unit="pixels",
     )
-    seed: int = knob(
-        default=0,
-        help="seed of the order of the images and of all other random draws",
-        low=0,
-        high=2**31 - 1,
-        slider_range=(0, 9),
-    )
+    seed: int = seed_knob("seed of the order of the images and of all other random draws")
 
     @property
     def needs(self) -> str:

@@ -52,30 +52,41 @@ def sweeps() -> list[Shipped]:
     simulated = [
         grid(methods.SmoothQuant(bits=4, activation_bits=4), "alpha", 21),
         grid(methods.EntropyConstrainedQuantization(), "price", 26),
-        [
-            point
-            for rule in ("nearest", "stochastic")
-            for point in grid(methods.FixedPoint(rounding=rule), "bits", EVERY)
-        ],
+        [point for way in ROUNDINGS for point in grid(methods.FixedPoint(rounding=way), "bits", EVERY)],
         [point for name in ("nf4", "mxfp4") for point in grid(methods.BlockFormats(format=name), "block", 11)],
     ]
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
     without_training = [Shipped(*pair, tuple(points), pair[1] == "glyphs") for pair in pairs for points in live]
     formats = [Shipped(*pair, tuple(points)) for pair in pairs for points in simulated]
-    rounded = [Shipped(network, "glyphs", tuple(of_class)) for network in OTHERS for of_class in few_bits(128)]
+    images = {"lenet5": methods.GPTQ().calibration_images} | dict.fromkeys(OTHERS, 128)
+    rounded = [Shipped(network, "glyphs", tuple(arm)) for network, count in images.items() for arm in few_bits(count)]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
-    two_bits = [Shipped(network, "glyphs", (methods.LearnedStepQuantization(shift=1),)) for network in OTHERS]
-    return [filters, *without_training, *formats, *rounded, *with_training, *two_bits]
+    learned = [Shipped(network, "glyphs", tuple(learned_steps())) for network in ("lenet5", *OTHERS)]
+    return [filters, *without_training, *formats, *rounded, *with_training, *learned]
 
 
 def few_bits(calibration_images: int) -> list[list[Method]]:
     """Return four ways to round to 4, 3 and 2 bits without training, with weights alone and with activations."""
     nearest = [methods.LinearQuantization(), methods.LinearQuantization(clipping="mse")]
     by_inputs = [cls(calibration_images=calibration_images) for cls in (methods.GPTQ, methods.AdaRound)]
-    few = [(bits, inputs) for bits in (4, 3, 2) for inputs in (0, bits)]
+    few = weights_and_activations()
     files = [nearest, *([arm] for arm in by_inputs)]  # a file for each class
     return [[replace(arm, bits=bits, activation_bits=inputs) for arm in arms for bits, inputs in few] for arms in files]
+
+
+def weights_and_activations() -> list[tuple[int, int]]:
+    """Return 4, 3 and 2 bits of the weights, and of the activations 0, which leaves them in float, or as many."""
+    return [(bits, inputs) for bits in (4, 3, 2) for inputs in (0, bits)]
+
+
+def learned_steps() -> list[Method]:
+    """Return learned steps of 4, 3 and 2 bits, and 2 bits trained as long with the steps they started from."""
+    learned = methods.LearnedStepQuantization(shift=1)
+    fixed = methods.LinearQuantization(bits=2, clipping=learned.clipping)
+    training = methods.FineTune(epochs=learned.epochs, lr=learned.lr, shift=learned.shift)
+    few = [replace(learned, bits=bits, activation_bits=inputs) for bits, inputs in weights_and_activations()]
+    return [*few, *(replace(fixed, activation_bits=inputs) | training for inputs in (0, 2))]
 
 
 def trained_points(network: str, data: str) -> list[list[Method]]:

@@ -254,3 +254,10 @@ def test_a_network_that_no_file_can_hold_leaves_the_file_that_was_there(tmp_path
     expect(refusal(ce.save, model, path), "fc1.weight", "complex64", "convert it to one of")
     expect(refusal(ce.save, plain(), path, kind=ValueError, coding="zip"), "packed, huffman, ans")
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("method", [ce.GPTQ(), ce.LinearQuantization(activation_bits=8), ce.FineTune()])
+def test_images_are_refused_by_a_network_of_half_precision_with_the_call_that_helps(method):
+    model = ce.build("lenet5").half()
+    message = refusal(lambda: method(model, data()), untouched=[model])
+    expect(message, "its weights are torch.float16, the images torch.float32: give model.to(torch.float32)")

@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from compedu.forms import precise, weight_of
-from compedu.knobs import PerLayer, inherited, knob, method
-from compedu.methods.curvature import CURVATURES, curvature_diagonals
+from compedu.knobs import PerLayer, inherited, method
+from compedu.methods.curvature import curvature_diagonals, curvature_knob
 from compedu.methods.pruning.shared.second_order import SecondOrderPruning
 
 
@@ -39,12 +39,7 @@ class OptimalBrainDamage(SecondOrderPruning):
 
     sparsity: PerLayer[float] = inherited(SecondOrderPruning, "sparsity")
     budget: str = inherited(SecondOrderPruning, "budget")
-    curvature: str = knob(
-        default="gauss-newton",
-        help="the second derivative of the loss: exact where the network is piecewise linear (gauss-newton), or "
-        "squared gradients, for true labels (empirical-fisher) or drawn ones (sampled-fisher)",
-        choices=CURVATURES,
-    )
+    curvature: str = curvature_knob()
     seed: int = inherited(
         SecondOrderPruning, "seed", help="seed of the choice of training images and of the sampled labels"
     )

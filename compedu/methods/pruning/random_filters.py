@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from compedu.graph import ChannelGroup
-from compedu.knobs import PerLayer, inherited, knob, method
+from compedu.knobs import PerLayer, inherited, method, seed_knob
 from compedu.methods.pruning.random_weights import random_scores
 from compedu.methods.pruning.shared.channel_pruning import ChannelPruning
 from compedu.methods.task import Task
@@ -25,7 +25,7 @@ class RandomFilterPruning(ChannelPruning):
     sparsity: PerLayer[float] = inherited(ChannelPruning, "sparsity")
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
-    seed: int = knob(default=0, help="seed of the choice of filters", low=0, high=2**31 - 1, slider_range=(0, 9))
+    seed: int = seed_knob("seed of the choice of filters")
 
     def scores(self, task: Task, groups: Sequence[ChannelGroup]) -> list[Tensor]:
         """Return scores that do not depend on the weights."""

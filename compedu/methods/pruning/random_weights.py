@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compedu import hashing
 from compedu.forms import Geometry
-from compedu.knobs import PerLayer, inherited, knob, method
+from compedu.knobs import PerLayer, inherited, method, seed_knob
 from compedu.methods.pruning.shared.weight_pruning import WeightPruning
 from compedu.methods.task import Task
 
@@ -60,7 +60,7 @@ class RandomPruning(WeightPruning):
 
     sparsity: PerLayer[float] = inherited(WeightPruning, "sparsity")
     budget: str = inherited(WeightPruning, "budget", choices=("uniform", "erdos-renyi", "sensitivity"))
-    seed: int = knob(default=0, help="seed of the choice of weights", low=0, high=2**31 - 1, slider_range=(0, 9))
+    seed: int = seed_knob("seed of the choice of weights")
 
     def scores(self, task: Task, layers: Mapping[str, nn.Module]) -> Mapping[str, Tensor]:
         """Return scores that do not depend on the weights."""

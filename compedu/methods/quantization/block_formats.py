@@ -1,16 +1,18 @@
 """Block formats: weights in floating-point or integer formats of a few bits, with a scale for each block of them."""
 
+import math
 from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
 from compedu.forms import BlockFloats, Form, Geometry, Masked, mask_of, precise, weight_of
-from compedu.forms.block_floats import block_of, scale_shape
 from compedu.forms.number_formats import FORMATS, NumberFormat
+from compedu.forms.rounded import blocks_shape
 from compedu.knobs import PerLayer, knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import given_value
 from compedu.methods.quantization.shared.folding import fold
+from compedu.methods.quantization.shared.weight_rows import rows_of
 from compedu.methods.task import Task
 
 
@@ -19,10 +21,9 @@ def block_scales(weight: Tensor, geometry: Geometry, numbers: NumberFormat, bloc
 
     Raises `Skip` where one is too large for the format.
     """
-    rows = precise(weight).reshape(len(weight), -1).abs()
-    largest = rows.new_zeros(scale_shape(geometry, block))
-    largest.scatter_reduce_(1, block_of(geometry, block).expand_as(rows), rows, "amax")
-    return numbers.scale.of(largest, numbers.top)
+    inputs = math.prod(geometry.shape[1:])
+    largest = precise(rows_of(weight, "group", min(block, inputs))).abs().amax(1)
+    return numbers.scale.of(largest.view(blocks_shape(geometry.shape, block)), numbers.top)
 
 
 @method
@@ -64,7 +65,6 @@ class BlockFormats(LayerMethod):
 
     def compress(self, task: Task) -> nn.Module:
         """Fold batch norm, then round the weights layer by layer."""
-        task.open_attentions()
         fold(task)
         return LayerMethod.compress(self, task)
 

@@ -12,13 +12,12 @@ from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
 from compedu.forms.quantized import MOST_BITS, top_code
 from compedu.graph.copying import inference_copy
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import knob, method, seed_knob
 from compedu.methods.calibration import calibration_knob, calibration_set
-from compedu.methods.curvature import UNREACHED, curvature_diagonals
+from compedu.methods.curvature import UNREACHED, curvature_diagonals, curvature_knob
 from compedu.methods.last_result import last_result
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.layers import compressible
-from compedu.methods.pruning.brain_damage import OptimalBrainDamage
 from compedu.methods.quantization.shared.folding import fold
 from compedu.methods.task import Task
 
@@ -86,7 +85,7 @@ class EntropyConstrainedQuantization(LayerByLayer):
     high price all codes of a layer may become 0. Batch normalization is folded into its layer first.
     Stored: the codes, entropy-coded; one scale for each layer; for pruned layers the positions of the kept weights.
     Skips: layers that are not linear or convolutional; layers that no image reaches; forms other than masked ones.
-    Paper: Choi, El-Khamy, Lee 2017, Towards the limit of network quantization, arXiv:1612.01543, sections 3 to 5; here
+    Paper: Choi, El-Khamy, Lee 2017, Towards the limit of network quantization, arXiv:1612.01543, sections 3 and 4; here
     with evenly spaced levels, which the paper finds near the optimum (section 4.2), and a step for each layer.
     """
 
@@ -112,8 +111,8 @@ class EntropyConstrainedQuantization(LayerByLayer):
         slider_range=(0, 1),
     )
     calibration_images: int = calibration_knob("training images that the curvature of the loss is measured on")
-    curvature: str = inherited(OptimalBrainDamage, "curvature")
-    seed: int = inherited(OptimalBrainDamage, "seed")
+    curvature: str = curvature_knob()
+    seed: int = seed_knob("seed of the choice of training images and of the sampled labels")
 
     @property
     def needs(self) -> str:
@@ -122,7 +121,6 @@ class EntropyConstrainedQuantization(LayerByLayer):
 
     def compress(self, task: Task) -> nn.Module:
         """Fold batch norm, then choose the codes of each layer."""
-        task.open_attentions()
         fold(task)
         refuse_misfit(task.model, task.data)
         refuse_probabilities(task.model, task.data)

@@ -1,7 +1,7 @@
 """Fixed point: weights of a word and a fraction length, rounded to nearest or at random, after or during training."""
 
 import zlib
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compedu.forms import Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
 from compedu.forms.quantized import MOST_BITS, top_code
 from compedu.hashing import uniform
-from compedu.knobs import PerLayer, inherited, knob, method
+from compedu.knobs import PerLayer, inherited, knob, method, seed_knob
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.layers import given_value
 from compedu.methods.task import Task
@@ -64,16 +64,14 @@ class FixedPoint(LayerByLayer):
         help="to the nearest number, or up or down at random, right on average",
         choices=("nearest", "stochastic"),
     )
-    rounding_seed: int = knob(
-        default=0, help="seed of rounding='stochastic'", low=0, high=2**31 - 1, slider_range=(0, 9)
-    )
+    rounding_seed: int = seed_knob("seed of rounding='stochastic'")
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> Quantized:
         """Return the layer with rounded weights."""
         bits = given_value(self.bits, name)
         weight = weight_of(layer).detach()
         scale = precise(weight).new_tensor(2.0 ** (self.integer_bits - bits))
-        bias = layer.bias if isinstance(layer.bias, Tensor) else None
+        bias = cast("Tensor | None", layer.bias)
         form = Quantized(Geometry.of(layer), weight, scale, bits, bias, mask_of(layer))
         self.round(name, form, BEFORE_TRAINING)
         return form

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
-from compedu.forms import Form, Geometry, Quantized, weight_of
+from compedu.forms import Form, Geometry, weight_of
 from compedu.graph.answers import remembered
 from compedu.graph.known_code import structure_of
 from compedu.graph.own_hooks import own_attributes
@@ -15,9 +15,9 @@ from compedu.graph.rescaling import largest_by_input, rescaled
 from compedu.graph.scaling import Scalable, scalable_channels
 from compedu.knobs import PerLayer, inherited, knob, method, value_for
 from compedu.methods.calibration import calibration_set
+from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.quantization.shared.calibration import BATCH, watch
 from compedu.methods.quantization.shared.folding import quantizes
-from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
 from compedu.methods.task import Task
 
 LEAST = 1e-5  # a smaller factor, or one above 1 / LEAST, is that of a channel that hardly occurs, and may overflow
@@ -37,7 +37,7 @@ def smoothing_factors(inputs: Tensor, weights: Tensor, alpha: float) -> Tensor:
 
 
 @method
-class SmoothQuant(WeightQuantization):
+class SmoothQuant(LinearQuantization):
     r"""Divide each channel of the activations by a factor, multiply the weights that read it, then round both.
 
     $s_j = \max |X_j|^\alpha / \max |W_j|^{1 - \alpha}$ for each input channel $j$; as
@@ -63,8 +63,8 @@ class SmoothQuant(WeightQuantization):
         high=1,
         slider_range=(0, 1),
     )
-    bits: PerLayer[int] = inherited(WeightQuantization, "bits")
-    activation_bits: int = inherited(WeightQuantization, "activation_bits", default=8)
+    bits: PerLayer[int] = inherited(LinearQuantization, "bits")
+    activation_bits: int = inherited(LinearQuantization, "activation_bits", default=8)
 
     @property
     def needs(self) -> str:
@@ -97,10 +97,6 @@ class SmoothQuant(WeightQuantization):
         """Return s of each channel that was `found`, (count,), given the largest `inputs` of the layers."""
         weights = {name: largest_by_input(weight_of(layers[name]), Geometry.of(layers[name])) for name in found.readers}
         return smoothing_factors(found.largest(inputs), found.largest(weights), self.alpha)
-
-    def form_for(self, task: Task, name: str, layer: nn.Module) -> Quantized:
-        """Return the layer with the nearest codes."""
-        return self.scaled(name, layer)
 
     def _rounds(self, name: str, layer: nn.Module) -> bool:
         """Tell whether the weights of `layer` will be rounded, and nothing of the user's may depend on them."""

@@ -10,7 +10,7 @@ from compedu.errors import Skip
 from compedu.forms import BlockCirculant, Geometry
 from compedu.forms.circulant import circulant_index, padded
 from compedu.forms.structured import input_signs
-from compedu.knobs import PerLayer, knob, method
+from compedu.knobs import PerLayer, knob, method, seed_knob
 from compedu.methods.layer_method import LayerMethod
 from compedu.methods.layers import given_value
 
@@ -80,13 +80,7 @@ class BlockCirculantProjection(LayerMethod):
         log=True,
         per_layer=True,
     )
-    flips: int = knob(
-        default=0,
-        help="seed of the fixed sign flips of the inputs; 0 stands for none",
-        low=0,
-        high=2**31 - 1,
-        slider_range=(0, 9),
-    )
+    flips: int = seed_knob("seed of the fixed sign flips of the inputs; 0 stands for none")
 
     def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer with the closest block-circulant weight."""

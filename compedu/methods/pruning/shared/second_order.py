@@ -11,7 +11,7 @@ from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import mask_of
 from compedu.graph.copying import inference_copy
 from compedu.graph.trace import open_attentions
-from compedu.knobs import inherited, knob, method
+from compedu.knobs import inherited, method, seed_knob
 from compedu.methods.calibration import calibration_set
 from compedu.methods.curvature import UNREACHED
 from compedu.methods.last_result import LARGEST, last_result
@@ -32,9 +32,7 @@ class SecondOrderPruning(WeightPruning):
     calibration_images: int = inherited(
         WeightPruning, "calibration_images", help="training images that the loss is measured on"
     )
-    seed: int = knob(
-        default=0, help="seed of the choice of training images", low=0, high=2**31 - 1, slider_range=(0, 9)
-    )
+    seed: int = seed_knob("seed of the choice of training images")
 
     @property
     def needs(self) -> str:

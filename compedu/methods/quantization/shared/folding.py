@@ -17,7 +17,11 @@ from compedu.methods.task import Task
 
 
 def fold(task: Task) -> None:
-    """Fold the batch norms of the task's network into ordinary and masked layers, or note why they stay."""
+    """Fold the batch norms of the task's network into ordinary and masked layers, or note why they stay.
+
+    The projections of attentions become layers of their own first: what follows sees all that can be rounded.
+    """
+    task.open_attentions()
     if not any(isinstance(module, _BatchNorm) for module in task.model.modules()):
         return
     model = shared_copy(task.model)

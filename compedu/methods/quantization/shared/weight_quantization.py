@@ -128,7 +128,6 @@ class WeightQuantization(LayerByLayer):
 
     def prepare(self, task: Task) -> None:
         """Make the projections of attentions layers, and fold batch norm: what precedes calibration and rounding."""
-        task.open_attentions()
         fold(task)
 
     def scaled(self, name: str, layer: nn.Module) -> Quantized:
