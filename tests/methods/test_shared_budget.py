@@ -1,0 +1,47 @@
+"""One budget for all layers: the shares against brute force over every choice."""
+
+import itertools
+
+import pytest
+import torch
+
+from compedu.methods.shared_budget import Choice, shared_out, worthwhile
+
+
+def curves(seed: int, layers: int = 3) -> dict[str, list[Choice]]:
+    """Losses that fall with the bits, not evenly, of layers of different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for layer in range(layers):
+        size = int(torch.randint(1, 20, (1,), generator=generator))
+        losses = torch.rand(8, generator=generator).cumsum(0).flip(0).tolist()
+        found[f"layer{layer}"] = [Choice(bits, bits * size, losses[bits - 1]) for bits in range(1, 9)]
+    return found
+
+
+def totals(chosen: tuple[Choice, ...]) -> tuple[float, float]:
+    return sum(choice.cost for choice in chosen), sum(choice.loss for choice in chosen)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_a_step_ends_at_the_limit_no_other_shares_of_as_many_bytes_have_less_loss(seed):
+    scanned = curves(seed)
+    every = [totals(chosen) for chosen in itertools.product(*scanned.values())]
+    ends = 0
+    for limit in range(int(min(every)[0]), int(max(every)[0]) + 1):
+        bits = shared_out(scanned, limit, "bytes")
+        used, loss = totals(tuple(scanned[name][number - 1] for name, number in bits.items()))
+        best = min(other for taken, other in every if taken <= limit)
+        assert used <= limit
+        ends += loss <= best + 1e-12
+    steps = sum(len(worthwhile(choices)) - 1 for choices in scanned.values())
+    assert ends >= steps + 1  # the end of each step, and the start
+
+
+def test_no_choice_on_the_hull_is_dearer_and_worse_and_each_further_byte_helps_less():
+    for seed in range(20):
+        scanned = curves(seed, 1)["layer0"]
+        hull = worthwhile([*scanned, Choice(9, 1e9, 10.0)])
+        slopes = [(a.loss - b.loss) / (b.cost - a.cost) for a, b in itertools.pairwise(hull)]
+        assert hull[0] == scanned[0] and hull[-1] == scanned[-1]
+        assert all(slope > 0 for slope in slopes) and slopes == sorted(slopes, reverse=True)
