@@ -1,8 +1,8 @@
 """One call of a method: its copy of the network, the data, and the record of the call."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Task:
         self.example = example_of(model, data)  # an image, or None if neither data nor spec give one
         self.skipped: list[Skipped] = []
         self.removed: list[Removed] = []
+        self.decided: Mapping[str, Any] = {}  # what the method settled for each layer before it replaces the first
 
     @property
     def data(self) -> Dataset:

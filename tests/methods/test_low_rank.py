@@ -10,12 +10,12 @@ from tensorly.decomposition import parafac
 from torch import nn
 
 from compedu.errors import CompressionError
-from compedu.forms import Factored, Geometry
+from compedu.forms import Factored
 from compedu.methods import compression_of
 from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank
 from compedu.methods.low_rank.shared.svd import energy, factors, svd
 from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
-from compedu.methods.low_rank.truncated_svd import TruncatedSVD, as_matrix, factored
+from compedu.methods.low_rank.truncated_svd import TruncatedSVD, as_matrix
 
 
 def random(*shape, seed=0):
@@ -91,7 +91,7 @@ def test_a_canonical_polyadic_decomposition_of_equal_rank_is_never_nearer(rank):
 @pytest.mark.parametrize("rank", [2, 12])
 def test_two_convolutions_in_sequence_equal_one_with_the_dense_kernel(rank, options):
     layer, x = convolution(**options), random(2, 4, 13, 17)
-    form = factored(Geometry.of(layer), layer.weight.detach(), layer.bias, rank)
+    form = TruncatedSVD().factored(layer, (rank,))
     assert form.rank == rank and (form.first.kernel_size, form.second.kernel_size) == ((3, 1), (1, 5))
     expected = nn.functional.conv2d(x, form.dense(), layer.bias, layer.stride, layer.padding, layer.dilation)
     torch.testing.assert_close(form(x), expected, rtol=1e-11, atol=1e-11)

@@ -1,18 +1,18 @@
 """Truncated singular value decomposition: each layer becomes two in sequence, with few channels in between."""
 
-from typing import Any, ClassVar
-
 from torch import Tensor, nn
 
-from compedu.errors import CompressionError, Skip
-from compedu.forms import Factored, Geometry
+from compedu.forms import Factored, Geometry, precise, weight_of
 from compedu.forms.factored import vertical_horizontal_pair
-from compedu.knobs import PerLayer, knob, knobs, method
-from compedu.methods.layer_method import LayerMethod, SelectiveMethod
-from compedu.methods.layers import given_value
-from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank, rank_from, rank_knob
-from compedu.methods.low_rank.shared.svd import factors
+from compedu.knobs import PerLayer, inherited, knob, method
+from compedu.methods.calibration import calibration_knob
+from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
+from compedu.methods.low_rank.shared.factorization import Factorization
+from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
+from compedu.methods.low_rank.shared.rank import Ranks, break_even
+from compedu.methods.low_rank.shared.svd import factors, svd
 from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
+from compedu.methods.task import Task
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -20,76 +20,100 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight if weight.ndim == 2 else unfolded(weight)
 
 
-def factored(geometry: Geometry, weight: Tensor, bias: Tensor | None, rank: int) -> Factored:
-    """Return the two layers of that `rank` in sequence whose product is the least-squares fit to `weight`.
-
-    A linear layer becomes a first (rank, in) and a second (out, rank), a convolution a vertical and a horizontal one.
-    """
-    if geometry.kind == "linear":
-        second, first = factors(weight, rank)
-        pair = Geometry("linear", tuple(first.shape)), Geometry("linear", tuple(second.shape))
-    else:
-        first, second = vertical_horizontal(weight, rank)
-        pair = vertical_horizontal_pair(geometry, rank)
-    return Factored(geometry, pair[0].layer(first, None), pair[1].layer(second, bias))
+def matrix_shape(geometry: Geometry) -> tuple[int, int]:
+    """Return the shape of the matrix whose rank is reduced."""
+    out, inside, *window = geometry.shape
+    if not window:
+        return out, inside
+    height, width = window
+    return inside * height, out * width
 
 
 @method
-class TruncatedSVD(LayerMethod):
+class TruncatedSVD(Factorization):
     r"""Replace every weight matrix by the closest one of low rank, as two layers in sequence.
 
     $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values; the first layer is $\sqrt{S_r} V_r^\top$, the
     second $U_r \sqrt{S_r}$. For a convolution, $W$ is its weight as a matrix (in * height, out * width), and the layers
     are a vertical and a horizontal convolution. It saves parameters only if $r (m + n) < m n$ for an $m \times n$
-    matrix.
+    matrix. `fit="outputs"` makes not the weight but the layer's outputs on training images close,
+    $\min \mathrm{E} \lVert W x - \hat W x \rVert^2$, layer after layer.
     Stored: the two factors at full precision.
     Skips: layers where a fractional rank is not below break-even, unless `allow_larger`; grouped
     convolutions; layers that are already compressed. An integer rank that saves nothing raises `CompressionError`.
     Paper: Denton, Zaremba, Bruna, LeCun, Fergus 2014, Exploiting linear structure within convolutional networks,
-    arXiv:1404.0736, section 3; convolutions Tai, Xiao, Zhang, Wang, E 2016, arXiv:1511.06067, section 3.
+    arXiv:1404.0736, section 3; convolutions Tai, Xiao, Zhang, Wang, E 2016, arXiv:1511.06067, section 3; fitted to
+    outputs: Jaderberg, Vedaldi, Zisserman 2014, arXiv:1405.3866, section 2.2 (scheme 2); linear layers Zhang, Zou, He,
+    Sun 2016, arXiv:1505.06798, section 3.1.
     """
 
-    family: ClassVar[str] = "low_rank"
-    identity_settings: ClassVar[dict[str, Any]] = {"rank": 1.0, "allow_larger": True}
-    writes: ClassVar[bool] = False
-
-    rank: PerLayer[float | int] = rank_knob(
-        default=0.25,
-        help="rank kept in each layer, as a fraction of its full rank",
-        slider_range=(0.01, 0.75),
-        log=True,
+    rank: PerLayer[float | int] = inherited(Factorization, "rank")
+    budget: str = inherited(Factorization, "budget")
+    fit: str = knob(
+        default="weights",
+        help="what the factors come close to: the weight, or what the layer makes of its inputs on training images",
+        choices=("weights", "outputs"),
     )
-    allow_larger: bool = knob(default=False, help="also factorize layers that have more parameters afterwards")
-    # The last layer has one row per class: at low rank it cannot separate all classes, which would mask the rest.
-    layers: str = knob(default="-last", help=knobs(SelectiveMethod)["layers"].help)
+    calibration_images: int = calibration_knob(
+        "training images that show the loss to budget='sensitivity', and the inputs of each layer to fit='outputs', "
+        "at most",
+        default=512,
+    )
 
-    def compress_layer(self, name: str, layer: nn.Module) -> nn.Module:
-        """Return the layer as two layers in sequence."""
-        geometry = Geometry.of(layer)
-        value = given_value(self.rank, name)
-        if geometry.groups > 1:
-            raise Skip(f"is a convolution in {geometry.groups} groups; two layers in sequence would mix them")
-        rows, columns = as_matrix(layer.weight).shape
-        return factored(geometry, layer.weight.detach(), layer.bias, self.checked_rank(name, value, rows, columns))
+    @property
+    def needs(self) -> str:
+        """The weights alone, unless a loss is measured or inputs are looked at."""
+        return "calibration" if self.fit == "outputs" else super().needs
 
-    def checked_rank(self, name: str, value: float | int, rows: int, columns: int) -> int:
-        """Return the rank for `value` and layer `name`; refuse one that saves nothing.
+    def chosen(self, task: Task) -> dict[str, nn.Module]:
+        """Return the selected layers, in order of execution where each sees the factored layers before it."""
+        layers = super().chosen(task)
+        if self.fit == "weights":
+            return layers
+        return in_order_of_execution(task.model, layers, task.data, self.calibration_images)
 
-        Raises `Skip` for a fraction, and `CompressionError` for an integer, which was meant for this very layer.
-        """
-        full = min(rows, columns)
-        rank = rank_from(value, full)
-        if rank > full:
-            raise CompressionError(f"{self!r}: {name}: rank {rank} is above its full rank; choose at most {full}")
-        largest = largest_saving_rank(rows, columns)
-        if self.allow_larger or rank <= largest:
-            return rank
-        reason = (
-            f"rank {rank} is not below its break-even rank {break_even(rows, columns):.1f}: two layers of "
-            f"{rank * (rows + columns)} weights instead of {rows * columns}; "
-            + (f"choose at most rank {largest}" if largest else "no rank saves anything here")
-            + ", or set allow_larger=True"
-        )
-        if type(value) is int:
-            raise CompressionError(f"{self!r}: {name}: {reason}")
-        raise Skip(f"{reason} ({value!r} of its full rank {full})")
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> Factored:
+        """Return the layer as two in sequence, close to its weight or to its outputs in the network as it is now."""
+        ranks = self.ranks_for(task, name, layer)
+        if self.fit == "weights":
+            return self.factored(layer, ranks)
+        moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
+        return self.in_sequence(layer, ranks, self.factors_for_outputs(weight_of(layer).detach(), ranks, moments))
+
+    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
+        """Return the two weights of that rank whose product is the least-squares fit to `weight`."""
+        (rank,) = ranks
+        if weight.ndim == 4:
+            return vertical_horizontal(weight, rank)
+        second, first = factors(weight, rank)
+        return first, second
+
+    def factors_for_outputs(self, weight: Tensor, ranks: Ranks, moments: InputMoments) -> tuple[Tensor, ...]:
+        """Return the two weights of that rank that change the outputs for inputs of these `moments` least."""
+        (rank,) = ranks
+        fitted = vertical_horizontal_for_outputs if weight.ndim == 4 else linear_for_outputs
+        return tuple(one.to(weight.dtype) for one in fitted(weight, moments.second[0], rank))
+
+    def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
+        """Return a first (rank, in) and a second (out, rank), of a convolution a vertical and a horizontal one."""
+        (rank,) = ranks
+        if geometry.kind == "conv2d":
+            return vertical_horizontal_pair(geometry, rank)
+        out, inside = geometry.shape
+        return Geometry("linear", (rank, inside)), Geometry("linear", (out, rank))
+
+    def full_ranks(self, geometry: Geometry) -> Ranks:
+        """Return the smaller dimension of the matrix."""
+        return (min(matrix_shape(geometry)),)
+
+    def break_even(self, geometry: Geometry) -> float:
+        """Return m n / (m + n) for the m x n matrix."""
+        return break_even(*matrix_shape(geometry))
+
+    def matrices(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Return the matrix whose rank is reduced."""
+        return (precise(as_matrix(weight)),)
+
+    def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Return the singular values of the matrix."""
+        return (svd(as_matrix(weight))[1],)

@@ -1,11 +1,13 @@
 """The rank of a factorization: as a fraction or an integer, and the rank from which on nothing is saved."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from compedu.knobs import LARGEST, Knob, field_of
+
+Ranks: TypeAlias = tuple[int, ...]  # channels between the layers in sequence, those that are free to choose
 
 
 @dataclass(frozen=True)

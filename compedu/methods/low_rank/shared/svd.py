@@ -53,3 +53,17 @@ def energy(values: Tensor, rank: int) -> float:
     squares = values.double().square()
     total = squares.sum().item()
     return squares[:rank].sum().item() / total if total > 0 else 1.0
+
+
+def rank_of_energy(values: Tensor, share: float) -> int:
+    """Return the smallest rank whose singular `values` hold at least a `share` of the energy; 1 if all are zero.
+
+    >>> rank_of_energy(torch.tensor([2.0, 1.0, 1.0]), 0.8)
+    2
+    """
+    kept = values.double().square().cumsum(0)
+    if float(kept[-1]) == 0:
+        return 1
+    kept = kept / kept[-1]
+    # Rounding of the sum must not ask for one value more than there are.
+    return 1 + int((kept < share * (1 - 1e-12)).sum().clamp(max=len(values) - 1))

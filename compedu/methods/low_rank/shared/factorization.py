@@ -1,0 +1,192 @@
+"""What all factorizations share: ranks, one budget for all layers, and the refusal of ranks that save nothing."""
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from compedu.errors import CompressionError, Skip
+from compedu.forms import Factored, Geometry, weight_of
+from compedu.knobs import PerLayer, knob, knobs, method
+from compedu.methods.calibration import calibration_knob
+from compedu.methods.layer_method import LayerByLayer, SelectiveMethod
+from compedu.methods.layers import given_value
+from compedu.methods.low_rank.shared.rank import Ranks, rank_from, rank_knob
+from compedu.methods.low_rank.shared.rank_budget import SHARED, shared_ranks
+from compedu.methods.low_rank.shared.svd import rank_of_energy
+from compedu.methods.low_rank.shared.vbmf import signal_rank
+from compedu.methods.task import Task
+
+
+@method
+class Factorization(LayerByLayer):
+    """A method that replaces each layer by ordinary ones in sequence; the channels between them are its ranks.
+
+    A subclass says which layers it takes, what the full ranks are, and how the factors are found.
+    """
+
+    family: ClassVar[str] = "low_rank"
+    identity_settings: ClassVar[dict[str, Any] | None] = {"rank": 1.0, "allow_larger": True}
+    writes: ClassVar[bool] = False
+
+    rank: PerLayer[float | int] = rank_knob(
+        default=0.25,
+        help="rank kept in each layer, as a fraction of its full rank",
+        slider_range=(0.01, 0.75),
+        log=True,
+    )
+    budget: str = knob(
+        default="uniform",
+        help="the same `rank` for all layers; ranks that keep a share `energy` of each weight, or stand out from noise "
+        "(vbmf); or as many weights together as with `rank`, spent on the largest singular values of all layers or "
+        "where each weight lowers the measured loss most",
+        choices=("uniform", "energy", "vbmf", "singular values", "sensitivity"),
+    )
+    energy: float = knob(
+        default=0.9,
+        help="with budget='energy': share of the sum of squared singular values that is kept",
+        low=0,
+        high=1,
+        open="low",
+        slider_range=(0.5, 1),
+    )
+    allow_larger: bool = knob(default=False, help="also factorize layers that have more parameters afterwards")
+    # The last layer has one row per class: at low rank it cannot separate all classes, which would mask the rest.
+    layers: str = knob(default="-last", help=knobs(SelectiveMethod)["layers"].help)
+    calibration_images: int = calibration_knob("training images that show the loss to budget='sensitivity', at most")
+
+    def __post_init__(self):
+        super().__post_init__()
+        where = type(self).__name__
+        if self.budget in SHARED and not isinstance(self.rank, float):
+            raise ValueError(
+                f"{where}.rank must be one fraction when budget is {self.budget!r}, got {self.rank!r}: all layers "
+                "together keep as many weights as with this fraction in each"
+            )
+        if self.budget in ("energy", "vbmf") and self.rank != knobs(self)["rank"].default:
+            raise ValueError(f"{where}.rank is {self.rank!r}, yet budget={self.budget!r} finds the ranks itself")
+
+    @property
+    def needs(self) -> str:
+        """The weights alone, unless a loss is measured."""
+        return "calibration" if self.budget == "sensitivity" else "weights"
+
+    def compress(self, task: Task) -> nn.Module:
+        """Share out the ranks if one budget holds for all layers, then replace layer by layer."""
+        task.open_attentions()
+        if self.budget in SHARED:
+            task.decided = shared_ranks(self, task)
+        return LayerByLayer.compress(self, task)
+
+    def obstacle(self, layer: nn.Module) -> str:
+        """Return why `layer` cannot be factored, "" if it can."""
+        return LayerByLayer.obstacle(self, layer) or self.unsuited(Geometry.of(layer))
+
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> Factored:
+        """Return the layer as layers in sequence, at the ranks that `rank` or the budget gives it."""
+        return self.factored(layer, self.ranks_for(task, name, layer))
+
+    def factored(self, layer: nn.Module, ranks: Ranks) -> Factored:
+        """Return the layers in sequence that come closest to the weight of `layer` at these ranks."""
+        return self.in_sequence(layer, ranks, self.factors(weight_of(layer).detach(), ranks))
+
+    def in_sequence(self, layer: nn.Module, ranks: Ranks, weights: tuple[Tensor, ...]) -> Factored:
+        """Return the layers in sequence with these weights; the last one has the bias of `layer`."""
+        geometry = Geometry.of(layer)
+        *chain, last = zip(self.chain(geometry, ranks), weights, strict=True)
+        bias = cast("Tensor | None", layer.bias)
+        return Factored(geometry, *(one.layer(weight, None) for one, weight in chain), last[0].layer(last[1], bias))
+
+    def ranks_for(self, task: Task, name: str, layer: nn.Module) -> Ranks:
+        """Return the ranks of layer `name`, or raise `Skip` with the reason why it stays."""
+        geometry = Geometry.of(layer)
+        if self.budget == "uniform":
+            return self.checked_ranks(name, geometry, given_value(self.rank, name))
+        if self.budget in SHARED:
+            if (ranks := task.decided.get(name)) is None:
+                raise Skip(f"one budget for all layers ({self.budget}) leaves it as it is")
+            return ranks
+        weight = weight_of(layer).detach()
+        if self.budget == "energy":
+            ranks = tuple(rank_of_energy(values, self.energy) for values in self.spectra(weight))
+        else:
+            ranks = tuple(map(signal_rank, self.matrices(weight)))
+        if 0 in ranks:
+            raise Skip("no singular value of its weight stands out from noise")
+        if reason := self.saves_nothing(geometry, ranks):
+            raise Skip(f"{reason}, which budget={self.budget!r} asks for")
+        return ranks
+
+    def checked_ranks(self, name: str, geometry: Geometry, value: float | int) -> Ranks:
+        """Return the ranks for the `value` of `rank`; refuse those that save nothing.
+
+        Raises `Skip` for a fraction, and `CompressionError` for an integer, which was meant for this very layer.
+        """
+        full = self.full_ranks(geometry)
+        ranks = tuple(rank_from(value, most) for most in full)
+        if max(ranks) > min(full) and type(value) is int:
+            raise CompressionError(f"{self!r}: {name}: rank {value} is above its full rank; choose at most {min(full)}")
+        reason = self.saves_nothing(geometry, ranks)
+        if reason and type(value) is int:
+            raise CompressionError(f"{self!r}: {name}: {reason}")
+        if reason:
+            raise Skip(f"{reason} ({value!r} of its full rank {', '.join(map(str, full))})")
+        return ranks
+
+    def saves_nothing(self, geometry: Geometry, ranks: Ranks) -> str:
+        """Say why a layer would not be smaller at these ranks, "" if it would be, or may be larger."""
+        dense = math.prod(geometry.shape)
+        made = self.numbers(geometry, ranks)
+        if self.allow_larger or made < dense:
+            return ""
+        one = len(ranks) == 1
+        largest = math.ceil(self.break_even(geometry)) - 1
+        return (
+            f"{'rank' if one else 'ranks'} {', '.join(map(str, ranks))} {'is' if one else 'are'} not below its "
+            f"break-even rank {self.break_even(geometry):.1f}: {COUNTS[len(self.chain(geometry, ranks))]} layers of "
+            f"{made} weights instead of {dense}; "
+            + (f"choose at most rank {largest}" if largest > 0 else "no rank saves anything here")
+            + ", or set allow_larger=True"
+        )
+
+    def numbers(self, geometry: Geometry, ranks: Ranks) -> int:
+        """Return how many weights the layers in sequence have."""
+        return sum(math.prod(one.shape) for one in self.chain(geometry, ranks))
+
+    def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Return the singular values of each of the `matrices`, in descending order."""
+        return tuple(torch.linalg.svdvals(matrix) for matrix in self.matrices(weight))
+
+    def unsuited(self, geometry: Geometry) -> str:
+        """Say why layers of this geometry are not factored, "" if they are."""
+        if geometry.groups == 1:
+            return ""
+        return f"is a convolution in {geometry.groups} groups; layers in sequence would mix them"
+
+    @abstractmethod
+    def full_ranks(self, geometry: Geometry) -> Ranks:
+        """Return the ranks from which on the factors can express every weight."""
+
+    @abstractmethod
+    def break_even(self, geometry: Geometry) -> float:
+        """Return the rank, the same for all if there are several, at which the factors are as large as the layer."""
+
+    @abstractmethod
+    def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
+        """Return the geometries of the layers in sequence."""
+
+    @abstractmethod
+    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
+        """Return the weights of the layers in sequence, of the shapes in `chain`."""
+
+    def matrices(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Return the matrices whose ranks are the factorization's, at least in single precision.
+
+        Only for budgets by singular values.
+        """
+        raise NotImplementedError(f"the ranks of {type(self).__name__} are those of no matrix")
+
+
+COUNTS = {2: "two", 3: "three", 4: "four"}
