@@ -26,6 +26,7 @@ from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import BlockFormats as BlockFormats
+from compedu.methods import CPDecomposition as CPDecomposition
 from compedu.methods import CReLU as CReLU
 from compedu.methods import EntropyConstrainedQuantization as EntropyConstrainedQuantization
 from compedu.methods import FilterPruning as FilterPruning
@@ -48,11 +49,13 @@ from compedu.methods import Pipeline as Pipeline
 from compedu.methods import RandomFilterPruning as RandomFilterPruning
 from compedu.methods import RandomPruning as RandomPruning
 from compedu.methods import RegularizedPruning as RegularizedPruning
+from compedu.methods import SeparableFilters as SeparableFilters
 from compedu.methods import SmallDense as SmallDense
 from compedu.methods import SmoothQuant as SmoothQuant
 from compedu.methods import SoftTargetDistillation as SoftTargetDistillation
 from compedu.methods import StructuredSparsity as StructuredSparsity
 from compedu.methods import TruncatedSVD as TruncatedSVD
+from compedu.methods import TuckerDecomposition as TuckerDecomposition
 from compedu.metrics import Report as Report
 from compedu.metrics import measure as measure
 from compedu.networks import build as build

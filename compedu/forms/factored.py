@@ -166,18 +166,34 @@ def _along(axis: int, factors: tuple[Geometry, ...]) -> tuple[int, int, int, int
 
 
 def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
-    """Return the geometries of a vertical and a horizontal convolution that stand for one of `geometry`.
+    """Return the geometries of a vertical and a horizontal convolution that stand for one of `geometry`."""
+    out, inside = geometry.shape[:2]
+    return along_axis(geometry, 0, (rank, inside)), along_axis(geometry, 1, (out, rank))
 
-    Each keeps stride, padding and dilation along its own axis.
+
+def along_axis(geometry: Geometry, axis: int, channels: tuple[int, int], groups: int = 1) -> Geometry:
+    """Return the part of a convolution along one axis, 0 vertical or 1 horizontal: kernel, stride, padding, dilation.
+
+    `channels` are the first two numbers of its shape, (out, in / groups).
     """
-    n, c, height, width = geometry.shape
-    (down, along) = geometry.stride
-    (above, beside) = geometry.padding
-    (far_down, far_along) = geometry.dilation
-    return (
-        Geometry("conv2d", (rank, c, height, 1), (down, 1), (above, 0), (far_down, 1)),
-        Geometry("conv2d", (n, rank, 1, width), (1, along), (0, beside), (1, far_along)),
+    return Geometry(
+        "conv2d",
+        channels + _at(axis, geometry.shape[2:], 1),
+        _at(axis, geometry.stride, 1),
+        _at(axis, geometry.padding, 0),
+        _at(axis, geometry.dilation, 1),
+        groups,
     )
+
+
+def _at(axis: int, pair: tuple[int, ...], elsewhere: int) -> tuple[int, int]:
+    """Return the number of `pair` that belongs to `axis`, in its place beside one that stands for nothing."""
+    return (pair[0], elsewhere) if axis == 0 else (elsewhere, pair[1])
+
+
+def pointwise(out: int, inside: int) -> Geometry:
+    """Return the geometry of a 1x1 convolution."""
+    return Geometry("conv2d", (out, inside, 1, 1))
 
 
 def full_weight(layer: nn.Module) -> Tensor:

@@ -5,7 +5,10 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
+from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
+from compedu.methods.low_rank.separable_filters import SeparableFilters
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
+from compedu.methods.low_rank.tucker import TuckerDecomposition
 from compedu.methods.method import FAMILIES, Method, Pipeline
 from compedu.methods.pruning.biased_weight_decay import BiasedWeightDecay
 from compedu.methods.pruning.brain_damage import OptimalBrainDamage
@@ -66,6 +69,9 @@ METHODS: tuple[type[Method], ...] = (
     SmoothQuant,
     BlockCirculantProjection,
     TruncatedSVD,
+    SeparableFilters,
+    TuckerDecomposition,
+    CPDecomposition,
     CReLU,
     SoftTargetDistillation,
     FineTune,

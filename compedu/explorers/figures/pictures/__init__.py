@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from compedu.explorers.figures.pictures.compact_filters import tied_filters
 from compedu.explorers.figures.pictures.distillation import confusions, one_image, temperature
-from compedu.explorers.figures.pictures.low_rank import rebuilt_filters, singular_values
+from compedu.explorers.figures.pictures.low_rank import channel_spectra, rebuilt_filters, singular_values, terms
 from compedu.explorers.figures.pictures.picture import Picture
 from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
 from compedu.explorers.figures.pictures.quantization import (
@@ -19,15 +19,18 @@ from compedu.explorers.figures.plots import BELOW, BESIDE
 from compedu.methods import (
     BatchNormReestimation,
     BlockFormats,
+    CPDecomposition,
     FilterPruning,
     FineTune,
     Method,
     NeuronMerging,
     RandomFilterPruning,
+    SeparableFilters,
     SmallDense,
     SmoothQuant,
     StructuredSparsity,
     TrainingMethod,
+    TuckerDecomposition,
 )  # fmt: skip
 
 _OF_METHOD = {
@@ -35,6 +38,8 @@ _OF_METHOD = {
     NeuronMerging: (pruned_filters.PICTURE,), BlockFormats: (block_levels.PICTURE,),
     BatchNormReestimation: (moved_statistics.PICTURE,), FineTune: (moved_weights.PICTURE,),
     SmoothQuant: (smoothed_channels.PICTURE, quantized_inputs.PICTURE, quantized_weights.PICTURE),
+    SeparableFilters: (rebuilt_filters.WITH_WEIGHTS,), CPDecomposition: (terms.PICTURE, rebuilt_filters.WITH_WEIGHTS),
+    TuckerDecomposition: (channel_spectra.PICTURE, rebuilt_filters.WITH_WEIGHTS),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_FAMILY = {

@@ -1,9 +1,11 @@
 """Low rank: the dense filters of a layer beside those rebuilt from the factors; the rank of every layer."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from compedu.explorers.figures.colors import VERMILLION
-from compedu.explorers.figures.pictures.low_rank import singular_values
+from compedu.explorers.figures.pictures.low_rank import singular_values, weights_left
 from compedu.explorers.figures.pictures.picture import (
     SHARES,
     SLANTED,
@@ -83,4 +85,15 @@ PICTURE = Picture(
         BELOW.xaxis: SLANTED,
     },
     start=first_convolution,
+)
+
+# For factors whose ranks are not those of one matrix.
+WITH_WEIGHTS = replace(
+    PICTURE,
+    name="filters and weights",
+    below=weights_left.below,
+    headings=(PICTURE.headings[0], weights_left.HEADING),
+    say=weights_left.say,
+    table=weights_left.table,
+    start=weights_left.largest_convolution,
 )

@@ -1,0 +1,78 @@
+"""Tucker decomposition: the singular values of a convolution along outputs and inputs, and how many are kept."""
+
+import numpy as np
+import torch
+
+from compedu.explorers.figures.colors import DENSE, LIVE, ORANGE
+from compedu.explorers.figures.pictures.low_rank import weights_left
+from compedu.explorers.figures.pictures.picture import (
+    Picture,
+    facts_of,
+    line,
+    percent_text,
+    relative_error,
+    untouched,
+)
+from compedu.explorers.figures.plots import MAIN
+from compedu.explorers.view import View
+from compedu.forms import weight_of
+
+
+def spectra(view: View, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the singular values of the dense weight unfolded along its outputs, and along its inputs."""
+
+    def values() -> tuple[np.ndarray, np.ndarray]:
+        weight = weight_of(view.layer_pair(layer)[0]).detach()
+        out, into = (torch.linalg.svdvals(one.float().flatten(1)) for one in (weight, weight.transpose(0, 1)))
+        return out.numpy(), into.numpy()
+
+    return view.once(("channel spectra", layer), values)
+
+
+def ranks(view: View, layer: str) -> tuple[int, int] | None:
+    """Return the channels (inputs, outputs) of the core of a layer of three factors; None for other layers."""
+    form = facts_of(view, layer)
+    if form is None or len(form.factors) != 3 or form.ranks is None:
+        return None
+    inputs, outputs = form.ranks
+    return inputs, outputs
+
+
+def main(view: View, layer: str) -> list[dict]:
+    """Return both spectra of the dense weight, the kept part of each filled."""
+    kept = ranks(view, layer) or (0, 0)
+    traces = []
+    for values, rank, color, name in zip(
+        spectra(view, layer), reversed(kept), (LIVE, ORANGE), ("outputs", "inputs"), strict=True
+    ):
+        count = np.arange(1, len(values) + 1, dtype=np.int32)
+        traces.append(line(MAIN, count, values, f"{name}: singular value", DENSE, line={"color": color, "dash": "dot"}))
+        traces.append(line(MAIN, count[:rank], values[:rank], f"{name}: kept", color, fill="tozeroy"))
+    return traces
+
+
+def say(view: View, layer: str) -> str:
+    """Say in words what the picture shows."""
+    if facts_of(view, layer) is None:
+        return untouched(layer)
+    kept = ranks(view, layer)
+    if kept is None:
+        return f"{layer}: not three factors"
+    out, into = (len(values) for values in spectra(view, layer))
+    error = percent_text(relative_error(view, layer)) or "unknown"
+    return f"{layer}: {kept[0]}/{into} inputs, {kept[1]}/{out} outputs, error {error}"
+
+
+PICTURE = Picture(
+    name="channels",
+    main=main,
+    below=weights_left.below,
+    headings=("singular values, outputs blue, inputs orange; filled: kept", weights_left.HEADING),
+    say=say,
+    table=weights_left.table,
+    axes={
+        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+    }
+    | weights_left.AXES,
+    start=weights_left.largest_convolution,
+)

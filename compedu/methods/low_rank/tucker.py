@@ -1,0 +1,98 @@
+"""Tucker decomposition of convolutions: a small convolution between two that mix channels."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from compedu.forms import Geometry
+from compedu.forms.factored import pointwise
+from compedu.knobs import PerLayer, inherited, method
+from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
+from compedu.methods.low_rank.shared.rank import Ranks
+
+SWEEPS = 10  # of the alternation, at most; the first already comes close
+ENOUGH = 1e-7  # relative growth of the core in a sweep below which it ends
+
+
+def tucker_2(weight: Tensor, outputs: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U (out, outputs), the core (outputs, inputs, height, width) and V (in, inputs), float64.
+
+    weight[n, c] ~ sum_{a, b} U[n, a] V[c, b] core[a, b], with orthonormal columns in U and V, each in turn the leading
+    singular vectors while the other stays, so that the error never rises (De Lathauwer, De Moor, Vandewalle 2000, On
+    the best rank-1 and rank-(R1, ..., RN) approximation of higher-order tensors).
+    """
+    tensor = weight.double()
+    u = leading(tensor.flatten(1), outputs)
+    v = leading(torch.einsum("nchw,na->cahw", tensor, u).flatten(1), inputs)
+    held = 0.0  # the square of the core, and the error is what it has not
+    for _ in range(SWEEPS):
+        seen = torch.einsum("nchw,cb->nbhw", tensor, v)
+        u = leading(seen.flatten(1), outputs)
+        v = leading(torch.einsum("nchw,na->cahw", tensor, u).flatten(1), inputs)
+        before = held
+        held = float(torch.einsum("nbhw,na->abhw", seen, u).square().sum())
+        if held <= before * (1 + ENOUGH):
+            break
+    return u, torch.einsum("nchw,na,cb->abhw", tensor, u, v), v
+
+
+def leading(matrix: Tensor, rank: int) -> Tensor:
+    """Return the leading `rank` left singular vectors of a `matrix` (m, n), (m, rank)."""
+    _, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    return vectors.flip(-1)[:, :rank]
+
+
+@method
+class TuckerDecomposition(ConvolutionFactorization):
+    r"""Replace each convolution by three: fewer channels in, a small convolution, all channels out.
+
+    $W_{nc} \approx \sum_{a, b} U_{na} V_{cb} G_{ab}$ with $n \le N$ outputs, $c \le C$ inputs, and a core $G$ of
+    $R_N \times R_C$ kernels: a Tucker decomposition along the two axes of channels. A fractional `rank` holds for both
+    axes. It saves parameters only if $C R_C + R_N R_C k^2 + R_N N < N C k^2$ for kernels of $k \times k$.
+    Stored: the three weights at full precision.
+    Skips: linear layers and 1x1 convolutions; grouped convolutions; layers where a fractional rank saves nothing,
+    unless `allow_larger`; layers that are already compressed. An integer rank that saves nothing raises
+    `CompressionError`.
+    Paper: Kim, Park, Yoo, Choi, Yang, Shin 2016, Compression of deep convolutional neural networks for fast and low
+    power mobile applications, arXiv:1511.06530, section 3, which takes the ranks of budget="vbmf".
+    """
+
+    rank: PerLayer[float | int] = inherited(ConvolutionFactorization, "rank", default=0.4, slider_range=(0.05, 1.0))
+    budget: str = inherited(
+        ConvolutionFactorization,
+        "budget",
+        choices=("uniform", "energy", "vbmf", "sensitivity"),
+        help="the same `rank` for all layers; ranks that keep a share `energy` along each axis, or stand out from "
+        "noise (vbmf); or as many weights together as with `rank`, where each lowers the measured loss most",
+    )
+
+    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
+        """Return the weights of the three convolutions."""
+        inputs, outputs = ranks
+        u, core, v = tucker_2(weight, outputs, inputs)
+        return tuple(one.to(weight.dtype) for one in (v.T[..., None, None], core, u[..., None, None]))
+
+    def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
+        """Return a 1x1 convolution, one with the kernel, stride, padding and dilation of the layer, and a 1x1 one."""
+        out, inside, *window = geometry.shape
+        inputs, outputs = ranks
+        core = Geometry("conv2d", (outputs, inputs, *window), geometry.stride, geometry.padding, geometry.dilation)
+        return pointwise(inputs, inside), core, pointwise(out, outputs)
+
+    def full_ranks(self, geometry: Geometry) -> Ranks:
+        """Return the number of inputs and that of outputs: more than the other axes together span is no use."""
+        out, inside, height, width = geometry.shape
+        return min(inside, out * height * width), min(out, inside * height * width)
+
+    def break_even(self, geometry: Geometry) -> float:
+        """Return the positive root R of k^2 R^2 + (N + C) R = N C k^2."""
+        out, inside, height, width = geometry.shape
+        area = height * width
+        half = (out + inside) / (2 * area)
+        return math.sqrt(half**2 + out * inside) - half
+
+    def matrices(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Return the weight unfolded along its inputs and along its outputs."""
+        tensor = weight.double()
+        return tensor.transpose(0, 1).flatten(1), tensor.flatten(1)
