@@ -26,13 +26,6 @@ class CPDecomposition(ConvolutionFactorization):
     """
 
     rank: PerLayer[float | int] = inherited(ConvolutionFactorization, "rank", slider_range=(0.01, 1.0))
-    budget: str = inherited(
-        ConvolutionFactorization,
-        "budget",
-        choices=("uniform", "sensitivity"),
-        help="the same `rank` for all layers; or as many weights together as with `rank`, where each lowers the "
-        "measured loss most",
-    )
 
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the four convolutions."""

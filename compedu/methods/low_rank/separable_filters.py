@@ -34,13 +34,6 @@ class SeparableFilters(ConvolutionFactorization):
         help="separable filters for each input channel, as a fraction of those that can express every weight",
         slider_range=(0.02, 1.0),
     )
-    budget: str = inherited(
-        ConvolutionFactorization,
-        "budget",
-        choices=("uniform", "sensitivity"),
-        help="the same `rank` for all layers; or as many weights together as with `rank`, where each lowers the "
-        "measured loss most",
-    )
 
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the three convolutions."""

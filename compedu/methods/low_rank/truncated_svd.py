@@ -7,9 +7,9 @@ from compedu.forms.factored import vertical_horizontal_pair
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
-from compedu.methods.low_rank.shared.factorization import Factorization
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
 from compedu.methods.low_rank.shared.rank import Ranks, break_even
+from compedu.methods.low_rank.shared.spectral import SpectralFactorization
 from compedu.methods.low_rank.shared.svd import factors, svd
 from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
 from compedu.methods.task import Task
@@ -30,7 +30,7 @@ def matrix_shape(geometry: Geometry) -> tuple[int, int]:
 
 
 @method
-class TruncatedSVD(Factorization):
+class TruncatedSVD(SpectralFactorization):
     r"""Replace every weight matrix by the closest one of low rank, as two layers in sequence.
 
     $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values; the first layer is $\sqrt{S_r} V_r^\top$, the
@@ -47,8 +47,15 @@ class TruncatedSVD(Factorization):
     Sun 2016, arXiv:1505.06798, section 3.1.
     """
 
-    rank: PerLayer[float | int] = inherited(Factorization, "rank")
-    budget: str = inherited(Factorization, "budget")
+    rank: PerLayer[float | int] = inherited(SpectralFactorization, "rank")
+    budget: str = inherited(
+        SpectralFactorization,
+        "budget",
+        choices=("uniform", "energy", "vbmf", "singular values", "sensitivity"),
+        help="the same `rank` for all layers; ranks that keep a share `energy` of each weight, or stand out from noise "
+        "(vbmf); or as many weights together as with `rank`, spent on the largest singular values of all layers, or "
+        "where each weight lowers the measured loss most",
+    )
     fit: str = knob(
         default="weights",
         help="what the factors come close to: the weight, or what the layer makes of its inputs on training images",

@@ -8,8 +8,9 @@ from torch import Tensor
 from compedu.forms import Geometry
 from compedu.forms.factored import pointwise
 from compedu.knobs import PerLayer, inherited, method
-from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
+from compedu.methods.low_rank.shared.convolution_factors import not_wide
 from compedu.methods.low_rank.shared.rank import Ranks
+from compedu.methods.low_rank.shared.spectral import SpectralFactorization
 
 SWEEPS = 10  # of the alternation, at most; the first already comes close
 ENOUGH = 1e-7  # relative growth of the core in a sweep below which it ends
@@ -44,7 +45,7 @@ def leading(matrix: Tensor, rank: int) -> Tensor:
 
 
 @method
-class TuckerDecomposition(ConvolutionFactorization):
+class TuckerDecomposition(SpectralFactorization):
     r"""Replace each convolution by three: fewer channels in, a small convolution, all channels out.
 
     $W_{nc} \approx \sum_{a, b} U_{na} V_{cb} G_{ab}$ with $n \le N$ outputs, $c \le C$ inputs, and a core $G$ of
@@ -58,14 +59,12 @@ class TuckerDecomposition(ConvolutionFactorization):
     power mobile applications, arXiv:1511.06530, section 3, which takes the ranks of budget="vbmf".
     """
 
-    rank: PerLayer[float | int] = inherited(ConvolutionFactorization, "rank", default=0.4, slider_range=(0.05, 1.0))
-    budget: str = inherited(
-        ConvolutionFactorization,
-        "budget",
-        choices=("uniform", "energy", "vbmf", "sensitivity"),
-        help="the same `rank` for all layers; ranks that keep a share `energy` along each axis, or stand out from "
-        "noise (vbmf); or as many weights together as with `rank`, where each lowers the measured loss most",
-    )
+    rank: PerLayer[float | int] = inherited(SpectralFactorization, "rank", default=0.4, slider_range=(0.05, 1.0))
+    budget: str = inherited(SpectralFactorization, "budget")
+
+    def unsuited(self, geometry: Geometry) -> str:
+        """Say why layers of this geometry are not factored, "" if they are."""
+        return not_wide(geometry) or super().unsuited(geometry)
 
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the three convolutions."""

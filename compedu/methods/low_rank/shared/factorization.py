@@ -4,7 +4,6 @@ import math
 from abc import abstractmethod
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
@@ -15,9 +14,9 @@ from compedu.methods.layer_method import LayerByLayer, SelectiveMethod
 from compedu.methods.layers import given_value
 from compedu.methods.low_rank.shared.rank import Ranks, rank_from, rank_knob
 from compedu.methods.low_rank.shared.rank_budget import SHARED, shared_ranks
-from compedu.methods.low_rank.shared.svd import rank_of_energy
-from compedu.methods.low_rank.shared.vbmf import signal_rank
 from compedu.methods.task import Task
+
+COUNTS = {2: "two", 3: "three", 4: "four"}
 
 
 @method
@@ -39,18 +38,9 @@ class Factorization(LayerByLayer):
     )
     budget: str = knob(
         default="uniform",
-        help="the same `rank` for all layers; ranks that keep a share `energy` of each weight, or stand out from noise "
-        "(vbmf); or as many weights together as with `rank`, spent on the largest singular values of all layers or "
-        "where each weight lowers the measured loss most",
-        choices=("uniform", "energy", "vbmf", "singular values", "sensitivity"),
-    )
-    energy: float = knob(
-        default=0.9,
-        help="with budget='energy': share of the sum of squared singular values that is kept",
-        low=0,
-        high=1,
-        open="low",
-        slider_range=(0.5, 1),
+        help="the same `rank` for all layers; or as many weights together as with `rank`, spent where each lowers the "
+        "measured loss most",
+        choices=("uniform", "sensitivity"),
     )
     allow_larger: bool = knob(default=False, help="also factorize layers that have more parameters afterwards")
     # The last layer has one row per class: at low rank it cannot separate all classes, which would mask the rest.
@@ -59,14 +49,11 @@ class Factorization(LayerByLayer):
 
     def __post_init__(self):
         super().__post_init__()
-        where = type(self).__name__
         if self.budget in SHARED and not isinstance(self.rank, float):
             raise ValueError(
-                f"{where}.rank must be one fraction when budget is {self.budget!r}, got {self.rank!r}: all layers "
-                "together keep as many weights as with this fraction in each"
+                f"{type(self).__name__}.rank must be one fraction when budget is {self.budget!r}, got {self.rank!r}: "
+                "all layers together keep as many weights as with this fraction in each"
             )
-        if self.budget in ("energy", "vbmf") and self.rank != knobs(self)["rank"].default:
-            raise ValueError(f"{where}.rank is {self.rank!r}, yet budget={self.budget!r} finds the ranks itself")
 
     @property
     def needs(self) -> str:
@@ -101,22 +88,10 @@ class Factorization(LayerByLayer):
 
     def ranks_for(self, task: Task, name: str, layer: nn.Module) -> Ranks:
         """Return the ranks of layer `name`, or raise `Skip` with the reason why it stays."""
-        geometry = Geometry.of(layer)
-        if self.budget == "uniform":
-            return self.checked_ranks(name, geometry, given_value(self.rank, name))
-        if self.budget in SHARED:
-            if (ranks := task.decided.get(name)) is None:
-                raise Skip(f"one budget for all layers ({self.budget}) leaves it as it is")
-            return ranks
-        weight = weight_of(layer).detach()
-        if self.budget == "energy":
-            ranks = tuple(rank_of_energy(values, self.energy) for values in self.spectra(weight))
-        else:
-            ranks = tuple(map(signal_rank, self.matrices(weight)))
-        if 0 in ranks:
-            raise Skip("no singular value of its weight stands out from noise")
-        if reason := self.saves_nothing(geometry, ranks):
-            raise Skip(f"{reason}, which budget={self.budget!r} asks for")
+        if self.budget not in SHARED:
+            return self.checked_ranks(name, Geometry.of(layer), given_value(self.rank, name))
+        if (ranks := task.decided.get(name)) is None:
+            raise Skip(f"one budget for all layers ({self.budget}) leaves it as it is")
         return ranks
 
     def checked_ranks(self, name: str, geometry: Geometry, value: float | int) -> Ranks:
@@ -155,10 +130,6 @@ class Factorization(LayerByLayer):
         """Return how many weights the layers in sequence have."""
         return sum(math.prod(one.shape) for one in self.chain(geometry, ranks))
 
-    def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Return the singular values of each of the `matrices`, in descending order."""
-        return tuple(torch.linalg.svdvals(matrix) for matrix in self.matrices(weight))
-
     def unsuited(self, geometry: Geometry) -> str:
         """Say why layers of this geometry are not factored, "" if they are."""
         if geometry.groups == 1:
@@ -180,13 +151,3 @@ class Factorization(LayerByLayer):
     @abstractmethod
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the layers in sequence, of the shapes in `chain`."""
-
-    def matrices(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Return the matrices whose ranks are the factorization's, at least in single precision.
-
-        Only for budgets by singular values.
-        """
-        raise NotImplementedError(f"the ranks of {type(self).__name__} are those of no matrix")
-
-
-COUNTS = {2: "two", 3: "three", 4: "four"}

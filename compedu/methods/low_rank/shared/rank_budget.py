@@ -17,6 +17,7 @@ from compedu.methods.task import Task
 
 if TYPE_CHECKING:
     from compedu.methods.low_rank.shared.factorization import Factorization
+    from compedu.methods.low_rank.shared.spectral import SpectralFactorization
 
 SHARED = ("singular values", "sensitivity")  # budgets for all layers together
 TRIED = 12  # ranks of a layer whose loss is measured, at most
@@ -35,8 +36,9 @@ def shared_ranks(method: "Factorization", task: Task) -> dict[str, Ranks | None]
     geometries = {name: Geometry.of(layer) for name, layer in layers.items()}
     most = sum(kept_numbers(method, geometry) for geometry in geometries.values())
     if method.budget == "singular values":
+        spectral = cast("SpectralFactorization", method)
         choices = {
-            name: by_energy(method, weight_of(layer).detach(), geometries[name]) for name, layer in layers.items()
+            name: by_energy(spectral, weight_of(layer).detach(), geometries[name]) for name, layer in layers.items()
         }
     else:
         settings = tuple(getattr(method, name) for name in knobs(method) if name not in ("rank", "budget", "energy"))
@@ -52,7 +54,7 @@ def kept_numbers(method: "Factorization", geometry: Geometry) -> int:
     return min(method.numbers(geometry, ranks), math.prod(geometry.shape))
 
 
-def by_energy(method: "Factorization", weight: Tensor, geometry: Geometry) -> list[Choice]:
+def by_energy(method: "SpectralFactorization", weight: Tensor, geometry: Geometry) -> list[Choice]:
     """Return every rank that saves, and the layer as it is; the loss is the share of the energy that is dropped.
 
     It is a share, not a sum of squares: the weights of a layer can be scaled by any factor that the next one undoes.
