@@ -6,6 +6,7 @@ from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
+from compedu.methods.low_rank.low_rank_training import LowRankTraining
 from compedu.methods.low_rank.separable_filters import SeparableFilters
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.low_rank.tucker import TuckerDecomposition
@@ -72,6 +73,7 @@ METHODS: tuple[type[Method], ...] = (
     SeparableFilters,
     TuckerDecomposition,
     CPDecomposition,
+    LowRankTraining,
     CReLU,
     SoftTargetDistillation,
     FineTune,

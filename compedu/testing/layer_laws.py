@@ -32,7 +32,8 @@ def every_layer_is_done_or_named(method: Method, model: nn.Module, images: Datas
     try:
         result = method(model, images)
     except CompressionError as refusal:
-        assert all(name in str(refusal) for name in layers | others), refusal
+        started = "cannot be initialized again" in str(refusal)  # then no layer of it can be trained from scratch
+        assert started or all(name in str(refusal) for name in layers | others), refusal
         return None
     named = {s.layer for s in compression_of(result).skipped}
     assert named >= others.keys()

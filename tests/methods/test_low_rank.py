@@ -9,13 +9,16 @@ import torch
 from tensorly.decomposition import parafac
 from torch import nn
 
+import compedu as ce
 from compedu.errors import CompressionError
-from compedu.forms import Factored
+from compedu.evaluation import evaluate
+from compedu.forms import Factored, NormalizedFactors
 from compedu.methods import compression_of
+from compedu.methods.low_rank.shared.matrix import as_matrix
 from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank
 from compedu.methods.low_rank.shared.svd import energy, factors, svd
 from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
-from compedu.methods.low_rank.truncated_svd import TruncatedSVD, as_matrix
+from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 
 
 def random(*shape, seed=0):
@@ -214,3 +217,46 @@ def test_a_factored_network_can_be_factored_further():
     twice = TruncatedSVD(rank=4, layers="6.first")(once)
     assert (twice[6].rank, twice[6].first.rank) == (20, 4)
     assert weights(twice) < weights(once) and unfolded(once[2].weight).shape == (24, 48)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ce.load("lenet300", "digits")
+
+
+def test_low_rank_training_starts_again_and_normalizes_between_the_factors(digits):
+    model, data = digits
+    made = ce.LowRankTraining(rank=0.2, epochs=6, seed=1)(model, data)
+    assert {name: block.ranks for name, block in made.named_children() if isinstance(block, NormalizedFactors)} == {
+        "fc1": (60,), "fc2": (20,),
+    }  # fmt: skip
+    block = made.fc2
+    x = block.first(torch.randn(5, 300)).detach()
+    between = (x - block.norm.running_mean) / (block.norm.running_var + block.norm.eps).sqrt()
+    expected = block.second(between * block.norm.weight + block.norm.bias)
+    torch.testing.assert_close(block.second(block.norm(x)), expected)
+    assert block.norm.num_batches_tracked > 0
+    assert evaluate(made, data, "validation").correct > 0.9 * len(data.y_validation)
+
+
+def test_low_rank_training_does_not_depend_on_the_given_weights_but_through_a_budget(digits):
+    model, data = digits
+    other = ce.build("lenet300", seed=5)
+    made = [ce.LowRankTraining(rank=0.1, epochs=1)(given, data) for given in (model, other)]
+    for first, second in zip(*(one.state_dict().values() for one in made), strict=True):
+        assert torch.equal(first, second)
+    ranks = [
+        {name: form.ranks for name, form in method(model, data).named_modules() if hasattr(form, "ranks")}
+        for method in (
+            ce.LowRankTraining(rank=0.1, epochs=1, budget="singular values", normalize=False),
+            ce.TruncatedSVD(rank=0.1, budget="singular values"),
+        )
+    ]
+    assert ranks[0] == ranks[1]
+
+
+def test_low_rank_training_cannot_start_a_pruned_layer_again(digits):
+    model, data = digits
+    pruned = ce.MagnitudePruning(sparsity=0.5, layers="fc3")(model)
+    with pytest.raises(CompressionError, match=r"LowRankTraining.*: fc3 \(Masked\) cannot be initialized again"):
+        ce.LowRankTraining(rank=0.1, epochs=1)(pruned, data)

@@ -5,15 +5,14 @@ from typing import ClassVar
 import torch  # noqa: F401  the doctests of this file use it
 from torch import Tensor, nn
 
-from compedu.errors import CompressionError
 from compedu.forms import CReLUFilters, Geometry
 from compedu.graph import find_channels, followed_by_relu
 from compedu.knobs import inherited, knob, method
 from compedu.methods.compact_filters.shared.pairing import can_be_reordered, pairing_order, reorder_channels
+from compedu.methods.initialization import initialize
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.replace_then_train import ReplaceThenTrain
 from compedu.methods.task import Task
-from compedu.reproducible import seeded
 
 
 def half_difference(filters: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ class CReLU(ReplaceThenTrain):
         layers = self.tieable(task)
         task.refuse_if_nothing_done(len(layers))
         if self.start == "scratch":
-            reinitialize(task.model, self.seed)
+            initialize(task.model, self.seed, "CReLU(start='scratch')", "use start='paired'")
         else:
             pair_filters(task, layers)
         return layers
@@ -119,19 +118,3 @@ def pair_filters(task: Task, layers: dict[str, nn.Module]) -> None:
             if can_be_reordered(group, name, len(layer.weight)):
                 reorder_channels(task.model, group, pairing_order(layer.weight))
                 break
-
-
-def reinitialize(model: nn.Module, seed: int) -> None:
-    """Initialize every layer of `model` in place by torch's defaults, from `seed`.
-
-    Raises `CompressionError` naming a module without `reset_parameters`.
-    """
-    with seeded(seed):
-        for name, module in model.named_modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-            elif any(True for _ in module.parameters(recurse=False)):
-                raise CompressionError(
-                    f"CReLU(start='scratch'): {name or 'the network'} ({type(module).__name__}) cannot be initialized "
-                    "again; use start='paired', or put CReLU before the step that made it"
-                )

@@ -2,35 +2,18 @@
 
 from torch import Tensor, nn
 
-from compedu.forms import Factored, Geometry, precise, weight_of
-from compedu.forms.factored import vertical_horizontal_pair
+from compedu.forms import weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
+from compedu.methods.low_rank.shared.matrix import MatrixFactorization
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
-from compedu.methods.low_rank.shared.rank import Ranks, break_even
-from compedu.methods.low_rank.shared.spectral import SpectralFactorization
-from compedu.methods.low_rank.shared.svd import factors, svd
-from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
+from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.task import Task
 
 
-def as_matrix(weight: Tensor) -> Tensor:
-    """Return the matrix whose rank is reduced: a linear weight (out, in) itself, that of a convolution unfolded."""
-    return weight if weight.ndim == 2 else unfolded(weight)
-
-
-def matrix_shape(geometry: Geometry) -> tuple[int, int]:
-    """Return the shape of the matrix whose rank is reduced."""
-    out, inside, *window = geometry.shape
-    if not window:
-        return out, inside
-    height, width = window
-    return inside * height, out * width
-
-
 @method
-class TruncatedSVD(SpectralFactorization):
+class TruncatedSVD(MatrixFactorization):
     r"""Replace every weight matrix by the closest one of low rank, as two layers in sequence.
 
     $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values; the first layer is $\sqrt{S_r} V_r^\top$, the
@@ -47,15 +30,8 @@ class TruncatedSVD(SpectralFactorization):
     Sun 2016, arXiv:1505.06798, section 3.1.
     """
 
-    rank: PerLayer[float | int] = inherited(SpectralFactorization, "rank")
-    budget: str = inherited(
-        SpectralFactorization,
-        "budget",
-        choices=("uniform", "energy", "vbmf", "singular values", "sensitivity"),
-        help="the same `rank` for all layers; ranks that keep a share `energy` of each weight, or stand out from noise "
-        "(vbmf); or as many weights together as with `rank`, spent on the largest singular values of all layers, or "
-        "where each weight lowers the measured loss most",
-    )
+    rank: PerLayer[float | int] = inherited(MatrixFactorization, "rank")
+    budget: str = inherited(MatrixFactorization, "budget")
     fit: str = knob(
         default="weights",
         help="what the factors come close to: the weight, or what the layer makes of its inputs on training images",
@@ -79,7 +55,7 @@ class TruncatedSVD(SpectralFactorization):
             return layers
         return in_order_of_execution(task.model, layers, task.data, self.calibration_images)
 
-    def form_for(self, task: Task, name: str, layer: nn.Module) -> Factored:
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two in sequence, close to its weight or to its outputs in the network as it is now."""
         ranks = self.ranks_for(task, name, layer)
         if self.fit == "weights":
@@ -87,40 +63,8 @@ class TruncatedSVD(SpectralFactorization):
         moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
         return self.in_sequence(layer, ranks, self.factors_for_outputs(weight_of(layer).detach(), ranks, moments))
 
-    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
-        """Return the two weights of that rank whose product is the least-squares fit to `weight`."""
-        (rank,) = ranks
-        if weight.ndim == 4:
-            return vertical_horizontal(weight, rank)
-        second, first = factors(weight, rank)
-        return first, second
-
     def factors_for_outputs(self, weight: Tensor, ranks: Ranks, moments: InputMoments) -> tuple[Tensor, ...]:
         """Return the two weights of that rank that change the outputs for inputs of these `moments` least."""
         (rank,) = ranks
         fitted = vertical_horizontal_for_outputs if weight.ndim == 4 else linear_for_outputs
         return tuple(one.to(weight.dtype) for one in fitted(weight, moments.second[0], rank))
-
-    def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
-        """Return a first (rank, in) and a second (out, rank), of a convolution a vertical and a horizontal one."""
-        (rank,) = ranks
-        if geometry.kind == "conv2d":
-            return vertical_horizontal_pair(geometry, rank)
-        out, inside = geometry.shape
-        return Geometry("linear", (rank, inside)), Geometry("linear", (out, rank))
-
-    def full_ranks(self, geometry: Geometry) -> Ranks:
-        """Return the smaller dimension of the matrix."""
-        return (min(matrix_shape(geometry)),)
-
-    def break_even(self, geometry: Geometry) -> float:
-        """Return m n / (m + n) for the m x n matrix."""
-        return break_even(*matrix_shape(geometry))
-
-    def matrices(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Return the matrix whose rank is reduced."""
-        return (precise(as_matrix(weight)),)
-
-    def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Return the singular values of the matrix."""
-        return (svd(as_matrix(weight))[1],)

@@ -71,7 +71,7 @@ class Factorization(LayerByLayer):
         """Return why `layer` cannot be factored, "" if it can."""
         return LayerByLayer.obstacle(self, layer) or self.unsuited(Geometry.of(layer))
 
-    def form_for(self, task: Task, name: str, layer: nn.Module) -> Factored:
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as layers in sequence, at the ranks that `rank` or the budget gives it."""
         return self.factored(layer, self.ranks_for(task, name, layer))
 

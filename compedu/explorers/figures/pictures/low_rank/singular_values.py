@@ -1,5 +1,7 @@
 """Low rank: singular values with the cut, and the two factors as rectangles whose areas are their parameters."""
 
+from typing import cast
+
 import numpy as np
 import torch
 
@@ -18,10 +20,10 @@ from compedu.explorers.figures.pictures.picture import (
 from compedu.explorers.figures.places import title
 from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
-from compedu.forms import weight_of
+from compedu.forms import FormFacts, weight_of
+from compedu.methods.low_rank.shared.matrix import as_matrix
 from compedu.methods.low_rank.shared.rank import break_even
 from compedu.methods.low_rank.shared.svd import energy, svd
-from compedu.methods.low_rank.truncated_svd import as_matrix
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -135,13 +137,13 @@ def say(view: View, layer: str) -> str:
 
 
 def factoring(view: View, layer: str) -> str:
-    """Describe a layer that is not two factors: how many factors, channels between them, and numbers it has."""
-    form = facts_of(view, layer)
-    through = "" if not form.ranks else f" through {', '.join(map(str, form.ranks))} channels"
+    """Describe a layer that is not two factors: how many factors it has, and which share of the numbers."""
+    form = cast(FormFacts, facts_of(view, layer))
     kind = f"{len(form.factors)} factors" if form.factors else kind_now(view, layer)
     rows, columns = shape(view, layer)
-    error = percent_text(relative_error(view, layer)) or "unknown"
-    return f"{layer}: {kind}{through}, {form.free_numbers():,} of {rows * columns:,} numbers, error {error}"
+    error = percent_text(relative_error(view, layer))
+    left = percent_text(form.free_numbers() / (rows * columns))
+    return f"{layer}: {kind}, {left} of the numbers" + (f", error {error}" if error else "")
 
 
 def table(view: View) -> Table:
