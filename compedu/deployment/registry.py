@@ -10,8 +10,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compedu.deployment.kernels import csr, fourier
-from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Factored, Form, Masked, Quantized
+from compedu.deployment.kernels import csr, fourier, reorder
+from compedu.forms import (
+    ActivationQuantizer,
+    BlockCirculant,
+    CReLUFilters,
+    Factored,
+    Form,
+    Masked,
+    Quantized,
+    Reordered,
+)
 from compedu.forms.form import Decoded
 
 DENSE = "float32 dense"
@@ -113,6 +122,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     Kernel(BlockCirculant, lambda form: with_rounding(fourier.NAME, form), fourier.FourierLayer, always, late=True),
     Kernel(CReLUFilters, f"{DENSE}, base filters once", base_filters),
+    Kernel(Reordered, reorder.NAME, reorder.ReorderedChannels, late=True),
 )
 
 
