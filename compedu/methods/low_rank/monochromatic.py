@@ -63,7 +63,8 @@ class MonochromaticFilters(LayerMethod):
 
     family: ClassVar[str] = "low_rank"
     writes: ClassVar[bool] = False
-    tried_with: ClassVar[dict[str, Any]] = {"layers": "conv"}  # for gray images the first layer has one channel
+    # For gray images the first layer has one channel; two colors divide the filters of most layers.
+    tried_with: ClassVar[dict[str, Any]] = {"layers": "conv", "colors": 2}
 
     colors: PerLayer[int] = knob(
         default=4,
