@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from compedu.errors import Skip
 from compedu.forms import Factored, Geometry, Reordered, weight_of
-from compedu.forms.factored import most_channels
+from compedu.forms.factored import most_channels, pointwise
 from compedu.knobs import PerLayer, inherited, knob, method
+from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
 from compedu.methods.low_rank.shared.equal_clusters import equal_clusters
-from compedu.methods.low_rank.shared.factorization import Factorization
 from compedu.methods.low_rank.shared.rank import Ranks
 
 ROUNDS = 10  # of alternating between the bases of both sides of all blocks
@@ -82,7 +82,7 @@ class Blocks:
 
 
 @method
-class BiclusteredSVD(Factorization):
+class BiclusteredSVD(ConvolutionFactorization):
     r"""Divide input and output channels into clusters, and give each block between two clusters a low rank of its own.
 
     $W_{gh} \approx S_{gh} \times_1 B_{gh} \times_2 A_{gh}$ for the weights $W_{gh}$ from input cluster $g$ to output
@@ -94,16 +94,16 @@ class BiclusteredSVD(Factorization):
     Stored: the factors at full precision, and the orders of channels, of few bits each.
     Skips: layers where a fractional rank is not below break-even, unless `allow_larger`; channels that do not divide
     into the clusters; clusters so many that more channels lie between the layers than any layer of low rank needs;
-    linear layers; convolutions of one pixel, and grouped ones; layers that are already compressed. An integer rank that
+    linear layers and 1x1 convolutions; grouped convolutions; layers that are already compressed. An integer rank that
     saves nothing raises `CompressionError`.
     Paper: Denton, Zaremba, Bruna, LeCun, Fergus 2014, Exploiting linear structure within convolutional networks,
     arXiv:1404.0736, section 3.
     """
 
     rank: PerLayer[float | int] = inherited(
-        Factorization,
+        ConvolutionFactorization,
         "rank",
-        help="ranks kept of each block, of its inputs and of its outputs, as a fraction of its full ranks",
+        help="ranks of each block, of its inputs and of its outputs, as a fraction of its full ranks",
     )
     input_clusters: int = knob(
         default=2, help="clusters of input channels; must divide their number", low=1, slider_range=(1, 8)
@@ -112,11 +112,11 @@ class BiclusteredSVD(Factorization):
         default=2, help="clusters of output channels; must divide their number", low=1, slider_range=(1, 8)
     )
     budget: str = inherited(
-        Factorization,
+        ConvolutionFactorization,
         "budget",
-        help="the same `rank` for all layers; ranks that keep a share `energy` of all blocks of a weight; or as many "
-        "weights together as with `rank`, spent where each weight lowers the measured loss most",
-        choices=("uniform", "energy", "sensitivity"),
+        choices=("uniform", "sensitivity"),
+        help="the same `rank` for all layers; or as many weights together as with `rank`, where each lowers the "
+        "measured loss most",
     )
 
     def clusters(self, weight: Tensor, ranks: Ranks) -> Blocks:
@@ -199,12 +199,8 @@ class BiclusteredSVD(Factorization):
 
     def unsuited(self, geometry: Geometry) -> str:
         """Say why a layer does not divide into blocks, "" if it does."""
-        if reason := Factorization.unsuited(self, geometry):
+        if reason := ConvolutionFactorization.unsuited(self, geometry):
             return reason
-        if geometry.kind == "linear":
-            return "is a linear layer, for which no layer in groups exists"
-        if math.prod(geometry.shape[2:]) == 1:
-            return "is a convolution of one pixel; blocks save weights where the core between both ranks has more"
         out, inside = geometry.shape[:2]
         for side, channels, clusters in (("input", inside, self.input_clusters), ("output", out, self.output_clusters)):
             if channels % clusters:
@@ -214,12 +210,6 @@ class BiclusteredSVD(Factorization):
                     f"{side}_clusters from {allowed}"
                 )
         return ""
-
-    def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Return the singular values of the inputs and of the outputs of all blocks, added up in square."""
-        blocks = self.clusters(weight, self.full_ranks(geometry_of(weight))).of(weight.double())
-        unfolded = (blocks.movedim(3, 2), blocks)
-        return tuple(torch.linalg.svdvals(one.flatten(3)).square().sum((0, 1)).sqrt() for one in unfolded)
 
 
 def geometry_of(weight: Tensor) -> Geometry:
@@ -232,4 +222,4 @@ def as_layer(order: Tensor, dtype: torch.dtype) -> Reordered | None:
     channels = len(order)
     if torch.equal(order, torch.arange(channels)):
         return None
-    return Reordered(Geometry("conv2d", (channels, channels, 1, 1)), order, dtype)
+    return Reordered(pointwise(channels, channels), order, dtype)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compedu.errors import Skip
 from compedu.forms import Factored, Geometry, Reordered, weight_of
+from compedu.forms.factored import pointwise
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.layers import given_value
@@ -95,14 +96,14 @@ class MonochromaticFilters(LayerMethod):
         out, inside, *window = geometry.shape
         clusters, color, filters = monochromatic(weight, colors)
         members = clusters.flatten()
-        mixing = Geometry("conv2d", (colors, inside, 1, 1))
+        mixing = pointwise(colors, inside)
         filtering = replace(geometry, shape=(out, 1, *window), groups=colors)
         bias = None if layer.bias is None else layer.bias.detach()[members]
         return Factored(
             geometry,
             mixing.layer(color[:, :, None, None].to(weight.dtype), None),
             filtering.layer(filters.reshape(filtering.shape).to(weight.dtype), bias),
-            Reordered(Geometry("conv2d", (out, out, 1, 1)), members.argsort(), weight.dtype),
+            Reordered(pointwise(out, out), members.argsort(), weight.dtype),
         )
 
 
