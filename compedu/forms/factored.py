@@ -108,7 +108,7 @@ class Factored(Form):
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of all layers, at equal numbers of positions."""
         return sum(
-            factor.macs(positions) if isinstance(factor, Form) else positions * factor.weight.numel()
+            factor.macs(positions) if isinstance(factor, Form) else positions * weight_of(factor).numel()
             for factor in self.factors
         )
 

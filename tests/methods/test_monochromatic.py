@@ -140,6 +140,18 @@ def test_fitting_colors_and_clusters_in_turn_beats_clustering_the_colors_of_sing
     assert error_of(weight, 4) < 0.999 * ((filters**2).sum() - kept)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_filter_would_be_better_off_in_another_cluster_of_the_same_size(seed):
+    weight = random(40, 3, 3, 3, seed=seed)
+    clusters, color, _ = monochromatic(weight, 4)
+    unit = (color / color.norm(dim=1, keepdim=True)).numpy()
+    kept = np.square(np.einsum("kc,ncs->kns", unit, weight.flatten(2).numpy())).sum(2)
+    for one, first in enumerate(clusters.tolist()):
+        for other, second in enumerate(clusters.tolist()):
+            gain = kept[other][first][:, None] - kept[one][first][:, None] + kept[one][second] - kept[other][second]
+            assert gain.max() < 1e-9, "two filters of these clusters would rather change places"
+
+
 def test_dead_filters_have_no_color_and_break_nothing():
     weight = random(8, 3, 3, 3)
     weight[2:6] = 0

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,16 @@ ROUNDS = 10  # of alternating between the bases of both sides of all blocks
 def leading(gram: Tensor, rank: int) -> Tensor:
     """Return the eigenvectors (..., n, rank) of `gram` (..., n, n), symmetric, with the largest eigenvalues."""
     return torch.linalg.eigh(gram)[1][..., -rank:]
+
+
+def input_basis(blocks: Tensor, rank: int) -> Tensor:
+    """Return the leading singular vectors (..., C, rank) of the inputs of `blocks` (..., N, C, height, width)."""
+    return leading(torch.einsum("...ncij,...ndij->...cd", blocks, blocks), rank)
+
+
+def output_basis(blocks: Tensor, rank: int) -> Tensor:
+    """Return the leading singular vectors (..., N, rank) of the outputs of `blocks` (..., N, C, height, width)."""
+    return leading(torch.einsum("...ncij,...mcij->...nm", blocks, blocks), rank)
 
 
 def channel_clusters(slices: Tensor, count: int, rank: int) -> Tensor:
@@ -57,13 +68,12 @@ def block_factors(blocks: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]
     but for the ranks.
     """
     inside, outside = ranks
-    inputs = leading(torch.einsum("...ncij,...ndij->...cd", blocks, blocks), inside)
+    inputs = input_basis(blocks, inside)
+    outputs = output_basis(blocks, outside)
     for _ in range(ROUNDS):
-        narrow = torch.einsum("...ncij,...cp->...npij", blocks, inputs)
-        outputs = leading(torch.einsum("...npij,...mpij->...nm", narrow, narrow), outside)
-        narrow = torch.einsum("...ncij,...nq->...qcij", blocks, outputs)
-        inputs = leading(torch.einsum("...qcij,...qdij->...cd", narrow, narrow), inside)
-    core = torch.einsum("...qcij,...cp->...qpij", narrow, inputs)
+        outputs = output_basis(torch.einsum("...ncij,...cp->...npij", blocks, inputs), outside)
+        inputs = input_basis(torch.einsum("...ncij,...nq->...qcij", blocks, outputs), inside)
+    core = torch.einsum("...ncij,...nq,...cp->...qpij", blocks, outputs, inputs)
     root = core.flatten(-4).norm(dim=-1)[..., None, None] ** (1 / 3)
     root = torch.where(root > 0, root, 1)
     return inputs * root, outputs * root, core / root[..., None, None].square()
@@ -144,8 +154,9 @@ class BiclusteredSVD(ConvolutionFactorization):
             one.layer(made.to(weight.dtype), None)
             for one, made in zip(self.chain(geometry, ranks), self.in_blocks(weight, found, ranks), strict=True)
         )
-        if layer.bias is not None:
-            third.bias = nn.Parameter(layer.bias.detach()[found.outputs.flatten()])
+        bias = cast("Tensor | None", layer.bias)
+        if bias is not None:
+            third.bias = nn.Parameter(bias.detach()[found.outputs.flatten()])
         steps = (
             found.inputs.flatten(), first, second, self.by_outputs(ranks[1]), third, found.outputs.flatten().argsort(),
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -98,11 +98,11 @@ class MonochromaticFilters(LayerMethod):
         members = clusters.flatten()
         mixing = pointwise(colors, inside)
         filtering = replace(geometry, shape=(out, 1, *window), groups=colors)
-        bias = None if layer.bias is None else layer.bias.detach()[members]
+        bias = cast("Tensor | None", layer.bias)
         return Factored(
             geometry,
             mixing.layer(color[:, :, None, None].to(weight.dtype), None),
-            filtering.layer(filters.reshape(filtering.shape).to(weight.dtype), bias),
+            filtering.layer(filters.reshape(filtering.shape).to(weight.dtype), None if bias is None else bias[members]),
             Reordered(pointwise(out, out), members.argsort(), weight.dtype),
         )
 
