@@ -209,10 +209,10 @@ def test_colors_that_do_not_divide_the_filters_or_save_nothing_are_refused_with_
 
     divided = "0: its 12 filters do not divide into 5 clusters of equal size; choose colors from 1, 2, 3, 4, 6, 12"
     assert divided in refusal(nn.Conv2d(3, 12, 3), 5)
-    larger = refusal(nn.Conv2d(4, 12, 1), 12)
-    assert "12 colors make 60 weights instead of 48; choose colors from 1, 2, 3, 4, 6" in larger
-    assert "2 colors make 8 weights instead of 8; choose colors from 1" in refusal(nn.Conv2d(2, 4, 1), 2)
-    assert "no number of colors saves anything here" in refusal(nn.Conv2d(2, 1, 1), 3)
+    larger = "4 colors make 16 weights instead of 16; choose colors from 1, 2"
+    assert larger in refusal(nn.Conv2d(2, 4, (1, 2)), 4)
+    assert "no number of colors saves anything here" in refusal(nn.Conv2d(2, 1, (2, 1)), 3)
+    assert "is a 1x1 convolution" in refusal(nn.Conv2d(4, 12, 1), 2)
     assert "is a convolution in 3 groups" in refusal(nn.Conv2d(3, 12, 3, groups=3), 4)
 
 

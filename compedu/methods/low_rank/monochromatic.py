@@ -36,7 +36,7 @@ def monochromatic(weight: Tensor, colors: int) -> tuple[Tensor, Tensor, Tensor]:
     def kept(clusters: Tensor) -> Tensor:
         return torch.einsum("kc,ncs->nks", leading_color(filters[clusters]), filters).square().sum(2)
 
-    own = leading_color(filters[:, None])  # of each filter alone
+    own = torch.linalg.svd(filters, full_matrices=False)[0][:, :, 0]  # the color of each filter alone
     clusters = equal_clusters((own @ own.T).square(), colors, kept)
     color = leading_color(filters[clusters])
     projected = torch.einsum("kc,kmcs->kms", color, filters[clusters])
@@ -56,8 +56,8 @@ class MonochromaticFilters(LayerMethod):
     sequence are a pointwise convolution to the colors, a convolution in as many groups, and the order of the filters.
     Stored: colors and filters at full precision, and the order of the filters, of few bits each.
     Skips: layers of one input channel, such as the first one for gray images; numbers of filters that do not divide
-    into so many colors; numbers of colors that save nothing; linear layers; grouped convolutions; layers that are
-    already compressed.
+    into so many colors; numbers of colors that save nothing; linear layers and 1x1 convolutions; grouped convolutions;
+    layers that are already compressed.
     Paper: Denton, Zaremba, Bruna, LeCun, Fergus 2014, Exploiting linear structure within convolutional networks,
     arXiv:1404.0736, section 3.3; it clusters the colors of single filters, and does not fit them again.
     """
@@ -85,6 +85,8 @@ class MonochromaticFilters(LayerMethod):
             return "is a linear layer, which has no filters"
         if geometry.groups > 1:
             return f"is a convolution in {geometry.groups} groups; a color would mix them"
+        if math.prod(geometry.shape[2:]) == 1:
+            return "is a 1x1 convolution, whose filters of one color would be multiples of each other"
         return "has one input channel, so that all its filters see one color" if geometry.shape[1] == 1 else ""
 
     def compress_layer(self, name: str, layer: nn.Module) -> Factored:
