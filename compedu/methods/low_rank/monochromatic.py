@@ -59,7 +59,7 @@ class MonochromaticFilters(LayerMethod):
     into so many colors; numbers of colors that save nothing; linear layers and 1x1 convolutions; grouped convolutions;
     layers that are already compressed.
     Paper: Denton, Zaremba, Bruna, LeCun, Fergus 2014, Exploiting linear structure within convolutional networks,
-    arXiv:1404.0736, section 3.3; it clusters the colors of single filters, and does not fit them again.
+    arXiv:1404.0736, section 3.3, where the colors of single filters are clustered; fitting in turn lowers the error.
     """
 
     family: ClassVar[str] = "low_rank"
