@@ -157,7 +157,7 @@ def timed(cls: type[Method], settings: Settings) -> tuple[tuple[str, ...], list[
     found = {what: [] for what, _ in TARGETS}
     name, values = values_of(cls, settings.moves)
     with listening(drawings):
-        explorer = ce.explore(cls, *ce.load(settings.network, settings.data))
+        explorer = ce.explore(cls(**cls.tried_with), *ce.load(settings.network, settings.data))
         drawings.watch(explorer)
         refused = at_rest(explorer, drawings, name, values, found)
         dragged(explorer, name, values, settings.every_ms / 1000, found)

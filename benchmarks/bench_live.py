@@ -80,10 +80,11 @@ def timed(cls: type[Method], network: str, settings: Settings) -> tuple[str, ...
     """Return the row of one method on one network."""
     model, data = ce.load(network, settings.data)
     dense = deploy(model, data.example)
-    knob = str(main_knob(cls()))
-    methods = grid(cls, knob, settings.moves)
+    start = cls(**cls.tried_with)
+    knob = str(main_knob(start))
+    methods = grid(start, knob, settings.moves)
     random.Random(0).shuffle(methods)
-    watch = Watch(cls(), model, data)
+    watch = Watch(start, model, data)
     watch.move(methods[-1])
     ratios = []
     for method in methods:

@@ -24,6 +24,7 @@ from compedu.methods import METHODS as METHODS
 from compedu.methods import AdaRound as AdaRound
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
+from compedu.methods import BiclusteredSVD as BiclusteredSVD
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import BlockFormats as BlockFormats
 from compedu.methods import CPDecomposition as CPDecomposition
@@ -41,6 +42,7 @@ from compedu.methods import LinearQuantization as LinearQuantization
 from compedu.methods import LotteryTicket as LotteryTicket
 from compedu.methods import LowRankTraining as LowRankTraining
 from compedu.methods import MagnitudePruning as MagnitudePruning
+from compedu.methods import MonochromaticFilters as MonochromaticFilters
 from compedu.methods import MovementPruning as MovementPruning
 from compedu.methods import NeuronMerging as NeuronMerging
 from compedu.methods import OptimalBrainDamage as OptimalBrainDamage

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from compedu.deployment.kernels.product import Window
+from compedu.deployment.kernels.reorder import ReorderedChannels
 from compedu.deployment.registry import runs_on_codes
 from compedu.forms import Quantized
 from compedu.graph.nodes import called_name, is_addition, is_relu, module_of
@@ -90,7 +91,7 @@ def is_moved(node: fx.Node, modules: Modules) -> bool:
     if node.target is operator.getitem:
         return isinstance(node.args[1], tuple) or is_piece(node, modules)
     if node.op == "call_module":
-        return type(modules[node.target]) in (nn.Flatten, nn.Unflatten)
+        return type(modules[node.target]) in (nn.Flatten, nn.Unflatten, ReorderedChannels)
     return _is_function(node, modules) and called_name(node) in _MOVED
 
 

@@ -6,12 +6,22 @@ A form without an entry runs as its dense layer, decoded once.
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from compedu.deployment.kernels import csr, fourier
-from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Factored, Form, Masked, Quantized
+from compedu.deployment.kernels import csr, fourier, reorder
+from compedu.forms import (
+    ActivationQuantizer,
+    BlockCirculant,
+    CReLUFilters,
+    Factored,
+    Form,
+    Masked,
+    Quantized,
+    Reordered,
+)
 from compedu.forms.form import Decoded
 
 DENSE = "float32 dense"
@@ -80,6 +90,11 @@ def sparse_rows(form: Masked) -> nn.Module:
     return csr.SparseLinear(form.dense(), form.bias)
 
 
+def moved_channels(form: Form) -> nn.Module:
+    """Return the layer that moves channels as `form` does."""
+    return reorder.ReorderedChannels(cast(Reordered, form))
+
+
 def runs_sparse(form: Masked) -> bool:
     """Return whether a pruned layer runs as sparse rows."""
     return takes_floats(form) and form.geometry.kind == "linear" and csr.pays(form.dense())
@@ -113,6 +128,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     Kernel(BlockCirculant, lambda form: with_rounding(fourier.NAME, form), fourier.FourierLayer, always, late=True),
     Kernel(CReLUFilters, f"{DENSE}, base filters once", base_filters),
+    Kernel(Reordered, reorder.NAME, moved_channels, late=True),
 )
 
 

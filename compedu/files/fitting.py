@@ -17,7 +17,7 @@ from compedu.files.sections import TIED, Record
 from compedu.files.stored_parts import check_form, check_quantizer, declared
 from compedu.forms import ActivationQuantizer, Block, Form, Geometry
 from compedu.forms.declared import DeclaredFloats, Parts, bias, floats, only, shape_of
-from compedu.forms.factored import need_chain
+from compedu.forms.factored import most_channels, need_chain
 
 ADVICE = "load into a network of the structure that was saved"
 SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have lost channels
@@ -29,15 +29,10 @@ class FactorPlace(NamedTuple):
     whole: Geometry
 
     def takes(self, geometry: Geometry) -> bool:
-        """Return whether a layer of `geometry` can be a factor: no more channels than any factorization needs.
-
-        A tensor of n numbers whose longest side is m has rank n / m at most.
-        """
-        shape = self.whole.shape
-        most = max(math.prod(shape) // max(shape), *shape[:2])
+        """Return whether a layer of `geometry` can be a factor, by its channels and its window."""
         channels = max(geometry.shape[0], geometry.shape[1] * geometry.groups)
-        fits_window = all(side <= limit for side, limit in zip(geometry.shape[2:], shape[2:], strict=True))
-        return channels <= most and fits_window
+        sides = zip(geometry.shape[2:], self.whole.shape[2:], strict=True)
+        return channels <= most_channels(self.whole) and all(side <= limit for side, limit in sides)
 
 
 def check(found: Contents, network: nn.Module, where: str) -> int:

@@ -10,11 +10,12 @@ from compedu.forms.form import Form, Geometry, LatentForm, precise, trained_weig
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
 from compedu.forms.quantized import Quantized
+from compedu.forms.reordered import Reordered
 from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
 from compedu.forms.walk import outermost_forms, outside_forms
 
-FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters)
+FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters, Reordered)
 
 __all__ = [
     "BLOCKS",
@@ -37,6 +38,7 @@ __all__ = [
     "OpenAttention",
     "Positions",
     "Quantized",
+    "Reordered",
     "Separable",
     "free_numbers_of",
     "mask_of",

@@ -14,10 +14,6 @@ from compedu.forms.parts import Codes, Part
 from compedu.forms.rounded import Rounded, blocks_shape, over_blocks
 from compedu.knobs import LARGEST
 
-DTYPES = {
-    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64,
-}  # fmt: skip
-
 
 class BlockFloats(Rounded):
     """A dense layer with weight scale * value, the value one of a number format's, the scale that of a block.
@@ -71,8 +67,7 @@ class BlockFloats(Rounded):
 
     def settings(self) -> dict[str, Any]:
         """Return format and block, and the type of the decoded weights where it is not float32."""
-        own = str(self.latent.dtype).removeprefix("torch.")
-        return {"format": self.format, "block": self.block} | ({} if own == "float32" else {"dtype": own})
+        return {"format": self.format, "block": self.block} | declared.type_setting(self.latent.dtype)
 
     @property
     def levels(self) -> int:
@@ -93,12 +88,11 @@ class BlockFloats(Rounded):
         declared.need(isinstance(name, str) and name in FORMATS, f"weights in the format {name!r}")
         block = settings.get("block", 0)
         declared.need(type(block) is int and 1 <= block <= LARGEST, f"blocks of {block!r} weights")
-        dtype = settings.get("dtype", "float32")
-        declared.need(isinstance(dtype, str) and dtype in DTYPES, f"weights of the type {dtype!r}")
+        dtype = declared.declared_type(settings)
         numbers = FORMATS[name]
         declared.kept(geometry.shape, parts, "codes", declared.codes(parts, "codes", numbers.bits, signed=False))
         numbers.scale.check(parts, "scale", blocks_shape(geometry.shape, block))
-        return declared.bias(parts, "bias", geometry.shape[0], DTYPES[dtype])
+        return declared.bias(parts, "bias", geometry.shape[0], dtype)
 
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "BlockFloats":
@@ -108,7 +102,7 @@ class BlockFloats(Rounded):
         """
         numbers = FORMATS[settings["format"]]
         block = settings["block"]
-        dtype = DTYPES[settings.get("dtype", "float32")]
+        dtype = declared.declared_type(settings)
         codes = parts["codes"].long()
         last = len(numbers.values) - 1
         declared.need(not bool((codes > last).any()), f"a code above {last}, the last of {numbers.name}")

@@ -6,8 +6,13 @@ A file may come from anyone: each form decides from the header alone whether its
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+DTYPES = {
+    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,19 @@ def codes(parts: Parts, name: str, bits: int, signed: bool) -> tuple[int, ...]:
         raise ValueError(f"it lacks the part {name!r}")
     need((part.bits, part.signed) == (bits, signed), f"{bits}-bit weights as codes of {part.bits} bits")
     return part.shape
+
+
+def type_setting(dtype: torch.dtype) -> dict[str, str]:
+    """Return the setting that holds the type of a form's weights where its parts do not show it: none for float32."""
+    name = str(dtype).removeprefix("torch.")
+    return {} if name == "float32" else {"dtype": name}
+
+
+def declared_type(settings: Mapping[str, Any]) -> torch.dtype:
+    """Return the type that `type_setting` made a setting of; raise `ValueError` for another one."""
+    name = settings.get("dtype", "float32")
+    need(isinstance(name, str) and name in DTYPES, f"weights of the type {name!r}")
+    return DTYPES[name]
 
 
 def bias(parts: Parts, name: str, out: int, dtype: torch.dtype) -> torch.dtype:

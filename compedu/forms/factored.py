@@ -1,5 +1,6 @@
 """Factored layers: ordinary layers in sequence that stand for one dense layer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
@@ -12,6 +13,7 @@ from compedu.errors import CompressionError
 from compedu.forms.declared import Declared, need, only
 from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
+from compedu.forms.reordered import Reordered
 
 NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 DEFAULT_COUNT = 2  # factors; a file holds their number only where it is another
@@ -22,7 +24,8 @@ class Factored(Form):
 
     Two linear layers of rank r (Denton et al. 2014, arXiv:1404.0736), a vertical and a horizontal convolution (Tai et
     al. 2016, section 3, arXiv:1511.06067), three of a Tucker or four of a CP decomposition: any chain that `composed`
-    accepts. Each is an ordinary layer that further methods may compress; no bias comes before padding.
+    accepts. Each is an ordinary layer that further methods may compress, but for a `Reordered` one, which only moves
+    channels; no bias comes before padding.
     Where a later factor rounds its inputs, they are no longer one dense layer: `dense()` leaves that rounding out, and
     each of them equals its own dense layer.
     """
@@ -46,13 +49,14 @@ class Factored(Form):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The number of channels between each layer and the next."""
-        return tuple(Geometry.of(factor).shape[0] for factor in self.factors[:-1])
+        """The number of channels between each layer that has weights and the next one."""
+        weighted = [factor for factor in self.factors if not isinstance(factor, Reordered)]
+        return tuple(Geometry.of(factor).shape[0] for factor in weighted[:-1])
 
     @property
     def rank(self) -> int:
-        """The smallest of `ranks`."""
-        return min(self.ranks)
+        """The smallest of `ranks`; without any, the smaller side of the dense weight."""
+        return min(self.ranks, default=min(self.geometry.shape[:2]))
 
     def dense(self) -> Tensor:
         """Return the weight of the one dense layer that the factors stand for."""
@@ -103,7 +107,10 @@ class Factored(Form):
 
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of all layers, at equal numbers of positions."""
-        return positions * sum(weight_of(factor).numel() for factor in self.factors)
+        return sum(
+            factor.macs(positions) if isinstance(factor, Form) else positions * weight_of(factor).numel()
+            for factor in self.factors
+        )
 
 
 def names_of(count: Any) -> tuple[str, ...]:
@@ -163,6 +170,15 @@ def _along(axis: int, factors: tuple[Geometry, ...]) -> tuple[int, int, int, int
     wide = [one for one in each if one != alone]
     need(len(wide) <= 1, f"more than one of them is wide, strided, padded or dilated along axis {axis}")
     return wide[0] if wide else alone
+
+
+def most_channels(geometry: Geometry) -> int:
+    """Return how many channels factors of a layer of `geometry` may have: no more than any factorization needs.
+
+    A tensor of n numbers whose longest side is m has rank n / m at most.
+    """
+    shape = geometry.shape
+    return max(math.prod(shape) // max(shape), *shape[:2])
 
 
 def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:

@@ -5,8 +5,10 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
+from compedu.methods.low_rank.biclustered import BiclusteredSVD
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
 from compedu.methods.low_rank.low_rank_training import LowRankTraining
+from compedu.methods.low_rank.monochromatic import MonochromaticFilters
 from compedu.methods.low_rank.separable_filters import SeparableFilters
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.low_rank.tucker import TuckerDecomposition
@@ -74,6 +76,8 @@ METHODS: tuple[type[Method], ...] = (
     TuckerDecomposition,
     CPDecomposition,
     LowRankTraining,
+    MonochromaticFilters,
+    BiclusteredSVD,
     CReLU,
     SoftTargetDistillation,
     FineTune,

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compedu.errors import CompressionError, Skip
-from compedu.forms import Block, Form, Geometry
+from compedu.forms import Block, Form, Geometry, Reordered
 from compedu.forms.attention import LINEAR
 from compedu.graph.own_hooks import further_tensors, has_own_forward, move_hooks
 from compedu.graph.trace import replace_module, shared_weights
@@ -42,6 +42,8 @@ def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) 
     seen.add(id(module))
     if has_own_forward(module) and isinstance(module, (Form, *LINEAR, nn.Conv2d)):
         others[name or "(network)"] = "has a forward of its own, which a form in its place would not run"
+    elif isinstance(module, Reordered):
+        others[name or "(network)"] = "is already compressed (Reordered): it only moves channels and has no weights"
     elif isinstance(module, Form) and not module.factors:
         layers[name] = module
     elif type(module) in (*LINEAR, nn.Conv2d):

@@ -19,8 +19,8 @@ LONG = ("epochs", "rounds", "steps")  # the longest call that these allow never 
 
 
 def quick(cls: type[Method], **given) -> Method:
-    """The method with its defaults, but short."""
-    return cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)} | given)
+    """The method with its defaults, or with what it declares to be tried with, but short."""
+    return cls(**{name: value for name, value in QUICK.items() if name in knobs(cls)} | cls.tried_with | given)
 
 
 def points(declared: Knob) -> list:

@@ -17,7 +17,17 @@ import compedu as ce
 from compedu import files, networks
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import Limits, fitting, header, limits
-from compedu.forms import FORMS, ActivationQuantizer, BlockFloats, Form, Geometry, Masked, Quantized
+from compedu.forms import (
+    FORMS,
+    ActivationQuantizer,
+    BlockFloats,
+    Factored,
+    Form,
+    Geometry,
+    Masked,
+    Quantized,
+    Reordered,
+)
 from compedu.methods import MagnitudePruning
 from compedu.metrics import Report
 from compedu.sweeps.models import KeptModels
@@ -284,6 +294,36 @@ def test_the_type_of_decoded_weights_is_one_of_a_network():
     for new in ("float8", "int8", "float32", 16, ()):
         with pytest.raises(CompressionError):
             files.from_bytes(rewritten(("dtype", "float16"), ("dtype", new), data), into=in_blocks("mxint8"))
+
+
+def in_another_order() -> nn.Module:
+    """A layer of two factors: five channels in another order, then a dense layer, in double precision."""
+    torch.manual_seed(0)
+    order = Reordered(Geometry("linear", (5, 5)), torch.tensor([3, 0, 4, 1, 2]))
+    return nn.Sequential(Factored(Geometry("linear", (6, 5)), order, nn.Linear(5, 6))).double().eval()
+
+
+@pytest.mark.parametrize("old, new", [
+    ((3, False, (5,)), (3, True, (5,))), ((3, False, (5,)), (4, False, (5,))), ((3, False, (5,)), (3, False, (6,))),
+    ((3, False, (5,)), (3, False, (5, 1))), ("order", "orders"), ("Reordered", "Masked"), ((5, 5), (5, 4)),
+    ((5, 5), (4, 4)), ((5, 5), (6, 6)), ((5, 5), (5, 5, 1, 1)), ((5, 5), (2**20, 2**20)),
+    (("dtype", "float64"), ("dtype", "float32")), (("dtype", "float64"), ("dtype", "int8")),
+    (("dtype", "float64"), ("kind", "float64")), (("dtype", "float64"), ("dtype", 64)), ("0.second", "0.third"),
+], ids=str)  # fmt: skip
+def test_an_altered_header_of_channels_in_another_order_is_refused(old, new):
+    model = in_another_order()
+    data = files.model_bytes(model)
+    assert torch.equal(files.from_bytes(data, into=model)[0].dense(), model[0].dense())
+    with pytest.raises(CompressionError):
+        files.from_bytes(rewritten(old, new, data), into=model)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 3], [0, 1, 2, 3, 5], [7, 7, 7, 7, 7]])
+def test_numbers_that_are_no_order_of_channels_are_refused(order):
+    model = in_another_order()
+    model[0].first.order[:] = torch.tensor(order)
+    with pytest.raises(FileFormatError, match=r"'0\.first' of kind Reordered cannot be rebuilt.*not one of 5 channels"):
+        files.from_bytes(files.model_bytes(model), into=model)
 
 
 def test_lists_of_paths_are_texts_once_each_and_shared_as_in_the_network():

@@ -26,6 +26,7 @@ from compedu.forms import (
     Geometry,
     Masked,
     Quantized,
+    Reordered,
     weight_of,
 )
 from compedu.methods import BlockFormats, LinearQuantization
@@ -68,6 +69,15 @@ def factored(layer, wrap=lambda layer: layer):
     return Factored(g, *(wrap(layer) for layer in pair))
 
 
+def reordered(layer):
+    """The layer of channels in another order, behind a layer that brings them in this order."""
+    g = Geometry.of(layer)
+    order = torch.arange(g.shape[1]).flip(0)
+    window = (1, 1) if g.kind == "conv2d" else ()
+    moving = Reordered(Geometry(g.kind, (len(order), len(order), *window)), order, layer.weight.dtype)
+    return Factored(g, moving, g.layer(layer.weight[:, order], layer.bias))
+
+
 def crelu(layer):
     half = layer.weight.shape[0] // 2
     if isinstance(layer, nn.Linear):
@@ -104,6 +114,7 @@ COMPRESS = {
     "factored": factored,
     "factored, then masked": lambda layer: factored(layer, masked),
     "factored, then quantized": lambda layer: factored(layer, quantized),
+    "reordered": reordered,
     "crelu": crelu,
 }
 SPECS = {

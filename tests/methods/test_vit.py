@@ -10,9 +10,11 @@ from compedu.files import load, save
 from compedu.forms import Form
 from compedu.knobs import knobs
 from compedu.methods import METHODS, LayerByLayer, SelectiveMethod
+from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
 from compedu.networks.vit import Attention
 
 SMALL = "vit(size=8, width=0.5, blocks=1)"
+OF_CONVOLUTIONS = (ce.CReLU, ce.MonochromaticFilters, ConvolutionFactorization)
 LINEAR = ("attention.query", "attention.key", "attention.value", "attention.out", "fc1", "fc2")
 
 
@@ -57,7 +59,7 @@ def test_every_method_that_chooses_layers_takes_it(cls, tmp_path):
     logits = small(images.x_test)
     assert torch.equal(load(tmp_path / "small.compedu")(images.x_test), logits)
     torch.testing.assert_close(ce.deploy(small)(images.x_test), logits, rtol=1e-3, atol=1e-3)
-    if issubclass(cls, LayerByLayer) and cls is not ce.CReLU:
+    if issubclass(cls, LayerByLayer) and not issubclass(cls, OF_CONVOLUTIONS):
         assert all(isinstance(small.get_submodule(f"blocks.0.{name}"), Form) for name in LINEAR)
 
 

@@ -18,11 +18,13 @@ from compedu.explorers.figures.pictures.training import layer_widths, loss, move
 from compedu.explorers.figures.plots import BELOW, BESIDE
 from compedu.methods import (
     BatchNormReestimation,
+    BiclusteredSVD,
     BlockFormats,
     CPDecomposition,
     FilterPruning,
     FineTune,
     Method,
+    MonochromaticFilters,
     NeuronMerging,
     RandomFilterPruning,
     SeparableFilters,
@@ -40,6 +42,7 @@ _OF_METHOD = {
     SmoothQuant: (smoothed_channels.PICTURE, quantized_inputs.PICTURE, quantized_weights.PICTURE),
     SeparableFilters: (rebuilt_filters.WITH_WEIGHTS,), CPDecomposition: (terms.PICTURE, rebuilt_filters.WITH_WEIGHTS),
     TuckerDecomposition: (channel_spectra.PICTURE, rebuilt_filters.WITH_WEIGHTS),
+    MonochromaticFilters: (rebuilt_filters.WITH_WEIGHTS,), BiclusteredSVD: (rebuilt_filters.WITH_WEIGHTS,),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_FAMILY = {
