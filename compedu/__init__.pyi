@@ -49,6 +49,7 @@ from compedu.methods import RandomFilterPruning as RandomFilterPruning
 from compedu.methods import RandomPruning as RandomPruning
 from compedu.methods import RegularizedPruning as RegularizedPruning
 from compedu.methods import SmallDense as SmallDense
+from compedu.methods import SmoothDictionary as SmoothDictionary
 from compedu.methods import SmoothQuant as SmoothQuant
 from compedu.methods import SoftTargetDistillation as SoftTargetDistillation
 from compedu.methods import StructuredSparsity as StructuredSparsity

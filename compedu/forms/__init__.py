@@ -9,12 +9,13 @@ from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry, LatentForm, precise, trained_weight, weight_of
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
+from compedu.forms.predicted import Predicted
 from compedu.forms.quantized import Quantized
 from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
 from compedu.forms.walk import outermost_forms, outside_forms
 
-FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters)
+FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters, Predicted)
 
 __all__ = [
     "BLOCKS",
@@ -36,6 +37,7 @@ __all__ = [
     "NormalizedFactors",
     "OpenAttention",
     "Positions",
+    "Predicted",
     "Quantized",
     "Separable",
     "free_numbers_of",

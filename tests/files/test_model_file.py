@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import math
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from compedu.forms import (
     Form,
     Geometry,
     Masked,
+    Predicted,
     Quantized,
     weight_of,
 )
@@ -90,6 +92,14 @@ def in_blocks(layer):
     return BlockFormats(format="mxfp4", block=12)(nn.Sequential(layer))[0]
 
 
+def predicted(layer):
+    g = Geometry.of(layer)
+    side = math.gcd(g.shape[1], 10)
+    grid = (side, 1) if g.kind == "linear" else None
+    channels = g.shape[1] // side if g.kind == "linear" else g.shape[1]
+    return Predicted(g, random(g.shape[0], channels, 1).to(layer.weight) / 10, layer.bias, 1.5, 1e-3, grid)
+
+
 COMPRESS = {
     "dense": lambda layer: layer,
     "masked": masked,
@@ -105,6 +115,7 @@ COMPRESS = {
     "factored, then masked": lambda layer: factored(layer, masked),
     "factored, then quantized": lambda layer: factored(layer, quantized),
     "crelu": crelu,
+    "predicted": predicted,
 }
 SPECS = {
     "lenet300(width=0.1)": (5, 1, 28, 28),

@@ -20,6 +20,7 @@ from compedu.forms import (
     Geometry,
     Masked,
     Positions,
+    Predicted,
     Quantized,
     weight_of,
 )
@@ -86,9 +87,16 @@ def crelu(layer):
     return CReLUFilters(g, layer.weight[:half], None if layer.bias is None else layer.bias[:half])
 
 
+def predicted(layer):
+    g = Geometry.of(layer)
+    grid = (13, 1) if g.kind == "linear" else None
+    channels = 1 if g.kind == "linear" else g.shape[1]
+    return Predicted(g, torch.randn(g.shape[0], channels, 4, dtype=torch.float64), layer.bias, 1.5, 1e-3, grid)
+
+
 MAKERS = [
     masked, coded, lambda layer: coded(layer, 1), grouped, in_blocks, lambda layer: in_blocks(layer, "nf4"), circulant,
-    factored, crelu,
+    factored, predicted, crelu,
 ]  # fmt: skip
 CASES = [
     pytest.param(make, kind, id=f"{index} {kind}")
@@ -282,7 +290,7 @@ def test_every_listed_form_is_tested():
 
 
 def test_every_form_is_listed_once():
-    assert len(set(FORMS)) == len(FORMS) == 6
+    assert len(set(FORMS)) == len(FORMS) == 7
     assert weight_of(nn.Linear(2, 3)).shape == (3, 2)
 
 

@@ -57,7 +57,7 @@ def test_every_method_that_chooses_layers_takes_it(cls, tmp_path):
     logits = small(images.x_test)
     assert torch.equal(load(tmp_path / "small.compedu")(images.x_test), logits)
     torch.testing.assert_close(ce.deploy(small)(images.x_test), logits, rtol=1e-3, atol=1e-3)
-    if issubclass(cls, LayerByLayer) and cls is not ce.CReLU:
+    if issubclass(cls, LayerByLayer) and cls not in (ce.CReLU, ce.SmoothDictionary):  # no tokens are images
         assert all(isinstance(small.get_submodule(f"blocks.0.{name}"), Form) for name in LINEAR)
 
 
