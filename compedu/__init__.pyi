@@ -38,6 +38,7 @@ from compedu.methods import IterativePruning as IterativePruning
 from compedu.methods import LearnedStepQuantization as LearnedStepQuantization
 from compedu.methods import LinearQuantization as LinearQuantization
 from compedu.methods import LotteryTicket as LotteryTicket
+from compedu.methods import LowRankAdapters as LowRankAdapters
 from compedu.methods import MagnitudePruning as MagnitudePruning
 from compedu.methods import MovementPruning as MovementPruning
 from compedu.methods import NeuronMerging as NeuronMerging

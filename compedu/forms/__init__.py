@@ -1,6 +1,7 @@
 """Compressed layers, each of which stands for a dense one and says what a file must hold; blocks of ordinary layers."""
 
 from compedu.forms.activation import ActivationQuantizer
+from compedu.forms.adapted import Adapted
 from compedu.forms.attention import OpenAttention
 from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
 from compedu.forms.block_floats import BlockFloats
@@ -15,12 +16,15 @@ from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
 from compedu.forms.walk import outermost_forms, outside_forms
 
-FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters, Predicted)
+FORMS: tuple[type[Form], ...] = (
+    Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters, Predicted, Adapted,
+)  # fmt: skip
 
 __all__ = [
     "BLOCKS",
     "FORMS",
     "ActivationQuantizer",
+    "Adapted",
     "Block",
     "BlockCirculant",
     "BlockFloats",

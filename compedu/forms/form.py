@@ -2,9 +2,9 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -209,6 +209,12 @@ class Form(FormFacts, nn.Module, ABC):
         """Return the names of the factors inside such a form, which the checked `settings` declare."""
         return ()
 
+    @classmethod
+    def check_factors(cls, geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
+        """Raise `ValueError` unless the `declared_factors`, each a geometry and whether it has a bias, fit together."""
+        if factors:
+            raise ValueError(f"{cls.__name__} does not say which factors stand for it; give it a `check_factors`")
+
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of this layer, as it runs itself, for `positions` output positions.
 
@@ -312,3 +318,8 @@ def input_of(layer: nn.Module, given: Tensor) -> Tensor:
 def weight_of(layer: nn.Module) -> Tensor:
     """Return the dense weight of an ordinary layer or of a form."""
     return layer.dense() if isinstance(layer, Form) else layer.weight
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """Return the bias of an ordinary layer, or that of the dense layer of a form; None if there is none."""
+    return layer.dense_bias() if isinstance(layer, Form) else cast("Tensor | None", layer.bias)

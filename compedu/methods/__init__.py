@@ -5,6 +5,7 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
+from compedu.methods.low_rank.low_rank_adapters import LowRankAdapters
 from compedu.methods.low_rank.smooth_dictionary import SmoothDictionary
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.method import FAMILIES, Method, Pipeline
@@ -68,6 +69,7 @@ METHODS: tuple[type[Method], ...] = (
     BlockCirculantProjection,
     TruncatedSVD,
     SmoothDictionary,
+    LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
     FineTune,
