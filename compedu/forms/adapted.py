@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.forms.declared import Declared, need, only
-from compedu.forms.factored import composed, full_weight, in_sequence
+from compedu.forms.factored import bias_of, composed, full_weight, in_sequence
 from compedu.forms.facts import free_numbers_of
-from compedu.forms.form import Form, Geometry, bias_of, weight_of
+from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
 
 PARTS = ("base", "down", "up")
@@ -55,13 +55,8 @@ class Adapted(Form):
 
     @property
     def rank(self) -> int:
-        """The number of channels between `down` and `up`."""
+        """The number of channels between `down` and `up`: the rank of the change, not of the weight."""
         return Geometry.of(self.down).shape[0]
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """The rank of the change; that of the whole weight is not limited."""
-        return (self.rank,)
 
     def dense(self) -> Tensor:
         """Return the weight of the base plus alpha / rank times the product."""

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.forms.declared import Declared, need, only
-from compedu.forms.form import Form, Geometry, bias_of, weight_of
+from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
 
 NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -210,6 +210,11 @@ def in_sequence(first: Tensor, second: Tensor) -> Tensor:
     # Of i and k one is always 0, and so of j and l: their pairs are the positions of the whole kernel.
     weight = torch.einsum("nrij,rckl->ncikjl", second, first)
     return weight.reshape(out, inside, late[0] * early[0], late[1] * early[1])
+
+
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """Return the bias of an ordinary layer, or that of the dense layer of a form; None if there is none."""
+    return layer.dense_bias() if isinstance(layer, Form) else cast("Tensor | None", layer.bias)
 
 
 def _with_bias(before: Tensor | None, layer: nn.Module) -> Tensor | None:

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -318,8 +318,3 @@ def input_of(layer: nn.Module, given: Tensor) -> Tensor:
 def weight_of(layer: nn.Module) -> Tensor:
     """Return the dense weight of an ordinary layer or of a form."""
     return layer.dense() if isinstance(layer, Form) else layer.weight
-
-
-def bias_of(layer: nn.Module) -> Tensor | None:
-    """Return the bias of an ordinary layer, or that of the dense layer of a form; None if there is none."""
-    return layer.dense_bias() if isinstance(layer, Form) else cast("Tensor | None", layer.bias)
