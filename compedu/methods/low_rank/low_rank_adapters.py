@@ -81,10 +81,8 @@ class LowRankAdapters(ReplaceThenTrain):
         full = min(geometry.shape[0], math.prod(geometry.shape[1:]))
         if rank > full:
             raise Skip(f"rank {rank} is above its full rank; choose at most {full}")
-        made = Adapted(geometry, self.frozen(name, layer), *drawn_pair(geometry, rank, weight_of(layer)), self.alpha)
-        if isinstance(layer, Form):
-            made.act = layer.act
-        return made
+        # The rounding of inputs, which the frozen part leaves out, moves to the whole layer where it is put in place.
+        return Adapted(geometry, self.frozen(name, layer), *drawn_pair(geometry, rank, weight_of(layer)), self.alpha)
 
     def frozen(self, name: str, layer: nn.Module) -> nn.Module:
         """Return what stays as it is beside the adapters: the codes of `layer`, or its weight rounded to `bits`."""
