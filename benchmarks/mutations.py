@@ -38,6 +38,8 @@ METHODS = (
     ce.BlockFormats(block=8),
     ce.MagnitudePruning(sparsity=0.6) | ce.BlockFormats(format="mxfp6_e3m2"),
     ce.BiclusteredSVD(rank=0.5),
+    ce.SmoothDictionary(kept=0.3, layers="all"),
+    ce.LowRankAdapters(bits=3, rank=1, epochs=0),
 )
 BIG = (2**14, 2**16, 2**20, 2**24, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63, 2**64 - 1, 12345678901)
 PLAIN = (None, True, False, -1, 0, 1, 2, 3, 7, 8, 9, 16, 127, 0.5, -1.0, 1e308, float("inf"), float("nan"), "", "x", ())

@@ -40,6 +40,7 @@ from compedu.methods import IterativePruning as IterativePruning
 from compedu.methods import LearnedStepQuantization as LearnedStepQuantization
 from compedu.methods import LinearQuantization as LinearQuantization
 from compedu.methods import LotteryTicket as LotteryTicket
+from compedu.methods import LowRankAdapters as LowRankAdapters
 from compedu.methods import LowRankTraining as LowRankTraining
 from compedu.methods import MagnitudePruning as MagnitudePruning
 from compedu.methods import MonochromaticFilters as MonochromaticFilters
@@ -54,6 +55,7 @@ from compedu.methods import RandomPruning as RandomPruning
 from compedu.methods import RegularizedPruning as RegularizedPruning
 from compedu.methods import SeparableFilters as SeparableFilters
 from compedu.methods import SmallDense as SmallDense
+from compedu.methods import SmoothDictionary as SmoothDictionary
 from compedu.methods import SmoothQuant as SmoothQuant
 from compedu.methods import SoftTargetDistillation as SoftTargetDistillation
 from compedu.methods import StructuredSparsity as StructuredSparsity

@@ -17,7 +17,7 @@ from compedu.files.sections import TIED, Record
 from compedu.files.stored_parts import check_form, check_quantizer, declared
 from compedu.forms import ActivationQuantizer, Block, Form, Geometry
 from compedu.forms.declared import DeclaredFloats, Parts, bias, floats, only, shape_of
-from compedu.forms.factored import most_channels, need_chain
+from compedu.forms.factored import most_channels
 
 ADVICE = "load into a network of the structure that was saved"
 SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have lost channels
@@ -216,7 +216,8 @@ class _Fitting:
                 continue
             try:
                 need(self.geometries.keys() >= set(names), "some are missing")
-                need_chain(layer.geometry, [(self.geometries[name], name in self.biased) for name in names])
+                inside = [(self.geometries[name], name in self.biased) for name in names]
+                layers.FORM_KINDS[layer.kind].check_factors(self.geometries[layer.path], inside)
             except ValueError as error:
                 raise FileFormatError(
                     f"{self.where}: layer {layer.path!r} lacks {len(names)} factors that stand for it: {error}"

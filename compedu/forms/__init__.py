@@ -1,6 +1,7 @@
 """Compressed layers, each of which stands for a dense one and says what a file must hold; blocks of ordinary layers."""
 
 from compedu.forms.activation import ActivationQuantizer
+from compedu.forms.adapted import Adapted
 from compedu.forms.attention import OpenAttention
 from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
 from compedu.forms.block_floats import BlockFloats
@@ -9,18 +10,22 @@ from compedu.forms.facts import FormFacts, free_numbers_of
 from compedu.forms.form import Form, Geometry, LatentForm, precise, trained_weight, weight_of
 from compedu.forms.masked import Masked, mask_of
 from compedu.forms.parts import Codes, Floats, Positions
+from compedu.forms.predicted import Predicted
 from compedu.forms.quantized import Quantized
 from compedu.forms.reordered import Reordered
 from compedu.forms.structured import BlockCirculant
 from compedu.forms.transferred import CReLUFilters
 from compedu.forms.walk import outermost_forms, outside_forms
 
-FORMS: tuple[type[Form], ...] = (Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters, Reordered)
+FORMS: tuple[type[Form], ...] = (
+    Masked, Quantized, BlockFloats, BlockCirculant, Factored, CReLUFilters, Reordered, Predicted, Adapted,
+)  # fmt: skip
 
 __all__ = [
     "BLOCKS",
     "FORMS",
     "ActivationQuantizer",
+    "Adapted",
     "Block",
     "BlockCirculant",
     "BlockFloats",
@@ -37,6 +42,7 @@ __all__ = [
     "NormalizedFactors",
     "OpenAttention",
     "Positions",
+    "Predicted",
     "Quantized",
     "Reordered",
     "Separable",

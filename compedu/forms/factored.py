@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,11 @@ class Factored(Form):
         """Return the names of the factors that `settings` from a file declare."""
         return names_of(settings.get("factors", DEFAULT_COUNT))
 
+    @classmethod
+    def check_factors(cls, geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
+        """Raise `ValueError` unless the factors in sequence equal one layer of `geometry`."""
+        need_chain(geometry, factors)
+
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of all layers, at equal numbers of positions."""
         return sum(
@@ -125,7 +130,7 @@ def check_chain(geometry: Geometry, factors: Sequence[nn.Module]) -> None:
     if scaled:
         raise CompressionError(f"factors need dense weights; {', '.join(scaled)} scale their outputs as well")
     try:
-        need_chain(geometry, [(Geometry.of(factor), _bias_of(factor) is not None) for factor in factors])
+        need_chain(geometry, [(Geometry.of(factor), bias_of(factor) is not None) for factor in factors])
     except ValueError as error:
         raise CompressionError(f"these factors do not stand for one layer of {geometry}: {error}") from error
 
@@ -239,13 +244,14 @@ def in_sequence(first: Tensor, second: Tensor) -> Tensor:
     return weight.reshape(out, inside, late[0] * early[0], late[1] * early[1])
 
 
-def _bias_of(layer: nn.Module) -> Tensor | None:
-    return layer.dense_bias() if isinstance(layer, Form) else layer.bias
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """Return the bias of an ordinary layer, or that of the dense layer of a form; None if there is none."""
+    return layer.dense_bias() if isinstance(layer, Form) else cast("Tensor | None", layer.bias)
 
 
 def _with_bias(before: Tensor | None, layer: nn.Module) -> Tensor | None:
     """Return the bias after `layer` where the bias before it is `before`; None stands for none."""
-    own = _bias_of(layer)
+    own = bias_of(layer)
     if before is None:
         return own
     weight = full_weight(layer)

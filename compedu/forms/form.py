@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,6 +208,12 @@ class Form(FormFacts, nn.Module, ABC):
     def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the factors inside such a form, which the checked `settings` declare."""
         return ()
+
+    @classmethod
+    def check_factors(cls, geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
+        """Raise `ValueError` unless the `declared_factors`, each a geometry and whether it has a bias, fit together."""
+        if factors:
+            raise ValueError(f"{cls.__name__} does not say which factors stand for it; give it a `check_factors`")
 
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of this layer, as it runs itself, for `positions` output positions.

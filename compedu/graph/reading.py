@@ -1,5 +1,7 @@
 """Reading the coupling of a network's channels from its graph."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -32,7 +34,7 @@ def read_coupling(model: nn.Module, traced: fx.GraphModule, example: Tensor) -> 
 
 
 def followed(
-    model: nn.Module, traced: fx.GraphModule, example: Tensor, kind: type[Follower] = Follower
+    model: nn.Module, traced: fx.GraphModule, example: Tensor, kind: Callable[..., Follower] = Follower
 ) -> tuple[Coupling, list[fx.GraphModule]]:
     """Return what a `kind` of follower finds in `model`, which is untouched, and the graphs in which it does.
 
@@ -55,7 +57,7 @@ def followed(
 
 
 def _follow(
-    kind: type[Follower], model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], coupling: Coupling
+    kind: Callable[..., Follower], model: nn.Module, graph: fx.GraphModule, shape: tuple[int, ...], coupling: Coupling
 ) -> None:
     source = torch.empty(shape, dtype=_dtype(model), device="meta")
     shapes = Shapes(graph, _skeleton(model))

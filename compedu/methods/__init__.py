@@ -7,9 +7,11 @@ from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
+from compedu.methods.low_rank.low_rank_adapters import LowRankAdapters
 from compedu.methods.low_rank.low_rank_training import LowRankTraining
 from compedu.methods.low_rank.monochromatic import MonochromaticFilters
 from compedu.methods.low_rank.separable_filters import SeparableFilters
+from compedu.methods.low_rank.smooth_dictionary import SmoothDictionary
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.low_rank.tucker import TuckerDecomposition
 from compedu.methods.method import FAMILIES, Method, Pipeline
@@ -78,6 +80,8 @@ METHODS: tuple[type[Method], ...] = (
     LowRankTraining,
     MonochromaticFilters,
     BiclusteredSVD,
+    SmoothDictionary,
+    LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
     FineTune,

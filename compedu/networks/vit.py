@@ -65,10 +65,15 @@ class ViT(nn.Module):
         self.conv2 = nn.Conv2d(features // 2, features, 3, 2, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(features)
         side = -(-size // STRIDE)
-        self.position = nn.Parameter(0.02 * torch.randn(1, side * side, features))
+        self.position = nn.Parameter(torch.empty(1, side * side, features))
+        self.reset_parameters()
         self.blocks = nn.Sequential(*(Encoder(features) for _ in range(blocks)))
         self.norm = nn.LayerNorm(features)
         self.fc = nn.Linear(features, classes)
+
+    def reset_parameters(self) -> None:
+        """Draw the positions anew, small ones; the layers draw their own weights."""
+        nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of images x."""

@@ -11,6 +11,7 @@ from compedu.errors import CompressionError
 from compedu.forms import (
     FORMS,
     ActivationQuantizer,
+    Adapted,
     BlockCirculant,
     BlockFloats,
     Codes,
@@ -20,10 +21,12 @@ from compedu.forms import (
     Geometry,
     Masked,
     Positions,
+    Predicted,
     Quantized,
     Reordered,
     weight_of,
 )
+from compedu.forms.adapted import adapter_pair
 from compedu.forms.number_formats import FORMATS
 from compedu.methods.quantization.block_formats import block_scales
 
@@ -94,9 +97,22 @@ def reordered(layer):
     return Reordered(Geometry.of(layer), torch.randperm(len(layer.weight)), layer.weight.dtype)
 
 
+def predicted(layer):
+    g = Geometry.of(layer)
+    grid = (13, 1) if g.kind == "linear" else None
+    channels = 1 if g.kind == "linear" else g.shape[1]
+    return Predicted(g, torch.randn(g.shape[0], channels, 4, dtype=torch.float64), layer.bias, 1.5, 1e-3, grid)
+
+
+def adapted(layer):
+    g = Geometry.of(layer)
+    down, up = (one.layer(torch.randn(one.shape, dtype=torch.float64), None) for one in adapter_pair(g, 2))
+    return Adapted(g, coded(layer), down, up, alpha=3.0)
+
+
 MAKERS = [
     masked, coded, lambda layer: coded(layer, 1), grouped, in_blocks, lambda layer: in_blocks(layer, "nf4"), circulant,
-    factored, crelu, reordered,
+    factored, predicted, adapted, crelu, reordered,
 ]  # fmt: skip
 CASES = [
     pytest.param(make, kind, id=f"{index} {kind}")
@@ -105,6 +121,10 @@ CASES = [
     if (make is reordered) == (kind in SQUARE) and not (make is crelu and kind == "linear")
 ]
 TRAINED = [case for case in CASES if case.values[0] is not reordered]  # it has no parameters
+
+
+def trained(form):
+    return {name: value for name, value in form.named_parameters() if not name.startswith("base.")}
 
 
 def example(make, kind):
@@ -163,7 +183,7 @@ def test_the_weight_and_bias_of_a_form_are_what_it_means(make, kind):
     torch.testing.assert_close(form.geometry.apply(x, form.weight, form.bias), form(x), rtol=1e-10, atol=1e-10)
     assert (form.bias is None) == (form.dense_bias() is None)
     through, by_calling = (
-        torch.autograd.grad(y.sin().sum(), [*form.parameters()])
+        torch.autograd.grad(y.sin().sum(), trained(form).values())
         for y in (form.geometry.apply(x, form.weight, form.bias), form(x))
     )
     for one, other in zip(through, by_calling, strict=True):
@@ -175,8 +195,8 @@ def test_stored_parts_rebuild_the_layer(make, kind):
     form, x = example(make, kind)
     parts = {name: part.tensor for name, part in form.stored().items()}
     again = type(form).restore(form.geometry, form.settings(), parts)
-    if isinstance(form, Factored):
-        again.first, again.second = form.first, form.second
+    for name in again.declared_factors(form.settings()):
+        again.add_module(name, form.get_submodule(name))
     assert torch.equal(again(x), form(x))
 
 
@@ -196,11 +216,11 @@ def test_stored_codes_and_positions_keep_their_ranges(make, kind):
 @pytest.mark.parametrize("make, kind", TRAINED)
 def test_training_moves_every_parameter_and_stays_inside_the_form(make, kind):
     form, x = example(make, kind)
-    before = {name: value.detach().clone() for name, value in form.named_parameters()}
+    before = {name: value.detach().clone() for name, value in trained(form).items()}
     optimizer = torch.optim.SGD(form.parameters(), lr=0.5)
     form(x).square().mean().backward()
     optimizer.step()
-    assert all(not torch.equal(value, before[name]) for name, value in form.named_parameters())
+    assert all(not torch.equal(value, before[name]) for name, value in trained(form).items())
     torch.testing.assert_close(form(x), form.geometry.apply(x, form.dense(), form.dense_bias()), rtol=1e-9, atol=1e-9)
     if hasattr(form, "mask"):
         assert (form.dense()[~form.mask] == 0).all()
@@ -291,7 +311,7 @@ def test_every_listed_form_is_tested():
 
 
 def test_every_form_is_listed_once():
-    assert len(set(FORMS)) == len(FORMS) == 7
+    assert len(set(FORMS)) == len(FORMS) == 9
     assert weight_of(nn.Linear(2, 3)).shape == (3, 2)
 
 

@@ -7,6 +7,7 @@ import laws
 import numpy as np
 import pytest
 import torch
+from headers import altered
 from torch import nn
 from toys.bottleneck import Bottleneck, Bottlenecks
 from toys.code_book import CodeBook, Quantiles
@@ -19,7 +20,7 @@ from compedu.errors import CompressionError, MeaningChanged
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.picture import layer_names
 from compedu.explorers.view import View
-from compedu.files import header, layers
+from compedu.files import layers
 from compedu.forms import Block, Factored, Fire, Form, Geometry, Masked, NormalizedFactors, Separable
 from compedu.forms.form import Decoded
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning, TruncatedSVD
@@ -209,19 +210,6 @@ def test_a_weight_that_is_scaled_behind_the_layer_cannot_be_read_apart():
 def test_an_output_scale_costs_one_multiplication_an_output():
     form = LocalMeans(Geometry("linear", (3, 5)), torch.ones(3, 5), torch.ones(3), None)
     assert form.macs(7) == 7 * (15 + 3)
-
-
-def altered(model: nn.Module, old, new) -> bytes:
-    """The file of `model` with another value in its header."""
-
-    def walk(value):
-        if type(value) is type(old) and value == old:
-            return new
-        return tuple(map(walk, value)) if isinstance(value, tuple) else value
-
-    value, reader = header.unseal(files.model_bytes(model), "")
-    assert walk(value) != value
-    return header.seal(walk(value), [reader.take(reader.left)])
 
 
 @pytest.mark.parametrize("new", [0, -1, 3, 10**9, 2**62, None, "4", 1.0], ids=str)

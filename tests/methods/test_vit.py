@@ -7,14 +7,14 @@ from torch import nn
 
 import compedu as ce
 from compedu.files import load, save
-from compedu.forms import Form
+from compedu.forms import FormFacts
 from compedu.knobs import knobs
 from compedu.methods import METHODS, LayerByLayer, SelectiveMethod
 from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
 from compedu.networks.vit import Attention
 
 SMALL = "vit(size=8, width=0.5, blocks=1)"
-OF_CONVOLUTIONS = (ce.CReLU, ce.MonochromaticFilters, ConvolutionFactorization)
+OF_IMAGES = (ce.CReLU, ce.MonochromaticFilters, ce.SmoothDictionary, ce.TuckerDecomposition, ConvolutionFactorization)
 LINEAR = ("attention.query", "attention.key", "attention.value", "attention.out", "fc1", "fc2")
 
 
@@ -59,8 +59,8 @@ def test_every_method_that_chooses_layers_takes_it(cls, tmp_path):
     logits = small(images.x_test)
     assert torch.equal(load(tmp_path / "small.compedu")(images.x_test), logits)
     torch.testing.assert_close(ce.deploy(small)(images.x_test), logits, rtol=1e-3, atol=1e-3)
-    if issubclass(cls, LayerByLayer) and not issubclass(cls, OF_CONVOLUTIONS):
-        assert all(isinstance(small.get_submodule(f"blocks.0.{name}"), Form) for name in LINEAR)
+    if issubclass(cls, LayerByLayer) and not issubclass(cls, OF_IMAGES):
+        assert all(isinstance(small.get_submodule(f"blocks.0.{name}"), FormFacts) for name in LINEAR)
 
 
 def test_its_linear_layers_run_on_integers():

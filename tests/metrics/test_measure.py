@@ -15,7 +15,16 @@ from compedu.datasets import DATASETS
 from compedu.datasets.dataset import Dataset
 from compedu.deployment import deploy
 from compedu.errors import Cancelled, CompressionError
-from compedu.forms import ActivationQuantizer, BlockCirculant, CReLUFilters, Factored, Geometry, Masked, Quantized
+from compedu.forms import (
+    ActivationQuantizer,
+    BlockCirculant,
+    CReLUFilters,
+    Factored,
+    Geometry,
+    Masked,
+    Predicted,
+    Quantized,
+)
 from compedu.graph import fold_batch_norm
 from compedu.methods import FilterPruning, LinearQuantization, MagnitudePruning
 from compedu.metrics import Baseline, Report, Timing, costs, measure, measuring
@@ -154,6 +163,7 @@ def forms():
         "one bit, masked, codes in": (coded, 12 * 3 + 12),
         "block circulant": (BlockCirculant(g, torch.randn(3, 5, 4), layer.bias), 3 * 5 * 4 + 12),
         "factored": (Factored(g, nn.Linear(20, 2, bias=False), second), 20 * 2 + 12 * 2 + 12),
+        "predicted": (Predicted(h, torch.randn(8, 4, 2), conv.bias, 2.0, 1e-3, None), 8 * 4 * 2 + 8),
         "CReLU": (CReLUFilters(h, conv.weight[:4], conv.bias[:4]), 4 * 4 * 9 + 4),
         "batch norm": (nn.BatchNorm2d(7), 14),
     }
