@@ -16,6 +16,7 @@ from compedu.sweeps.running import sweep
 from compedu.sweeps.store import compact
 
 ROUNDINGS = knobs(methods.FixedPoint)["rounding"].choices
+BUDGETS = ("uniform", "singular values", "sensitivity")  # of ranks, at equal numbers of weights
 OTHERS = ("lenet300", "resnet", "mobilenet", "vit", "vgg")  # besides lenet5, which most sweeps are of
 EVERY = STEPS + 1  # all stops of a slider: each position that it can take was measured
 
@@ -54,6 +55,9 @@ def sweeps() -> list[Shipped]:
         grid(methods.EntropyConstrainedQuantization(), "price", 26),
         [point for way in ROUNDINGS for point in grid(methods.FixedPoint(rounding=way), "bits", EVERY)],
         [point for name in ("nf4", "mxfp4") for point in grid(methods.BlockFormats(format=name), "block", 11)],
+        [point for budget in BUDGETS for point in grid(methods.TruncatedSVD(budget=budget), "rank", 25)],
+        *(grid(cls(), "rank", 25) for cls in (methods.SeparableFilters, methods.TuckerDecomposition)),
+        grid(methods.CPDecomposition(), "rank", 13),
     ]
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
@@ -63,7 +67,8 @@ def sweeps() -> list[Shipped]:
     rounded = [Shipped(network, "glyphs", tuple(arm)) for network, count in images.items() for arm in few_bits(count)]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]
     learned = [Shipped(network, "glyphs", tuple(learned_steps())) for network in ("lenet5", *OTHERS)]
-    return [filters, *without_training, *formats, *rounded, *with_training, *learned]
+    low_rank = [Shipped(network, "glyphs", tuple(ranks_of_all_layers())) for network in ("lenet5", "resnet", "vgg")]
+    return [filters, *without_training, *formats, *rounded, *with_training, *learned, *low_rank]
 
 
 def few_bits(calibration_images: int) -> list[list[Method]]:
@@ -87,6 +92,13 @@ def learned_steps() -> list[Method]:
     training = methods.FineTune(epochs=learned.epochs, lr=learned.lr, shift=learned.shift)
     few = [replace(learned, bits=bits, activation_bits=inputs) for bits, inputs in weights_and_activations()]
     return [*few, *(replace(fixed, activation_bits=inputs) | training for inputs in (0, 2))]
+
+
+def ranks_of_all_layers() -> list[Method]:
+    """Return equal fractions of the ranks and one budget of as many weights, before and after equal fine-tuning."""
+    cuts = [methods.TruncatedSVD(rank=rank, budget=budget) for rank in (0.05, 0.1, 0.2) for budget in BUDGETS]
+    tuning = methods.FineTune(epochs=2, lr=1e-3, shift=1)
+    return [*cuts, *(cut | tuning for cut in cuts)]
 
 
 def trained_points(network: str, data: str) -> list[list[Method]]:

@@ -12,7 +12,8 @@ from compedu.doctor import browser_program
 from compedu.forms import Quantized, weight_of
 
 SECTIONS = (
-    "browser", "channels", "explorer", "file_bytes", "filter_pruning", "int8", "live", "magnitude", "memory", "sparse",
+    "browser", "channels", "decomposition", "explorer", "file_bytes", "filter_pruning", "int8", "live", "low_rank",
+    "magnitude", "memory", "sparse",
 )  # fmt: skip
 TRIED = [  # a JupyterLab of its own takes a minute; all that it drives is tested elsewhere
     pytest.param(name, marks=[pytest.mark.browser, pytest.mark.exhaustive] if name == "browser" else [])

@@ -2,12 +2,12 @@
 
 from typing import Any, ClassVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from compedu.forms import Geometry, NormalizedFactors
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.initialization import initialize
-from compedu.methods.low_rank.shared.matrix import MatrixFactorization
+from compedu.methods.low_rank.shared.matrix import MatrixFactorization, closest_factors
 from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
@@ -51,6 +51,10 @@ class LowRankTraining(FromScratch, MatrixFactorization):
         """Return two layers in sequence at the ranks that `rank` or the budget gives the trained `layer`."""
         ranks = self.ranks_for(task, name, layer)
         return self.normalized(layer, ranks) if self.normalize else self.factored(layer, ranks)
+
+    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
+        """Return the two weights of that rank closest to `weight`, by which ranks are chosen."""
+        return closest_factors(weight, *ranks)
 
     def normalized(self, layer: nn.Module, ranks: Ranks) -> NormalizedFactors:
         """Return two layers in sequence with batch norm between them, of any weights."""

@@ -6,7 +6,7 @@ from compedu.forms import weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
-from compedu.methods.low_rank.shared.matrix import MatrixFactorization
+from compedu.methods.low_rank.shared.matrix import MatrixFactorization, closest_factors
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
 from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.task import Task
@@ -62,6 +62,10 @@ class TruncatedSVD(MatrixFactorization):
             return self.factored(layer, ranks)
         moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
         return self.in_sequence(layer, ranks, self.factors_for_outputs(weight_of(layer).detach(), ranks, moments))
+
+    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
+        """Return the two weights of that rank whose product is the least-squares fit to `weight`."""
+        return closest_factors(weight, *ranks)
 
     def factors_for_outputs(self, weight: Tensor, ranks: Ranks, moments: InputMoments) -> tuple[Tensor, ...]:
         """Return the two weights of that rank that change the outputs for inputs of these `moments` least."""

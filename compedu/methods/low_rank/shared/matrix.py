@@ -25,6 +25,14 @@ def matrix_shape(geometry: Geometry) -> tuple[int, int]:
     return inside * height, out * width
 
 
+def closest_factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the two weights of that `rank` whose product is the least-squares fit to `weight`."""
+    if weight.ndim == 4:
+        return vertical_horizontal(weight, rank)
+    second, first = factors(weight, rank)
+    return first, second
+
+
 @method
 class MatrixFactorization(SpectralFactorization):
     """A method that replaces each layer by two: linear ones, or a vertical and a horizontal convolution."""
@@ -37,14 +45,6 @@ class MatrixFactorization(SpectralFactorization):
         "(vbmf); or as many weights together as with `rank`, spent on the largest singular values of all layers, or "
         "where each weight lowers the measured loss most",
     )
-
-    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
-        """Return the two weights of that rank whose product is the least-squares fit to `weight`."""
-        (rank,) = ranks
-        if weight.ndim == 4:
-            return vertical_horizontal(weight, rank)
-        second, first = factors(weight, rank)
-        return first, second
 
     def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
         """Return a first (rank, in) and a second (out, rank), of a convolution a vertical and a horizontal one."""

@@ -1,0 +1,122 @@
+"""Tensor decompositions of trained and random kernels: error and time against those of tensorly at equal ranks."""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tensorly
+import torch
+from rounds import again, timed
+from table import DATA, Estimate, Section, Target, options, write
+from tensorly.decomposition import parafac, partial_tucker
+from torch import Tensor
+
+import compedu as ce
+from compedu.methods.low_rank.shared.polyadic import decomposed, recomposed
+from compedu.methods.low_rank.tucker import tucker_2
+
+PEER = "tensorly"
+OURS = "compedu"
+SAID = """
+The weight (outputs, inputs, height, width) of convolutions of `{network}`, trained on {data}, and a random one. *CP*:
+the sum of as many products of four vectors as the rank says; *Tucker*: two ranks, of outputs and inputs. Both
+libraries compute in float64 on one thread of torch, alternate until their own rules end it (tensorly: at most 100
+iterations, from singular vectors), and run in the same rounds, in random order, tensorly twice: the A/A arm. *Error* is
+the norm of what is left over, divided by that of the weight; *error / its error* below 1 is closer than tensorly.
+"""
+HEAD = ("decomposition", "kernel", "rank", "error", "error / its error", "ms", "times tensorly's speed", "A/A")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Layers of the network, ranks of CP, shares of the channels for Tucker, a random kernel, seconds for each row."""
+
+    network: str = "vgg"
+    data: str = DATA
+    layers: tuple[str, ...] = ("features.conv2_2", "features.conv3_2", "features.conv4_2")
+    ranks: tuple[int, ...] = (8, 32, 64)
+    shares: tuple[float, ...] = (0.25, 0.5)
+    random: tuple[int, ...] = (224, 224, 3, 3)
+    budget_s: float = 10.0
+
+
+QUICK = Settings("lenet5", "digits", ("conv2",), (3,), (0.25,), (6, 5, 3, 3), budget_s=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One decomposition by both libraries: each a call that returns the rebuilt weight."""
+
+    kind: str
+    weight: Tensor
+    rank: str
+    calls: dict[str, Callable[[], Tensor]]
+
+
+def pairs(weight: Tensor, settings: Settings) -> list[Pair]:
+    """Return all decompositions of a kernel that the settings ask for."""
+    made = [Pair("CP", weight, str(rank), by_rank(weight, rank)) for rank in settings.ranks]
+    out, inside = weight.shape[:2]
+    both = [(max(1, round(share * out)), max(1, round(share * inside))) for share in settings.shares]
+    return [*made, *(Pair("Tucker", weight, f"{a}, {b}", by_ranks(weight, a, b)) for a, b in both)]
+
+
+def by_rank(weight: Tensor, rank: int) -> dict[str, Callable[[], Tensor]]:
+    """Return both canonical polyadic decompositions."""
+    return {
+        OURS: lambda: recomposed(decomposed(weight[None], rank))[0],
+        PEER: lambda: tensorly.cp_to_tensor(parafac(weight, rank, n_iter_max=100, init="svd", random_state=0)),
+    }
+
+
+def by_ranks(weight: Tensor, outputs: int, inputs: int) -> dict[str, Callable[[], Tensor]]:
+    """Return both Tucker decompositions along outputs and inputs."""
+
+    def ours() -> Tensor:
+        u, core, v = tucker_2(weight, outputs, inputs)
+        return torch.einsum("na,cb,abhw->nchw", u, v, core)
+
+    def theirs() -> Tensor:
+        (core, (u, v)), _ = partial_tucker(weight, rank=[outputs, inputs], modes=[0, 1])
+        return torch.einsum("na,cb,abhw->nchw", u, v, core)
+
+    return {OURS: ours, PEER: theirs}
+
+
+def row(pair: Pair, budget_s: float) -> tuple[tuple[str, ...], float, Estimate]:
+    """Return a row of the table, the ratio of errors, and the speed against the peer's."""
+    errors = {name: float((pair.weight - call()).norm() / pair.weight.norm()) for name, call in pair.calls.items()}
+    rounds = timed(pair.calls | {again(PEER): pair.calls[PEER]}, budget_s)
+    latency = rounds.latency(OURS, PEER)
+    ratio = errors[OURS] / errors[PEER]
+    speed = Estimate.speed_up(latency)
+    shape = "x".join(map(str, pair.weight.shape))
+    timings = f"{latency.latency_ms:,.0f}", speed.text(2, "x"), Estimate.a_a(latency).text(2, "x")
+    return (pair.kind, shape, pair.rank, f"{errors[OURS]:.4f}", f"{ratio:.4f}", *timings), ratio, speed
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the benchmark and write its section."""
+    settings, path = options(__doc__, Settings(), QUICK, given)
+    tensorly.set_backend("pytorch")
+    model = ce.trained(settings.network, settings.data)
+    kernels = [model.get_submodule(name).weight.detach().double() for name in settings.layers]
+    kernels.append(torch.randn(settings.random, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of tensorly, where an axis has fewer vectors than the rank
+        found = [row(pair, settings.budget_s) for kernel in kernels for pair in pairs(kernel, settings)]
+    tensorly.set_backend("numpy")
+    worst = max(ratio for _, ratio, _ in found)
+    slowest = min((speed for _, _, speed in found), key=lambda speed: speed.median)
+    targets = (
+        Target("largest error, as a multiple of tensorly's", 1.01, Estimate(worst, worst, worst), "", 4),
+        Target("least speed against tensorly", 1.0, slowest, "x", 2, at_least=True),
+    )
+    said = SAID.format(network=settings.network, data=settings.data)
+    rows = [cells for cells, _, _ in found]
+    write(Section("decomposition", "Tensor decompositions", said, HEAD, rows, targets), path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
