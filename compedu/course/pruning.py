@@ -119,17 +119,15 @@ def _check_shapes(answer: object, given: dict[str, Tensor], smaller: Bypassed, t
         )
 
 
-def refuse_other_names(answer: object, wanted: Collection[str]) -> None:
-    """Raise an `AssertionError` that names the missing and the superfluous tensors."""
-    assert isinstance(answer, dict), (
-        f"return a dictionary of all {len(wanted)} tensors by name, not a {kind_of(answer)}"
-    )
+def refuse_other_names(answer: object, wanted: Collection[str], what: str = "tensors") -> None:
+    """Raise an `AssertionError` that names what is missing and what is superfluous in a dictionary of tensors."""
+    assert isinstance(answer, dict), f"return a dictionary of all {len(wanted)} {what} by name, not a {kind_of(answer)}"
     wrong = {
         "missing": [name for name in wanted if name not in answer],
         "too many": [name for name in answer if name not in wanted],
     }
     said = "; ".join(f"{what}: {few(names)}" for what, names in wrong.items() if names)
-    assert not said, f"return a dictionary of all {len(wanted)} tensors under the same names; {said}"
+    assert not said, f"return a dictionary of all {len(wanted)} {what} under the same names; {said}"
 
 
 def shape_of(answer: object) -> str:

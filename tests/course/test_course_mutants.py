@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from course_mutants import RIGHT, WRONG, cut, mcnemar, survey, wilson
+from course_mutants import RIGHT, WRONG, cut, mcnemar, saving, sides, survey, wilson, without_kernel
 
 import compedu as ce
 from compedu.course import check, outlier, quantization
@@ -84,6 +84,9 @@ class AlwaysFits(torch.Tensor):
     ("quantized_bytes", lambda w, o, b: Always(1)),
     ("gap_bytes", lambda p, d, b: Always(1)),
     ("thin", lambda t, g: {name: tensor.as_subclass(AlwaysFits) for name, tensor in t.items()}),
+    ("break_even", lambda s: AlwaysWhole(1)),
+    ("hard_filter", torch.ones(3, 3).as_subclass(AlwaysFits)),
+    ("hard_filter", [[Always(1)] * 3] * 3),
 ])  # fmt: skip
 def test_a_number_that_agrees_with_everything_is_judged_by_its_value(name, answer):
     with pytest.raises(AssertionError):
@@ -500,6 +503,8 @@ def test_each_check_draws_new_cases_unless_an_instructor_gives_a_seed(monkeypatc
     ("quantized_bytes", lambda w, o, b: w + o, lambda w, o, b: w * b // 8 + 4 * o),
     ("gap_bytes", lambda p, d, b: p, lambda p, d, b: p * d / (1 - (1 - d) ** (2**b - 1)) * b / 8),
     ("thin", lambda t, g: t, cut),
+    ("break_even", lambda s: 0, lambda s: saving(*sides(s))),
+    ("break_even", without_kernel, lambda s: saving(*sides(s))),
 ])  # fmt: skip
 def test_a_hint_does_not_tell_the_value(name, wrong, solved):
     seen = []

@@ -473,13 +473,102 @@ STRAIGHT_RIGHT = {
     "in numpy": lambda x, s, t: tuple(one.numpy() for one in passed(x, s, t)),
 }
 
+
+def sides(shape):
+    """The sides of the matrix that is factored: of a linear layer itself, of a convolution vertical and horizontal."""
+    out, inside, height, width = (*shape, 1, 1)[:4]
+    return inside * height, out * width
+
+
+def saving(rows, columns):
+    return (rows * columns - 1) // (rows + columns)
+
+
+def without_kernel(shape):
+    return saving(shape[0], shape[1])
+
+
+def with_kernel(shape, vertical, horizontal):
+    """The largest rank where, by mistake, other sides of the kernel count in the two factors."""
+    if len(shape) == 2:
+        return saving(*shape)
+    out, inside, *window = shape
+    factors = inside * vertical(*window) + out * horizontal(*window)
+    return (math.prod(shape) - 1) // factors
+
+
+BREAK_EVEN_WRONG = {
+    "the kernel forgotten": without_kernel,
+    "equality counts as saving": lambda s: math.prod(sides(s)) // sum(sides(s)),
+    "rounded": lambda s: round(math.prod(sides(s)) / sum(sides(s))),
+    "rounded up": lambda s: math.ceil(math.prod(sides(s)) / sum(sides(s))),
+    "not whole": lambda s: math.prod(sides(s)) / sum(sides(s)),
+    "one too few": lambda s: max(0, saving(*sides(s)) - 1),
+    "always at least one": lambda s: max(1, saving(*sides(s))),
+    "one less than the floor": lambda s: math.prod(sides(s)) // sum(sides(s)) - 1,
+    "kernels taken as square, by their height": lambda s: with_kernel(s, lambda h, w: h, lambda h, w: h),
+    "kernels taken as square, by their width": lambda s: with_kernel(s, lambda h, w: w, lambda h, w: w),
+    "height ignored": lambda s: with_kernel(s, lambda h, w: 1, lambda h, w: w),
+    "width ignored": lambda s: with_kernel(s, lambda h, w: h, lambda h, w: 1),
+    "height and width exchanged": lambda s: with_kernel(s, lambda h, w: w, lambda h, w: h),
+    "the whole kernel in both": lambda s: with_kernel(s, lambda h, w: h * w, lambda h, w: h * w),
+    "the whole kernel in the first": lambda s: with_kernel(s, lambda h, w: h * w, lambda h, w: 1),
+    "full rank": lambda s: min(sides(s)),
+    "the example by heart": lambda s: 95 if list(s) == [64, 64, 3, 3] else without_kernel(s),
+    "convolutions alone": lambda s: saving(*sides(s)) if len(s) == 4 else 0,
+    "its input changed": lambda s: s.append(1) or saving(*sides(s[:-1])),
+}
+BREAK_EVEN_RIGHT = {
+    "below the quotient": lambda s: saving(*sides(s)),
+    "counted upwards": lambda s: next(r for r in range(10**6) if (r + 1) * sum(sides(s)) >= math.prod(s)),
+    "a whole float of numpy": lambda s: np.ceil(np.prod(s) / sum(sides(s))) - 1,
+    "an integer of torch": lambda s: torch.tensor(saving(*sides(s))),
+    "no negative one": lambda s: max(0, saving(*sides(s))),
+}
+
+HARD_WRONG = {
+    "Sobel": [[1, 0, -1], [2, 0, -2], [1, 0, -1]],
+    "Laplacian": [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+    "Laplacian with corners": [[1, 1, 1], [1, -8, 1], [1, 1, 1]],
+    "a mean": torch.ones(3, 3) / 9,
+    "a diagonal edge": [[0, 1, 2], [-1, 0, 1], [-2, -1, 0.5]],
+    "just too close to rank one": torch.diag(torch.tensor([1.01, 1.0, 0.0])),
+    "zeros": [[0] * 3] * 3,
+    "not a number": [[float("nan"), 0, 0], [0, 1, 0], [0, 0, 1]],
+    "infinite": [[float("inf"), 0, 0], [0, 1, 0], [0, 0, 1]],
+    "two rows": [[1, 0, 0], [0, 1, 0]],
+    "five by five": np.eye(5),
+    "a batch of one": torch.eye(3)[None],
+    "flat": [1, 0, 0, 0, 1, 0, 0, 0, 1],
+    "rows of several lengths": [[1, 0, 0], [0, 1], [0, 0, 1]],
+    "texts": [["1", "0", "0"], ["0", "1", "0"], ["0", "0", "1"]],
+    "complex": torch.eye(3, dtype=torch.complex64),
+    "complex numbers in lists": [[1j, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "beyond all floats": [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "a function": lambda: torch.eye(3),
+    "a number": 0.33,
+    "nothing": None,
+    "dots": ...,
+}
+HARD_RIGHT = {
+    "the identity": torch.eye(3),
+    "exactly half": [[1, 0, 0], [0, 1, 0], [0, 0, 0]],
+    "half in single precision": torch.tensor([[0.6, 0.8, 0], [-0.8, 0.6, 0], [0, 0, 0]]),
+    "a reflection": (np.eye(3) - 2 / 3).tolist(),
+    "another diagonal": [[0, 0, 1], [0, -1, 0], [1, 0, 0]],
+    "huge": (1e300 * np.eye(3)).tolist(),
+    "of whole numbers": torch.eye(3, dtype=torch.int64),
+}
+
 WRONG = {
     "interval": INTERVAL_WRONG, "paired": PAIRED_WRONG, "dense_bytes": DENSE_WRONG, "criteria": CRITERIA_WRONG,
     "largest_rank": RANK_WRONG, "quantized_bytes": CODES_WRONG, "gap_bytes": GAPS_WRONG, "thin": THIN_WRONG,
     "quantizer": QUANTIZER_WRONG, "straight_through": STRAIGHT_WRONG,
+    "break_even": BREAK_EVEN_WRONG, "hard_filter": HARD_WRONG,
 }  # fmt: skip
 RIGHT = {
     "interval": INTERVAL_RIGHT, "paired": PAIRED_RIGHT, "dense_bytes": DENSE_RIGHT, "criteria": CRITERIA_RIGHT,
     "largest_rank": RANK_RIGHT, "quantized_bytes": CODES_RIGHT, "gap_bytes": GAPS_RIGHT, "thin": THIN_RIGHT,
     "quantizer": QUANTIZER_RIGHT, "straight_through": STRAIGHT_RIGHT,
+    "break_even": BREAK_EVEN_RIGHT, "hard_filter": HARD_RIGHT,
 }  # fmt: skip

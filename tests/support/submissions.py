@@ -22,6 +22,9 @@ WRONG = {  # by the name of the cell
     "outlier": 'rescued = {"learner": learner, "layer": "fc1", "channel": 0, "rescue": ce.LinearQuantization(bits=8)}',
     "four-bits": 'path = "eight-bits.compedu"\n'
     'ce.save(ce.LinearQuantization(bits=8)(ce.load("mobilenet", DATA)[0]), path)',
+    "break-even": "def break_even(shape):\n    return shape[0] * shape[1] // (shape[0] + shape[1])",
+    "hard-filter": "stubborn = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]",
+    "rank-budget": "def rank_budget(tables, limit):\n    return {name: 1 for name in tables}",
 }
 FORGED = """
 import builtins, sys
