@@ -32,6 +32,11 @@ def stored_start(method: Method, points: Iterable[Report]) -> Method:
     return method if nearest_one is None else method_of(nearest_one.method, (type(method),))
 
 
+def on_curve_of(method: Method, reports: Iterable[Report]) -> tuple[Report, ...]:
+    """Return the reports of settings that differ from `method` in the main knob at most, in its order."""
+    return along([one for one in reports if on_one_curve(method_of(one.method, (type(method),)), method)], method)
+
+
 def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
     """Return the largest group of reports that differ in the main knob alone, in its order.
 

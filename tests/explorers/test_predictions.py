@@ -155,3 +155,12 @@ def test_a_setting_that_gives_no_network_has_no_answer_and_is_named(made):
     assert len(explorer.view.asked) == len(explorer.view.predicted_there) == count - 1
     said = html.unescape(explorer.widget.shown["message"])
     assert f"No network comes of {refused}" in said and "Largest surprise" in said
+
+
+def test_a_method_without_training_is_asked_about_with_its_own_other_knobs(made):
+    of = made(ce.TruncatedSVD).view.baseline
+    stored = [replace(of, method=repr(ce.TruncatedSVD(rank=rank / 20, layers="-first,-last"))) for rank in range(1, 15)]
+    own = ce.TruncatedSVD(rank=0.1, layers="fc1")
+    assert {method.layers for method in asked_methods(own, True, stored)} == {"fc1"}
+    same = ce.TruncatedSVD(rank=0.3, layers="-first,-last")
+    assert {repr(method) for method in asked_methods(same, True, stored)} <= {report.method for report in stored}

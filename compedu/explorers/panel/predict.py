@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from compedu.explorers.main_knob import along, main_knob
+from compedu.explorers.main_knob import along, main_knob, on_curve_of
 from compedu.explorers.panel.controls import as_text
 from compedu.explorers.words import percent
 from compedu.knobs import Knob, knobs
@@ -20,8 +20,9 @@ NEAR = 0.03  # of the slider's length, with as little difference in accuracy: ha
 def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) -> list[Method]:
     """Return the settings to ask about, along `knob`; True is the first knob with a slider range.
 
-    Along the main knob they are stored `points` where there are some, more of them where accuracy changes fast, so that
-    a cliff cannot be passed in a straight line. Raises `ValueError` for a method that trains without stored points, and
+    Along the main knob they are stored `points` where there are enough with the other knobs of `method`, more of them
+    where accuracy changes fast, so that a cliff cannot be passed in a straight line. With a method that trains, the
+    largest stored curve counts. Raises `ValueError` for a method that trains without stored points, and
     for a knob without a slider range.
     """
     name = main_knob(type(method)) if knob is True else knob
@@ -31,7 +32,8 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
         raise ValueError(
             f"predict={knob!r}: {type(method).__name__} has no such knob with a slider range; it has: {shown}"
         )
-    stored = along(points, method) if name == main_knob(type(method)) else ()
+    curve = along(points, method) if method.needs == "training" else on_curve_of(method, points)
+    stored = curve if name == main_knob(type(method)) else ()
     if len(stored) >= COUNT:
         return [method_of(report.method, (type(method),)) for report in interesting(stored, name, type(method))]
     if method.needs != "training":
