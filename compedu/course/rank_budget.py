@@ -14,7 +14,7 @@ from compedu.course.pruning import refuse_other_names
 from compedu.evaluation import Evaluation, evaluate
 from compedu.forms import Geometry, weight_of
 from compedu.methods.low_rank.shared.matrix import matrix_shape
-from compedu.methods.low_rank.shared.rank_budget import by_loss
+from compedu.methods.low_rank.shared.rank_budget import by_loss, tried_ranks
 from compedu.methods.low_rank.shared.svd import rank_of_energy
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.task import Task
@@ -74,7 +74,7 @@ def _losses() -> dict[str, tuple[tuple[int | None, float], ...]]:
     """Return ranks and losses by layer: those of the trained network, which scaling leaves as they are."""
     network = trained("lenet5", "glyphs").eval()
     layers = {name: network.get_submodule(name) for name in LAYERS}
-    scanned = by_loss(SCAN, Task(SCAN, network, load_data("glyphs"), network), layers)
+    scanned = by_loss(SCAN, Task(SCAN, network, load_data("glyphs"), network), layers, tried_ranks)
     return {
         name: tuple((None if one.value is None else one.value[0], one.loss) for one in choices)
         for name, choices in scanned.items()

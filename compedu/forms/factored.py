@@ -180,10 +180,13 @@ def _along(axis: int, factors: tuple[Geometry, ...]) -> tuple[int, int, int, int
 def most_channels(geometry: Geometry) -> int:
     """Return how many channels factors of a layer of `geometry` may have: no more than any factorization needs.
 
-    A tensor of n numbers whose longest side is m has rank n / m at most.
+    A tensor of n numbers whose longest side is m has rank n / m at most; a bank of filters for each input has so many
+    for each.
     """
     shape = geometry.shape
-    return max(math.prod(shape) // max(shape), *shape[:2])
+    out, inside, *window = shape
+    bank = inside * (math.prod((out, *window)) // max((out, *window)))
+    return max(math.prod(shape) // max(shape), bank, out, inside)
 
 
 def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:

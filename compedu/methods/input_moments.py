@@ -104,9 +104,8 @@ def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, 
     `CompressionError` for inputs that are not finite.
     """
     geometry = Geometry.of(layer)
-    size = math.prod(geometry.shape[1:])
-    if (needed := 8 * geometry.groups * size**2) > LARGEST:
-        raise Skip(f"the moments of its inputs would take {needed / 2**20:.0f} MiB, more than {LARGEST / 2**20:.0f}")
+    if reason := moments_too_large(geometry):
+        raise Skip(reason)
     total = MomentSum(geometry)
 
     def add(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -124,6 +123,14 @@ def input_moments(model: nn.Module, name: str, layer: nn.Module, data: Dataset, 
             f"{data.name!r}: look for an operation before it that grows without bound or divides by zero"
         )
     return moments
+
+
+def moments_too_large(geometry: Geometry) -> str:
+    """Say why the moments of the inputs of a layer would take too much memory, "" if they do not."""
+    needed = 8 * geometry.groups * math.prod(geometry.shape[1:]) ** 2
+    if needed <= LARGEST:
+        return ""
+    return f"the moments of its inputs would take {needed / 2**20:.0f} MiB, more than {LARGEST / 2**20:.0f}"
 
 
 def portions(geometry: Geometry, read: Tensor) -> Iterator[Tensor]:

@@ -111,13 +111,18 @@ def given_value(value: Any, layer: str) -> Any:
 
 
 def keep_frozen(before: nn.Module, after: nn.Module) -> None:
-    """Freeze in `after` what is frozen in `before`: the bias, and the parameters that represent the weight."""
+    """Freeze in `after` what is frozen in `before`: the bias, and the parameters that represent the weight.
+
+    Factors represent the weight together.
+    """
     frozen = {
         parameter_name == "bias" for parameter_name, p in before.named_parameters(recurse=False) if not p.requires_grad
     }
-    for parameter_name, parameter in after.named_parameters(recurse=False):
-        if (parameter_name == "bias") in frozen:
-            parameter.requires_grad_(False)
+    factors = after.factors if isinstance(after, Form) else ()
+    for part in (after, *factors):
+        for parameter_name, parameter in part.named_parameters(recurse=part is not after):
+            if (parameter_name.rpartition(".")[2] == "bias") in frozen:
+                parameter.requires_grad_(False)
 
 
 def works_only_when_called(layer: nn.Module) -> bool:

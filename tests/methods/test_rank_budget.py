@@ -66,9 +66,9 @@ def test_the_scan_measures_each_layer_alone(glyphs):
     model, data = glyphs
     method = TruncatedSVD(budget="sensitivity", calibration_images=40)
     task = Task(method, model, data, source=model)
-    (choices,) = by_loss(method, task, {"fc1": model.fc1}).values()
+    (choices,) = by_loss(method, task, {"fc1": model.fc1}, tried_ranks).values()
     tried = tried_ranks(method, Geometry.of(model.fc1))
-    assert [choice.value for choice in choices] == [*tried, None] and len(tried) == 12 and tried[0] == (10,)
+    assert [choice.value for choice in choices] == [*tried, None] and len(tried) == 12 and tried[0] == (1,)
     alone = TruncatedSVD(rank=tried[3][0], layers="fc1")(model)
     shown = torch.linspace(0, len(data.x_train) - 1, 40).round().long()
     expected = nn.functional.cross_entropy(alone(data.x_train[shown]), data.y_train[shown])
@@ -192,3 +192,49 @@ def test_fitted_to_outputs_a_network_keeps_more_of_its_outputs(glyphs):
     with torch.no_grad():
         changes = {fit: moments.output_error(network.fc1.dense() - model.fc1.weight) for fit, network in made.items()}
     assert changes["outputs"] < 0.5 * changes["weights"]
+
+
+@pytest.mark.parametrize(
+    "second", [torch.zeros(25, 25), 0.3 * torch.eye(25), torch.eye(25)], ids=["zero", "0.3", "one"]
+)
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+def test_factors_for_outputs_never_do_worse_than_the_closest_ones_where_inputs_say_nothing(second, size):
+    weight = size * torch.randn(20, 1, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    second = second.double()
+    for rank in (1, 4, 5):
+        made, closest = vertical_horizontal_for_outputs(weight, second, rank), vertical_horizontal(weight, rank)
+        changes = [weight - torch.einsum("rci,nrj->ncij", v[..., 0], h[:, :, 0]) for v, h in (made, closest)]
+        assert error(changes[0], second) <= error(changes[1], second) * (1 + 1e-9) + 1e-20
+        assert max(factor.abs().max() for factor in made) < 100 * size + 10
+
+
+def test_measured_ranks_include_the_smallest_and_those_of_equal_fractions(glyphs):
+    model, data = glyphs
+    small = TruncatedSVD(rank=0.01, budget="sensitivity")(model, data)
+    assert weights_of(small) <= weights_of(TruncatedSVD(rank=0.01)(model))
+    equal, shared = (
+        ce.TuckerDecomposition(rank=0.2, layers="conv2", budget=budget)(model, data)
+        for budget in ("uniform", "sensitivity")
+    )
+    assert ranks_of(shared) == ranks_of(equal) == {"conv2": (4, 10)}
+
+
+def test_frozen_layers_stay_frozen_in_factors(glyphs):
+    model, data = glyphs
+    model = copy.deepcopy(model)
+    model.fc1.weight.requires_grad_(False)
+    made = (TruncatedSVD(rank=0.1, layers="fc1") | ce.FineTune(epochs=1))(model, data.shortened(train=64))
+    frozen = {name for name, parameter in made.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"fc1.first.weight", "fc1.second.weight"}
+
+
+def test_advice_names_ranks_that_are_allowed():
+    model = nn.Sequential(nn.Conv2d(1, 20, 5), nn.Conv2d(20, 8, 5))
+    with pytest.raises(
+        ce.CompressionError, match="ranks 1, 20 save nothing .*choose at most rank 1, or set allow_larger"
+    ):
+        ce.TuckerDecomposition(rank=1.0, layers="0")(model)
+    with pytest.raises(
+        ce.CompressionError, match="budget='energy' asks for that: choose a lower energy, another budget"
+    ):
+        TruncatedSVD(budget="energy", energy=1.0, layers="0")(model)

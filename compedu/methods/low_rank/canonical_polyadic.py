@@ -22,7 +22,7 @@ class CPDecomposition(ConvolutionFactorization):
     unless `allow_larger`; layers that are already compressed. An integer rank that saves nothing raises
     `CompressionError`.
     Paper: Lebedev, Ganin, Rakhuba, Oseledets, Lempitsky 2015, Speeding-up convolutional neural networks using
-    fine-tuned CP-decomposition, arXiv:1412.6553, section 3.
+    fine-tuned CP-decomposition, arXiv:1412.6553, section 3, where nonlinear least squares find the terms.
     """
 
     rank: PerLayer[float | int] = inherited(ConvolutionFactorization, "rank", slider_range=(0.01, 1.0))

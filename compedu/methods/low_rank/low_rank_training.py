@@ -1,5 +1,6 @@
 """Low-rank training: the factored network is trained from scratch, with batch norm between the two factors."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -46,6 +47,10 @@ class LowRankTraining(FromScratch, MatrixFactorization):
         model = MatrixFactorization.compress(self, task)
         initialize(model, self.seed, repr(self))
         return self.train_unchecked(model, task.data)
+
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> list[str]:
+        """Return the names of the layers that are read otherwise than by calling them, which no block can stand for."""
+        return list(task.obstacles(layers, rounding=True)) if self.normalize else []
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return two layers in sequence at the ranks that `rank` or the budget gives the trained `layer`."""

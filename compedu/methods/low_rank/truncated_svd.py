@@ -1,11 +1,13 @@
 """Truncated singular value decomposition: each layer becomes two in sequence, with few channels in between."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
-from compedu.forms import weight_of
+from compedu.forms import Geometry, weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.calibration import calibration_knob
-from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments
+from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments, moments_too_large
 from compedu.methods.low_rank.shared.matrix import MatrixFactorization, closest_factors
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
 from compedu.methods.low_rank.shared.rank import Ranks
@@ -54,6 +56,12 @@ class TruncatedSVD(MatrixFactorization):
         if self.fit == "weights":
             return layers
         return in_order_of_execution(task.model, layers, task.data, self.calibration_images)
+
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> list[str]:
+        """Return the names of the layers whose inputs take too much memory to be looked at."""
+        if self.fit == "weights":
+            return []
+        return [name for name, layer in layers.items() if moments_too_large(Geometry.of(layer))]
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two in sequence, close to its weight or to its outputs in the network as it is now."""

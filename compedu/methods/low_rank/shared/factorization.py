@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -90,9 +91,15 @@ class Factorization(LayerByLayer):
         """Return the ranks of layer `name`, or raise `Skip` with the reason why it stays."""
         if self.budget not in SHARED:
             return self.checked_ranks(name, Geometry.of(layer), given_value(self.rank, name))
-        if (ranks := task.decided.get(name)) is None:
+        if name not in task.decided:  # what follows names the reason why it stays
+            return (1,) * len(self.full_ranks(Geometry.of(layer)))
+        if (ranks := task.decided[name]) is None:
             raise Skip(f"one budget for all layers ({self.budget}) leaves it as it is")
         return ranks
+
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> list[str]:
+        """Return the names of `layers` that no rank would make this method replace, for reasons beyond the layer."""
+        return []
 
     def checked_ranks(self, name: str, geometry: Geometry, value: float | int) -> Ranks:
         """Return the ranks for the `value` of `rank`; refuse those that save nothing.
@@ -105,9 +112,10 @@ class Factorization(LayerByLayer):
             raise CompressionError(f"{self!r}: {name}: rank {value} is above its full rank; choose at most {min(full)}")
         reason = self.saves_nothing(geometry, ranks)
         if reason and type(value) is int:
-            raise CompressionError(f"{self!r}: {name}: {reason}")
+            raise CompressionError(f"{self!r}: {name}: {reason}; {self.saving(geometry)}")
         if reason:
-            raise Skip(f"{reason} ({value!r} of its full rank {', '.join(map(str, full))})")
+            given = f"{value!r} of its full rank {', '.join(map(str, full))}"
+            raise Skip(f"{reason}; {self.saving(geometry)} ({given})")
         return ranks
 
     def saves_nothing(self, geometry: Geometry, ranks: Ranks) -> str:
@@ -116,15 +124,20 @@ class Factorization(LayerByLayer):
         made = self.numbers(geometry, ranks)
         if self.allow_larger or made < dense:
             return ""
-        one = len(ranks) == 1
-        largest = math.ceil(self.break_even(geometry)) - 1
-        return (
-            f"{'rank' if one else 'ranks'} {', '.join(map(str, ranks))} {'is' if one else 'are'} not below its "
-            f"break-even rank {self.break_even(geometry):.1f}: {COUNTS[len(self.chain(geometry, ranks))]} layers of "
-            f"{made} weights instead of {dense}; "
-            + (f"choose at most rank {largest}" if largest > 0 else "no rank saves anything here")
-            + ", or set allow_larger=True"
-        )
+        even = self.break_even(geometry)
+        if len(ranks) == 1:
+            what = f"rank {ranks[0]} is not below its break-even rank {even:.1f}"
+        else:
+            what = f"ranks {', '.join(map(str, ranks))} save nothing (equal ranks break even at {even:.1f})"
+        layers = COUNTS[len(self.chain(geometry, ranks))]
+        return f"{what}: {layers} layers of {made} weights instead of {dense}"
+
+    def saving(self, geometry: Geometry) -> str:
+        """Say which ranks would make a layer smaller, as advice."""
+        largest = min(math.ceil(self.break_even(geometry)) - 1, *self.full_ranks(geometry))
+        least = self.numbers(geometry, (1,) * len(self.full_ranks(geometry)))
+        few = f"choose at most rank {largest}" if least < math.prod(geometry.shape) else "no rank saves anything here"
+        return f"{few}, or set allow_larger=True"
 
     def numbers(self, geometry: Geometry, ranks: Ranks) -> int:
         """Return how many weights the layers in sequence have."""

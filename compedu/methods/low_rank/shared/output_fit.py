@@ -10,6 +10,7 @@ from compedu.methods.low_rank.shared.vertical_horizontal import vertical_horizon
 DAMPING = 1e-6  # of the mean of the diagonal of S: inputs that never occur leave factors undetermined
 ROUNDS = 6  # in which the two convolutions are fitted in turn, at most
 STEPS = 12  # of conjugate gradients in a round
+SOLVED = 1e-20  # of the first squared residual: below it, steps only collect rounding errors
 ENOUGH = 1e-4  # relative fall of the error in a round below which it ends
 
 
@@ -17,7 +18,8 @@ def linear_for_outputs(weight: Tensor, second: Tensor, rank: int) -> tuple[Tenso
     """Return a first (rank, in) and a second (out, rank) weight of least E||W x - second first x||^2, float64.
 
     With S = C C^T the error is ||(W - B A) C||^2, so that the product is the truncated decomposition of W C, times C^-1
-    (Zhang, Zou, He, Sun 2016, arXiv:1505.06798, section 3.1, a generalized singular value decomposition).
+    (Zhang, Zou, He, Sun 2016, arXiv:1505.06798, section 3.1; there the mean response is subtracted, and the bias
+    takes it up: here the bias stays).
     """
     root = torch.linalg.cholesky(damped(second, DAMPING))
     left, right = factors(weight.double() @ root, rank)
@@ -27,20 +29,24 @@ def linear_for_outputs(weight: Tensor, second: Tensor, rank: int) -> tuple[Tenso
 def vertical_horizontal_for_outputs(weight: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return a vertical and a horizontal weight of small E||(W - W') x||^2, float64; shapes as `vertical_horizontal`.
 
-    Each is fitted in turn while the other stays, from the closest factors of the weight on: the error never rises. It
-    has no closed form, and need not be the least one (Jaderberg, Vedaldi, Zisserman 2014, arXiv:1405.3866, section
+    Each is fitted in turn while the other stays, from the closest factors of the weight on, as long as the error falls.
+    It has no closed form, and need not be the least one (Jaderberg, Vedaldi, Zisserman 2014, arXiv:1405.3866, section
     2.2, minimize it by alternating too).
     """
     problem = _OutputError(weight.double(), damped(second, DAMPING))
     vertical, horizontal = vertical_horizontal(weight.double(), rank)
     error = problem.error(vertical, horizontal)
     for _ in range(ROUNDS):
-        horizontal = problem.best_horizontal(vertical)
-        vertical = problem.better_vertical(vertical, horizontal)
-        before = error
-        error = problem.error(vertical, horizontal)
-        if error >= before * (1 - ENOUGH):
+        across = problem.best_horizontal(vertical)
+        down = problem.better_vertical(vertical, across)
+        found = problem.error(down, across)
+        if not found < error:  # not a number, or no better: what there is stays
             break
+        vertical = down
+        horizontal = across
+        if found >= error * (1 - ENOUGH):
+            break
+        error = found
     return vertical, horizontal
 
 
@@ -76,11 +82,13 @@ class _OutputError:
         residual = self._gathered((self.weight - self.product(vertical, horizontal)) @ self.second, horizontal)
         direction = residual
         square = residual.square().sum()
+        first = float(square)
         for _ in range(STEPS):
-            if float(square) == 0:
-                break
             pushed = self._gathered(self.product(direction, horizontal) @ self.second, horizontal)
-            step = square / (direction * pushed).sum()
+            curvature = (direction * pushed).sum()
+            if float(square) <= SOLVED * first or float(curvature) <= 0:
+                break
+            step = square / curvature
             vertical = vertical + step * direction
             residual = residual - step * pushed
             before = square

@@ -1,10 +1,13 @@
 """One budget of weights for all layers of a network: which of them gets which rank."""
 
+import contextlib
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
+from compedu.errors import Skip
 from compedu.evaluation import refuse_probabilities
 from compedu.forms import Geometry, weight_of
 from compedu.knobs import knobs
@@ -21,16 +24,18 @@ if TYPE_CHECKING:
 
 SHARED = ("singular values", "sensitivity")  # budgets for all layers together
 TRIED = 12  # ranks of a layer whose loss is measured, at most
-LEAST = 0.02  # the smallest of them, as a fraction of the full rank
+LEAST = 0.02  # the smallest of them but one, as a fraction of the full rank; the smallest is rank 1
 
 
 def shared_ranks(method: "Factorization", task: Task) -> dict[str, Ranks | None]:
     """Return the ranks of each layer that `method` selects in the network of `task`; None leaves a layer as it is.
 
     Together the layers keep at most as many weights as with the method's `rank`, a fraction, in each of them, where a
-    layer in which this would save nothing counts as it is.
+    layer in which this would save nothing counts as it is. Layers that the method will leave alone have no share.
     """
     layers = {name: layer for name, layer in task.selection()[0].items() if not method.obstacle(layer)}
+    for name in method.left_alone(task, layers):
+        del layers[name]
     if not layers:
         return {}
     geometries = {name: Geometry.of(layer) for name, layer in layers.items()}
@@ -43,15 +48,23 @@ def shared_ranks(method: "Factorization", task: Task) -> dict[str, Ranks | None]
     else:
         settings = tuple(getattr(method, name) for name in knobs(method) if name not in ("rank", "budget", "energy"))
         key = (type(method), settings, task.digest, task.data.digest)
-        choices = last_result(task.source, "ranks", key, lambda: by_loss(method, task, layers))
+        scanned = last_result(task.source, "ranks", key, lambda: by_loss(method, task, layers, tried_ranks))
+        equal = by_loss(method, task, layers, equal_ranks)  # so that one budget has them to choose as well
+        choices = {name: [*scanned[name], *equal[name]] for name in layers}
     return shared_out(choices, most, "weights")
 
 
 def kept_numbers(method: "Factorization", geometry: Geometry) -> int:
     """Return how many weights a layer has at the fraction `method.rank` of its full ranks: as now, if not fewer."""
+    dense = math.prod(geometry.shape)
+    return min([method.numbers(geometry, ranks) for ranks in equal_ranks(method, geometry)], default=dense)
+
+
+def equal_ranks(method: "Factorization", geometry: Geometry) -> list[Ranks]:
+    """Return the ranks at the fraction `method.rank` of the full ones, if they make a layer smaller."""
     fraction = cast(float, method.rank)  # a budget for all layers refuses ranks by layer
     ranks = tuple(rank_from(fraction, full) for full in method.full_ranks(geometry))
-    return min(method.numbers(geometry, ranks), math.prod(geometry.shape))
+    return [ranks] if method.numbers(geometry, ranks) < math.prod(geometry.shape) else []
 
 
 def by_energy(method: "SpectralFactorization", weight: Tensor, geometry: Geometry) -> list[Choice]:
@@ -65,10 +78,13 @@ def by_energy(method: "SpectralFactorization", weight: Tensor, geometry: Geometr
     return [*made, Choice(None, math.prod(geometry.shape), 0.0)]
 
 
-def by_loss(method: "Factorization", task: Task, layers: dict[str, nn.Module]) -> dict[str, list[Choice]]:
-    """Return at most `TRIED` ranks of each layer that save, and the layer as it is, with measured losses.
+def by_loss(
+    method: "Factorization", task: Task, layers: dict[str, nn.Module], tried: Callable[..., list[Ranks]]
+) -> dict[str, list[Choice]]:
+    """Return the ranks of each layer that `tried` (method, geometry) names, and the layer as it is, with losses.
 
-    The loss is the cross-entropy on evenly spaced training images, with this layer alone factored.
+    The loss is the cross-entropy on evenly spaced training images, with this layer alone factored to be closest to its
+    weight. Ranks at which it cannot be factored are left out.
     """
     refuse_probabilities(task.model, task.data)
     images = calibration_set(task.data, method.calibration_images)
@@ -77,19 +93,20 @@ def by_loss(method: "Factorization", task: Task, layers: dict[str, nn.Module]) -
     scanned = {}
     for name, layer in layers.items():
         geometry = Geometry.of(layer)
-        tried = [
-            Choice(ranks, method.numbers(geometry, ranks), loss_with(task, name, method.factored(layer, ranks), images))
-            for ranks in tried_ranks(method, geometry)
-        ]
-        scanned[name] = [*tried, Choice(None, math.prod(geometry.shape), as_it_is)]
+        found = []
+        for ranks in tried(method, geometry):
+            with contextlib.suppress(Skip):
+                loss = loss_with(task, name, method.factored(layer, ranks), images)
+                found.append(Choice(ranks, method.numbers(geometry, ranks), loss))
+        scanned[name] = [*found, Choice(None, math.prod(geometry.shape), as_it_is)]
     return scanned
 
 
 def tried_ranks(method: "Factorization", geometry: Geometry) -> list[Ranks]:
-    """Return at most `TRIED` ranks that make a layer smaller, at even ratios of the full ranks."""
+    """Return at most `TRIED` ranks that make a layer smaller, the smallest first, at even ratios."""
     full = method.full_ranks(geometry)
     dense = math.prod(geometry.shape)
-    fractions = [LEAST ** (1 - i / (5 * TRIED)) for i in range(5 * TRIED + 1)]
+    fractions = [0.0, *(LEAST ** (1 - i / (5 * TRIED)) for i in range(5 * TRIED + 1))]
     every = dict.fromkeys(tuple(rank_from(fraction, most) for most in full) for fraction in fractions)
     saving = [ranks for ranks in every if method.numbers(geometry, ranks) < dense]
     last = len(saving) - 1

@@ -57,7 +57,10 @@ class SpectralFactorization(Factorization):
         if 0 in ranks:
             raise Skip("no singular value of its weight stands out from noise")
         if reason := self.saves_nothing(Geometry.of(layer), ranks):
-            raise Skip(f"{reason}; budget={self.budget!r} asks for them")
+            cure = "a lower energy, " if self.budget == "energy" else ""
+            raise Skip(
+                f"{reason}; budget={self.budget!r} asks for that: choose {cure}another budget, or allow_larger=True"
+            )
         return ranks
 
     def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:

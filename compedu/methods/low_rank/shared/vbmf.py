@@ -13,8 +13,9 @@ def signal_rank(matrix: Tensor) -> int:
 
     Singular values above sigma sqrt(M (1 + t) (1 + a / t)) are signal, where the matrix is L x M with L <= M,
     a = L / M, t = 2.5129 sqrt(a), and sigma^2 has the least free energy (Nakajima, Sugiyama, Babacan, Tomioka 2013,
-    Global analytic solution of fully-observed variational Bayesian matrix factorization, JMLR 14, sections 3 and 4.3;
-    for the ranks of networks: Kim, Park, Yoo, Choi, Yang, Shin 2016, arXiv:1511.06530, section 3.1). 0 for a matrix of
+    Global analytic solution of fully-observed variational Bayesian matrix factorization, JMLR 14; the threshold:
+    Nakajima, Tomioka, Sugiyama, Babacan 2012, Perfect dimensionality recovery by variational Bayesian PCA, NIPS; for
+    the ranks of networks: Kim, Park, Yoo, Choi, Yang, Shin 2016, arXiv:1511.06530, section 3.2). 0 for a matrix of
     noise alone, or of zeros.
     """
     rows, columns = sorted(matrix.shape)

@@ -25,6 +25,8 @@ from compedu.methods.low_rank.shared.matrix import as_matrix
 from compedu.methods.low_rank.shared.rank import break_even
 from compedu.methods.low_rank.shared.svd import energy, svd
 
+CLOSE = 1e-4  # of the energy: half precision and rounding in float32 change less
+
 
 def main(view: View, layer: str) -> list[dict]:
     """Return all singular values of the dense weight, and the kept ones filled."""
@@ -40,14 +42,27 @@ def main(view: View, layer: str) -> list[dict]:
 
 
 def kept_values(view: View, layer: str) -> np.ndarray:
-    """Return the singular values of a layer as it is now: the largest of the dense ones where two factors keep these.
+    """Return the singular values of a layer as it is now: the largest of the dense ones where just these are kept.
 
-    The product of other factors has singular values of its own; a block has no dense weight, hence no values.
+    Factors that were fitted otherwise, or trained, have singular values of their own; a block has no dense weight,
+    hence no values.
     """
     made = weight_after(view, layer)
-    if factor_count(view, layer) in (0, 2):
+    if factor_count(view, layer) == 0 or is_truncated(view, layer):
         return spectrum(view, layer)[: rank_of(view, layer)]
     return np.zeros(0, dtype=np.float32) if made is None else svd(as_matrix(made))[1].numpy()
+
+
+def is_truncated(view: View, layer: str) -> bool:
+    """Tell whether a layer consists of two factors whose product is the truncated decomposition of the dense weight.
+
+    No other matrix of this rank is as close.
+    """
+    if factor_count(view, layer) != 2:
+        return False
+    error = relative_error(view, layer)
+    dropped = 1 - energy(torch.from_numpy(spectrum(view, layer)), rank_of(view, layer))
+    return error is not None and abs(error**2 - dropped) < CLOSE
 
 
 def factor_count(view: View, layer: str) -> int:
@@ -130,6 +145,8 @@ def say(view: View, layer: str) -> str:
         return f"{layer}: not factored, rank {full}"
     if factor_count(view, layer) != 2:
         return factoring(view, layer)
+    if not is_truncated(view, layer):
+        return f"{layer}: rank {rank} of {full}, error {percent_text(relative_error(view, layer)) or 'unknown'}"
     kept = energy(torch.from_numpy(spectrum(view, layer)), rank)
     return f"{layer}: rank {rank} of {full}, {100 * kept:.1f} % of the energy" + (
         ", larger!" if is_larger(view, layer) else ""
@@ -154,7 +171,9 @@ def table(view: View) -> Table:
         rank = rank_of(view, name)
         count = factor_count(view, name)
         form = facts_of(view, name)
-        kept = {0: 1.0, 2: energy(torch.from_numpy(spectrum(view, name)), rank)}.get(count)
+        kept = 1.0 if count == 0 else None
+        if is_truncated(view, name):
+            kept = energy(torch.from_numpy(spectrum(view, name)), rank)
         held = rows * columns if form is None else rank * (rows + columns) if count == 2 else form.free_numbers()
         ranks = ", ".join(map(str, form.ranks or ("unknown",))) if count not in (0, 2) else rank
         made.append((
