@@ -176,12 +176,12 @@ def test_every_network_and_size_is_judged_at_both_moments_and_vbmf_is_a_finding(
     runs = [*measured(("one", "other")), *measured(("third",), **{VBMF: (80.0, 88.0)})]
     found = claim.parts(runs)
     judged = [part.name for part in found if part.role == "verdict"]
-    assert judged == [f"{name}: one budget is ahead {m}" for name in ("one", "other") for m in MOMENTS]
+    assert judged == [f"{name}: one budget is ahead {m} fine-tuning" for name in ("one", "other") for m in MOMENTS]
     effects = {part.name: sum(part.values) / 5 for part in found}
-    assert effects["third: one budget is ahead of it before"] == pytest.approx(5, abs=0.5)
-    assert effects["third: one budget is ahead of it after"] == pytest.approx(2, abs=0.5)
-    assert effects[f"on average: {LOSS} is ahead of {CUT} before"] == pytest.approx(5, abs=0.5)
-    assert effects[f"on average: a dense first layer helps {EQUAL} after"] == pytest.approx(20, abs=0.5)
+    assert effects["third: one budget is ahead of it before fine-tuning"] == pytest.approx(5, abs=0.5)
+    assert effects["third: one budget is ahead of it after fine-tuning"] == pytest.approx(2, abs=0.5)
+    assert effects[f"on average: {LOSS} is ahead of {CUT} before fine-tuning"] == pytest.approx(5, abs=0.5)
+    assert effects[f"on average: a dense first layer helps {EQUAL} after fine-tuning"] == pytest.approx(20, abs=0.5)
 
 
 # The shipped runs
@@ -192,6 +192,27 @@ def test_no_arm_of_a_shipped_run_has_more_parameters():
         sets = VBMF if VBMF in run.outcomes else EQUAL
         counts = {arm: run.of(arm, WEIGHTS) for arm in run.outcomes if arm != DENSE}
         assert max(counts.values()) == counts[sets] < run.of(DENSE, WEIGHTS)
+
+
+def test_the_shipped_runs_show_where_a_budget_for_all_layers_pays():
+    found = {one.part.name: one for one in LAYERWISE_RANKS.judge(LAYERWISE_RANKS.stored(full=True)).parts}
+
+    def came_out(network, rank):
+        return [found[f"{network}, {rank} of the full rank: one budget is ahead {m} fine-tuning"] for m in MOMENTS]
+
+    assert [one.verdict for one in came_out("lenet5", "5%")] == [Verdict.CONFIRMED] * 2
+    assert [one.verdict for one in came_out("lenet5", "20%")] == [Verdict.REFUTED] * 2
+    for rank in ("10%", "20%"):
+        before, after = came_out("vgg(width=0.25)", rank)
+        assert before.verdict == Verdict.CONFIRMED and before.effect.mean > after.effect.mean > 5
+
+
+def test_one_singular_value_of_the_first_layer_explains_most_of_what_equal_fractions_lose():
+    for run in LAYERWISE_RANKS.stored(full=True):
+        if run.setting == "lenet5, 20% of the full rank":
+            lost = run.of(DENSE, named(TEST, BEFORE)) - run.of(EQUAL, named(TEST, BEFORE))
+            without = run.of(DENSE, named(TEST, BEFORE)) - run.of(BUT_FIRST, named(TEST, BEFORE))
+            assert lost > 50 and without < 2
 
 
 def test_an_arm_of_a_shipped_run_comes_out_again():
