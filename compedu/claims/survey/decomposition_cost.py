@@ -147,8 +147,8 @@ DECOMPOSITION_COST = Experiment(
     "multiples of its own epoch are smaller; more sweeps, or a looser end of them; randomized methods that find only "
     "the leading singular values; graphics processors, on which training gains more than a decomposition; the "
     "decomposition repeated for many ranks, if its result is not kept",
-    quick=Plan((Kernel(64), Kernel(128)), 3, "two minutes"),
-    full=Plan((Kernel(64), Kernel(128), Kernel(256, rounds=2), Kernel(512, rounds=1, warm_up=0)), 4, "ten minutes",
+    quick=Plan((Kernel(64), Kernel(128)), 3, "a minute"),
+    full=Plan((Kernel(64), Kernel(128), Kernel(256, rounds=2), Kernel(512, rounds=1, warm_up=0)), 4, "seven minutes",
               first=200),
     compute=compute,
     parts=parts,
