@@ -2,6 +2,9 @@
 
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import Judgment, Part, judge
+from compedu.claims.survey.decomposition_cost import DECOMPOSITION_COST
+from compedu.claims.survey.decomposition_effort import DECOMPOSITION_EFFORT
+from compedu.claims.survey.layerwise_ranks import LAYERWISE_RANKS
 from compedu.claims.survey.manual_sensitivity import MANUAL_SENSITIVITY
 from compedu.claims.survey.matrix_error import MATRIX_ERROR
 from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
@@ -15,6 +18,9 @@ CLAIMS: tuple[Experiment, ...] = (
     REGULARIZED_PRUNING,
     MANUAL_SENSITIVITY,
     SMALLER_IS_NOT_FASTER,
+    DECOMPOSITION_COST,
+    DECOMPOSITION_EFFORT,
+    LAYERWISE_RANKS,
 )
 
 

@@ -134,22 +134,24 @@ def time_rounds(
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
     between: Callable[[], None] = lambda: None,
+    rounds: int = MIN_ROUNDS,
+    warm_up: int = WARM_UP,
 ) -> dict[str, list[float]]:
-    """Return the seconds that each arm took in each round, after a warm-up.
+    """Return the seconds that each arm took in each round, after `warm_up` calls of each.
 
     Every round calls every arm once, in a new random order drawn from `seed`, so that slow spells of the machine and
-    what the arm before left in the caches affect all arms alike. Rounds start until `budget_s` has passed,
-    at least `MIN_ROUNDS` and at most `MAX_ROUNDS` times. `between` runs after each round, untimed, and may raise to end
-    the experiment.
+    what the arm before left in the caches affect all arms alike. Rounds start until `budget_s` has passed, at least
+    `rounds` and at most `MAX_ROUNDS` times; fewer than `MIN_ROUNDS` are for calls of many seconds: the median then has
+    no interval. `between` runs after each round, untimed, and may raise to end the experiment.
     """
     start = clock()
     order = torch.Generator().manual_seed(seed)
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         for call in arms.values():
             call()
     names = list(arms)
     seconds = {name: [] for name in arms}
-    while (done := len(seconds[names[0]])) < MIN_ROUNDS or (done < MAX_ROUNDS and clock() - start < budget_s):
+    while (done := len(seconds[names[0]])) < rounds or (done < MAX_ROUNDS and clock() - start < budget_s):
         for index in torch.randperm(len(names), generator=order).tolist():
             before = clock()
             arms[names[index]]()

@@ -103,6 +103,12 @@ def test_the_verdict_is_withheld_when_the_baseline_differs_from_itself():
     assert found.speed_up == pytest.approx(5)  # shown all the same
 
 
+def test_calls_of_many_seconds_may_be_timed_in_fewer_rounds():
+    machine = Machine(a=50.0, b=20.0)
+    assert machine.seconds(budget_s=0.0, rounds=2, warm_up=0) == {"a": [50.0] * 2, "b": [20.0] * 2}
+    assert sorted(machine.called) == ["a", "a", "b", "b"]
+
+
 def test_a_machine_that_gets_slower_meanwhile_does_not_change_the_ratio():
     def slowing(middle, every=3):
         return (middle * 1.1 ** (call // every) for call in itertools.count())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed
+from compedu.claims.survey.shared.clock import either_way
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule, Verdict
 from compedu.deployment.kernels.csr import SparseLinear
@@ -133,11 +134,6 @@ def compute(setting: Layers, seed: int) -> Run:
 def zeros(sparsity: float) -> str:
     """Return the name of a measure: the time at this sparsity."""
     return f"{sparsity:.0%}"
-
-
-def either_way(multiple: float) -> float:
-    """Return how far a multiple is from 1 in either direction: 2 for 2 and for one half."""
-    return max(multiple, 1 / multiple)
 
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
