@@ -135,7 +135,7 @@ DECOMPOSITION_EFFORT = Experiment(
     varies="the dense network (its initial weights and the order of the images), and the starts. The full plan uses "
     "seeds from 200 on, which had not been inspected before. Seed 0 was: all of 8 starts took 150 sweeps there, with "
     "errors within a percent of each other, so that cancellation became a part of its own; its margin "
-    "was set when ratios from 6 to 20 had been seen",
+    "was set when ratios from 7 to 20 had been seen",
     changes="a count of hours or of lines of code, which depend on the programmer and on the libraries at hand; starts "
     "without any singular vectors, which are farther from the end; lower ranks, where terms cancel out more; other "
     "algorithms for CP",
