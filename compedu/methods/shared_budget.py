@@ -69,9 +69,10 @@ def shared_out(scanned: Mapping[str, list[Choice]], most: float, unit: str) -> d
     """Return the value for each layer for which the sum of losses is small and all costs together are at most `most`.
 
     All layers begin with their cheapest choice; then the step that lowers the loss most for each unit of cost comes
-    first, as long as it fits. Where a step ends at the limit, no other shares have less loss at this cost. (HAQ
-    searches such a space by reinforcement learning: Wang et al. 2019, arXiv:1811.08886.) Losses of layers are taken to
-    add up. Raises `CompressionError`, which names the `unit` of cost, if even the cheapest choices do not fit.
+    first, as long as it fits. Where a step ends at the limit, no other shares have less loss at this cost; what is
+    left before the limit goes to whatever choice still fits, the best for its cost first. (HAQ searches such a
+    space by reinforcement learning: Wang et al. 2019, arXiv:1811.08886.) Losses of layers are taken to add up.
+    Raises `CompressionError`, which names the `unit` of cost, if even the cheapest choices do not fit.
     """
     hulls = {name: worthwhile(choices) for name, choices in scanned.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
@@ -90,4 +91,20 @@ def shared_out(scanned: Mapping[str, list[Choice]], most: float, unit: str) -> d
             continue
         left -= further
         chosen[name] = after
+    while fitting := _fitting(scanned, chosen, left):
+        _, name, after = min(fitting, key=lambda step: step[:2])
+        left -= after.cost - chosen[name].cost
+        chosen[name] = after
     return {name: choice.value for name, choice in chosen.items()}
+
+
+def _fitting(
+    scanned: Mapping[str, list[Choice]], chosen: Mapping[str, Choice], left: float
+) -> list[tuple[float, str, Choice]]:
+    """Return the choices of less loss than the `chosen` one of their layer that cost at most `left` more."""
+    return [
+        (-gain(chosen[name], choice), name, choice)
+        for name, choices in scanned.items()
+        for choice in choices
+        if choice.loss < chosen[name].loss and 0 < choice.cost - chosen[name].cost <= left
+    ]

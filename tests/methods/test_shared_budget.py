@@ -45,3 +45,9 @@ def test_no_choice_on_the_hull_is_dearer_and_worse_and_each_further_byte_helps_l
         slopes = [(a.loss - b.loss) / (b.cost - a.cost) for a, b in itertools.pairwise(hull)]
         assert hull[0] == scanned[0] and hull[-1] == scanned[-1]
         assert all(slope > 0 for slope in slopes) and slopes == sorted(slopes, reverse=True)
+
+
+def test_what_the_next_step_leaves_over_goes_to_whatever_still_fits():
+    scanned = {"a": [Choice(1, 10, 5.0), Choice(2, 20, 4.9), Choice(9, 100, 0.0)], "b": [Choice(1, 10, 1.0)]}
+    assert shared_out(scanned, 120, "weights") == {"a": 9, "b": 1}
+    assert shared_out(scanned, 50, "weights") == {"a": 2, "b": 1}
