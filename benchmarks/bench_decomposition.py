@@ -14,7 +14,7 @@ from torch import Tensor
 
 import compedu as ce
 from compedu.methods.low_rank.shared.polyadic import decomposed, recomposed
-from compedu.methods.low_rank.tucker import tucker_2
+from compedu.methods.low_rank.shared.tucker_2 import tucker_2
 
 PEER = "tensorly"
 OURS = "compedu"

@@ -126,7 +126,7 @@ def rank_budget(function: Callable[[dict[str, dict[str, Any]], int], Ranks], see
         found = _evaluated(ranks, factor)
         for other, name in ((fair, "equal fractions of the full ranks"), (equal_energies(limit), "equal energies")):
             rival = _evaluated(other)
-            if _change(rival, found).interval[0] > 0:
+            if Change.between(rival.is_correct, found.is_correct).interval[0] > 0:
                 continue
             told = (
                 f"at most {limit:,} weights, conv2 scaled by {factor:g} and fc1 by {1 / factor:g}: your ranks "
@@ -172,12 +172,6 @@ def _evaluated(ranks: Ranks, factor: float = 1.0) -> Evaluation:
     factored = {name: rank for name, rank in ranks.items() if rank is not None}
     method = TruncatedSVD(rank=factored, layers=" ".join(factored))
     return evaluate(method(scaled(factor)), load_data("glyphs"))
-
-
-def _change(before: Evaluation, after: Evaluation) -> Change:
-    broke = int((before.is_correct & ~after.is_correct).sum())
-    fixed = int((after.is_correct & ~before.is_correct).sum())
-    return Change(broke, fixed, after.seen)
 
 
 def _question(function: Any, ranks: Ranks, limit: int) -> str:

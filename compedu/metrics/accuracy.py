@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
 Interval = tuple[float, float]
@@ -61,6 +63,11 @@ class Change:
     broke: int
     fixed: int
     total: int
+
+    @classmethod
+    def between(cls, was: Tensor, now: Tensor) -> "Change":
+        """Return the change where `was` and `now` say of each image whether it is correct (booleans)."""
+        return cls(int((was & ~now).sum()), int((now & ~was).sum()), len(now))
 
     @property
     def difference(self) -> float:

@@ -233,5 +233,4 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
         )
         for name, which in (("newly_wrong", was & ~now), ("newly_right", now & ~was))
     }
-    change = Change(len(flips["newly_wrong"]), len(flips["newly_right"]), evaluation.seen)
-    return answers | flips | {"change": change}
+    return answers | flips | {"change": Change.between(was, now)}

@@ -50,7 +50,7 @@ def sweeps() -> list[Shipped]:
         # in the first layer one rank is a fifth of each filter: fractions suit the large layers
         grid(methods.TruncatedSVD(layers="-first,-last"), "rank", EVERY),
     ]
-    simulated = [
+    untimed = [
         grid(methods.SmoothQuant(bits=4, activation_bits=4), "alpha", 21),
         grid(methods.EntropyConstrainedQuantization(), "price", 26),
         [point for way in ROUNDINGS for point in grid(methods.FixedPoint(rounding=way), "bits", EVERY)],
@@ -62,7 +62,7 @@ def sweeps() -> list[Shipped]:
     pairs = [("lenet5", "digits"), ("lenet5", "glyphs")]
     filters = Shipped("vgg", "glyphs", tuple(grid(methods.FilterPruning(), "sparsity", 19)), speed=True)
     without_training = [Shipped(*pair, tuple(points), pair[1] == "glyphs") for pair in pairs for points in live]
-    formats = [Shipped(*pair, tuple(points)) for pair in pairs for points in simulated]
+    formats = [Shipped(*pair, tuple(points)) for pair in pairs for points in untimed]
     images = {"lenet5": methods.GPTQ().calibration_images} | dict.fromkeys(OTHERS, 128)
     rounded = [Shipped(network, "glyphs", tuple(arm)) for network, count in images.items() for arm in few_bits(count)]
     with_training = [Shipped(*pair, tuple(points)) for pair in pairs for points in trained_points(*pair)]

@@ -75,6 +75,9 @@ class Odd(nn.Module):
         self.head = nn.Linear(12, 10)
         self.gain = nn.Parameter(torch.ones(1))
 
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.gain)
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.depthwise(self.relu(self.grouped(self.relu(self.norm(self.stem(x))))))
         x = self.prelu(self.up(self.wrapped(x))).mean((2, 3))

@@ -13,11 +13,12 @@ from compedu.forms import Factored, Geometry
 from compedu.methods import compression_of
 from compedu.methods.input_moments import input_moments
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
-from compedu.methods.low_rank.shared.rank_budget import SHARED, by_loss, tried_ranks
+from compedu.methods.low_rank.shared.rank_budget import SHARED, between, by_loss, tried_ranks
 from compedu.methods.low_rank.shared.svd import factors, rank_of_energy
 from compedu.methods.low_rank.shared.vbmf import signal_rank
 from compedu.methods.low_rank.shared.vertical_horizontal import vertical_horizontal
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
+from compedu.methods.shared_budget import Choice
 from compedu.methods.task import Task
 
 
@@ -238,3 +239,14 @@ def test_advice_names_ranks_that_are_allowed():
         ce.CompressionError, match="budget='energy' asks for that: choose a lower energy, another budget"
     ):
         TruncatedSVD(budget="energy", energy=1.0, layers="0")(model)
+
+
+def test_ranks_between_measured_ones_lie_on_lines_and_let_the_budget_be_spent(glyphs):
+    model, data = glyphs
+    geometry = Geometry.of(model.fc1)
+    measured = [Choice((10,), 17_500, 2.0), Choice((20,), 35_000, 1.0), Choice(None, 625_000, 0.5)]
+    found = {one.value: one for one in between(TruncatedSVD(), geometry, measured)}
+    assert found[15,] == Choice((15,), 26_250, 1.5) and (9,) not in found and (357,) in found and (358,) not in found
+    assert found[357,].loss == pytest.approx(1 - 0.5 * (357 * 1750 - 35_000) / 590_000)
+    equal, shared = (TruncatedSVD(rank=0.05, budget=budget)(model, data) for budget in ("uniform", "sensitivity"))
+    assert 0.98 * weights_of(equal) < weights_of(shared) <= weights_of(equal)

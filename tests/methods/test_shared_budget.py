@@ -1,11 +1,12 @@
 """One budget for all layers: the shares against brute force over every choice."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
-from compedu.methods.shared_budget import Choice, shared_out, worthwhile
+from compedu.methods.shared_budget import Choice, next_step, shared_out
 
 
 def curves(seed: int, layers: int = 3) -> dict[str, list[Choice]]:
@@ -23,6 +24,18 @@ def totals(chosen: tuple[Choice, ...]) -> tuple[float, float]:
     return sum(choice.cost for choice in chosen), sum(choice.loss for choice in chosen)
 
 
+def hull(choices: list[Choice]) -> list[Choice]:
+    """The choices below which neither a cheaper one lies nor a line between two others, by trying them all."""
+
+    def is_beaten(one: Choice) -> bool:
+        if any(other.cost <= one.cost and other.loss <= one.loss and other != one for other in choices):
+            return True
+        pairs = [(a, b) for a in choices for b in choices if a.cost < one.cost < b.cost]
+        return any(a.loss + (b.loss - a.loss) * (one.cost - a.cost) / (b.cost - a.cost) <= one.loss for a, b in pairs)
+
+    return [one for one in sorted(choices, key=lambda one: one.cost) if not is_beaten(one)]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_where_a_step_ends_at_the_limit_no_other_shares_of_as_many_bytes_have_less_loss(seed):
     scanned = curves(seed)
@@ -34,17 +47,17 @@ def test_where_a_step_ends_at_the_limit_no_other_shares_of_as_many_bytes_have_le
         best = min(other for taken, other in every if taken <= limit)
         assert used <= limit
         ends += loss <= best + 1e-12
-    steps = sum(len(worthwhile(choices)) - 1 for choices in scanned.values())
+    steps = sum(len(hull(choices)) - 1 for choices in scanned.values())
     assert ends >= steps + 1  # the end of each step, and the start
 
 
-def test_no_choice_on_the_hull_is_dearer_and_worse_and_each_further_byte_helps_less():
+def test_with_budget_enough_the_steps_of_a_layer_are_its_lower_convex_hull():
     for seed in range(20):
-        scanned = curves(seed, 1)["layer0"]
-        hull = worthwhile([*scanned, Choice(9, 1e9, 10.0)])
-        slopes = [(a.loss - b.loss) / (b.cost - a.cost) for a, b in itertools.pairwise(hull)]
-        assert hull[0] == scanned[0] and hull[-1] == scanned[-1]
-        assert all(slope > 0 for slope in slopes) and slopes == sorted(slopes, reverse=True)
+        scanned = [*curves(seed, 1)["layer0"], Choice(9, 1e9, 10.0)]
+        taken = [scanned[0]]
+        while (step := next_step(taken[-1], scanned, math.inf)) is not None:
+            taken.append(step)
+        assert taken == hull(scanned)
 
 
 def test_what_the_next_step_leaves_over_goes_to_whatever_still_fits():

@@ -14,7 +14,8 @@ from compedu.methods import compression_of
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
 from compedu.methods.low_rank.separable_filters import SeparableFilters
 from compedu.methods.low_rank.shared.polyadic import decomposed, full_rank, recomposed
-from compedu.methods.low_rank.tucker import TuckerDecomposition, tucker_2
+from compedu.methods.low_rank.shared.tucker_2 import tucker_2
+from compedu.methods.low_rank.tucker import TuckerDecomposition
 
 METHODS = [SeparableFilters, TuckerDecomposition, CPDecomposition]
 CONVOLUTIONS = [

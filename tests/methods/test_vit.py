@@ -7,7 +7,7 @@ from torch import nn
 
 import compedu as ce
 from compedu.files import load, save
-from compedu.forms import FormFacts
+from compedu.forms import Block, Form
 from compedu.knobs import knobs
 from compedu.methods import METHODS, LayerByLayer, SelectiveMethod
 from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
@@ -60,7 +60,7 @@ def test_every_method_that_chooses_layers_takes_it(cls, tmp_path):
     assert torch.equal(load(tmp_path / "small.compedu")(images.x_test), logits)
     torch.testing.assert_close(ce.deploy(small)(images.x_test), logits, rtol=1e-3, atol=1e-3)
     if issubclass(cls, LayerByLayer) and not issubclass(cls, OF_IMAGES):
-        assert all(isinstance(small.get_submodule(f"blocks.0.{name}"), FormFacts) for name in LINEAR)
+        assert all(isinstance(small.get_submodule(f"blocks.0.{name}"), (Form, Block)) for name in LINEAR)
 
 
 def test_its_linear_layers_run_on_integers():

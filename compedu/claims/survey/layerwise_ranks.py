@@ -227,7 +227,7 @@ LAYERWISE_RANKS = Experiment(
         Arm(CUT, "`TruncatedSVD(rank=f, budget='singular values')`: one budget, spent where a parameter keeps the "
             "largest share of the sum of its layer", "2 epochs", "0"),
         Arm(LOSS, "`TruncatedSVD(rank=f, budget='sensitivity')`: one budget, spent where a parameter lowers the loss "
-            "most", "2 epochs", "12 evaluations of each layer alone, on 512 training images"),
+            "most", "2 epochs", "13 evaluations of each layer alone, on 512 training images, and lines between them"),
         Arm(VBMF, "`TruncatedSVD(budget='vbmf')`: for each layer the rank that stands out from noise; it sets the "
             "budget of a comparison of its own, because it has no knob for its size", "2 epochs", "0"),
     ),

@@ -14,23 +14,7 @@ from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
 from compedu.methods.low_rank.shared.equal_clusters import equal_clusters
 from compedu.methods.low_rank.shared.rank import Ranks
-
-ROUNDS = 10  # of alternating between the bases of both sides of all blocks
-
-
-def leading(gram: Tensor, rank: int) -> Tensor:
-    """Return the eigenvectors (..., n, rank) of `gram` (..., n, n), symmetric, with the largest eigenvalues."""
-    return torch.linalg.eigh(gram)[1][..., -rank:]
-
-
-def input_basis(blocks: Tensor, rank: int) -> Tensor:
-    """Return the leading singular vectors (..., C, rank) of the inputs of `blocks` (..., N, C, height, width)."""
-    return leading(torch.einsum("...ncij,...ndij->...cd", blocks, blocks), rank)
-
-
-def output_basis(blocks: Tensor, rank: int) -> Tensor:
-    """Return the leading singular vectors (..., N, rank) of the outputs of `blocks` (..., N, C, height, width)."""
-    return leading(torch.einsum("...ncij,...mcij->...nm", blocks, blocks), rank)
+from compedu.methods.low_rank.shared.tucker_2 import leading, tucker_2
 
 
 def channel_clusters(slices: Tensor, count: int, rank: int) -> Tensor:
@@ -63,17 +47,10 @@ def block_factors(blocks: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]
     """Return bases (..., C, K1) and (..., N, K2), and a core (..., K2, K1, height, width), near `blocks`.
 
     `blocks` (..., N, C, height, width) are each the core times both bases, a Tucker decomposition of the two channel
-    axes. The bases are fitted in turn, each to what the other one keeps (De Lathauwer, De Moor, Vandewalle 2000, On the
-    best rank-1 and rank-(R1, ..., RN) approximation of higher-order tensors); the three parts have equal norms,
-    but for the ranks.
+    axes; the three parts have equal norms, but for the ranks.
     """
     inside, outside = ranks
-    inputs = input_basis(blocks, inside)
-    outputs = output_basis(blocks, outside)
-    for _ in range(ROUNDS):
-        outputs = output_basis(torch.einsum("...ncij,...cp->...npij", blocks, inputs), outside)
-        inputs = input_basis(torch.einsum("...ncij,...nq->...qcij", blocks, outputs), inside)
-    core = torch.einsum("...ncij,...nq,...cp->...qpij", blocks, outputs, inputs)
+    outputs, core, inputs = tucker_2(blocks, outside, inside)
     root = core.flatten(-4).norm(dim=-1)[..., None, None] ** (1 / 3)
     root = torch.where(root > 0, root, 1)
     return inputs * root, outputs * root, core / root[..., None, None].square()
@@ -120,13 +97,6 @@ class BiclusteredSVD(ConvolutionFactorization):
     )
     output_clusters: int = knob(
         default=2, help="clusters of output channels; must divide their number", low=1, slider_range=(1, 8)
-    )
-    budget: str = inherited(
-        ConvolutionFactorization,
-        "budget",
-        choices=("uniform", "sensitivity"),
-        help="the same `rank` for all layers; or as many weights together as with `rank`, where each lowers the "
-        "measured loss most",
     )
 
     def clusters(self, weight: Tensor, ranks: Ranks) -> Blocks:

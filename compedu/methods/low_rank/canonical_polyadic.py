@@ -31,8 +31,7 @@ class CPDecomposition(ConvolutionFactorization):
         """Return the weights of the four convolutions."""
         (rank,) = ranks
         a, b, y, x = (factor[0] for factor in decomposed(weight[None], rank))
-        made = b.T[..., None, None], y.T[:, None, :, None], x.T[:, None, None, :], a[..., None, None]
-        return tuple(one.to(weight.dtype) for one in made)
+        return b.T[..., None, None], y.T[:, None, :, None], x.T[:, None, None, :], a[..., None, None]
 
     def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
         """Return a 1x1 convolution, a vertical and a horizontal one for each channel by itself, and a 1x1 one."""

@@ -48,9 +48,9 @@ class LowRankTraining(FromScratch, MatrixFactorization):
         initialize(model, self.seed, repr(self))
         return self.train_unchecked(model, task.data)
 
-    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> list[str]:
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
         """Return the names of the layers that are read otherwise than by calling them, which no block can stand for."""
-        return list(task.obstacles(layers, rounding=True)) if self.normalize else []
+        return task.obstacles(layers, rounding=True) if self.normalize else {}
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return two layers in sequence at the ranks that `rank` or the budget gives the trained `layer`."""

@@ -13,6 +13,7 @@ from compedu.forms.factored import pointwise
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.layers import given_value
+from compedu.methods.low_rank.shared.convolution_factors import not_wide
 from compedu.methods.low_rank.shared.equal_clusters import equal_clusters
 
 
@@ -81,12 +82,10 @@ class MonochromaticFilters(LayerMethod):
         if reason := LayerMethod.obstacle(self, layer):
             return reason
         geometry = Geometry.of(layer)
-        if geometry.kind == "linear":
-            return "is a linear layer, which has no filters"
+        if reason := not_wide(geometry):
+            return reason
         if geometry.groups > 1:
             return f"is a convolution in {geometry.groups} groups; a color would mix them"
-        if math.prod(geometry.shape[2:]) == 1:
-            return "is a 1x1 convolution, whose filters of one color would be multiples of each other"
         return "has one input channel, so that all its filters see one color" if geometry.shape[1] == 1 else ""
 
     def compress_layer(self, name: str, layer: nn.Module) -> Factored:

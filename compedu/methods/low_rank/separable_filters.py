@@ -43,7 +43,7 @@ class SeparableFilters(ConvolutionFactorization):
         columns = y.mT.reshape(inside * filters, 1, height, 1)
         rows = x.mT.reshape(inside * filters, 1, 1, width)
         mixed = a.transpose(0, 1).reshape(out, inside * filters, 1, 1)
-        return tuple(one.to(weight.dtype) for one in (columns, rows, mixed))
+        return columns, rows, mixed
 
     def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
         """Return vertical convolutions, `rank` for each input channel, a horizontal one for each, and a 1x1 one."""

@@ -57,11 +57,12 @@ class TruncatedSVD(MatrixFactorization):
             return layers
         return in_order_of_execution(task.model, layers, task.data, self.calibration_images)
 
-    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> list[str]:
-        """Return the names of the layers whose inputs take too much memory to be looked at."""
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+        """Return the names of the layers whose inputs take too much memory to be looked at, with the reasons."""
         if self.fit == "weights":
-            return []
-        return [name for name, layer in layers.items() if moments_too_large(Geometry.of(layer))]
+            return {}
+        reasons = {name: moments_too_large(Geometry.of(layer)) for name, layer in layers.items()}
+        return {name: reason for name, reason in reasons.items() if reason}
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two in sequence, close to its weight or to its outputs in the network as it is now."""
@@ -79,4 +80,4 @@ class TruncatedSVD(MatrixFactorization):
         """Return the two weights of that rank that change the outputs for inputs of these `moments` least."""
         (rank,) = ranks
         fitted = vertical_horizontal_for_outputs if weight.ndim == 4 else linear_for_outputs
-        return tuple(one.to(weight.dtype) for one in fitted(weight, moments.second[0], rank))
+        return fitted(weight, moments.second[0], rank)

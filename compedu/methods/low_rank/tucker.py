@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from compedu.forms import Geometry
@@ -11,37 +10,13 @@ from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.low_rank.shared.convolution_factors import not_wide
 from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.low_rank.shared.spectral import SpectralFactorization
-
-SWEEPS = 10  # of the alternation, at most; the first already comes close
-ENOUGH = 1e-7  # relative growth of the core in a sweep below which it ends
+from compedu.methods.low_rank.shared.tucker_2 import tucker_2
 
 
-def tucker_2(weight: Tensor, outputs: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return U (out, outputs), the core (outputs, inputs, height, width) and V (in, inputs), float64.
-
-    weight[n, c] ~ sum_{a, b} U[n, a] V[c, b] core[a, b], with orthonormal columns in U and V, each in turn the leading
-    singular vectors while the other stays, so that the error never rises (De Lathauwer, De Moor, Vandewalle 2000, On
-    the best rank-1 and rank-(R1, ..., RN) approximation of higher-order tensors).
-    """
+def by_channel(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a convolution's weight as a matrix of its inputs (in, ...) and of its outputs (out, ...), float64."""
     tensor = weight.double()
-    u = leading(tensor.flatten(1), outputs)
-    v = leading(torch.einsum("nchw,na->cahw", tensor, u).flatten(1), inputs)
-    held = 0.0  # the square of the core, and the error is what it has not
-    for _ in range(SWEEPS):
-        seen = torch.einsum("nchw,cb->nbhw", tensor, v)
-        u = leading(seen.flatten(1), outputs)
-        v = leading(torch.einsum("nchw,na->cahw", tensor, u).flatten(1), inputs)
-        before = held
-        held = float(torch.einsum("nbhw,na->abhw", seen, u).square().sum())
-        if held <= before * (1 + ENOUGH):
-            break
-    return u, torch.einsum("nchw,na,cb->abhw", tensor, u, v), v
-
-
-def leading(matrix: Tensor, rank: int) -> Tensor:
-    """Return the leading `rank` left singular vectors of a `matrix` (m, n), (m, rank)."""
-    _, vectors = torch.linalg.eigh(matrix @ matrix.T)
-    return vectors.flip(-1)[:, :rank]
+    return tensor.transpose(0, 1).flatten(1), tensor.flatten(1)
 
 
 @method
@@ -69,8 +44,8 @@ class TuckerDecomposition(SpectralFactorization):
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the three convolutions."""
         inputs, outputs = ranks
-        u, core, v = tucker_2(weight, outputs, inputs)
-        return tuple(one.to(weight.dtype) for one in (v.T[..., None, None], core, u[..., None, None]))
+        u, core, v = tucker_2(weight.double(), outputs, inputs)
+        return v.T[..., None, None], core, u[..., None, None]
 
     def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:
         """Return a 1x1 convolution, one with the kernel, stride, padding and dilation of the layer, and a 1x1 one."""
@@ -93,5 +68,4 @@ class TuckerDecomposition(SpectralFactorization):
 
     def matrices(self, weight: Tensor) -> tuple[Tensor, ...]:
         """Return the weight unfolded along its inputs and along its outputs."""
-        tensor = weight.double()
-        return tensor.transpose(0, 1).flatten(1), tensor.flatten(1)
+        return by_channel(weight)

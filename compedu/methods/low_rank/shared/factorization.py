@@ -81,9 +81,10 @@ class Factorization(LayerByLayer):
         return self.in_sequence(layer, ranks, self.factors(weight_of(layer).detach(), ranks))
 
     def in_sequence(self, layer: nn.Module, ranks: Ranks, weights: tuple[Tensor, ...]) -> Factored:
-        """Return the layers in sequence with these weights; the last one has the bias of `layer`."""
+        """Return the layers in sequence with these weights, of the type of `layer`; the last one has its bias."""
         geometry = Geometry.of(layer)
-        *chain, last = zip(self.chain(geometry, ranks), weights, strict=True)
+        made = [weight.to(weight_of(layer).dtype) for weight in weights]
+        *chain, last = zip(self.chain(geometry, ranks), made, strict=True)
         bias = cast("Tensor | None", layer.bias)
         return Factored(geometry, *(one.layer(weight, None) for one, weight in chain), last[0].layer(last[1], bias))
 
@@ -91,15 +92,13 @@ class Factorization(LayerByLayer):
         """Return the ranks of layer `name`, or raise `Skip` with the reason why it stays."""
         if self.budget not in SHARED:
             return self.checked_ranks(name, Geometry.of(layer), given_value(self.rank, name))
-        if name not in task.decided:  # what follows names the reason why it stays
-            return (1,) * len(self.full_ranks(Geometry.of(layer)))
-        if (ranks := task.decided[name]) is None:
-            raise Skip(f"one budget for all layers ({self.budget}) leaves it as it is")
-        return ranks
+        if isinstance(decided := task.decided[name], str):
+            raise Skip(decided)
+        return decided
 
-    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> list[str]:
-        """Return the names of `layers` that no rank would make this method replace, for reasons beyond the layer."""
-        return []
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+        """Return the names of `layers` that this method replaces at no rank, with the reasons."""
+        return {}
 
     def checked_ranks(self, name: str, geometry: Geometry, value: float | int) -> Ranks:
         """Return the ranks for the `value` of `rank`; refuse those that save nothing.

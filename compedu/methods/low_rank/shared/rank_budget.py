@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from torch import Tensor, nn
 
 from compedu.errors import Skip
@@ -27,17 +28,17 @@ TRIED = 12  # ranks of a layer whose loss is measured, at most
 LEAST = 0.02  # the smallest of them but one, as a fraction of the full rank; the smallest is rank 1
 
 
-def shared_ranks(method: "Factorization", task: Task) -> dict[str, Ranks | None]:
-    """Return the ranks of each layer that `method` selects in the network of `task`; None leaves a layer as it is.
+def shared_ranks(method: "Factorization", task: Task) -> dict[str, Ranks | str]:
+    """Return the ranks of each layer that `method` selects in the network of `task`, or the reason why it stays.
 
     Together the layers keep at most as many weights as with the method's `rank`, a fraction, in each of them, where a
     layer in which this would save nothing counts as it is. Layers that the method will leave alone have no share.
     """
     layers = {name: layer for name, layer in task.selection()[0].items() if not method.obstacle(layer)}
-    for name in method.left_alone(task, layers):
-        del layers[name]
+    reasons = method.left_alone(task, layers)
+    layers = {name: layer for name, layer in layers.items() if name not in reasons}
     if not layers:
-        return {}
+        return dict(reasons)
     geometries = {name: Geometry.of(layer) for name, layer in layers.items()}
     most = sum(kept_numbers(method, geometry) for geometry in geometries.values())
     if method.budget == "singular values":
@@ -50,14 +51,15 @@ def shared_ranks(method: "Factorization", task: Task) -> dict[str, Ranks | None]
         key = (type(method), settings, task.digest, task.data.digest)
         scanned = last_result(task.source, "ranks", key, lambda: by_loss(method, task, layers, tried_ranks))
         equal = by_loss(method, task, layers, equal_ranks)  # so that one budget has them to choose as well
-        choices = {name: [*scanned[name], *equal[name]] for name in layers}
-    return shared_out(choices, most, "weights")
+        choices = {name: between(method, geometries[name], [*scanned[name], *equal[name]]) for name in layers}
+    stays = f"one budget for all layers ({method.budget}) leaves it as it is"
+    return reasons | {name: ranks or stays for name, ranks in shared_out(choices, most, "weights").items()}
 
 
 def kept_numbers(method: "Factorization", geometry: Geometry) -> int:
     """Return how many weights a layer has at the fraction `method.rank` of its full ranks: as now, if not fewer."""
-    dense = math.prod(geometry.shape)
-    return min([method.numbers(geometry, ranks) for ranks in equal_ranks(method, geometry)], default=dense)
+    kept = [method.numbers(geometry, ranks) for ranks in equal_ranks(method, geometry)]
+    return kept[0] if kept else math.prod(geometry.shape)
 
 
 def equal_ranks(method: "Factorization", geometry: Geometry) -> list[Ranks]:
@@ -112,3 +114,22 @@ def tried_ranks(method: "Factorization", geometry: Geometry) -> list[Ranks]:
     last = len(saving) - 1
     chosen = sorted({round(i * last / (TRIED - 1)) for i in range(TRIED)}) if last > 0 else range(last + 1)
     return [saving[i] for i in chosen]
+
+
+def between(method: "Factorization", geometry: Geometry, measured: list[Choice]) -> list[Choice]:
+    """Return the `measured` choices of a layer, and the ranks between them, with losses on straight lines.
+
+    A budget ends between two of a few measured ranks, and the rank that fits is hardly worse than the line says.
+    """
+    known = sorted(measured, key=lambda choice: choice.cost)
+    costs = [choice.cost for choice in known]
+    losses = [choice.loss for choice in known]
+    full = method.full_ranks(geometry)
+    every = dict.fromkeys(tuple(rank_from(i / max(full), most) for most in full) for i in range(1, max(full) + 1))
+    others = {ranks: method.numbers(geometry, ranks) for ranks in every if ranks not in {one.value for one in known}}
+    lines = [
+        Choice(ranks, cost, float(np.interp(cost, costs, losses)))
+        for ranks, cost in others.items()
+        if costs[0] < cost < costs[-1]
+    ]
+    return [*measured, *lines]

@@ -6,7 +6,6 @@ import torch
 from compedu.explorers.figures.colors import DENSE, LIVE, ORANGE
 from compedu.explorers.figures.pictures.low_rank import weights_left
 from compedu.explorers.figures.pictures.picture import (
-    Picture,
     facts_of,
     line,
     percent_text,
@@ -16,14 +15,14 @@ from compedu.explorers.figures.pictures.picture import (
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
+from compedu.methods.low_rank.tucker import by_channel
 
 
 def spectra(view: View, layer: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the singular values of the dense weight unfolded along its outputs, and along its inputs."""
 
     def values() -> tuple[np.ndarray, np.ndarray]:
-        weight = weight_of(view.layer_pair(layer)[0]).detach()
-        out, into = (torch.linalg.svdvals(one.float().flatten(1)) for one in (weight, weight.transpose(0, 1)))
+        into, out = map(torch.linalg.svdvals, by_channel(weight_of(view.layer_pair(layer)[0]).detach()))
         return out.numpy(), into.numpy()
 
     return view.once(("channel spectra", layer), values)
@@ -63,16 +62,4 @@ def say(view: View, layer: str) -> str:
     return f"{layer}: {kept[0]}/{into} inputs, {kept[1]}/{out} outputs, error {error}"
 
 
-PICTURE = Picture(
-    name="channels",
-    main=main,
-    below=weights_left.below,
-    headings=("singular values: outputs blue, inputs orange", weights_left.HEADING),
-    say=say,
-    table=weights_left.table,
-    axes={
-        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
-    }
-    | weights_left.AXES,
-    start=weights_left.largest_convolution,
-)
+PICTURE = weights_left.over_weights("channels", main, "singular values: outputs blue, inputs orange", say)

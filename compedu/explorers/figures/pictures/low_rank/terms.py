@@ -7,7 +7,6 @@ import numpy as np
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.low_rank import weights_left
 from compedu.explorers.figures.pictures.picture import (
-    Picture,
     bars,
     facts_of,
     line,
@@ -65,16 +64,4 @@ def say(view: View, layer: str) -> str:
     return f"{layer}: {len(norms)} terms, {cancelling(view, layer):.1f} x their sum, error {error}"
 
 
-PICTURE = Picture(
-    name="terms",
-    main=main,
-    below=weights_left.below,
-    headings=("norms of the terms; dotted: dense weight", weights_left.HEADING),
-    say=say,
-    table=weights_left.table,
-    axes={
-        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
-    }
-    | weights_left.AXES,
-    start=weights_left.largest_convolution,
-)
+PICTURE = weights_left.over_weights("terms", main, "norms of the terms; dotted: dense weight", say)

@@ -1,11 +1,15 @@
 """Low rank: how many weights each layer has left, whatever its factors are, in percent of those when dense."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from torch import nn
 
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
     SHARES,
     SLANTED,
+    Picture,
     Table,
     facts_of,
     largest_layer,
@@ -14,13 +18,13 @@ from compedu.explorers.figures.pictures.picture import (
     relative_error,
     shares_left,
 )
-from compedu.explorers.figures.plots import BELOW
+from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.methods.layers import compressible
 
 HEADING = "weights left, % of dense; above: how many"
-AXES = {BELOW.yaxis: SHARES, BELOW.xaxis: SLANTED}
+Drawn: TypeAlias = Callable[[View, str], list[dict]]
 
 
 def counts(view: View, layer: str) -> tuple[int, int]:
@@ -51,6 +55,20 @@ def table(view: View) -> Table:
         left, dense = counts(view, name)
         rows.append((name, ranks, f"{left:,}", f"{dense:,}", percent_text(relative_error(view, name))))
     return ("layer", "channels between factors", "weights", "weights when dense", "error"), rows
+
+
+def over_weights(name: str, main: Drawn, heading: str, said: Callable[[View, str], str]) -> Picture:
+    """Return a picture of convolutions whose upper plot is `main`, over the weights that each layer has left."""
+    return Picture(
+        name=name,
+        main=main,
+        below=below,
+        headings=(heading, HEADING),
+        say=said,
+        table=table,
+        axes={MAIN.yaxis: {"rangemode": "tozero", "nticks": 5}, BELOW.yaxis: SHARES, BELOW.xaxis: SLANTED},
+        start=largest_convolution,
+    )
 
 
 def largest_convolution(model: nn.Module) -> str:
