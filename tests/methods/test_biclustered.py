@@ -299,3 +299,17 @@ def test_a_batch_norm_behind_the_blocks_is_deployed_as_it_is():
     x = images.x_validation[:8]
     with torch.no_grad():
         torch.testing.assert_close(deployed(x), small(x), rtol=1e-3, atol=1e-3)
+
+
+def test_ranks_with_too_many_channels_between_the_layers_are_no_choice_of_a_budget():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(64, 10)).eval()
+    images = ce.load_data("digits").shortened(train=16)
+    settings = {"input_clusters": 16, "output_clusters": 16, "layers": "2", "calibration_images": 8}
+    equal, shared = (
+        BiclusteredSVD(rank=0.25, budget=budget, **settings)(model, images) for budget in ("uniform", "sensitivity")
+    )
+    assert shared[2].free_numbers() <= equal[2].free_numbers()
+    with pytest.raises(CompressionError, match="have 768 channels between its layers, more than the 576 that"):
+        BiclusteredSVD(rank=3, **settings)(model, images)

@@ -111,13 +111,8 @@ class BiclusteredSVD(ConvolutionFactorization):
     def factored(self, layer: nn.Module, ranks: Ranks) -> Factored:
         """Return the layers in sequence near `layer`; raise `Skip` where more channels lie between them than needed."""
         geometry = Geometry.of(layer)
-        widest = max(one.shape[0] for one in self.chain(geometry, ranks))
-        if widest > (most := most_channels(geometry)):
-            raise Skip(
-                f"{self.input_clusters} x {self.output_clusters} blocks of ranks {', '.join(map(str, ranks))} have "
-                f"{widest} channels between its layers, more than the {most} that a layer of this shape of any rank "
-                "needs; choose fewer clusters or a lower rank"
-            )
+        if reason := self.impossible(geometry, ranks):
+            raise Skip(reason)
         weight = weight_of(layer).detach()
         found = self.clusters(weight, ranks)
         first, second, third = (
@@ -132,6 +127,18 @@ class BiclusteredSVD(ConvolutionFactorization):
         )  # fmt: skip
         reordered = (as_layer(step, weight.dtype) if isinstance(step, Tensor) else step for step in steps)
         return Factored(geometry, *(step for step in reordered if step is not None))
+
+    def impossible(self, geometry: Geometry, ranks: Ranks) -> str:
+        """Say that more channels would lie between the layers than a layer of any rank needs, "" if not."""
+        widest = max(one.shape[0] for one in self.chain(geometry, ranks))
+        most = most_channels(geometry)
+        if widest <= most:
+            return ""
+        return (
+            f"{self.input_clusters} x {self.output_clusters} blocks of ranks {', '.join(map(str, ranks))} have "
+            f"{widest} channels between its layers, more than the {most} that a layer of this shape of any rank "
+            "needs; choose fewer clusters or a lower rank"
+        )
 
     def by_outputs(self, rank: int) -> Tensor:
         """Return the order of the channels behind the blocks in which those of one output cluster lie together."""

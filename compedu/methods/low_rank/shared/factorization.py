@@ -77,7 +77,7 @@ class Factorization(LayerByLayer):
         return self.factored(layer, self.ranks_for(task, name, layer))
 
     def factored(self, layer: nn.Module, ranks: Ranks) -> Factored:
-        """Return the layers in sequence that come closest to the weight of `layer` at these ranks."""
+        """Return the layers in sequence that come closest to the weight of `layer` at these ranks, if they can."""
         return self.in_sequence(layer, ranks, self.factors(weight_of(layer).detach(), ranks))
 
     def in_sequence(self, layer: nn.Module, ranks: Ranks, weights: tuple[Tensor, ...]) -> Factored:
@@ -137,6 +137,10 @@ class Factorization(LayerByLayer):
         least = self.numbers(geometry, (1,) * len(self.full_ranks(geometry)))
         few = f"choose at most rank {largest}" if least < math.prod(geometry.shape) else "no rank saves anything here"
         return f"{few}, or set allow_larger=True"
+
+    def impossible(self, geometry: Geometry, ranks: Ranks) -> str:
+        """Say why a layer cannot be factored at these ranks, however many weights it would have, "" if it can."""
+        return ""
 
     def numbers(self, geometry: Geometry, ranks: Ranks) -> int:
         """Return how many weights the layers in sequence have."""

@@ -1,6 +1,5 @@
 """One budget of weights for all layers of a network: which of them gets which rank."""
 
-import contextlib
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from torch import Tensor, nn
 
-from compedu.errors import Skip
 from compedu.evaluation import refuse_probabilities
 from compedu.forms import Geometry, weight_of
 from compedu.knobs import knobs
@@ -66,7 +64,13 @@ def equal_ranks(method: "Factorization", geometry: Geometry) -> list[Ranks]:
     """Return the ranks at the fraction `method.rank` of the full ones, if they make a layer smaller."""
     fraction = cast(float, method.rank)  # a budget for all layers refuses ranks by layer
     ranks = tuple(rank_from(fraction, full) for full in method.full_ranks(geometry))
-    return [ranks] if method.numbers(geometry, ranks) < math.prod(geometry.shape) else []
+    return [ranks] if makes_smaller(method, geometry, ranks) else []
+
+
+def makes_smaller(method: "Factorization", geometry: Geometry, ranks: Ranks) -> bool:
+    """Tell whether a layer can be factored at these ranks, and has fewer weights then."""
+    fewer = method.numbers(geometry, ranks) < math.prod(geometry.shape)
+    return fewer and not method.impossible(geometry, ranks)
 
 
 def by_energy(method: "SpectralFactorization", weight: Tensor, geometry: Geometry) -> list[Choice]:
@@ -86,7 +90,7 @@ def by_loss(
     """Return the ranks of each layer that `tried` (method, geometry) names, and the layer as it is, with losses.
 
     The loss is the cross-entropy on evenly spaced training images, with this layer alone factored to be closest to its
-    weight. Ranks at which it cannot be factored are left out.
+    weight.
     """
     refuse_probabilities(task.model, task.data)
     images = calibration_set(task.data, method.calibration_images)
@@ -95,11 +99,10 @@ def by_loss(
     scanned = {}
     for name, layer in layers.items():
         geometry = Geometry.of(layer)
-        found = []
-        for ranks in tried(method, geometry):
-            with contextlib.suppress(Skip):
-                loss = loss_with(task, name, method.factored(layer, ranks), images)
-                found.append(Choice(ranks, method.numbers(geometry, ranks), loss))
+        found = [
+            Choice(ranks, method.numbers(geometry, ranks), loss_with(task, name, method.factored(layer, ranks), images))
+            for ranks in tried(method, geometry)
+        ]
         scanned[name] = [*found, Choice(None, math.prod(geometry.shape), as_it_is)]
     return scanned
 
@@ -107,10 +110,9 @@ def by_loss(
 def tried_ranks(method: "Factorization", geometry: Geometry) -> list[Ranks]:
     """Return at most `TRIED` ranks that make a layer smaller, the smallest first, at even ratios."""
     full = method.full_ranks(geometry)
-    dense = math.prod(geometry.shape)
     fractions = [0.0, *(LEAST ** (1 - i / (5 * TRIED)) for i in range(5 * TRIED + 1))]
     every = dict.fromkeys(tuple(rank_from(fraction, most) for most in full) for fraction in fractions)
-    saving = [ranks for ranks in every if method.numbers(geometry, ranks) < dense]
+    saving = [ranks for ranks in every if makes_smaller(method, geometry, ranks)]
     last = len(saving) - 1
     chosen = sorted({round(i * last / (TRIED - 1)) for i in range(TRIED)}) if last > 0 else range(last + 1)
     return [saving[i] for i in chosen]
@@ -130,6 +132,6 @@ def between(method: "Factorization", geometry: Geometry, measured: list[Choice])
     lines = [
         Choice(ranks, cost, float(np.interp(cost, costs, losses)))
         for ranks, cost in others.items()
-        if costs[0] < cost < costs[-1]
+        if costs[0] < cost < costs[-1] and makes_smaller(method, geometry, ranks)
     ]
     return [*measured, *lines]
