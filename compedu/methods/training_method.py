@@ -31,6 +31,15 @@ class TrainingMethod(Method):
         slider_range=(0, 2),
         unit="pixels",
     )
+    mirror: bool = knob(default=False, help="half of the training images, drawn at random, are mirrored left to right")
+    weight_decay: float = knob(
+        default=1e-4,
+        help="by this share of the learning rate all weights shrink in each step",
+        low=0,
+        high=1,
+        slider_range=(1e-5, 1e-1),
+        log=True,
+    )
     seed: int = seed_knob("seed of the order of the images and of all other random draws")
 
     @property
@@ -41,7 +50,10 @@ class TrainingMethod(Method):
     @property
     def recipe(self) -> Recipe:
         """The knobs as a recipe for the training loop."""
-        return Recipe(epochs=self.epochs, lr=self.lr, batch=self.batch, shift=self.shift, seed=self.seed)
+        return Recipe(
+            epochs=self.epochs, lr=self.lr, batch=self.batch, weight_decay=self.weight_decay, seed=self.seed,
+            shift=self.shift, mirror=self.mirror,
+        )  # fmt: skip
 
     def train(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
         """Train `model` in place and return it; `options` and further errors are those of `compedu.training.fit`."""
