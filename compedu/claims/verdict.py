@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from compedu.metrics.accuracy import Interval
+from compedu.metrics.seeds import mean, quantile, standard_error, student_interval
 
 CLAIMS_READ_TOGETHER = 16  # the verdicts on the survey's drawbacks and suggestions
 ALPHA = 0.05  # the probability that an interval misses; half of it on the side where a decision would be wrong
@@ -23,34 +23,6 @@ class Verdict(StrEnum):
     SPLIT = "split"
     UNDECIDED = "undecided"
     PROXY = "testable only by proxy"
-
-
-def student_interval(differences: Sequence[float], confidence: float = 1 - ALPHA) -> Interval:
-    """Return mean -+ t s / sqrt(n) of n paired differences, t the two-sided quantile, n - 1 degrees of freedom.
-
-    Student 1908, The probable error of a mean, Biometrika 6, p. 1. Raises `ValueError` for fewer than two.
-
-    >>> [round(end, 2) for end in student_interval([1.0, 2.0, 3.0])]
-    [-0.48, 4.48]
-    """
-    mean = _mean(differences)
-    half = quantile(len(differences), confidence) * standard_error(differences)
-    return mean - half, mean + half
-
-
-def quantile(seeds: int, confidence: float) -> float:
-    """Return the half width of the interval for the mean of `seeds` differences, in standard errors."""
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + confidence) / 2, seeds - 1))
-
-
-def standard_error(differences: Sequence[float]) -> float:
-    """Return s / sqrt(n), s with n - 1 in its denominator; `ValueError` for fewer than two differences."""
-    if len(differences) < 2:
-        raise ValueError(f"a spread needs at least 2 seeds, got {len(differences)}: run more")
-    mean = _mean(differences)
-    return math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(differences) - 1) / len(differences))
 
 
 def minimum_detectable_effect(
@@ -69,10 +41,6 @@ def minimum_detectable_effect(
     # The power grows with the non-centrality from alpha / 2 at zero, so there is one root.
     shift = optimize.brentq(lambda shift: stats.nct.cdf(reach, seeds - 1, shift) - (1 - power), 0, 2 * reach + 2)
     return float(shift) * error
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 @dataclass(frozen=True)
@@ -129,7 +97,7 @@ class Effect:
         scaled = [scale(value) for value in values]
         ends = student_interval(scaled, confidence)
         least = back(minimum_detectable_effect(scaled, confidence))
-        return cls(back(_mean(scaled)), *map(back, ends), least, len(scaled), confidence)
+        return cls(back(mean(scaled)), *map(back, ends), least, len(scaled), confidence)
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from compedu.claims.verdict import (
     error_rates,
     minimum_detectable_effect,
     some_wrong,
-    student_interval,
     together,
 )
 from compedu.cli import main
 from compedu.errors import CompressionError
+from compedu.metrics.seeds import student_interval
 
 CONFIRMED = Verdict.CONFIRMED
 REFUTED = Verdict.REFUTED

@@ -12,9 +12,9 @@ from compedu.claims.store import Run, by_seed, read_runs
 from compedu.claims.survey.shared.networks import accuracy
 from compedu.claims.survey.shared.penalty_arms import ARMS, AT_ONCE, GRADUAL, L1, L2, NONE, PROXIMAL, Start
 from compedu.claims.trial import Plan, Series
-from compedu.claims.verdict import student_interval
 from compedu.errors import CompressionError
 from compedu.methods import FineTune, GradualPruning, RegularizedPruning
+from compedu.metrics.seeds import student_interval
 
 ACCURACY = "validation accuracy, %"
 TRIED_AT = 8  # epochs of a trial
