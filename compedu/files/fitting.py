@@ -67,7 +67,7 @@ class _Fitting:
             self._empty(path)
         for layer in [layer for layer in found.layers if layer not in blocks]:
             self._take(layer)
-        self._check_factors(found)
+        self._check_layers(found)
 
     def _at(self, path: str) -> Any:
         if path not in self.places:
@@ -140,8 +140,8 @@ class _Fitting:
         kind = self.kinds.get(layer.path, _type_of(there))
         self._empty(layer.path)
         inside: dict[str, Any] = {"act": ActivationQuantizer}
-        if factors := _factors(layer):
-            inside |= dict.fromkeys(factors, FactorPlace(layer.geometry))
+        if names := _layers_inside(layer):
+            inside |= dict.fromkeys(names, FactorPlace(self.geometries[layer.path]))
         else:
             self.numbers += math.prod(layer.geometry.shape)
         for name, place in inside.items():
@@ -208,26 +208,26 @@ class _Fitting:
                 f"{name} there; {ADVICE}"
             )
 
-    def _check_factors(self, found: Contents) -> None:
-        """Raise `FileFormatError` unless the layers inside each factored one are there and are its factors."""
+    def _check_layers(self, found: Contents) -> None:
+        """Raise `FileFormatError` unless the layers inside each form are there and stand for it."""
         for layer in found.layers:
-            names = [f"{layer.path}.{name}".lstrip(".") for name in _factors(layer)]
+            names = [f"{layer.path}.{name}".lstrip(".") for name in _layers_inside(layer)]
             if not names:
                 continue
             try:
                 need(self.geometries.keys() >= set(names), "some are missing")
                 inside = [(self.geometries[name], name in self.biased) for name in names]
-                layers.FORM_KINDS[layer.kind].check_factors(self.geometries[layer.path], inside)
+                layers.FORM_KINDS[layer.kind].check_layers(self.geometries[layer.path], inside)
             except ValueError as error:
                 raise FileFormatError(
-                    f"{self.where}: layer {layer.path!r} lacks {len(names)} factors that stand for it: {error}"
+                    f"{self.where}: layer {layer.path!r} lacks {len(names)} layers that stand for it: {error}"
                 ) from error
 
 
-def _factors(layer: Layer) -> tuple[str, ...]:
-    """Return the names of the factors that the file declares for a form; none for any other layer."""
+def _layers_inside(layer: Layer) -> tuple[str, ...]:
+    """Return the names of the layers that the file declares inside a form; none for any other layer."""
     kind = layers.FORM_KINDS.get(layer.kind)
-    return () if kind is None else kind.declared_factors(layer.settings)
+    return () if kind is None else kind.declared_layers(layer.settings)
 
 
 def _is_part_of(geometry: Geometry, bound: Geometry) -> bool:

@@ -1,13 +1,22 @@
 """Low-rank adapters: a layer that is frozen, and beside it a small trained change of its weight."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
 from compedu.forms.declared import Declared, need, only
-from compedu.forms.factored import bias_of, composed, full_weight, in_sequence
+from compedu.forms.factored import (
+    around_places,
+    bias_of,
+    composed,
+    full_weight,
+    in_sequence,
+    linear_pair,
+    pointwise,
+)
 from compedu.forms.facts import free_numbers_of
 from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
@@ -37,7 +46,7 @@ class Adapted(Form):
             )
         try:
             made = [(Geometry.of(part), bias_of(part) is not None) for part in (base, down, up)]
-            self.check_factors(geometry, made)
+            self.check_layers(geometry, made)
         except ValueError as error:
             raise CompressionError(f"these parts do not stand for one layer of {geometry}: {error}") from error
         self.alpha = alpha
@@ -94,11 +103,8 @@ class Adapted(Form):
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Adapted":
         """Rebuild the layer around empty places that the file's entries for its parts fill."""
-        form = cls.__new__(cls)
-        Form.__init__(form, geometry, None)
+        form = around_places(cls, geometry, PARTS)
         form.alpha = settings["alpha"]
-        for name in PARTS:
-            form.add_module(name, nn.Identity())
         return form
 
     @classmethod
@@ -107,18 +113,19 @@ class Adapted(Form):
         only(settings, "alpha")
         only(parts)
         alpha = settings.get("alpha")
-        need(type(alpha) is float and 0 < alpha < float("inf"), f"an alpha of {alpha!r}")
+        allowed = "allowed are finite floats above 0"
+        need(type(alpha) is float and 0 < alpha < float("inf"), f"an alpha of {alpha!r}; {allowed}")
 
     @classmethod
-    def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def declared_layers(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the parts."""
         return PARTS
 
     @classmethod
-    def check_factors(cls, geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
+    def check_layers(cls, geometry: Geometry, layers: Sequence[tuple[Geometry, bool]]) -> None:
         """Raise `ValueError` unless base, down and up, each a geometry and whether it has a bias, fit `geometry`."""
         need(geometry.groups == 1, "adapters need an ungrouped layer")
-        (base, _), (down, early), (up, late) = factors
+        (base, _), (down, early), (up, late) = layers
         need(base == geometry, f"the base is {base}")
         made = composed(down, up)
         need(made == geometry, f"down and up in sequence are {made}")
@@ -135,8 +142,7 @@ class Adapted(Form):
 
 def adapter_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
     """Return the geometries of `down` and `up` for a layer of `geometry`."""
-    out, inside, *window = geometry.shape
-    if not window:
-        return Geometry("linear", (rank, inside)), Geometry("linear", (out, rank))
-    down = Geometry("conv2d", (rank, inside, *window), geometry.stride, geometry.padding, geometry.dilation)
-    return down, Geometry("conv2d", (out, rank, 1, 1))
+    if geometry.kind == "linear":
+        return linear_pair(geometry, rank)
+    out, *read = geometry.shape
+    return replace(geometry, shape=(rank, *read)), pointwise(out, rank)

@@ -1,10 +1,10 @@
 """Factored layers: ordinary layers in sequence that stand for one dense layer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from compedu.forms.declared import Declared, need, only
 from compedu.forms.form import Form, Geometry, weight_of
 from compedu.forms.parts import Part
 from compedu.forms.reordered import Reordered
+
+AnyForm = TypeVar("AnyForm", bound=Form)
 
 NAMES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 DEFAULT_COUNT = 2  # factors; a file holds their number only where it is another
@@ -87,11 +89,7 @@ class Factored(Form):
     @classmethod
     def restore(cls, geometry: Geometry, settings: dict[str, Any], parts: dict[str, Tensor]) -> "Factored":
         """Rebuild the layer around empty places that the file's entries for its factors fill."""
-        form = cls.__new__(cls)
-        Form.__init__(form, geometry, None)
-        for name in cls.declared_factors(settings):
-            form.add_module(name, nn.Identity())
-        return form
+        return around_places(cls, geometry, cls.declared_layers(settings))
 
     @classmethod
     def check_declared(cls, geometry: Geometry, settings: Mapping[str, Any], parts: Mapping[str, Declared]) -> None:
@@ -101,14 +99,14 @@ class Factored(Form):
         need(geometry.groups == 1, "a factorization needs an ungrouped layer")
 
     @classmethod
-    def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    def declared_layers(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the factors that `settings` from a file declare."""
         return names_of(settings.get("factors", DEFAULT_COUNT))
 
     @classmethod
-    def check_factors(cls, geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
+    def check_layers(cls, geometry: Geometry, layers: Sequence[tuple[Geometry, bool]]) -> None:
         """Raise `ValueError` unless the factors in sequence equal one layer of `geometry`."""
-        need_chain(geometry, factors)
+        need_chain(geometry, layers)
 
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of all layers, at equal numbers of positions."""
@@ -116,6 +114,15 @@ class Factored(Form):
             factor.macs(positions) if isinstance(factor, Form) else positions * weight_of(factor).numel()
             for factor in self.factors
         )
+
+
+def around_places(kind: type[AnyForm], geometry: Geometry, names: Iterable[str]) -> AnyForm:
+    """Return a form of a `kind` whose layers are still empty places of these `names`, as a file is read."""
+    form = kind.__new__(kind)
+    Form.__init__(form, geometry, None)
+    for name in names:
+        form.add_module(name, nn.Identity())
+    return form
 
 
 def names_of(count: Any) -> tuple[str, ...]:
@@ -180,13 +187,25 @@ def _along(axis: int, factors: tuple[Geometry, ...]) -> tuple[int, int, int, int
 def most_channels(geometry: Geometry) -> int:
     """Return how many channels factors of a layer of `geometry` may have: no more than any factorization needs.
 
-    A tensor of n numbers whose longest side is m has rank n / m at most; a bank of filters for each input has so many
-    for each.
+    A bank of filters for each input has as many for each as suffice for every filter.
     """
-    shape = geometry.shape
-    out, inside, *window = shape
-    bank = inside * (math.prod((out, *window)) // max((out, *window)))
-    return max(math.prod(shape) // max(shape), bank, out, inside)
+    out, inside, *window = geometry.shape
+    return max(full_rank(geometry.shape), inside * full_rank((out, *window)), out, inside)
+
+
+def full_rank(sizes: Sequence[int]) -> int:
+    """Return a rank that suffices for every tensor of these `sizes`: one term for each entry of all axes but one.
+
+    >>> full_rank((50, 20, 5, 5))
+    500
+    """
+    return math.prod(sizes) // max(sizes)
+
+
+def linear_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:
+    """Return the geometries of two linear layers in sequence that stand for one of `geometry`."""
+    out, inside = geometry.shape
+    return Geometry("linear", (rank, inside)), Geometry("linear", (out, rank))
 
 
 def vertical_horizontal_pair(geometry: Geometry, rank: int) -> tuple[Geometry, Geometry]:

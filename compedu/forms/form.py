@@ -205,15 +205,15 @@ class Form(FormFacts, nn.Module, ABC):
         raise ValueError(f"{cls.__name__} does not say what it stores; give it a `check_declared`")
 
     @classmethod
-    def declared_factors(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the names of the factors inside such a form, which the checked `settings` declare."""
+    def declared_layers(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the names of the layers inside such a form, which the checked `settings` declare."""
         return ()
 
     @classmethod
-    def check_factors(cls, geometry: Geometry, factors: Sequence[tuple[Geometry, bool]]) -> None:
-        """Raise `ValueError` unless the `declared_factors`, each a geometry and whether it has a bias, fit together."""
-        if factors:
-            raise ValueError(f"{cls.__name__} does not say which factors stand for it; give it a `check_factors`")
+    def check_layers(cls, geometry: Geometry, layers: Sequence[tuple[Geometry, bool]]) -> None:
+        """Raise `ValueError` unless the `declared_layers`, each a geometry and whether it has a bias, fit together."""
+        if layers:
+            raise ValueError(f"{cls.__name__} does not say which layers stand for it; give it a `check_layers`")
 
     def macs(self, positions: int) -> int:
         """Return the multiply-accumulates of this layer, as it runs itself, for `positions` output positions.

@@ -98,7 +98,8 @@ class Predicted(Form):
         declared.only(parts, "values", "bias")
         for name, (low, high) in (("width", WIDTHS), ("ridge", RIDGES)):
             value = settings.get(name)
-            declared.need(type(value) is float and low <= value <= high, f"a {name} of {value!r}")
+            allowed = f"allowed are floats from {low} to {high}"
+            declared.need(type(value) is float and low <= value <= high, f"a {name} of {value!r}; {allowed}")
         out, inside = geometry.shape[:2]
         grid = settings.get("grid", (0, 0)) if linear else window_of(geometry)
         declared.need(isinstance(grid, tuple) and min(grid) >= 1, f"images of shape {grid!r}")

@@ -195,7 +195,7 @@ def test_stored_parts_rebuild_the_layer(make, kind):
     form, x = example(make, kind)
     parts = {name: part.tensor for name, part in form.stored().items()}
     again = type(form).restore(form.geometry, form.settings(), parts)
-    for name in again.declared_factors(form.settings()):
+    for name in again.declared_layers(form.settings()):
         again.add_module(name, form.get_submodule(name))
     assert torch.equal(again(x), form(x))
 

@@ -235,6 +235,11 @@ def test_a_file_with_another_alpha_is_refused(new, trained):
         files.from_bytes(altered(trained[2], ("alpha", 8.0), ("alpha", new)))
 
 
+def test_the_error_about_an_alpha_says_which_are_allowed():
+    with pytest.raises(ValueError, match=r"an alpha of 0\.0; allowed are finite floats above 0"):
+        Adapted.check_declared(Geometry("linear", (6, 9)), {"alpha": 0.0}, {})
+
+
 def test_a_file_without_one_of_the_parts_is_refused(trained):
     with pytest.raises(CompressionError, match="fc1"):
         files.from_bytes(altered(trained[2], "fc1.up", "fc1.upper"))
@@ -245,7 +250,7 @@ def test_a_file_whose_parts_do_not_fit_is_refused():
     model = nn.Sequential(nn.Linear(9, 6)).eval()
     form = adapted(geometry, 2)
     form.up.bias = nn.Parameter(random(6))
-    with pytest.raises(CompressionError, match="'0' lacks 3 factors that stand for it: down or up has a bias"):
+    with pytest.raises(CompressionError, match="'0' lacks 3 layers that stand for it: down or up has a bias"):
         files.from_bytes(files.model_bytes(nn.Sequential(form)), into=model)
     form = adapted(geometry, 2)
     form.base = nn.Linear(9, 5).double()

@@ -195,8 +195,8 @@ def test_layers_of_every_precision_come_back_from_a_file(dtype):
 
 GEOMETRY = Geometry("linear", (3, 12))
 BAD = {
-    "a width of": {"width": float("nan")},
-    "a ridge of": {"ridge": 0.0},
+    "a width of nan; allowed are floats from 0.1 to 100.0": {"width": float("nan")},
+    "a ridge of 0.0; allowed are floats from 1e-05 to 1.0": {"ridge": 0.0},
     "images of shape": {"grid": (0, 4)},
     "at most 1024": {"grid": (40, 40)},
     "images of 5 pixels among 12": {"grid": (5, 1)},
