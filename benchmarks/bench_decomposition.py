@@ -74,7 +74,7 @@ def by_ranks(weight: Tensor, outputs: int, inputs: int) -> dict[str, Callable[[]
     """Return both Tucker decompositions along outputs and inputs."""
 
     def ours() -> Tensor:
-        u, core, v = tucker_2(weight, outputs, inputs)
+        v, core, u = tucker_2(weight, (inputs, outputs))
         return torch.einsum("na,cb,abhw->nchw", u, v, core)
 
     def theirs() -> Tensor:

@@ -14,7 +14,8 @@ from compedu.course.pruning import refuse_other_names
 from compedu.evaluation import Evaluation, evaluate
 from compedu.forms import Geometry, weight_of
 from compedu.methods.low_rank.shared.matrix import matrix_shape
-from compedu.methods.low_rank.shared.rank_budget import by_loss, tried_ranks
+from compedu.methods.low_rank.shared.rank import rank_from
+from compedu.methods.low_rank.shared.rank_budget import rank_scan
 from compedu.methods.low_rank.shared.svd import rank_of_energy
 from compedu.methods.low_rank.truncated_svd import TruncatedSVD
 from compedu.methods.task import Task
@@ -74,10 +75,11 @@ def _losses() -> dict[str, tuple[tuple[int | None, float], ...]]:
     """Return ranks and losses by layer: those of the trained network, which scaling leaves as they are."""
     network = trained("lenet5", "glyphs").eval()
     layers = {name: network.get_submodule(name) for name in LAYERS}
-    scanned = by_loss(SCAN, Task(SCAN, network, load_data("glyphs"), network), layers, tried_ranks)
+    task = Task(SCAN, network, load_data("glyphs"), network)
+    scanned = rank_scan(SCAN, task, layers, SCAN.calibration_images)
     return {
         name: tuple((None if one.value is None else one.value[0], one.loss) for one in choices)
-        for name, choices in scanned.items()
+        for name, choices in scanned.choices.items()
     }
 
 
@@ -93,7 +95,7 @@ def _weights(name: str, rank: int | None) -> int:
 
 def equal_fractions(fraction: float) -> Ranks:
     """Return the same fraction of the full rank in conv2 and fc1, the other layers as they are."""
-    ranks = {name: max(1, round(fraction * SCAN.full_ranks(_geometry(name))[0])) for name in SHARED}
+    ranks = {name: rank_from(fraction, SCAN.full_ranks(_geometry(name))[0]) for name in SHARED}
     return {name: ranks.get(name) for name in LAYERS}
 
 

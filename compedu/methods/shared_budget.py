@@ -2,18 +2,23 @@
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compedu.errors import CompressionError
-from compedu.evaluation import all_logits
+from compedu.errors import CompressionError, Skip
+from compedu.evaluation import all_logits, refuse_probabilities
 from compedu.graph.copying import inference_copy
+from compedu.knobs import knobs
+from compedu.methods.calibration import calibration_set
+from compedu.methods.last_result import last_result
 from compedu.methods.layers import replace_layer
+from compedu.methods.method import Method
 from compedu.methods.task import Task
+from compedu.methods.training_method import TrainingMethod
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,72 @@ class Choice:
     loss: float
 
 
-def loss_with(task: Task, name: str, made: nn.Module, images: tuple[Tensor, Tensor]) -> float:
-    """Return the mean cross-entropy in nats on `images` (x, y) where `made` takes the place of layer `name` alone.
+@dataclass(frozen=True)
+class Scan:
+    """The choices of each layer that can be replaced, by name, and the reasons why other layers cannot."""
 
-    The sensitivity scan of Han, Pool, Tran, Dally (2015, arXiv:1506.02626, section 5). The network of `task` stays as
-    it is. Raises `CompressionError` for a loss that is not finite.
+    choices: Mapping[str, list[Choice]]
+    reasons: Mapping[str, str]
+
+
+Settings: TypeAlias = Iterable[tuple[Any, float, nn.Module]]  # of a layer: value, cost, and the layer in its place
+
+
+def scan(task: Task, layers: Mapping[str, nn.Module], tried: Callable[[str, nn.Module], Settings], images: int) -> Scan:
+    """Return what each of `layers` costs at each setting that `tried` (name, layer) yields, with its loss.
+
+    The loss is that of the network of `task`, which stays as it is, with this layer alone replaced, on at most `images`
+    evenly spaced training images: the sensitivity scan of Han, Pool, Tran, Dally (2015, arXiv:1506.02626, section 5).
+    A layer that cannot be replaced at a setting has no choices, but a reason.
+    """
+    refuse_probabilities(task.model, task.data)
+    shown = calibration_set(task.data, images)
+    choices: dict[str, list[Choice]] = {}
+    reasons: dict[str, str] = {}
+    for name, layer in layers.items():
+        try:
+            choices[name] = [
+                Choice(value, cost, loss_with(task, name, made, shown)) for value, cost, made in tried(name, layer)
+            ]
+        except Skip as reason:
+            reasons[name] = str(reason)
+    return Scan(choices, reasons)
+
+
+def kept_scan(
+    method: Method, apart: Collection[str], task: Task, layers: Iterable[str], measure: Callable[[], Scan]
+) -> Scan:
+    """Return the last scan of `layers` by the class of `method` if it is still valid, else what `measure` returns.
+
+    It is valid for the same network, the same data, and equal knobs, `apart` from those that it does not depend on.
+    """
+    # Knobs that are not known to leave a scan as it is count: a subclass that adds one gets no outdated scan.
+    later = knobs(TrainingMethod).keys() if isinstance(method, TrainingMethod) else ()  # training follows the scan
+    settings = tuple(getattr(method, name) for name in knobs(method) if name not in {*apart, *later})
+    key = (type(method), settings, tuple(layers), task.digest, task.data.digest)
+    return last_result(task.source, f"scan by {type(method).__name__}", key, measure)
+
+
+def loss_with(task: Task, name: str, made: nn.Module, images: tuple[Tensor, Tensor]) -> float:
+    """Return the loss on `images` (x, y) where `made` takes the place of layer `name` alone; errors as `loss_of`.
+
+    Raises `Skip` where it cannot take that place.
+    """
+    network = replace_layer(inference_copy(task.model), name, made.eval())
+    return loss_of(network, task, images, f"with {type(made).__name__} as layer {name!r}")
+
+
+def loss_of(network: nn.Module, task: Task, images: tuple[Tensor, Tensor], which: str) -> float:
+    """Return the mean cross-entropy of `network`, in nats, on `images` (x, y) of the data of `task`.
+
+    Raises `CompressionError` for one that is not finite; `which` says there what distinguishes the network.
     """
     x, y = images
-    network = replace_layer(inference_copy(task.model), name, made.eval())
     loss = float(F.cross_entropy(all_logits(network, x, task.data), y))
     if not math.isfinite(loss):
         raise CompressionError(
-            f"with {type(made).__name__} as layer {name!r} the loss on the images of {task.data.name!r} is {loss}, so "
-            "layers cannot be compared; look for an operation that grows without bound"
+            f"{which} the loss on the images of {task.data.name!r} is {loss}, so layers cannot be compared; look for "
+            "an operation that grows without bound"
         )
     return loss
 
@@ -52,9 +110,9 @@ def shared_out(scanned: Mapping[str, list[Choice]], most: float, unit: str) -> d
 
     All layers begin with their cheapest choice; then the one that lowers the loss most for each unit of cost comes
     first, among all that still fit. Where a step along the lower convex hulls of loss over cost ends at the limit, no
-    other shares have less loss at this cost. (HAQ searches such a space by reinforcement learning: Wang et al. 2019,
-    arXiv:1811.08886.) Losses of layers are taken to add up. Raises `CompressionError`, which names the `unit` of cost,
-    if even the cheapest choices do not fit.
+    other shares have less loss at this cost (Shoham, Gersho 1988, Efficient bit allocation for an arbitrary set of
+    quantizers). Losses of layers are taken to add up. Raises `CompressionError`, which names the `unit` of cost, if
+    even the cheapest choices do not fit.
     """
     chosen = {name: min(choices, key=lambda choice: (choice.cost, choice.loss)) for name, choices in scanned.items()}
     left = most - sum(choice.cost for choice in chosen.values())

@@ -1,5 +1,7 @@
 """One budget of bits: the scan against a network rounded by hand, and what shared bits gain."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +31,7 @@ def test_the_scan_is_the_loss_of_the_network_with_one_layer_rounded(digits):
     model, data = digits
     method = ce.LinearQuantization(calibration_images=50)
     task = Task(method, model, data, source=model)
-    (choices,) = bit_scan(method, task, {"conv2": model.conv2}).values()
+    (choices,) = bit_scan(method, task, {"conv2": model.conv2}).choices.values()
     rounded = ce.LinearQuantization(bits=3, layers="conv2")(model)
     x = data.x_train[torch.linspace(0, len(data.x_train) - 1, 50).round().long()]
     y = data.y_train[torch.linspace(0, len(data.x_train) - 1, 50).round().long()]
@@ -68,6 +70,18 @@ def test_a_layer_that_cannot_be_rounded_is_named_and_has_no_share(digits):
     assert [(one.layer, one.reason) for one in made.compression.skipped] == [
         ("idle", "no calibration image reaches it")
     ]
+
+
+@pytest.mark.parametrize("budget", ["uniform", "sensitivity"])
+def test_a_layer_that_no_form_can_replace_is_named_and_stops_no_other(digits, budget):
+    model, data = digits
+    model = copy.deepcopy(model)
+    model.conv2.bits = "mine"
+    made = ce.LinearQuantization(bits=3, budget=budget, calibration_images=20)(model, data)
+    assert [(one.layer, one.reason) for one in made.compression.skipped] == [
+        ("conv2", "it has an attribute 'bits' of its own, and so has the Quantized in its place")
+    ]
+    assert isinstance(made.fc1, Quantized) and isinstance(made.conv2, nn.Conv2d)
 
 
 def test_a_network_with_nothing_left_to_round_says_so(digits):

@@ -132,7 +132,7 @@ def weights(model):
 
 @pytest.mark.parametrize("rows, columns", [(1, 50), (2, 2), (192, 192), (500, 800), (7, 3)])
 def test_the_largest_saving_rank_saves_and_the_next_one_does_not(rows, columns):
-    largest = largest_saving_rank(rows, columns)
+    largest = largest_saving_rank(break_even(rows, columns))
     assert largest * (rows + columns) < rows * columns <= (largest + 1) * (rows + columns)
     assert largest < break_even(rows, columns) <= largest + 1
 
@@ -141,7 +141,7 @@ def test_the_largest_saving_rank_saves_and_the_next_one_does_not(rows, columns):
 def test_every_rank_below_break_even_makes_the_layer_smaller(layer):
     model = network()
     before = model.get_submodule(layer).weight.numel()
-    for rank in range(1, largest_saving_rank(*as_matrix(model.get_submodule(layer).weight).shape) + 1):
+    for rank in range(1, largest_saving_rank(break_even(*as_matrix(model.get_submodule(layer).weight).shape)) + 1):
         form = TruncatedSVD(rank={layer: rank}, layers=layer)(model).get_submodule(layer)
         assert form.first.weight.numel() + form.second.weight.numel() < before
 

@@ -12,8 +12,9 @@ from compedu.evaluation import evaluate
 from compedu.forms import Factored, Geometry
 from compedu.methods import compression_of
 from compedu.methods.input_moments import input_moments
+from compedu.methods.low_rank.shared import factorization
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
-from compedu.methods.low_rank.shared.rank_budget import SHARED, between, by_loss, tried_ranks
+from compedu.methods.low_rank.shared.rank_budget import between, rank_scan, tried_ranks
 from compedu.methods.low_rank.shared.svd import factors, rank_of_energy
 from compedu.methods.low_rank.shared.vbmf import signal_rank
 from compedu.methods.low_rank.shared.vertical_horizontal import vertical_horizontal
@@ -35,7 +36,7 @@ def weights_of(model):
     return sum(parameter.numel() for name, parameter in model.named_parameters() if "bias" not in name)
 
 
-@pytest.mark.parametrize("budget", SHARED)
+@pytest.mark.parametrize("budget", TruncatedSVD.shared_budgets)
 def test_one_budget_for_all_layers_keeps_as_many_weights_as_equal_fractions_and_far_more_accuracy(glyphs, budget):
     model, data = glyphs
     equal, shared = (TruncatedSVD(rank=0.1, budget=one)(model, data) for one in ("uniform", budget))
@@ -67,7 +68,7 @@ def test_the_scan_measures_each_layer_alone(glyphs):
     model, data = glyphs
     method = TruncatedSVD(budget="sensitivity", calibration_images=40)
     task = Task(method, model, data, source=model)
-    (choices,) = by_loss(method, task, {"fc1": model.fc1}, tried_ranks).values()
+    (choices,) = rank_scan(method, task, {"fc1": model.fc1}, 40).choices.values()
     tried = tried_ranks(method, Geometry.of(model.fc1))
     assert [choice.value for choice in choices] == [*tried, None] and len(tried) == 12 and tried[0] == (1,)
     alone = TruncatedSVD(rank=tried[3][0], layers="fc1")(model)
@@ -239,6 +240,68 @@ def test_advice_names_ranks_that_are_allowed():
         ce.CompressionError, match="budget='energy' asks for that: choose a lower energy, another budget"
     ):
         TruncatedSVD(budget="energy", energy=1.0, layers="0")(model)
+
+
+def named(model, layer, attribute):
+    """The network with an attribute of the user's on one layer, which a form in its place has as well."""
+    model = copy.deepcopy(model)
+    setattr(model.get_submodule(layer), attribute, "mine")
+    return model
+
+
+@pytest.mark.parametrize("budget", ["uniform", "sensitivity"])
+def test_a_layer_that_no_form_can_replace_is_named_and_stops_no_other(glyphs, budget):
+    model, data = glyphs
+    made = TruncatedSVD(rank=0.1, budget=budget, calibration_images=16)(named(model, "conv2", "rank"), data)
+    reasons = {one.layer: one.reason for one in compression_of(made).skipped}
+    assert reasons["conv2"] == "it has an attribute 'rank' of its own, and so has the Factored in its place"
+    assert "fc1" in ranks_of(made) and made.conv2.rank == "mine"
+
+
+def test_a_layer_that_cannot_be_replaced_has_no_share_of_a_measured_budget(glyphs):
+    model, data = glyphs
+    options = {"rank": 0.1, "budget": "sensitivity", "calibration_images": 16}
+    made = TruncatedSVD(**options)(named(model, "conv2", "rank"), data)
+    assert ranks_of(made) == ranks_of(TruncatedSVD(layers="-last,-conv2", **options)(model, data))
+
+
+def test_a_network_of_which_no_layer_can_be_replaced_says_so(glyphs):
+    model, data = glyphs
+    method = TruncatedSVD(rank=0.1, budget="sensitivity", layers="fc1")
+    with pytest.raises(ce.CompressionError, match="found nothing to compress: .*it has an attribute 'rank' of its own"):
+        method(named(model, "fc1", "rank"), data)
+
+
+def test_training_knobs_and_ranks_need_no_new_scan(glyphs, monkeypatch):
+    model, data = copy.deepcopy(glyphs[0]), glyphs[1].shortened(train=64)
+    scans = []
+    measured = factorization.rank_scan
+    monkeypatch.setattr(factorization, "rank_scan", lambda *given: scans.append(given[0]) or measured(*given))
+
+    def ranks(**changed):
+        options = {"rank": 0.1, "budget": "sensitivity", "epochs": 1, "calibration_images": 8} | changed
+        ce.LowRankTraining(**options)(model, data)
+
+    for same in ({}, {"epochs": 2}, {"lr": 1e-4, "seed": 5}, {"rank": 0.2}, {"normalize": False}):
+        ranks(**same)
+    assert len(scans) == 1
+    ranks(calibration_images=9)
+    ranks(layers="fc1")
+    ce.TruncatedSVD(rank=0.1, budget="sensitivity", calibration_images=8)(model, data)
+    assert len(scans) == 4
+
+
+def test_the_loss_of_the_layer_as_it_is_is_that_of_the_whole_network(glyphs):
+    model, data = glyphs
+    method = TruncatedSVD(budget="sensitivity")
+    task = Task(method, model, data, source=model)
+    found = rank_scan(method, task, {"conv2": model.conv2, "fc1": model.fc1}, 40).choices
+    shown = torch.linspace(0, len(data.x_train) - 1, 40).round().long()
+    expected = nn.functional.cross_entropy(model(data.x_train[shown]), data.y_train[shown]).item()
+    for name, choices in found.items():
+        (kept,) = [one for one in choices if one.value is None]
+        assert kept.loss == pytest.approx(expected, rel=1e-4)
+        assert kept.cost == model.get_submodule(name).weight.numel()
 
 
 def test_ranks_between_measured_ones_lie_on_lines_and_let_the_budget_be_spent(glyphs):

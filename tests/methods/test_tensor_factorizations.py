@@ -10,10 +10,11 @@ from tensorly.decomposition import parafac, partial_tucker
 from torch import nn
 
 import compedu as ce
+from compedu.forms.factored import full_rank
 from compedu.methods import compression_of
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
 from compedu.methods.low_rank.separable_filters import SeparableFilters
-from compedu.methods.low_rank.shared.polyadic import decomposed, full_rank, recomposed
+from compedu.methods.low_rank.shared.polyadic import decomposed, recomposed
 from compedu.methods.low_rank.shared.tucker_2 import tucker_2
 from compedu.methods.low_rank.tucker import TuckerDecomposition
 
@@ -61,7 +62,7 @@ def test_many_tensors_at_once_are_decomposed_as_each_alone():
 
 @pytest.mark.parametrize("outputs, inputs", [(10, 6), (30, 3), (50, 20)])
 def test_a_tucker_decomposition_is_as_close_as_an_independent_one(trained, outputs, inputs):
-    u, core, v = tucker_2(trained, outputs, inputs)
+    v, core, u = tucker_2(trained, (inputs, outputs))
     ours = relative(trained - torch.einsum("na,cb,abij->ncij", u, v, core), trained)
     (their_core, factors), _ = partial_tucker(tensorly.tensor(trained.numpy()), rank=[outputs, inputs], modes=[0, 1])
     theirs = torch.from_numpy(np.einsum("na,cb,abij->ncij", *factors, their_core))

@@ -14,7 +14,7 @@ from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFacto
 from compedu.networks.vit import Attention
 
 SMALL = "vit(size=8, width=0.5, blocks=1)"
-OF_IMAGES = (ce.CReLU, ce.MonochromaticFilters, ce.SmoothDictionary, ce.TuckerDecomposition, ConvolutionFactorization)
+OF_IMAGES = (ce.CReLU, ce.MonochromaticFilters, ce.SmoothDictionary, ConvolutionFactorization)
 LINEAR = ("attention.query", "attention.key", "attention.value", "attention.out", "fc1", "fc2")
 
 

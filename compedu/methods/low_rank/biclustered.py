@@ -7,14 +7,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from compedu.errors import Skip
 from compedu.forms import Factored, Geometry, Reordered, weight_of
 from compedu.forms.factored import most_channels, pointwise
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
 from compedu.methods.low_rank.shared.equal_clusters import equal_clusters
 from compedu.methods.low_rank.shared.rank import Ranks
-from compedu.methods.low_rank.shared.tucker_2 import leading, tucker_2
+from compedu.methods.low_rank.shared.svd import leading
+from compedu.methods.low_rank.shared.tucker_2 import tucker_2
 
 
 def channel_clusters(slices: Tensor, count: int, rank: int) -> Tensor:
@@ -44,16 +44,15 @@ def channel_clusters(slices: Tensor, count: int, rank: int) -> Tensor:
 
 
 def block_factors(blocks: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-    """Return bases (..., C, K1) and (..., N, K2), and a core (..., K2, K1, height, width), near `blocks`.
+    """Return a basis (..., C, K1), a core (..., K2, K1, height, width) and a basis (..., N, K2) near `blocks`.
 
     `blocks` (..., N, C, height, width) are each the core times both bases, a Tucker decomposition of the two channel
-    axes; the three parts have equal norms, but for the ranks.
+    axes at the ranks (K1, K2); the three parts have equal norms, but for the ranks.
     """
-    inside, outside = ranks
-    outputs, core, inputs = tucker_2(blocks, outside, inside)
+    inputs, core, outputs = tucker_2(blocks, ranks)
     root = core.flatten(-4).norm(dim=-1)[..., None, None] ** (1 / 3)
     root = torch.where(root > 0, root, 1)
-    return inputs * root, outputs * root, core / root[..., None, None].square()
+    return inputs * root, core / root[..., None, None].square(), outputs * root
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +108,8 @@ class BiclusteredSVD(ConvolutionFactorization):
         )
 
     def factored(self, layer: nn.Module, ranks: Ranks) -> Factored:
-        """Return the layers in sequence near `layer`; raise `Skip` where more channels lie between them than needed."""
+        """Return the layers in sequence near `layer`, with the orders of channels between them."""
         geometry = Geometry.of(layer)
-        if reason := self.impossible(geometry, ranks):
-            raise Skip(reason)
         weight = weight_of(layer).detach()
         found = self.clusters(weight, ranks)
         first, second, third = (
@@ -151,7 +148,7 @@ class BiclusteredSVD(ConvolutionFactorization):
 
     def in_blocks(self, weight: Tensor, found: Blocks, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the three convolutions, in double precision."""
-        inputs, outputs, core = block_factors(found.of(weight.double()), ranks)
+        inputs, core, outputs = block_factors(found.of(weight.double()), ranks)
         first, second, third = self.chain(geometry_of(weight), ranks)
         return (
             inputs.transpose(2, 3).reshape(first.shape),  # (G, H, K1, C / G)
@@ -163,11 +160,11 @@ class BiclusteredSVD(ConvolutionFactorization):
         """Return the three convolutions: in groups of inputs, in a group for each block, in groups of outputs."""
         out, inside, *window = geometry.shape
         blocks = self.input_clusters * self.output_clusters
-        narrow, narrower = (blocks * rank for rank in ranks)
+        inputs, outputs = ranks
         return (
-            Geometry("conv2d", (narrow, inside // self.input_clusters, 1, 1), groups=self.input_clusters),
-            replace(geometry, shape=(narrower, ranks[0], *window), groups=blocks),
-            Geometry("conv2d", (out, narrower // self.output_clusters, 1, 1), groups=self.output_clusters),
+            Geometry("conv2d", (blocks * inputs, inside // self.input_clusters, 1, 1), groups=self.input_clusters),
+            replace(geometry, shape=(blocks * outputs, inputs, *window), groups=blocks),
+            Geometry("conv2d", (out, self.input_clusters * outputs, 1, 1), groups=self.output_clusters),
         )
 
     def full_ranks(self, geometry: Geometry) -> Ranks:

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from compedu.forms import Geometry
-from compedu.forms.factored import along_axis, pointwise
+from compedu.forms.factored import along_axis, full_rank, pointwise
 from compedu.knobs import PerLayer, inherited, method
 from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
-from compedu.methods.low_rank.shared.polyadic import decomposed, full_rank
+from compedu.methods.low_rank.shared.polyadic import decomposed
 from compedu.methods.low_rank.shared.rank import Ranks
 
 

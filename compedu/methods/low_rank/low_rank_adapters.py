@@ -14,6 +14,7 @@ from compedu.forms.adapted import adapter_pair
 from compedu.forms.quantized import MOST_BITS
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.layers import given_value
+from compedu.methods.low_rank.shared.unsuited import grouped
 from compedu.methods.quantization.linear import LinearQuantization
 from compedu.methods.quantization.shared.folding import fold
 from compedu.methods.replace_then_train import ReplaceThenTrain
@@ -76,8 +77,8 @@ class LowRankAdapters(ReplaceThenTrain):
         """Return the layer frozen, with adapters that change nothing yet."""
         geometry = Geometry.of(layer)
         rank = given_value(self.rank, name)
-        if geometry.groups > 1:
-            raise Skip(f"is a convolution in {geometry.groups} groups; adapters would mix them")
+        if reason := grouped(geometry, "adapters"):
+            raise Skip(reason)
         full = min(geometry.shape[0], math.prod(geometry.shape[1:]))
         if rank > full:
             raise Skip(f"rank {rank} is above its full rank; choose at most {full}")

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from compedu.forms import Geometry, NormalizedFactors
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.initialization import initialize
-from compedu.methods.low_rank.shared.matrix import MatrixFactorization, closest_factors
+from compedu.methods.low_rank.shared.matrix import MatrixFactorization
 from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
@@ -31,6 +31,7 @@ class LowRankTraining(FromScratch, MatrixFactorization):
     identity_settings: ClassVar[dict[str, Any] | None] = None
     from_scratch: ClassVar[bool] = False  # it keeps the given network's channels, hence what is said about them
     writes: ClassVar[bool] = True
+    unscanned: ClassVar[tuple[str, ...]] = (*MatrixFactorization.unscanned, "normalize")
 
     rank: PerLayer[float | int] = inherited(MatrixFactorization, "rank")
     budget: str = inherited(MatrixFactorization, "budget")
@@ -56,10 +57,6 @@ class LowRankTraining(FromScratch, MatrixFactorization):
         """Return two layers in sequence at the ranks that `rank` or the budget gives the trained `layer`."""
         ranks = self.ranks_for(task, name, layer)
         return self.normalized(layer, ranks) if self.normalize else self.factored(layer, ranks)
-
-    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
-        """Return the two weights of that rank closest to `weight`, by which ranks are chosen."""
-        return closest_factors(weight, *ranks)
 
     def normalized(self, layer: nn.Module, ranks: Ranks) -> NormalizedFactors:
         """Return two layers in sequence with batch norm between them, of any weights."""

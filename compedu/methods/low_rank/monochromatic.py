@@ -13,8 +13,9 @@ from compedu.forms.factored import pointwise
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.layer_method import LayerMethod, SelectiveMethod
 from compedu.methods.layers import given_value
-from compedu.methods.low_rank.shared.convolution_factors import not_wide
 from compedu.methods.low_rank.shared.equal_clusters import equal_clusters
+from compedu.methods.low_rank.shared.svd import leading
+from compedu.methods.low_rank.shared.unsuited import grouped, not_wide
 
 
 def leading_color(filters: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def leading_color(filters: Tensor) -> Tensor:
 
     They are the first left singular vectors of the filters side by side.
     """
-    return torch.linalg.eigh(torch.einsum("...mcs,...mds->...cd", filters, filters))[1][..., -1]
+    return leading(torch.einsum("...mcs,...mds->...cd", filters, filters), 1)[..., 0]
 
 
 def monochromatic(weight: Tensor, colors: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,8 +53,8 @@ class MonochromaticFilters(LayerMethod):
 
     $W_n \approx c_{k(n)} f_n^\top$ for the matrix $W_n$ (channels, pixels) of filter $n$. The filters are divided into
     clusters of equal size, in turn with the colors: $c_k$ is the first left singular vector of the filters of cluster
-    $k$ side by side, $f_n = W_n^\top c_{k(n)}$ the projection. Begun eight times at filters that differ most in their
-    own colors, $\min \sum_n \lVert W_n - c_{k(n)} f_n^\top \rVert^2$ with nothing drawn at random. The layers in
+    $k$ side by side, $f_n = W_n^\top c_{k(n)}$ the projection. Begun several times at filters that differ most in
+    their own colors, $\min \sum_n \lVert W_n - c_{k(n)} f_n^\top \rVert^2$ with nothing drawn at random. The layers in
     sequence are a pointwise convolution to the colors, a convolution in as many groups, and the order of the filters.
     Stored: colors and filters at full precision, and the order of the filters, of few bits each.
     Skips: layers of one input channel, such as the first one for gray images; numbers of filters that do not divide
@@ -79,13 +80,9 @@ class MonochromaticFilters(LayerMethod):
 
     def obstacle(self, layer: nn.Module) -> str:
         """Return why no filter of `layer` has a color, "" if they have."""
-        if reason := LayerMethod.obstacle(self, layer):
-            return reason
         geometry = Geometry.of(layer)
-        if reason := not_wide(geometry):
+        if reason := LayerMethod.obstacle(self, layer) or not_wide(geometry) or grouped(geometry, "a color"):
             return reason
-        if geometry.groups > 1:
-            return f"is a convolution in {geometry.groups} groups; a color would mix them"
         return "has one input channel, so that all its filters see one color" if geometry.shape[1] == 1 else ""
 
     def compress_layer(self, name: str, layer: nn.Module) -> Factored:

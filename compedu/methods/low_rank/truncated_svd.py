@@ -1,6 +1,7 @@
 """Truncated singular value decomposition: each layer becomes two in sequence, with few channels in between."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -8,7 +9,7 @@ from compedu.forms import Geometry, weight_of
 from compedu.knobs import PerLayer, inherited, knob, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.input_moments import InputMoments, in_order_of_execution, input_moments, moments_too_large
-from compedu.methods.low_rank.shared.matrix import MatrixFactorization, closest_factors
+from compedu.methods.low_rank.shared.matrix import MatrixFactorization
 from compedu.methods.low_rank.shared.output_fit import linear_for_outputs, vertical_horizontal_for_outputs
 from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.task import Task
@@ -18,11 +19,12 @@ from compedu.methods.task import Task
 class TruncatedSVD(MatrixFactorization):
     r"""Replace every weight matrix by the closest one of low rank, as two layers in sequence.
 
-    $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values; the first layer is $\sqrt{S_r} V_r^\top$, the
-    second $U_r \sqrt{S_r}$. For a convolution, $W$ is its weight as a matrix (in * height, out * width), and the layers
-    are a vertical and a horizontal convolution. It saves parameters only if $r (m + n) < m n$ for an $m \times n$
-    matrix. `fit="outputs"` makes not the weight but the layer's outputs on training images close,
-    $\min \mathrm{E} \lVert W x - \hat W x \rVert^2$, layer after layer.
+    $W \approx U_r S_r V_r^\top$ with the $r$ largest singular values. Of a linear layer, $W$ being (out, in), the first
+    layer is $\sqrt{S_r} V_r^\top$, the second $U_r \sqrt{S_r}$. Of a convolution, $W$ is the weight as a matrix
+    (in * height, out * width), and it is the other way round: the first layer, a vertical convolution, is
+    $U_r \sqrt{S_r}$, the second, a horizontal one, $\sqrt{S_r} V_r^\top$. It saves parameters only if
+    $r (m + n) < m n$ for an $m \times n$ matrix. `fit="outputs"` makes not the weight but the layer's outputs on
+    training images close, $\min \mathrm{E} \lVert W x - \hat W x \rVert^2$, layer after layer.
     Stored: the two factors at full precision.
     Skips: layers where a fractional rank is not below break-even, unless `allow_larger`; grouped
     convolutions; layers that are already compressed. An integer rank that saves nothing raises `CompressionError`.
@@ -31,6 +33,8 @@ class TruncatedSVD(MatrixFactorization):
     outputs: Jaderberg, Vedaldi, Zisserman 2014, arXiv:1405.3866, section 2.2 (scheme 2); linear layers Zhang, Zou, He,
     Sun 2016, arXiv:1505.06798, section 3.1.
     """
+
+    unscanned: ClassVar[tuple[str, ...]] = (*MatrixFactorization.unscanned, "fit")  # losses are those of the closest
 
     rank: PerLayer[float | int] = inherited(MatrixFactorization, "rank")
     budget: str = inherited(MatrixFactorization, "budget")
@@ -71,10 +75,6 @@ class TruncatedSVD(MatrixFactorization):
             return self.factored(layer, ranks)
         moments = input_moments(task.model, name, layer, task.data, self.calibration_images)
         return self.in_sequence(layer, ranks, self.factors_for_outputs(weight_of(layer).detach(), ranks, moments))
-
-    def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
-        """Return the two weights of that rank whose product is the least-squares fit to `weight`."""
-        return closest_factors(weight, *ranks)
 
     def factors_for_outputs(self, weight: Tensor, ranks: Ranks, moments: InputMoments) -> tuple[Tensor, ...]:
         """Return the two weights of that rank that change the outputs for inputs of these `moments` least."""

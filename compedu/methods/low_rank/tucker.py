@@ -7,7 +7,7 @@ from torch import Tensor
 from compedu.forms import Geometry
 from compedu.forms.factored import pointwise
 from compedu.knobs import PerLayer, inherited, method
-from compedu.methods.low_rank.shared.convolution_factors import not_wide
+from compedu.methods.low_rank.shared.convolution_factors import ConvolutionFactorization
 from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.methods.low_rank.shared.spectral import SpectralFactorization
 from compedu.methods.low_rank.shared.tucker_2 import tucker_2
@@ -20,7 +20,7 @@ def by_channel(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @method
-class TuckerDecomposition(SpectralFactorization):
+class TuckerDecomposition(ConvolutionFactorization, SpectralFactorization):
     r"""Replace each convolution by three: fewer channels in, a small convolution, all channels out.
 
     $W_{nc} \approx \sum_{a, b} U_{na} V_{cb} G_{ab}$ with $n \le N$ outputs, $c \le C$ inputs, and a core $G$ of
@@ -37,14 +37,9 @@ class TuckerDecomposition(SpectralFactorization):
     rank: PerLayer[float | int] = inherited(SpectralFactorization, "rank", default=0.4, slider_range=(0.05, 1.0))
     budget: str = inherited(SpectralFactorization, "budget")
 
-    def unsuited(self, geometry: Geometry) -> str:
-        """Say why layers of this geometry are not factored, "" if they are."""
-        return not_wide(geometry) or super().unsuited(geometry)
-
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the weights of the three convolutions."""
-        inputs, outputs = ranks
-        u, core, v = tucker_2(weight.double(), outputs, inputs)
+        v, core, u = tucker_2(weight.double(), ranks)
         return v.T[..., None, None], core, u[..., None, None]
 
     def chain(self, geometry: Geometry, ranks: Ranks) -> tuple[Geometry, ...]:

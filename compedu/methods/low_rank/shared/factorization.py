@@ -13,8 +13,10 @@ from compedu.knobs import PerLayer, knob, knobs, method
 from compedu.methods.calibration import calibration_knob
 from compedu.methods.layer_method import LayerByLayer, SelectiveMethod
 from compedu.methods.layers import given_value
-from compedu.methods.low_rank.shared.rank import Ranks, rank_from, rank_knob
-from compedu.methods.low_rank.shared.rank_budget import SHARED, shared_ranks
+from compedu.methods.low_rank.shared.rank import Ranks, largest_saving_rank, rank_from, rank_knob
+from compedu.methods.low_rank.shared.rank_budget import between, by_loss, rank_scan
+from compedu.methods.low_rank.shared.unsuited import grouped
+from compedu.methods.shared_budget import Scan, kept_scan, shared_out
 from compedu.methods.task import Task
 
 COUNTS = {2: "two", 3: "three", 4: "four"}
@@ -25,11 +27,18 @@ class Factorization(LayerByLayer):
     """A method that replaces each layer by ordinary ones in sequence; the channels between them are its ranks.
 
     A subclass says which layers it takes, what the full ranks are, and how the factors are found.
+
+    Why a layer stays is asked in this order: can it be factored at all (`obstacle`, of which a subclass changes
+    `unsuited`, about the shape alone); does this call leave it alone (`left_alone`, asked only where one budget holds
+    for all layers); would it be smaller at its ranks (`saves_nothing`); is it possible at these ranks (`impossible`).
+    The first answer counts.
     """
 
     family: ClassVar[str] = "low_rank"
     identity_settings: ClassVar[dict[str, Any] | None] = {"rank": 1.0, "allow_larger": True}
     writes: ClassVar[bool] = False
+    shared_budgets: ClassVar[tuple[str, ...]] = ("sensitivity",)  # budgets for all layers together
+    unscanned: ClassVar[tuple[str, ...]] = ("rank", "budget", "allow_larger")  # knobs that no measured loss depends on
 
     rank: PerLayer[float | int] = rank_knob(
         default=0.25,
@@ -50,7 +59,7 @@ class Factorization(LayerByLayer):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.budget in SHARED and not isinstance(self.rank, float):
+        if self.budget in self.shared_budgets and not isinstance(self.rank, float):
             raise ValueError(
                 f"{type(self).__name__}.rank must be one fraction when budget is {self.budget!r}, got {self.rank!r}: "
                 "all layers together keep as many weights as with this fraction in each"
@@ -64,8 +73,8 @@ class Factorization(LayerByLayer):
     def compress(self, task: Task) -> nn.Module:
         """Share out the ranks if one budget holds for all layers, then replace layer by layer."""
         task.open_attentions()
-        if self.budget in SHARED:
-            task.decided = shared_ranks(self, task)
+        if self.budget in self.shared_budgets:
+            task.decided = self.shared_ranks(task)
         return LayerByLayer.compress(self, task)
 
     def obstacle(self, layer: nn.Module) -> str:
@@ -90,20 +99,64 @@ class Factorization(LayerByLayer):
 
     def ranks_for(self, task: Task, name: str, layer: nn.Module) -> Ranks:
         """Return the ranks of layer `name`, or raise `Skip` with the reason why it stays."""
-        if self.budget not in SHARED:
+        if self.budget not in self.shared_budgets:
             return self.checked_ranks(name, Geometry.of(layer), given_value(self.rank, name))
         if isinstance(decided := task.decided[name], str):
             raise Skip(decided)
         return decided
+
+    def shared_ranks(self, task: Task) -> dict[str, Ranks | str]:
+        """Return the ranks of each layer that one budget for all of them gives, or the reason why it stays.
+
+        Together the layers keep at most as many weights as with `rank`, a fraction, in each of them, where a layer in
+        which this would save nothing counts as it is. Layers that stay for another reason have no share.
+        """
+        layers = {name: layer for name, layer in task.selection()[0].items() if not self.obstacle(layer)}
+        reasons = self.left_alone(task, layers)
+        layers = {name: layer for name, layer in layers.items() if name not in reasons}
+        found = self.choices_of(task, layers) if layers else Scan({}, {})
+        most = sum(self.kept_numbers(Geometry.of(layers[name])) for name in found.choices)
+        shares = shared_out(found.choices, most, "weights")
+        stays = f"one budget for all layers ({self.budget}) leaves it as it is"
+        return {**reasons, **found.reasons, **{name: ranks or stays for name, ranks in shares.items()}}
+
+    def choices_of(self, task: Task, layers: Mapping[str, nn.Module]) -> Scan:
+        """Return the ranks of each of `layers` that one budget has to choose from, and the layer as it is."""
+        images = self.calibration_images
+        scanned = kept_scan(self, self.unscanned, task, layers, lambda: rank_scan(self, task, layers, images))
+        layers = {name: layers[name] for name in scanned.choices}
+        equal = by_loss(self, task, layers, self.equal_ranks, images).choices  # so that one budget can choose them too
+        choices = {
+            name: between(self, Geometry.of(layer), [*scanned.choices[name], *equal[name]])
+            for name, layer in layers.items()
+        }
+        return Scan(choices, scanned.reasons)
+
+    def kept_numbers(self, geometry: Geometry) -> int:
+        """Return how many weights a layer has at the fraction `rank` of its full ranks: as now, if not fewer."""
+        kept = [self.numbers(geometry, ranks) for ranks in self.equal_ranks(geometry)]
+        return kept[0] if kept else math.prod(geometry.shape)
+
+    def equal_ranks(self, geometry: Geometry) -> list[Ranks]:
+        """Return the ranks at the fraction `rank` of the full ones, if they make a layer smaller."""
+        fraction = cast(float, self.rank)  # a budget for all layers refuses ranks by layer
+        ranks = tuple(rank_from(fraction, full) for full in self.full_ranks(geometry))
+        return [ranks] if self.makes_smaller(geometry, ranks) else []
+
+    def makes_smaller(self, geometry: Geometry, ranks: Ranks) -> bool:
+        """Tell whether a layer can be factored at these ranks, and has fewer weights then."""
+        fewer = self.numbers(geometry, ranks) < math.prod(geometry.shape)
+        return fewer and not self.impossible(geometry, ranks)
 
     def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
         """Return the names of `layers` that this method replaces at no rank, with the reasons."""
         return {}
 
     def checked_ranks(self, name: str, geometry: Geometry, value: float | int) -> Ranks:
-        """Return the ranks for the `value` of `rank`; refuse those that save nothing.
+        """Return the ranks for the `value` of `rank`; refuse those that save nothing, or are impossible.
 
-        Raises `Skip` for a fraction, and `CompressionError` for an integer, which was meant for this very layer.
+        Where nothing is saved it raises `Skip` for a fraction, and `CompressionError` for an integer, which was meant
+        for this very layer; `Skip` where the ranks are impossible.
         """
         full = self.full_ranks(geometry)
         ranks = tuple(rank_from(value, most) for most in full)
@@ -115,6 +168,8 @@ class Factorization(LayerByLayer):
         if reason:
             given = f"{value!r} of its full rank {', '.join(map(str, full))}"
             raise Skip(f"{reason}; {self.saving(geometry)} ({given})")
+        if reason := self.impossible(geometry, ranks):
+            raise Skip(reason)
         return ranks
 
     def saves_nothing(self, geometry: Geometry, ranks: Ranks) -> str:
@@ -133,7 +188,7 @@ class Factorization(LayerByLayer):
 
     def saving(self, geometry: Geometry) -> str:
         """Say which ranks would make a layer smaller, as advice."""
-        largest = min(math.ceil(self.break_even(geometry)) - 1, *self.full_ranks(geometry))
+        largest = min(largest_saving_rank(self.break_even(geometry)), *self.full_ranks(geometry))
         least = self.numbers(geometry, (1,) * len(self.full_ranks(geometry)))
         few = f"choose at most rank {largest}" if least < math.prod(geometry.shape) else "no rank saves anything here"
         return f"{few}, or set allow_larger=True"
@@ -148,9 +203,7 @@ class Factorization(LayerByLayer):
 
     def unsuited(self, geometry: Geometry) -> str:
         """Say why layers of this geometry are not factored, "" if they are."""
-        if geometry.groups == 1:
-            return ""
-        return f"is a convolution in {geometry.groups} groups; layers in sequence would mix them"
+        return grouped(geometry, "layers in sequence")
 
     @abstractmethod
     def full_ranks(self, geometry: Geometry) -> Ranks:

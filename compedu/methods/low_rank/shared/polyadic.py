@@ -5,9 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from compedu.forms.factored import full_rank
+from compedu.methods.low_rank.shared.svd import leading
+
 SWEEPS = 150  # at most
 ENOUGH = 1e-5  # relative fall of the error in a sweep below which it ends
 SHAKEN = 0.1  # length of what is added to each singular vector at the start
+CANCELLED = 2.0  # times the square of their sum: terms whose squares together are larger mostly cancel out
 CUT = 1e-10  # of the largest eigenvalue of the normal equations: smaller ones are directions that make no difference
 
 
@@ -35,19 +39,23 @@ def decomposed(tensor: Tensor, rank: int, seed: int = 0) -> list[Tensor]:
     return balanced(factors)
 
 
-def full_rank(sizes: Sequence[int]) -> int:
-    """Return a rank that suffices for every tensor of these `sizes`: one term for each entry of all axes but one.
-
-    >>> full_rank((50, 20, 5, 5))
-    500
-    """
-    return int(torch.tensor(sizes).prod()) // max(sizes)
-
-
 def recomposed(factors: Sequence[Tensor]) -> Tensor:
     """Return the tensors (batch, d_1, ..., d_m) that the factors (batch, d_k, rank) stand for."""
     sizes = [factor.shape[1] for factor in factors]
     return (factors[0] @ _khatri_rao(factors[1:]).mT).reshape(-1, *sizes)
+
+
+def cancellation(factors: Sequence[Tensor]) -> float:
+    """Return the sum of the squared norms of the terms over the squared norm of their sum, factors (1, d_k, rank).
+
+    It is 1 for orthogonal terms, and large for terms that cancel out. Terms that are all zero are orthogonal.
+
+    >>> left, right = torch.tensor([[[3.0, -2.0]]]), torch.ones(1, 1, 2)
+    >>> cancellation([left, right])
+    13.0
+    """
+    squares = torch.stack([factor.square().sum(1) for factor in factors]).prod(0).sum()
+    return float(squares / recomposed(factors).square().sum()) if squares > 0 else 1.0
 
 
 def balanced(factors: Sequence[Tensor]) -> list[Tensor]:
@@ -114,12 +122,11 @@ def _leading(matrices: Tensor, rank: int, seed: int) -> Tensor:
 
     Singular vectors alone can be a point from which no factor improves while the others stay.
     """
-    _, vectors = torch.linalg.eigh(matrices @ matrices.mT)
     known = min(rank, matrices.shape[1])
     drawn = torch.randn(*matrices.shape[:2], rank, dtype=matrices.dtype, generator=torch.Generator().manual_seed(seed))
     drawn /= matrices.shape[1] ** 0.5
     drawn[..., :known] *= SHAKEN
-    drawn[..., :known] += vectors.flip(-1)[..., :known]
+    drawn[..., :known] += leading(matrices @ matrices.mT, known).flip(-1)
     return drawn
 
 

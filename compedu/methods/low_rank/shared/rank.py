@@ -1,5 +1,6 @@
 """The rank of a factorization: as a fraction or an integer, and the rank from which on nothing is saved."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,10 +50,10 @@ def break_even(rows: int, columns: int) -> float:
     return rows * columns / (rows + columns)
 
 
-def largest_saving_rank(rows: int, columns: int) -> int:
-    """Return the largest rank whose two factors have fewer values than the matrix; 0 if there is none.
+def largest_saving_rank(even: float) -> int:
+    """Return the largest rank below the break-even rank `even`: the factors have fewer values; 0 if there is none.
 
-    >>> largest_saving_rank(64 * 3, 64 * 3), largest_saving_rank(1, 50)
+    >>> largest_saving_rank(break_even(64 * 3, 64 * 3)), largest_saving_rank(break_even(1, 50))
     (95, 0)
     """
-    return (rows * columns - 1) // (rows + columns)
+    return math.ceil(even) - 1

@@ -1,6 +1,7 @@
 """Factorizations whose ranks are those of matrices, so that singular values tell how many are needed."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ FOUND = ("energy", "vbmf")  # budgets that find the rank of each layer by itself
 class SpectralFactorization(Factorization):
     """A factorization at given ranks, or at those that the singular values of each layer show."""
 
+    unscanned: ClassVar[tuple[str, ...]] = (*Factorization.unscanned, "energy")
+
     budget: str = inherited(
         Factorization,
         "budget",
@@ -39,6 +42,7 @@ class SpectralFactorization(Factorization):
 
     def __post_init__(self):
         super().__post_init__()
+        # An `energy` beside another budget is no error: where a learner switches the budget back, an explorer sends it.
         if self.budget in FOUND and self.rank != knobs(self)["rank"].default:
             raise ValueError(
                 f"{type(self).__name__}.rank is {self.rank!r}, yet budget={self.budget!r} finds the ranks itself; "
@@ -56,11 +60,14 @@ class SpectralFactorization(Factorization):
             ranks = tuple(map(signal_rank, self.matrices(weight)))
         if 0 in ranks:
             raise Skip("no singular value of its weight stands out from noise")
-        if reason := self.saves_nothing(Geometry.of(layer), ranks):
+        geometry = Geometry.of(layer)
+        if reason := self.saves_nothing(geometry, ranks):
             cure = "a lower energy, " if self.budget == "energy" else ""
             raise Skip(
                 f"{reason}; budget={self.budget!r} asks for that: choose {cure}another budget, or allow_larger=True"
             )
+        if reason := self.impossible(geometry, ranks):
+            raise Skip(f"{reason}; budget={self.budget!r} asks for that: choose another budget")
         return ranks
 
     def spectra(self, weight: Tensor) -> tuple[Tensor, ...]:

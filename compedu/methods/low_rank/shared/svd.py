@@ -44,6 +44,14 @@ def factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (u[:, :rank] * root).to(matrix.dtype), (root[:, None] * vt[:rank]).to(matrix.dtype)
 
 
+def leading(gram: Tensor, rank: int) -> Tensor:
+    """Return the eigenvectors (..., n, rank) of `gram` (..., n, n), symmetric, with the largest eigenvalues, ascending.
+
+    They are the leading left singular vectors of a matrix whose product with its transpose is `gram`.
+    """
+    return torch.linalg.eigh(gram)[1][..., -rank:]
+
+
 def energy(values: Tensor, rank: int) -> float:
     """Return the fraction of the energy, the sum of squared singular `values`, in the first `rank` of them.
 

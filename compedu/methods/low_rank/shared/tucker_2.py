@@ -3,20 +3,25 @@
 import torch
 from torch import Tensor
 
+from compedu.methods.low_rank.shared.rank import Ranks
+from compedu.methods.low_rank.shared.svd import leading
+
 SWEEPS = 10  # of the alternation, at most; the first already comes close
 ENOUGH = 1e-7  # relative growth of the cores in a sweep below which it ends
 
 
-def tucker_2(weights: Tensor, outputs: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return U (..., N, outputs), the core (..., outputs, inputs, height, width) and V (..., C, inputs).
+def tucker_2(weights: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Return V (..., C, inputs), the core (..., outputs, inputs, height, width) and U (..., N, outputs).
 
-    weights[n, c] ~ sum_{a, b} U[n, a] V[c, b] core[a, b] for each of `weights` (..., N, C, height, width), with
-    orthonormal columns in U and V. Each is in turn the leading singular vectors while the other stays, so that the
-    error never rises (De Lathauwer, De Moor, Vandewalle 2000, On the best rank-1 and rank-(R1, ..., RN) approximation
-    of higher-order tensors).
+    The ranks are (inputs, outputs), and the three are in the order of the layers in sequence. weights[n, c] ~
+    sum_{a, b} U[n, a] V[c, b] core[a, b] for each of `weights` (..., N, C, height, width), with orthonormal columns in
+    U and V. Each is in turn the leading singular vectors while the other stays, so that the error never rises
+    (De Lathauwer, De Moor, Vandewalle 2000, On the best rank-1 and rank-(R1, ..., RN) approximation of higher-order
+    tensors).
     """
-    u = leading(outputs_gram(weights), outputs)
+    inputs, outputs = ranks
     v = leading(inputs_gram(weights), inputs)
+    u = leading(outputs_gram(weights), outputs)
     held = 0.0  # the square of the cores: what they do not hold is the error
     for _ in range(SWEEPS):
         seen = torch.einsum("...nchw,...cb->...nbhw", weights, v)
@@ -26,19 +31,14 @@ def tucker_2(weights: Tensor, outputs: int, inputs: int) -> tuple[Tensor, Tensor
         held = float(torch.einsum("...nbhw,...na->...abhw", seen, u).square().sum())
         if held <= before * (1 + ENOUGH):
             break
-    return u, torch.einsum("...nchw,...na,...cb->...abhw", weights, u, v), v
-
-
-def leading(gram: Tensor, rank: int) -> Tensor:
-    """Return the eigenvectors (..., n, rank) of `gram` (..., n, n), symmetric, with the largest eigenvalues."""
-    return torch.linalg.eigh(gram)[1][..., -rank:]
-
-
-def outputs_gram(weights: Tensor) -> Tensor:
-    """Return the inner products (..., N, N) of the outputs of `weights` (..., N, C, height, width)."""
-    return torch.einsum("...nchw,...mchw->...nm", weights, weights)
+    return v, torch.einsum("...nchw,...na,...cb->...abhw", weights, u, v), u
 
 
 def inputs_gram(weights: Tensor) -> Tensor:
     """Return the inner products (..., C, C) of the inputs of `weights` (..., N, C, height, width)."""
     return torch.einsum("...nchw,...ndhw->...cd", weights, weights)
+
+
+def outputs_gram(weights: Tensor) -> Tensor:
+    """Return the inner products (..., N, N) of the outputs of `weights` (..., N, C, height, width)."""
+    return torch.einsum("...nchw,...mchw->...nm", weights, weights)
