@@ -10,23 +10,14 @@ from compedu.claims.judgment import judge
 from compedu.claims.store import Run
 from compedu.claims.survey import decomposition_cost as cost
 from compedu.claims.survey import decomposition_effort as effort
-from compedu.claims.survey.decomposition_cost import (
-    AGAIN,
-    CP,
-    DECOMPOSITIONS,
-    EPOCH,
-    EPOCHS,
-    SECONDS,
-    SVD,
-    TUCKER,
-    Kernel,
-)
+from compedu.claims.survey.decomposition_cost import AGAIN, EPOCH, EPOCHS, SECONDS, Kernel
 from compedu.claims.survey.decomposition_cost import DECOMPOSITION_COST as COST
 from compedu.claims.survey.decomposition_effort import CANCELS, WORST
 from compedu.claims.survey.decomposition_effort import DECOMPOSITION_EFFORT as EFFORT
+from compedu.claims.survey.shared.decompositions import CP, DECOMPOSITIONS, SVD, TUCKER
 from compedu.claims.verdict import Verdict
 from compedu.forms import Geometry
-from compedu.methods.low_rank.shared.polyadic import decomposed, recomposed
+from compedu.methods.low_rank.shared.polyadic import cancellation, decomposed, recomposed
 from compedu.methods.low_rank.shared.svd import _decomposed
 
 # D7: decomposition is costly
@@ -111,7 +102,7 @@ def test_cancellation_is_that_of_the_terms_written_out():
     factors = [torch.randn(1, size, 3, dtype=torch.float64) for size in (4, 5, 2)]
     terms = [torch.einsum("i,j,k->ijk", *(factor[0, :, r] for factor in factors)) for r in range(3)]
     expected = sum(term.square().sum() for term in terms) / sum(terms).square().sum()
-    assert effort.cancellation(factors) == pytest.approx(float(expected))
+    assert cancellation(factors) == pytest.approx(float(expected))
     torch.testing.assert_close(recomposed(factors)[0], sum(terms))
 
 
@@ -119,9 +110,9 @@ def test_a_tensor_without_a_closest_one_of_its_rank_makes_terms_cancel_out():
     """a a b + a b a + b a a has rank 3, but is a limit of tensors of rank 2 (de Silva, Lim 2008)."""
     a, b = torch.eye(2, dtype=torch.float64)
     tensor = sum(torch.einsum("i,j,k->ijk", *one) for one in ((a, a, b), (a, b, a), (b, a, a)))
-    assert effort.cancellation(decomposed(tensor[None], 2)) > 4
+    assert cancellation(decomposed(tensor[None], 2)) > 4
     orthogonal = torch.einsum("i,j,k->ijk", a, a, a) + torch.einsum("i,j,k->ijk", b, b, b)
-    assert effort.cancellation(decomposed(orthogonal[None], 2)) == pytest.approx(1, abs=1e-3)
+    assert cancellation(decomposed(orthogonal[None], 2)) == pytest.approx(1, abs=1e-3)
 
 
 def test_starts_are_compared_with_the_best_of_them(monkeypatch):
@@ -142,7 +133,7 @@ def test_starts_are_compared_with_the_best_of_them(monkeypatch):
     assert found[effort.BEST] == pytest.approx(100 * min(errors))
     assert found[WORST] == pytest.approx(100 * (max(errors) / min(errors) - 1))
     assert found[effort.ABOVE] == pytest.approx(100 * (sum(errors) / 4 / min(errors) - 1))
-    logs = [math.log(effort.cancellation(one)) for one in made]
+    logs = [math.log(cancellation(one)) for one in made]
     assert found[CANCELS] == pytest.approx(math.exp(sum(logs) / 4))
 
 

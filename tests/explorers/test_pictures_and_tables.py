@@ -9,9 +9,10 @@ import torch
 from page_of_explorer import say, shown_figures
 
 import compedu as ce
+from compedu.explorers.figures.colors import LIVE, ORANGE, VERMILLION
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, temperature
-from compedu.explorers.figures.pictures.low_rank import rebuilt_filters
+from compedu.explorers.figures.pictures.low_rank import channel_spectra, rebuilt_filters, terms
 from compedu.explorers.figures.pictures.picture import labels
 from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.quantization import quantized_inputs
@@ -79,6 +80,36 @@ def test_what_a_picture_needs_is_computed_by_the_worker_once(made, measured):
     explorer.settle(120)
     assert all(product_times.timed(explorer.view)[side] is one for side, one in found.items())
     assert tuple(shown_figures(explorer)["picture"]["data"][0]["x"]) == product_times.SIDES
+
+
+def test_a_layer_that_stays_in_a_factored_network_is_not_called_the_dense_network(looked_at, pair):
+    tucker, cp = (looked_at(one(rank=0.3, layers="conv2")) for one in (ce.TuckerDecomposition, ce.CPDecomposition))
+    for picture, explorer in ((channel_spectra.PICTURE, tucker), (terms.PICTURE, cp)):
+        assert picture.say(explorer.view, "fc1") == "fc1: not factored"
+        before = replace(explorer.view, after=None)
+        assert picture.say(before, "fc1") == "fc1 of the dense network, none compressed yet"
+
+
+def test_the_spectra_of_inputs_and_outputs_are_drawn_with_their_own_ranks(looked_at, pair):
+    view = looked_at(ce.TuckerDecomposition(rank=0.3, layers="conv2")).view
+    weight = pair[0].conv2.weight.detach().double().numpy()
+    inputs, _, outputs, _ = channel_spectra.main(view, "conv2")
+    for axis, drawn, kept in ((1, inputs, 6), (0, outputs, 15)):
+        expected = np.linalg.svd(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1), compute_uv=False)
+        np.testing.assert_allclose(drawn["y"], expected)
+        filled = channel_spectra.main(view, "conv2")[1 if axis else 3]
+        assert len(filled["y"]) == kept and filled["line"]["color"] == (ORANGE if axis else LIVE)
+
+
+@pytest.mark.parametrize("rank", [{"conv2": 1}, {"conv2": 30}], ids=["one", "thirty"])
+def test_terms_are_orange_where_their_squares_are_more_than_twice_that_of_their_sum(looked_at, rank):
+    view = looked_at(ce.CPDecomposition(rank=rank, layers="conv2")).view
+    norms = terms.term_norms(view, "conv2").astype(float)
+    sum_of_them = weight_of(view.layer_pair("conv2")[1]).detach().double().norm().item()
+    times = (norms**2).sum() / sum_of_them**2
+    assert f"squares {times:.1f} x the sum's" in terms.say(view, "conv2")
+    assert terms.main(view, "conv2")[0]["marker"]["color"] == (VERMILLION if times > 2 else LIVE)
+    assert (times > 2) == (rank["conv2"] == 30)
 
 
 def test_the_crossing_is_the_side_from_which_on_the_transform_stays_faster():

@@ -1,9 +1,8 @@
 """Claim D7, its first half: a decomposition is computationally expensive. Its time beside that of training."""
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,26 +12,18 @@ from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed
 from compedu.claims.survey.shared.clock import either_way
+from compedu.claims.survey.shared.decompositions import CP, DECOMPOSITIONS, SVD, TUCKER, quarter
 from compedu.claims.survey.shared.networks import glyphs
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule, Verdict
 from compedu.forms import Geometry
-from compedu.methods import CPDecomposition, TruncatedSVD, TuckerDecomposition
 from compedu.methods.low_rank.shared.factorization import Factorization
-from compedu.methods.low_rank.shared.rank import Ranks
 from compedu.metrics.latency import ratios, time_rounds
 from compedu.networks.fitting import network_for
 from compedu.training import Recipe, fit
 
 EPOCH = "epoch"
 AGAIN = "epoch again"
-SVD = "truncated SVD"
-TUCKER = "Tucker-2"
-CP = "CP"
-DECOMPOSITIONS: Mapping[str, Factorization] = {
-    SVD: TruncatedSVD(), TUCKER: TuckerDecomposition(), CP: CPDecomposition()
-}  # fmt: skip
-KEPT = 4  # the factors have at most one weight in so many of the kernel
 NETWORK = "vgg"
 IMAGES = 8000  # of an epoch
 TIMED = 640  # of them that are trained on while the clock runs: all steps of an epoch take equally long
@@ -55,16 +46,6 @@ class Kernel:
     def geometry(self) -> Geometry:
         """The shape of its weight."""
         return Geometry("conv2d", (self.channels, self.channels, 3, 3), (1, 1), (1, 1), (1, 1))
-
-
-def quarter(method: Factorization, geometry: Geometry) -> Ranks:
-    """Return the largest rank, the same for all axes, whose factors have at most a quarter of the weights."""
-    axes = len(method.full_ranks(geometry))
-    most = math.prod(geometry.shape) // KEPT
-    rank = 1
-    while method.numbers(geometry, (rank + 1,) * axes) <= most:
-        rank += 1
-    return (rank,) * axes
 
 
 def decomposing(method: Factorization, geometry: Geometry, seed: int) -> Callable[[], tuple[Tensor, ...]]:

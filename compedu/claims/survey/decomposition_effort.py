@@ -4,20 +4,19 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed
-from compedu.claims.survey.decomposition_cost import CP, SVD, TUCKER, quarter
+from compedu.claims.survey.shared.decompositions import CP, SVD, TUCKER, quarter
 from compedu.claims.survey.shared.networks import dense_network, glyphs
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule
 from compedu.datasets.dataset import Dataset
 from compedu.forms import Geometry, weight_of
 from compedu.methods import CPDecomposition
-from compedu.methods.low_rank.shared.polyadic import decomposed, recomposed
+from compedu.methods.low_rank.shared.polyadic import CANCELLED, cancellation, decomposed, recomposed
 
 BEST = "error of the best start, %"
 ABOVE = "mean error above the best, %"
@@ -45,19 +44,6 @@ class Started:
     def data(self) -> Dataset:
         """The images."""
         return glyphs(self.images, 2000)
-
-
-def cancellation(factors: Sequence[Tensor]) -> float:
-    """Return the sum of the squared norms of the terms over the squared norm of their sum, factors (1, d_k, rank).
-
-    It is 1 for orthogonal terms, and large for terms that cancel out.
-
-    >>> left, right = torch.tensor([[[3.0, -2.0]]]), torch.ones(1, 1, 2)
-    >>> cancellation([left, right])
-    13.0
-    """
-    squares = torch.stack([factor.square().sum(1) for factor in factors]).prod(0).sum()
-    return float(squares / recomposed(factors).square().sum())
 
 
 def from_starts(weight: Tensor, starts: int, seed: int) -> dict[str, float]:
@@ -95,7 +81,7 @@ def compute(setting: Started, seed: int) -> Run:
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     """Return how far starts differ in error in the worst layer, and how far terms cancel out in all of them."""
     percent = Rule(TOLERATED, "percent of the error of the best start")
-    half = Rule(2.0, "times the square of the sum", ratio=True)
+    twice = Rule(CANCELLED, "times the square of the sum", ratio=True)
 
     def layers(run: Run, measure: str) -> list[float]:
         return [found[measure] for found in run.outcomes.values()]
@@ -105,8 +91,8 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     least = by_seed(runs, lambda run: min(layers(run, CANCELS)), min)
     return (
         Part(f"an unlucky start of {CP} ends in a larger error", worst, percent),
-        Part(f"the terms of {CP} cancel out", cancels, half),
-        Part(f"the terms of {CP} cancel out in every layer", least, half, Role.FINDING),
+        Part(f"the terms of {CP} cancel out", cancels, twice),
+        Part(f"the terms of {CP} cancel out in every layer", least, twice, Role.FINDING),
     )
 
 
@@ -123,7 +109,8 @@ DECOMPOSITION_EFFORT = Experiment(
     "gives a result to rely on. Three 3x3 convolutions of a small trained network on drawn characters (quick: two), "
     "decomposed to a quarter of their weights from 20 starts, which differ in random numbers",
     arms=(
-        Arm(CP, "`CPDecomposition` from random starts: alternating least squares, at most 150 sweeps", "0", "0"),
+        Arm(CP, "`CPDecomposition` from shaken singular vectors: alternating least squares, at most 150 sweeps",
+            "0", "0"),
         Arm(TUCKER, "not run: `TuckerDecomposition` starts from singular vectors, without random numbers", "0", "0"),
         Arm(SVD, "not run: `TruncatedSVD` gives the closest matrix of its rank, which needs no start", "0", "0"),
     ),

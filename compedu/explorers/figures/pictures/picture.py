@@ -120,6 +120,11 @@ def untouched(layer: str) -> str:
     return f"{layer} of the dense network, none compressed yet"
 
 
+def unfactored(view: View, layer: str) -> str:
+    """Return the sentence about a layer that is not factored: no network is compressed yet, or the layer stays."""
+    return untouched(layer) if view.after is None else f"{layer}: not factored"
+
+
 def short_names(names: Sequence[str]) -> list[str]:
     """Return the part of each name after its last dot, or the full names where the short ones would not be distinct.
 

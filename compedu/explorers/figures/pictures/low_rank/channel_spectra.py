@@ -1,7 +1,6 @@
 """Tucker decomposition: the singular values of a convolution along outputs and inputs, and how many are kept."""
 
 import numpy as np
-import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, ORANGE
 from compedu.explorers.figures.pictures.low_rank import weights_left
@@ -10,20 +9,20 @@ from compedu.explorers.figures.pictures.picture import (
     line,
     percent_text,
     relative_error,
-    untouched,
+    unfactored,
 )
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
-from compedu.methods.low_rank.tucker import by_channel
+from compedu.methods.low_rank.tucker import TuckerDecomposition
 
 
 def spectra(view: View, layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the singular values of the dense weight unfolded along its outputs, and along its inputs."""
+    """Return the singular values of the dense weight unfolded along its inputs, and along its outputs."""
 
     def values() -> tuple[np.ndarray, np.ndarray]:
-        into, out = map(torch.linalg.svdvals, by_channel(weight_of(view.layer_pair(layer)[0]).detach()))
-        return out.numpy(), into.numpy()
+        inputs, outputs = TuckerDecomposition().spectra(weight_of(view.layer_pair(layer)[0]).detach())
+        return inputs.numpy(), outputs.numpy()
 
     return view.once(("channel spectra", layer), values)
 
@@ -42,7 +41,7 @@ def main(view: View, layer: str) -> list[dict]:
     kept = ranks(view, layer) or (0, 0)
     traces = []
     for values, rank, color, name in zip(
-        spectra(view, layer), reversed(kept), (LIVE, ORANGE), ("outputs", "inputs"), strict=True
+        spectra(view, layer), kept, (ORANGE, LIVE), ("inputs", "outputs"), strict=True
     ):
         count = np.arange(1, len(values) + 1, dtype=np.int32)
         traces.append(line(MAIN, count, values, f"{name}: singular value", DENSE, line={"color": color, "dash": "dot"}))
@@ -53,13 +52,13 @@ def main(view: View, layer: str) -> list[dict]:
 def say(view: View, layer: str) -> str:
     """Say in words what the picture shows."""
     if facts_of(view, layer) is None:
-        return untouched(layer)
+        return unfactored(view, layer)
     kept = ranks(view, layer)
     if kept is None:
         return f"{layer}: not three factors"
-    out, into = (len(values) for values in spectra(view, layer))
+    inputs, outputs = (len(values) for values in spectra(view, layer))
     error = percent_text(relative_error(view, layer)) or "unknown"
-    return f"{layer}: {kept[0]}/{into} inputs, {kept[1]}/{out} outputs, error {error}"
+    return f"{layer}: {kept[0]}/{inputs} inputs, {kept[1]}/{outputs} outputs, error {error}"
 
 
-PICTURE = weights_left.over_weights("channels", main, "singular values: outputs blue, inputs orange", say)
+PICTURE = weights_left.over_weights("channels", main, "singular values: inputs orange, outputs blue", say)
