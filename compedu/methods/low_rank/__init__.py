@@ -1,1 +1,1 @@
-"""Low-rank factorization: one layer becomes two smaller ones in sequence."""
+"""Low-rank factorization: one layer becomes several in sequence, with few channels between them."""

@@ -1,1 +1,1 @@
-"""What the low-rank methods share: ranks and truncated decompositions."""
+"""What the low-rank methods share: ranks, their budgets, the bases of factorizations, and decompositions."""
