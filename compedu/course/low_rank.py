@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compedu.course.answers import described, kind_of, number
-from compedu.course.tour import refuse_wrong_rank
+from compedu.course.hints import refuse_wrong_rank
 
 SIDE = 3  # of the filter
 HALF = 0.5  # of the energy, at most, may be left at rank one

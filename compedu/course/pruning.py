@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from compedu import files
-from compedu.course.answers import called, few, file_content, kind_of, number
+from compedu.course.answers import called, file_content, kind_of, number
+from compedu.course.hints import refuse_other_names
 from compedu.course.submitted import network_of, points_lost
 from compedu.files.gaps import to_gaps
 from compedu.forms import Form, outside_forms, weight_of
@@ -117,17 +118,6 @@ def _check_shapes(answer: object, given: dict[str, Tensor], smaller: Bypassed, t
         assert one.dtype == given[name].dtype, (
             f"{told}, your {name} has become {one.dtype}: removing channels changes neither values nor dtype"
         )
-
-
-def refuse_other_names(answer: object, wanted: Collection[str], what: str = "tensors") -> None:
-    """Raise an `AssertionError` that names what is missing and what is superfluous in a dictionary of tensors."""
-    assert isinstance(answer, dict), f"return a dictionary of all {len(wanted)} {what} by name, not a {kind_of(answer)}"
-    wrong = {
-        "missing": [name for name in wanted if name not in answer],
-        "too many": [name for name in answer if name not in wanted],
-    }
-    said = "; ".join(f"{what}: {few(names)}" for what, names in wrong.items() if names)
-    assert not said, f"return a dictionary of all {len(wanted)} {what} under the same names; {said}"
 
 
 def shape_of(answer: object) -> str:

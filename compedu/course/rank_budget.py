@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compedu.course.answers import called
-from compedu.course.pruning import refuse_other_names
+from compedu.course.hints import refuse_other_names
 from compedu.evaluation import Evaluation, evaluate
 from compedu.forms import Geometry, weight_of
 from compedu.methods.low_rank.shared.matrix import matrix_shape

@@ -7,6 +7,7 @@ import numpy as np
 
 from compedu import files
 from compedu.course.answers import described, number
+from compedu.course.hints import refuse_wrong_rank
 from compedu.course.submitted import compressed
 from compedu.evaluation import evaluate
 from compedu.methods import Method
@@ -21,21 +22,6 @@ def largest_rank(function: Callable[[int, int], int], seed: int) -> str:
     for rows, columns in _shapes(np.random.default_rng(seed)):
         refuse_wrong_rank(number(function, rows, columns), rows, columns, f"{rows} x {columns}")
     return "rank times the sum of the sides stays below their product"
-
-
-def refuse_wrong_rank(given: float, rows: int, columns: int, layer: str, question: str = "") -> None:
-    """Raise an `AssertionError` with a hint unless `given` is the largest rank that saves something in a matrix.
-
-    `layer` says what the matrix belongs to; the `question` ends the hint where the rank is too large or too small.
-    """
-    assert given == given // 1, f"a rank is a whole number, you give {given!r}"
-    rank = int(given)
-    made = rank * (rows + columns)
-    dense = rows * columns
-    told = f"for {layer} you give {rank}: the factors then hold {made:,} numbers"
-    assert made < dense, f"{told}, the matrix {dense:,}. That saves nothing{question}"
-    assert rank >= 0, f"{told}. Where no rank saves anything, the answer is 0"
-    assert made + rows + columns >= dense, f"{told}; one rank more would still save something{question}"
 
 
 def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int]]:

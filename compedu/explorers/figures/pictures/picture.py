@@ -31,6 +31,12 @@ def largest_layer(model: nn.Module) -> str:
     return max(layers, key=lambda name: weight_of(layers[name]).numel())
 
 
+def first_convolution(model: nn.Module) -> str:
+    """Return the first convolution, or the largest layer of a network without one."""
+    layers, _ = compressible(model)
+    return next((name for name, layer in layers.items() if weight_of(layer).ndim == 4), largest_layer(model))
+
+
 @dataclass(frozen=True)
 class Picture:
     """One picture of a method: traces for the main plot and for those below it, and the same as a sentence and a table.
@@ -74,6 +80,25 @@ def heatmap(at: Plot, values: np.ndarray, name: str, scale: list = SIGNED, limit
         "zmin": -limit, "zmax": limit, "showscale": False, "hoverongaps": False, "name": name,
         "hovertemplate": name + "<br>row %{y}, column %{x}: %{z:.3g}<extra></extra>",
     } | style  # fmt: skip
+
+
+def images_of(weight: Tensor) -> np.ndarray:
+    """Return the mean of each filter over its input channels, (out, height, width); a linear layer's as squares."""
+    if weight.ndim == 4:
+        return weight.mean(1).numpy()
+    side = int(weight.shape[1] ** 0.5)
+    return weight[:, : side * side].reshape(len(weight), side, side).numpy()
+
+
+def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Return the images of `which` side by side with gaps; NaN where nothing is drawn."""
+    _, height, width = bank.shape
+    page = np.full((-(-len(bank) // columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, dtype=np.float32)
+    for index in np.flatnonzero(which):
+        top = index // columns * (height + 1)
+        left = index % columns * (width + 1)
+        page[top : top + height, left : left + width] = bank[index]
+    return page
 
 
 def with_gaps(values: np.ndarray) -> list[list[float | None]]:

@@ -6,14 +6,16 @@ from compedu.explorers.figures.pictures.picture import (
     Picture,
     Table,
     facts_of,
+    first_convolution,
     heatmap,
+    images_of,
     kind_now,
     layer_names,
+    montage,
     percent_text,
     untouched,
     weight_after,
 )
-from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View

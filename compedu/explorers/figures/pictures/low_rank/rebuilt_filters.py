@@ -10,16 +10,18 @@ from compedu.explorers.figures.pictures.picture import (
     SHARES,
     SLANTED,
     Picture,
+    first_convolution,
     heatmap,
+    images_of,
     layer_names,
     line,
+    montage,
     percent_text,
     relative_error,
     shares_left,
     short_names,
     weight_after,
 )
-from compedu.explorers.figures.pictures.pruning.pruned_filters import first_convolution, images_of, montage
 from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import LIVE, WHITE
@@ -13,9 +12,11 @@ from compedu.explorers.figures.pictures.picture import (
     SLANTED,
     Picture,
     Table,
+    first_convolution,
     heatmap,
-    largest_layer,
+    images_of,
     layer_names,
+    montage,
     percent_text,
     shares_left,
     untouched,
@@ -25,7 +26,6 @@ from compedu.explorers.figures.plots import BELOW, BESIDE, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
 from compedu.graph import find_channels
-from compedu.methods.layers import compressible
 from compedu.methods.pruning.shared.channel_removal import taken_out_first
 
 MOST = 40  # filters that are shown
@@ -64,25 +64,6 @@ def _dense(view: View, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weight = weight_of(view.before.get_submodule(layer)).detach()
     order = torch.argsort(weight.flatten(1).abs().sum(1), descending=True, stable=True)[:MOST]
     return order.numpy(), images_of(weight[order]), _strength(view, layer)[:, order.numpy()]
-
-
-def images_of(weight: torch.Tensor) -> np.ndarray:
-    """Return the mean of each filter over its input channels, (out, height, width); a linear layer's as squares."""
-    if weight.ndim == 4:
-        return weight.mean(1).numpy()
-    side = int(weight.shape[1] ** 0.5)
-    return weight[:, : side * side].reshape(len(weight), side, side).numpy()
-
-
-def montage(bank: np.ndarray, which: np.ndarray, columns: int = 8) -> np.ndarray:
-    """Return the images of `which` side by side with gaps; NaN where nothing is drawn."""
-    _, height, width = bank.shape
-    page = np.full((-(-len(bank) // columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan, dtype=np.float32)
-    for index in np.flatnonzero(which):
-        top = index // columns * (height + 1)
-        left = index % columns * (width + 1)
-        page[top : top + height, left : left + width] = bank[index]
-    return page
 
 
 def _strength(view: View, layer: str) -> np.ndarray:
@@ -161,12 +142,6 @@ def _listed(numbers: np.ndarray) -> str:
     """Return the first numbers, and how many others there are."""
     shown = ", ".join(map(str, numbers[:MOST_LISTED]))
     return shown if len(numbers) <= MOST_LISTED else f"{shown} and {len(numbers) - MOST_LISTED} more"
-
-
-def first_convolution(model: nn.Module) -> str:
-    """Return the first convolution, or the largest layer of a network without one."""
-    layers, _ = compressible(model)
-    return next((name for name, layer in layers.items() if weight_of(layer).ndim == 4), largest_layer(model))
 
 
 PICTURE = Picture(
