@@ -11,7 +11,7 @@ from torch import nn
 
 import compedu as ce
 from compedu.deployment import deploy
-from compedu.errors import CompressionError
+from compedu.errors import CompressionError, Skip
 from compedu.forms import Factored, Geometry, Reordered
 from compedu.forms.factored import most_channels
 from compedu.methods import BiclusteredSVD, compression_of
@@ -313,3 +313,5 @@ def test_ranks_with_too_many_channels_between_the_layers_are_no_choice_of_a_budg
     assert shared[2].free_numbers() <= equal[2].free_numbers()
     with pytest.raises(CompressionError, match="have 768 channels between its layers, more than the 576 that"):
         BiclusteredSVD(rank=3, **settings)(model, images)
+    with pytest.raises(Skip, match="choose fewer clusters or a lower rank"):  # where ranks are checked, for all methods
+        BiclusteredSVD(rank=3, **settings).checked_ranks("2", Geometry.of(model[2]), 3)
