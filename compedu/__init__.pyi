@@ -22,6 +22,7 @@ from compedu.files import save as save
 from compedu.methods import GPTQ as GPTQ
 from compedu.methods import METHODS as METHODS
 from compedu.methods import AdaRound as AdaRound
+from compedu.methods import AttentionTransfer as AttentionTransfer
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BiclusteredSVD as BiclusteredSVD

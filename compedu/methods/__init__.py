@@ -3,6 +3,7 @@
 from compedu.compression import Skipped, compression_of
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
+from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
@@ -84,6 +85,7 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    AttentionTransfer,
     FineTune,
     BatchNormReestimation,
     SmallDense,
