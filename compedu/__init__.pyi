@@ -33,6 +33,7 @@ from compedu.methods import CReLU as CReLU
 from compedu.methods import EntropyConstrainedQuantization as EntropyConstrainedQuantization
 from compedu.methods import FilterPruning as FilterPruning
 from compedu.methods import FineTune as FineTune
+from compedu.methods import FitNets as FitNets
 from compedu.methods import FixedPoint as FixedPoint
 from compedu.methods import FixedPointTraining as FixedPointTraining
 from compedu.methods import GradualPruning as GradualPruning

@@ -4,6 +4,7 @@ from compedu.compression import Skipped, compression_of
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
+from compedu.methods.distillation.fit_nets import FitNets
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
@@ -85,6 +86,7 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    FitNets,
     AttentionTransfer,
     FineTune,
     BatchNormReestimation,

@@ -102,14 +102,15 @@ class Distillation(FromScratch):
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place and return it; a subclass may do so in several stages."""
-        return self.stage(student, teacher, data, self.pairs_of(student, teacher, data.example))
+        return self.stage(student, teacher, data, self.pairs_of(student, teacher, data.example), self.epochs)
 
-    def stage(self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs) -> nn.Module:
+    def stage(self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int) -> nn.Module:
         """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it."""
         regressors = self.regressors(pairs, student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
         loss = self.loss(teacher, data, pairs, regressors)
-        return self.train_unchecked(student, numbered(data), loss=loss, companions=companions)
+        timed = replace(self, epochs=epochs)
+        return timed.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
     def regressors(
         self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset
