@@ -41,6 +41,7 @@ from compedu.methods import HardConcretePruning as HardConcretePruning
 from compedu.methods import IterativePruning as IterativePruning
 from compedu.methods import LearnedStepQuantization as LearnedStepQuantization
 from compedu.methods import LinearQuantization as LinearQuantization
+from compedu.methods import LogitMatching as LogitMatching
 from compedu.methods import LotteryTicket as LotteryTicket
 from compedu.methods import LowRankAdapters as LowRankAdapters
 from compedu.methods import LowRankTraining as LowRankTraining

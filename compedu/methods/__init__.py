@@ -5,6 +5,7 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.fit_nets import FitNets
+from compedu.methods.distillation.logit_matching import LogitMatching
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
@@ -86,6 +87,7 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    LogitMatching,
     FitNets,
     AttentionTransfer,
     FineTune,

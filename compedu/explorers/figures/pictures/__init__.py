@@ -23,6 +23,7 @@ from compedu.methods import (
     CPDecomposition,
     FilterPruning,
     FineTune,
+    LogitMatching,
     Method,
     MonochromaticFilters,
     NeuronMerging,
@@ -45,6 +46,7 @@ _OF_METHOD = {
     TuckerDecomposition: (channel_spectra.PICTURE, rebuilt_filters.WITH_WEIGHTS),
     MonochromaticFilters: (rebuilt_filters.WITH_WEIGHTS,), BiclusteredSVD: (rebuilt_filters.WITH_WEIGHTS,),
     FeatureDistillation: (one_image.PICTURE, confusions.PICTURE),
+    LogitMatching: (one_image.PICTURE, confusions.PICTURE),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_FAMILY = {

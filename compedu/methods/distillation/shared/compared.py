@@ -11,6 +11,7 @@ from compedu.methods.layers import compressible
 from compedu.reproducible import seeded
 
 Pairs = tuple[tuple[str, str], ...]
+Size = tuple[int, ...]  # (H, W) of a map
 
 RESOLUTIONS = "resolutions"
 EMBEDDING = "embedding"
@@ -53,7 +54,7 @@ def found_pairs(word: str, student: nn.Module, teacher: nn.Module, image: Tensor
     return tuple((name, theirs[nearest(size, list(theirs))]) for size, name in own.items())
 
 
-def nearest(size: tuple[int, int], sizes: list[tuple[int, int]]) -> tuple[int, int]:
+def nearest(size: Size, sizes: list[Size]) -> Size:
     """Return that of `sizes` whose area is closest to that of `size`, as a ratio; of two, the larger.
 
     >>> nearest((8, 8), [(28, 28), (14, 14), (7, 7)])
@@ -62,7 +63,7 @@ def nearest(size: tuple[int, int], sizes: list[tuple[int, int]]) -> tuple[int, i
     return min(sizes, key=lambda other: (abs(math.log(math.prod(other) / math.prod(size))), -math.prod(other)))
 
 
-def resolutions_of(model: nn.Module, image: Tensor, whose: str) -> dict[tuple[int, int], str]:
+def resolutions_of(model: nn.Module, image: Tensor, whose: str) -> dict[Size, str]:
     """Return the sizes (H, W) of the maps inside `model`, in order, and the last layer that gives maps of each.
 
     Maps of one position are left out: they show no place. Raises `CompressionError`, which begins with `whose` network
