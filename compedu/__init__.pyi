@@ -30,6 +30,7 @@ from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import BlockFormats as BlockFormats
 from compedu.methods import CPDecomposition as CPDecomposition
 from compedu.methods import CReLU as CReLU
+from compedu.methods import DecoupledDistillation as DecoupledDistillation
 from compedu.methods import EntropyConstrainedQuantization as EntropyConstrainedQuantization
 from compedu.methods import FilterPruning as FilterPruning
 from compedu.methods import FineTune as FineTune
@@ -56,7 +57,9 @@ from compedu.methods import Pipeline as Pipeline
 from compedu.methods import RandomFilterPruning as RandomFilterPruning
 from compedu.methods import RandomPruning as RandomPruning
 from compedu.methods import RegularizedPruning as RegularizedPruning
+from compedu.methods import RelationalDistillation as RelationalDistillation
 from compedu.methods import SeparableFilters as SeparableFilters
+from compedu.methods import SimilarityPreserving as SimilarityPreserving
 from compedu.methods import SmallDense as SmallDense
 from compedu.methods import SmoothDictionary as SmoothDictionary
 from compedu.methods import SmoothQuant as SmoothQuant

@@ -7,6 +7,7 @@ from compedu.errors import CompressionError
 from compedu.knobs import inherited, method
 from compedu.methods.distillation.shared.compared import RESOLUTIONS
 from compedu.methods.distillation.shared.feature_distillation import FeatureDistillation
+from compedu.methods.distillation.shared.features import unit
 
 
 def attention_maps(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -16,7 +17,7 @@ def attention_maps(features: Tensor, size: tuple[int, int]) -> Tensor:
     activation stays 0.
     """
     attention = features.square().sum(1, keepdim=True)
-    return F.normalize(F.adaptive_avg_pool2d(attention, size).flatten(1), dim=1)
+    return unit(F.adaptive_avg_pool2d(attention, size).flatten(1))
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
