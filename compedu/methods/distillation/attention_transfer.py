@@ -55,8 +55,8 @@ class AttentionTransfer(FeatureDistillation):
     strength: float = inherited(
         FeatureDistillation,
         "strength",
-        default=10.0,
-        slider_range=(0.1, 1000),
+        default=1.0,
+        slider_range=(0.01, 100),
         help="beta, weight of the attention maps beside the labels; for any network with maps (N, C, H, W)",
     )
 

@@ -66,8 +66,8 @@ class RelationalDistillation(FeatureDistillation):
     strength: float = inherited(
         FeatureDistillation,
         "strength",
-        default=25.0,
-        slider_range=(0.1, 1000),
+        default=2.5,
+        slider_range=(0.01, 100),
         help="weight of distances and angles beside the labels; for any network with embeddings",
     )
     angles: float = knob(

@@ -34,8 +34,8 @@ class SimilarityPreserving(FeatureDistillation):
     strength: float = inherited(
         FeatureDistillation,
         "strength",
-        default=1000.0,
-        slider_range=(1, 1e5),
+        default=100.0,
+        slider_range=(0.1, 1e4),
         help="gamma, weight of the similarities beside the labels; for any network",
     )
 
