@@ -22,6 +22,7 @@ from compedu.files import save as save
 from compedu.methods import GPTQ as GPTQ
 from compedu.methods import METHODS as METHODS
 from compedu.methods import AdaRound as AdaRound
+from compedu.methods import AttentionTransfer as AttentionTransfer
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BiclusteredSVD as BiclusteredSVD
@@ -29,9 +30,11 @@ from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import BlockFormats as BlockFormats
 from compedu.methods import CPDecomposition as CPDecomposition
 from compedu.methods import CReLU as CReLU
+from compedu.methods import DecoupledDistillation as DecoupledDistillation
 from compedu.methods import EntropyConstrainedQuantization as EntropyConstrainedQuantization
 from compedu.methods import FilterPruning as FilterPruning
 from compedu.methods import FineTune as FineTune
+from compedu.methods import FitNets as FitNets
 from compedu.methods import FixedPoint as FixedPoint
 from compedu.methods import FixedPointTraining as FixedPointTraining
 from compedu.methods import GradualPruning as GradualPruning
@@ -39,6 +42,7 @@ from compedu.methods import HardConcretePruning as HardConcretePruning
 from compedu.methods import IterativePruning as IterativePruning
 from compedu.methods import LearnedStepQuantization as LearnedStepQuantization
 from compedu.methods import LinearQuantization as LinearQuantization
+from compedu.methods import LogitMatching as LogitMatching
 from compedu.methods import LotteryTicket as LotteryTicket
 from compedu.methods import LowRankAdapters as LowRankAdapters
 from compedu.methods import LowRankTraining as LowRankTraining
@@ -53,7 +57,9 @@ from compedu.methods import Pipeline as Pipeline
 from compedu.methods import RandomFilterPruning as RandomFilterPruning
 from compedu.methods import RandomPruning as RandomPruning
 from compedu.methods import RegularizedPruning as RegularizedPruning
+from compedu.methods import RelationalDistillation as RelationalDistillation
 from compedu.methods import SeparableFilters as SeparableFilters
+from compedu.methods import SimilarityPreserving as SimilarityPreserving
 from compedu.methods import SmallDense as SmallDense
 from compedu.methods import SmoothDictionary as SmoothDictionary
 from compedu.methods import SmoothQuant as SmoothQuant

@@ -3,6 +3,12 @@
 from compedu.compression import Skipped, compression_of
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
+from compedu.methods.distillation.attention_transfer import AttentionTransfer
+from compedu.methods.distillation.decoupled import DecoupledDistillation
+from compedu.methods.distillation.fit_nets import FitNets
+from compedu.methods.distillation.logit_matching import LogitMatching
+from compedu.methods.distillation.relational import RelationalDistillation
+from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
@@ -84,6 +90,12 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    LogitMatching,
+    FitNets,
+    AttentionTransfer,
+    RelationalDistillation,
+    SimilarityPreserving,
+    DecoupledDistillation,
     FineTune,
     BatchNormReestimation,
     SmallDense,

@@ -158,8 +158,9 @@ def test_the_loss_and_its_gradients_equal_those_by_hand():
     master, method = teacher(), replace(HINTS, strength=2.0, shift=0)
     pupil = build("lenet5(size=16, width=0.2)", seed=0)
     x, y = DATA.x_train[:32], DATA.y_train[:32]
-    regressors = method.regressors(pupil, master, DATA)
-    value = method.loss(master, DATA, regressors)(pupil, x, torch.arange(32))
+    pairs = method.pairs_of(pupil, master, DATA.example)
+    regressors = method.regressors(pairs, pupil, master, DATA)
+    value = method.loss(master, DATA, pairs, regressors)(pupil, x, torch.arange(32))
     value.backward()
     (companion,) = regressors
     found = [*(p.grad for p in pupil.parameters()), companion.module.weight.grad]
@@ -201,8 +202,9 @@ def test_an_interrupted_lesson_with_a_regressor_ends_with_the_same_bits(tmp_path
 
     def run(path, stopped=False):
         pupil, master = build("lenet5(size=16, width=0.2)", seed=0), teacher()
-        (companion,) = HINTS.regressors(pupil, master, DATA)
-        loss = HINTS.loss(master, DATA, (companion,))
+        pairs = HINTS.pairs_of(pupil, master, DATA.example)
+        (companion,) = HINTS.regressors(pairs, pupil, master, DATA)
+        loss = HINTS.loss(master, DATA, pairs, (companion,))
         with listening(stop if stopped else lambda step: None):
             fit(pupil, numbered(DATA), HINTS.recipe, loss=loss, companions={"r": companion}, resume=path)
         return model_digest(pupil), model_digest(companion.module)
@@ -279,5 +281,5 @@ def test_shapes_that_no_layer_joins_are_refused(student, teacher):
 
 
 def test_a_companion_is_what_a_regressor_is():
-    (made,) = HINTS.regressors(build("lenet5(size=16, width=0.2)"), teacher(), DATA)
+    (made,) = HINTS.regressors((("relu1", "relu1"),), build("lenet5(size=16, width=0.2)"), teacher(), DATA)
     assert isinstance(made, Companion) and made.lr == 1e-2

@@ -21,8 +21,12 @@ def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     0.0
     """
     targets, predictions = (F.log_softmax(logits / temperature, dim=1) for logits in (teacher, student))
-    # kl_div(a, b) is KL(b || a), both as logarithms: the teacher's distribution is the reference.
-    return temperature**2 * F.kl_div(predictions, targets, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence(predictions, targets)
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(teacher || student) in nats, the mean over the images; both are logarithms of probabilities (N, C)."""
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, weight: float) -> Tensor:

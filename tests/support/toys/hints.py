@@ -1,10 +1,11 @@
 """Hints: a student learns the maps inside its teacher through a regressor, beside the labels."""
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from compedu.knobs import knob, method
-from compedu.methods.distillation.shared.distillation import Distillation, Lesson, Pairs
+from compedu.methods.distillation.shared.compared import Pairs
+from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 from compedu.methods.distillation.shared.features import regressor
 from compedu.training import Companion
 
@@ -25,8 +26,7 @@ class Hints(Distillation):
     hint: str = knob(default="last", help="layer of the teacher that gives the hint")
     guided: str = knob(default="last", help="layer of the student that is guided")
 
-    @property
-    def pairs(self) -> Pairs:
+    def pairs_of(self, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
         """The guided layer and the hint."""
         return ((self.guided, self.hint),)
 

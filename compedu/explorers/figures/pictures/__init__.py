@@ -23,6 +23,7 @@ from compedu.methods import (
     CPDecomposition,
     FilterPruning,
     FineTune,
+    LogitMatching,
     Method,
     MonochromaticFilters,
     NeuronMerging,
@@ -34,6 +35,7 @@ from compedu.methods import (
     TrainingMethod,
     TuckerDecomposition,
 )  # fmt: skip
+from compedu.methods.distillation.shared.feature_distillation import FeatureDistillation
 
 _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
@@ -43,6 +45,8 @@ _OF_METHOD = {
     SeparableFilters: (rebuilt_filters.WITH_WEIGHTS,), CPDecomposition: (terms.PICTURE, rebuilt_filters.WITH_WEIGHTS),
     TuckerDecomposition: (channel_spectra.PICTURE, rebuilt_filters.WITH_WEIGHTS),
     MonochromaticFilters: (rebuilt_filters.WITH_WEIGHTS,), BiclusteredSVD: (rebuilt_filters.WITH_WEIGHTS,),
+    FeatureDistillation: (one_image.PICTURE, confusions.PICTURE),
+    LogitMatching: (one_image.PICTURE, confusions.PICTURE),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
 }  # fmt: skip
 _OF_FAMILY = {

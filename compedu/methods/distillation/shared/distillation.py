@@ -11,13 +11,12 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
+from compedu.methods.distillation.shared.compared import Pairs
 from compedu.methods.distillation.shared.features import captured, features_of_one
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.training import Companion, Loss
-
-Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +63,18 @@ class Distillation(FromScratch):
     def _teacher(self) -> str:
         return f"the teacher of {self!r}"
 
-    @property
-    def pairs(self) -> Pairs:
-        """The layers whose outputs are compared: pairs of a layer of the student and one of the teacher."""
+    def pairs_of(self, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
+        """Return the layers whose outputs are compared: pairs of a layer of the student and one of the teacher.
+
+        `image` (1, C, H, W) is one that both networks take.
+        """
         return ()
 
     def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
         """Return the module that maps the student's feature of a pair, given both features of one image; None for none.
 
-        It trains together with the student and is then discarded.
+        It trains together with the student and is then discarded. Raises `CompressionError` for features that the loss
+        is not defined for.
         """
         return None
 
@@ -82,6 +84,10 @@ class Distillation(FromScratch):
 
     def compress(self, task: Task) -> nn.Module:
         """Build the student and train it on the outputs of the teacher."""
+        return self.teach(self.untrained(task), task.model, task.data)
+
+    def untrained(self, task: Task) -> nn.Module:
+        """Return the student before training; refuse a teacher or a student that no loss of logits is defined for."""
         teacher = task.model
         data = task.data
         if not any(True for _ in teacher.parameters()):
@@ -92,38 +98,55 @@ class Distillation(FromScratch):
         self.refuse_untrainable(student, data)
         if (own := logits_of(student, data.example, data).shape[1]) != classes:
             raise CompressionError(f"{self._where} has {own} classes, its teacher {classes}")
-        regressors = self.regressors(student, teacher, data)
+        return student
+
+    def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
+        """Train `student` in place and return it; a subclass may do so in several stages."""
+        return self.stage(student, teacher, data, self.pairs_of(student, teacher, data.example), self.epochs)
+
+    def stage(self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int) -> nn.Module:
+        """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it."""
+        regressors = self.regressors(pairs, student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
-        loss = self.loss(teacher, data, regressors)
-        return self.train_unchecked(student, numbered(data), loss=loss, companions=companions)
+        loss = self.loss(teacher, data, pairs, regressors)
+        timed = replace(self, epochs=epochs)
+        return timed.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
-    def regressors(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> tuple[Companion | None, ...]:
-        """Return the regressor of each pair."""
-        if not self.pairs:
+    def regressors(
+        self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset
+    ) -> tuple[Companion | None, ...]:
+        """Return the regressor of each pair; raise `CompressionError`, which names the layers, as `regressor` does."""
+        if not pairs:
             return ()
-        own, theirs = zip(*self.pairs, strict=True)
-        features = (
-            features_of_one(student, own, data.example, self._student),
-            features_of_one(teacher, theirs, data.example, self._teacher),
-        )
-        return tuple(map(self.regressor, *features))
+        own, theirs = zip(*pairs, strict=True)
+        learned = features_of_one(student, own, data.example, self._student)
+        taught = features_of_one(teacher, theirs, data.example, self._teacher)
+        made = []
+        for names, features in zip(pairs, zip(learned, taught, strict=True), strict=True):
+            try:
+                made.append(self.regressor(*features))
+            except CompressionError as error:
+                raise CompressionError(f"{self!r}, layer {names[0]!r} under layer {names[1]!r}: {error}") from error
+        return tuple(made)
 
-    def loss(self, teacher: nn.Module, data: Dataset, regressors: tuple[Companion | None, ...] = ()) -> Loss:
+    def loss(
+        self, teacher: nn.Module, data: Dataset, pairs: Pairs = (), regressors: tuple[Companion | None, ...] = ()
+    ) -> Loss:
         """Return the loss of a student for images and their indices.
 
-        If only its logits count, the teacher runs once over all images, before training; for shifted images and for
-        features it runs in every step.
+        If only its logits count, the teacher runs once over all images, before training; for images that are drawn
+        anew in each step and for features it runs in every step.
         """
-        logits = None if self.shift or self.pairs else all_logits(teacher, data.x_train, data)
+        logits = None if self.shift or self.mirror or pairs else all_logits(teacher, data.x_train, data)
 
         def of_batch(student: nn.Module, x: Tensor, indices: Tensor) -> Tensor:
             if logits is None:
-                with captured(teacher, [theirs for _, theirs in self.pairs], self._teacher) as taught:
+                with captured(teacher, [theirs for _, theirs in pairs], self._teacher) as taught:
                     targets = logits_of(teacher, x, data).clone()
             else:
                 taught = {}
                 targets = logits[indices]
-            with captured(student, [own for own, _ in self.pairs], self._student) as learned:
+            with captured(student, [own for own, _ in pairs], self._student) as learned:
                 outputs = student(x)
             if not isinstance(outputs, Tensor):
                 raise CompressionError(
@@ -131,7 +154,7 @@ class Distillation(FromScratch):
                     "(images, classes)"
                 )
             features = []
-            for (own, theirs), companion in zip(self.pairs, regressors, strict=True):
+            for (own, theirs), companion in zip(pairs, regressors, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
                 features.append((feature, taught[theirs].clone()))  # out of inference mode
             return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))

@@ -30,6 +30,12 @@ def layer_called(model: nn.Module, name: str, whose: str) -> nn.Module:
     return layers[{"first": 0, "middle": len(layers) // 2, "last": -1}[name]]
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Return `vectors` (..., F) divided by their norms; vectors that are 0 stay 0, with a finite gradient."""
+    norms = vectors.norm(dim=-1, keepdim=True)
+    return vectors / norms.masked_fill(norms == 0, 1.0)
+
+
 @contextlib.contextmanager
 def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dict[str, Tensor]]:
     """Collect the outputs of the layers `names` of `model` in the one forward pass inside the block, by name.

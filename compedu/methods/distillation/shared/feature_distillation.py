@@ -1,0 +1,56 @@
+"""The base of distillation by features: the loss of the labels, and one for each pair of layers that is compared."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compedu.knobs import knob, method
+from compedu.methods.distillation.shared.compared import EMBEDDING, FOUND, Pairs, found_pairs, named_pairs
+from compedu.methods.distillation.shared.distillation import Distillation, Lesson
+
+
+@method
+class FeatureDistillation(Distillation):
+    """Train a student on the labels and on features of its teacher; a subclass defines the loss of one pair of layers.
+
+    The teacher's logits do not count. With `strength` 0 the student learns alone.
+    """
+
+    alone: ClassVar[dict[str, Any]] = {"strength": 0.0}
+
+    compared: str = knob(
+        default=EMBEDDING,
+        help="layers whose outputs are compared: what the last layers read (embedding), the last maps of each size "
+        "(resolutions), or pairs such as 'conv1=conv1, last=last', the student's layer first",
+    )
+    strength: float = knob(
+        default=1.0,
+        help="weight of the features' loss beside the loss of the labels",
+        low=0,
+        high=1e6,
+        slider_range=(1e-2, 1e4),
+        log=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.compared not in FOUND:
+            named_pairs(self.compared, f"{type(self).__name__}.compared")
+
+    def pairs_of(self, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
+        """Return the pairs that are listed, or those that the word means in these networks."""
+        if self.compared in FOUND:
+            return found_pairs(self.compared, student, teacher, image, repr(self))
+        return named_pairs(self.compared, f"{type(self).__name__}.compared")
+
+    @abstractmethod
+    def feature_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss of the features (N, ...) of one pair for a batch."""
+
+    def loss_of(self, lesson: Lesson) -> Tensor:
+        """Return the loss of the labels plus `strength` times the sum of the losses of all pairs."""
+        losses = torch.stack([self.feature_loss(*features) for features in lesson.features])
+        return F.cross_entropy(lesson.logits, lesson.labels) + self.strength * losses.sum()
