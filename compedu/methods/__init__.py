@@ -3,6 +3,8 @@
 from compedu.compression import Skipped, compression_of
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
+from compedu.methods.distillation.net2deeper import Net2Deeper
+from compedu.methods.distillation.net2wider import Net2Wider
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
@@ -84,6 +86,8 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    Net2Wider,
+    Net2Deeper,
     FineTune,
     BatchNormReestimation,
     SmallDense,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from compedu.explorers.figures.pictures.compact_filters import tied_filters
-from compedu.explorers.figures.pictures.distillation import confusions, one_image, temperature
+from compedu.explorers.figures.pictures.distillation import confusions, larger_layers, one_image, temperature
 from compedu.explorers.figures.pictures.low_rank import channel_spectra, rebuilt_filters, singular_values, terms
 from compedu.explorers.figures.pictures.picture import Picture
 from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
@@ -25,6 +25,8 @@ from compedu.methods import (
     FineTune,
     Method,
     MonochromaticFilters,
+    Net2Deeper,
+    Net2Wider,
     NeuronMerging,
     RandomFilterPruning,
     SeparableFilters,
@@ -44,6 +46,7 @@ _OF_METHOD = {
     TuckerDecomposition: (channel_spectra.PICTURE, rebuilt_filters.WITH_WEIGHTS),
     MonochromaticFilters: (rebuilt_filters.WITH_WEIGHTS,), BiclusteredSVD: (rebuilt_filters.WITH_WEIGHTS,),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
+    Net2Wider: (larger_layers.PICTURE,), Net2Deeper: (larger_layers.PICTURE,),
 }  # fmt: skip
 _OF_FAMILY = {
     "pruning": (pruned_weights.PICTURE,),
