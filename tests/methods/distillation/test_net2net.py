@@ -20,7 +20,7 @@ from compedu.graph import INPUT
 from compedu.graph.choosing import Places
 from compedu.hashing import model_digest
 from compedu.methods.distillation.net2deeper import rectified_moments
-from compedu.methods.distillation.net2wider import later_copies
+from compedu.methods.distillation.net2wider import copied_channels, later_copies
 from compedu.networks import build
 from compedu.torchvision_import import import_torchvision
 
@@ -127,6 +127,9 @@ def test_seeds_reproduce_and_a_smaller_factor_takes_the_first_copies():
     model = network(SPECS[0])
     twice = [model_digest(ce.Net2Wider(seed=4, noise=0.1)(model)) for _ in range(2)]
     assert twice[0] == twice[1] != model_digest(ce.Net2Wider(seed=5, noise=0.1)(model))
+    one, other = (ce.Net2Wider(seed=seed)(model).fc1.weight for seed in (4, 5))
+    assert not torch.equal(one, other)
+    assert copied_channels(50, 75, 0, "fc1") != copied_channels(50, 75, 0, "fc2")
     few, many = (ce.Net2Wider(factor=factor)(model).fc1.weight for factor in (1.5, 2))
     assert torch.equal(few, many[: len(few)]) and len(few) < len(many)
 
