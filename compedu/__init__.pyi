@@ -49,6 +49,8 @@ from compedu.methods import LowRankTraining as LowRankTraining
 from compedu.methods import MagnitudePruning as MagnitudePruning
 from compedu.methods import MonochromaticFilters as MonochromaticFilters
 from compedu.methods import MovementPruning as MovementPruning
+from compedu.methods import Net2Deeper as Net2Deeper
+from compedu.methods import Net2Wider as Net2Wider
 from compedu.methods import NeuronMerging as NeuronMerging
 from compedu.methods import OptimalBrainDamage as OptimalBrainDamage
 from compedu.methods import OptimalBrainSurgeon as OptimalBrainSurgeon

@@ -10,6 +10,7 @@ from compedu.files.sections import TIED, Record
 from compedu.files.streams import CODINGS
 from compedu.forms import Block, Form
 from compedu.forms.parts import Part
+from compedu.graph.copying import inference_copy
 
 
 def write(model: nn.Module, *codings: str) -> list[bytes]:
@@ -55,19 +56,38 @@ def _write(model: nn.Module, places: "_Places", parts: list[dict[str, Part | tup
 def _network(model: nn.Module, rest: tuple) -> str | int:
     """Return the spec of `model` if the network that it names can hold what the file does, else a checksum.
 
-    A network that was changed after it was built, by another activation, a larger layer or a hook, is no longer the one
+    A network that was changed after it was built, by another activation, another layer or a hook, is no longer the one
     that its spec names: such a file would load as another network, or not at all.
     """
     spec = getattr(model, "spec", None)
     if isinstance(spec, str) and spec:
         try:
             named = structure.skeleton(spec, len(rest[1]))
-            fitting.check(contents.declared((spec, *rest)), named, "the model")
-            if structure.unchanged(model, named):
+            found = contents.declared((spec, *rest))
+            fitting.check(found, named, "the model", larger=True)
+            if structure.unchanged(model, named) and (_is_within(found, named) or _takes_images(model)):
                 return spec
         except ValueError:  # no such network, or another
             pass
     return structure.checksums(model)[0]
+
+
+def _is_within(found: contents.Contents, network: nn.Module) -> bool:
+    """Return whether no layer of `found` has more channels than `network`."""
+    try:
+        fitting.check(found, network, "the model")
+    except ValueError:
+        return False
+    return True
+
+
+def _takes_images(model: nn.Module) -> bool:
+    """Return whether `model` gives logits of its classes, as a network that is built from its name must."""
+    try:
+        structure.take_image(inference_copy(model))
+    except contents.CONTRADICTIONS:
+        return False
+    return True
 
 
 class _Places(NamedTuple):

@@ -1,10 +1,11 @@
 """Whether what a file declares fits a network: places, kinds, shapes and types, before anything is decoded.
 
-Channels may have been removed since the network was built, so a layer may be smaller than the network's, never larger.
+Channels may have been removed since the network was built, so a layer may be smaller than the network's. Where it is
+tried on an image afterwards, channels may also have been copied, so that a layer is larger.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from compedu.forms.declared import DeclaredFloats, Parts, bias, floats, only, sh
 from compedu.forms.factored import most_channels
 
 ADVICE = "load into a network of the structure that was saved"
-SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have lost channels
+SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have other channels
 
 
 class FactorPlace(NamedTuple):
@@ -35,20 +36,21 @@ class FactorPlace(NamedTuple):
         return channels <= most_channels(self.whole) and all(side <= limit for side, limit in sides)
 
 
-def check(found: Contents, network: nn.Module, where: str) -> int:
+def check(found: Contents, network: nn.Module, where: str, larger: bool = False) -> int:
     """Return how many numbers the layers of `found` will hold in `network`, dense weights included.
 
-    Raises `CompressionError` where a layer has no place in the network, is larger or of another kind, and
-    `FileFormatError` where its parts contradict each other.
+    Raises `CompressionError` where a layer has no place in the network, is of another kind or, unless `larger` ones are
+    allowed, has more channels, and `FileFormatError` where its parts contradict each other.
     """
-    return _Fitting(found, network, where).numbers
+    return _Fitting(found, network, where, larger).numbers
 
 
 class _Fitting:
     """The places of a network as a file fills them, layer by layer."""
 
-    def __init__(self, found: Contents, network: nn.Module, where: str):
+    def __init__(self, found: Contents, network: nn.Module, where: str, larger: bool):
         self.where = where
+        self.larger = larger
         self.numbers = found.numbers
         self.places: dict[str, Any] = dict(network.named_modules(remove_duplicate=False))
         self.kinds: dict[str, torch.dtype | None] = {}  # of the weights, for places inside forms
@@ -131,8 +133,8 @@ class _Fitting:
         self._same_kind(layer, there, isinstance(there, nn.Module) and layers.kind_of(there) == layer.kind)
         if layer.kind.startswith(layers.KEPT):
             only(layer.settings)
-            return _kept_type(there, parts)
-        return _fit_batch_norm(layer, there, parts)
+            return _kept_type(there, parts, self.larger)
+        return _fit_batch_norm(layer, there, parts, self.larger)
 
     def _fit_form(self, layer: Layer, there: Any, parts: Parts) -> torch.dtype | None:
         self._fit_geometry(layer, there)
@@ -192,11 +194,16 @@ class _Fitting:
         groups = geometry.groups
         need(type(groups) is int and groups >= 1 and out % groups == 0, f"{out} filters in {groups!r} groups")
         need(min(geometry.shape) >= 1, f"a layer of shape {geometry.shape} computes nothing")
-        fits = there.takes(geometry) if isinstance(there, FactorPlace) else _is_part_of(geometry, bound)
+        fits = (
+            there.takes(geometry)
+            if isinstance(there, FactorPlace)
+            else _differs_in_channels(geometry, cast(Geometry, bound), self.larger)
+        )
         if not fits or padding_mode != getattr(there, "padding_mode", "zeros"):
+            wide = "" if self.larger else "; a network with more channels is loaded only with example=, to be tried on"
             raise CompressionError(
                 f"{self.where}: layer {layer.path!r} is {_described(geometry)}, which is not a part of "
-                f"{_described(bound)} that the network has there; {ADVICE}"
+                f"{_described(bound)} that the network has there; {ADVICE}{wide}"
             )
         self.geometries[layer.path] = geometry
 
@@ -230,13 +237,16 @@ def _layers_inside(layer: Layer) -> tuple[str, ...]:
     return () if kind is None else kind.declared_layers(layer.settings)
 
 
-def _is_part_of(geometry: Geometry, bound: Geometry) -> bool:
-    """Return whether a layer of `geometry` can be what remains of one of geometry `bound`."""
+def _differs_in_channels(geometry: Geometry, bound: Geometry, larger: bool) -> bool:
+    """Return whether `geometry` is that of `bound` with fewer channels, or with any number if `larger` is allowed."""
     out, inside = geometry.shape[:2]
-    return (
+    fewer = (
         out <= bound.shape[0]
         and inside * geometry.groups <= bound.shape[1] * bound.groups
         and geometry.groups <= bound.groups
+    )
+    return (
+        (fewer or larger)
         and geometry.shape[2:] == bound.shape[2:]
         and (geometry.stride, geometry.padding, geometry.dilation) == (bound.stride, bound.padding, bound.dilation)
     )
@@ -262,8 +272,8 @@ def _type_of(module: Any) -> torch.dtype | None:
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
 
 
-def _fit_batch_norm(layer: Layer, there: nn.Module, parts: Parts) -> torch.dtype:
-    """Check a batch norm, which is rebuilt: one number for each remaining channel, of one type in all parts."""
+def _fit_batch_norm(layer: Layer, there: nn.Module, parts: Parts, larger: bool) -> torch.dtype:
+    """Check a batch norm, which is rebuilt: one number for each of its channels, of one type in all parts."""
     only(layer.settings, *layers.SETTINGS[layer.kind])
     only(parts, "weight", "bias", "running_mean", "running_var")
     need(bool(parts) and ("running_mean" in parts) == ("running_var" in parts), "it lacks a mean or a variance")
@@ -271,13 +281,14 @@ def _fit_batch_norm(layer: Layer, there: nn.Module, parts: Parts) -> torch.dtype
     plain = type(settings["eps"]) is float and type(settings["momentum"]) in (float, type(None))
     need(plain, "its settings are not numbers")
     shape = shape_of(parts, next(iter(parts)))
-    need(len(shape) == 1 and 1 <= shape[0] <= there.num_features, f"{shape} channels of {there.num_features}")
+    channels = cast(int, there.num_features)
+    need(len(shape) == 1 and shape[0] >= 1 and (larger or shape[0] <= channels), f"{shape} channels of {channels}")
     types = {floats(parts, name, shape) for name in parts}
     need(len(types) == 1, "its parts are of different types")
     return types.pop()
 
 
-def _kept_type(there: nn.Module, parts: Parts) -> torch.dtype | None:
+def _kept_type(there: nn.Module, parts: Parts, larger: bool) -> torch.dtype | None:
     """Check a layer that is filled in place; return the type of its floating-point tensors."""
     own = layers.own_tensors(there)
     types = set()
@@ -289,12 +300,12 @@ def _kept_type(there: nn.Module, parts: Parts) -> torch.dtype | None:
         need(isinstance(part, DeclaredFloats), f"{name!r} does not hold plain numbers")
         dtype = part.dtype
         given = part.shape
-        smaller = (
+        resized = (
             isinstance(there, SHRINKING)
             and len(given) == len(shape)
-            and all(1 <= new <= old for new, old in zip(given, shape, strict=True))
+            and all(new >= 1 and (larger or new <= old) for new, old in zip(given, shape, strict=True))
         )
-        need(given == shape or smaller, f"{name!r} has the shape {given}, the network's {shape}")
+        need(given == shape or resized, f"{name!r} has the shape {given}, the network's {shape}")
         both_float = dtype.is_floating_point and tensor.is_floating_point()
         need(dtype == tensor.dtype or both_float, f"{name!r} is of {dtype}, the network's of {tensor.dtype}")
         types |= {dtype} if both_float else set()

@@ -69,7 +69,8 @@ def load(
 
     Networks of compedu are built from the spec in the file, and tried on a black image. For any other, `into` is a
     network of the same classes, settings and plain attributes; a filled copy of it, with its hooks, is returned, and
-    tried on the batch `example` if one is given. The file may come from anyone: what it asks for is bounded by the
+    tried on the batch `example` if one is given. Layers may have fewer channels than there; a network that is tried may
+    also have more. The file may come from anyone: what it asks for is bounded by the
     network and by `limits`, and nothing of it is executed. Raises `FileFormatError` for a file that is damaged,
     foreign, of another version or above the limits, `CompressionError` where file and network do not fit; nothing is
     loaded then.
@@ -92,7 +93,8 @@ def from_bytes(
     network = whole_copy(_built(found, where, limits) if into is None else into)
     network = open_attentions(network, {layer.path for layer in found.layers})
     present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
-    limits.check("numbers", fitting.check(found, network, where), where, limits.numbers_for(len(data), present))
+    tried = into is None or example is not None  # on an image, where layers of sizes that do not fit are found
+    limits.check("numbers", fitting.check(found, network, where, tried), where, limits.numbers_for(len(data), present))
     filled = _fill(network, found, where).eval()
     if found.structure is not None and found.structure not in structure.checksums(filled):
         raise CompressionError(

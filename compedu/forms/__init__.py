@@ -3,7 +3,7 @@
 from compedu.forms.activation import ActivationQuantizer
 from compedu.forms.adapted import Adapted
 from compedu.forms.attention import OpenAttention
-from compedu.forms.block import BLOCKS, Block, Fire, NormalizedFactors, Separable
+from compedu.forms.block import BLOCKS, Block, Deepened, Fire, NormalizedFactors, Separable
 from compedu.forms.block_floats import BlockFloats
 from compedu.forms.factored import Factored
 from compedu.forms.facts import FormFacts, free_numbers_of
@@ -31,6 +31,7 @@ __all__ = [
     "BlockFloats",
     "CReLUFilters",
     "Codes",
+    "Deepened",
     "Factored",
     "Fire",
     "Floats",

@@ -19,6 +19,8 @@ from compedu.forms.form import Form, Geometry
 from compedu.forms.walk import outside_forms
 from compedu.reproducible import seeded
 
+DEEPEST = 8  # further layers that a block of a file may have
+
 
 class Block(FormFacts, nn.Module, ABC):
     """Ordinary layers that take what a layer of `geometry` takes and give results of the same shape.
@@ -178,7 +180,60 @@ class NormalizedFactors(Block):
         return cls(geometry, settings.get("rank"))
 
 
-BLOCKS: tuple[type[Block], ...] = (Separable, Fire, NormalizedFactors)
+class Deepened(Block):
+    """A layer, then `depth` times ReLU, with a batch norm before it if `normalized`, and a further layer behind it.
+
+    The further layers have the window, dilation and groups of the first and as many inputs as outputs, so that sizes
+    stay (Chen, Goodfellow, Shlens 2016, arXiv:1511.05641). Whatever followed the layer follows the block.
+    """
+
+    def __init__(self, geometry: Geometry, normalized: Any, depth: Any):
+        need(type(normalized) is bool, f"normalized is {normalized!r}; allowed are True and False")
+        need(type(depth) is int and 1 <= depth <= DEEPEST, f"depth {depth!r}; allowed are 1 to {DEEPEST}")
+        super().__init__(geometry)
+        norm = nn.BatchNorm1d if geometry.kind == "linear" else nn.BatchNorm2d
+        self.layer = _ordinary(geometry)
+        self.norms = nn.ModuleList(norm(geometry.shape[0]) if normalized else nn.Identity() for _ in range(depth))
+        self.relu = nn.ReLU()
+        self.further = nn.ModuleList(_ordinary(same_size(geometry)) for _ in range(depth))
+        self.normalized = normalized
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the block's output, of the shape that the layer gives."""
+        x = self.layer(input)
+        for norm, further in zip(self.norms, self.further, strict=True):
+            x = further(self.relu(norm(x)))
+        return x
+
+    def settings(self) -> dict[str, Any]:
+        """Return whether there are batch norms, and the number of further layers."""
+        return {"normalized": self.normalized, "depth": len(self.further)}
+
+    @classmethod
+    def restore(cls, geometry: Geometry, settings: Mapping[str, Any]) -> "Deepened":
+        """Return the block with layers of any weights."""
+        only(settings, "normalized", "depth")
+        return cls(geometry, settings.get("normalized"), settings.get("depth"))
+
+
+BLOCKS: tuple[type[Block], ...] = (Separable, Fire, NormalizedFactors, Deepened)
+
+
+def same_size(geometry: Geometry) -> Geometry:
+    """Return the geometry of a layer from the outputs of one of `geometry` to as many of the same size.
+
+    Raises `ValueError` for an even window, around whose middle no padding is the same on both sides.
+
+    >>> same_size(Geometry("conv2d", (8, 3, 5, 5), stride=(2, 2)))
+    Geometry(kind='conv2d', shape=(8, 8, 5, 5), stride=(1, 1), padding=(2, 2), dilation=(1, 1), groups=1)
+    """
+    out, _, *window = geometry.shape
+    if not window:
+        return Geometry("linear", (out, out))
+    need(all(side % 2 for side in window), f"a window of {' x '.join(map(str, window))} has no middle")
+    high, wide = (dilation * (side // 2) for dilation, side in zip(geometry.dilation, window, strict=True))
+    shape = (out, out // geometry.groups, *window)
+    return Geometry("conv2d", shape, padding=(high, wide), dilation=geometry.dilation, groups=geometry.groups)
 
 
 def need_convolution(geometry: Geometry) -> None:
@@ -186,7 +241,14 @@ def need_convolution(geometry: Geometry) -> None:
     need(geometry.kind == "conv2d" and geometry.groups == 1, "this block takes the place of an ungrouped convolution")
 
 
+def _ordinary(geometry: Geometry) -> nn.Module:
+    out, inside = geometry.shape[:2]
+    return nn.Linear(inside, out) if geometry.kind == "linear" else _convolution(geometry, bias=True)
+
+
 def _convolution(geometry: Geometry, bias: bool) -> nn.Conv2d:
-    out, inside, *window = geometry.shape
-    options = {"stride": geometry.stride, "padding": geometry.padding, "dilation": geometry.dilation}
-    return nn.Conv2d(inside, out, tuple(window), bias=bias, **options)
+    out, inside, height, width = geometry.shape
+    return nn.Conv2d(
+        inside * geometry.groups, out, (height, width), geometry.stride, geometry.padding, geometry.dilation,
+        geometry.groups, bias,
+    )  # fmt: skip

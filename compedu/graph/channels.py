@@ -64,6 +64,16 @@ class Channels:
 
     def _with(self, model: nn.Module, chosen: Chosen, verify: bool = False) -> nn.Module:
         """Return a copy of `model` with the channels `chosen`, which were checked before."""
+        made = shared_copy(model)
+        for layer, sides in self._places(chosen).items():
+            choose_in_layer(made.get_submodule(layer), sides)
+        made = with_own_tensors(made, model)
+        if verify:
+            self._verify(model, made, chosen)
+        return made
+
+    def _places(self, chosen: Chosen) -> dict[str, dict[str, Tensor]]:
+        """Return for each side of a layer that changes which of its old channels is at each of the new places."""
         groups = self._by_name
         places: dict[str, dict[str, Places]] = {}
         for name, numbers in chosen.items():
@@ -71,13 +81,22 @@ class Channels:
                 sides = places.setdefault(member.layer, {})
                 side = sides.setdefault(member.side, Places(len(member.channels)))
                 side.choose(groups[name], member, numbers)
-        made = shared_copy(model)
-        for layer, sides in places.items():
-            choose_in_layer(made.get_submodule(layer), {side: found.index() for side, found in sides.items()})
-        made = with_own_tensors(made, model)
-        if verify:
-            self._verify(model, made, chosen)
-        return made
+        return {layer: {side: found.index() for side, found in sides.items()} for layer, sides in places.items()}
+
+    def made_from(self, choice: Choice) -> dict[str, Tensor]:
+        """Return for each layer whose outputs `choice` changes which old output each new one is, (new outputs,).
+
+        Raises `CompressionError` for channels that are repeated or moved where their new places are unclear.
+        """
+        chosen = {name: tuple(numbers) for name, numbers in choice.items()}
+        return {layer: sides[OUTPUT] for layer, sides in self._places(chosen).items() if OUTPUT in sides}
+
+    def obstacles(self, model: nn.Module, choice: Choice) -> dict[str, str]:
+        """Return which groups of `choice` cannot have these channels, on their own, and why.
+
+        Their new places are unclear, or `model` would compute something else on the example. Errors as for `choose`.
+        """
+        return self._breaking(model, {group.name: checked_choice(group, n) for group, n in self._named(model, choice)})
 
     def remove(self, model: nn.Module, removal: Removal, verify: bool = True) -> nn.Module:
         """Return a copy of `model` without the channels named by `removal`; all of them are removed at once.
@@ -149,7 +168,11 @@ class Channels:
 
     def _broken_by(self, model: nn.Module, choice: Chosen) -> str | None:
         """Return how a choice breaks the removal law, None where it does not."""
-        return self._difference(model, self._with(model, choice), choice)
+        try:
+            made = self._with(model, choice)
+        except CompressionError as unclear:
+            return str(unclear)
+        return self._difference(model, made, choice)
 
     def _difference(self, model: nn.Module, made: nn.Module, choice: Chosen) -> str | None:
         try:

@@ -7,6 +7,8 @@ from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
 from compedu.methods.distillation.logit_matching import LogitMatching
+from compedu.methods.distillation.net2deeper import Net2Deeper
+from compedu.methods.distillation.net2wider import Net2Wider
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
@@ -96,6 +98,8 @@ METHODS: tuple[type[Method], ...] = (
     RelationalDistillation,
     SimilarityPreserving,
     DecoupledDistillation,
+    Net2Wider,
+    Net2Deeper,
     FineTune,
     BatchNormReestimation,
     SmallDense,

@@ -107,3 +107,26 @@ def test_any_number_of_copies_is_verified_in_single_precision(copies):
     made = channels.choose(model, {"first": [*range(8), *[3] * (copies - 1)]})
     torch.testing.assert_close(made(images()), model(images()), rtol=1e-4, atol=1e-5)
     assert made.second.weight.dtype == torch.float32
+
+
+def test_what_cannot_be_chosen_is_named_group_by_group(monkeypatch):
+    model = plain()
+    channels = Channels(model, images())
+    choose = Places.choose
+
+    def unclear(self, group, member, chosen):
+        if group.name == "second":
+            raise CompressionError("unclear")
+        choose(self, group, member, chosen)
+
+    monkeypatch.setattr(Places, "choose", unclear)
+    doubled = {group.name: [*range(group.size)] * 2 for group in channels.groups}
+    assert channels.obstacles(model, doubled) == {"second": "unclear"}
+    assert channels.obstacles(model, {"first": [*range(8), 0]}) == {}
+
+
+def test_where_each_output_came_from_is_told_for_layers_that_make_channels():
+    channels = Channels(plain(), images())
+    found = channels.made_from({"first": [7, 3, 3, 0]})
+    assert {name: numbers.tolist() for name, numbers in found.items() if name == "first"} == {"first": [7, 3, 3, 0]}
+    assert "second" not in found  # which only reads them

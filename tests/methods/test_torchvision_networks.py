@@ -12,7 +12,15 @@ from torch import nn
 from compedu.datasets.dataset import Dataset
 from compedu.files import load, model_bytes, save
 from compedu.knobs import knobs
-from compedu.methods import METHODS, BiclusteredSVD, CReLU, LinearQuantization, LotteryTicket, SelectiveMethod
+from compedu.methods import (
+    METHODS,
+    BiclusteredSVD,
+    CReLU,
+    LinearQuantization,
+    LotteryTicket,
+    Net2Deeper,
+    SelectiveMethod,
+)
 from compedu.torchvision_import import import_torchvision
 
 LAYERWISE = [cls for cls in METHODS if issubclass(cls, SelectiveMethod)]
@@ -93,15 +101,17 @@ def test_layerwise_methods_compress_it_or_name_why_not(given, cls, tmp_path):
     name, model = given
     small = laws.every_layer_is_done_or_named(shortest(cls), model, pictures())
     if small is None:  # no plain ReLU follows a convolution, no first weights to go back to, no channels that divide
-        assert cls in (CReLU, LotteryTicket, BiclusteredSVD)
+        assert cls in (CReLU, LotteryTicket, BiclusteredSVD, Net2Deeper)
         return
     laws.compare_with_dense(small, pictures())
     scores = small(pictures().x_validation)
     assert scores.shape == (2, 10)
     if cls is not LotteryTicket:  # it can build only our own networks anew
         assert save(small, tmp_path / "model.ce") == len(model_bytes(small))
+        x = pictures().x_validation
+        loaded = load(tmp_path / "model.ce", into=network(name), example=x)
         with torch.inference_mode():
-            assert torch.equal(load(tmp_path / "model.ce", into=network(name))(pictures().x_validation), scores)
+            assert torch.equal(loaded(x), scores)
 
 
 def test_activations_of_a_torchvision_network_are_calibrated():

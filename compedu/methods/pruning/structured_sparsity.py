@@ -11,10 +11,11 @@ from compedu.evaluation import refuse_misfit
 from compedu.forms import Geometry, Masked, trained_weight
 from compedu.graph import INPUT, OUTPUT, ChannelGroup, Channels, bypassed_layers, find_channels, part_of
 from compedu.knobs import inherited, knob, method
+from compedu.methods.channel_method import go_together
 from compedu.methods.layer_method import SelectiveMethod
 from compedu.methods.pruning.regularized_pruning import RegularizedPruning
 from compedu.methods.pruning.shared.channel_pruning import ChannelPruning, counts_over_all, smallest
-from compedu.methods.pruning.shared.channel_removal import go_together, take_out
+from compedu.methods.pruning.shared.channel_removal import take_out
 from compedu.methods.pruning.shared.group_lasso import block_soft_threshold, group_lasso, root_mean_squares
 from compedu.methods.pruning.shared.masks import masked_layers, prunable
 from compedu.methods.pruning.shared.penalized import PenalizedPruning, proximal_hook

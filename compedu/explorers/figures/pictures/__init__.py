@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from compedu.explorers.figures.pictures.compact_filters import tied_filters
-from compedu.explorers.figures.pictures.distillation import confusions, one_image, temperature
+from compedu.explorers.figures.pictures.distillation import confusions, larger_layers, one_image, temperature
 from compedu.explorers.figures.pictures.low_rank import channel_spectra, rebuilt_filters, singular_values, terms
 from compedu.explorers.figures.pictures.picture import Picture
 from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
@@ -26,6 +26,8 @@ from compedu.methods import (
     LogitMatching,
     Method,
     MonochromaticFilters,
+    Net2Deeper,
+    Net2Wider,
     NeuronMerging,
     RandomFilterPruning,
     SeparableFilters,
@@ -48,6 +50,7 @@ _OF_METHOD = {
     FeatureDistillation: (one_image.PICTURE, confusions.PICTURE),
     LogitMatching: (one_image.PICTURE, confusions.PICTURE),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
+    Net2Wider: (larger_layers.PICTURE,), Net2Deeper: (larger_layers.PICTURE,),
 }  # fmt: skip
 _OF_FAMILY = {
     "pruning": (pruned_weights.PICTURE,),
