@@ -8,6 +8,7 @@ from compedu.claims.survey.layerwise_ranks import LAYERWISE_RANKS
 from compedu.claims.survey.manual_sensitivity import MANUAL_SENSITIVITY
 from compedu.claims.survey.matrix_error import MATRIX_ERROR
 from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
+from compedu.claims.survey.retraining import RETRAINING
 from compedu.claims.survey.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Effect, Rule
@@ -21,6 +22,7 @@ CLAIMS: tuple[Experiment, ...] = (
     DECOMPOSITION_COST,
     DECOMPOSITION_EFFORT,
     LAYERWISE_RANKS,
+    RETRAINING,
 )
 
 

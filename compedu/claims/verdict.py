@@ -95,9 +95,9 @@ class Effect:
             raise ValueError(f"effects must be finite{', ratios positive' if rule.ratio else ''}; got {list(values)}")
         scale, back = (math.log, math.exp) if rule.ratio else (float, float)
         scaled = [scale(value) for value in values]
-        ends = student_interval(scaled, confidence)
+        low, high = student_interval(scaled, confidence)
         least = back(minimum_detectable_effect(scaled, confidence))
-        return cls(back(mean(scaled)), *map(back, ends), least, len(scaled), confidence)
+        return cls(back(mean(scaled)), back(low), back(high), least, len(scaled), confidence)
 
 
 @dataclass(frozen=True)

@@ -407,7 +407,8 @@ def test_an_unknown_claim_is_refused_with_those_there_are():
         experiment("D99")
 
 
-VERDICTS = {"D2": UNDECIDED, "D3": REFUTED, "D4": UNDECIDED, "D4b": SPLIT, "D7": SPLIT, "D7b": PROXY, "D8": SPLIT}
+VERDICTS = {"D2": UNDECIDED, "D3": REFUTED, "D4": UNDECIDED, "D4b": SPLIT, "D7": SPLIT, "D7b": PROXY, "D8": SPLIT,
+            "D9": UNDECIDED}  # fmt: skip
 FAILED = {"D4": ["tuning by hand cannot repair the damaged LAMP"]}  # controls that leave a claim undecided
 
 

@@ -143,3 +143,8 @@ def test_a_new_network_lacks_nothing_that_earlier_steps_took_out(cls, few):
     assert thin.compression.removed and new.compression.removed == ()
     assert FineTune(epochs=1)(thin, few).compression.removed == thin.compression.removed
     assert new.compression.steps == ("FilterPruning()", repr(cls(epochs=1)))
+
+
+def test_every_knob_of_the_training_reaches_the_recipe():
+    knobs = {"epochs": 7, "lr": 3e-3, "batch": 32, "shift": 2, "mirror": True, "weight_decay": 0.05, "seed": 3}
+    assert FineTune(**knobs).recipe == Recipe(**knobs) == SmallDense(**knobs).recipe

@@ -7,7 +7,7 @@ from compedu.forms import Factored, Geometry
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 from compedu.methods.layers import compressible, replace_layer
-from compedu.methods.low_rank.shared.rank import largest_saving_rank
+from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank
 from compedu.methods.task import Task, copied
 from compedu.reproducible import seeded
 
@@ -57,7 +57,7 @@ class LogitMatching(Distillation):
         if not linear:
             raise CompressionError(f"{self!r}: the student has no linear layer for a bottleneck; use bottleneck=0")
         name, layer = next(iter(linear.items()))
-        most = largest_saving_rank(layer.out_features, layer.in_features)
+        most = largest_saving_rank(break_even(layer.out_features, layer.in_features))
         if self.bottleneck > most:
             raise CompressionError(
                 f"{self!r}: {name} of the student, {layer.out_features} x {layer.in_features}, has fewer weights than "

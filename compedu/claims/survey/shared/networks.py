@@ -7,8 +7,11 @@ from torch import nn
 from compedu import datasets
 from compedu.datasets.dataset import Dataset
 from compedu.evaluation import evaluate
+from compedu.metrics import costs
 from compedu.networks.fitting import network_for
 from compedu.training import Recipe, fit
+
+CHOICES = 2000  # validation images
 
 
 @lru_cache(maxsize=4)
@@ -22,6 +25,17 @@ def dense_network(network: str, data: Dataset, epochs: int, seed: int) -> nn.Mod
     model = network_for(network, data, seed=seed)
     fit(model, data, Recipe(epochs, 4e-3, weight_decay=1e-2, shift=1, seed=seed))
     return model
+
+
+@lru_cache(maxsize=1)  # methods do not change it, and the settings of a network follow one another
+def same_dense_network(network: str, train: int, epochs: int, seed: int) -> nn.Module:
+    """Return the dense network that several settings start from, trained on `train` glyphs."""
+    return dense_network(network, glyphs(train, CHOICES), epochs, seed)
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of parameters; of pruned layers the weights that are kept."""
+    return sum(costs.parameters(model).values())
 
 
 def accuracy(model: nn.Module, data: Dataset, split: str = "test") -> float:

@@ -1,0 +1,207 @@
+"""A replication: the survey's table of low-rank networks, beside a plain, an Inception and a residual network of ours.
+
+    python -m compedu.replications.low_rank_networks glyphs
+    COMPEDU_DATA=FOLDER python -m compedu.replications.low_rank_networks cifar10
+
+computes the runs that are not stored yet and prints all of them. A network gets low rank in two ways: trained from
+scratch, as long as the dense one was, with batch normalization between the factors (BN); and by canonical polyadic
+decomposition of the dense network (CP), then fine-tuned. The control is a narrower dense network, trained as long. All
+have about as few parameters as the survey's networks of that kind, against the dense one.
+
+The learning rate of fine-tuning was chosen on validation images of `glyphs`, for the first two networks; the test
+images are used once, for the figures. A seed changes the initial weights, where there are new ones, and the order of
+the images in training.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from compedu import datasets
+from compedu.columns import in_columns
+from compedu.errors import CompressionError
+from compedu.methods import CPDecomposition, FineTune, LowRankTraining, SmallDense, TruncatedSVD
+from compedu.methods.method import Method
+from compedu.metrics import Report
+from compedu.metrics.accuracy import Interval
+from compedu.metrics.seeds import mean, student_interval
+from compedu.networks.recipes import RECIPES
+from compedu.networks.shipped import trained
+from compedu.shipped import shipped_sweep
+from compedu.sweeps.running import sweep
+from compedu.sweeps.store import read_sweep
+
+SEEDS = {"glyphs": 3, "cifar10": 1}
+BUT_ENDS = "-first, -last"  # the layers that read the image and write the classes stay dense
+POINTWISE = "*one.conv, *three.0.conv, *five.0.conv, *pooled.1.conv"  # of Inception: for a matrix, CP is the SVD
+TUNING = {"epochs": 4, "lr": 3e-3}  # of 3e-4, 1e-3 and 3e-3 the rate of the lowest loss
+
+DENSE = "dense"
+NORMALIZED = "BN low-rank"
+POLYADIC = "CP low-rank"
+NARROW = "narrow dense"
+ARMS = (NORMALIZED, POLYADIC, NARROW)
+
+
+class Row(NamedTuple):
+    """A row of the survey's table: top-5 accuracy in percent, speed-up and compression rate in times."""
+
+    accuracy: float
+    speed_up: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A network, what the survey says of a relative, and the rank, decomposition and width that make it as small.
+
+    `rate` is how many times fewer parameters all arms have, about as in the survey.
+    """
+
+    network: str
+    relative: str
+    rate: float
+    survey: dict[str, Row]
+    rank: float
+    decomposition: Method
+    width: float
+
+    def path(self, data: str) -> Path:
+        """Return the file of the runs, such as data/sweeps/glyphs/vgg/low_rank_networks.jsonl."""
+        return shipped_sweep(data, self.network, "low_rank_networks")
+
+    def method(self, arm: str, data: str, seed: int) -> Method:
+        """Return how an arm is made."""
+        recipe = RECIPES[self.network, data]
+        images = {"batch": recipe.batch, "shift": recipe.shift, "mirror": recipe.mirror}
+        same = images | {"weight_decay": recipe.weight_decay, "seed": seed}
+        as_long = same | {"epochs": recipe.epochs, "lr": recipe.lr}
+        if arm == NORMALIZED:
+            return LowRankTraining(rank=self.rank, layers=BUT_ENDS, **as_long)
+        if arm == POLYADIC:
+            return self.decomposition | FineTune(**same | TUNING)
+        return SmallDense(width=self.width, **as_long)
+
+    def runs(self, data: str) -> dict[str, list[Method]]:
+        """Return the methods by arm, one for each seed."""
+        return {arm: [self.method(arm, data, seed) for seed in range(SEEDS[data])] for arm in ARMS}
+
+
+# Cheng, Wang, Zhou, Zhang 2018, Model compression and acceleration for deep neural networks, the table of low rank on
+# ILSVRC-2012. Its AlexNet has no relative here, and of residual networks it has none. Ranks and widths were found by
+# bisection, so that every arm has as many parameters as the dense network over `rate`.
+COMPARED = (
+    Compared(
+        "vgg", "VGG-16", 2.75,
+        {DENSE: Row(90.60, 1, 1), NORMALIZED: Row(90.47, 1.53, 2.72), POLYADIC: Row(90.31, 2.05, 2.75)},
+        rank=0.195, decomposition=CPDecomposition(rank=0.19, layers=BUT_ENDS), width=0.6,
+    ),
+    Compared(
+        "inception", "GoogLeNet", 2.8,
+        {DENSE: Row(92.21, 1, 1), NORMALIZED: Row(91.88, 1.08, 2.79), POLYADIC: Row(91.79, 1.20, 2.84)},
+        rank=0.215, width=0.593,
+        decomposition=TruncatedSVD(rank=0.26, layers=POINTWISE) | CPDecomposition(rank=0.19, layers=BUT_ENDS),
+    ),
+    Compared(
+        "resnet", "", 2.8, {},
+        rank=0.179, decomposition=CPDecomposition(rank=0.164, layers=BUT_ENDS), width=0.593,
+    ),
+)  # fmt: skip
+
+
+def remake(data_name: str) -> None:
+    """Compute and store missing runs on a data set, one arm of all networks after the other."""
+    data = datasets.load(data_name)
+    for arm in ARMS:
+        for compared in COMPARED:
+            points = compared.runs(data_name)[arm]
+            dense = trained(compared.network, data_name)
+            for report in sweep(points, dense, data, split="test", speed=True, store=compared.path(data_name)):
+                print(f"{compared.network}: {report.method}: {report.accuracy:.2%}", flush=True)
+
+
+def stored_runs(compared: Compared, data: str) -> dict[str, list[Report]]:
+    """Return the stored reports by arm, one for each seed."""
+    found = {report.method: report for report in read_sweep(compared.path(data)).reports.values()}
+    return {
+        arm: [found[repr(method)] for method in methods if repr(method) in found]
+        for arm, methods in compared.runs(data).items()
+    }
+
+
+def table(data: str) -> list[str]:
+    """Return the survey's figures and ours as lines in columns."""
+    head = ("", "survey: top-5", "speed", "rate", f"{data}: test", "to dense, points", "speed", "MACs", "rate")
+    lines = [line for compared in COMPARED for line in rows(compared, data)]
+    return in_columns([head, *lines], left={0})
+
+
+def rows(compared: Compared, data: str) -> Iterator[Sequence[str]]:
+    """Yield the cells of a network's lines, one for each arm that was run."""
+    runs = {arm: [Figures.of(report) for report in reports] for arm, reports in stored_runs(compared, data).items()}
+    dense = {figures.accuracy - figures.difference for of_arm in runs.values() for figures in of_arm}
+    name = f"{compared.network} ({compared.relative})" if compared.relative else compared.network
+    yield f"{name}, dense", *theirs(compared, DENSE), f"{mean([*dense]):.2f} %", "", "1.00", "1.00", "1.00"
+    for arm, of_arm in runs.items():
+        if of_arm:
+            yield f"  {arm}", *theirs(compared, arm), *ours(of_arm)
+
+
+def theirs(compared: Compared, arm: str) -> Sequence[str]:
+    """Return the survey's figures of an arm, empty where it has none."""
+    row = compared.survey.get(arm)
+    return ("", "", "") if row is None else (f"{row.accuracy:.2f} %", f"{row.speed_up:.2f}", f"{row.rate:.2f}")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one run: accuracy and difference to the dense network in percent, the rest in times."""
+
+    accuracy: float
+    difference: float
+    interval: Interval  # of the difference, from the images alone
+    speed_up: float
+    macs: float
+    rate: float
+
+    @classmethod
+    def of(cls, report: Report) -> "Figures":
+        """Return the figures of a report; `CompressionError` where one of them was not measured."""
+        change = report.change
+        speed_up = report.speed_up_rate
+        rate = report.compression_rate
+        if change is None or speed_up is None or rate is None or not report.macs or not report.baseline_macs:
+            raise CompressionError(
+                f"the stored report of {report.method} is incomplete: remove it and compute it again"
+            )
+        low, high = change.interval
+        macs = report.baseline_macs / report.macs
+        return cls(100 * report.accuracy, 100 * change.difference, (100 * low, 100 * high), speed_up, macs, rate)
+
+
+def ours(runs: Sequence[Figures]) -> Sequence[str]:
+    """Return our figures of an arm: means over seeds; the difference to the dense network with its 95 % interval.
+
+    With a single seed the interval is that of the images: what the seed changes is then unknown.
+    """
+    differences = [run.difference for run in runs]
+    low, high = student_interval(differences) if len(runs) > 1 else runs[0].interval
+    accuracy = mean([run.accuracy for run in runs])
+    times = (mean([run.speed_up for run in runs]), mean([run.macs for run in runs]), mean([run.rate for run in runs]))
+    difference = f"{mean(differences):+.2f} ({low:+.2f} to {high:+.2f})"
+    return f"{accuracy:.2f} %", difference, *(f"{value:.2f}" for value in times)
+
+
+def main() -> None:
+    """Compute missing runs and print the table."""
+    given = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    given.add_argument("data", choices=SEEDS, help="the images: both come with dense networks to compare with")
+    data = given.parse_args().data
+    remake(data)
+    print("\n".join(table(data)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The survey's table of low-rank networks beside ours: equal in size, complete, and told as it was measured."""
+
+from dataclasses import replace
+
+import pytest
+
+from compedu.errors import CompressionError
+from compedu.methods import LowRankTraining, SmallDense
+from compedu.metrics.seeds import student_interval
+from compedu.networks.recipes import RECIPES
+from compedu.networks.shipped import record_of
+from compedu.replications import low_rank_networks as ours
+from compedu.replications.low_rank_networks import ARMS, COMPARED, DENSE, NARROW, NORMALIZED, POLYADIC
+
+STORED = [(one, data) for data in ours.SEEDS for one in COMPARED if one.path(data).exists()]
+NAMED = pytest.mark.parametrize("one, data", STORED, ids=lambda value: getattr(value, "network", value))
+
+
+@NAMED
+def test_every_arm_was_run_with_every_seed_on_all_test_images(one, data):
+    runs = ours.stored_runs(one, data)
+    assert {arm: len(reports) for arm, reports in runs.items()} == dict.fromkeys(ARMS, ours.SEEDS[data])
+    right, of = map(int, record_of(one.network, data)["accuracy"]["test"].split("/"))
+    for report in (report for reports in runs.values() for report in reports):
+        assert (report.split, report.seen) == ("test", of)
+        assert report.accuracy - report.change.difference == pytest.approx(right / of, abs=0.0005)
+
+
+@NAMED
+def test_all_arms_save_as_many_parameters_as_the_survey_says_of_that_kind(one, data):
+    for row in [one.survey[arm] for arm in ARMS if arm in one.survey]:
+        assert one.rate == pytest.approx(row.rate, rel=0.02)
+    for reports in ours.stored_runs(one, data).values():
+        assert all(report.compression_rate == pytest.approx(one.rate, rel=0.04) for report in reports)
+
+
+def test_what_starts_anew_trains_as_long_and_on_the_same_images_as_the_dense_network():
+    for one in COMPARED:
+        recipe = RECIPES[one.network, "glyphs"]
+        for arm in (NORMALIZED, NARROW):
+            method = one.method(arm, "glyphs", seed=2)
+            assert isinstance(method, LowRankTraining if arm == NORMALIZED else SmallDense)
+            assert method.recipe == type(recipe)(**{**vars(recipe), "seed": 2})
+        tuning = one.method(POLYADIC, "glyphs", seed=2).steps[-1]
+        assert (tuning.seed, tuning.shift, tuning.mirror) == (2, recipe.shift, recipe.mirror)
+        assert tuning.epochs < recipe.epochs
+
+
+def test_the_line_of_an_arm_tells_the_mean_over_seeds_and_its_interval():
+    one = COMPARED[0]
+    reports = ours.stored_runs(one, "glyphs")[NORMALIZED]
+    accuracy, difference, *times = ours.ours([ours.Figures.of(report) for report in reports])
+    gains = [100 * report.change.difference for report in reports]
+    low, high = student_interval(gains)
+    assert difference == f"{sum(gains) / 3:+.2f} ({low:+.2f} to {high:+.2f})"
+    assert float(accuracy.rstrip(" %")) == pytest.approx(
+        100 * sum(report.accuracy for report in reports) / 3, abs=0.006
+    )
+    assert float(times[2]) == pytest.approx(reports[0].compression_rate, abs=0.01)
+
+
+def test_the_interval_of_a_single_seed_is_that_of_the_images():
+    report = ours.stored_runs(COMPARED[0], "glyphs")[NORMALIZED][0]
+    low, high = report.change.interval
+    assert ours.ours([ours.Figures.of(report)])[1].endswith(f"({100 * low:+.2f} to {100 * high:+.2f})")
+
+
+def test_the_survey_is_quoted_as_printed_and_of_residual_networks_it_has_none():
+    printed = {one.network: [tuple(one.survey[arm]) for arm in (DENSE, NORMALIZED, POLYADIC)] for one in COMPARED[:2]}
+    assert printed == {
+        "vgg": [(90.60, 1, 1), (90.47, 1.53, 2.72), (90.31, 2.05, 2.75)],
+        "inception": [(92.21, 1, 1), (91.88, 1.08, 2.79), (91.79, 1.20, 2.84)],
+    }
+    lines = ours.table("glyphs")
+    assert len(lines) == 1 + 3 * (1 + len(ARMS)) and "90.31 %   2.05  2.75" in "\n".join(lines)
+    assert "resnet" in lines[-4] and ours.theirs(COMPARED[2], POLYADIC) == ("", "", "")
+
+
+def test_a_report_without_its_speed_is_refused_by_name():
+    report = replace(ours.stored_runs(COMPARED[0], "glyphs")[NORMALIZED][0], latency=None)
+    with pytest.raises(CompressionError, match=r"report of LowRankTraining\(.* is incomplete: remove and"):
+        ours.Figures.of(report)
