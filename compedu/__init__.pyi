@@ -47,6 +47,7 @@ from compedu.methods import LotteryTicket as LotteryTicket
 from compedu.methods import LowRankAdapters as LowRankAdapters
 from compedu.methods import LowRankTraining as LowRankTraining
 from compedu.methods import MagnitudePruning as MagnitudePruning
+from compedu.methods import ModelCompression as ModelCompression
 from compedu.methods import MonochromaticFilters as MonochromaticFilters
 from compedu.methods import MovementPruning as MovementPruning
 from compedu.methods import NeuronMerging as NeuronMerging

@@ -7,6 +7,7 @@ from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
 from compedu.methods.distillation.logit_matching import LogitMatching
+from compedu.methods.distillation.model_compression import ModelCompression
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
@@ -90,6 +91,7 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    ModelCompression,
     LogitMatching,
     FitNets,
     AttentionTransfer,
