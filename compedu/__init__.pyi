@@ -51,6 +51,7 @@ from compedu.methods import ModelCompression as ModelCompression
 from compedu.methods import MonochromaticFilters as MonochromaticFilters
 from compedu.methods import MovementPruning as MovementPruning
 from compedu.methods import NeuronMerging as NeuronMerging
+from compedu.methods import NeuronSelection as NeuronSelection
 from compedu.methods import OptimalBrainDamage as OptimalBrainDamage
 from compedu.methods import OptimalBrainSurgeon as OptimalBrainSurgeon
 from compedu.methods import PatternPruning as PatternPruning

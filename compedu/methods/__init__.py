@@ -8,6 +8,7 @@ from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
 from compedu.methods.distillation.logit_matching import LogitMatching
 from compedu.methods.distillation.model_compression import ModelCompression
+from compedu.methods.distillation.neuron_selection import NeuronSelection
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
@@ -98,6 +99,7 @@ METHODS: tuple[type[Method], ...] = (
     RelationalDistillation,
     SimilarityPreserving,
     DecoupledDistillation,
+    NeuronSelection,
     FineTune,
     BatchNormReestimation,
     SmallDense,

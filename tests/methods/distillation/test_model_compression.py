@@ -36,7 +36,7 @@ def made(x, copies=1, exchange=1.0, divisor=1.0, patch=1, seed=0):
 @pytest.mark.parametrize("held", [1, 150, 2**23])
 def test_nearest_neighbors_are_those_of_a_tree_however_many_distances_are_held(held, monkeypatch):
     monkeypatch.setattr(module, "HELD", held)
-    x = images(0, 61, 2, 3, 3) + 100  # far from the origin: squares of the values would lose the differences
+    x = images(0, 61, 2, 3, 3) + 1000  # far from the origin: squares of the values would lose the differences
     _, expected = cKDTree(x.flatten(1).double().numpy()).query(x.flatten(1).double().numpy(), k=2)
     assert nearest_neighbors(x).tolist() == expected[:, 1].tolist()
 

@@ -12,7 +12,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
 from compedu.methods.distillation.shared.compared import Pairs
-from compedu.methods.distillation.shared.features import captured, features_of_one
+from compedu.methods.distillation.shared.features import captured, features_of
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
@@ -119,8 +119,8 @@ class Distillation(FromScratch):
         if not pairs:
             return ()
         own, theirs = zip(*pairs, strict=True)
-        learned = features_of_one(student, own, data.example, self._student)
-        taught = features_of_one(teacher, theirs, data.example, self._teacher)
+        learned = features_of(student, own, data.example, self._student)
+        taught = features_of(teacher, theirs, data.example, self._teacher)
         made = []
         for names, features in zip(pairs, zip(learned, taught, strict=True), strict=True):
             try:
