@@ -24,6 +24,7 @@ from compedu.methods import METHODS as METHODS
 from compedu.methods import AdaRound as AdaRound
 from compedu.methods import AttentionTransfer as AttentionTransfer
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
+from compedu.methods import BayesianDarkKnowledge as BayesianDarkKnowledge
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BiclusteredSVD as BiclusteredSVD
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection

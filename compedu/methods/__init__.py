@@ -4,6 +4,7 @@ from compedu.compression import Skipped, compression_of
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
+from compedu.methods.distillation.bayesian_dark_knowledge import BayesianDarkKnowledge
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
 from compedu.methods.distillation.logit_matching import LogitMatching
@@ -100,6 +101,7 @@ METHODS: tuple[type[Method], ...] = (
     SimilarityPreserving,
     DecoupledDistillation,
     NeuronSelection,
+    BayesianDarkKnowledge,
     FineTune,
     BatchNormReestimation,
     SmallDense,

@@ -129,6 +129,15 @@ class Distillation(FromScratch):
                 raise CompressionError(f"{self!r}, layer {names[0]!r} under layer {names[1]!r}: {error}") from error
         return tuple(made)
 
+    def answers(self, student: nn.Module, x: Tensor) -> Tensor:
+        """Return the student's logits (N, classes); raise `CompressionError` for one that returns more in training."""
+        outputs = student(x)
+        if not isinstance(outputs, Tensor):
+            raise CompressionError(
+                f"{self._where} returns {shape_of(outputs)} in training; it must return only logits (images, classes)"
+            )
+        return outputs
+
     def loss(
         self, teacher: nn.Module, data: Dataset, pairs: Pairs = (), regressors: tuple[Companion | None, ...] = ()
     ) -> Loss:
@@ -147,12 +156,7 @@ class Distillation(FromScratch):
                 taught = {}
                 targets = logits[indices]
             with captured(student, [own for own, _ in pairs], self._student) as learned:
-                outputs = student(x)
-            if not isinstance(outputs, Tensor):
-                raise CompressionError(
-                    f"{self._where} returns {shape_of(outputs)} in training; it must return only logits "
-                    "(images, classes)"
-                )
+                outputs = self.answers(student, x)
             features = []
             for (own, theirs), companion in zip(pairs, regressors, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
