@@ -58,6 +58,8 @@ def _constant(neurons: Tensor) -> Tensor:
 class _Selected(nn.Module):
     """Gives some of the neurons (N, F) of a layer."""
 
+    indices: Tensor
+
     def __init__(self, indices: Tensor):
         super().__init__()
         self.register_buffer("indices", indices)
