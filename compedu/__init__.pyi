@@ -24,6 +24,7 @@ from compedu.methods import METHODS as METHODS
 from compedu.methods import AdaRound as AdaRound
 from compedu.methods import AttentionTransfer as AttentionTransfer
 from compedu.methods import BatchNormReestimation as BatchNormReestimation
+from compedu.methods import BayesianDarkKnowledge as BayesianDarkKnowledge
 from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BiclusteredSVD as BiclusteredSVD
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
@@ -47,11 +48,13 @@ from compedu.methods import LotteryTicket as LotteryTicket
 from compedu.methods import LowRankAdapters as LowRankAdapters
 from compedu.methods import LowRankTraining as LowRankTraining
 from compedu.methods import MagnitudePruning as MagnitudePruning
+from compedu.methods import ModelCompression as ModelCompression
 from compedu.methods import MonochromaticFilters as MonochromaticFilters
 from compedu.methods import MovementPruning as MovementPruning
 from compedu.methods import Net2Deeper as Net2Deeper
 from compedu.methods import Net2Wider as Net2Wider
 from compedu.methods import NeuronMerging as NeuronMerging
+from compedu.methods import NeuronSelection as NeuronSelection
 from compedu.methods import OptimalBrainDamage as OptimalBrainDamage
 from compedu.methods import OptimalBrainSurgeon as OptimalBrainSurgeon
 from compedu.methods import PatternPruning as PatternPruning

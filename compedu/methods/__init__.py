@@ -4,11 +4,14 @@ from compedu.compression import Skipped, compression_of
 from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
+from compedu.methods.distillation.bayesian_dark_knowledge import BayesianDarkKnowledge
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
 from compedu.methods.distillation.logit_matching import LogitMatching
+from compedu.methods.distillation.model_compression import ModelCompression
 from compedu.methods.distillation.net2deeper import Net2Deeper
 from compedu.methods.distillation.net2wider import Net2Wider
+from compedu.methods.distillation.neuron_selection import NeuronSelection
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
@@ -92,6 +95,7 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    ModelCompression,
     LogitMatching,
     FitNets,
     AttentionTransfer,
@@ -100,6 +104,8 @@ METHODS: tuple[type[Method], ...] = (
     DecoupledDistillation,
     Net2Wider,
     Net2Deeper,
+    NeuronSelection,
+    BayesianDarkKnowledge,
     FineTune,
     BatchNormReestimation,
     SmallDense,

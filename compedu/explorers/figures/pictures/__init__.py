@@ -18,6 +18,7 @@ from compedu.explorers.figures.pictures.training import layer_widths, loss, move
 from compedu.explorers.figures.plots import BELOW, BESIDE
 from compedu.methods import (
     BatchNormReestimation,
+    BayesianDarkKnowledge,
     BiclusteredSVD,
     BlockFormats,
     CPDecomposition,
@@ -49,6 +50,7 @@ _OF_METHOD = {
     MonochromaticFilters: (rebuilt_filters.WITH_WEIGHTS,), BiclusteredSVD: (rebuilt_filters.WITH_WEIGHTS,),
     FeatureDistillation: (one_image.PICTURE, confusions.PICTURE),
     LogitMatching: (one_image.PICTURE, confusions.PICTURE),
+    BayesianDarkKnowledge: (one_image.PICTURE, confusions.PICTURE),
     SmallDense: (layer_widths.PICTURE,), StructuredSparsity: (pruned_weights.PICTURE, pruned_filters.PICTURE),
     Net2Wider: (larger_layers.PICTURE,), Net2Deeper: (larger_layers.PICTURE,),
 }  # fmt: skip

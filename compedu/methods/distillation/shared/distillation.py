@@ -12,7 +12,7 @@ from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
 from compedu.methods.distillation.shared.compared import Pairs
-from compedu.methods.distillation.shared.features import captured, features_of_one
+from compedu.methods.distillation.shared.features import captured, features_of
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
@@ -119,8 +119,8 @@ class Distillation(FromScratch):
         if not pairs:
             return ()
         own, theirs = zip(*pairs, strict=True)
-        learned = features_of_one(student, own, data.example, self._student)
-        taught = features_of_one(teacher, theirs, data.example, self._teacher)
+        learned = features_of(student, own, data.example, self._student)
+        taught = features_of(teacher, theirs, data.example, self._teacher)
         made = []
         for names, features in zip(pairs, zip(learned, taught, strict=True), strict=True):
             try:
@@ -128,6 +128,15 @@ class Distillation(FromScratch):
             except CompressionError as error:
                 raise CompressionError(f"{self!r}, layer {names[0]!r} under layer {names[1]!r}: {error}") from error
         return tuple(made)
+
+    def answers(self, student: nn.Module, x: Tensor) -> Tensor:
+        """Return the student's logits (N, classes); raise `CompressionError` for one that returns more in training."""
+        outputs = student(x)
+        if not isinstance(outputs, Tensor):
+            raise CompressionError(
+                f"{self._where} returns {shape_of(outputs)} in training; it must return only logits (images, classes)"
+            )
+        return outputs
 
     def loss(
         self, teacher: nn.Module, data: Dataset, pairs: Pairs = (), regressors: tuple[Companion | None, ...] = ()
@@ -147,12 +156,7 @@ class Distillation(FromScratch):
                 taught = {}
                 targets = logits[indices]
             with captured(student, [own for own, _ in pairs], self._student) as learned:
-                outputs = student(x)
-            if not isinstance(outputs, Tensor):
-                raise CompressionError(
-                    f"{self._where} returns {shape_of(outputs)} in training; it must return only logits "
-                    "(images, classes)"
-                )
+                outputs = self.answers(student, x)
             features = []
             for (own, theirs), companion in zip(pairs, regressors, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])

@@ -83,8 +83,8 @@ def regressor(student: Tensor, teacher: Tensor, seed: int) -> nn.Module:
         return nn.Linear(from_shape[-1], to_shape[-1]).to(student.dtype)
 
 
-def features_of_one(model: nn.Module, names: Sequence[str], image: Tensor, whose: str) -> tuple[Tensor, ...]:
-    """Return the outputs of the layers `names` of `model` for one `image` (1, ...), in order."""
+def features_of(model: nn.Module, names: Sequence[str], x: Tensor, whose: str) -> tuple[Tensor, ...]:
+    """Return the outputs (N, ...) of the layers `names` of `model` for images `x` (N, C, H, W), in order."""
     with captured(model, names, whose) as outputs, torch.no_grad(), seeded(0):
-        model.eval()(image)
+        model.eval()(x)
     return tuple(outputs[name] for name in names)

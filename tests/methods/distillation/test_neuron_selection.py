@@ -1,0 +1,209 @@
+"""Neuron selection: planted neurons, loops and SciPy as oracles, and students that learn what was selected."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import nn
+
+import compedu as ce
+from compedu.datasets.digits import digits
+from compedu.errors import CompressionError
+from compedu.hashing import model_digest
+from compedu.methods.distillation.neuron_selection import select_neurons, separations
+from compedu.networks import build
+from compedu.training import Recipe, fit
+
+DATA = digits(size=16).shortened(train=130, validation=60, test=20)
+FAST = ce.NeuronSelection(student="lenet5(width=0.2)", epochs=2, batch=32)
+LABELS = torch.arange(600) % 5
+
+
+def drawn(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def neurons(seed, count=8):
+    """Neurons of several strengths, some of which share parts with others."""
+    means = 2 * drawn(seed, 5, count)
+    values = means[LABELS] * torch.linspace(0, 1, count) + drawn(seed + 1, 600, count)
+    return values @ (torch.eye(count) + 0.5 * drawn(seed + 2, count, count).double()).double()
+
+
+def in_numpy(values, labels, count):
+    """The order of the selection, from its definition."""
+    explained = []
+    for column in values.T:
+        groups = [column[labels == label] for label in np.unique(labels)]
+        between = sum(len(group) * (group.mean() - column.mean()) ** 2 for group in groups)
+        total = ((column - column.mean()) ** 2).sum()
+        explained.append(between / total if len(np.unique(column)) > 1 else 0.0)
+    chosen = []
+    while len(chosen) < count:
+        gains = {}
+        for k in set(range(values.shape[1])) - set(chosen):
+            others = [np.corrcoef(values[:, k], values[:, j])[0, 1] ** 2 for j in chosen if explained[k]]
+            gains[k] = explained[k] * (1 - max(others, default=0))
+        chosen.append(max(gains, key=gains.get))
+    return chosen
+
+
+# The selection
+
+
+def test_separations_follow_from_the_f_statistic_of_an_analysis_of_variance():
+    values = neurons(0)
+    for found, column in zip(separations(values, LABELS), values.T.numpy(), strict=True):
+        f = stats.f_oneway(*(column[label == LABELS] for label in range(5))).statistic
+        assert found.item() == pytest.approx(4 * f / (4 * f + 595), rel=1e-10)
+
+
+def test_classes_without_images_do_not_count():
+    values = neurons(0)
+    torch.testing.assert_close(separations(values, 3 * LABELS + 1), separations(values, LABELS))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_is_that_of_loops_over_its_definition(seed):
+    values = neurons(seed)
+    expected = in_numpy(values.numpy(), LABELS.numpy(), 8)
+    assert select_neurons(values, LABELS, 8).tolist() == expected and expected != list(range(8))
+    assert select_neurons(values, LABELS, 3).tolist() == expected[:3]
+
+
+def test_planted_neurons_come_first_and_their_copies_last():
+    one, other = drawn(0, 5, 1)[LABELS], drawn(1, 5, 1)[LABELS]
+    noise = drawn(2, 600, 5)
+    strong = one + 0.1 * noise[:, :1]
+    copy = strong + 0.001 * noise[:, 4:]
+    weak = other + noise[:, 1:2]
+    values = torch.cat([noise[:, 2:3], -3 * strong + 7, weak, copy, noise[:, 3:4]], dim=1)
+    order = select_neurons(values, LABELS, 5).tolist()
+    assert order[:2] == [1, 2]  # the better of two copies, then the neuron that tells something else
+    assert order[4] == 3  # its copy, which separates far better than noise, adds nothing
+
+
+def test_the_scale_and_the_sign_of_a_neuron_do_not_matter():
+    values = neurons(3)
+    moved = values * torch.tensor([1.0, -2, 30, 0.1, 1, 1, -7, 5]) + 3
+    assert select_neurons(moved, LABELS, 8).tolist() == select_neurons(values, LABELS, 8).tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4 / 3])
+def test_a_neuron_that_gives_the_same_for_all_images_separates_nothing(value):
+    values = torch.cat([torch.full((600, 1), value, dtype=torch.float64), neurons(0)], dim=1)
+    assert separations(values, LABELS)[0] == 0
+    assert select_neurons(values, LABELS, 9).tolist()[-1] == 0
+
+
+# The method
+
+
+def teacher(**recipe):
+    model = build("lenet5(size=16, width=0.4)", seed=5)
+    fit(model, DATA, Recipe(**{"epochs": 3, "batch": 32, "lr": 3e-3} | recipe))
+    model.zero_grad()
+    return model
+
+
+def embedding(model):
+    """What the last layer of LeNet-5 reads."""
+    first = (model.conv1, model.relu1, model.pool1, model.conv2, model.relu2, model.pool2)
+    return nn.Sequential(*first, model.flatten, model.fc1, model.relu3)
+
+
+def selected(master, count):
+    return in_numpy(embedding(master)(DATA.x_train).detach().double().numpy(), DATA.y_train.numpy(), count)
+
+
+class Watched(ce.NeuronSelection):
+    """Keeps what it trains with in place of training."""
+
+    def stage(self, student, teacher, data, pairs, epochs):
+        regressors = self.regressors(pairs, student, teacher, data)
+        loss = self.loss(teacher, data, pairs, regressors)
+        object.__setattr__(self, "kept", (teacher, pairs, regressors, loss))
+        return student
+
+
+def watched(master, student, **changes):
+    method = Watched(student="lenet5(width=0.2)", shift=0, **changes)
+    method.teach(student, master, DATA)
+    return method.kept
+
+
+@pytest.mark.parametrize(("share", "count"), [(1e-9, 1), (0.1, 20), (0.5, 100), (1.0, 200)])
+def test_the_share_says_how_many_neurons_are_learned(share, count):
+    student = build("lenet5(size=16, width=0.2)")
+    _, pairs, (regressor,), _ = watched(teacher(epochs=1), student, share=share)
+    assert pairs == (("relu3", "selected.0"),) and regressor.module.weight.shape == (count, 100)
+
+
+def test_the_loss_of_a_batch_and_its_gradients_equal_those_by_hand():
+    master, student = teacher(), build("lenet5(size=16, width=0.2)")
+    before = model_digest(master)
+    selecting, _, (companion,), loss = watched(master, student, share=0.25, strength=3.0)
+    x, y = DATA.x_train[:16], DATA.y_train[:16]
+    value = loss(student, x, torch.arange(16))
+    value.backward()
+    learned = embedding(student)(x)
+    taught = embedding(master)(x).detach()[:, selected(master, 50)]
+    expected = F.cross_entropy(student.fc2(learned), y) + 1.5 * (companion.module(learned) - taught).square().mean()
+    torch.testing.assert_close(value, expected)
+    moved = [*student.parameters(), *companion.module.parameters()]
+    for own, theirs in zip(moved, torch.autograd.grad(expected, moved), strict=True):
+        torch.testing.assert_close(own.grad, theirs, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None for p in master.parameters())
+    assert not any(part.training or part._forward_hooks for part in selecting.modules())
+    assert model_digest(master) == before
+
+
+def test_with_strength_zero_the_student_learns_alone_bit_by_bit():
+    alone = build("lenet5(width=0.2, size=16)", seed=3)
+    fit(alone, DATA, Recipe(epochs=2, batch=32, lr=2e-3, seed=3, shift=1))
+    control = replace(FAST, strength=0.0, seed=3)(build("lenet5(size=16, width=0.4)"), DATA)
+    assert model_digest(control) == model_digest(alone)
+
+
+class Keeping(ce.NeuronSelection):
+    """Keeps the regressors that it makes."""
+
+    def regressor(self, student, teacher):
+        companion = super().regressor(student, teacher)
+        object.__setattr__(self, "made", companion.module)
+        return companion
+
+
+def test_the_student_and_its_regressor_learn_the_selected_neurons():
+    master = teacher(epochs=6)
+    wanted = embedding(master)(DATA.x_train).detach()[:, selected(master, 20)]
+
+    def unexplained(strength):
+        method = Keeping(student="lenet5(width=0.2)", batch=32, share=0.1, strength=strength, epochs=40, lr=4e-3)
+        student = method(master, DATA)
+        rest = method.made(embedding(student)(DATA.x_train)) - wanted
+        return (rest.square().sum() / (wanted - wanted.mean(0)).square().sum()).item()
+
+    assert unexplained(1.0) < 0.5 and unexplained(0.0) > 1
+
+
+def test_the_neurons_of_several_layers_are_learned_through_a_regressor_each():
+    student = build("lenet5(size=16, width=0.2)")
+    _, pairs, regressors, _ = watched(teacher(epochs=1), student, compared="fc1=fc1, relu3=fc1", share=0.5)
+    assert pairs == (("fc1", "selected.0"), ("relu3", "selected.1")) and len(regressors) == 2
+    made = replace(FAST, compared="fc1=fc1, relu3=relu3")(teacher(epochs=1), DATA)
+    assert torch.isfinite(made(DATA.x_validation)).all()
+
+
+@pytest.mark.parametrize(("compared", "match"), [
+    ("relu3=relu1", r"NeuronSelection\(.*\): layer 'relu1' of the teacher gives \(8, 12, 12\) for an image; neurons"),
+    ("resolutions", r"NeuronSelection\(.*\): layer 'relu1' of the teacher gives \(8, 12, 12\)"),
+    ("relu1=relu3", r"layer 'relu1' under layer 'selected.0': no layer maps features of the student"),
+    ("relu3=nosuch", r"the teacher of NeuronSelection\(.*\) has no layer 'nosuch'"),
+], ids=["maps", "word", "student", "unknown"])  # fmt: skip
+def test_layers_without_neurons_are_refused_by_name(compared, match):
+    with pytest.raises(CompressionError, match=match):
+        replace(FAST, compared=compared)(build("lenet5(size=16, width=0.4)"), DATA)
