@@ -206,6 +206,8 @@ def test_the_shipped_runs_show_where_a_budget_for_all_layers_pays():
     for rank in ("10%", "20%"):
         before, after = came_out("vgg(width=0.25)", rank)
         assert before.verdict == Verdict.CONFIRMED and before.effect.mean > after.effect.mean > 5
+    before, after = came_out("resnet(width=0.5)", "20%")
+    assert before.verdict == after.verdict == Verdict.CONFIRMED and before.effect.mean > 60 and after.effect.mean > 4
 
 
 def test_one_singular_value_of_the_first_layer_explains_most_of_what_equal_fractions_lose():

@@ -78,5 +78,5 @@ def test_the_survey_is_quoted_as_printed_and_of_residual_networks_it_has_none():
 
 def test_a_report_without_its_speed_is_refused_by_name():
     report = replace(ours.stored_runs(COMPARED[0], "glyphs")[NORMALIZED][0], latency=None)
-    with pytest.raises(CompressionError, match=r"report of LowRankTraining\(.* is incomplete: remove and"):
+    with pytest.raises(CompressionError, match=r"report of LowRankTraining\(.* is incomplete: remove it and"):
         ours.Figures.of(report)

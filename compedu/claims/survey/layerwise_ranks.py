@@ -205,9 +205,9 @@ LAYERWISE_RANKS = Experiment(
     form=LogicalForm.TENDENCY,
     scope="three small convolutional networks on drawn characters (20 classes; quick: one network), all layers but the "
     "last factored in two by truncated singular value decomposition. In each comparison no arm has more parameters "
-    "than equal fractions of the full rank leave: 5 to 20 % of the rank, which is 9 to 41 % of all parameters. The "
-    "last two are left out at 5 %, where they are at chance by every arm before fine-tuning. Accuracies on 4,000 "
-    "test images, before fine-tuning and after two epochs of it, equal for all arms",
+    "than equal fractions of the full rank leave: 5 to 20 % of the rank, which is 9 to 41 % of all parameters. Only "
+    "the first is cut to 5 %, where the second is at chance by every arm before fine-tuning. Accuracies on 4,000 test "
+    "images, before fine-tuning and after two epochs of it, equal for all arms",
     arms=(
         Arm(EQUAL, "`TruncatedSVD(rank=f)`", "2 epochs", "0"),
         Arm(BUT_FIRST, "`TruncatedSVD(rank=..., layers='-first, -last')`: a hand would leave the first layer alone, as "
