@@ -520,6 +520,17 @@ def test_the_forest_plot_draws_every_part_with_its_interval_and_margin():
     assert forest(judge([Part("a", HELD, TIMES)], "universal")).layout.xaxis.type == "log"
 
 
+def test_names_of_several_lines_have_room_in_the_forest_plot():
+    from compedu.explorers.pages.verdicts import LINE, forest
+
+    def drawn(name):
+        return forest(judge([Part(name, HELD, POINTS), Part("a", MISSED, POINTS)], "tendency")).layout
+
+    short, long = drawn("a part"), drawn("a part whose name is so long that it takes three lines or more of the plot")
+    lines = long.yaxis.ticktext[1].count("<br>") + 1
+    assert lines == 3 and long.height - short.height == 2 * (lines - 1) * LINE
+
+
 def test_parts_of_different_units_are_drawn_one_unit_at_a_time():
     from compedu.explorers.pages.verdicts import forest
 

@@ -11,7 +11,8 @@ from compedu.explorers.pages.standalone import StandaloneFigure, styled
 
 COLORS = {Verdict.CONFIRMED: BLUE, Verdict.REFUTED: ORANGE, Verdict.UNDECIDED: GRAY, Verdict.PROXY: PURPLE}
 SYMBOLS = {"verdict": "diamond", "control": "square-open", "finding": "circle-open"}
-ROW = 44  # pixels
+LINE = 15  # pixels, of a name that takes several
+BETWEEN = 14  # pixels, of two rows
 KEY = (
     "◆ decides   □ control   ○ finding   ━ interval, in the color of its verdict   ┃ margin   ┊ no effect<br>"
     f"{RULE_IN_WORDS}"
@@ -20,6 +21,7 @@ WIDTH = 680  # pixels, the width of a page's column
 WORDS = 112  # pixels at the right, for the verdicts
 NAME_WIDTH = 30  # characters in a line
 VERDICT_WIDTH = 16
+BREAK = "<br>"
 TIMES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # ticks of a logarithmic axis
 
 
@@ -55,7 +57,8 @@ def forest(judgment: Judgment, unit: str | None = None) -> go.Figure:
         yaxis={"tickvals": list(range(len(rows))), "ticktext": names, "automargin": True,
                "range": [-0.7, len(rows) - 0.3], "showgrid": False, "zeroline": False},
     )  # fmt: skip
-    return styled(figure, width=WIDTH, height=112 + ROW * len(rows), l=10, r=WORDS, t=52)
+    row_height = LINE * max(len(name.split(BREAK)) for name in names) + BETWEEN
+    return styled(figure, width=WIDTH, height=112 + row_height * len(rows), l=10, r=WORDS, t=52)
 
 
 def _key() -> dict:
@@ -76,7 +79,7 @@ def _verdict(row: int, one: Judged) -> dict:
 
 def _lines(text: str, width: int) -> str:
     """Return `text` broken into lines of at most `width` characters."""
-    return "<br>".join(textwrap.wrap(text, width))
+    return BREAK.join(textwrap.wrap(text, width))
 
 
 def _effect(row: int, one: Judged) -> dict:

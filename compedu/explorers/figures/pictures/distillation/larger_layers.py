@@ -65,7 +65,7 @@ def say(view: View, layer: str) -> str:
         return untouched(layer)
     made, given = weights(view, layer)
     wide, narrow = channels(view, layer)
-    return f"{layer}: {made:,} weights for {given:,}, {wide} channels for {narrow}"
+    return f"{layer}: {made / given:.3g} times the weights, {wide / narrow:.3g} times the channels"
 
 
 def table(view: View) -> Table:
