@@ -107,7 +107,7 @@ def test_terms_are_orange_where_their_squares_are_more_than_twice_that_of_their_
     norms = terms.term_norms(view, "conv2").astype(float)
     sum_of_them = weight_of(view.layer_pair("conv2")[1]).detach().double().norm().item()
     times = (norms**2).sum() / sum_of_them**2
-    assert f"squares {times:.1f} x the sum's" in terms.say(view, "conv2")
+    assert f"squares {times:.1f}x the sum's" in terms.say(view, "conv2")
     assert terms.main(view, "conv2")[0]["marker"]["color"] == (VERMILLION if times > 2 else LIVE)
     assert (times > 2) == (rank["conv2"] == 30)
 

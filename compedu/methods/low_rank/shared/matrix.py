@@ -1,5 +1,6 @@
 """Factorizations of every weight as a matrix: two layers in sequence, their rank the channels between them."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -70,6 +71,10 @@ class MatrixFactorization(SpectralFactorization):
         (rank,) = ranks
         pair = vertical_horizontal_pair if geometry.kind == "conv2d" else linear_pair
         return pair(geometry, rank)
+
+    @abstractmethod
+    def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
+        """Return what stands in place of the layer: two layers, fitted to it or trained anew."""
 
     def factors(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, ...]:
         """Return the two weights of that rank whose product is the least-squares fit to `weight`."""

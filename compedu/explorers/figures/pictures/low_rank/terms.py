@@ -61,7 +61,7 @@ def say(view: View, layer: str) -> str:
         return f"{layer}: not four factors"
     error = percent_text(relative_error(view, layer)) or "unknown"
     count = factors[0].shape[-1]
-    return f"{layer}: {count} terms, squares {cancellation(factors):.1f} x the sum's, error {error}"
+    return f"{layer}: {count} terms, squares {cancellation(factors):.1f}x the sum's, error {error}"
 
 
 PICTURE = weights_left.over_weights("terms", main, "norms of the terms; dotted: dense weight", say)
