@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from compedu.claims.judgment import FORMS, Judged, Judgment, LogicalForm, Role
-from compedu.claims.store import Run, read_runs
+from compedu.claims.store import Run, by_setting, read_runs
 from compedu.claims.trial import Series, Trial
 from compedu.claims.verdict import CLAIMS_READ_TOGETHER, POWER, RULE_IN_WORDS, Verdict, error_rates, some_wrong
 
@@ -134,8 +134,7 @@ def runs_table(runs: Sequence[Run]) -> str:
     """Return the table of measurements: mean over seeds by setting and arm, standard deviation in parentheses."""
     measures = list(dict.fromkeys(name for run in runs for values in run.outcomes.values() for name in values))
     rows = []
-    for setting in dict.fromkeys(run.setting for run in runs):
-        same = [run for run in runs if run.setting == setting]
+    for setting, same in by_setting(runs).items():
         for arm in dict.fromkeys(arm for run in same for arm in run.outcomes):
             found = [run.outcomes[arm] for run in same if arm in run.outcomes]
             cells = ([values[name] for values in found if name in values] for name in measures)

@@ -35,6 +35,14 @@ def by_seed(
     return tuple(mean([value(run) for run in runs if run.seed == seed]) for seed in sorted({run.seed for run in runs}))
 
 
+def by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs by the name of their setting, both in the order in which they come."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.setting, []).append(run)
+    return found
+
+
 @dataclass(frozen=True)
 class StoredRuns:
     """The content of an experiment's file: its sessions with their conditions, and its runs by key."""

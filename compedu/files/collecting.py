@@ -64,8 +64,7 @@ def _network(model: nn.Module, rest: tuple) -> str | int:
         try:
             named = structure.skeleton(spec, len(rest[1]))
             found = contents.declared((spec, *rest))
-            fitting.check(found, named, "the model", larger=True)
-            if structure.unchanged(model, named) and (_is_within(found, named) or _takes_images(model)):
+            if structure.unchanged(model, named) and (_is_within(found, named) or _is_larger(model, found, named)):
                 return spec
         except ValueError:  # no such network, or another
             pass
@@ -81,8 +80,12 @@ def _is_within(found: contents.Contents, network: nn.Module) -> bool:
     return True
 
 
-def _takes_images(model: nn.Module) -> bool:
-    """Return whether `model` gives logits of its classes, as a network that is built from its name must."""
+def _is_larger(model: nn.Module, found: contents.Contents, network: nn.Module) -> bool:
+    """Return whether `found` has layers of `network` with more channels, which give logits of its classes.
+
+    Such a file is tried on an image before it is loaded. Raises `ValueError` for any other difference.
+    """
+    fitting.check(found, network, "the model", larger=True)
     try:
         structure.take_image(inference_copy(model))
     except contents.CONTRADICTIONS:

@@ -21,16 +21,16 @@ from compedu.forms.declared import DeclaredFloats, Parts, bias, floats, only, sh
 from compedu.forms.factored import most_channels
 
 ADVICE = "load into a network of the structure that was saved"
-SHRINKING = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have other channels
+RESIZABLE = (nn.Linear, nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.PReLU)  # what may have other channels
 
 
-class FactorPlace(NamedTuple):
-    """The place of a factor inside a form for a dense layer of geometry `whole`; their chain decides in the end."""
+class InnerPlace(NamedTuple):
+    """The place of a layer inside a form for a dense layer of geometry `whole`; their chain decides in the end."""
 
     whole: Geometry
 
     def takes(self, geometry: Geometry) -> bool:
-        """Return whether a layer of `geometry` can be a factor, by its channels and its window."""
+        """Return whether a layer of `geometry` can stand there, by its channels and its window."""
         channels = max(geometry.shape[0], geometry.shape[1] * geometry.groups)
         sides = zip(geometry.shape[2:], self.whole.shape[2:], strict=True)
         return channels <= most_channels(self.whole) and all(side <= limit for side, limit in sides)
@@ -143,7 +143,7 @@ class _Fitting:
         self._empty(layer.path)
         inside: dict[str, Any] = {"act": ActivationQuantizer}
         if names := _layers_inside(layer):
-            inside |= dict.fromkeys(names, FactorPlace(self.geometries[layer.path]))
+            inside |= dict.fromkeys(names, InnerPlace(self.geometries[layer.path]))
         else:
             self.numbers += math.prod(layer.geometry.shape)
         for name, place in inside.items():
@@ -188,7 +188,7 @@ class _Fitting:
 
     def _within(self, layer: Layer, geometry: Geometry, there: Any, padding_mode: str) -> None:
         """Raise unless a layer of `geometry` can be what remains of the one that the network has there."""
-        bound = there.whole if isinstance(there, FactorPlace) else _geometry_of(there)
+        bound = there.whole if isinstance(there, InnerPlace) else _geometry_of(there)
         self._same_kind(layer, there, bound is not None and bound.kind == geometry.kind)
         out = geometry.shape[0]
         groups = geometry.groups
@@ -196,7 +196,7 @@ class _Fitting:
         need(min(geometry.shape) >= 1, f"a layer of shape {geometry.shape} computes nothing")
         fits = (
             there.takes(geometry)
-            if isinstance(there, FactorPlace)
+            if isinstance(there, InnerPlace)
             else _differs_in_channels(geometry, cast(Geometry, bound), self.larger)
         )
         if not fits or padding_mode != getattr(there, "padding_mode", "zeros"):
@@ -301,7 +301,7 @@ def _kept_type(there: nn.Module, parts: Parts, larger: bool) -> torch.dtype | No
         dtype = part.dtype
         given = part.shape
         resized = (
-            isinstance(there, SHRINKING)
+            isinstance(there, RESIZABLE)
             and len(given) == len(shape)
             and all(new >= 1 and (larger or new <= old) for new, old in zip(given, shape, strict=True))
         )

@@ -106,15 +106,15 @@ def is_as_arranged(block: Block) -> bool:
 
 
 def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return what a module prints of itself, and its attributes; without sizes, where channels may have been removed.
+    """Return what a module prints of itself, and its attributes; without sizes, where their number may differ.
 
     Nothing of dropout counts: it acts in training alone, and iterative pruning lowers its rate.
     """
     if isinstance(module, _DropoutNd):
         return "", ()
-    shrinking = isinstance(module, fitting.SHRINKING)
-    left_out = (*OTHERS, *_SIZES) if shrinking else OTHERS
-    return "" if shrinking else module.extra_repr(), plain_attributes(module, left_out)
+    resizable = isinstance(module, fitting.RESIZABLE)
+    left_out = (*OTHERS, *_SIZES) if resizable else OTHERS
+    return "" if resizable else module.extra_repr(), plain_attributes(module, left_out)
 
 
 def take_image(model: nn.Module) -> None:

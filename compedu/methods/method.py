@@ -40,6 +40,7 @@ class Method(ABC):
     )
     writes: ClassVar[bool] = True  # whether it writes into the tensors of its copy; if not, they are shared
     needs_batch_norm: ClassVar[bool] = False  # whether a network without batch norms is refused
+    unscanned: ClassVar[tuple[str, ...]] = ()  # knobs that change nothing of what `kept_scan` keeps
     tried_with: ClassVar[dict[str, Any]] = {}  # knobs with which laws try it, where its defaults suit few networks
     alone: ClassVar[dict[str, Any]] = {}  # values of knobs at which the method is its own control, such as no teacher
     random_baseline: ClassVar[str] = ""  # name of the same method with a random criterion: a criterion must beat it

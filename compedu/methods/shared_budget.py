@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,7 +18,6 @@ from compedu.methods.last_result import last_result
 from compedu.methods.layers import replace_layer
 from compedu.methods.method import Method
 from compedu.methods.task import Task
-from compedu.methods.training_method import TrainingMethod
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,13 @@ def scan(task: Task, layers: Mapping[str, nn.Module], tried: Callable[[str, nn.M
     return Scan(choices, reasons)
 
 
-def kept_scan(
-    method: Method, apart: Collection[str], task: Task, layers: Iterable[str], measure: Callable[[], Scan]
-) -> Scan:
+def kept_scan(method: Method, task: Task, layers: Iterable[str], measure: Callable[[], Scan]) -> Scan:
     """Return the last scan of `layers` by the class of `method` if it is still valid, else what `measure` returns.
 
-    It is valid for the same network, the same data, and equal knobs, `apart` from those that it does not depend on.
+    It is valid for the same network, the same data, and equal knobs, apart from those that the class calls `unscanned`.
     """
     # Knobs that are not known to leave a scan as it is count: a subclass that adds one gets no outdated scan.
-    later = knobs(TrainingMethod).keys() if isinstance(method, TrainingMethod) else ()  # training follows the scan
-    settings = tuple(getattr(method, name) for name in knobs(method) if name not in {*apart, *later})
+    settings = tuple(getattr(method, name) for name in knobs(method) if name not in method.unscanned)
     key = (type(method), settings, tuple(layers), task.digest, task.data.digest)
     return last_result(task.source, f"scan by {type(method).__name__}", key, measure)
 

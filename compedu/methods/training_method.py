@@ -17,6 +17,9 @@ from compedu.training import Recipe, fit
 class TrainingMethod(Method):
     """A method that trains; a subclass redeclares a knob to change its default."""
 
+    # training follows the scan
+    unscanned: ClassVar[tuple[str, ...]] = ("epochs", "lr", "batch", "shift", "mirror", "weight_decay", "seed")
+
     epochs: int = knob(default=5, help="passes over the training images", low=1, slider_range=(1, 20))
     lr: float = knob(
         default=1e-3, help="peak learning rate", low=0, high=1, open="low", slider_range=(1e-4, 1e-2), log=True

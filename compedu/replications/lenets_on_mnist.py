@@ -20,10 +20,11 @@ from compedu.methods import GradualPruning
 from compedu.methods.method import Method
 from compedu.metrics import Report, measure
 from compedu.networks.shipped import trained
+from compedu.replications.stored import baseline_accuracy, stored_reports
 from compedu.reproducible import torch_threads
 from compedu.shipped import shipped_sweep
 from compedu.sweeps.keys import point_key
-from compedu.sweeps.store import Store, read_sweep
+from compedu.sweeps.store import Store
 
 DATA = "mnist"
 SPLITS = ("validation", "test")
@@ -72,9 +73,7 @@ def remake() -> None:
 
 def stored_runs(replication: Replication, split: str) -> list[Report]:
     """Return the stored reports of a replication on one split, by seed."""
-    wanted = [repr(method) for method in replication.runs()]
-    found = {r.method: r for r in read_sweep(replication.path).reports.values() if r.split == split}
-    return [found[text] for text in wanted if text in found]
+    return stored_reports(replication.path, replication.runs(), split)
 
 
 def error(report: Report) -> float:
@@ -84,7 +83,7 @@ def error(report: Report) -> float:
 
 def dense_error(report: Report) -> float:
     """Return the error of the dense network on the same images in percent."""
-    return error(report) + 100 * report.change.difference
+    return 100 * (1 - baseline_accuracy(report))
 
 
 def summary(replication: Replication) -> str:

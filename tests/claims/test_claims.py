@@ -432,18 +432,13 @@ def test_the_shipped_runs_say_how_they_were_made(claim):
     assert set(read_runs(claim.path).by_key) == wanted, "the file holds runs of an earlier version"
 
 
-TOLD_LATER: set[str] = set()  # claims that no chapter tells yet
-
-
 @claims
 def test_the_chapter_says_what_the_shipped_runs_say(claim):
-    told = [text for chapter in sorted(NOTEBOOKS.glob("*.ipynb")) for text in told_of(claim, chapter)]
-    assert len(told) == (claim.key not in TOLD_LATER)
+    (text,) = [text for chapter in sorted(NOTEBOOKS.glob("*.ipynb")) for text in told_of(claim, chapter)]
     runs = claim.stored(full=True)
-    for text in told:
-        assert text.startswith(f"*{claim.judge(runs).verdict.capitalize()}*")
-        if "sixteen" in text:
-            assert f"it is *{claim.judge_with_all(runs).verdict}*" in text
+    assert text.startswith(f"*{claim.judge(runs).verdict.capitalize()}*")
+    if "sixteen" in text:
+        assert f"it is *{claim.judge_with_all(runs).verdict}*" in text
 
 
 def told_of(claim, chapter):

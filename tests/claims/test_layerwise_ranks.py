@@ -206,6 +206,7 @@ def test_the_shipped_runs_show_where_a_budget_for_all_layers_pays():
     for rank in ("10%", "20%"):
         before, after = came_out("vgg(width=0.25)", rank)
         assert before.verdict == Verdict.CONFIRMED and before.effect.mean > after.effect.mean > 5
+    assert [one.verdict for one in came_out("resnet(width=0.5)", "10%")] == [Verdict.UNDECIDED] * 2
     before, after = came_out("resnet(width=0.5)", "20%")
     assert before.verdict == after.verdict == Verdict.CONFIRMED and before.effect.mean > 60 and after.effect.mean > 4
 

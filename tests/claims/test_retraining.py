@@ -64,7 +64,7 @@ def test_all_arms_train_as_long_and_those_that_start_anew_at_the_rate_of_the_den
     assert last.lr == (claim.FRESH if anew else claim.TRAINED)
 
 
-def test_short_is_a_third_and_long_as_long_as_the_dense_network():
+def test_short_is_three_tenths_and_long_as_long_as_the_dense_network():
     for plan in (RETRAINING.quick, RETRAINING.full):
         for setting in plan.settings:
             assert setting.lengths == {SOON: 0.3 * setting.epochs, LATE: setting.epochs}

@@ -7,7 +7,7 @@ from pathlib import Path
 import compedu
 
 ROOT = Path(__file__).parents[2]
-MOST = 398  # errors in the baseline: lower it with every one that is mended, never raise it
+MOST = 397  # errors in the baseline: lower it with every one that is mended, never raise it
 
 
 def test_the_stub_names_what_the_package_has_and_where_it_comes_from():

@@ -57,8 +57,8 @@ def decomposing(method: Factorization, geometry: Geometry, seed: int) -> Callabl
 
 def training(seed: int) -> Callable[[], list[float]]:
     """Return a call that trains the network on `TIMED` images."""
-    data = glyphs(IMAGES, 2000)
-    part = glyphs(TIMED, 2000)
+    data = glyphs(IMAGES)
+    part = glyphs(TIMED)
     model = network_for(NETWORK, data, seed=seed)
     return lambda: fit(model, part, Recipe(1, shift=1, seed=seed))
 

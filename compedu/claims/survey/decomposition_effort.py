@@ -43,7 +43,7 @@ class Started:
     @property
     def data(self) -> Dataset:
         """The images."""
-        return glyphs(self.images, 2000)
+        return glyphs(self.images)
 
 
 def from_starts(weight: Tensor, starts: int, seed: int) -> dict[str, float]:

@@ -7,8 +7,9 @@ from torch import nn
 
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
-from compedu.claims.store import Run, by_seed
-from compedu.claims.survey.shared.networks import CHOICES, accuracy, glyphs, parameters, same_dense_network
+from compedu.claims.store import Run, by_seed, by_setting
+from compedu.claims.survey.shared.factored import MEASURED, ToBeFactored, at_fraction
+from compedu.claims.survey.shared.networks import accuracy, parameters
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule
 from compedu.datasets.dataset import Dataset
@@ -36,30 +37,17 @@ AS_VBMF = "as large as by VBMF"
 
 
 @dataclass(frozen=True)
-class Budgeted:
-    """A network trained on glyphs for `epochs` over `images`, factored to one number of parameters, then fine-tuned.
+class Budgeted(ToBeFactored):
+    """A dense network that every arm factors to one number of parameters, then fine-tunes for `retrain` epochs.
 
-    They are as many as with `fraction` of the full rank in each layer; without one, as many as VBMF keeps. `retrain`
-    are the epochs of fine-tuning.
+    They are as many as with `fraction` of the full rank in each layer; without one, as many as VBMF keeps.
     """
 
-    network: str
-    images: int
-    epochs: int
     fraction: float | None
     retrain: int = 2
 
     def __str__(self) -> str:
-        return f"{self.network}, {AS_VBMF if self.fraction is None else f'{self.fraction:.0%} of the full rank'}"
-
-    @property
-    def data(self) -> Dataset:
-        """The images, with 2,000 for choices."""
-        return glyphs(self.images, CHOICES)
-
-    def dense(self, seed: int) -> nn.Module:
-        """Return the dense network of this seed, which all budgets start from."""
-        return same_dense_network(self.network, self.images, self.epochs, seed)
+        return f"{self.network}, {AS_VBMF}" if self.fraction is None else at_fraction(self.network, self.fraction)
 
     def retrained(self, factored: nn.Module, seed: int) -> nn.Module:
         """Return a factored network after the fine-tuning that every arm gets."""
@@ -156,7 +144,7 @@ def lead(run: Run, arms: Sequence[str], of: Sequence[str], moment: str) -> float
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     """Return for each network, budget and moment the lead of one budget for all layers, in points."""
     points = Rule(1.0, "points of accuracy")
-    settings = {name: [run for run in runs if run.setting == name] for name in dict.fromkeys(r.setting for r in runs)}
+    settings = by_setting(runs)
 
     def ahead(
         over: Sequence[Run], moment: str, arms: Sequence[str] = GLOBAL, of: Sequence[str] = LAYERWISE
@@ -205,9 +193,9 @@ LAYERWISE_RANKS = Experiment(
     form=LogicalForm.TENDENCY,
     scope="three small convolutional networks on drawn characters (20 classes; quick: one network), all layers but the "
     "last factored in two by truncated singular value decomposition. In each comparison no arm has more parameters "
-    "than equal fractions of the full rank leave: 5 to 20 % of the rank, which is 9 to 41 % of all parameters. Only "
-    "the first is cut to 5 %, where the second is at chance by every arm before fine-tuning. Accuracies on 4,000 test "
-    "images, before fine-tuning and after two epochs of it, equal for all arms",
+    "than the one that sets the budget: equal fractions of the full rank, from 5 to 20 %, which is 9 to 41 % of all "
+    "parameters, or VBMF. Only the first network is cut to 5 %, where the second is at chance by every arm before "
+    "fine-tuning. Accuracies on 4,000 test images, before fine-tuning and after two epochs of it, equal for all arms",
     arms=(
         Arm(EQUAL, "`TruncatedSVD(rank=f)`", "2 epochs", "0"),
         Arm(BUT_FIRST, "`TruncatedSVD(rank=..., layers='-first, -last')`: a hand would leave the first layer alone, as "
@@ -217,7 +205,7 @@ LAYERWISE_RANKS = Experiment(
         Arm(CUT, "`TruncatedSVD(rank=f, budget='singular values')`: one budget, spent where a parameter keeps the "
             "largest share of the sum of its layer", "2 epochs", "0"),
         Arm(LOSS, "`TruncatedSVD(rank=f, budget='sensitivity')`: one budget, spent where a parameter lowers the loss "
-            "most", "2 epochs", "13 evaluations of each layer alone, on 512 training images, and lines between them"),
+            "most", "2 epochs", MEASURED),
         Arm(VBMF, "`TruncatedSVD(budget='vbmf')`: for each layer the rank that stands out from noise; it sets the "
             "budget of a comparison of its own, because it has no knob for its size", "2 epochs", "0"),
     ),

@@ -65,7 +65,7 @@ class Rounded:
     @property
     def data(self) -> Dataset:
         """The images, with 2,000 for choices."""
-        return glyphs(self.images, 2000)
+        return glyphs(self.images)
 
 
 def in_words(bits: int) -> str:

@@ -7,11 +7,11 @@ from torch import nn
 
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
-from compedu.claims.store import Run, by_seed
-from compedu.claims.survey.shared.networks import CHOICES, accuracy, glyphs, parameters, same_dense_network
+from compedu.claims.store import Run, by_seed, by_setting
+from compedu.claims.survey.shared.factored import MEASURED, ToBeFactored, at_fraction
+from compedu.claims.survey.shared.networks import accuracy, parameters
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule
-from compedu.datasets.dataset import Dataset
 from compedu.forms import Masked
 from compedu.methods import FineTune, LowRankTraining, MagnitudePruning, TruncatedSVD
 from compedu.methods.method import Method
@@ -36,25 +36,13 @@ LATE = "after 100% of the epochs, %"
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """A network trained on glyphs for `epochs` over `images`, then factored at `fraction` of the full rank."""
+class Retrained(ToBeFactored):
+    """A dense network that is factored at `fraction` of its full ranks, then retrained for a short or a long time."""
 
-    network: str
-    images: int
-    epochs: int
     fraction: float
 
     def __str__(self) -> str:
-        return f"{self.network}, {self.fraction:.0%} of the full rank"
-
-    @property
-    def data(self) -> Dataset:
-        """The images."""
-        return glyphs(self.images, CHOICES)
-
-    def dense(self, seed: int) -> nn.Module:
-        """Return the dense network of this seed, which the arms start from."""
-        return same_dense_network(self.network, self.images, self.epochs, seed)
+        return at_fraction(self.network, self.fraction)
 
     @property
     def lengths(self) -> Mapping[str, int]:
@@ -116,7 +104,7 @@ def gain(run: Run, arm: str) -> float:
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     """Return for each setting what long retraining adds, beyond what it adds to the dense network; and findings."""
     points = Rule(1.0, "points of accuracy")
-    settings = {name: [run for run in runs if run.setting == name] for name in dict.fromkeys(r.setting for r in runs)}
+    settings = by_setting(runs)
 
     def more(over: Sequence[Run], arm: str) -> tuple[float, ...]:
         return by_seed(over, lambda run: gain(run, arm) - gain(run, DENSE))
@@ -159,7 +147,7 @@ RETRAINING = Experiment(
         Arm(EQUAL, "`TruncatedSVD(rank=f) | FineTune()`: the same fraction of the full rank for every layer", "both",
             "0"),
         Arm(BUDGET, "`TruncatedSVD(rank=f, budget='sensitivity') | FineTune()`: as many parameters, spent where they "
-            "lower the loss most", "both", "0"),
+            "lower the loss most", "both", MEASURED),
         Arm(DRAWN, "`LowRankTraining(rank=f, normalize=False)`: the same layers as with equal fractions, trained from "
             "drawn weights", "both", "0"),
         Arm(NORMALIZED, "`LowRankTraining(rank=f)`: with batch normalization between the factors", "both", "0"),

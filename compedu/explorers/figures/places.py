@@ -7,6 +7,7 @@ WIDTH = 312  # of the picture
 HEIGHT = 238
 LEFT = (40, 300)  # the picture's large plot, and the one below it
 UPPER = (4, 114)  # the large plot: top and bottom
+ABOVE_NAMES = (UPPER[0], UPPER[1] - 18)  # the large plot without the room that slanted names need
 LOWER = (167, 206)
 NAMED = (158, 190)  # the lower plot with slanted names of layers below it
 HIGHER = (146, 206)  # the lower plot where no axis is above it

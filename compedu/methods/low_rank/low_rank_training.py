@@ -31,7 +31,7 @@ class LowRankTraining(FromScratch, MatrixFactorization):
     identity_settings: ClassVar[dict[str, Any] | None] = None
     from_scratch: ClassVar[bool] = False  # it keeps the given network's channels, hence what is said about them
     writes: ClassVar[bool] = True
-    unscanned: ClassVar[tuple[str, ...]] = (*MatrixFactorization.unscanned, "normalize")
+    unscanned: ClassVar[tuple[str, ...]] = (*FromScratch.unscanned, *MatrixFactorization.unscanned, "normalize")
 
     rank: PerLayer[float | int] = inherited(MatrixFactorization, "rank")
     budget: str = inherited(MatrixFactorization, "budget")

@@ -32,6 +32,7 @@ class LearnedStepQuantization(TrainingMethod, LinearQuantization):
     """
 
     writes: ClassVar[bool] = True
+    unscanned: ClassVar[tuple[str, ...]] = (*TrainingMethod.unscanned, *LinearQuantization.unscanned)
 
     bits: PerLayer[int] = inherited(LinearQuantization, "bits", default=2, low=2, slider_range=(2, 8))
     activation_bits: int = inherited(LinearQuantization, "activation_bits")

@@ -11,11 +11,11 @@ from compedu.metrics import costs
 from compedu.networks.fitting import network_for
 from compedu.training import Recipe, fit
 
-CHOICES = 2000  # validation images
+CHOICES = 2000  # validation images, where settings are chosen
 
 
 @lru_cache(maxsize=4)
-def glyphs(train: int, validation: int) -> Dataset:
+def glyphs(train: int, validation: int = CHOICES) -> Dataset:
     """Return glyphs with fewer training and validation images; all test images stay."""
     return datasets.load("glyphs").shortened(train=train, validation=validation)
 
@@ -30,7 +30,7 @@ def dense_network(network: str, data: Dataset, epochs: int, seed: int) -> nn.Mod
 @lru_cache(maxsize=1)  # methods do not change it, and the settings of a network follow one another
 def same_dense_network(network: str, train: int, epochs: int, seed: int) -> nn.Module:
     """Return the dense network that several settings start from, trained on `train` glyphs."""
-    return dense_network(network, glyphs(train, CHOICES), epochs, seed)
+    return dense_network(network, glyphs(train), epochs, seed)
 
 
 def parameters(model: nn.Module) -> int:

@@ -19,6 +19,7 @@ from compedu.metrics import costs
 MOST_COUNTED = 9  # layers whose counts fit above their bars
 # The axis of bars up to 100 %, with room for a line of text above them.
 SHARES = {"range": [0, 150], "tickvals": [0, 50, 100], "domain": down(*NAMED)}
+GROWING = {"rangemode": "tozero", "nticks": 5}  # a vertical axis from zero to whatever there is
 # Names of layers below bars: horizontal where there is room for them, else slanted.
 SLANTED = {"autotickangles": [0, 45]}
 

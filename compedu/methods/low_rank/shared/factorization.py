@@ -38,6 +38,8 @@ class Factorization(LayerByLayer):
     identity_settings: ClassVar[dict[str, Any] | None] = {"rank": 1.0, "allow_larger": True}
     writes: ClassVar[bool] = False
     shared_budgets: ClassVar[tuple[str, ...]] = ("sensitivity",)  # budgets for all layers together
+    # since version 1 a budget has ranks between measured ones, and spends what its steps leave over
+    version: ClassVar[int] = 2
     unscanned: ClassVar[tuple[str, ...]] = ("rank", "budget", "allow_larger")  # knobs that no measured loss depends on
 
     rank: PerLayer[float | int] = rank_knob(
@@ -123,11 +125,16 @@ class Factorization(LayerByLayer):
     def choices_of(self, task: Task, layers: Mapping[str, nn.Module]) -> Scan:
         """Return the ranks of each of `layers` that one budget has to choose from, and the layer as it is."""
         images = self.calibration_images
-        scanned = kept_scan(self, self.unscanned, task, layers, lambda: rank_scan(self, task, layers, images))
+        scanned = kept_scan(self, task, layers, lambda: rank_scan(self, task, layers, images))
         layers = {name: layers[name] for name in scanned.choices}
-        equal = by_loss(self, task, layers, self.equal_ranks, images).choices  # so that one budget can choose them too
+        known = {name: {choice.value for choice in made} for name, made in scanned.choices.items()}
+
+        def further(name: str, geometry: Geometry) -> list[Ranks]:
+            return [ranks for ranks in self.equal_ranks(geometry) if ranks not in known[name]]
+
+        equal = by_loss(self, task, layers, further, images).choices  # so that one budget can choose them too
         choices = {
-            name: between(self, Geometry.of(layer), [*scanned.choices[name], *equal[name]])
+            name: between(self, Geometry.of(layer), [*scanned.choices[name], *equal.get(name, ())])
             for name, layer in layers.items()
         }
         return Scan(choices, scanned.reasons)

@@ -58,17 +58,17 @@ def by_loss(
     method: Ranked,
     task: Task,
     layers: Mapping[str, nn.Module],
-    chosen: Callable[[Geometry], Iterable[Ranks]],
+    chosen: Callable[[str, Geometry], Iterable[Ranks]],
     images: int,
 ) -> Scan:
-    """Return the ranks of each layer that `chosen` (geometry) names, with their losses on at most `images` images.
+    """Return the ranks that `chosen` (name, geometry) gives for each layer, with their losses.
 
-    A loss is measured with this layer alone factored to be closest to its weight.
+    A loss is measured on at most `images` images, with this layer alone factored to be closest to its weight.
     """
 
     def tried(name: str, layer: nn.Module) -> Iterator[tuple[Ranks, float, nn.Module]]:
         geometry = Geometry.of(layer)
-        for ranks in chosen(geometry):
+        for ranks in chosen(name, geometry):
             yield ranks, method.numbers(geometry, ranks), method.factored(layer, ranks)
 
     return scan(task, layers, tried, images)
@@ -76,7 +76,7 @@ def by_loss(
 
 def rank_scan(method: Ranked, task: Task, layers: Mapping[str, nn.Module], images: int) -> Scan:
     """Return the `tried_ranks` of each layer, and the layer as it is, with their losses as `by_loss` measures them."""
-    found = by_loss(method, task, layers, lambda geometry: tried_ranks(method, geometry), images)
+    found = by_loss(method, task, layers, lambda _, geometry: tried_ranks(method, geometry), images)
     shown = calibration_set(task.data, images)
     loss = loss_of(inference_copy(task.model), task, shown, "before any layer is factored")
     choices = {name: [*made, as_it_is(Geometry.of(layers[name]), loss)] for name, made in found.choices.items()}

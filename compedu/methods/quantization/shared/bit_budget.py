@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from compedu.methods.quantization.shared.weight_quantization import WeightQuantization
 
 MOST_BITS = 8  # that a layer gets: what is left then is no loss of rounding
-SHARING = ("bits", "budget", "code_bytes")  # knobs that say how much is shared out, not what it costs
 
 
 def with_bits(method: "WeightQuantization", bits: int | Mapping[str, int]) -> "WeightQuantization":
@@ -33,7 +32,7 @@ def budgeted_bits(method: "WeightQuantization", task: Task) -> int | dict[str, i
     What each layer costs is measured once for a network: neither the budget nor `bits` changes it.
     """
     chosen = {name: layer for name, layer in task.selection()[0].items() if not method.obstacle(layer)}
-    scanned = kept_scan(method, SHARING, task, chosen, lambda: bit_scan(method, task, chosen)).choices
+    scanned = kept_scan(method, task, chosen, lambda: bit_scan(method, task, chosen)).choices
     given = cast(int, method.bits)  # a method with a budget refuses bits by layer
     if not scanned:
         return given

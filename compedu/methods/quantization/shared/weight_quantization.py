@@ -31,6 +31,10 @@ class WeightQuantization(LayerByLayer):
     family: ClassVar[str] = "quantization"
     accepts: ClassVar[tuple[type[Form], ...]] = (Masked,)
     writes: ClassVar[bool] = False
+    # a budget spends what it has with fewer leftovers since version 1
+    version: ClassVar[int] = 2
+    # these say how much is shared out, not what it costs
+    unscanned: ClassVar[tuple[str, ...]] = ("bits", "budget", "code_bytes")
 
     bits: PerLayer[int] = knob(
         default=8, help="bits per weight", low=1, high=MOST_BITS, slider_range=(1, 8), per_layer=True

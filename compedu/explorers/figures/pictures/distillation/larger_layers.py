@@ -2,6 +2,7 @@
 
 from compedu.explorers.figures.colors import DENSE, LIVE
 from compedu.explorers.figures.pictures.picture import (
+    GROWING,
     MOST_COUNTED,
     SLANTED,
     Picture,
@@ -12,13 +13,10 @@ from compedu.explorers.figures.pictures.picture import (
     untouched,
     written,
 )
-from compedu.explorers.figures.places import UPPER, down
+from compedu.explorers.figures.places import ABOVE_NAMES, down
 from compedu.explorers.figures.plots import BELOW, MAIN, Plot
 from compedu.explorers.view import View
 from compedu.forms import Block, free_numbers_of, weight_of
-
-GROWING = {"rangemode": "tozero", "nticks": 5}
-WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large plot without the room that slanted names need
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -84,7 +82,7 @@ PICTURE = Picture(
     table=table,
     axes={
         MAIN.xaxis: SLANTED,
-        MAIN.yaxis: GROWING | {"domain": down(*WITH_NAMES)},
+        MAIN.yaxis: GROWING | {"domain": down(*ABOVE_NAMES)},
         BELOW.xaxis: SLANTED,
         BELOW.yaxis: GROWING,
     },

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compedu.evaluation import logits_of
 from compedu.explorers.figures.colors import DENSE, GREEN, LIVE, ORANGE
-from compedu.explorers.figures.pictures.picture import Picture, Table, line
+from compedu.explorers.figures.pictures.picture import GROWING, Picture, Table, line
 from compedu.explorers.figures.places import title
 from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
@@ -141,7 +141,7 @@ PICTURE = Picture(
     table=table,
     axes={
         MAIN.xaxis: _LOG_T,
-        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+        MAIN.yaxis: GROWING,
         BELOW.xaxis: _LOG_T | {"title": title("temperature T")},
         BELOW.yaxis: {"type": "log", "nticks": 3, "exponentformat": "SI"},
     },

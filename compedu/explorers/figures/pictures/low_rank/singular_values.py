@@ -7,6 +7,7 @@ import torch
 
 from compedu.explorers.figures.colors import DENSE, LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
+    GROWING,
     Picture,
     Table,
     facts_of,
@@ -192,7 +193,7 @@ PICTURE = Picture(
     table=table,
     axes={
         MAIN.xaxis: {"title": title("rank")},
-        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+        MAIN.yaxis: GROWING,
         BELOW.xaxis: {"visible": False},
         BELOW.yaxis: {"visible": False, "scaleanchor": BELOW.x},
     },

@@ -7,6 +7,7 @@ from torch import nn
 
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
+    GROWING,
     SHARES,
     SLANTED,
     Picture,
@@ -66,7 +67,7 @@ def over_weights(name: str, main: Drawn, heading: str, said: Callable[[View, str
         headings=(heading, HEADING),
         say=said,
         table=table,
-        axes={MAIN.yaxis: {"rangemode": "tozero", "nticks": 5}, BELOW.yaxis: SHARES, BELOW.xaxis: SLANTED},
+        axes={MAIN.yaxis: GROWING, BELOW.yaxis: SHARES, BELOW.xaxis: SLANTED},
         start=largest_convolution,
     )
 

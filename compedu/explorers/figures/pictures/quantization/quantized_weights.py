@@ -10,6 +10,7 @@ from torch import nn
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import DENSE, LIVE, PALE_LIVE, VERMILLION
 from compedu.explorers.figures.pictures.picture import (
+    GROWING,
     Picture,
     Table,
     as_matrix,
@@ -259,7 +260,7 @@ PICTURE = Picture(
     say=say,
     table=table,
     axes={
-        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5, "exponentformat": "SI"},
+        MAIN.yaxis: GROWING | {"exponentformat": "SI"},
         BELOW.xaxis: {"domain": across(LEFT[0], 190), "nticks": 5},
         BELOW.yaxis: {"nticks": 4},
         BESIDE.xaxis: {"domain": across(RIGHT_END[0], 284), "visible": True, "nticks": 3},  # room for three digits

@@ -3,11 +3,9 @@
 from compedu.explorers.figures.pictures.picture import SHARES, SLANTED, Picture, layer_names, shares_left
 from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.training import loss
-from compedu.explorers.figures.places import UPPER, down
+from compedu.explorers.figures.places import ABOVE_NAMES, down
 from compedu.explorers.figures.plots import MAIN
 from compedu.explorers.view import View
-
-WITH_NAMES = (UPPER[0], UPPER[1] - 18)  # the large plot without the room that slanted names need
 
 
 def main(view: View, layer: str) -> list[dict]:
@@ -42,7 +40,7 @@ PICTURE = Picture(
     table=table,
     axes={
         MAIN.xaxis: SLANTED,
-        MAIN.yaxis: SHARES | {"range": [0, 120], "domain": down(*WITH_NAMES)},
+        MAIN.yaxis: SHARES | {"range": [0, 120], "domain": down(*ABOVE_NAMES)},
     }
     | loss.AXES,
 )
