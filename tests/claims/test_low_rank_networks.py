@@ -80,3 +80,19 @@ def test_a_report_without_its_speed_is_refused_by_name():
     report = replace(ours.stored_runs(COMPARED[0], "glyphs")[NORMALIZED][0], latency=None)
     with pytest.raises(CompressionError, match=r"report of LowRankTraining\(.* is incomplete: remove it and"):
         ours.Figures.of(report)
+
+
+def test_a_speed_that_one_seed_cannot_tell_from_the_dense_network_is_marked():
+    runs = [ours.Figures.of(report) for report in ours.stored_runs(COMPARED[0], "glyphs")[NORMALIZED]]
+    assert all(run.distinguishable for run in runs) and "?" not in "".join(ours.ours(runs))
+    doubtful = [replace(runs[0], distinguishable=False), *runs[1:]]
+    assert ours.ours(doubtful)[2] == f"{ours.ours(runs)[2]} ?"
+
+
+def test_what_the_chapter_says_of_speed_was_told_apart_from_noise():
+    """The narrow dense network is the fastest arm of the plain and the residual network."""
+    for one in (COMPARED[0], COMPARED[2]):
+        runs = {arm: list(map(ours.Figures.of, found)) for arm, found in ours.stored_runs(one, "glyphs").items()}
+        assert all(run.distinguishable for of_arm in runs.values() for run in of_arm)
+        speeds = {arm: [run.speed_up for run in of_arm] for arm, of_arm in runs.items()}
+        assert min(speeds[NARROW]) > max(*speeds[NORMALIZED], *speeds[POLYADIC]) > 1
