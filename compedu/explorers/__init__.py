@@ -18,7 +18,7 @@ from compedu.methods import Method
 def explore(method: Method | type[Method], model: nn.Module, data: Dataset, **options: Any) -> Explorer:
     """Return the explorer of `method` on a trained `model` and `data`, to be shown as the last line of a cell.
 
-    `options` are those of `Explorer`: `split` ("validation"), `predict` (True, or the name of a knob) and `book`.
+    `options` are those of `Explorer`: `split` ("validation"), `predict` (True, or the name of a knob), `book`, `race`.
     """
     return Explorer(method, model, data, **options)
 

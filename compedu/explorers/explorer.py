@@ -13,7 +13,7 @@ from compedu.course.lab_book import LabBook
 from compedu.datasets.dataset import Dataset
 from compedu.explorers.conclusion import conclusion
 from compedu.explorers.figures import sideways
-from compedu.explorers.figures.pictures import pictures_of
+from compedu.explorers.figures.pictures import LANES, pictures_of
 from compedu.explorers.main_knob import stored_start
 from compedu.explorers.pages.page import page_form
 from compedu.explorers.pages.still import still_form
@@ -21,7 +21,8 @@ from compedu.explorers.panel.controls import Control, controls_of
 from compedu.explorers.panel.panel import Panel
 from compedu.explorers.panel.screen import Screen
 from compedu.explorers.panel.tables import csv_text
-from compedu.explorers.prediction import Prediction
+from compedu.explorers.prediction import Bet, Prediction
+from compedu.explorers.race import RaceSession
 from compedu.explorers.session import Session
 from compedu.explorers.view import News, Sideways, State
 from compedu.knobs import no_such_knob
@@ -38,29 +39,31 @@ class Explorer:
     is the current method and `explorer.report` the newest report; `settle()` waits for it.
 
     With `predict`, True or the name of a knob, the answers stay hidden until a curve of accuracies is committed, drawn
-    on the screen or by `commit`; a `book` records it. Raises `ValueError` where `predict` is not possible, and for a
-    pipeline: knobs, points and pictures are those of one method.
+    on the screen or by `commit`; a `book` records it. With `race`, Run trains the student of a distillation twice, with
+    its teacher and alone, and `predict` asks for a bet on both accuracies. Raises `ValueError` where `predict` or
+    `race` is not possible, and for a pipeline: knobs, points and pictures are those of one method.
     """
 
     def __init__(
         self, method: Method | type[Method], model: nn.Module, data: Dataset, *, split: str = "validation",
-        predict: bool | str = False, book: LabBook | None = None,
+        predict: bool | str = False, book: LabBook | None = None, race: bool = False,
     ):  # fmt: skip
         self._start = method() if isinstance(method, type) else method
         self._views: dict[str, int] = {}  # how often each page shows it
         self._stills: list[Any] = []  # the outputs that a notebook keeps
         _refuse_several(self._start)
-        self._session = Session(self._start, model, data, split, self._show)
+        self._session = (RaceSession if race else Session)(self._start, model, data, split, self._show)
         self.view = self._session.view
         if isinstance(method, type) and self._start.needs == "training":
             self._start = self.view.method = stored_start(self._start, self.view.points)
         self.view.sideways = sideways.first_choice(self.view)
         self._controls = controls_of(self._start)
-        self._screen = Screen(self.view, pictures_of(type(self._start)), self._controls, self._on_message)
+        pictures = ((LANES,) if race else ()) + pictures_of(type(self._start))
+        self._screen = Screen(self.view, pictures, self._controls, self._on_message)
         self._screen.fill(self.view)
         self._prediction: Prediction | None = None
         if predict:
-            self._ask(Prediction(self._start, predict, self.view, book))
+            self._ask((Bet if race else Prediction)(self._start, predict, self.view, book))
         self._put(self._start)  # measured before the first move, which then finds all kernels warm
 
     def __repr__(self) -> str:
@@ -168,7 +171,7 @@ class Explorer:
     def _ask(self, prediction: Prediction) -> None:
         """Hide the answers behind a question, and measure its settings; then draw the curve where it was predicted."""
         self._prediction = prediction
-        self._session.questions = prediction.settings
+        self._session.questions = prediction.unmeasured
         self._screen.question = prediction.question
         if prediction.along_main_knob:
             self.view.sideways = Sideways.KNOB

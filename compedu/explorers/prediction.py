@@ -4,11 +4,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from compedu.course.lab_book import LabBook
+from compedu.datasets.dataset import Dataset
 from compedu.explorers.main_knob import main_knob
 from compedu.explorers.panel.predict import asked_methods, checked, largest_gap, question
 from compedu.explorers.view import View
+from compedu.explorers.words import percent, points_text
 from compedu.methods import Method
-from compedu.metrics import Report
+from compedu.metrics import Change, Report
+from compedu.replications.races import lanes
 
 
 class Prediction:
@@ -19,16 +22,26 @@ class Prediction:
     """
 
     def __init__(self, start: Method, knob: bool | str, view: View, book: LabBook | None):
-        self.settings = asked_methods(start, knob, view.points)
-        self.along_main_knob = knob is True or knob == main_knob(start)
+        self._knob = knob
         self._view = view
         self._book = book
-        data = view.data
-        named = data.name if data.origin else f"{data.name} ({data.digest[:8]})"  # a user's own is named by its images
-        self._title = f"{self.settings[0]!r} to {self.settings[-1]!r}: {view.baseline.model} on {named}"
-        self._knob = knob
+        self.settings = self._asked(start)
+        self.along_main_knob = knob is True or knob == main_knob(start)
+        self._title = f"{self._subject}: {view.baseline.model} on {_named(view.data)}"
         if (entry := self._recorded()) is not None:
             view.predicted = tuple(entry["value"])
+
+    def _asked(self, start: Method) -> Sequence[Method]:
+        return asked_methods(start, self._knob, self._view.points)
+
+    @property
+    def _subject(self) -> str:
+        return f"{self.settings[0]!r} to {self.settings[-1]!r}"
+
+    @property
+    def unmeasured(self) -> Sequence[Method]:
+        """The settings that have to be measured for the answer, where nothing else measures them."""
+        return self.settings
 
     @property
     def question(self) -> dict[str, Any] | None:
@@ -73,3 +86,61 @@ class Prediction:
     def _recorded(self) -> dict[str, Any] | None:
         """Return the first prediction that the book holds for these settings, or None."""
         return None if self._book is None else self._book.first("prediction", self._title)
+
+
+class Bet(Prediction):
+    """A bet on a race: the accuracies of a student alone and taught; the first race that ends is its outcome."""
+
+    def _asked(self, start: Method) -> Sequence[Method]:
+        return tuple(reversed(lanes(start)))
+
+    @property
+    def _subject(self) -> str:
+        return f"a bet on {self.settings[1]!r}"
+
+    @property
+    def unmeasured(self) -> Sequence[Method]:
+        """Nothing: the race does it."""
+        return ()
+
+    @property
+    def question(self) -> dict[str, Any] | None:
+        """What the page asks; None once it is answered."""
+        if self._view.predicted:
+            return None
+        chance = 1 / len(self._view.data.classes)
+        return {
+            "knob": "student", "values": ["alone", "taught"], "places": [0.25, 0.75],
+            "dense": self._view.baseline.accuracy, "chance": chance,
+            "words": "how accurate will the student become, alone and taught? Drag both points, or type the numbers.",
+        }  # fmt: skip
+
+    def compare(self, known: dict[str, Report], without_network: Collection[str] = ()) -> str | None:
+        """Put the outcome of the race beside the bet, once there is one; return both in words."""
+        outcome = None if self._view.race is None else self._view.race.outcome
+        if not self._view.predicted or outcome is None:
+            return None
+        measured = [outcome.alone.accuracy, outcome.taught.accuracy]
+        said = self._view.predicted
+        self._view.asked = (outcome.alone, outcome.taught)
+        self._view.predicted_there = said
+        if self._book is not None and self._book.newest("measurement", self._title) is None:
+            self._book.write("measurement", self._title, predicted=list(said), measured=measured, unit="accuracy")
+        return f"You bet {_ahead(said)}. The race ended with {_ahead(measured)}, {apart(outcome.change)}."
+
+
+def _ahead(accuracies: Sequence[float]) -> str:
+    alone, taught = accuracies
+    return f"alone {percent(alone)}, taught {percent(taught)}: {points_text(taught - alone)}"
+
+
+def apart(change: Change) -> str:
+    """Return in words whether a change from alone to taught can be told from none, with its interval."""
+    low, high = (points_text(end).removesuffix(" points") for end in change.interval)
+    told = "distinguishable" if change.interval[0] > 0 or change.interval[1] < 0 else "not distinguishable"
+    return f"{told} on these images ({low} to {high})"
+
+
+def _named(data: Dataset) -> str:
+    """Return the name of a data set; a user's own is named by its images."""
+    return data.name if data.origin else f"{data.name} ({data.digest[:8]})"

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from compedu.errors import Cancelled
 from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob, on_one_curve
 from compedu.explorers.runner import Runner
-from compedu.explorers.view import News, State, View
+from compedu.explorers.view import Learning, News, State, View
 from compedu.memory import give_back
 from compedu.methods import Method, SmallDense
 from compedu.metrics import Baseline, Report, measure
@@ -23,7 +24,6 @@ from compedu.training import Step, listening
 
 DRAW_EVERY_S = 0.2  # how often a training is shown
 NEARBY = 0.06  # share of a slider within which an earlier point is shown for the requested one
-WATCHED = 256  # images of the split on which a training is evaluated as it runs
 
 Stale = Callable[[], bool]
 Prepare = Callable[[View, Stale], None]
@@ -35,6 +35,8 @@ def _unheard(news: News) -> None:
 
 class Session:
     """Turns requests for methods into views: `changed` is called with the news, under `lock`, on any thread."""
+
+    watched: ClassVar[int] = 256  # images of the split on which a training is evaluated as it runs
 
     def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         self.lock = threading.RLock()
@@ -55,9 +57,8 @@ class Session:
         self.without_network: dict[str, str] = {}  # settings of a prediction that give no network, and why
         self.prepare: Prepare | None = None  # what the chosen picture needs
         self.runner = Runner(self._work, self._on_error)
-        self._watched = tuple(part[:WATCHED] for part in data.split(split))
+        self._watched = tuple(part[: self.watched] for part in data.split(split))
         self._changed = changed
-        self._drawn_at = 0.0
 
     def move(self, method: Method) -> None:
         """Go to `method`: show a nearby known point at once, then measure, unless that takes a training."""
@@ -81,10 +82,9 @@ class Session:
     def run(self) -> None:
         """Compress and measure, even where that takes a training."""
         with self.lock:
-            if self.view.curve:
-                self.view.before_it = self.view.curve, self.view.race
-            self.view.curve = []
-            self.view.race = []
+            if self.view.learning.losses:
+                self.view.previous = self.view.learning
+            self.view.learning = Learning()
             self.steps = (0, 1)
             self.become(State.RUNNING, News.TRAINING)
         self.runner.request(self.view.method)
@@ -155,7 +155,7 @@ class Session:
             return
         for method in grid(self.view.method, knob, count):
             with contextlib.suppress(ValueError):  # a setting that leaves nothing to measure gives no point
-                self._measure_aside(method, lambda: False)
+                self._measure_aside(method, self._network(method), lambda: False)
 
     def _work(self, method: Method | None, stale: Stale) -> None:
         """Compress with `method`, if any, and measure; then do the other pending work. Runs on the worker's thread."""
@@ -185,14 +185,17 @@ class Session:
                 self._changed(News.NETWORK)
 
     def _compress(self, method: Method, stale: Stale) -> nn.Module:
-        with listening(lambda step: self._on_step(step, stale)):
-            after = method(self.view.before, self.view.data)
+        after = self._made(method, stale)
         with self.lock:
             if stale():
                 raise Cancelled
             self.view.after = after
             self._count_look(method, self.gesture)
         return after
+
+    def _made(self, method: Method, stale: Stale) -> nn.Module:
+        with listening(lambda step: self._on_step(step, self.view.learning, stale)):
+            return self._network(method)
 
     def _count_look(self, method: Method, gesture: int | None = None) -> None:
         """Count a network once: measuring it again, as when its page opens again, is not another choice."""
@@ -233,34 +236,39 @@ class Session:
         for method in self.questions:
             if repr(method) not in self.answers().keys() | self.without_network.keys():
                 try:
-                    self._measure_aside(method, stale)
+                    self._measure_aside(method, self._network(method), stale)
                 except ValueError as error:
                     self.without_network[repr(method)] = str(error)
         with self.lock:
             if self.questions and not stale():
                 self._changed(News.FIGURES)
 
-    def _measure_aside(self, method: Method, stale: Stale) -> None:
-        after = method(self.view.before, self.view.data)
+    def _network(self, method: Method) -> nn.Module:
+        return method(self.view.before, self.view.data)
+
+    def _measure_aside(self, method: Method, after: nn.Module, stale: Stale) -> Report:
         report = measure(after, self.view.data, baseline=self.baseline, split=self.view.split, speed=False, stale=stale)
         with self.lock:
             self._count_look(method)
             self._remember(method, report)
+        return report
 
-    def _on_step(self, step: Step, stale: Stale) -> None:
+    def _on_step(self, step: Step, learning: Learning, stale: Stale) -> None:
         """Show a training step now and then; a stale training is cancelled."""
         if stale():
             raise Cancelled
-        drawn = step.done == step.steps or time.monotonic() - self._drawn_at > DRAW_EVERY_S
+        drawn = step.done == step.steps or time.monotonic() - learning.drawn_at > DRAW_EVERY_S
         reached = glance(step.model, *self._watched, self.view.data) if drawn else 0.0
         with self.lock:
             if stale():  # cancelled meanwhile, and the screen already says so
                 raise Cancelled
-            self.view.curve.append(step.loss)
-            self.steps = (step.done, step.steps)
+            learning.steps = step.steps
+            learning.losses.append(step.loss)
+            if learning is self.view.learning:  # of two at once, the progress is that of the method
+                self.steps = (step.done, step.steps)
             if drawn:
-                self.view.race.append((step.done, reached))
-                self._drawn_at = time.monotonic()
+                learning.reached.append((step.done, reached))
+                learning.drawn_at = time.monotonic()
                 self.become(State.RUNNING, News.TRAINING)
 
     def _on_error(self, method: Method | None, error: BaseException, stale: Stale) -> None:

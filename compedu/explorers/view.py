@@ -10,7 +10,8 @@ from torch import nn
 from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
 from compedu.methods import Method
-from compedu.metrics import Latency, Report
+from compedu.metrics import Change, Latency, Report
+from compedu.replications.races import StoredRace
 
 
 class State(StrEnum):
@@ -43,6 +44,37 @@ class Sideways(StrEnum):
 
 
 @dataclass
+class Learning:
+    """A training as it is shown: its `losses`, one a step, and what was `reached` at some steps: step, accuracy 0..1.
+
+    `steps` is how many there will be.
+    """
+
+    steps: int = 1
+    losses: list[float] = field(default_factory=list)
+    reached: list[tuple[int, float]] = field(default_factory=list)
+    drawn_at: float = 0.0  # when it was drawn last, a monotonic time in seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a race ended: the reports of both students on the same images, and the change from alone to taught."""
+
+    alone: Report
+    taught: Report
+    change: Change
+
+
+@dataclass
+class Race:
+    """A student that learns alone, step by step beside the one with a teacher; how it went for `stored` seeds."""
+
+    alone: Learning = field(default_factory=Learning)
+    outcome: Outcome | None = None
+    stored: tuple[StoredRace, ...] = ()
+
+
+@dataclass
 class View:
     """The state of an explorer: `report` is shown, `state` is how far it is measured, `baseline` the dense network.
 
@@ -70,11 +102,9 @@ class View:
     predicted: tuple[float, ...] = ()  # the learner's predicted accuracies, one for each setting asked about
     predicted_there: tuple[float, ...] = ()  # those of them at the points of `asked`
     asked: tuple[Report, ...] = ()  # the same points as measured
-    curve: list[float] = field(default_factory=list)  # training loss, one value a step
-    race: list[tuple[int, float]] = field(
-        default_factory=list
-    )  # step, accuracy at that step on the first images of the split
-    before_it: tuple[list[float], list[tuple[int, float]]] = ((), ())  # curve and race of the previous run
+    learning: Learning = field(default_factory=Learning)  # of the running training, or of the last one
+    previous: Learning = field(default_factory=Learning)  # of the run before it
+    race: Race | None = None  # of an explorer that trains the control as well
     message: str = ""
     details: str = ""  # the traceback of an error
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)

@@ -8,6 +8,7 @@ from compedu.training.losses import AUXILIARY, Loss, cross_entropy, loss_of
 from compedu.training.optimizers import SGD, SGLD, AdamW, Optimizer
 from compedu.training.recipe import Recipe
 from compedu.training.run import SAVE_EVERY_S
+from compedu.training.side_by_side import side_by_side
 
 __all__ = [
     "AUXILIARY",
@@ -26,4 +27,5 @@ __all__ = [
     "interrupt_between_steps",
     "listening",
     "loss_of",
+    "side_by_side",
 ]

@@ -7,6 +7,7 @@ from explorer_page import explorers_lab, one_test
 
 import compedu as ce
 from compedu.explorers import Explorer, explore
+from compedu.explorers.view import Learning
 from compedu.methods import METHODS
 from compedu.testing.trying import quick
 
@@ -103,7 +104,7 @@ def before_and_after():
 
     def views(explorer: Explorer) -> tuple:
         view = replace(explorer.view, kept={})
-        return replace(view, state="PREVIEW", report=None, after=None, curve=[], race=[], kept={}), view
+        return replace(view, state="PREVIEW", report=None, after=None, learning=Learning(), kept={}), view
 
     return views
 

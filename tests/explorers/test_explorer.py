@@ -16,7 +16,7 @@ from compedu.explorers import explore, session
 from compedu.explorers.figures.gauges import captions
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.panel.badge import badge
-from compedu.explorers.view import State
+from compedu.explorers.view import Learning, State
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerMethod
 from compedu.sweeps import method_of
@@ -74,8 +74,8 @@ def test_a_step_that_ends_after_the_cancel_does_not_say_running_again(made, pair
     explorer.cancel()
     stale = iter([False, True])  # cancelled while the step was being shown
     with pytest.raises(Cancelled):
-        explorer._session._on_step(Step(1, 2, 0.5, pair[0]), lambda: next(stale))
-    assert explorer.state == "CANCELLED" and explorer.view.curve == []
+        explorer._session._on_step(Step(1, 2, 0.5, pair[0]), Learning(), lambda: next(stale))
+    assert explorer.state == "CANCELLED" and explorer.view.learning.losses == []
 
 
 def test_the_knob_of_images_is_in_front_only_where_images_matter(made):
@@ -148,7 +148,7 @@ def test_a_cancelled_training_leaves_the_network_and_says_so(made, pair):
     explorer = made(ce.SoftTargetDistillation(epochs=1000))
     running = threading.Event()
     told = explorer._session._changed
-    explorer._session._changed = lambda news: (told(news), len(explorer.view.curve) > 1 and running.set())
+    explorer._session._changed = lambda news: (told(news), len(explorer.view.learning.losses) > 1 and running.set())
     say(explorer, "press", name="Run")
     assert running.wait(120) and explorer.state == State.RUNNING
     shown = explorer.widget.shown
@@ -168,13 +168,14 @@ def test_the_loss_is_drawn_while_a_method_trains(made, measured):
     measured(explorer)
     traces = {one.get("name"): one for one in shown_figures(explorer)["picture"]["data"]}
     loss, race, view = numbers(traces["loss"]["y"]), traces["accuracy, %"], explorer.view
-    assert len(view.curve) == 6 and loss == pytest.approx(view.curve, rel=1e-5)
-    x, y = (part[: session.WATCHED] for part in view.data.split(view.split))
+    assert len(view.learning.losses) == 6 and loss == pytest.approx(view.learning.losses, rel=1e-5)
+    x, y = (part[: session.Session.watched] for part in view.data.split(view.split))
     reached = (view.after(x).argmax(1) == y).float().mean().item()
     assert numbers(race["x"])[-1] == 6
     assert numbers(race["y"])[-1] == pytest.approx(100 * reached)  # of the network that is shown
     explorer.run().settle(300)
-    assert view.before_it[0] == pytest.approx(view.curve) and view.before_it[1][-1] == view.race[-1]
+    before, now = view.previous, view.learning
+    assert before.losses == pytest.approx(now.losses) and before.reached[-1] == now.reached[-1]
 
 
 def test_the_run_button_follows_what_the_knobs_need(made):

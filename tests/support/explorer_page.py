@@ -41,6 +41,9 @@ show(Breaking)"""
 SHOWN = [f"show(ce.{cls.__name__})" for cls in METHODS]
 FULL = """full = ce.explore(ce.MagnitudePruning(sparsity=0.02), *ce.load("lenet5", "digits"))
 full"""
+RACE = """raced = ce.explore(
+    ce.SoftTargetDistillation(student="lenet5(width=0.25)", epochs=2000), model, data, race=True, predict=True)
+raced"""
 CODE = ".compedu-code"
 SLIDER = ".compedu-main input[type=range]"
 PLOT = ".compedu-tradeoff .compedu-plot"
@@ -53,8 +56,9 @@ CELLS = [
     "predicted = ce.explore(ce.MagnitudePruning, model, data, predict=True)\npredicted",
     "opened['FilterPruning']",
     FULL,
+    RACE,
 ]
-BROKEN, PREDICTED, AGAIN, STORED = (len(SHOWN) + i for i in (1, 2, 3, 4))
+BROKEN, PREDICTED, AGAIN, STORED, RACED = (len(SHOWN) + i for i in (1, 2, 3, 4, 5))
 NAMES = [cls.__name__ for cls in METHODS]
 COMPUTED = """dense, images = pair_of({code!r}.split("(")[0])
 r = ce.measure(method_of({code!r})(dense, images), images, baseline=dense, speed=False)

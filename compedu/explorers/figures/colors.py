@@ -15,6 +15,7 @@ TEXT = "#767676"  # contrast of 4.5 to 1 on white and on black; a live explorer 
 
 LIVE = BLUE
 PALE_LIVE = "rgba(0, 114, 178, 0.3)"  # BLUE over what it counts, which stays visible
+PALE_ORANGE = "rgba(230, 159, 0, 0.4)"
 PREVIEW = SKY
 DENSE = GRAY
 CONTROL = GRAY

@@ -14,6 +14,7 @@ from compedu.metrics import Report
 from compedu.sweeps import method_of
 
 COUNT = 7
+WORDS = "which accuracy do you expect? Drag each point to where the curve goes, or type the numbers."
 NEAR = 0.03  # of the slider's length, with as little difference in accuracy: handles there would cover each other
 
 
@@ -101,7 +102,7 @@ def question(methods: Sequence[Method], knob: str | bool, dense: Report, classes
     places = [i / max(1, len(values) - 1) for i in range(len(values))] if even else positions(values, knobs(cls)[name])
     return {
         "knob": name.replace("_", " "), "values": [as_text(value) for value in values], "places": places,
-        "dense": dense.accuracy, "chance": 1 / classes,
+        "dense": dense.accuracy, "chance": 1 / classes, "words": WORDS,
     }  # fmt: skip
 
 

@@ -84,7 +84,7 @@ function prediction(question, committed) {
   const rows = element("div", "compedu-asked", {}, ...fields.map((field, index) =>
     element("label", "", {}, `${question.values[index]}`, field)));
   const words = element("p", "", {}, element("b", "", { textContent: "Before you look: " }),
-    `which accuracy do you expect? Drag each point to where the curve goes, or type the numbers.`);
+    question.words);
   return element("div", "compedu-ask", {}, words, plot, rows, commit, problem);
 }
 

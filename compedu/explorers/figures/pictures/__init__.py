@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from compedu.explorers.figures.pictures.compact_filters import tied_filters
-from compedu.explorers.figures.pictures.distillation import confusions, larger_layers, one_image, temperature
+from compedu.explorers.figures.pictures.distillation import confusions, lanes, larger_layers, one_image, temperature
 from compedu.explorers.figures.pictures.low_rank import channel_spectra, rebuilt_filters, singular_values, terms
 from compedu.explorers.figures.pictures.picture import Picture
 from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
@@ -40,6 +40,7 @@ from compedu.methods import (
 )  # fmt: skip
 from compedu.methods.distillation.shared.feature_distillation import FeatureDistillation
 
+LANES = lanes.PICTURE  # of a race
 _OF_METHOD = {
     FilterPruning: (pruned_filters.PICTURE,), RandomFilterPruning: (pruned_filters.PICTURE,),
     NeuronMerging: (pruned_filters.PICTURE,), BlockFormats: (block_levels.PICTURE,),
@@ -80,4 +81,4 @@ def pictures_of(method: type[Method]) -> tuple[Picture, ...]:
     return (first, *others)
 
 
-__all__ = ["Picture", "pictures_of"]
+__all__ = ["LANES", "Picture", "pictures_of"]

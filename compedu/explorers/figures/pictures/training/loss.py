@@ -22,20 +22,21 @@ MOST = 300  # points of a curve: the figure has no more pixels
 
 def below(view: View, layer: str) -> list[dict]:
     """Return loss and accuracy of the previous run and of this run."""
-    curve, race = view.before_it
+    before = view.previous
+    now = view.learning
     return [
-        _curve(curve, "loss of the previous run", DENSE), _curve(view.curve, "loss", LIVE),
-        _race(race, "accuracy of the previous run, %", DENSE), _race(view.race, "accuracy, %", LIVE),
+        _losses(before.losses, "loss of the previous run", DENSE), _losses(now.losses, "loss", LIVE),
+        _reached(before.reached, "accuracy of the previous run, %", DENSE), _reached(now.reached, "accuracy, %", LIVE),
     ]  # fmt: skip
 
 
-def _curve(losses: Sequence[float], name: str, color: str) -> dict:
+def _losses(losses: Sequence[float], name: str, color: str) -> dict:
     """Return the mean loss of each stretch of steps, at the last step of the stretch."""
     stretch = -(-len(losses) // MOST) or 1
     values = np.array(losses[: len(losses) // stretch * stretch], dtype=np.float32).reshape(-1, stretch).mean(1)
     return line(BELOW, np.arange(1, len(values) + 1, dtype=np.int32) * stretch, values, name, color)
 
 
-def _race(points: Sequence[tuple[int, float]], name: str, color: str) -> dict:
+def _reached(points: Sequence[tuple[int, float]], name: str, color: str) -> dict:
     steps, reached = zip(*points, strict=True) if points else ((), ())
     return line(BESIDE, np.array(steps, dtype=np.int32), np.array(reached, dtype=np.float32) * 100, name, color)

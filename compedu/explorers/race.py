@@ -1,0 +1,74 @@
+"""A race: the student that a teacher teaches and the same student alone, step by step side by side."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from compedu.datasets.dataset import Dataset
+from compedu.explorers.session import Session, Stale
+from compedu.explorers.view import Learning, News, Outcome, Race
+from compedu.methods import Method
+from compedu.metrics import Baseline, Change, Report
+from compedu.replications.races import WATCHED, lanes, stored_races
+from compedu.training import side_by_side
+
+
+class RaceSession(Session):
+    """A session whose method trains two students at once: with its knobs, and with those of its control.
+
+    Raises `ValueError` for a method that has no control.
+    """
+
+    watched: ClassVar[int] = WATCHED
+
+    def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
+        lanes(method)
+        super().__init__(method, model, data, split, changed)
+        self._race = self.view.race = Race()
+        self._control: tuple[Method, nn.Module] | None = None
+        self._recall(method)
+
+    def move(self, method: Method) -> None:
+        """Go to `method`, with the races that are stored of it."""
+        with self.lock:
+            self._recall(method)
+        super().move(method)
+
+    def _recall(self, method: Method) -> None:
+        self._race.stored = stored_races(method, self.view.before, self.view.data)
+
+    def _made(self, method: Method, stale: Stale) -> nn.Module:
+        with self.lock:
+            self._race.alone = Learning()
+            self._race.outcome = None
+            shown = (self.view.learning, self._race.alone)
+        pair = lanes(method)
+        works = [partial(self._network, one) for one in pair]
+        taught, alone = side_by_side(works, lambda lane, step: self._on_step(step, shown[lane], stale))
+        self._control = pair[1], alone
+        return taught
+
+    def _measure(self, method: Method, after: nn.Module, stale: Stale) -> None:
+        if self._control is None:
+            return super()._measure(method, after, stale)
+        alone = self._measure_aside(*self._control, stale)
+        right = is_correct(alone, self.baseline)
+        self._control = None
+        super()._measure(method, after, stale)
+        taught = self.view.report
+        with self.lock:
+            if taught is not None and not stale():
+                change = Change.between(right, is_correct(taught, self.baseline))
+                self._race.outcome = Outcome(alone, taught, change)
+                self._changed(News.NETWORK)
+        return None
+
+
+def is_correct(report: Report, baseline: Baseline) -> Tensor:
+    """Return whether each image is answered correctly: as by the baseline, but for the answers that changed."""
+    right = baseline.evaluation.is_correct.clone()
+    for flips, now in ((report.newly_wrong, False), (report.newly_right, True)):
+        right[[flip.image for flip in flips or ()]] = now
+    return right
