@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compedu.datasets.dataset import Dataset, cache_folder, normalized
-from compedu.datasets.glyphs import GlyphDials, draw_glyphs
+from compedu.datasets.glyphs import GlyphDials, draw_glyphs, draw_morphs
 from compedu.datasets.glyphs.factors import SIDE
 from compedu.specs import text
 from compedu.writing import write_whole
@@ -38,6 +38,15 @@ def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: Any) -> 
     changed = dials | ({"seed": seed} if seed else {}) | ({"sizes": sizes} if sizes else {})
     name = text("glyphs", changed) if changed else "glyphs"
     return Dataset(name, **arrays, classes=classes, mean=MEAN, std=STD, origin="glyphs")
+
+
+def morphs(first: str, second: str, stages: int = 9, count: int = 32) -> tuple[Tensor, Tensor]:
+    """Return images (stages * count, 1, 32, 32) as those of `glyphs`, and the true probabilities of their classes.
+
+    They go from one look-alike to another, place by place; errors are those of `draw_morphs`.
+    """
+    made = draw_morphs(first, second, stages, count)
+    return normalized(torch.from_numpy(made.images), MEAN, STD), torch.from_numpy(made.probabilities).float()
 
 
 def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor, Tensor, tuple[str, ...]]:

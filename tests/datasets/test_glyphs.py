@@ -15,6 +15,7 @@ from compedu.datasets.glyphs import (
     SPLITS,
     GlyphDials,
     draw_glyphs,
+    draw_morphs,
     morph_probability,
     pixel_order,
 )
@@ -410,3 +411,33 @@ def test_an_unknown_split_an_empty_set_and_a_morph_without_a_pair_are_refused():
         draw_glyphs(0)
     with pytest.raises(ValueError, match="no morph between.*O to Q"):
         draw_glyphs(4, classes=("O", "X"), morph=0.5)
+
+
+def test_a_morph_changes_the_character_alone_from_place_to_place():
+    made = draw_morphs("O", "Q", 3, 5, seed=2)
+    assert made.images.shape == (15, 1, 32, 32)
+    first, half, last = (made.images[5 * stage : 5 * stage + 5].astype(float) for stage in range(3))
+    for name, values in made.factors.items():
+        if name != "morph":
+            assert (values[:5] == values[5:10]).all() and (values[:5] == values[10:]).all(), name
+    assert made.factors["morph"].tolist() == [0.0] * 5 + [0.5] * 5 + [1.0] * 5
+    apart = np.abs(first - last).mean(axis=(1, 2, 3))
+    assert (np.abs(first - half).mean(axis=(1, 2, 3)) < apart).all() and (apart > 0).all()
+    o, q = (made.classes.index(name) for name in "OQ")
+    assert made.probabilities[:, q].tolist() == [0.0] * 5 + [0.5] * 5 + [1.0] * 5
+    assert np.allclose(made.probabilities[:, o] + made.probabilities[:, q], 1.0)
+    assert set(made.labels[:5]) == {o} and set(made.labels[10:]) == {q}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("O", "X", 3, 5), "no morph from 'O' to 'X'; known are O to Q"),
+        (("Q", "O", 3, 5), "no morph from 'Q' to 'O'"),
+        (("O", "Q", 1, 5), "stages=1, count=5: must be at least 2 and 1"),
+        (("O", "Q", 3, 0), "stages=3, count=0"),
+    ],
+)
+def test_a_morph_that_cannot_be_drawn_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        draw_morphs(*wrong)

@@ -9,10 +9,11 @@ import torch
 from toys.least_squares_rounding import LeastSquaresRounding
 
 import compedu as ce
+from compedu.datasets.drawn import morphs
 from compedu.explorers import file_bar, paired_grid, timing_dots, trade_off
 from compedu.explorers.figures.colors import FAMILIES, ROLES
 from compedu.explorers.figures.pictures import pictures_of
-from compedu.explorers.figures.pictures.distillation import confusions, one_image
+from compedu.explorers.figures.pictures.distillation import confusions, morph, one_image
 from compedu.explorers.figures.pictures.picture import shares_left, short_count
 from compedu.explorers.figures.pictures.quantization import (
     block_levels,
@@ -459,3 +460,40 @@ def test_a_stored_report_keeps_no_rounds_and_says_so(timed):
     alone = replace(timed.latency, rounds_ms={"candidate": timed.latency.rounds_ms["candidate"]})
     with pytest.raises(ValueError, match="has no baseline; measure again"):
         timing_dots(alone)
+
+
+# A morph
+
+
+def test_a_morph_shows_the_truth_and_both_softened_answers_at_the_temperature():
+    model, data = ce.load("lenet5", "glyphs")
+    data = data.shortened(train=64, validation=40, test=10)
+    baseline = measure(model, data, speed=False)
+    method = ce.SoftTargetDistillation(student="lenet5(width=0.25)", epochs=1, temperature=5.0)
+    view = View(data, "validation", baseline, model, method)
+    assert [one["y"] for one in morph.main(view, "")] == [[], [], []] and "being drawn" in morph.say(view, "")
+    morph.prepare(view, lambda: False)
+    view.after = method(model, data)
+    images, _ = morphs("O", "Q", morph.STAGES, morph.HANDS)
+    half = images[morph.HALF]
+    teacher, student = ((torch.softmax(network(half) / 5.0, 1)).mean(0) for network in (model, view.after))
+    drawn = morph.main(view, "")
+    assert drawn[0]["y"] == pytest.approx(teacher.tolist(), abs=1e-5)
+    assert drawn[1]["y"] == pytest.approx(student.tolist(), abs=1e-5)
+    assert drawn[2]["x"] == ["O", "Q"] and drawn[2]["y"] == [0.5, 0.5]
+    along = {one["name"]: one["y"] for one in morph.below(view, "")}
+    assert along["true"][0] == 0 and along["true"][4] == 0.5 and along["true"][-1] == 1
+    second = data.classes.index("Q")
+    assert along["teacher"][4] == pytest.approx(teacher[second].item(), abs=1e-5)
+    assert along["student"][4] == pytest.approx(student[second].item(), abs=1e-5)
+    bits = -(torch.softmax(model(half) / 5.0, 1) * torch.log2(torch.softmax(model(half) / 5.0, 1))).sum(1).mean()
+    assert f"T = 5: teacher {bits:.2f} bits" in morph.say(view, "")
+    assert morph.table(view)[1][4][:2] == ("0.5", "0.500")
+
+
+def test_a_morph_is_of_glyphs_alone(pair):
+    model, data = pair
+    view = View(data, "validation", measure(model, data, speed=False), model, ce.SoftTargetDistillation())
+    morph.prepare(view, lambda: False)
+    assert morph.say(view, "") == "O to Q: of images of glyphs only" and morph.table(view)[1] == []
+    assert all(len(one["x"]) == 0 for one in (*morph.main(view, ""), *morph.below(view, "")))

@@ -19,8 +19,8 @@ from compedu.datasets.glyphs.scene import draw_ink, palette
 from compedu.datasets.glyphs.streams import permutation
 
 __all__ = [
-    "ALPHABETS", "FAMILIES", "HUES", "MORPHS", "SPLITS", "GlyphDials", "Glyphs", "draw_glyphs", "morph_probability",
-    "pixel_order",
+    "ALPHABETS", "FAMILIES", "HUES", "MORPHS", "SPLITS", "GlyphDials", "Glyphs", "draw_glyphs", "draw_morphs",
+    "morph_probability", "pixel_order",
 ]  # fmt: skip
 
 SPLITS = ("train", "validation", "test", "transfer")
@@ -69,6 +69,33 @@ def draw_glyphs(
     images = _developed(draw_ink(draws, dials, factors), factors, dials)
     classes, probabilities = label_probabilities(dials, factors)
     return Glyphs(images, draw_labels(draws, probabilities), classes, probabilities, factors)
+
+
+def draw_morphs(
+    first: str, second: str, stages: int, count: int, *, seed: int = 0, split: str = "validation"
+) -> Glyphs:
+    """Draw the same `count` hands at each of `stages` places t = 0..1 from one character to another, place by place.
+
+    Between two places only the character changes. Raises ValueError for characters that are no pair of `MORPHS`, for
+    less than two places, and as `draw_glyphs` does.
+    """
+    if (first, second) not in MORPHS:
+        known = ", ".join(f"{a} to {b}" for a, b in MORPHS)
+        raise ValueError(f"draw_morphs: no morph from {first!r} to {second!r}; known are {known}")
+    if stages < 2 or count < 1:
+        raise ValueError(f"draw_morphs: stages={stages!r}, count={count!r}: must be at least 2 and 1")
+    dials = GlyphDials()
+    draws = Draws(count, seed, split)
+    factors = draw_factors(draws, dials)
+    ends = {
+        name: np.full(count, dials.characters.index(one)) for name, one in (("character", first), ("other", second))
+    }
+    parts = [factors | ends | {"morph": np.full(count, t)} for t in np.linspace(0.0, 1.0, stages)]
+    images = np.concatenate([_developed(draw_ink(draws, dials, part), part, dials) for part in parts])
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in factors}
+    classes, probabilities = label_probabilities(dials, joined)
+    labels = draw_labels(Draws(count * stages, seed, split), probabilities)
+    return Glyphs(images, labels, classes, probabilities, joined)
 
 
 def _developed(picture: np.ndarray, factors: dict[str, np.ndarray], dials: GlyphDials) -> np.ndarray:

@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from compedu.explorers.figures.pictures.compact_filters import tied_filters
-from compedu.explorers.figures.pictures.distillation import confusions, lanes, larger_layers, one_image, temperature
+from compedu.explorers.figures.pictures.distillation import (
+    confusions,
+    lanes,
+    larger_layers,
+    morph,
+    one_image,
+    temperature,
+)
 from compedu.explorers.figures.pictures.low_rank import channel_spectra, rebuilt_filters, singular_values, terms
 from compedu.explorers.figures.pictures.picture import Picture
 from compedu.explorers.figures.pictures.pruning import pruned_filters, pruned_weights
@@ -61,7 +68,7 @@ _OF_FAMILY = {
     "structural_matrix": (structured_matrices.PICTURE, product_times.PICTURE),
     "low_rank": (singular_values.PICTURE, rebuilt_filters.PICTURE),
     "compact_filters": (tied_filters.PICTURE,),
-    "distillation": (one_image.PICTURE, temperature.PICTURE, confusions.PICTURE),
+    "distillation": (one_image.PICTURE, temperature.PICTURE, morph.PICTURE, confusions.PICTURE),
     "training": (moved_weights.PICTURE,),
 }  # fmt: skip
 

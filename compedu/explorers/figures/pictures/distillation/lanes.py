@@ -133,7 +133,7 @@ PICTURE = Picture(
     table=table,
     axes={
         MAIN.xaxis: {"rangemode": "tozero", "showticklabels": False, "matches": BELOW.x},
-        MAIN.yaxis: {"rangemode": "tozero", "nticks": 5},
+        MAIN.yaxis: {"range": [0, 103], "nticks": 5},
         BELOW.xaxis: {"title": title("step"), "rangemode": "tozero", "nticks": 5},
         BELOW.yaxis: {"domain": down(*HIGHER), "nticks": 4},
     },
