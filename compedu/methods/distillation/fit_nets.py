@@ -48,8 +48,8 @@ class FitNets(SoftTargetDistillation):
     )
     hint: str = knob(
         default="middle",
-        help="layer of the teacher that gives the hint, by name, or first, middle, last of the layers with weights; "
-        "for any network",
+        help="layer of the teacher that gives the hint, by name, or first, middle, last of the layers with weights, in "
+        "the order in which they run; for any network",
     )
     guided: str = knob(
         default="middle",

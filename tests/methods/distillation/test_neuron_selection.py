@@ -139,7 +139,7 @@ def watched(master, student, **changes):
 def test_the_share_says_how_many_neurons_are_learned(share, count):
     student = build("lenet5(size=16, width=0.2)")
     _, pairs, (regressor,), _ = watched(teacher(epochs=1), student, share=share)
-    assert pairs == (("relu3", "selected.0"),) and regressor.module.weight.shape == (count, 100)
+    assert pairs == (("input of fc2", "selected.0"),) and regressor.module.weight.shape == (count, 100)
 
 
 def test_the_loss_of_a_batch_and_its_gradients_equal_those_by_hand():

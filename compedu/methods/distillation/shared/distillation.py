@@ -11,8 +11,8 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
-from compedu.methods.distillation.shared.compared import Pairs
-from compedu.methods.distillation.shared.features import captured, features_of
+from compedu.methods.distillation.shared.compared import Pairs, names_meant
+from compedu.methods.distillation.shared.features import captured, features_of, refuse_fixed, refuse_not_real
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
@@ -106,21 +106,37 @@ class Distillation(FromScratch):
 
     def stage(self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int) -> nn.Module:
         """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it."""
+        pairs = self.named(pairs, student, teacher, data.example)
         regressors = self.regressors(pairs, student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
         loss = self.loss(teacher, data, pairs, regressors)
         timed = replace(self, epochs=epochs)
         return timed.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
+    def named(self, pairs: Pairs, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
+        """Return `pairs` with the names of layers for the words first, middle, last; refuse a layer that is not there.
+
+        `image` (1, C, H, W) is one that both networks take.
+        """
+        return names_meant(pairs, student, teacher, image, self._student, self._teacher)
+
     def regressors(
         self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset
     ) -> tuple[Companion | None, ...]:
-        """Return the regressor of each pair; raise `CompressionError`, which names the layers, as `regressor` does."""
+        """Return the regressor of each pair of layers.
+
+        Raises `CompressionError`, which names the layers, as `regressor` does, and for features that cannot be learned.
+        """
         if not pairs:
             return ()
         own, theirs = zip(*pairs, strict=True)
-        learned = features_of(student, own, data.example, self._student)
+        learned = features_of(student, own, data.example, self._student, gradients=True)
         taught = features_of(teacher, theirs, data.example, self._teacher)
+        for name, feature in zip(own, learned, strict=True):
+            refuse_not_real(feature, name, self._student)
+            refuse_fixed(feature, name, self._student)
+        for name, feature in zip(theirs, taught, strict=True):
+            refuse_not_real(feature, name, self._teacher)
         made = []
         for names, features in zip(pairs, zip(learned, taught, strict=True), strict=True):
             try:
@@ -160,7 +176,7 @@ class Distillation(FromScratch):
             features = []
             for (own, theirs), companion in zip(pairs, regressors, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
-                features.append((feature, taught[theirs].clone()))  # out of inference mode
+                features.append((feature, taught[theirs]))
             return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
 
         return of_batch

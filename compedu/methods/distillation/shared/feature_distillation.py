@@ -1,5 +1,6 @@
 """The base of distillation by features: the loss of the labels, and one for each pair of layers that is compared."""
 
+import difflib
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -7,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compedu.errors import CompressionError
 from compedu.knobs import knob, method
-from compedu.methods.distillation.shared.compared import EMBEDDING, FOUND, Pairs, found_pairs, named_pairs
+from compedu.methods.distillation.shared.compared import ALLOWED, EMBEDDING, FOUND, Pairs, found_pairs, named_pairs
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 
 
@@ -41,10 +43,19 @@ class FeatureDistillation(Distillation):
             named_pairs(self.compared, f"{type(self).__name__}.compared")
 
     def pairs_of(self, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
-        """Return the pairs that are listed, or those that the word means in these networks."""
+        """Return the pairs that are listed, or those that the word means in these networks.
+
+        Raises `CompressionError` for a layer that is not there.
+        """
         if self.compared in FOUND:
             return found_pairs(self.compared, student, teacher, image, repr(self))
-        return named_pairs(self.compared, f"{type(self).__name__}.compared")
+        pairs = named_pairs(self.compared, f"{type(self).__name__}.compared")
+        try:
+            return self.named(pairs, student, teacher, image)
+        except CompressionError as error:
+            likely = difflib.get_close_matches(self.compared, FOUND, n=1)
+            hint = f"did you mean {likely[0]!r}? " if likely else ""
+            raise CompressionError(f"{error}; {hint}compared takes {ALLOWED}") from error
 
     @abstractmethod
     def feature_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
