@@ -15,7 +15,7 @@ from compedu.errors import Cancelled, CompressionError
 from compedu.files import load, save
 from compedu.forms import Masked
 from compedu.hashing import model_digest
-from compedu.methods import compression_of
+from compedu.methods import Pipeline, compression_of
 from compedu.methods.distillation.shared.distillation import numbered
 from compedu.methods.distillation.shared.features import captured, name_meant, regressor
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
@@ -84,6 +84,42 @@ def test_a_teacher_without_channels_gives_a_student_without_them_that_a_file_bri
     given = SoftTargetDistillation(**FAST, student=student)(teacher(), DATA)
     save(given, tmp_path / "given.ce")
     assert model_digest(load(tmp_path / "given.ce")) == model_digest(given)
+
+
+class Same(ce.MagnitudePruning):
+    """Returns the very network that it is given."""
+
+    def __call__(self, model, data=None):
+        return model
+
+
+@pytest.mark.parametrize("nothing", [Pipeline(), Same()], ids=repr)
+def test_a_method_that_returns_its_teacher_gives_a_student_of_its_own(nothing):
+    seen = []
+
+    class Watching(SoftTargetDistillation):
+        def teach(self, student, teacher, data):
+            before = model_digest(teacher)
+            made = super().teach(student, teacher, data)
+            shared = {t.data_ptr() for t in student.parameters()} & {t.data_ptr() for t in teacher.parameters()}
+            seen.append((made is not teacher, shared, model_digest(teacher) == before))
+            return made
+
+    master = teacher()
+    before = model_digest(master)
+    student = Watching(**FAST, student=nothing)(master, DATA)
+    assert seen == [(True, set(), True)] and model_digest(master) == before != model_digest(student)
+    assert compression_of(student).steps == (repr(Watching(**FAST, student=nothing)),)
+    assert not compression_of(student).skipped
+
+
+def test_an_empty_pipeline_returns_a_copy():
+    master = teacher()
+    made = Pipeline()(master)
+    assert made is not master and model_digest(made) == model_digest(master)
+    assert repr(Pipeline()) == "Pipeline()" and Pipeline().key(master, DATA) != Pipeline().key(teacher(seed=6), DATA)
+    made.fc1.weight.data.zero_()
+    assert model_digest(made) != model_digest(master) == model_digest(teacher())
 
 
 class Tanh(nn.Module):
