@@ -17,7 +17,7 @@ from compedu.forms import Masked
 from compedu.hashing import model_digest
 from compedu.methods import Pipeline, compression_of
 from compedu.methods.distillation.shared.distillation import numbered
-from compedu.methods.distillation.shared.features import captured, name_meant, regressor
+from compedu.methods.distillation.shared.features import captured, features_of, name_meant, regressor
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.networks import build
 from compedu.reproducible import seeded
@@ -319,3 +319,44 @@ def test_shapes_that_no_layer_joins_are_refused(student, teacher):
 def test_a_companion_is_what_a_regressor_is():
     (made,) = HINTS.regressors((("relu1", "relu1"),), build("lenet5(size=16, width=0.2)"), teacher(), DATA)
     assert isinstance(made, Companion) and made.lr == 1e-2
+
+
+def halved(dtype, scale=1.0):
+    return replace(
+        DATA, **{f"x_{part}": scale * DATA.split(part)[0].to(dtype) for part in ("train", "validation", "test")}
+    )
+
+
+BY_FEATURES = [ce.RelationalDistillation, ce.SimilarityPreserving, ce.AttentionTransfer, ce.NeuronSelection, ce.FitNets]
+IN_STEP = [*BY_FEATURES, ce.ModelCompression, ce.DecoupledDistillation, ce.BayesianDarkKnowledge, ce.LogitMatching]
+
+
+@pytest.mark.parametrize("cls", IN_STEP, ids=lambda cls: cls.__name__)
+def test_networks_and_images_in_bfloat16_are_trained_and_in_float16_refused_by_name(cls):
+    for dtype in (torch.bfloat16, torch.float16):
+        student, master = build("lenet5(size=16, width=0.1)").to(dtype), teacher("lenet5(size=16, width=0.2)").to(dtype)
+        method = cls(student=student, epochs=4, batch=44)
+        if dtype == torch.bfloat16:
+            made = method(master, halved(dtype))
+            assert made.fc1.weight.dtype == dtype and torch.isfinite(made(halved(dtype).x_validation)).all()
+        else:
+            with pytest.raises(
+                CompressionError, match=r"cannot train in float16, as conv1.weight would: .* in bfloat16"
+            ):
+                method(master, halved(dtype))
+
+
+@pytest.mark.parametrize("cls", [*BY_FEATURES[:3]], ids=lambda cls: cls.__name__)
+def test_features_in_half_precision_are_compared_in_float32(cls):
+    method = cls(compared="relu2=relu2", strength=1.0, shift=0)
+    student, master = build("lenet5(size=16, width=0.1)").bfloat16(), teacher("lenet5(size=16, width=0.2)").bfloat16()
+    data = halved(torch.bfloat16, scale=30.0)
+    pairs = method.pairs_of(student, master, data.example)
+    x, y = data.x_train[:8], data.y_train[:8]
+    value = method.loss(master, data, pairs, (None,))(student, x, torch.arange(8))
+    (own,), (theirs,) = (features_of(model, ("relu2",), x, "it") for model in (student, master))
+    expected = F.cross_entropy(student(x).float(), y) + method.feature_loss(own.float(), theirs.float())
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert student.conv1.weight.grad.isfinite().all() and student.conv1.weight.grad.dtype == torch.bfloat16

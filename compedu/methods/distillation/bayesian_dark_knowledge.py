@@ -7,6 +7,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
+from compedu.methods.distillation.shared.features import at_least_single
 from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.methods.task import copied
 from compedu.training import SGLD, Companion, Loss
@@ -95,8 +96,8 @@ class BayesianDarkKnowledge(Distillation):
         """Return the loss of a student plus that of the sampled teacher; each has a gradient for its own weights."""
 
         def of_batch(student: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-            targets = sampled(x)
-            lesson = Lesson(self.answers(student, x), targets.detach(), labels)
+            targets = at_least_single(sampled(x))
+            lesson = Lesson(at_least_single(self.answers(student, x)), targets.detach(), labels)
             return self.loss_of(lesson) + F.cross_entropy(targets, labels)
 
         return of_batch

@@ -52,6 +52,15 @@ def test_a_single_image_has_no_neighbor():
         nearest_neighbors(images(0, 1, 1, 4, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_has_the_neighbors_and_synthetic_images_of_the_same_numbers_in_float32(dtype):
+    x = (40 * images(0, 200, 1, 8, 8) + 300).to(dtype)  # squares leave the range of float16, differences lose digits
+    assert torch.equal(nearest_neighbors(x), nearest_neighbors(x.float()))
+    drawn = made(x, 2, exchange=0.5, divisor=30.0)
+    assert drawn.dtype == dtype
+    torch.testing.assert_close(drawn, made(x.float(), 2, exchange=0.5, divisor=30.0).to(dtype), atol=0, rtol=0)
+
+
 # Synthetic images
 
 

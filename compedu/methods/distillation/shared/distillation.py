@@ -12,7 +12,13 @@ from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
 from compedu.methods.distillation.shared.compared import Pairs, names_meant
-from compedu.methods.distillation.shared.features import captured, features_of, refuse_fixed, refuse_not_real
+from compedu.methods.distillation.shared.features import (
+    at_least_single,
+    captured,
+    features_of,
+    refuse_fixed,
+    refuse_not_real,
+)
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
@@ -24,7 +30,7 @@ class Lesson:
     """Outputs of student and teacher for one batch: `logits` and `targets` (N, classes), and `labels` (N,).
 
     `features` holds for each pair of layers the student's output, through its regressor if it has one, and the
-    teacher's output; no gradient enters the teacher.
+    teacher's output; no gradient enters the teacher. All are at least float32, also of networks in half precision.
     """
 
     logits: Tensor
@@ -176,7 +182,8 @@ class Distillation(FromScratch):
             features = []
             for (own, theirs), companion in zip(pairs, regressors, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
-                features.append((feature, taught[theirs]))
+                features.append((at_least_single(feature), at_least_single(taught[theirs])))
+            outputs, targets = at_least_single(outputs), at_least_single(targets)
             return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
 
         return of_batch

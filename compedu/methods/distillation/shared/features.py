@@ -89,6 +89,11 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / norms.masked_fill(norms == 0, 1.0)
 
 
+def at_least_single(values: Tensor) -> Tensor:
+    """Return `values` in float32 where they have half precision, in which squares overflow and few digits are left."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @contextlib.contextmanager
 def captured(model: nn.Module, names: Sequence[str], whose: str) -> Iterator[dict[str, Tensor]]:
     """Collect what the layers `names` of `model` return in the one forward pass inside the block, by name.
