@@ -213,8 +213,8 @@ def test_the_regressor_trains_and_the_student_comes_closer_to_the_hint():
     seen = []
 
     class Watched(Hints):
-        def regressor(self, student, teacher):
-            companion = super().regressor(student, teacher)
+        def regressor(self, student, teacher, seed):
+            companion = super().regressor(student, teacher, seed)
             seen.append((companion.module, companion.module.weight.detach().clone()))
             return companion
 

@@ -60,7 +60,7 @@ class AttentionTransfer(FeatureDistillation):
         help="beta, weight of the attention maps beside the labels; for any network with maps (N, C, H, W)",
     )
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> None:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> None:
         """Return None, as maps need no regressor; refuse features that have no places to attend to."""
         for whose, features in (("student", student), ("teacher", teacher)):
             if features.ndim != 4 or features.shape[2:].numel() < 2:

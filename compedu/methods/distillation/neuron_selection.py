@@ -147,9 +147,9 @@ class NeuronSelection(FeatureDistillation):
         neurons = torch.cat([features_of(teacher, (layer,), part, self._teacher)[0] for part in parts])
         return select_neurons(neurons, data.y_train, max(1, round(self.share * one.shape[1])))
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> Companion:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> Companion:
         """Return a linear layer from the student's features to the selected neurons."""
-        return Companion(regressor(student, teacher, self.seed))
+        return Companion(regressor(student, teacher, seed))
 
     def feature_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return half the squared difference, the mean over images and neurons."""

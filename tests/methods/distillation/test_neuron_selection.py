@@ -171,8 +171,8 @@ def test_with_strength_zero_the_student_learns_alone_bit_by_bit():
 class Keeping(ce.NeuronSelection):
     """Keeps the regressors that it makes."""
 
-    def regressor(self, student, teacher):
-        companion = super().regressor(student, teacher)
+    def regressor(self, student, teacher, seed):
+        companion = super().regressor(student, teacher, seed)
         object.__setattr__(self, "made", companion.module)
         return companion
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from compedu.methods.distillation.shared.features import (
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
+from compedu.reproducible import seed_apart
 from compedu.training import Companion, Loss
 
 
@@ -76,11 +77,11 @@ class Distillation(FromScratch):
         """
         return ()
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> Companion | None:
         """Return the module that maps the student's feature of a pair, given both features of one image; None for none.
 
-        It trains together with the student and is then discarded. Raises `CompressionError` for features that the loss
-        is not defined for.
+        It is drawn by `seed`, which differs from pair to pair, trains together with the student and is then discarded.
+        Raises `CompressionError` for features that the loss is not defined for.
         """
         return None
 
@@ -110,13 +111,18 @@ class Distillation(FromScratch):
         """Train `student` in place and return it; a subclass may do so in several stages."""
         return self.stage(student, teacher, data, self.pairs_of(student, teacher, data.example), self.epochs)
 
-    def stage(self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int) -> nn.Module:
-        """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it."""
+    def stage(
+        self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int, **of_stage: Any
+    ) -> nn.Module:
+        """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it.
+
+        `of_stage` are further knobs that the stage has other values of.
+        """
         pairs = self.named(pairs, student, teacher, data.example)
         regressors = self.regressors(pairs, student, teacher, data)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
         loss = self.loss(teacher, data, pairs, regressors)
-        timed = replace(self, epochs=epochs)
+        timed = replace(self, epochs=epochs, **of_stage)
         return timed.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
     def named(self, pairs: Pairs, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
@@ -144,9 +150,9 @@ class Distillation(FromScratch):
         for name, feature in zip(theirs, taught, strict=True):
             refuse_not_real(feature, name, self._teacher)
         made = []
-        for names, features in zip(pairs, zip(learned, taught, strict=True), strict=True):
+        for index, (names, *features) in enumerate(zip(pairs, learned, taught, strict=True)):
             try:
-                made.append(self.regressor(*features))
+                made.append(self.regressor(*features, seed_apart(self.seed, f"regressor {index}")))
             except CompressionError as error:
                 raise CompressionError(f"{self!r}, layer {names[0]!r} under layer {names[1]!r}: {error}") from error
         return tuple(made)
