@@ -1,6 +1,7 @@
 """The base of distillation: a student learns from the outputs of a teacher, and from features of its layers."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.reproducible import seed_apart
 from compedu.training import Companion, Loss
+
+Chosen = tuple[Tensor, ...]  # for each pair of layers the numbers of those of the teacher's neurons that count
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +115,24 @@ class Distillation(FromScratch):
         return self.stage(student, teacher, data, self.pairs_of(student, teacher, data.example), self.epochs)
 
     def stage(
-        self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int, **of_stage: Any
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        data: Dataset,
+        pairs: Pairs,
+        epochs: int,
+        chosen: Chosen = (),
+        **of_stage: Any,
     ) -> nn.Module:
         """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it.
 
+        `chosen` holds for each pair the numbers of those features (N, F) of the teacher that count, or nothing for all;
         `of_stage` are further knobs that the stage has other values of.
         """
         pairs = self.named(pairs, student, teacher, data.example)
-        regressors = self.regressors(pairs, student, teacher, data)
+        regressors = self.regressors(pairs, student, teacher, data, chosen)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
-        loss = self.loss(teacher, data, pairs, regressors)
+        loss = self.loss(teacher, data, pairs, regressors, chosen)
         timed = replace(self, epochs=epochs, **of_stage)
         return timed.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
@@ -133,7 +144,7 @@ class Distillation(FromScratch):
         return names_meant(pairs, student, teacher, image, self._student, self._teacher)
 
     def regressors(
-        self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset
+        self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset, chosen: Chosen = ()
     ) -> tuple[Companion | None, ...]:
         """Return the regressor of each pair of layers.
 
@@ -150,9 +161,9 @@ class Distillation(FromScratch):
         for name, feature in zip(theirs, taught, strict=True):
             refuse_not_real(feature, name, self._teacher)
         made = []
-        for index, (names, *features) in enumerate(zip(pairs, learned, taught, strict=True)):
+        for index, (names, feature, hint) in enumerate(zip(pairs, learned, among(taught, chosen), strict=True)):
             try:
-                made.append(self.regressor(*features, seed_apart(self.seed, f"regressor {index}")))
+                made.append(self.regressor(feature, hint, seed_apart(self.seed, f"regressor {index}")))
             except CompressionError as error:
                 raise CompressionError(f"{self!r}, layer {names[0]!r} under layer {names[1]!r}: {error}") from error
         return tuple(made)
@@ -167,9 +178,14 @@ class Distillation(FromScratch):
         return outputs
 
     def loss(
-        self, teacher: nn.Module, data: Dataset, pairs: Pairs = (), regressors: tuple[Companion | None, ...] = ()
+        self,
+        teacher: nn.Module,
+        data: Dataset,
+        pairs: Pairs = (),
+        regressors: tuple[Companion | None, ...] = (),
+        chosen: Chosen = (),
     ) -> Loss:
-        """Return the loss of a student for images and their indices.
+        """Return the loss of a student for images and their indices; `pairs`, `regressors`, `chosen` as in `stage`.
 
         If only its logits count, the teacher runs once over all images, before training; for images that are drawn
         anew in each step and for features it runs in every step.
@@ -185,14 +201,20 @@ class Distillation(FromScratch):
                 targets = logits[indices]
             with captured(student, [own for own, _ in pairs], self._student) as learned:
                 outputs = self.answers(student, x)
+            hints = among([taught[theirs] for _, theirs in pairs], chosen)
             features = []
-            for (own, theirs), companion in zip(pairs, regressors, strict=True):
+            for (own, _), companion, hint in zip(pairs, regressors, hints, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
-                features.append((at_least_single(feature), at_least_single(taught[theirs])))
+                features.append((at_least_single(feature), at_least_single(hint)))
             outputs, targets = at_least_single(outputs), at_least_single(targets)
             return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
 
         return of_batch
+
+
+def among(features: Sequence[Tensor], chosen: Chosen) -> Sequence[Tensor]:
+    """Return of each of `features` (N, F) those columns whose numbers (count,) are `chosen`, or all if none are."""
+    return [feature[:, numbers] for feature, numbers in zip(features, chosen, strict=True)] if chosen else features
 
 
 def numbered(data: Dataset) -> Dataset:
