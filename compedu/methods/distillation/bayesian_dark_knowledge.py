@@ -67,8 +67,8 @@ class BayesianDarkKnowledge(Distillation):
 
     step_size: float = knob(
         default=5e-6,
-        help="epsilon, variance of the noise that each step adds to the teacher's weights; on the mean loss, a learning "
-        "rate of epsilon / 2 for each training image",
+        help="epsilon, variance of the noise that each step adds to the teacher's weights; on the mean loss, a "
+        "learning rate of epsilon / 2 for each training image",
         low=1e-12,
         high=1,
         slider_range=(1e-7, 1e-4),

@@ -206,8 +206,8 @@ class Distillation(FromScratch):
             for (own, _), companion, hint in zip(pairs, regressors, hints, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
                 features.append((at_least_single(feature), at_least_single(hint)))
-            outputs, targets = at_least_single(outputs), at_least_single(targets)
-            return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
+            labels = data.y_train[indices]
+            return self.loss_of(Lesson(at_least_single(outputs), at_least_single(targets), labels, tuple(features)))
 
         return of_batch
 

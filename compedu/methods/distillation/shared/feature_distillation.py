@@ -28,7 +28,7 @@ class FeatureDistillation(Distillation):
     compared: str = knob(
         default=EMBEDDING,
         help="layers whose outputs are compared: what the last layers read (embedding), the last maps of each size "
-        "(resolutions), or pairs such as 'conv1=conv1, last=last', the student's layer first",
+        "(resolutions), or pairs such as 'conv1=conv1, input of fc1=last', the student's layer first",
     )
     strength: float = knob(
         default=1.0,
