@@ -4,6 +4,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -31,6 +32,15 @@ def seeded(seed: int) -> Iterator[None]:
             torch.random.set_rng_state(before[0])
             np.random.set_state(before[1])
             random.setstate(before[2])
+
+
+def seed_apart(seed: int, purpose: str) -> int:
+    """Return another seed, from 0 to 2^31 - 1, for draws with a `purpose` that must not repeat those of `seed` itself.
+
+    >>> seed_apart(0, "first") == seed_apart(0, "second")
+    False
+    """
+    return int.from_bytes(sha256(f"{seed} {purpose}".encode()).digest()[:4], "big") >> 1
 
 
 @contextlib.contextmanager

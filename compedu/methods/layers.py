@@ -14,7 +14,7 @@ from compedu.graph.own_hooks import further_tensors, has_own_forward, move_hooks
 from compedu.graph.trace import replace_module, shared_weights
 from compedu.knobs import matches, value_for
 
-_UNTOUCHED = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few values per channel: no method compresses them
+NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # a few values per channel: no method compresses them
 TERM = re.compile(r'-?"[^"]*"|[^\s,]+')
 NO_VALUE = "no pattern of the per-layer values matches it"
 WORDS = ("all", "conv", "linear", "first", "last", "early", "late")
@@ -37,7 +37,7 @@ def compressible(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]
 
 
 def _visit(module: nn.Module, name: str, layers: dict, others: dict, seen: set) -> None:
-    if id(module) in seen or isinstance(module, _UNTOUCHED):
+    if id(module) in seen or isinstance(module, NORMALIZATIONS):
         return
     seen.add(id(module))
     if has_own_forward(module) and isinstance(module, (Form, *LINEAR, nn.Conv2d)):

@@ -117,7 +117,9 @@ class Pipeline(Method):
         return max((step.needs for step in self.steps), key=NEEDS.index, default="weights")
 
     def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:
-        """Return the model that the last step returns; `model` itself is untouched."""
+        """Return the model that the last step returns, or a copy without any; `model` itself is untouched."""
+        if not self.steps:
+            return copied(model).eval()
         for step in self.steps:
             model = step(model, data)
         return model
@@ -128,10 +130,10 @@ class Pipeline(Method):
 
     def key_on(self, inputs: str) -> str:
         """Return the identity of the result: the keys of all steps."""
-        return " | ".join(step.key_on(inputs) for step in self.steps)
+        return " | ".join(step.key_on(inputs) for step in self.steps) or f"{self!r}|{inputs}"
 
     def __repr__(self) -> str:
-        return " | ".join(map(repr, self.steps))
+        return " | ".join(map(repr, self.steps)) or "Pipeline()"
 
 
 def inputs_key(model: nn.Module, data: Dataset | None) -> str:

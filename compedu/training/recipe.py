@@ -34,6 +34,10 @@ class Recipe:
         """Return the steps of one pass over so many training images."""
         return math.ceil(images / self.batch)
 
+    def smallest_batch(self, images: int) -> int:
+        """Return the images of the smallest batch of an epoch: of the last one, which takes what is left."""
+        return images % self.batch or self.batch
+
     def steps(self, images: int) -> int:
         """Return the steps of the whole training on so many training images."""
         return self.epochs * self.steps_per_epoch(images)

@@ -15,9 +15,9 @@ from compedu.errors import Cancelled, CompressionError
 from compedu.files import load, save
 from compedu.forms import Masked
 from compedu.hashing import model_digest
-from compedu.methods import compression_of
+from compedu.methods import Pipeline, compression_of
 from compedu.methods.distillation.shared.distillation import numbered
-from compedu.methods.distillation.shared.features import captured, layer_called, regressor
+from compedu.methods.distillation.shared.features import captured, features_of, name_meant, regressor
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
 from compedu.networks import build
 from compedu.reproducible import seeded
@@ -86,6 +86,42 @@ def test_a_teacher_without_channels_gives_a_student_without_them_that_a_file_bri
     assert model_digest(load(tmp_path / "given.ce")) == model_digest(given)
 
 
+class Same(ce.MagnitudePruning):
+    """Returns the very network that it is given."""
+
+    def __call__(self, model, data=None):
+        return model
+
+
+@pytest.mark.parametrize("nothing", [Pipeline(), Same()], ids=repr)
+def test_a_method_that_returns_its_teacher_gives_a_student_of_its_own(nothing):
+    seen = []
+
+    class Watching(SoftTargetDistillation):
+        def teach(self, student, teacher, data):
+            before = model_digest(teacher)
+            made = super().teach(student, teacher, data)
+            shared = {t.data_ptr() for t in student.parameters()} & {t.data_ptr() for t in teacher.parameters()}
+            seen.append((made is not teacher, shared, model_digest(teacher) == before))
+            return made
+
+    master = teacher()
+    before = model_digest(master)
+    student = Watching(**FAST, student=nothing)(master, DATA)
+    assert seen == [(True, set(), True)] and model_digest(master) == before != model_digest(student)
+    assert compression_of(student).steps == (repr(Watching(**FAST, student=nothing)),)
+    assert not compression_of(student).skipped
+
+
+def test_an_empty_pipeline_returns_a_copy():
+    master = teacher()
+    made = Pipeline()(master)
+    assert made is not master and model_digest(made) == model_digest(master)
+    assert repr(Pipeline()) == "Pipeline()" and Pipeline().key(master, DATA) != Pipeline().key(teacher(seed=6), DATA)
+    made.fc1.weight.data.zero_()
+    assert model_digest(made) != model_digest(master) == model_digest(teacher())
+
+
 class Tanh(nn.Module):
     """A network with the layers of its teacher and another function."""
 
@@ -145,8 +181,8 @@ def test_a_student_of_several_heads_is_refused_by_name():
 
 def test_words_name_layers_of_any_network():
     model = teacher()
-    found = [layer_called(model, word, "it") for word in ("first", "middle", "last", "pool1")]
-    assert found == [model.conv1, model.fc1, model.fc2, model.pool1]
+    found = [name_meant(model, word, DATA.example, "it") for word in ("first", "middle", "last", "pool1")]
+    assert found == ["conv1", "fc1", "fc2", "pool1"]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -177,8 +213,8 @@ def test_the_regressor_trains_and_the_student_comes_closer_to_the_hint():
     seen = []
 
     class Watched(Hints):
-        def regressor(self, student, teacher):
-            companion = super().regressor(student, teacher)
+        def regressor(self, student, teacher, seed):
+            companion = super().regressor(student, teacher, seed)
             seen.append((companion.module, companion.module.weight.detach().clone()))
             return companion
 
@@ -283,3 +319,44 @@ def test_shapes_that_no_layer_joins_are_refused(student, teacher):
 def test_a_companion_is_what_a_regressor_is():
     (made,) = HINTS.regressors((("relu1", "relu1"),), build("lenet5(size=16, width=0.2)"), teacher(), DATA)
     assert isinstance(made, Companion) and made.lr == 1e-2
+
+
+def halved(dtype, scale=1.0):
+    return replace(
+        DATA, **{f"x_{part}": scale * DATA.split(part)[0].to(dtype) for part in ("train", "validation", "test")}
+    )
+
+
+BY_FEATURES = [ce.RelationalDistillation, ce.SimilarityPreserving, ce.AttentionTransfer, ce.NeuronSelection, ce.FitNets]
+IN_STEP = [*BY_FEATURES, ce.ModelCompression, ce.DecoupledDistillation, ce.BayesianDarkKnowledge, ce.LogitMatching]
+
+
+@pytest.mark.parametrize("cls", IN_STEP, ids=lambda cls: cls.__name__)
+def test_networks_and_images_in_bfloat16_are_trained_and_in_float16_refused_by_name(cls):
+    for dtype in (torch.bfloat16, torch.float16):
+        student, master = build("lenet5(size=16, width=0.1)").to(dtype), teacher("lenet5(size=16, width=0.2)").to(dtype)
+        method = cls(student=student, epochs=4, batch=44)
+        if dtype == torch.bfloat16:
+            made = method(master, halved(dtype))
+            assert made.fc1.weight.dtype == dtype and torch.isfinite(made(halved(dtype).x_validation)).all()
+        else:
+            with pytest.raises(
+                CompressionError, match=r"cannot train in float16, as conv1.weight would: .* in bfloat16"
+            ):
+                method(master, halved(dtype))
+
+
+@pytest.mark.parametrize("cls", [*BY_FEATURES[:3]], ids=lambda cls: cls.__name__)
+def test_features_in_half_precision_are_compared_in_float32(cls):
+    method = cls(compared="relu2=relu2", strength=1.0, shift=0)
+    student, master = build("lenet5(size=16, width=0.1)").bfloat16(), teacher("lenet5(size=16, width=0.2)").bfloat16()
+    data = halved(torch.bfloat16, scale=30.0)
+    pairs = method.pairs_of(student, master, data.example)
+    x, y = data.x_train[:8], data.y_train[:8]
+    value = method.loss(master, data, pairs, (None,))(student, x, torch.arange(8))
+    (own,), (theirs,) = (features_of(model, ("relu2",), x, "it") for model in (student, master))
+    expected = F.cross_entropy(student(x).float(), y) + method.feature_loss(own.float(), theirs.float())
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert student.conv1.weight.grad.isfinite().all() and student.conv1.weight.grad.dtype == torch.bfloat16

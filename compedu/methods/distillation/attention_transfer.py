@@ -36,10 +36,10 @@ class AttentionTransfer(FeatureDistillation):
 
     $L = \mathrm{CE}(y, p) + \frac{\beta}{2} \sum_j \big\| \frac{Q_S^j}{\|Q_S^j\|_2} - \frac{Q_T^j}{\|Q_T^j\|_2}
     \big\|_2^2$ with $Q = \mathrm{vec}(\sum_c A_c^2)$ of each image and pair $j$ of layers, the mean over the images.
-    $\beta$ is `strength`. The paper's formula has the norm, its published code the mean of the squares over images and
-    positions; the squared norm here differs from the code by a factor for each pair, the number of positions. Maps of
-    different sizes are averaged to the smaller one first. Defined for any network with feature maps (N, C, H, W); the
-    loss of the labels needs classes.
+    $\beta$ is `strength`. The paper's formula has the norm, not its square. Its published code has $\beta'$ times the
+    mean of the squares over images and positions, which is the same as $\beta = 2 \beta' / P$ for maps of $P$
+    positions: its $\beta' = 1000$ is 31 at 8 x 8. Maps of different sizes are averaged to the smaller one first.
+    Defined for any network with feature maps (N, C, H, W); the loss of the labels needs classes.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
     Skips: nothing; layers without maps, or with maps of one position, are refused by name.
     Paper: Zagoruyko, Komodakis 2017, Paying more attention to attention, arXiv:1612.03928, section 3.1.
@@ -60,7 +60,7 @@ class AttentionTransfer(FeatureDistillation):
         help="beta, weight of the attention maps beside the labels; for any network with maps (N, C, H, W)",
     )
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> None:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> None:
         """Return None, as maps need no regressor; refuse features that have no places to attend to."""
         for whose, features in (("student", student), ("teacher", teacher)):
             if features.ndim != 4 or features.shape[2:].numel() < 2:

@@ -7,6 +7,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
+from compedu.methods.distillation.shared.features import at_least_single
 from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.methods.task import copied
 from compedu.training import SGLD, Companion, Loss
@@ -53,9 +54,11 @@ class BayesianDarkKnowledge(Distillation):
     p(y_i | x_i, \theta) \big) + \xi$ with $\xi \sim N(0, \epsilon I)$ moves a copy of the teacher in each step, from
     the weights that were given; the student learns with $L = \mathrm{KL}(p(\cdot | x, \theta) \,\|\, p_S)$, whose mean
     over the draws is smallest at $p_S = E_\theta\, p(\cdot | x, \theta)$. $\epsilon$ is `step_size`, which rises and
-    falls with the student's learning rate; $p(\theta)$ is normal with `precision`. Both learn from the same batch; the
-    paper draws inputs around the training images for the student, here `shift` and `mirror` vary them for both. The
-    loss that is shown is the student's plus the teacher's mean -log likelihood. Defined for classification with logits.
+    falls with the student's learning rate. Half of it multiplies the gradient of the sum over all $N$ images: on the
+    mean loss it is a learning rate of $\epsilon N / 2$, so that with twice as many images half the step size moves the
+    weights as far. $p(\theta)$ is normal with `precision`. Both learn from the same batch; the paper draws inputs
+    around the training images for the student, here `shift` and `mirror` vary them for both. The loss that is shown is
+    the student's plus the teacher's mean -log likelihood. Defined for classification with logits.
     Stored: the student's layers, dense, at full precision; nothing of the teacher or its draws.
     Skips: nothing of the student; weights of the teacher that do not train, such as frozen ones, are not drawn, batch
     norms keep their statistics, and a teacher without any weight that trains is refused.
@@ -64,7 +67,8 @@ class BayesianDarkKnowledge(Distillation):
 
     step_size: float = knob(
         default=5e-6,
-        help="epsilon, variance of the noise that each step adds to the teacher's weights",
+        help="epsilon, variance of the noise that each step adds to the teacher's weights; on the mean loss, a "
+        "learning rate of epsilon / 2 for each training image",
         low=1e-12,
         high=1,
         slider_range=(1e-7, 1e-4),
@@ -95,8 +99,8 @@ class BayesianDarkKnowledge(Distillation):
         """Return the loss of a student plus that of the sampled teacher; each has a gradient for its own weights."""
 
         def of_batch(student: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-            targets = sampled(x)
-            lesson = Lesson(self.answers(student, x), targets.detach(), labels)
+            targets = at_least_single(sampled(x))
+            lesson = Lesson(at_least_single(self.answers(student, x)), targets.detach(), labels)
             return self.loss_of(lesson) + F.cross_entropy(targets, labels)
 
         return of_batch

@@ -3,13 +3,14 @@
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
-from compedu.forms import Factored, Geometry
+from compedu.forms import Block, Factored, Form, Geometry
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
+from compedu.methods.distillation.shared.features import layers_in_order
 from compedu.methods.layers import compressible, replace_layer
 from compedu.methods.low_rank.shared.rank import break_even, largest_saving_rank
 from compedu.methods.task import Task, copied
-from compedu.reproducible import seeded
+from compedu.reproducible import seed_apart, seeded
 
 
 def matching_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -25,24 +26,33 @@ def with_bottleneck(layer: nn.Linear, rank: int, seed: int) -> Factored:
     return Factored(Geometry.of(layer), *(factor.to(layer.weight.dtype) for factor in (first, second)))
 
 
+def _is_linear(layer: nn.Module) -> bool:
+    """Tell whether `layer` is a linear layer, also one that is stored in a compressed way or made of several."""
+    if isinstance(layer, (Form, Block)):
+        return layer.geometry.kind == "linear"
+    return isinstance(layer, nn.Linear)
+
+
 @method
 class LogitMatching(Distillation):
     r"""Train a small network, the student, on the logits of the given network, the teacher, as a regression.
 
     $L = \frac{1}{2} \| g(x) - z \|_2^2$ of the student's logits $g$ and the teacher's $z$, the mean over the images;
-    labels do not count. No softmax is taken, so that it is defined for outputs of any kind; soft targets come to the
-    same gradient, up to a factor, at high temperatures. With a `bottleneck`, two linear layers $y = U V x + b$ stand in
-    place of the student's first linear layer, which the paper does to train a wide layer faster; they are drawn anew,
-    in a student that was given too.
+    labels do not count. No softmax is taken, so that it is defined for outputs of any kind. At high temperatures, soft
+    targets have the same gradient up to a factor, if the logits of both networks have mean 0 for each image; otherwise
+    they match the differences from these means alone. With a `bottleneck`, two linear layers $y = U V x + b$ stand in
+    place of the first linear layer that runs in the student, which the paper does to train a wide layer faster; they
+    are drawn anew, in a student that was given too.
     Stored: the student's layers, dense, at full precision; of a layer with a bottleneck its two factors.
-    Skips: nothing; a student without a linear layer, or a bottleneck that saves nothing, is refused by name.
+    Skips: nothing; a student without a linear layer, one whose first linear layer cannot be replaced, and a bottleneck
+    that saves nothing are refused by name.
     Paper: Ba, Caruana 2014, Do deep nets really need to be deep?, arXiv:1312.6184, section 2.
     """
 
     bottleneck: int = knob(
         default=0,
-        help="channels between two linear layers in place of the student's first one; 0 leaves it whole; the logits "
-        "are matched in any network",
+        help="channels between two linear layers in place of the first one that runs in the student; 0 leaves it "
+        "whole; the logits are matched in any network",
         low=0,
         slider_range=(0, 64),
         unit="channels",
@@ -53,10 +63,7 @@ class LogitMatching(Distillation):
         student = super().untrained(task)
         if self.bottleneck == 0:
             return student
-        linear = {name: layer for name, layer in compressible(student)[0].items() if type(layer) is nn.Linear}
-        if not linear:
-            raise CompressionError(f"{self!r}: the student has no linear layer for a bottleneck; use bottleneck=0")
-        name, layer = next(iter(linear.items()))
+        name, layer = self.first_linear(student, task.data.example)
         most = largest_saving_rank(break_even(layer.out_features, layer.in_features))
         if self.bottleneck > most:
             raise CompressionError(
@@ -64,7 +71,29 @@ class LogitMatching(Distillation):
                 f"its two factors; choose a bottleneck of at most {most}, or 0 for none"
             )
         task.source = copied(student)  # the network whose dense weights the factors must stand for
-        return replace_layer(student, name, with_bottleneck(layer, self.bottleneck, self.seed))
+        return replace_layer(
+            student, name, with_bottleneck(layer, self.bottleneck, seed_apart(self.seed, "bottleneck"))
+        )
+
+    def first_linear(self, student: nn.Module, image: Tensor) -> tuple[str, nn.Linear]:
+        """Return the first linear layer that runs in `student` for `image` (1, C, H, W), and its name.
+
+        Raises `CompressionError` where there is none, and for one that two linear layers cannot replace.
+        """
+        order = layers_in_order(student, image)
+        linear = [name for name in order if _is_linear(student.get_submodule(name))]
+        if not linear:
+            raise CompressionError(f"{self!r}: the student has no linear layer for a bottleneck; use bottleneck=0")
+        name = linear[0]
+        layer = student.get_submodule(name)
+        layers, others = compressible(student)
+        if name not in layers or type(layer) is not nn.Linear:
+            reason = others.get(name, f"is already compressed ({type(layer).__name__})")
+            raise CompressionError(
+                f"{self!r}: the student's first linear layer cannot have a bottleneck ({name}: {reason}); use "
+                "bottleneck=0, or another student"
+            )
+        return name, layer
 
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return half the squared distance of the logits."""

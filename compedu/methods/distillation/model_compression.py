@@ -10,6 +10,7 @@ from compedu.knobs import inherited, knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 from compedu.methods.distillation.shared.munge import munge
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation, soft_loss
+from compedu.reproducible import seed_apart
 
 IMAGES = "images"
 MUNGE = "munge"
@@ -71,7 +72,9 @@ class ModelCompression(Distillation):
         """Return `data` with the images of the transfer set for training, all labeled 0, as they have no labels."""
         x = data.x_train
         if self.transfer == MUNGE:
-            x = torch.cat([x, munge(x, self.copies, self.exchange, self.divisor, self.patch, self.seed)])
+            # Apart from the order of the first epoch and the initial weights, which `seed` itself draws.
+            apart = seed_apart(self.seed, "munge")
+            x = torch.cat([x, munge(x, self.copies, self.exchange, self.divisor, self.patch, apart)])
         return replace(data, x_train=x, y_train=torch.zeros(len(x), dtype=torch.int64))
 
     def loss_of(self, lesson: Lesson) -> Tensor:

@@ -9,8 +9,10 @@ from compedu.evaluation import BATCH
 from compedu.knobs import inherited, knob, method
 from compedu.methods.distillation.fit_nets import hint_loss
 from compedu.methods.distillation.shared.feature_distillation import FeatureDistillation
-from compedu.methods.distillation.shared.features import captured, features_of, regressor
+from compedu.methods.distillation.shared.features import features_of, regressor
 from compedu.training import Companion
+
+ROUNDING = 1e-10  # a share of a variance that is smaller is 0 up to rounding, also that of a copy in float32
 
 
 def separations(neurons: Tensor, labels: Tensor) -> Tensor:
@@ -29,11 +31,11 @@ def separations(neurons: Tensor, labels: Tensor) -> Tensor:
 
 
 def select_neurons(neurons: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of the selected ones of `neurons` (N, F), the first one first; `labels` (N,).
+    """Return the numbers of the selected ones of `neurons` (N, F), at most `count`, the first one first; `labels` (N,).
 
     The next one has the largest product of two shares of its variance: the one that the classes explain, and the one
     that no neuron selected so far explains, 1 - r^2 with the largest correlation r. The scale of a neuron does not
-    matter.
+    matter. It ends early where every other neuron tells nothing: the same for all images, or a copy of a selected one.
     """
     values = neurons.double()
     separation = separations(values, labels)
@@ -43,49 +45,18 @@ def select_neurons(neurons: Tensor, labels: Tensor, count: int) -> Tensor:
     chosen: list[int] = []
     for _ in range(count):
         gain = separation * left
-        gain[chosen] = -torch.inf
+        gain[chosen] = 0.0
+        if gain.max() < ROUNDING:
+            break
         chosen.append(int(gain.argmax()))
         correlations = directions[:, chosen[-1]] @ directions
         left = torch.minimum(left, 1 - correlations.square())
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def _constant(neurons: Tensor) -> Tensor:
     """Tell which neurons (F,) give the same for all images: their variance may round to something above 0."""
     return neurons.amax(0) == neurons.amin(0)
-
-
-class _Selected(nn.Module):
-    """Gives some of the neurons (N, F) of a layer."""
-
-    indices: Tensor
-
-    def __init__(self, indices: Tensor):
-        super().__init__()
-        self.register_buffer("indices", indices)
-
-    def forward(self, neurons: Tensor) -> Tensor:
-        """Return the selected neurons (N, count)."""
-        return neurons[:, self.indices]
-
-
-class _WithSelected(nn.Module):
-    """A teacher, and beside it for each of `layers` one layer of its selected neurons, "selected.0" and so on."""
-
-    def __init__(self, teacher: nn.Module, layers: tuple[str, ...], indices: list[Tensor], whose: str):
-        super().__init__()
-        self.teacher = teacher
-        self.layers = layers
-        self.selected = nn.ModuleList(_Selected(each) for each in indices)
-        self.whose = whose
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the teacher."""
-        with captured(self.teacher, self.layers, self.whose) as outputs:
-            logits = self.teacher(x)
-        for layer, selected in zip(self.layers, self.selected, strict=True):
-            selected(outputs[layer])
-        return logits
 
 
 @method
@@ -94,11 +65,13 @@ class NeuronSelection(FeatureDistillation):
 
     $L = \mathrm{CE}(y, p) + \frac{\lambda}{2}\,\mathrm{mean}_{k \in K} (r_k(h_S) - h_{T,k})^2$ with a linear regressor
     $r$ that trains beside the student and is then discarded. $K$ grows by
-    $\arg\max_k \eta_k^2\,(1 - \max_{j \in K} \rho_{jk}^2)$ over the training images, with the share $\eta_k^2$ of a
-    neuron's variance that the classes explain and the correlation $\rho_{jk}$ of two neurons; the paper selects by what
-    is known of representations of faces. $\lambda$ is `strength`. Selection and the loss of the labels need classes.
+    $\arg\max_k \eta_k^2\,(1 - \max_{j \in K} \rho_{jk}^2)$ over the training images, up to the `share` and as long as
+    the product is above 0, with the share $\eta_k^2$ of a neuron's variance that the classes explain and the
+    correlation $\rho_{jk}$ of two neurons; the paper selects by what is known of representations of faces. $\lambda$ is
+    `strength`. Selection and the loss of the labels need classes.
     Stored: the student's layers, dense, at full precision; nothing of the teacher or the regressor.
-    Skips: nothing; layers that give no vector of neurons are refused by name.
+    Skips: neurons that give the same for all images or copy a selected one, so that fewer than `share` may be left;
+    layers that give no vector of neurons, or none that tells the classes apart, are refused by name.
     Paper: Luo, Zhu, Liu, Wang, Tang 2016, Face model compression by distilling knowledge from neurons, AAAI.
     """
 
@@ -106,7 +79,7 @@ class NeuronSelection(FeatureDistillation):
         FeatureDistillation,
         "compared",
         help="layers whose neurons are learned: what the last layers read (embedding), the last maps of each size "
-        "(resolutions), which are no vectors, or pairs such as 'fc1=fc1', the student's layer first",
+        "(resolutions), which are not vectors, or pairs such as 'fc1=fc1', the student's layer first",
     )
     strength: float = inherited(
         FeatureDistillation,
@@ -116,7 +89,8 @@ class NeuronSelection(FeatureDistillation):
     )
     share: float = knob(
         default=0.5,
-        help="share of the teacher's neurons that are selected, rounded to whole ones, at least one",
+        help="share of the teacher's neurons that are selected, rounded to whole ones, at least one; fewer where "
+        "the others tell nothing",
         low=0,
         high=1,
         open="low",
@@ -125,17 +99,15 @@ class NeuronSelection(FeatureDistillation):
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Select the neurons of the teacher, train `student` in place on them, and return it."""
-        own, theirs = zip(*self.pairs_of(student, teacher, data.example), strict=True)
-        indices = [self.selection(teacher, layer, data) for layer in theirs]
-        selecting = _WithSelected(teacher, theirs, indices, self._teacher).eval()
-        pairs = tuple((layer, f"selected.{index}") for index, layer in enumerate(own))
-        return self.stage(student, selecting, data, pairs, self.epochs)
+        pairs = self.pairs_of(student, teacher, data.example)
+        chosen = tuple(self.selection(teacher, layer, data) for _, layer in pairs)
+        return self.stage(student, teacher, data, pairs, self.epochs, chosen)
 
     def selection(self, teacher: nn.Module, layer: str, data: Dataset) -> Tensor:
-        """Return the indices of the selected neurons of `layer`, by the training images and their labels.
+        """Return the numbers of the selected neurons of `layer`, by the training images and their labels.
 
         Takes memory for the layer's outputs for all of them, in float64. Raises `CompressionError` for outputs that are
-        no vectors.
+        not vectors, and where no neuron tells the classes apart.
         """
         (one,) = features_of(teacher, (layer,), data.example, self._teacher)
         if one.ndim != 2:
@@ -145,11 +117,17 @@ class NeuronSelection(FeatureDistillation):
             )
         parts = data.x_train.split(BATCH)
         neurons = torch.cat([features_of(teacher, (layer,), part, self._teacher)[0] for part in parts])
-        return select_neurons(neurons, data.y_train, max(1, round(self.share * one.shape[1])))
+        chosen = select_neurons(neurons, data.y_train, max(1, round(self.share * one.shape[1])))
+        if len(chosen) == 0:
+            raise CompressionError(
+                f"{self!r}: no neuron of layer {layer!r} of the teacher tells the classes of the training images "
+                "apart; choose another layer, or a teacher that was trained"
+            )
+        return chosen
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> Companion:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> Companion:
         """Return a linear layer from the student's features to the selected neurons."""
-        return Companion(regressor(student, teacher, self.seed))
+        return Companion(regressor(student, teacher, seed))
 
     def feature_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return half the squared difference, the mean over images and neurons."""

@@ -25,14 +25,14 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the Huber loss of the cosines at one of three embeddings (N, ...), the mean over triplets of images.
 
     The numbers of features may differ. Fewer than three images have no triplet, and no loss; between embeddings that
-    coincide the cosine is 0.
+    coincide the cosine is 0. Takes memory for the cube of N, whatever the number of features.
     """
-    if len(student) < 3:
+    images = len(student)
+    if images < 3:
         return student.new_zeros(())
-    same = torch.eye(len(student), dtype=torch.bool)
-    distinct = ~(same[:, :, None] | same[:, None, :] | same[None, :, :])
-    own, theirs = (cosines(embeddings.flatten(1))[distinct] for embeddings in (student, teacher))
-    return F.smooth_l1_loss(own, theirs)
+    own, theirs = (cosines(embeddings.flatten(1)) for embeddings in (student, teacher))
+    # Where two of the three are the same image, both cosines are 0 and add nothing to the sum.
+    return F.smooth_l1_loss(own, theirs, reduction="sum") / (images * (images - 1) * (images - 2))
 
 
 def relative_distances(embeddings: Tensor) -> Tensor:
@@ -43,9 +43,32 @@ def relative_distances(embeddings: Tensor) -> Tensor:
 
 
 def cosines(embeddings: Tensor) -> Tensor:
-    """Return the cosines (N, N, N) at embedding j (first axis) between the directions to i and k; (N, features)."""
-    directions = unit(embeddings[None, :, :] - embeddings[:, None, :])
-    return directions @ directions.mT
+    """Return the cosines (N, N, N) at embedding j (first axis) between the directions to i and k; (N, features).
+
+    They are 0 wherever two of i, j, k are the same.
+    """
+    points = in_their_span(embeddings)
+    given = embeddings.detach()
+    # Told from the embeddings themselves: rounding sets those apart on other axes, and the direction would be noise.
+    coincide = torch.cdist(given, given, compute_mode="donot_use_mm_for_euclid_dist") == 0
+    directions = unit((points[None, :, :] - points[:, None, :]).masked_fill(coincide[:, :, None], 0.0))
+    found = directions @ directions.mT
+    found.diagonal(dim1=1, dim2=2).zero_()  # i = k; where i or k is j, a direction is 0 already
+    return found
+
+
+def in_their_span(embeddings: Tensor) -> Tensor:
+    """Return coordinates (N, at most N) of `embeddings` (N, features) that keep all differences, up to a rotation.
+
+    N points span no more than N axes, so that the directions of all pairs take memory for N^3 numbers and not for N^2
+    times the features. The axes are constants: a change of the embeddings across them changes no distance and no angle
+    to first order, so that gradients are those of the embeddings themselves.
+    """
+    if embeddings.shape[1] <= len(embeddings):
+        return embeddings
+    centered = embeddings - embeddings.mean(0)  # products of smaller numbers lose fewer digits
+    axes = torch.linalg.qr(centered.detach().mT)[0]
+    return centered @ axes
 
 
 @method
@@ -56,9 +79,9 @@ class RelationalDistillation(FeatureDistillation):
     + a\,\mathrm{mean}_{ijk}\, h(\cos\angle^S_{ijk}, \cos\angle^T_{ijk}) \big)$ with distances $d$, their mean $\mu$ in
     the batch, and the Huber loss $h$; means over distinct images. $\lambda$ is `strength`, $a$ is `angles`. Embeddings
     may have any numbers of features in student and teacher. Defined for any network; the loss of the labels needs
-    classes. Angles take memory for the cube of the batch size.
+    classes. Angles take memory for the cube of the batch size, whatever the number of features.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
-    Skips: nothing; a last batch of one image has no relations, and only the loss of its label.
+    Skips: nothing; a batch of fewer than three images, or two without angles, also as the last of an epoch, is refused.
     Paper: Park, Kim, Lu, Cho 2019, Relational knowledge distillation, arXiv:1904.05068, section 3.
     """
 
@@ -78,6 +101,11 @@ class RelationalDistillation(FeatureDistillation):
         slider_range=(0.1, 10),
         log=True,
     )
+
+    @property
+    def least_images(self) -> int:
+        """Three, of an angle; two where only distances count."""
+        return 3 if self.angles else 2
 
     def feature_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss of the distances plus `angles` times that of the angles."""

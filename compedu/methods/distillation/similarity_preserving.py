@@ -26,7 +26,7 @@ class SimilarityPreserving(FeatureDistillation):
     its norm, $Q$ the features of the $b$ images of a batch as rows, and pair $j$ of layers. $\gamma$ is `strength`.
     Features may have any shapes in student and teacher. Defined for any network; the loss of the labels needs classes.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
-    Skips: nothing; any layers can be compared.
+    Skips: nothing; any layers can be compared, but a batch of one image, also as the last of an epoch, is refused.
     Paper: Tung, Mori 2019, Similarity-preserving knowledge distillation, arXiv:1907.09682, section 3.
     """
 
@@ -38,6 +38,11 @@ class SimilarityPreserving(FeatureDistillation):
         slider_range=(0.1, 1e4),
         help="gamma, weight of the similarities beside the labels; for any network",
     )
+
+    @property
+    def least_images(self) -> int:
+        """Two: the row of a single image has one number, 1 after the division."""
+        return 2
 
     def feature_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the distance of the similarities."""

@@ -40,6 +40,13 @@ def test_the_loss_equals_the_formula_in_numpy_for_any_numbers_of_channels():
     )
 
 
+def test_the_strength_of_the_published_code_is_half_the_positions_times_ours():
+    student, teacher = maps(0, 3, 4, 8, 8), maps(1, 3, 7, 8, 8)
+    own, theirs = (F.normalize(a.pow(2).mean(1).view(3, -1)) for a in (student, teacher))
+    published = 1000 * (own - theirs).pow(2).mean()
+    torch.testing.assert_close(2 * 1000 / 64 * attention_loss(student, teacher), published)
+
+
 def test_the_gradient_equals_finite_differences():
     student, teacher = maps(0, 2, 2, 2, 3).requires_grad_(), maps(1, 2, 3, 2, 3)
     (gradient,) = torch.autograd.grad(attention_loss(student, teacher), student)

@@ -16,6 +16,7 @@ from compedu.hashing import model_digest
 from compedu.methods.distillation.fit_nets import hint_loss
 from compedu.methods.distillation.shared.distillation import numbered
 from compedu.networks import build
+from compedu.reproducible import seed_apart
 from compedu.training import Recipe, fit, listening
 
 DATA = digits(size=16).shortened(train=130, validation=60, test=20)
@@ -33,8 +34,8 @@ class Watched(ce.FitNets):
 
     made: ClassVar[list] = []
 
-    def regressor(self, student, teacher):
-        companion = super().regressor(student, teacher)
+    def regressor(self, student, teacher, seed):
+        companion = super().regressor(student, teacher, seed)
         self.made.append((companion.module, copy.deepcopy(companion.module)))
         return companion
 
@@ -54,6 +55,7 @@ def test_the_hint_loss_equals_the_formula():
 def test_both_stages_end_with_the_bits_of_two_trainings_by_hand():
     master, student, given = teacher(), build("lenet5(size=16, width=0.2)", seed=0), numbered(DATA)
     recipe = Recipe(epochs=2, batch=32, lr=2e-3)
+    apart = seed_apart(0, "hints")
     (companion,) = SHORT.regressors((("relu1", "relu1"),), student, master, DATA)
 
     def first(model, x, indices):
@@ -66,7 +68,7 @@ def test_both_stages_end_with_the_bits_of_two_trainings_by_hand():
         soft = 16 * (q * (F.log_softmax(t / 4, 1) - F.log_softmax(z / 4, 1))).sum(1).mean()
         return 0.1 * F.cross_entropy(z, DATA.y_train[indices]) + 0.9 * soft
 
-    fit(student, given, recipe, loss=first, companions={"r": companion})
+    fit(student, given, replace(recipe, seed=apart), loss=first, companions={"r": companion})
     fit(student, given, recipe, loss=second)
     made = SHORT(master, DATA)
     for own, theirs in zip(made.parameters(), student.parameters(), strict=True):
@@ -113,8 +115,8 @@ def test_without_a_share_for_hints_it_is_distillation_with_soft_targets():
     assert model_digest(replace(SHORT, hint_share=0.0)(teacher(), DATA)) == model_digest(soft(teacher(), DATA))
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.3, 1), (0.5, 2), (1 - 2**-53, 3)])
-def test_the_share_is_rounded_down_to_whole_epochs_and_a_listener_sees_one_training(share, expected):
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.3, 1), (0.4, 2), (0.5, 2), (0.8, 3)])
+def test_the_share_is_rounded_to_whole_epochs_and_a_listener_sees_one_training(share, expected):
     seen, first = [], []
     method = watched(hint_share=share)
 
@@ -127,6 +129,37 @@ def test_the_share_is_rounded_down_to_whole_epochs_and_a_listener_sees_one_train
         method(teacher(), DATA)
     assert seen == [(done, 4 * STEPS) for done in range(1, 4 * STEPS + 1)]
     assert first == ([expected * STEPS + 1] if expected else [])
+
+
+def test_no_epoch_is_lost_to_the_rounding_of_a_product():
+    assert 0.29 * 100 < 29  # in floating point
+    assert ce.FitNets(hint_share=0.29, epochs=100).epochs_of_hints == 29
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_second_stage_does_not_show_the_images_of_the_first_in_the_same_order(shift):
+    shown = []
+
+    class Seen(type(teacher())):
+        def forward(self, x):
+            if self.training:
+                shown.append(x.clone())
+            return super().forward(x)
+
+    student = build("lenet5(size=16, width=0.2)")
+    student.__class__ = Seen
+    replace(SHORT, shift=shift).teach(student, teacher(), DATA)
+    assert len(shown) == 4 * STEPS
+    assert all(not torch.equal(shown[i], shown[j]) for i in range(4 * STEPS) for j in range(i))
+
+
+def test_the_regressor_does_not_repeat_the_draws_of_the_student():
+    made = watched()
+    student = build("lenet5(size=16, width=0.2)", seed=0)
+    made.regressors((("conv1", "conv1"),) * 2, student, teacher(), DATA)
+    drawn = [module.weight.flatten()[:9] for module, _ in Watched.made] + [student.conv1.weight.flatten()[:9]]
+    ranks = [tuple(values.argsort().tolist()) for values in drawn]  # scales of initial weights differ
+    assert len(set(ranks)) == 3
 
 
 @pytest.mark.parametrize("at", [1, 2 * STEPS, 2 * STEPS + 1])
@@ -143,12 +176,14 @@ def test_both_stages_can_be_cancelled(at):
 
 
 @pytest.mark.parametrize(("changes", "match"), [
-    ({"epochs": 1}, r"FitNets\(.*\): hint_share=0.5 of 1 epoch\(s\) is less than one pass"),
+    ({"epochs": 1}, r"FitNets\(.*\): hint_share=0.5 of 1 epoch\(s\), rounded to 0, leaves none for stage 1; choose"),
+    ({"hint_share": 0.1}, r"hint_share=0.1 of 4 epoch\(s\), rounded to 0, leaves none for stage 1"),
+    ({"hint_share": 0.9}, r"hint_share=0.9 of 4 epoch\(s\), rounded to 4, leaves none for stage 2"),
     ({"guided": "pool1"}, r"FitNets\(.*\), layer 'pool1' under layer 'relu1': no layer maps features of the student"),
     ({"guided": "fc1"}, r"layer 'fc1' under layer 'relu1': no layer maps .* shape \(100,\), to .*\(8, 12, 12\)"),
     ({"guided": "nosuch"}, r"the student of FitNets\(.*\) has no layer 'nosuch'; its layers are conv1, "),
     ({"hint": "nosuch"}, r"the teacher of FitNets\(.*\) has no layer 'nosuch'; its layers are conv1, "),
-], ids=["epochs", "smaller", "kinds", "guided", "hint"])  # fmt: skip
+], ids=["epochs", "first", "second", "smaller", "kinds", "guided", "hint"])  # fmt: skip
 def test_what_cannot_be_taught_is_refused_before_any_step(changes, match):
     with pytest.raises(CompressionError, match=match), listening(lambda step: pytest.fail("it trained")):
         replace(SHORT, **changes)(teacher(), DATA)

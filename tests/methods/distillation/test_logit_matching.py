@@ -16,6 +16,7 @@ from compedu.hashing import model_digest
 from compedu.methods.distillation.logit_matching import matching_loss, with_bottleneck
 from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.networks import build
+from compedu.reproducible import seeded
 from compedu.training import Recipe, fit
 
 DATA = digits(size=16).shortened(train=130, validation=60, test=20)
@@ -57,6 +58,14 @@ def test_soft_targets_tend_to_matching_of_zero_mean_logits(classes):
         errors.append((plain * classes * t**2 / matched - 1).abs().max().item())
     assert errors[2] < 2e-2 and errors[1] / errors[2] == pytest.approx(10, rel=0.1)  # the error falls as 1 / T
     torch.testing.assert_close(gradient(lambda s, m: soft_loss(s, m, 1e6)) * classes, matched, rtol=1e-3, atol=1e-6)
+
+
+def test_soft_targets_at_high_temperature_do_not_see_the_mean_of_the_logits_and_matching_does():
+    student, master = logits(1).requires_grad_(), logits(2)
+    (matched,) = torch.autograd.grad(matching_loss(student, master), student)
+    (soft,) = torch.autograd.grad(5 * soft_loss(student, master, 1e6), student)
+    torch.testing.assert_close(soft, matched - matched.mean(1, keepdim=True), rtol=1e-3, atol=1e-5)
+    assert (soft - matched).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("target", [-3.0, 0.0, 1e3])
@@ -135,6 +144,50 @@ def test_both_factors_of_a_bottleneck_train_and_a_given_student_stays():
         assert moved > 1e-3
     torch.testing.assert_close(slow.fc2.weight, given.fc2.weight, atol=1e-6, rtol=1e-4)
     assert model_digest(given) == before
+
+
+class Turned(nn.Module):
+    """A network that lists its linear layers in another order than it runs them, and one that it never runs."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.spare = nn.Linear(256, 256)
+        self.fc2 = nn.Linear(30, 10)
+        self.fc1 = first
+
+    def forward(self, x):
+        return self.fc2(self.fc1(x.flatten(1)).relu())
+
+
+class Scaled(nn.Linear):
+    """A linear layer with a forward of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_the_first_linear_layer_is_the_one_that_runs_first():
+    made = replace(MATCH, student=Turned(nn.Linear(256, 30)), bottleneck=8)(teacher(), DATA)
+    assert isinstance(made.fc1, Factored) and type(made.fc2) is type(made.spare) is nn.Linear
+
+
+@pytest.mark.parametrize(("student", "match"), [
+    (lambda: Turned(Scaled(256, 30)), r"first linear layer cannot have a bottleneck \(fc1: Scaled is not an ord"),
+    (lambda: ce.LinearQuantization(bits=4, layers="fc1")(build("lenet300(size=16, width=0.1)")),
+     r"cannot have a bottleneck \(fc1: is already compressed \(Quantized\)\); use bottleneck=0, or another student"),
+    (lambda: ce.TruncatedSVD(rank=0.2, layers="fc1")(build("lenet300(size=16, width=0.1)")),
+     r"cannot have a bottleneck \(fc1: is already compressed \(Factored\)\)"),
+], ids=["own forward", "quantized", "factored"])  # fmt: skip
+def test_a_first_linear_layer_that_cannot_be_replaced_is_refused_and_no_other_takes_its_place(student, match):
+    with pytest.raises(CompressionError, match=match):
+        replace(MATCH, student=student(), bottleneck=4)(teacher(), DATA)
+
+
+def test_a_bottleneck_does_not_repeat_the_draws_of_the_student():
+    made = replace(MATCH, lr=1e-12, weight_decay=0.0, bottleneck=8)(teacher(), DATA)
+    with seeded(MATCH.seed):
+        repeated = nn.Linear(256, 8, bias=False).weight
+    assert not torch.allclose(made.fc1.first.weight, repeated, atol=1e-6)
 
 
 def test_a_bottleneck_that_saves_nothing_is_refused_by_name():

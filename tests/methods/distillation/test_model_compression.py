@@ -16,6 +16,7 @@ from compedu.hashing import model_digest
 from compedu.methods.distillation.shared import munge as module
 from compedu.methods.distillation.shared.munge import munge, nearest_neighbors
 from compedu.networks import build
+from compedu.reproducible import seed_apart
 from compedu.training import Recipe, fit, listening
 
 DATA = digits(size=16).shortened(train=66, validation=60, test=20)
@@ -50,6 +51,15 @@ def test_the_neighbor_of_an_image_that_is_there_twice_is_its_twin():
 def test_a_single_image_has_no_neighbor():
     with pytest.raises(CompressionError, match="a nearest neighbor needs two images or more, got 1"):
         nearest_neighbors(images(0, 1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_has_the_neighbors_and_synthetic_images_of_the_same_numbers_in_float32(dtype):
+    x = (40 * images(0, 200, 1, 8, 8) + 300).to(dtype)  # squares leave the range of float16, differences lose digits
+    assert torch.equal(nearest_neighbors(x), nearest_neighbors(x.float()))
+    drawn = made(x, 2, exchange=0.5, divisor=30.0)
+    assert drawn.dtype == dtype
+    torch.testing.assert_close(drawn, made(x.float(), 2, exchange=0.5, divisor=30.0).to(dtype), atol=0, rtol=0)
 
 
 # Synthetic images
@@ -126,7 +136,7 @@ def test_no_label_counts(transfer, shift):
 
 def test_the_student_is_the_one_that_learns_the_probabilities_of_the_transfer_set_by_hand():
     master, student = teacher(), build("lenet300(size=16, width=0.1)", seed=3)
-    x = torch.cat([DATA.x_train, munge(DATA.x_train, 3, 0.25, 2.0, 4, 3)])
+    x = torch.cat([DATA.x_train, munge(DATA.x_train, 3, 0.25, 2.0, 4, seed_apart(3, "munge"))])
     given = replace(DATA, x_train=x, y_train=torch.arange(len(x)), classes=tuple(map(str, range(len(x)))))
 
     def loss(model, seen, indices):
@@ -138,6 +148,13 @@ def test_the_student_is_the_one_that_learns_the_probabilities_of_the_transfer_se
     method = replace(FAST, copies=3, exchange=0.25, divisor=2.0, patch=4, seed=3, shift=0)
     for own, theirs in zip(method(master, DATA).parameters(), student.parameters(), strict=True):
         torch.testing.assert_close(own, theirs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_synthetic_images_do_not_repeat_the_draws_of_the_training(seed):
+    method = replace(FAST, copies=1, exchange=0.5, divisor=1e6, seed=seed)
+    drawn = method.transfer_set(DATA).x_train[66:]
+    assert not torch.equal(drawn, munge(DATA.x_train, 1, 0.5, 1e6, 1, seed))
 
 
 @pytest.mark.parametrize(("changes", "steps"), [({"transfer": "images"}, 6), ({"copies": 1}, 10), ({"copies": 4}, 22)])

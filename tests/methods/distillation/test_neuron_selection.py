@@ -96,7 +96,26 @@ def test_the_scale_and_the_sign_of_a_neuron_do_not_matter():
 def test_a_neuron_that_gives_the_same_for_all_images_separates_nothing(value):
     values = torch.cat([torch.full((600, 1), value, dtype=torch.float64), neurons(0)], dim=1)
     assert separations(values, LABELS)[0] == 0
-    assert select_neurons(values, LABELS, 9).tolist()[-1] == 0
+    assert set(select_neurons(values, LABELS, 9).tolist()) == set(range(1, 9))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_selection_ends_where_all_others_are_constant_or_copies(dtype):
+    values = neurons(0, count=3).to(dtype)
+    constant = torch.full((600, 1), 0.1, dtype=dtype)
+    repeated = torch.cat([values, values, 3 * values - 1, constant], dim=1)
+    order = select_neurons(repeated, LABELS, 10).tolist()
+    assert sorted(number % 3 for number in order) == [0, 1, 2] and 9 not in order
+    assert select_neurons(constant, LABELS, 1).tolist() == []
+    assert select_neurons(values, torch.zeros_like(LABELS), 3).tolist() == []  # one class: nothing to tell apart
+
+
+def test_a_layer_whose_neurons_tell_nothing_is_refused_by_name():
+    dead = build("lenet5(size=16, width=0.4)")
+    dead.fc1.weight.data.zero_()
+    match = r"NeuronSelection\(.*: no neuron of layer 'input of fc2' of the teacher tells the classes"
+    with pytest.raises(CompressionError, match=match):
+        FAST(dead, DATA)
 
 
 # The method
@@ -122,10 +141,10 @@ def selected(master, count):
 class Watched(ce.NeuronSelection):
     """Keeps what it trains with in place of training."""
 
-    def stage(self, student, teacher, data, pairs, epochs):
-        regressors = self.regressors(pairs, student, teacher, data)
-        loss = self.loss(teacher, data, pairs, regressors)
-        object.__setattr__(self, "kept", (teacher, pairs, regressors, loss))
+    def stage(self, student, teacher, data, pairs, epochs, chosen=()):
+        regressors = self.regressors(pairs, student, teacher, data, chosen)
+        loss = self.loss(teacher, data, pairs, regressors, chosen)
+        object.__setattr__(self, "kept", (chosen, pairs, regressors, loss))
         return student
 
 
@@ -135,17 +154,21 @@ def watched(master, student, **changes):
     return method.kept
 
 
-@pytest.mark.parametrize(("share", "count"), [(1e-9, 1), (0.1, 20), (0.5, 100), (1.0, 200)])
+@pytest.mark.parametrize(("share", "count"), [(1e-9, 1), (0.1, 20), (0.5, 100), (1.0, None)])
 def test_the_share_says_how_many_neurons_are_learned(share, count):
     student = build("lenet5(size=16, width=0.2)")
-    _, pairs, (regressor,), _ = watched(teacher(epochs=1), student, share=share)
-    assert pairs == (("relu3", "selected.0"),) and regressor.module.weight.shape == (count, 100)
+    master = teacher(epochs=1)
+    if count is None:
+        count = len({tuple(neuron) for neuron in embedding(master)(DATA.x_train).T.tolist() if len(set(neuron)) > 1})
+        assert 100 < count < 200  # the others are dead
+    _, pairs, (regressor,), _ = watched(master, student, share=share)
+    assert pairs == (("input of fc2", "input of fc2"),) and regressor.module.weight.shape == (count, 100)
 
 
 def test_the_loss_of_a_batch_and_its_gradients_equal_those_by_hand():
     master, student = teacher(), build("lenet5(size=16, width=0.2)")
     before = model_digest(master)
-    selecting, _, (companion,), loss = watched(master, student, share=0.25, strength=3.0)
+    _, _, (companion,), loss = watched(master, student, share=0.25, strength=3.0)
     x, y = DATA.x_train[:16], DATA.y_train[:16]
     value = loss(student, x, torch.arange(16))
     value.backward()
@@ -157,7 +180,7 @@ def test_the_loss_of_a_batch_and_its_gradients_equal_those_by_hand():
     for own, theirs in zip(moved, torch.autograd.grad(expected, moved), strict=True):
         torch.testing.assert_close(own.grad, theirs, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in master.parameters())
-    assert not any(part.training or part._forward_hooks for part in selecting.modules())
+    assert not any(part.training or part._forward_hooks or part._forward_pre_hooks for part in master.modules())
     assert model_digest(master) == before
 
 
@@ -171,8 +194,8 @@ def test_with_strength_zero_the_student_learns_alone_bit_by_bit():
 class Keeping(ce.NeuronSelection):
     """Keeps the regressors that it makes."""
 
-    def regressor(self, student, teacher):
-        companion = super().regressor(student, teacher)
+    def regressor(self, student, teacher, seed):
+        companion = super().regressor(student, teacher, seed)
         object.__setattr__(self, "made", companion.module)
         return companion
 
@@ -192,8 +215,10 @@ def test_the_student_and_its_regressor_learn_the_selected_neurons():
 
 def test_the_neurons_of_several_layers_are_learned_through_a_regressor_each():
     student = build("lenet5(size=16, width=0.2)")
-    _, pairs, regressors, _ = watched(teacher(epochs=1), student, compared="fc1=fc1, relu3=fc1", share=0.5)
-    assert pairs == (("fc1", "selected.0"), ("relu3", "selected.1")) and len(regressors) == 2
+    chosen, pairs, regressors, _ = watched(teacher(epochs=1), student, compared="fc1=fc1, relu3=fc1", share=0.5)
+    assert pairs == (("fc1", "fc1"), ("relu3", "fc1")) and torch.equal(*chosen)
+    one, other = (companion.module.weight for companion in regressors)
+    assert one.shape == other.shape and not torch.equal(one, other)
     made = replace(FAST, compared="fc1=fc1, relu3=relu3")(teacher(epochs=1), DATA)
     assert torch.isfinite(made(DATA.x_validation)).all()
 
@@ -201,7 +226,7 @@ def test_the_neurons_of_several_layers_are_learned_through_a_regressor_each():
 @pytest.mark.parametrize(("compared", "match"), [
     ("relu3=relu1", r"NeuronSelection\(.*\): layer 'relu1' of the teacher gives \(8, 12, 12\) for an image; neurons"),
     ("resolutions", r"NeuronSelection\(.*\): layer 'relu1' of the teacher gives \(8, 12, 12\)"),
-    ("relu1=relu3", r"layer 'relu1' under layer 'selected.0': no layer maps features of the student"),
+    ("relu1=relu3", r"layer 'relu1' under layer 'relu3': no layer maps features of the student"),
     ("relu3=nosuch", r"the teacher of NeuronSelection\(.*\) has no layer 'nosuch'"),
 ], ids=["maps", "word", "student", "unknown"])  # fmt: skip
 def test_layers_without_neurons_are_refused_by_name(compared, match):

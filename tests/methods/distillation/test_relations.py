@@ -8,16 +8,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import compedu as ce
 from compedu.datasets.digits import digits
+from compedu.errors import CompressionError
 from compedu.hashing import model_digest
-from compedu.methods.distillation.relational import angle_loss, distance_loss
+from compedu.methods.distillation import relational
+from compedu.methods.distillation.relational import angle_loss, cosines, distance_loss, in_their_span
 from compedu.methods.distillation.similarity_preserving import similarities, similarity_loss
 from compedu.networks import build
-from compedu.training import Recipe, fit
+from compedu.training import Recipe, fit, listening
 
-DATA = digits(size=16).shortened(train=129, validation=60, test=20)  # batches of 32, and one image
+DATA = digits(size=16).shortened(train=131, validation=60, test=20)  # batches of 32, and three images
 FAST = {"student": "lenet5(width=0.2)", "epochs": 2, "batch": 32}
 LOSSES = [distance_loss, angle_loss, similarity_loss]
 METHODS = [ce.RelationalDistillation(**FAST), ce.SimilarityPreserving(**FAST)]
@@ -77,6 +81,53 @@ def test_loss_and_gradient_equal_those_of_loops(loss, by_loops):
         assert gradient[place].item() == pytest.approx((after - before) / 2e-5, abs=1e-8)
 
 
+@pytest.mark.parametrize("images", [4, 30])  # fewer features than images, and more
+def test_many_features_give_the_angles_and_gradients_of_all_differences(images):
+    student = (embeddings(0, images, 20) + 5).requires_grad_()
+    teacher = embeddings(1, images, 9)
+    own, theirs = (F.normalize(e[None] - e[:, None], dim=2) for e in (student, teacher))
+    places = torch.tensor(list(permutations(range(images), 3))).T
+    cosines = [torch.einsum("jif,jkf->ijk", e, e)[tuple(places)] for e in (own, theirs)]
+    expected = F.huber_loss(*cosines)
+    value = angle_loss(student, teacher)
+    torch.testing.assert_close(value, expected)
+    gradients = [torch.autograd.grad(loss, student)[0] for loss in (value, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps how many numbers the largest tensor has that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor))])
+        return made
+
+
+@pytest.mark.parametrize("features", [30, 1000])
+def test_angles_take_no_more_memory_than_all_cosines_or_the_features(features):
+    student, teacher = embeddings(0, 20, features).requires_grad_(), embeddings(1, 20, features)
+    with Largest() as largest:
+        angle_loss(student, teacher).backward()
+    assert largest.numbers <= max(20**3, 20 * features)
+
+
+def test_images_that_coincide_have_no_direction_though_rounding_sets_them_apart_on_other_axes(monkeypatch):
+    student = torch.rand(40, 1000, generator=torch.Generator().manual_seed(0)) + 3
+    student[20:] = student[:20]
+    noise = 1e-6 * embeddings(2, 40, 40).float()  # as of a product whose rows are not all summed in the same order
+    monkeypatch.setattr(relational, "in_their_span", lambda given: in_their_span(given) + noise[:, : given.shape[1]])
+    made = cosines(student.requires_grad_())
+    images = torch.arange(20)
+    assert made[images, images + 20].abs().max() == 0  # at an image, towards the one that coincides with it
+    (gradient,) = torch.autograd.grad(angle_loss(student, embeddings(1, 40, 3).float()), student)
+    assert torch.isfinite(gradient).all() and gradient.abs().max() < 1
+
+
 def test_a_distance_far_off_counts_linearly():
     student, teacher = torch.tensor([[0.0], [0.0], [0.1], [90.0]]), torch.tensor([[0.0], [60.0], [0.1], [0.0]])
     assert distance_loss(student, teacher).item() == pytest.approx(distances_by_loops(student.numpy(), teacher.numpy()))
@@ -119,6 +170,29 @@ def test_few_images_have_no_pairs_and_no_triplets():
     assert distance_loss(embeddings(0, 1), embeddings(1, 1)) == 0
     assert angle_loss(embeddings(0, 2), embeddings(1, 2)) == 0
     assert distance_loss(embeddings(0, 3), embeddings(1, 3)) > 0 and angle_loss(embeddings(0, 3), embeddings(1, 3)) > 0
+
+
+@pytest.mark.parametrize(("method", "images", "batch", "match"), [
+    (ce.RelationalDistillation, 129, 32, r"needs 3 in each; 129 .* in batches of 32 leave 1 for .*choose batch=31, or"),
+    (ce.RelationalDistillation, 130, 32, r"leave 2 for the last one of an epoch: choose batch=31, or strength=0"),
+    (ce.RelationalDistillation, 60, 2, r"in batches of 2 leave 2 .*choose batch=3, or"),
+    (ce.RelationalDistillation, 2, 64, r"needs 3 in each; 2 .* in batches of 64 leave 2 .*: give more images, or str"),
+    (ce.SimilarityPreserving, 129, 32, r"needs 2 in each; 129 .* in batches of 32 leave 1 .*choose batch=31, or str"),
+    (ce.SimilarityPreserving, 60, 1, r"in batches of 1 leave 1 .*choose batch=2, or"),
+])  # fmt: skip
+def test_batches_without_relations_are_refused_by_name(method, images, batch, match):
+    data = digits(size=16).shortened(train=images, validation=10, test=10)
+    one = method(**FAST | {"batch": batch})
+    with pytest.raises(CompressionError, match=match), listening(lambda step: pytest.fail("it trained")):
+        one(build("lenet5(size=16)"), data)
+    assert replace(one, strength=0.0, epochs=1)(build("lenet5(size=16, width=0.2)"), data) is not None
+
+
+def test_two_images_are_enough_for_distances_alone():
+    two = ce.RelationalDistillation(batch=2, angles=0.0)
+    two.refuse_small_batches(60)
+    with pytest.raises(CompressionError, match="needs 2 in each"):
+        two.refuse_small_batches(61)
 
 
 def embedding(model):

@@ -30,9 +30,9 @@ class Hints(Distillation):
         """The guided layer and the hint."""
         return ((self.guided, self.hint),)
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> Companion:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> Companion:
         """Return a layer from the guided maps to those of the hint."""
-        return Companion(regressor(student, teacher, self.seed), lr=1e-2, weight_decay=0.0)
+        return Companion(regressor(student, teacher, seed), lr=1e-2, weight_decay=0.0)
 
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the loss of the labels and that of the hint."""

@@ -1,8 +1,9 @@
 """The base of distillation: a student learns from the outputs of a teacher, and from features of its layers."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,21 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
-from compedu.methods.distillation.shared.compared import Pairs
-from compedu.methods.distillation.shared.features import captured, features_of
+from compedu.methods.distillation.shared.compared import Pairs, names_meant
+from compedu.methods.distillation.shared.features import (
+    at_least_single,
+    captured,
+    features_of,
+    refuse_fixed,
+    refuse_not_real,
+)
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
+from compedu.reproducible import seed_apart
 from compedu.training import Companion, Loss
+
+Chosen = tuple[Tensor, ...]  # for each pair of layers the numbers of those of the teacher's neurons that count
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +34,7 @@ class Lesson:
     """Outputs of student and teacher for one batch: `logits` and `targets` (N, classes), and `labels` (N,).
 
     `features` holds for each pair of layers the student's output, through its regressor if it has one, and the
-    teacher's output; no gradient enters the teacher.
+    teacher's output; no gradient enters the teacher. All are at least float32, also of networks in half precision.
     """
 
     logits: Tensor
@@ -70,11 +80,11 @@ class Distillation(FromScratch):
         """
         return ()
 
-    def regressor(self, student: Tensor, teacher: Tensor) -> Companion | None:
+    def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> Companion | None:
         """Return the module that maps the student's feature of a pair, given both features of one image; None for none.
 
-        It trains together with the student and is then discarded. Raises `CompressionError` for features that the loss
-        is not defined for.
+        It is drawn by `seed`, which differs from pair to pair, trains together with the student and is then discarded.
+        Raises `CompressionError` for features that the loss is not defined for.
         """
         return None
 
@@ -104,27 +114,56 @@ class Distillation(FromScratch):
         """Train `student` in place and return it; a subclass may do so in several stages."""
         return self.stage(student, teacher, data, self.pairs_of(student, teacher, data.example), self.epochs)
 
-    def stage(self, student: nn.Module, teacher: nn.Module, data: Dataset, pairs: Pairs, epochs: int) -> nn.Module:
-        """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it."""
-        regressors = self.regressors(pairs, student, teacher, data)
+    def stage(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        data: Dataset,
+        pairs: Pairs,
+        epochs: int,
+        chosen: Chosen = (),
+        **of_stage: Any,
+    ) -> nn.Module:
+        """Train `student` in place for `epochs`, with the features of `pairs` in each lesson, and return it.
+
+        `chosen` holds for each pair the numbers of those features (N, F) of the teacher that count, or nothing for all;
+        `of_stage` are further knobs that the stage has other values of.
+        """
+        pairs = self.named(pairs, student, teacher, data.example)
+        regressors = self.regressors(pairs, student, teacher, data, chosen)
         companions = {f"regressor_{index}": one for index, one in enumerate(regressors) if one is not None}
-        loss = self.loss(teacher, data, pairs, regressors)
-        timed = replace(self, epochs=epochs)
+        loss = self.loss(teacher, data, pairs, regressors, chosen)
+        timed = replace(self, epochs=epochs, **of_stage)
         return timed.train_unchecked(student, numbered(data), loss=loss, companions=companions)
 
+    def named(self, pairs: Pairs, student: nn.Module, teacher: nn.Module, image: Tensor) -> Pairs:
+        """Return `pairs` with the names of layers for the words first, middle, last; refuse a layer that is not there.
+
+        `image` (1, C, H, W) is one that both networks take.
+        """
+        return names_meant(pairs, student, teacher, image, self._student, self._teacher)
+
     def regressors(
-        self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset
+        self, pairs: Pairs, student: nn.Module, teacher: nn.Module, data: Dataset, chosen: Chosen = ()
     ) -> tuple[Companion | None, ...]:
-        """Return the regressor of each pair; raise `CompressionError`, which names the layers, as `regressor` does."""
+        """Return the regressor of each pair of layers.
+
+        Raises `CompressionError`, which names the layers, as `regressor` does, and for features that cannot be learned.
+        """
         if not pairs:
             return ()
         own, theirs = zip(*pairs, strict=True)
-        learned = features_of(student, own, data.example, self._student)
+        learned = features_of(student, own, data.example, self._student, gradients=True)
         taught = features_of(teacher, theirs, data.example, self._teacher)
+        for name, feature in zip(own, learned, strict=True):
+            refuse_not_real(feature, name, self._student)
+            refuse_fixed(feature, name, self._student)
+        for name, feature in zip(theirs, taught, strict=True):
+            refuse_not_real(feature, name, self._teacher)
         made = []
-        for names, features in zip(pairs, zip(learned, taught, strict=True), strict=True):
+        for index, (names, feature, hint) in enumerate(zip(pairs, learned, among(taught, chosen), strict=True)):
             try:
-                made.append(self.regressor(*features))
+                made.append(self.regressor(feature, hint, seed_apart(self.seed, f"regressor {index}")))
             except CompressionError as error:
                 raise CompressionError(f"{self!r}, layer {names[0]!r} under layer {names[1]!r}: {error}") from error
         return tuple(made)
@@ -139,9 +178,14 @@ class Distillation(FromScratch):
         return outputs
 
     def loss(
-        self, teacher: nn.Module, data: Dataset, pairs: Pairs = (), regressors: tuple[Companion | None, ...] = ()
+        self,
+        teacher: nn.Module,
+        data: Dataset,
+        pairs: Pairs = (),
+        regressors: tuple[Companion | None, ...] = (),
+        chosen: Chosen = (),
     ) -> Loss:
-        """Return the loss of a student for images and their indices.
+        """Return the loss of a student for images and their indices; `pairs`, `regressors`, `chosen` as in `stage`.
 
         If only its logits count, the teacher runs once over all images, before training; for images that are drawn
         anew in each step and for features it runs in every step.
@@ -157,13 +201,20 @@ class Distillation(FromScratch):
                 targets = logits[indices]
             with captured(student, [own for own, _ in pairs], self._student) as learned:
                 outputs = self.answers(student, x)
+            hints = among([taught[theirs] for _, theirs in pairs], chosen)
             features = []
-            for (own, theirs), companion in zip(pairs, regressors, strict=True):
+            for (own, _), companion, hint in zip(pairs, regressors, hints, strict=True):
                 feature = learned[own] if companion is None else companion.module(learned[own])
-                features.append((feature, taught[theirs].clone()))  # out of inference mode
-            return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
+                features.append((at_least_single(feature), at_least_single(hint)))
+            labels = data.y_train[indices]
+            return self.loss_of(Lesson(at_least_single(outputs), at_least_single(targets), labels, tuple(features)))
 
         return of_batch
+
+
+def among(features: Sequence[Tensor], chosen: Chosen) -> Sequence[Tensor]:
+    """Return of each of `features` (N, F) those columns whose numbers (count,) are `chosen`, or all if none are."""
+    return [feature[:, numbers] for feature, numbers in zip(features, chosen, strict=True)] if chosen else features
 
 
 def numbered(data: Dataset) -> Dataset:

@@ -65,7 +65,8 @@ def check_student(spec: str, where: str) -> None:
 
 
 def student_of(student: Student, task: Task, classes: int, seed: int, where: str) -> nn.Module:
-    """Return the untrained student: a new network by `seed`, a copy of a given one, or the compressed teacher.
+    """Return the untrained student: a new network by `seed`, a copy of a given one, or a copy of the compressed
+    teacher.
 
     Layers that a given network or a method skipped, and channels that it removed, are recorded in `task`; a given
     network also becomes the one that the result is verified against. Raises `CompressionError` for a spec that cannot
@@ -79,7 +80,8 @@ def student_of(student: Student, task: Task, classes: int, seed: int, where: str
                 f"{where} {student!r} cannot be built for images of {task.data.name!r}: {error}"
             ) from error
     if isinstance(student, Method):
-        made = student(task.model, task.data)
+        # A method of the user's may return the network that it was given, or one that it keeps.
+        made = copied(student(task.model, task.data))
         known = len(compression_of(task.model).skipped)
     else:
         made = copied(student.network)
