@@ -8,14 +8,14 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from compedu.course import low_rank, outlier, pruning, quantization, rank_budget, start_here, tour
+from compedu.course import distillation, low_rank, outlier, pruning, quantization, rank_budget, start_here, tour
 from compedu.errors import first_line
 
 SEED = "COMPEDU_SECRET_SEED"  # an instructor's own seed for all cases
 
 CHECKS: dict[str, Callable[[Any, int], str]] = {
     check.__name__: check
-    for chapter in (start_here, tour, pruning, quantization, outlier, low_rank, rank_budget)
+    for chapter in (start_here, tour, pruning, quantization, outlier, low_rank, rank_budget, distillation)
     for check in chapter.CHECKS
 }
 

@@ -560,15 +560,161 @@ HARD_RIGHT = {
     "of whole numbers": torch.eye(3, dtype=torch.int64),
 }
 
+
+def softened(student, teacher, t, factor=None, exchange=False, slope=1.0, mean=True):
+    """Loss and gradient by autograd, with a mistake if asked for one."""
+    z = student.clone().requires_grad_()
+    p, q = torch.log_softmax(z / t, 1), torch.log_softmax(teacher / t, 1)
+    p, q = (q, p) if exchange else (p, q)
+    loss = (q.exp() * (q - p)).sum() / (len(z) if mean else 1)
+    loss = loss * (t**2 if factor is None else factor)
+    loss.backward()
+    return loss.detach(), slope * z.grad
+
+
+def by_hand(student, teacher, t):
+    p, q = torch.softmax(student / t, 1), torch.softmax(teacher / t, 1)
+    return t * t * (q * (q.log() - p.log())).sum(1).mean(), t * (p - q) / len(student)
+
+
+def right_gradient(function):
+    return lambda s, q, t: (function(s, q, t), by_hand(s, q, t)[1])
+
+
+SOFT_WRONG = {
+    "T squared missing": lambda s, q, t: softened(s, q, t, factor=1),
+    "T for its square": lambda s, q, t: softened(s, q, t, factor=t),
+    "the mean over classes too": lambda s, q, t: tuple(one / s.shape[1] for one in by_hand(s, q, t)),
+    "the sum over images": lambda s, q, t: softened(s, q, t, mean=False),
+    "student and teacher exchanged": lambda s, q, t: softened(s, q, t, exchange=True),
+    "one logit not softened": lambda s, q, t: by_hand(s * t, q, t),
+    "the cross entropy": right_gradient(
+        lambda s, q, t: -t * t * (torch.softmax(q / t, 1) * torch.log_softmax(s / t, 1)).sum(1).mean()
+    ),
+    "the gradient without T": lambda s, q, t: (by_hand(s, q, t)[0], by_hand(s, q, t)[1] / t),
+    "the gradient with T squared": lambda s, q, t: (by_hand(s, q, t)[0], by_hand(s, q, t)[1] * t),
+    "the gradient of the sum": lambda s, q, t: (by_hand(s, q, t)[0], by_hand(s, q, t)[1] * len(s)),
+    "the other direction": lambda s, q, t: (by_hand(s, q, t)[0], -by_hand(s, q, t)[1]),
+    "a loss for each image": lambda s, q, t: ((s - q).square().sum(1), by_hand(s, q, t)[1]),
+    "squared differences of logits": lambda s, q, t: ((s - q).square().mean() / 2, (s - q) / s.numel()),
+    "the loss alone": lambda s, q, t: by_hand(s, q, t)[0],
+    "gradient first": lambda s, q, t: by_hand(s, q, t)[::-1],
+}
+SOFT_RIGHT = {
+    "by hand": by_hand,
+    "by autograd": softened,
+    "in numpy": lambda s, q, t: tuple(one.numpy() for one in by_hand(s, q, t)),
+    "lists": lambda s, q, t: [one.tolist() for one in by_hand(s, q, t)],
+    "by torch's divergence": right_gradient(
+        lambda s, q, t: t**2 * torch.nn.functional.kl_div(
+            torch.log_softmax(s / t, 1), torch.softmax(q / t, 1), reduction="batchmean")
+    ),
+}  # fmt: skip
+
+
+def what_is_wrong(one):
+    taught, alone = one["taught"], one["alone"]
+    if one["student"]["parameters"] > one["teacher"]["parameters"]:
+        return "roles"
+    if taught["seed"] != alone["seed"]:
+        return "seed"
+    if taught["epochs"] != alone["epochs"]:
+        return "epochs"
+    return "selection" if one["temperature_chosen_on"] == one["accuracies_on"] else "fair"
+
+
+def but(reason, test, otherwise="fair"):
+    """The right answers, but where a reason is looked for with another test."""
+
+    def judge(one):
+        if test(one):
+            return reason
+        found = what_is_wrong(one)
+        return otherwise if found == reason else found
+
+    return lambda log: [judge(one) for one in log]
+
+
+def unfair_where_lower(log):
+    return ["roles" if one["taught"]["accuracy"] < one["alone"]["accuracy"] else what_is_wrong(one) for one in log]
+
+
+FAIR_WRONG = {
+    "the lower accuracy": unfair_where_lower,
+    "all are fair": lambda log: ["fair"] * len(log),
+    "none is fair": lambda log: ["selection" if what_is_wrong(one) == "fair" else what_is_wrong(one) for one in log],
+    "the order of the list": lambda log: ["fair", "roles", "seed", "epochs", "selection"][: len(log)],
+    "more epochs for the taught one only": but("epochs", lambda one: one["taught"]["epochs"] > one["alone"]["epochs"]),
+    "more epochs for the other one only": but("epochs", lambda one: one["taught"]["epochs"] < one["alone"]["epochs"]),
+    "all that was chosen on test": but("selection", lambda one: one["temperature_chosen_on"] == "test"),
+    "all that is read on validation": but("selection", lambda one: one["accuracies_on"] == "validation"),
+    "roles by accuracy": but("roles", lambda one: one["taught"]["accuracy"] < one["alone"]["accuracy"]),
+    "seeds ignored": lambda log: ["fair" if what_is_wrong(one) == "seed" else what_is_wrong(one) for one in log],
+    "other words": lambda log: ["unfair" if what_is_wrong(one) != "fair" else "fair" for one in log],
+    "one word": lambda log: what_is_wrong(log[0]),
+    "one too few": lambda log: [what_is_wrong(one) for one in log][1:],
+}
+FAIR_RIGHT = {
+    "one after the other": lambda log: [what_is_wrong(one) for one in log],
+    "a tuple": lambda log: tuple(map(what_is_wrong, log)),
+    "asked in another order": but("epochs", lambda one: len({one[arm]["epochs"] for arm in ("taught", "alone")}) == 2),
+}
+
+
+def searched(z, y, c, steps=range(-50, 150), score=None):
+    def right(bias):
+        moved = z.clone()
+        moved[:, c] += bias
+        good = moved.argmax(1) == y
+        return (score or (lambda g: g.float().mean().item()))(good)
+
+    return max((at / 10 for at in steps), key=right)
+
+
+def as_often(z, y, c):
+    low, high = -20.0, 20.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        moved = z.clone()
+        moved[:, c] += middle
+        few = (moved.argmax(1) == c).sum() < (y == c).sum()
+        low, high = (middle, high) if few else (low, middle)
+    return low
+
+
+MISSING_WRONG = {
+    "nothing": lambda z, y, c: 0,
+    "as much as it takes for the class alone": lambda z, y, c: float((z.max(1).values - z[:, c])[y == c].max()),
+    "for the class alone": lambda z, y, c: searched(z[y == c], y[y == c], c),
+    "far too much": lambda z, y, c: 1e6,
+    "the other sign": lambda z, y, c: -searched(z, y, c),
+    "twice as much": lambda z, y, c: 2 * searched(z, y, c),
+    "half as much": lambda z, y, c: searched(z, y, c) / 2,
+    "the first class": lambda z, y, c: searched(z, y, (c + 1) % z.shape[1]),
+    "a list": lambda z, y, c: [searched(z, y, c)],
+    "infinite": lambda z, y, c: float("inf"),
+    "a look-up": lambda z, y, c: 2.5,
+}
+MISSING_RIGHT = {
+    "searched": searched,
+    "answered as often as it occurs": as_often,
+    "means made equal": lambda z, y, c: float(
+        z.mean() * z.shape[1] / (z.shape[1] - 1) - z[:, c].mean() * z.shape[1] / (z.shape[1] - 1)
+    ),
+    "a tensor": lambda z, y, c: torch.tensor(searched(z, y, c)),
+}
+
 WRONG = {
     "interval": INTERVAL_WRONG, "paired": PAIRED_WRONG, "dense_bytes": DENSE_WRONG, "criteria": CRITERIA_WRONG,
     "largest_rank": RANK_WRONG, "quantized_bytes": CODES_WRONG, "gap_bytes": GAPS_WRONG, "thin": THIN_WRONG,
     "quantizer": QUANTIZER_WRONG, "straight_through": STRAIGHT_WRONG,
     "break_even": BREAK_EVEN_WRONG, "hard_filter": HARD_WRONG,
+    "soft_gradient": SOFT_WRONG, "fair_comparisons": FAIR_WRONG, "missing_class": MISSING_WRONG,
 }  # fmt: skip
 RIGHT = {
     "interval": INTERVAL_RIGHT, "paired": PAIRED_RIGHT, "dense_bytes": DENSE_RIGHT, "criteria": CRITERIA_RIGHT,
     "largest_rank": RANK_RIGHT, "quantized_bytes": CODES_RIGHT, "gap_bytes": GAPS_RIGHT, "thin": THIN_RIGHT,
     "quantizer": QUANTIZER_RIGHT, "straight_through": STRAIGHT_RIGHT,
     "break_even": BREAK_EVEN_RIGHT, "hard_filter": HARD_RIGHT,
+    "soft_gradient": SOFT_RIGHT, "fair_comparisons": FAIR_RIGHT, "missing_class": MISSING_RIGHT,
 }  # fmt: skip
