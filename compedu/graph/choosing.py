@@ -74,7 +74,7 @@ def _repeats(group: ChannelGroup, member: Member) -> list[list[range]]:
     """Return the places of each channel of `group` on a side, in order, once for each time that all of them occur."""
     standing = (member.channels >= 0).nonzero().flatten().tolist()
     numbers = member.channels[standing].tolist()
-    inner = next((i for i, number in enumerate(numbers) if number != numbers[0]), len(numbers))
+    inner = next((i for i, number in enumerate(numbers) if number != numbers[0]), member.run)
     # A flattening repeats each channel `inner` times, a concatenation with itself the whole group `times` times.
     one = [number for number in range(group.size) for _ in range(inner)]
     times, left = divmod(len(numbers), len(one))

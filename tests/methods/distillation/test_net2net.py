@@ -192,6 +192,31 @@ def test_a_group_whose_copies_have_no_clear_place_is_left_alone_by_name(monkeypa
         ce.Net2Wider(layers="conv1")(model)
 
 
+SINGLE = {
+    "groups of one input": (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 4)),
+    "groups of one output": (nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 4)),
+    "depthwise": (nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 4)),
+    "one channel": (nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(16, 1), nn.Linear(1, 2)),
+    "nonzero where nothing is": (nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 3, 3, groups=1), nn.Softplus(),
+                                 nn.Conv2d(3, 2, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_channels_that_cannot_be_removed_are_copied_where_that_is_right(name):
+    model = laws.lively(nn.Sequential(*copy.deepcopy(SINGLE[name]))).eval().double()
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    data = Dataset("noise", *[x, torch.arange(4) % 2] * 3, ("a", "b"))
+    made = ce.Net2Wider(factor=1.5)(model, data)
+    torch.testing.assert_close(outputs(made, x), outputs(model, x), rtol=1e-12, atol=1e-12)
+    assert set(why(made).values()) == {"its channels are the network's output"}
+    layers = [layer for layer in made.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    given = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert all(len(new.weight) > len(old.weight) for new, old in zip(layers[:-1], given[:-1], strict=True))
+    loaded = files.from_bytes(files.model_bytes(made), into=model, example=x)
+    assert torch.equal(outputs(loaded, x), outputs(made, x))
+
+
 def test_a_wider_network_can_be_compressed_and_comes_back():
     model = network(SPECS[3])
     x = laws.data().x_validation
