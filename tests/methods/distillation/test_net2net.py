@@ -309,6 +309,30 @@ def test_layers_that_nothing_can_follow_are_left_alone_by_name_and_reason():
     assert_same(made, model, laws.data().x_validation[:4])
 
 
+class Named(nn.Module):
+    """A layer that the network registers twice and calls once."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 10)
+        self.parts = nn.ModuleList([self.conv])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.parts[0](x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", WAYS, ids=repr)
+def test_a_layer_of_two_names_keeps_both(method):
+    model = Named().eval()
+    x = laws.data().x_validation[:4]
+    made = method(model, laws.data())
+    assert made.conv is made.parts[0] and made.conv is not model.conv
+    assert_same(made, model, x)
+    loaded = files.from_bytes(files.model_bytes(made), into=model, example=x)
+    assert torch.equal(outputs(loaded, x), outputs(made, x)) and loaded.conv is loaded.parts[0]
+
+
 def test_frozen_layers_stay_frozen_and_new_ones_are_trained():
     model = network(SPECS[3])
     model.conv.weight.requires_grad_(False)
