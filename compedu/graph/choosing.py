@@ -86,7 +86,7 @@ def _repeats(group: ChannelGroup, member: Member) -> list[list[range]]:
         found.append([range(places[i], places[i] + inner) for i in range(0, len(one), inner)])
     if left or numbers != one * times or len(found) != times:
         raise CompressionError(
-            f"channels of group {group.name!r} can be left out, but neither repeated nor moved: in {member.layer!r} "
+            f"channels of group {group.name!r} can be neither repeated nor moved: in {member.layer!r} "
             "they are not contiguous and in order, so that the place of a copy is unclear"
         )
     return found
