@@ -19,7 +19,8 @@ from compedu.networks.shipped import trained
 from compedu.pairs import load_data
 from compedu.specs import parse
 
-FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22)  # for an answer, which is untrusted
+# For an answer, which is untrusted.
+FILE = files.Limits(bytes=FILE_BYTES, layers=64, pixels=2**12, numbers=2**22, activations=2**22)
 STEPS = 8  # limit for a pipeline that is measured
 BATCH = 64  # images at once: depthwise convolutions of larger batches take three times as long
 

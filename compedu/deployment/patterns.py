@@ -12,7 +12,7 @@ from compedu.deployment.kernels.product import Window
 from compedu.deployment.kernels.reorder import ReorderedChannels
 from compedu.deployment.registry import runs_on_codes
 from compedu.forms import Quantized
-from compedu.graph.nodes import called_name, is_addition, is_relu, module_of
+from compedu.graph.nodes import called_name, is_addition, is_relu, is_relu6, module_of
 from compedu.graph.writes import Modules, is_passed, overwrites
 
 _MOVED = {
@@ -50,8 +50,7 @@ def clip_of(node: fx.Node, modules: Modules) -> tuple[float, float | None] | Non
     """Return the bounds of a ReLU (0, None) or ReLU6 (0, 6); None for anything else."""
     if is_relu(node, modules):
         return 0.0, None
-    bounded = type(module_of(node, modules)) is nn.ReLU6 or node.target in (F.relu6, torch.ops.aten.relu6)
-    return (0.0, 6.0) if bounded else None
+    return (0.0, 6.0) if is_relu6(node, modules) else None
 
 
 def simplified(traced: fx.GraphModule) -> fx.GraphModule:

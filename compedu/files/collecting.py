@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import nn
 
 from compedu.errors import CompressionError
-from compedu.files import contents, fitting, header, layers, sections, structure
+from compedu.files import contents, fitting, header, layers, sections, structure, trial
 from compedu.files.sections import TIED, Record
 from compedu.files.streams import CODINGS
 from compedu.forms import Block, Form
@@ -87,7 +87,7 @@ def _is_larger(model: nn.Module, found: contents.Contents, network: nn.Module) -
     """
     fitting.check(found, network, "the model", larger=True)
     try:
-        structure.take_image(inference_copy(model))
+        trial.take_image(inference_copy(model))
     except contents.CONTRADICTIONS:
         return False
     return True

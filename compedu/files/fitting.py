@@ -58,11 +58,13 @@ class _Fitting:
         self.types: dict[torch.dtype, torch.dtype] = {}  # the file's for each of the network's
         self.geometries: dict[str, Geometry] = {}
         self.biased: set[str] = set()  # layers with a bias
+        given = dict(self.places)
         blocks = [layer for layer in found.layers if layer.kind in layers.BLOCK_KINDS]
         for layer in blocks:  # first, as anything else may be inside one
             self._take(layer)
         for path, earlier in found.aliases:
-            if self._at(path) is not self._at(earlier):
+            now = self._at(path), self._at(earlier)
+            if given.get(path, now[0]) is not given.get(earlier, now[1]):  # a block is still at one place alone
                 raise CompressionError(f"{where} shares {earlier!r} with {path!r}, the network does not; {ADVICE}")
         for path in (*found.identities, *found.absent):
             self._at(path)

@@ -2,15 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError, FileFormatError, first_line
-from compedu.files import collecting, contents, fitting, header, layers, structure
+from compedu.files import collecting, contents, fitting, header, layers, structure, trial
 from compedu.files.contents import Contents
 from compedu.files.limits import DEFAULT, Limits, file_bytes
 from compedu.files.schema import Layer
@@ -94,19 +93,16 @@ def from_bytes(
     network = open_attentions(network, {layer.path for layer in found.layers})
     present = 0 if into is None else sum(tensor.numel() for tensor in into.state_dict().values())
     tried = into is None or example is not None  # on an image, where layers of sizes that do not fit are found
-    limits.check("numbers", fitting.check(found, network, where, tried), where, limits.numbers_for(len(data), present))
+    numbers = fitting.check(found, network, where, tried)
+    limits.check("numbers", numbers, where, limits.numbers_for(len(data), present))
     filled = _fill(network, found, where).eval()
     if found.structure is not None and found.structure not in structure.checksums(filled):
         raise CompressionError(
             f"{where} was saved from a network whose modules have other classes, settings, plain attributes or forward "
             f"hooks than those of the given one; {fitting.ADVICE}"
         )
-    with _fitting_together(where):
-        if into is None:
-            structure.take_image(filled)
-        elif example is not None:
-            with torch.no_grad():
-                filled(example)
+    if tried:
+        _try(filled, into, example, numbers, where, limits)
     return filled
 
 
@@ -125,15 +121,33 @@ def _built(found: Contents, where: str, limits: Limits) -> nn.Module:
     return network
 
 
-@contextmanager
-def _fitting_together(where: str) -> Iterator[None]:
-    """Turn whatever a network raises whose layers do not fit each other into a `FileFormatError`."""
+def _try(
+    filled: nn.Module, into: nn.Module | None, example: Tensor | None, numbers: int, where: str, limits: Limits
+) -> None:
+    """Run the network on the batch `example`, or on a black image; raise `FileFormatError` where it takes too much."""
+    take = partial(trial.take_image, filled) if example is None else partial(trial.take_batch, filled, example)
+    allowed = limits.activations_for(numbers)
+    wanted = _excess(take, allowed, where)
+    if wanted and into is not None and example is not None:  # the given network may take as much
+        allowed = limits.activations_for(numbers, trial.most_numbers(whole_copy(into).eval(), example))
+        wanted = _excess(take, allowed, where)
+    limits.check("activations", wanted, where, allowed)
+
+
+def _excess(take: Callable[[int], None], allowed: int, where: str) -> int:
+    """Run a network by `take`; return 0, or how many numbers an operation wants that are more than `allowed`.
+
+    Whatever a network raises whose layers do not fit each other becomes a `FileFormatError`.
+    """
     try:
-        yield
+        take(allowed)
+    except trial.TooMuch as more:
+        return more.numbers
     except contents.CONTRADICTIONS as error:
         raise FileFormatError(
             f"{where} holds layers that do not fit each other ({first_line(error)}); {header.ADVICE}"
         ) from error
+    return 0
 
 
 def _fill(network: nn.Module, found: Contents, where: str) -> nn.Module:

@@ -113,9 +113,11 @@ def _float_streams(details: tuple) -> list[tuple[int, int]]:
 def _to_floats(details: tuple, planes: list[np.ndarray]) -> Tensor:
     dtype = DTYPES[details[0]]
     shape = details[1]
-    words = np.stack(planes[::-1], axis=1).astype(np.uint8).view(f"<u{dtype.itemsize}").reshape(-1)
+    words = np.stack(planes[::-1], axis=1, dtype=np.uint8, casting="unsafe").view(f"<u{dtype.itemsize}").reshape(-1)
     if dtype.is_floating_point:
-        words = words >> 1 | words << 8 * dtype.itemsize - 1
+        signs = words << 8 * dtype.itemsize - 1
+        words >>= 1
+        words |= signs
     return torch.from_numpy(words.view(np.uint8)).view(dtype).reshape(shape)
 
 

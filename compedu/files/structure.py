@@ -13,7 +13,6 @@ from compedu import networks
 from compedu.files import fitting, layers
 from compedu.forms import Block, Form, outside_forms
 from compedu.identity import OTHERS, own_code, plain_attributes
-from compedu.specs import image_of, parse
 
 CALLS_PER_LAYER = 128  # torch calls, to make and initialize one layer: a convolution takes two dozen
 _BARE = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -115,12 +114,3 @@ def _settings(module: nn.Module) -> tuple[str, tuple[tuple[str, str], ...]]:
     resizable = isinstance(module, fitting.RESIZABLE)
     left_out = (*OTHERS, *_SIZES) if resizable else OTHERS
     return "" if resizable else module.extra_repr(), plain_attributes(module, left_out)
-
-
-def take_image(model: nn.Module) -> None:
-    """Run a network of this package on one black image; raise whatever its layers raise."""
-    kind = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
-    with torch.no_grad():
-        logits = model(torch.zeros(1, *image_of(model.spec), dtype=kind))
-    if logits.shape != (1, parse(model.spec)[1]["classes"]):
-        raise ValueError(f"its logits for one image have the shape {tuple(logits.shape)}")

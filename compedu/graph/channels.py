@@ -26,7 +26,8 @@ class Channels:
     """The coupled channels of one network: `groups` that can be removed from, and `left_out` layers with the reason.
 
     A group that breaks the removal law on its own is left out, as where an operation makes nonzero values of zeros. It
-    is in `breaking`, and a caller who first makes sure that nothing reads these channels may remove from it.
+    is in `breaking`, and a caller who first makes sure that nothing reads these channels may remove from it. Groups of
+    a single channel, which must stay, are in `single`. Channels of both can be copied.
 
     `example` is a small batch of inputs; the removal law is checked on it. The network itself is not kept: any network
     of the same structure can be given to `choose`, `remove` and `zero`, so that one search serves many. Raises
@@ -36,7 +37,7 @@ class Channels:
     def __init__(self, model: nn.Module, example: Tensor):
         traced = trace(model)
         coupling = read_coupling(model, traced, example)
-        self.groups, self.left_out = collect_groups(coupling, model, layer_calls(traced))
+        self.groups, self.single, self.left_out = collect_groups(coupling, model, layer_calls(traced))
         self.breaking: tuple[ChannelGroup, ...] = ()
         self.example = example
         self._structure = structure_of(model)
@@ -91,20 +92,27 @@ class Channels:
         chosen = {name: tuple(numbers) for name, numbers in choice.items()}
         return {layer: sides[OUTPUT] for layer, sides in self._places(chosen).items() if OUTPUT in sides}
 
-    def obstacles(self, model: nn.Module, choice: Choice) -> dict[str, str]:
-        """Return which groups of `choice` cannot have these channels, on their own, and why.
+    def choose_possible(self, model: nn.Module, choice: Choice) -> tuple[nn.Module | None, dict[str, str]]:
+        """Return what `choose` makes of the groups that can have these channels, and of the others why they cannot.
 
-        Their new places are unclear, or `model` would compute something else on the example. Errors as for `choose`.
+        Their new places are unclear, or `model` would compute something else on the example with them alone; None in
+        place of a network where no group can. What is made is verified, once where all groups can. Raises
+        `CompressionError` as `choose` does.
         """
-        return self._breaking(model, {group.name: checked_choice(group, n) for group, n in self._named(model, choice)})
+        chosen = {group.name: checked_choice(group, numbers) for group, numbers in self._named(model, choice)}
+        if (problem := self._broken_by(model, chosen)) is None:
+            return self._with(model, chosen), {}
+        self._refuse_unchecked(model, problem, chosen)
+        found = self._guilty(model, chosen, problem)
+        possible = {name: numbers for name, numbers in chosen.items() if name not in found}
+        return (self._with(model, possible, verify=True) if possible else None), found
 
     def remove(self, model: nn.Module, removal: Removal, verify: bool = True) -> nn.Module:
         """Return a copy of `model` without the channels named by `removal`; all of them are removed at once.
 
         Channel numbers are those of the groups as found, whatever else is removed; `verify` and errors as for `choose`.
         """
-        kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
-        return self._with(model, kept, verify)
+        return self._with(model, self._kept(model, removal), verify)
 
     def zero(self, model: nn.Module, removal: Removal) -> nn.Module:
         """Return a copy of `model` whose channels named by `removal` are exactly zero, in the same shapes.
@@ -112,11 +120,18 @@ class Channels:
         The filters and biases that make the channels are zeroed, and the scales, shifts and running means of their
         batch norms. Raises `CompressionError` as `remove` does.
         """
-        kept = {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
+        kept = self._kept(model, removal)
         silent = whole_copy(model)
         for name, mask in self._silent(kept).items():
             silence_layer(silent.get_submodule(name), mask)
         return silent
+
+    def _kept(self, model: nn.Module, removal: Removal) -> Chosen:
+        """Return the channels that a removal leaves of each group; refuse groups of a single one by their reason."""
+        for group in self.single:
+            if group.name in removal:
+                raise CompressionError(self._known(group.name))
+        return {group.name: kept_channels(group, numbers) for group, numbers in self._named(model, removal)}
 
     def _named(self, model: nn.Module, choice: Choice) -> list[tuple[ChannelGroup, Iterable[int]]]:
         """Return the groups that `choice` names, each with its channels; refuse unknown names and other networks."""
@@ -133,7 +148,7 @@ class Channels:
 
     @property
     def _by_name(self) -> dict[str, ChannelGroup]:
-        return {group.name: group for group in (*self.groups, *self.breaking)}
+        return {group.name: group for group in (*self.groups, *self.breaking, *self.single)}
 
     def _silent(self, choice: Chosen) -> dict[str, Tensor]:
         """Return for each layer that makes channels a mask of those that `choice` does not name."""
@@ -158,13 +173,20 @@ class Channels:
         problem = self._difference(model, made, choice)
         if problem is None:
             return
+        self._refuse_unchecked(model, problem, choice)
         guilty = [name for name, numbers in choice.items() if self._broken_by(model, {name: numbers})]
-        doing = "repeating" if _repeats(choice) else "removing"
+        cause = "" if _repeats(choice) else "turns zero channels into something else or "
         raise CompressionError(
-            f"{doing} channels changes what {type(model).__name__} computes: {problem}. Groups that break the removal "
-            f"law on their own: {', '.join(guilty) or 'none, only together'}. An operation after them turns zero "
-            "channels into something else or moves channels in a way that cannot be followed; exclude these layers."
+            f"{_doing(choice)} channels changes what {type(model).__name__} computes: {problem}. Groups that do so on "
+            f"their own: {', '.join(guilty) or 'none, only together'}. An operation after them {cause}moves or mixes "
+            "channels in a way that cannot be followed; exclude these layers."
         )
+
+    def _refuse_unchecked(self, model: nn.Module, problem: str, choice: Chosen) -> None:
+        """Raise `CompressionError` where the `problem` of a choice is that nothing can be compared."""
+        if problem.endswith(UNCHECKED):
+            name = type(model).__name__
+            raise CompressionError(f"whether {_doing(choice)} channels changes what {name} computes is open: {problem}")
 
     def _broken_by(self, model: nn.Module, choice: Chosen) -> str | None:
         """Return how a choice breaks the removal law, None where it does not."""
@@ -203,13 +225,19 @@ class Channels:
     def _breaking(self, model: nn.Module, trial: Chosen) -> dict[str, str]:
         """Return which groups of `trial` break the removal law on their own, and how; by bisection, as few do."""
         problem = self._broken_by(model, trial) if trial else None
-        if problem is None or problem.endswith(UNCHECKED):
-            return {}
+        return {} if problem is None or problem.endswith(UNCHECKED) else self._guilty(model, trial, problem)
+
+    def _guilty(self, model: nn.Module, trial: Chosen, problem: str) -> dict[str, str]:
+        """Return the same for a trial that is known to have a `problem`."""
         if len(trial) == 1:
             return dict.fromkeys(trial, problem)
         names = list(trial)
         first = {name: trial[name] for name in names[: len(names) // 2]}
         return self._breaking(model, first) | self._breaking(model, {n: trial[n] for n in names[len(first) :]})
+
+
+def _doing(choice: Chosen) -> str:
+    return "repeating" if _repeats(choice) else "removing"
 
 
 def _repeats(choice: Chosen) -> bool:

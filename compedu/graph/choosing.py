@@ -74,7 +74,7 @@ def _repeats(group: ChannelGroup, member: Member) -> list[list[range]]:
     """Return the places of each channel of `group` on a side, in order, once for each time that all of them occur."""
     standing = (member.channels >= 0).nonzero().flatten().tolist()
     numbers = member.channels[standing].tolist()
-    inner = next((i for i, number in enumerate(numbers) if number != numbers[0]), len(numbers))
+    inner = next((i for i, number in enumerate(numbers) if number != numbers[0]), member.run)
     # A flattening repeats each channel `inner` times, a concatenation with itself the whole group `times` times.
     one = [number for number in range(group.size) for _ in range(inner)]
     times, left = divmod(len(numbers), len(one))
@@ -86,7 +86,7 @@ def _repeats(group: ChannelGroup, member: Member) -> list[list[range]]:
         found.append([range(places[i], places[i] + inner) for i in range(0, len(one), inner)])
     if left or numbers != one * times or len(found) != times:
         raise CompressionError(
-            f"channels of group {group.name!r} can be left out, but neither repeated nor moved: in {member.layer!r} "
+            f"channels of group {group.name!r} can be neither repeated nor moved: in {member.layer!r} "
             "they are not contiguous and in order, so that the place of a copy is unclear"
         )
     return found

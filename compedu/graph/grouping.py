@@ -38,11 +38,16 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """One side of a layer in a group: `channels[i]` is the group's channel that channel i of that side is, or -1."""
+    """One side of a layer in a group: `channels[i]` is the group's channel that channel i of that side is, or -1.
+
+    `run` is how many places in a row are one channel from the start on, such as the pixels of a flattened image; places
+    of channels that are tied to each other, as by a grouped convolution, are not.
+    """
 
     layer: str
     role: Role
     channels: Tensor
+    run: int = 1
 
     @property
     def side(self) -> str:
@@ -52,7 +57,7 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels 0..size-1 that can be removed one by one, each from all `members` at once.
+    """Channels 0..size-1 that can be removed or copied one by one, each in all `members` at once.
 
     Named by its first producer, or "layer/2" where that layer's channels take different paths and form several groups.
     Channels are in the order of that producer's filters, and have their numbers where all its filters belong to the
@@ -120,10 +125,11 @@ class ChannelGroup:
 
 def collect_groups(
     coupling: Coupling, model: nn.Module, order: Iterable[str]
-) -> tuple[tuple[ChannelGroup, ...], tuple[tuple[str, str], ...]]:
-    """Return the groups and, for each Conv2d, Linear or form that makes no removable channel, its name and the reason.
+) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...], tuple[tuple[str, str], ...]]:
+    """Return the groups, those of a single channel, and which layers make no removable channel, each with the reason.
 
-    `order` gives the layers in order of execution; groups are sorted by their first producer.
+    `order` gives the layers in order of execution; groups are sorted by their first producer. A single channel can be
+    copied, but not removed. The layers are Conv2d, Linear and forms.
     """
     rank = {name: position for position, name in enumerate(order)}
     sides = sorted(coupling.ids, key=lambda side: (side[1] == INPUT, rank.get(side[0], len(rank))))
@@ -137,15 +143,17 @@ def collect_groups(
     alike: dict[tuple[Side, ...], list[int]] = {}
     for label, members in where.items():
         alike.setdefault(tuple(members), []).append(label)
-    groups = [_group(of, members, coupling, labels, model) for members, of in alike.items() if len(of) > 1]
-    groups.sort(key=lambda group: rank.get(group.name, len(rank)))
+    found = [_group(of, members, coupling, labels, model) for members, of in alike.items()]
+    found.sort(key=lambda group: (group.size == 1, rank.get(group.name, len(rank))))
+    named = _with_distinct_names(found)
+    groups = tuple(group for group in named if group.size > 1)
     makes = {member.layer for group in groups for member in group.members if member.side == OUTPUT}
     left_out = tuple(
         (name, _reason(name, coupling, labels, reasons))
         for name, layer in outside_forms(model)
         if isinstance(layer, (nn.Conv2d, nn.Linear, Form)) and name not in makes
     )
-    return _with_distinct_names(groups), left_out
+    return groups, named[len(groups) :], left_out
 
 
 def labels_of(coupling: Coupling) -> np.ndarray:
@@ -172,9 +180,15 @@ def _group(
     for name, side in sides:
         ids = coupling.ids[name, side]
         channels = torch.from_numpy(number[np.where(ids >= 0, labels[np.maximum(ids, 0)], -1)])
-        members.append(Member(name, _role(model.get_submodule(name), side), channels))
+        run = _first_run(ids[channels.numpy() >= 0])
+        members.append(Member(name, _role(model.get_submodule(name), side), channels, run))
     lead = next((member.layer for member in members if member.role == Role.PRODUCER), members[0].layer)
     return ChannelGroup(lead, len(order), tuple(members))
+
+
+def _first_run(ids: np.ndarray) -> int:
+    """Return how many of `ids`, at least one, are equal to the first before another follows."""
+    return int(np.argmax(ids != ids[0])) or len(ids)
 
 
 def _with_distinct_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:

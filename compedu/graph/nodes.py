@@ -49,6 +49,11 @@ def is_relu(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     return type(module_of(node, modules)) is nn.ReLU or _calls(node, _RELU_FUNCTIONS, _RELU_METHODS)
 
 
+def is_relu6(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Return whether `node` is a ReLU bounded by 6, as a module or a function."""
+    return type(module_of(node, modules)) is nn.ReLU6 or node.target in (F.relu6, torch.ops.aten.relu6)
+
+
 def is_addition(node: fx.Node) -> bool:
     """Return whether `node` adds, as an operator, a function or a method."""
     return _calls(node, _ADDING_FUNCTIONS, _ADDING_METHODS)

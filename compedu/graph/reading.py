@@ -104,7 +104,7 @@ def _pin_special_layers(coupling: Coupling, model: nn.Module, graphs: list[fx.Gr
         elif name in apart:
             reason = f"the tensors of {name!r} are also read directly"
         elif isinstance(layer, Form):
-            reason = f"{name!r} is already compressed ({type(layer).__name__}): remove channels first"
+            reason = f"{name!r} is already compressed ({type(layer).__name__}): change its channels before that"
         elif not is_plain(layer) and not is_batch_norm(layer) and type(layer) is not nn.PReLU:
             reason = f"{name!r} is a {type(layer).__name__}, not a plain Conv2d, Linear or batch norm"
         else:

@@ -145,7 +145,8 @@ def network_file(model=None, coding="packed") -> bytes:
     return files.model_bytes(networks.build(SPEC) if model is None else model, coding)
 
 
-@pytest.mark.parametrize("limit", [Limits(bytes=100), Limits(layers=2), Limits(numbers=100), Limits(pixels=63)])
+@pytest.mark.parametrize("limit", [Limits(bytes=100), Limits(layers=2), Limits(numbers=100), Limits(pixels=63),
+                                   Limits(activations=100)])  # fmt: skip
 def test_limits_are_declared_named_and_can_be_lifted(limit, tmp_path):
     path = tmp_path / "model.ce"
     path.write_bytes(network_file())

@@ -18,6 +18,7 @@ from compedu import files, networks
 from compedu.errors import CompressionError, FileFormatError
 from compedu.files import header
 from compedu.forms import (
+    BLOCKS,
     FORMS,
     ActivationQuantizer,
     Adapted,
@@ -280,6 +281,25 @@ def test_shared_layers_and_tied_weights_are_stored_once():
     stored = [(row.layer, row.part) for row in files.map_of(files.model_bytes(model)).rows if row.bytes]
     assert ("first.0", "weight") in stored and not any(layer == "again" for layer, _ in stored)
     assert ("inner", "weight") in stored and ("outer", "weight") not in stored and ("outer", "bias") in stored
+
+
+SETTINGS = {"Fire": {"squeeze": 2}, "NormalizedFactors": {"rank": 2}, "Deepened": {"normalized": True, "depth": 1}}
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("0.0", "1"), ("0", "1.0")], ids=str)
+@pytest.mark.parametrize("kind", BLOCKS, ids=lambda kind: kind.__name__)
+def test_a_block_in_place_of_a_layer_of_two_names_comes_back_under_both(kind, names):
+    def network(layer):
+        return nn.Sequential(*(nn.Sequential(layer) if "." in name else layer for name in names)).eval()
+
+    model = network(kind.drawn(Geometry("conv2d", (4, 4, 3, 3), padding=(1, 1)), **SETTINGS.get(kind.__name__, {})))
+    target = network(nn.Conv2d(4, 4, 3, padding=1))
+    loaded = files.from_bytes(files.model_bytes(model), into=target, example=(x := random(2, 4, 5, 5)))
+    assert same(loaded(x), model(x))
+    assert loaded.get_submodule(names[0]) is loaded.get_submodule(names[1])
+    apart = nn.Sequential(*(copy.deepcopy(part) for part in target)).eval()
+    with pytest.raises(CompressionError, match="shares '.*', the network does not"):
+        files.from_bytes(files.model_bytes(model), into=apart)
 
 
 def test_layers_that_were_shared_and_are_no_longer_come_back_apart():

@@ -246,7 +246,7 @@ def test_compressed_layers_stay_and_the_rest_is_free():
     model.first = masked(model.first)
     channels = Channels(model, images())
     assert sizes(channels) == {"second": 6}
-    assert reason(channels, "first") == "'first' is already compressed (Masked): remove channels first"
+    assert reason(channels, "first") == "'first' is already compressed (Masked): change its channels before that"
 
 
 def test_channels_end_at_an_unknown_operation_by_name_and_the_others_are_free():
@@ -291,7 +291,7 @@ def test_a_removal_that_only_some_weights_allow_is_caught_unless_verification_is
     channels = Channels(model, images())
     with torch.no_grad():
         model.shift.fill_(1.0)
-    with pytest.raises(CompressionError, match="outputs differ by .*law on their own: a\\. "):
+    with pytest.raises(CompressionError, match="outputs differ by .* on their own: a\\. "):
         channels.remove(model, {"a": [0]})
     assert channels.remove(model, {"a": [0]}, verify=False).a.out_channels == 3
 

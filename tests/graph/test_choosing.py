@@ -42,9 +42,7 @@ def test_copies_and_another_order_change_nothing(name):
 def test_channels_that_do_not_stand_together_are_refused_by_name(stands):
     member = Member("reader", "consumer", torch.tensor(stands))
     group = ChannelGroup("maker", 3, (member,))
-    with pytest.raises(
-        CompressionError, match="group 'maker' can be left out, but neither repeated nor moved: in 'rea"
-    ):
+    with pytest.raises(CompressionError, match="group 'maker' can be neither repeated nor moved: in 'rea"):
         Places(len(stands)).choose(group, member, (0, 0, 1, 2))
     places = Places(len(stands))
     places.choose(group, member, (0, 2))
@@ -121,8 +119,54 @@ def test_what_cannot_be_chosen_is_named_group_by_group(monkeypatch):
 
     monkeypatch.setattr(Places, "choose", unclear)
     doubled = {group.name: [*range(group.size)] * 2 for group in channels.groups}
-    assert channels.obstacles(model, doubled) == {"second": "unclear"}
-    assert channels.obstacles(model, {"first": [*range(8), 0]}) == {}
+    made, why = channels.choose_possible(model, doubled)
+    assert why == {"second": "unclear"} and (made.first.out_channels, made.second.out_channels) == (16, 6)
+    made, why = channels.choose_possible(model, {"first": [*range(8), 0]})
+    assert why == {} and made.first.out_channels == 9
+    assert channels.choose_possible(model, {"second": [0, 0]}) == (None, {"second": "unclear"})
+
+
+@pytest.mark.parametrize("names, proofs", [(("first", "second"), 1), (("second",), 1)])
+def test_a_choice_that_is_possible_is_proven_once(names, proofs, monkeypatch):
+    model = plain()
+    channels = Channels(model, images())
+    proven = []
+    difference = Channels._difference
+    monkeypatch.setattr(Channels, "_difference", lambda *given: proven.append(1) or difference(*given))
+    sizes = {group.name: group.size for group in channels.groups}
+    channels.choose_possible(model, {name: [*range(sizes[name])] * 2 for name in names})
+    assert len(proven) == proofs
+
+
+def test_a_network_in_which_nothing_can_be_compared_is_refused_for_that():
+    model = Network(lambda net, x: net.b(net.a(x).float()), a=conv(3, 4), b=conv(4, 4))
+    channels = Channels(model, images())
+    for try_it in (
+        lambda: channels.choose_possible(model, {"a": [0, 1, 2, 3, 3]}),
+        lambda: channels.choose(model, {"a": [0, 1, 2, 3, 3]}),
+        lambda: channels.remove(model, {"a": [0]}),
+    ):
+        with pytest.raises(CompressionError, match="computes is open: Network does not run in float64") as caught:
+            try_it()
+        assert "on their own" not in str(caught.value)
+
+
+def test_one_channel_in_all_groups_of_a_convolution_is_copied_within_each_group():
+    model = Network(
+        lambda net, x: net.c(net.b(net.norm(net.a(x)).sigmoid())),
+        a=conv(3, 4), norm=nn.BatchNorm2d(4), b=conv(4, 8, groups=4), c=conv(8, 2),
+    ).double()  # fmt: skip
+    channels = Channels(model, images().double())
+    (single,) = channels.single
+    assert (single.name, single.size, [member.layer for member in single.members]) == ("a", 1, ["a", "norm", "b"])
+    assert dict(channels.left_out)["a"] == "its channels are coupled into a single one, which cannot be removed"
+    made = channels.choose(model, {"a": [0, 0, 0]})
+    assert made.b.weight.shape == (8, 3, 3, 3) and made.norm.num_features == 12
+    assert torch.equal(made.a.weight, model.a.weight.repeat_interleave(3, 0))
+    assert_agree(made, model)
+    for refused in (channels.remove, channels.zero):
+        with pytest.raises(CompressionError, match="'a' keeps its channels because its channels are coupled"):
+            refused(model, {"a": [0]})
 
 
 def test_where_each_output_came_from_is_told_for_layers_that_make_channels():

@@ -4,15 +4,16 @@ import copy
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compedu.errors import Skip
 from compedu.forms import Deepened, Geometry
 from compedu.forms.block import DEEPEST, same_size
-from compedu.graph import batch_norm_pairs, followed_by_relu, only_readers, trace
-from compedu.graph.coupling import BATCH_NORMS
-from compedu.graph.own_hooks import has_hooks
+from compedu.graph import batch_norm_pairs, layer_calls, only_consumer, trace
+from compedu.graph.nodes import called_name, is_relu, is_relu6, module_of
+from compedu.graph.own_hooks import has_hooks, has_own_forward
+from compedu.graph.trace import owners_read_apart
 from compedu.knobs import knob, method
 from compedu.methods.layer_method import LayerByLayer
 from compedu.methods.layers import keep_frozen
@@ -89,15 +90,17 @@ def deepened(layer: nn.Conv2d | nn.Linear, norm: _BatchNorm | None, depth: int) 
 class Net2Deeper(LayerByLayer):
     r"""Put layers behind each layer before a ReLU, such that the deeper network computes what the given one does.
 
-    $\phi(W x) = \phi(I\,\phi(W x))$ for an activation with $\phi(\phi(x)) = \phi(x)$, as ReLU: `depth` new layers start
-    as the identity matrix, those of a convolution as filters with a single 1 in their middle. Behind a batch
+    $\phi(W x) = \phi(I\,\mathrm{ReLU}(W x))$ for an activation with $\phi(\mathrm{ReLU}(x)) = \phi(x)$, which ReLU
+    and ReLU6 are: `depth` new layers, each behind a ReLU, start as the identity matrix, those of a convolution as
+    filters with a single 1 in their middle. A ReLU6 of the network stays the last, behind all of them. Behind a batch
     normalization each new layer gets one of its own, which undoes its normalization by its scale and shift; its
     statistics are those of a rectified normal distribution, where the paper measures them. The network becomes larger:
     this is the start of a training, not a compression.
     Stored: the layers and the new ones, dense, at full precision.
-    Skips: layers whose output is read by anything but a ReLU, directly or through a batch normalization with scale,
-    shift and running statistics, such as those that produce the network's output; convolutions with an even window;
-    layers with hooks; layers that are already compressed.
+    Skips: layers whose output is read by anything but a ReLU or ReLU6, directly or through a batch normalization with
+    scale, shift and running statistics, such as those that produce the network's output; layers that are used more
+    than once; convolutions with an even window; layers, batch normalizations and ReLU modules with hooks; layers that
+    are already compressed.
     Paper: Chen, Goodfellow, Shlens 2016, Net2Net, arXiv:1511.05641.
     """
 
@@ -117,7 +120,7 @@ class Net2Deeper(LayerByLayer):
         return model
 
     def chosen(self, task: Task) -> dict[str, nn.Module]:
-        """Return the selected layers that a ReLU follows; record why others stay."""
+        """Return the selected layers that a ReLU or ReLU6 follows; record why others stay."""
         obstacles = Following(task.model)
         layers = {}
         for name, layer in task.selected_layers().items():
@@ -144,20 +147,47 @@ class Following:
     """What follows the layers of a network: a batch norm or none, a ReLU or none."""
 
     def __init__(self, model: nn.Module):
-        self.model = model
-        self.before_relu = followed_by_relu(model)
         self.norms = dict(batch_norm_pairs(model))
-        self.readers = only_readers(trace(model))
+        traced = trace(model)
+        self.modules = dict(traced.named_modules())
+        self.calls = layer_calls(traced)
+        self.apart = owners_read_apart(traced)
 
     def why_not(self, layer: str) -> str:
         """Return why nothing can be put behind `layer` without a change, "" if it can."""
-        if layer not in self.before_relu:
-            return "its output is not read by a ReLU alone, after which a further layer and ReLU would change nothing"
-        if has_hooks(self.model.get_submodule(layer)):
+        calls = self.calls.get(layer, [])
+        if len(calls) != 1:
+            return f"is used {len(calls)} times" if calls else "the network does not call it as a separate layer"
+        if has_hooks(self.modules[layer]):
             return "has forward hooks, which would see the output of the layer behind it"
-        reader = self.model.get_submodule(self.readers[layer]) if layer in self.readers else None
-        if not isinstance(reader, BATCH_NORMS):
-            return ""
-        if layer not in self.norms:
-            return f"its batch norm {self.readers[layer]!r} is not that of this layer alone, or has no fixed statistics"
-        return "" if reader.affine else f"its batch norm {self.readers[layer]!r} has no scale and shift"
+        reader = only_consumer(calls[0])
+        norm = None if reader is None else module_of(reader, self.modules)
+        if reader is not None and type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d):
+            return self.why_not_rectified(only_consumer(reader)) or self.why_not_normalized(layer, called_name(reader))
+        return self.why_not_rectified(reader)
+
+    def why_not_rectified(self, reader: fx.Node | None) -> str:
+        """Return why `reader` is not an activation that is the same behind a further ReLU, "" if it is."""
+        if reader is None or not (is_relu(reader, self.modules) or is_relu6(reader, self.modules)):
+            return "its output is not read by a ReLU or ReLU6 alone, which would be the same behind a further ReLU"
+        module = module_of(reader, self.modules)
+        if module is not None and (has_hooks(module) or has_own_forward(module)):
+            return (
+                f"the ReLU {reader.target!r} has forward hooks or a forward of its own, which would see another input"
+            )
+        return ""
+
+    def why_not_normalized(self, layer: str, norm: str) -> str:
+        """Return why the batch norm called `norm` of `layer` cannot become the identity, "" if it can."""
+        module = cast(_BatchNorm, self.modules[norm])
+        if (uses := len(self.calls[norm])) > 1:
+            return f"its batch norm {norm!r} is not that of this layer alone, but used {uses} times"
+        if module.running_mean is None:
+            return f"its batch norm {norm!r} has no running statistics"
+        if not module.affine:
+            return f"its batch norm {norm!r} has no scale and shift"
+        if has_hooks(module):
+            return f"its batch norm {norm!r} has forward hooks, which would see another input"
+        if read := self.apart & {layer, norm}:
+            return f"the network reads tensors of {', '.join(sorted(read))} directly"
+        return "" if layer in self.norms else f"its batch norm {norm!r} is not known to normalize each of its outputs"

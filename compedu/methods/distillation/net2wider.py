@@ -108,14 +108,17 @@ class Net2Wider(ChannelMethod):
     def compress(self, task: Task) -> nn.Module:
         """Copy channels in every group of coupled layers that is selected and can be widened."""
         channels = find_channels(task.source, example_input(task))
-        makers = {group.name: group.makers for group in channels.groups}
-        choice = {group.name: self.copies(group) for group in self.groups(task, channels)}
-        for name, reason in channels.obstacles(task.model, choice).items():
+        further = (*channels.breaking, *channels.single)  # which cannot lose channels, but have copies
+        groups = self.groups(task, channels, further)
+        makers = {group.name: group.makers for group in groups}
+        choice = {group.name: self.copies(group) for group in groups}
+        made, obstacles = channels.choose_possible(task.model, choice)
+        for name, reason in obstacles.items():
             del choice[name]
             for maker in makers[name]:
                 task.skip(maker.layer, f"its channels cannot be copied: {reason}")
         task.refuse_if_nothing_done(len(choice))
-        made = channels.choose(task.model, choice)
+        made = cast(nn.Module, made)
         if self.noise:
             vary_copies(made, channels.made_from(choice), self.noise, self.seed)
         return made

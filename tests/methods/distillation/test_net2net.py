@@ -92,7 +92,7 @@ def test_every_structure_stays_the_same_or_is_left_alone_by_name(name):
         try:
             made = method(model, data)
         except CompressionError as refusal:
-            assert isinstance(method, ce.Net2Deeper) and "not read by a ReLU alone" in str(refusal)
+            assert isinstance(method, ce.Net2Deeper) and "not read by a ReLU or ReLU6 alone" in str(refusal)
             continue
         torch.testing.assert_close(outputs(made, data.x_train), outputs(model, data.x_train), rtol=1e-10, atol=1e-10)
 
@@ -192,6 +192,31 @@ def test_a_group_whose_copies_have_no_clear_place_is_left_alone_by_name(monkeypa
         ce.Net2Wider(layers="conv1")(model)
 
 
+SINGLE = {
+    "groups of one input": (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 4)),
+    "groups of one output": (nn.Conv2d(1, 8, 3), nn.Conv2d(8, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 4)),
+    "depthwise": (nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 4)),
+    "one channel": (nn.Conv2d(1, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 3), nn.Flatten(), nn.Linear(16, 1), nn.Linear(1, 2)),
+    "nonzero where nothing is": (nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Conv2d(4, 3, 3, groups=1), nn.Softplus(),
+                                 nn.Conv2d(3, 2, 4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_channels_that_cannot_be_removed_are_copied_where_that_is_right(name):
+    model = laws.lively(nn.Sequential(*copy.deepcopy(SINGLE[name]))).eval().double()
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    data = Dataset("noise", *[x, torch.arange(4) % 2] * 3, ("a", "b"))
+    made = ce.Net2Wider(factor=1.5)(model, data)
+    torch.testing.assert_close(outputs(made, x), outputs(model, x), rtol=1e-12, atol=1e-12)
+    assert set(why(made).values()) == {"its channels are the network's output"}
+    layers = [layer for layer in made.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    given = [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert all(len(new.weight) > len(old.weight) for new, old in zip(layers[:-1], given[:-1], strict=True))
+    loaded = files.from_bytes(files.model_bytes(made), into=model, example=x)
+    assert torch.equal(outputs(loaded, x), outputs(made, x))
+
+
 def test_a_wider_network_can_be_compressed_and_comes_back():
     model = network(SPECS[3])
     x = laws.data().x_validation
@@ -213,7 +238,7 @@ def test_a_deeper_network_has_an_identity_behind_each_layer_before_a_relu():
         expected[channel, channel, 2, 2] = 1
     assert torch.equal(further.weight, expected) and not further.bias.any()
     assert torch.equal(made.fc1.further[0].weight, torch.eye(len(model.fc1.weight)))
-    assert why(made).keys() == {"fc2"} and "not read by a ReLU alone" in why(made)["fc2"]
+    assert why(made).keys() == {"fc2"} and "not read by a ReLU or ReLU6 alone" in why(made)["fc2"]
 
 
 def test_in_training_mode_the_new_batch_norms_change_little():
@@ -251,9 +276,10 @@ def test_moments_of_a_rectified_normal_variable_are_those_of_a_sample():
 
 
 class Clipped(nn.Module):
-    """Layers that no identity can follow: another activation, an even window, a hook, a batch norm used twice."""
+    """Layers that no identity can follow: another activation, an even window, hooks, what is used twice or never."""
 
-    sizes: ClassVar = {"tanh": 3, "even": 2, "hooked": 3, "one": 3, "other": 3, "bare": 3, "fine": 3}
+    sizes: ClassVar = {"tanh": 3, "even": 2, "hooked": 3, "one": 3, "other": 3, "bare": 3, "fine": 3, "again": 1,
+                       "unused": 3, "heard": 1, "seen": 1, "fresh": 1}  # fmt: skip
 
     def __init__(self):
         super().__init__()
@@ -263,11 +289,17 @@ class Clipped(nn.Module):
         self.hooked.register_forward_hook(lambda layer, inputs, y: None)
         self.twice = nn.BatchNorm2d(4)
         self.plain = nn.BatchNorm2d(4, affine=False)
+        self.norm, self.relu = nn.BatchNorm2d(4), nn.ReLU()
+        self.norm.register_forward_hook(lambda norm, inputs, y: None)
+        self.relu.register_forward_pre_hook(lambda relu, inputs: (inputs[0] - 1,))
+        self.unsure = nn.BatchNorm2d(4, track_running_stats=False)
         self.head = nn.Linear(4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.hooked(F.relu(self.even(torch.tanh(self.tanh(x))))))
         x = F.relu(self.twice(self.other(F.relu(self.twice(self.one(x))))))
+        x = F.relu(self.norm(self.heard(F.relu(self.again(F.relu(self.again(x)))))))
+        x = F.relu(self.unsure(self.fresh(self.relu(self.seen(x)))))
         return self.head(F.relu(self.fine(F.relu(self.plain(self.bare(x))))).mean((2, 3)))
 
 
@@ -276,12 +308,60 @@ def test_layers_that_nothing_can_follow_are_left_alone_by_name_and_reason():
     assert [name for name, part in made.named_modules() if isinstance(part, Deepened)] == ["fine"]
     reasons = why(made)
     said = {
-        "tanh": "not read by a ReLU alone", "even": "2 x 2 has no middle", "hooked": "has forward hooks",
+        "tanh": "not read by a ReLU or ReLU6 alone", "even": "2 x 2 has no middle", "hooked": "has forward hooks",
         "one": "'twice' is not that of this layer alone", "other": "'twice' is not that", "head": "not read by a ReLU",
-        "bare": "its batch norm 'plain' has no scale and shift",
+        "bare": "its batch norm 'plain' has no scale and shift", "again": "is used 2 times",
+        "unused": "does not call it", "heard": "its batch norm 'norm' has forward hooks",
+        "seen": "the ReLU 'relu' has forward hooks", "fresh": "its batch norm 'unsure' has no running statistics",
     }  # fmt: skip
     assert reasons.keys() == said.keys() and all(said[name] in reasons[name] for name in said)
     assert_same(made, model, laws.data().x_validation[:4])
+
+
+class Six(nn.Module):
+    """Two layers before a ReLU that ends at 6, a module and a function; inputs reach beyond."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 8)
+        self.relu, self.head = nn.ReLU6(), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu6(self.fc(self.relu(self.norm(self.conv(x))).mean((2, 3)))))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_relu_that_ends_at_six_stays_the_last(depth):
+    model = laws.lively(Six()).eval().double()
+    x = 50 * laws.data().x_validation[:8].double()
+    assert float(model.norm(model.conv(x)).detach().max()) > 6
+    made = ce.Net2Deeper(depth=depth)(model, laws.data())
+    assert isinstance(made.conv, Deepened) and isinstance(made.fc, Deepened)
+    torch.testing.assert_close(outputs(made, x), outputs(model, x), rtol=1e-10, atol=1e-10)
+
+
+class Named(nn.Module):
+    """A layer that the network registers twice and calls once."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 10)
+        self.parts = nn.ModuleList([self.conv])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.parts[0](x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", WAYS, ids=repr)
+def test_a_layer_of_two_names_keeps_both(method):
+    model = Named().eval()
+    x = laws.data().x_validation[:4]
+    made = method(model, laws.data())
+    assert made.conv is made.parts[0] and made.conv is not model.conv
+    assert_same(made, model, x)
+    loaded = files.from_bytes(files.model_bytes(made), into=model, example=x)
+    assert torch.equal(outputs(loaded, x), outputs(made, x)) and loaded.conv is loaded.parts[0]
 
 
 def test_frozen_layers_stay_frozen_and_new_ones_are_trained():
