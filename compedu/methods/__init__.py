@@ -5,13 +5,16 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.bayesian_dark_knowledge import BayesianDarkKnowledge
+from compedu.methods.distillation.controls import controls
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
+from compedu.methods.distillation.label_smoothing import LabelSmoothing
 from compedu.methods.distillation.logit_matching import LogitMatching
 from compedu.methods.distillation.model_compression import ModelCompression
 from compedu.methods.distillation.net2deeper import Net2Deeper
 from compedu.methods.distillation.net2wider import Net2Wider
 from compedu.methods.distillation.neuron_selection import NeuronSelection
+from compedu.methods.distillation.random_teacher import RandomTeacher
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
@@ -106,6 +109,8 @@ METHODS: tuple[type[Method], ...] = (
     Net2Deeper,
     NeuronSelection,
     BayesianDarkKnowledge,
+    LabelSmoothing,
+    RandomTeacher,
     FineTune,
     BatchNormReestimation,
     SmallDense,
@@ -133,5 +138,6 @@ __all__ = [
     "Skipped",
     "TrainingMethod",
     "compression_of",
+    "controls",
     "find",
 ] + [method.__name__ for method in METHODS]

@@ -13,7 +13,9 @@ from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shap
 from compedu.knobs import method
 from compedu.methods.distillation.shared.compared import Pairs
 from compedu.methods.distillation.shared.features import captured, features_of
+from compedu.methods.distillation.shared.roles import check_roles
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
+from compedu.methods.method import Method
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.training import Companion, Loss
@@ -84,7 +86,10 @@ class Distillation(FromScratch):
 
     def compress(self, task: Task) -> nn.Module:
         """Build the student and train it on the outputs of the teacher."""
-        return self.teach(self.untrained(task), task.model, task.data)
+        student = self.untrained(task)
+        if not isinstance(self.student, Method):  # which makes it from the teacher
+            check_roles(student, task.model, task, trained=not isinstance(self.student, str))
+        return self.teach(student, task.model, task.data)
 
     def untrained(self, task: Task) -> nn.Module:
         """Return the student before training; refuse a teacher or a student that no loss of logits is defined for."""
