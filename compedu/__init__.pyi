@@ -29,6 +29,7 @@ from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BiclusteredSVD as BiclusteredSVD
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import BlockFormats as BlockFormats
+from compedu.methods import ContrastiveDistillation as ContrastiveDistillation
 from compedu.methods import CPDecomposition as CPDecomposition
 from compedu.methods import CReLU as CReLU
 from compedu.methods import DecoupledDistillation as DecoupledDistillation

@@ -5,6 +5,7 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.bayesian_dark_knowledge import BayesianDarkKnowledge
+from compedu.methods.distillation.contrastive import ContrastiveDistillation
 from compedu.methods.distillation.controls import controls
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
@@ -104,6 +105,7 @@ METHODS: tuple[type[Method], ...] = (
     AttentionTransfer,
     RelationalDistillation,
     SimilarityPreserving,
+    ContrastiveDistillation,
     DecoupledDistillation,
     Net2Wider,
     Net2Deeper,

@@ -80,6 +80,10 @@ class Distillation(FromScratch):
         """
         return None
 
+    def paired(self, regressor: Companion | None, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of a pair for a batch as the loss compares them: the student's through its regressor."""
+        return student if regressor is None else regressor.module(student), teacher
+
     @abstractmethod
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the loss of one batch."""
@@ -164,8 +168,7 @@ class Distillation(FromScratch):
                 outputs = self.answers(student, x)
             features = []
             for (own, theirs), companion in zip(pairs, regressors, strict=True):
-                feature = learned[own] if companion is None else companion.module(learned[own])
-                features.append((feature, taught[theirs].clone()))  # out of inference mode
+                features.append(self.paired(companion, learned[own], taught[theirs].clone()))  # out of inference mode
             return self.loss_of(Lesson(outputs, targets, data.y_train[indices], tuple(features)))
 
         return of_batch
