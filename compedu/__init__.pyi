@@ -73,6 +73,7 @@ from compedu.methods import SmoothDictionary as SmoothDictionary
 from compedu.methods import SmoothQuant as SmoothQuant
 from compedu.methods import SoftTargetDistillation as SoftTargetDistillation
 from compedu.methods import StructuredSparsity as StructuredSparsity
+from compedu.methods import TeacherAssistant as TeacherAssistant
 from compedu.methods import TruncatedSVD as TruncatedSVD
 from compedu.methods import TuckerDecomposition as TuckerDecomposition
 from compedu.methods import controls as controls

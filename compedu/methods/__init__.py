@@ -19,6 +19,7 @@ from compedu.methods.distillation.random_teacher import RandomTeacher
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
+from compedu.methods.distillation.teacher_assistant import TeacherAssistant
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
@@ -99,6 +100,7 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    TeacherAssistant,
     ModelCompression,
     LogitMatching,
     FitNets,

@@ -20,9 +20,11 @@ def controls(
     "taught" is `method` itself. "alone" learns from the labels without a teacher; "longer" does so for `longer` times
     the epochs. "label smoothing" is `LabelSmoothing` with the share `smoothing`, "temperature 1" the method at that
     temperature, if it has another one, and "random teacher" the method with a teacher of the same architecture that has
-    learned nothing. All but "longer" train on the same images, in the same order and steps; `FitNets`, which has two
-    stages, begins the order again in the second. Raises `ValueError` for a method without a setting at which its
-    student learns alone, for a method at that setting, and for `longer` below 2.
+    learned nothing. All but "longer" train the student on the same images, in the same order and steps. Two methods
+    have two stages, the second of which begins the order again: `FitNets` divides the epochs among them, and
+    `TeacherAssistant` trains the assistant for as many as the student, so that "longer" has the steps of both. Raises
+    `ValueError` for a method without a setting at which its student learns alone, for a method at that setting, and for
+    `longer` below 2.
 
     >>> from compedu.methods import SoftTargetDistillation
     >>> for name, arm in controls(SoftTargetDistillation(epochs=10)).items():

@@ -104,10 +104,17 @@ class Distillation(FromScratch):
         refuse_probabilities(teacher, data)
         classes = logits_of(teacher, data.example, data).shape[1]
         student = student_of(self.student, task, classes, self.seed, self._where)
-        self.refuse_untrainable(student, data)
-        if (own := logits_of(student, data.example, data).shape[1]) != classes:
-            raise CompressionError(f"{self._where} has {own} classes, its teacher {classes}")
+        self.refuse_unfit(student, classes, data, self._where)
         return student
+
+    def refuse_unfit(self, network: nn.Module, classes: int, data: Dataset, where: str) -> None:
+        """Raise `CompressionError` for a network that cannot be trained on `data`, or has not the teacher's `classes`.
+
+        `where` names the knob.
+        """
+        self.refuse_untrainable(network, data)
+        if (own := logits_of(network, data.example, data).shape[1]) != classes:
+            raise CompressionError(f"{where} has {own} classes, its teacher {classes}")
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place and return it; a subclass may do so in several stages."""

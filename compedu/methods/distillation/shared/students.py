@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from compedu.compression import compression_of
+from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.identity import identity
 from compedu.knobs import Knob, field_of
@@ -64,6 +65,17 @@ def check_student(spec: str, where: str) -> None:
         raise ValueError(f"{where} must be the spec of a network: {error}") from error
 
 
+def network_of(spec: str, data: Dataset, classes: int, seed: int, where: str) -> nn.Module:
+    """Return a new network for the images of `data`, drawn by `seed`.
+
+    Raises `CompressionError` for a spec that cannot be built for them; `where` names the knob.
+    """
+    try:
+        return network_for(spec, data, classes=classes, seed=seed)
+    except ValueError as error:
+        raise CompressionError(f"{where} {spec!r} cannot be built for images of {data.name!r}: {error}") from error
+
+
 def student_of(student: Student, task: Task, classes: int, seed: int, where: str) -> nn.Module:
     """Return the untrained student: a new network by `seed`, a copy of a given one, or the compressed teacher.
 
@@ -72,12 +84,7 @@ def student_of(student: Student, task: Task, classes: int, seed: int, where: str
     be built for the images of the task; `where` names the knob.
     """
     if isinstance(student, str):
-        try:
-            return network_for(student, task.data, classes=classes, seed=seed)
-        except ValueError as error:
-            raise CompressionError(
-                f"{where} {student!r} cannot be built for images of {task.data.name!r}: {error}"
-            ) from error
+        return network_of(student, task.data, classes, seed, where)
     if isinstance(student, Method):
         made = student(task.model, task.data)
         known = len(compression_of(task.model).skipped)
