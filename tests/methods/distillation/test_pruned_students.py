@@ -1,5 +1,6 @@
 """Prune, then distill: the student is a method applied to its teacher, and stays as compressed as that made it."""
 
+import argparse
 from dataclasses import replace
 from typing import ClassVar
 
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 import compedu as ce
+from compedu.commands import KNOB, method_with_knobs
 from compedu.datasets.digits import digits
 from compedu.files import load, model_bytes, save
 from compedu.forms import Masked
 from compedu.hashing import model_digest
+from compedu.knobs import knobs
 from compedu.methods import compression_of
 from compedu.networks import build
 from compedu.sweeps import method_of
@@ -119,3 +122,24 @@ def test_any_other_text_in_a_knob_is_refused_by_name(text, match):
 
 def test_a_method_in_a_knob_is_read_though_only_its_holder_was_asked_for():
     assert method_of(repr(BOTH), (ce.SoftTargetDistillation,)) == BOTH
+
+
+@pytest.mark.parametrize("text", ["lenet5(width=0.2)", repr(MAGNITUDE), repr(BOTH.student)])
+def test_a_command_and_the_field_of_an_explorer_take_a_student_as_it_is_written(text):
+    declared = knobs(ce.SoftTargetDistillation)["student"]
+    method = ce.SoftTargetDistillation(student=declared.parse(text))
+    assert str(method.student) == text
+    if "width" not in text:
+        assert method.student == method_of(text)
+        with pytest.raises(ValueError, match="has no knob 'nosuch'"):
+            declared.parse("MagnitudePruning(nosuch=1)")
+
+
+def test_a_random_teacher_is_chosen_on_a_command_line():
+    given = argparse.Namespace(
+        method="RandomTeacher", **{f"{KNOB}distillation": "FitNets(epochs=3)", f"{KNOB}seed": "2"}
+    )
+    assert method_with_knobs(given) == ce.RandomTeacher(distillation=ce.FitNets(epochs=3), seed=2)
+    setattr(given, f"{KNOB}distillation", "MagnitudePruning()")
+    with pytest.raises(ValueError, match="RandomTeacher.distillation must be a distillation"):
+        method_with_knobs(given)

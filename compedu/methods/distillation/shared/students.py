@@ -47,6 +47,15 @@ class StudentKnob(Knob):
     def _allows_one(self, value: Any) -> bool:
         return isinstance(value, (GivenNetwork, Method)) or super()._allows_one(value)
 
+    def _parse_one(self, text: str) -> Any:
+        from compedu.methods.parsing import (  # which lists all methods, those with students among them
+            METHODS,
+            method_of,
+        )
+
+        known = {cls.__name__ for cls in METHODS}
+        return method_of(text) if text.partition("(")[0].strip() in known else super()._parse_one(text)
+
     def __str__(self) -> str:
         return "the spec of a network, a network, or a method that makes it from the teacher"
 
