@@ -101,6 +101,7 @@ def test_the_arms_are_methods_that_their_text_makes_again_with_the_knobs_of_the_
             assert method_of(repr(method)) == method
     assert len(set(arms.values())) == len({arm.key(teacher(), DATA) for arm in arms.values()}) == len(arms)
     assert arms["taught"] is TAUGHT[name] and arms["random teacher"].distillation is TAUGHT[name]
+    assert arms["random teacher"].seed == arms["label smoothing"].seed == TAUGHT[name].seed
     assert arms["longer"] == replace(arms["alone"], epochs=4)
 
 
@@ -192,6 +193,7 @@ def test_the_random_teacher_is_random_and_the_given_one_untouched(trained):
     for name, value in one.state_dict().items():
         assert value.shape == trained.state_dict()[name].shape
         assert not torch.equal(value, trained.state_dict()[name]), name
+    assert model_digest(one) != model_digest(build(trained.spec, seed=0))  # where a student of this kind would start
     assert not one.training and ce.evaluate(one, DATA).correct < 0.5 * ce.evaluate(trained, DATA).correct
     assert model_digest(replace(method.distillation)(one, DATA)) == model_digest(made[0])
 
