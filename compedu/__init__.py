@@ -19,6 +19,7 @@ _HOMES = {
     "Recipe": "compedu.training",
     "Report": "compedu.metrics",
     "build": "compedu.networks",
+    "controls": "compedu.methods",
     "deploy": "compedu.deployment",
     "evaluate": "compedu.evaluation",
     "experiment": "compedu.claims",

@@ -29,6 +29,7 @@ from compedu.methods import BiasedWeightDecay as BiasedWeightDecay
 from compedu.methods import BiclusteredSVD as BiclusteredSVD
 from compedu.methods import BlockCirculantProjection as BlockCirculantProjection
 from compedu.methods import BlockFormats as BlockFormats
+from compedu.methods import ContrastiveDistillation as ContrastiveDistillation
 from compedu.methods import CPDecomposition as CPDecomposition
 from compedu.methods import CReLU as CReLU
 from compedu.methods import DecoupledDistillation as DecoupledDistillation
@@ -41,6 +42,7 @@ from compedu.methods import FixedPointTraining as FixedPointTraining
 from compedu.methods import GradualPruning as GradualPruning
 from compedu.methods import HardConcretePruning as HardConcretePruning
 from compedu.methods import IterativePruning as IterativePruning
+from compedu.methods import LabelSmoothing as LabelSmoothing
 from compedu.methods import LearnedStepQuantization as LearnedStepQuantization
 from compedu.methods import LinearQuantization as LinearQuantization
 from compedu.methods import LogitMatching as LogitMatching
@@ -61,6 +63,7 @@ from compedu.methods import PatternPruning as PatternPruning
 from compedu.methods import Pipeline as Pipeline
 from compedu.methods import RandomFilterPruning as RandomFilterPruning
 from compedu.methods import RandomPruning as RandomPruning
+from compedu.methods import RandomTeacher as RandomTeacher
 from compedu.methods import RegularizedPruning as RegularizedPruning
 from compedu.methods import RelationalDistillation as RelationalDistillation
 from compedu.methods import SeparableFilters as SeparableFilters
@@ -70,8 +73,10 @@ from compedu.methods import SmoothDictionary as SmoothDictionary
 from compedu.methods import SmoothQuant as SmoothQuant
 from compedu.methods import SoftTargetDistillation as SoftTargetDistillation
 from compedu.methods import StructuredSparsity as StructuredSparsity
+from compedu.methods import TeacherAssistant as TeacherAssistant
 from compedu.methods import TruncatedSVD as TruncatedSVD
 from compedu.methods import TuckerDecomposition as TuckerDecomposition
+from compedu.methods import controls as controls
 from compedu.metrics import Report as Report
 from compedu.metrics import measure as measure
 from compedu.networks import build as build

@@ -5,16 +5,21 @@ from compedu.methods.calibrated_method import CalibratedMethod
 from compedu.methods.compact_filters.crelu import CReLU
 from compedu.methods.distillation.attention_transfer import AttentionTransfer
 from compedu.methods.distillation.bayesian_dark_knowledge import BayesianDarkKnowledge
+from compedu.methods.distillation.contrastive import ContrastiveDistillation
+from compedu.methods.distillation.controls import controls
 from compedu.methods.distillation.decoupled import DecoupledDistillation
 from compedu.methods.distillation.fit_nets import FitNets
+from compedu.methods.distillation.label_smoothing import LabelSmoothing
 from compedu.methods.distillation.logit_matching import LogitMatching
 from compedu.methods.distillation.model_compression import ModelCompression
 from compedu.methods.distillation.net2deeper import Net2Deeper
 from compedu.methods.distillation.net2wider import Net2Wider
 from compedu.methods.distillation.neuron_selection import NeuronSelection
+from compedu.methods.distillation.random_teacher import RandomTeacher
 from compedu.methods.distillation.relational import RelationalDistillation
 from compedu.methods.distillation.similarity_preserving import SimilarityPreserving
 from compedu.methods.distillation.soft_targets import SoftTargetDistillation
+from compedu.methods.distillation.teacher_assistant import TeacherAssistant
 from compedu.methods.layer_method import LayerByLayer, LayerMethod, SelectiveMethod
 from compedu.methods.low_rank.biclustered import BiclusteredSVD
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
@@ -95,17 +100,21 @@ METHODS: tuple[type[Method], ...] = (
     LowRankAdapters,
     CReLU,
     SoftTargetDistillation,
+    TeacherAssistant,
     ModelCompression,
     LogitMatching,
     FitNets,
     AttentionTransfer,
     RelationalDistillation,
     SimilarityPreserving,
+    ContrastiveDistillation,
     DecoupledDistillation,
     Net2Wider,
     Net2Deeper,
     NeuronSelection,
     BayesianDarkKnowledge,
+    LabelSmoothing,
+    RandomTeacher,
     FineTune,
     BatchNormReestimation,
     SmallDense,
@@ -133,5 +142,6 @@ __all__ = [
     "Skipped",
     "TrainingMethod",
     "compression_of",
+    "controls",
     "find",
 ] + [method.__name__ for method in METHODS]

@@ -96,7 +96,7 @@ class Method(ABC):
 
     def key_on(self, inputs: str) -> str:
         """Return the identity of the result on the network and data of that `inputs_key`."""
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in sorted(knobs(self)))
+        values = ", ".join(f"{name}={_identified(getattr(self, name))}" for name in sorted(knobs(self)))
         return f"{type(self).__name__}/{self.version}({values})|{inputs}"
 
 
@@ -134,6 +134,11 @@ class Pipeline(Method):
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.steps)) or "Pipeline()"
+
+
+def _identified(value: Any) -> str:
+    """Return what a key says of the value of a knob: of a method all of its knobs, and its version."""
+    return value.key_on("") if isinstance(value, Method) else repr(value)
 
 
 def inputs_key(model: nn.Module, data: Dataset | None) -> str:

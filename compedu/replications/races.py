@@ -20,7 +20,7 @@ from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.evaluation import evaluate, glance
 from compedu.knobs import knobs
-from compedu.methods import SoftTargetDistillation
+from compedu.methods import AttentionTransfer, SoftTargetDistillation
 from compedu.methods.method import Method, inputs_key
 from compedu.metrics.accuracy import Change
 from compedu.metrics.seeds import mean, student_interval
@@ -55,12 +55,11 @@ class Raced:
         return datasets.load(self.data).shortened(train=self.train)
 
 
+TRAINING = {"student": "lenet5(width=0.25)", "epochs": 40, "lr": 2e-3}
 RACES = (
-    Raced(
-        "vgg", "glyphs", 1000,
-        SoftTargetDistillation(student="lenet5(width=0.25)", temperature=10.0, epochs=40, lr=2e-3),
-    ),
-)  # fmt: skip
+    Raced("vgg", "glyphs", 1000, SoftTargetDistillation(temperature=10.0, **TRAINING)),
+    Raced("vgg", "glyphs", 1000, AttentionTransfer(**TRAINING)),
+)
 
 
 @dataclass(frozen=True)
@@ -151,11 +150,13 @@ def remake(raced: Raced) -> Iterator[StoredRace]:
     model = trained(raced.teacher, raced.data)
     data = raced.images()
     key = race_key(raced.method, inputs_key(model, data))
-    known = {race.seed: race for race in (read_races(raced.path).get(key, ()) if raced.path.is_file() else ())}
+    stored = read_races(raced.path) if raced.path.is_file() else {}
+    known = {race.seed: race for race in stored.get(key, ())}
     for seed in SEEDS:
         if seed not in known:
             known[seed] = run_race(replace(raced.method, seed=seed), model, data)
-            text = json.dumps({key: [vars(race) for race in known.values()]}, indent=1)
+            stored[key] = tuple(known.values())
+            text = json.dumps({one: [vars(race) for race in races] for one, races in stored.items()}, indent=1)
             raced.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(raced.path, f"{text}\n".encode())
         yield known[seed]

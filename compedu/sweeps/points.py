@@ -1,18 +1,15 @@
 """Points of a sweep: settings spread over a knob's range, and the measured one nearest to a setting."""
 
-import ast
 import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from compedu.knobs import Knob, knobs, no_such_knob
-from compedu.methods import METHODS, Pipeline
+from compedu.methods import Pipeline
 from compedu.methods.method import Method
+from compedu.methods.parsing import method_of
 from compedu.metrics import Report
-from compedu.specs import keyword_values
-
-ADVICE = "write it as its repr, such as MagnitudePruning(sparsity=0.9)"
 
 
 def grid(method: Method | type[Method], knob: str, count: int = 9) -> list[Method]:
@@ -25,32 +22,6 @@ def grid(method: Method | type[Method], knob: str, count: int = 9) -> list[Metho
     if knob not in known:
         raise ValueError(no_such_knob(type(start), knob))
     return [replace(start, **{knob: value}) for value in known[knob].points(count)]
-
-
-def method_of(text: str, known: Iterable[type[Method]] = METHODS) -> Method:
-    """Return the method whose `repr` is `text`, such as "A(x=0.5) | B()", of the classes `known`; nothing is executed.
-
-    Raises `ValueError` for any other string, for an unknown class and for a value that the knob does not allow.
-    """
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        return _built(tree, {cls.__name__: cls for cls in known}, text)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:  # all that parsing Python may raise
-        raise ValueError(f"{text[:80]!r} is not a method: {error}; {ADVICE}") from error
-
-
-def _built(tree: ast.expr, known: dict[str, type[Method]], text: str) -> Method:
-    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.BitOr):
-        return _built(tree.left, known, text) | _built(tree.right, known, text)
-    if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args):
-        raise ValueError(f"{text!r} is not a method; {ADVICE}")
-    if tree.func.id not in known:
-        raise ValueError(f"no method is called {tree.func.id!r}; there are: {', '.join(known)}")
-    cls = known[tree.func.id]
-    values = keyword_values(tree)
-    if unknown := values.keys() - knobs(cls).keys():
-        raise ValueError(no_such_knob(cls, unknown.pop()))
-    return cls(**values)
 
 
 def nearest(reports: Iterable[Report], method: Method, within: float = math.inf) -> Report | None:

@@ -110,6 +110,29 @@ def test_the_teacher_sees_images_as_they_are_drawn_for_the_student(drawn):
     assert sum(any(torch.equal(image, other) for other in DATA.x_train) for image in later[:40]) < 35
 
 
+class Learning(Counting):
+    """A student that keeps the images that it learns from."""
+
+    def forward(self, x):
+        return super().forward(x) if self.training else self.inner(x)
+
+    def __deepcopy__(self, memo):
+        copy = Learning(self.shown)
+        copy.load_state_dict(self.state_dict())
+        return copy.train(self.training)
+
+
+@pytest.mark.parametrize("drawn", [{"shift": 2}, {"shift": 0, "mirror": True}, {"shift": 1, "mirror": True}], ids=str)
+def test_a_consistent_teacher_sees_the_pixels_that_its_student_sees_and_others_in_each_epoch(drawn):
+    teacher, student = Counting([]), Learning([])
+    SoftTargetDistillation(**FAST | {"student": student}, **drawn, weight=1.0)(teacher, DATA)
+    learned = student.shown
+    taught = teacher.shown[-len(learned) :]
+    assert len(learned) == 2 * 5 and all(torch.equal(*pair) for pair in zip(learned, taught, strict=True))
+    first, second = torch.cat(learned[:5]), torch.cat(learned[5:])
+    assert sum(any(torch.equal(image, other) for other in second) for image in first) < len(first)
+
+
 def test_with_weight_zero_the_student_learns_alone_bit_by_bit():
     alone = build("lenet300(width=0.05, size=16)", seed=3)
     fit(alone, DATA, Recipe(epochs=2, batch=32, lr=2e-3, seed=3, shift=1))

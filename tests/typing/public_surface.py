@@ -34,6 +34,7 @@ assert_type(report.file_bytes, int | None)
 
 assert_type(ce.explore(ce.MagnitudePruning, model, data), Explorer)
 assert_type(list(ce.sweep([method], model, data)), list[Report])
+assert_type(ce.controls(ce.SoftTargetDistillation()), dict[str, Method])
 assert_type(ce.deploy(model), Deployed)
 assert_type(ce.save(model, "model.compedu"), int)
 assert_type(ce.load_model("model.compedu"), nn.Module)

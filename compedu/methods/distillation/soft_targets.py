@@ -39,7 +39,9 @@ class SoftTargetDistillation(Distillation):
     r"""Train a small network, the student, on the softened probabilities that the given network, the teacher, assigns.
 
     $L = (1 - w)\,\mathrm{CE}(y, p) + w\,T^2\,\mathrm{KL}(q_T \,\|\, p_T)$ with $p_T = \mathrm{softmax}(z_s / T)$ of the
-    student and $q_T = \mathrm{softmax}(z_t / T)$ of the teacher; with `weight` 0 the student learns alone.
+    student and $q_T = \mathrm{softmax}(z_t / T)$ of the teacher; with `weight` 0 the student learns alone. With `shift`
+    or `mirror` both see the same changed images in each step: a consistent teacher, which with `weight` 1 and many
+    epochs is also a patient one (Beyer et al. 2022, arXiv:2106.05237, section 3, with crops and mixtures of images).
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
     Skips: nothing; of the teacher only its logits count, so it may be any network or compressed model; one that ends in
     a softmax is refused.

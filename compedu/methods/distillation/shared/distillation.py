@@ -20,7 +20,9 @@ from compedu.methods.distillation.shared.features import (
     refuse_fixed,
     refuse_not_real,
 )
+from compedu.methods.distillation.shared.roles import check_roles
 from compedu.methods.distillation.shared.students import Student, check_student, student_knob, student_of
+from compedu.methods.method import Method
 from compedu.methods.task import Task
 from compedu.methods.training_method import FromScratch
 from compedu.reproducible import seed_apart
@@ -88,13 +90,20 @@ class Distillation(FromScratch):
         """
         return None
 
+    def paired(self, regressor: Companion | None, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of a pair for a batch as the loss compares them: the student's through its regressor."""
+        return student if regressor is None else regressor.module(student), teacher
+
     @abstractmethod
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the loss of one batch."""
 
     def compress(self, task: Task) -> nn.Module:
         """Build the student and train it on the outputs of the teacher."""
-        return self.teach(self.untrained(task), task.model, task.data)
+        student = self.untrained(task)
+        if not isinstance(self.student, Method):  # which makes it from the teacher
+            check_roles(student, task.model, task, trained=not isinstance(self.student, str))
+        return self.teach(student, task.model, task.data)
 
     def untrained(self, task: Task) -> nn.Module:
         """Return the student before training; refuse a teacher or a student that no loss of logits is defined for."""
@@ -105,10 +114,17 @@ class Distillation(FromScratch):
         refuse_probabilities(teacher, data)
         classes = logits_of(teacher, data.example, data).shape[1]
         student = student_of(self.student, task, classes, self.seed, self._where)
-        self.refuse_untrainable(student, data)
-        if (own := logits_of(student, data.example, data).shape[1]) != classes:
-            raise CompressionError(f"{self._where} has {own} classes, its teacher {classes}")
+        self.refuse_unfit(student, classes, data, self._where)
         return student
+
+    def refuse_unfit(self, network: nn.Module, classes: int, data: Dataset, where: str) -> None:
+        """Raise `CompressionError` for a network that cannot be trained on `data`, or has not the teacher's `classes`.
+
+        `where` names the knob.
+        """
+        self.refuse_untrainable(network, data)
+        if (own := logits_of(network, data.example, data).shape[1]) != classes:
+            raise CompressionError(f"{where} has {own} classes, its teacher {classes}")
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place and return it; a subclass may do so in several stages."""
@@ -204,7 +220,7 @@ class Distillation(FromScratch):
             hints = among([taught[theirs] for _, theirs in pairs], chosen)
             features = []
             for (own, _), companion, hint in zip(pairs, regressors, hints, strict=True):
-                feature = learned[own] if companion is None else companion.module(learned[own])
+                feature, hint = self.paired(companion, learned[own], hint)
                 features.append((at_least_single(feature), at_least_single(hint)))
             labels = data.y_train[indices]
             return self.loss_of(Lesson(at_least_single(outputs), at_least_single(targets), labels, tuple(features)))

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from compedu.compression import compression_of
+from compedu.datasets.dataset import Dataset
 from compedu.errors import CompressionError
 from compedu.identity import identity
 from compedu.knobs import Knob, field_of
@@ -46,6 +47,15 @@ class StudentKnob(Knob):
     def _allows_one(self, value: Any) -> bool:
         return isinstance(value, (GivenNetwork, Method)) or super()._allows_one(value)
 
+    def _parse_one(self, text: str) -> Any:
+        from compedu.methods.parsing import (  # which lists all methods, those with students among them
+            METHODS,
+            method_of,
+        )
+
+        known = {cls.__name__ for cls in METHODS}
+        return method_of(text) if text.partition("(")[0].strip() in known else super()._parse_one(text)
+
     def __str__(self) -> str:
         return "the spec of a network, a network, or a method that makes it from the teacher"
 
@@ -64,6 +74,17 @@ def check_student(spec: str, where: str) -> None:
         raise ValueError(f"{where} must be the spec of a network: {error}") from error
 
 
+def network_of(spec: str, data: Dataset, classes: int, seed: int, where: str) -> nn.Module:
+    """Return a new network for the images of `data`, drawn by `seed`.
+
+    Raises `CompressionError` for a spec that cannot be built for them; `where` names the knob.
+    """
+    try:
+        return network_for(spec, data, classes=classes, seed=seed)
+    except ValueError as error:
+        raise CompressionError(f"{where} {spec!r} cannot be built for images of {data.name!r}: {error}") from error
+
+
 def student_of(student: Student, task: Task, classes: int, seed: int, where: str) -> nn.Module:
     """Return the untrained student: a new network by `seed`, a copy of a given one, or a copy of the compressed
     teacher.
@@ -73,12 +94,7 @@ def student_of(student: Student, task: Task, classes: int, seed: int, where: str
     be built for the images of the task; `where` names the knob.
     """
     if isinstance(student, str):
-        try:
-            return network_for(student, task.data, classes=classes, seed=seed)
-        except ValueError as error:
-            raise CompressionError(
-                f"{where} {student!r} cannot be built for images of {task.data.name!r}: {error}"
-            ) from error
+        return network_of(student, task.data, classes, seed, where)
     if isinstance(student, Method):
         # A method of the user's may return the network that it was given, or one that it keeps.
         made = copied(student(task.model, task.data))
