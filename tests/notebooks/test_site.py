@@ -233,7 +233,7 @@ def test_no_page_is_wider_than_the_screen_of_a_telephone(site, page):
 
 
 def test_each_page_of_the_contents_leads_to_its_neighbors_by_their_titles(site):
-    chapters = ["00_start_here", "01_tour", "02_pruning", "03_quantization", "07_low_rank"]
+    chapters = ["00_start_here", "01_tour", "02_pruning", "03_quantization", "07_low_rank", "09_distillation"]
     for before, after in itertools.pairwise(chapters):
         title = re.search(r"<h1>(.*?)<a", (site / "chapters" / f"{after}.html").read_text(encoding="utf-8"))[1]
         foot = (site / "chapters" / f"{before}.html").read_text(encoding="utf-8").split("prev-next-footer")[-1]
