@@ -87,7 +87,10 @@ class StoredRace:
     @classmethod
     def of(cls, record: dict[str, Any]) -> "StoredRace":
         """Return the race that was stored as `record`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+        }
+        return cls(**known)
 
 
 def lanes(method: Method) -> tuple[Method, Method]:

@@ -22,6 +22,7 @@ from compedu.methods import (
     LogitMatching,
     ModelCompression,
     NeuronSelection,
+    RandomTeacher,
     RelationalDistillation,
     SimilarityPreserving,
     SoftTargetDistillation,
@@ -68,7 +69,7 @@ def arms() -> dict[str, Method]:
 
 def seeded(method: Method, seed: int) -> Method:
     """Return a way with another seed, that of a method inside it included."""
-    inner = {"distillation": replace(method.distillation, seed=seed)} if hasattr(method, "distillation") else {}
+    inner = {"distillation": replace(method.distillation, seed=seed)} if isinstance(method, RandomTeacher) else {}
     return replace(method, seed=seed, **inner)
 
 
@@ -86,7 +87,7 @@ def remake() -> None:
         found = sweep(points, teacher, data, split=SPLIT, store=path())
         for report in found:
             print(f"seed {seed}: {report.method}: {report.accuracy:.2%}", flush=True)
-        for failure in found.failures.values():
+        for failure in found.failures:
             print(f"seed {seed}: {failure}", flush=True)
 
 

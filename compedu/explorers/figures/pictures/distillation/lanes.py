@@ -117,7 +117,9 @@ def table(view: View) -> Table:
     ahead = lead(view, race)
     taught = dict(view.learning.reached)
     kept = ahead[:: -(-len(ahead) // SHOWN) or 1]
-    rows = [(step, percent(taught[step] - gap), percent(taught[step]), f"{100 * gap:+.1f}") for step, gap in kept]
+    rows: list[tuple] = [
+        (step, percent(taught[step] - gap), percent(taught[step]), f"{100 * gap:+.1f}") for step, gap in kept
+    ]
     if race.outcome is not None:
         ends = (race.outcome.alone.accuracy, race.outcome.taught.accuracy)
         rows.append(("all images", *map(percent, ends), f"{100 * (ends[1] - ends[0]):+.1f}"))
