@@ -93,14 +93,12 @@ def remake() -> None:
 
 def gains() -> dict[str, list[float]]:
     """Return the points of accuracy by which each way is ahead of the student alone, one for each stored seed."""
-    reached = {
-        name: {
-            seed: found[0].accuracy
-            for seed in SEEDS
-            if (found := stored_reports(path(), [seeded(method, seed)], SPLIT))
-        }
-        for name, method in arms().items()
-    }
+    runs = {(name, seed): seeded(method, seed) for name, method in arms().items() for seed in SEEDS}
+    stored = {report.method: report.accuracy for report in stored_reports(path(), runs.values(), SPLIT)}
+    reached = {name: {} for name in arms()}
+    for (name, seed), method in runs.items():
+        if repr(method) in stored:
+            reached[name][seed] = stored[repr(method)]
     alone = reached[ALONE]
     return {name: [100 * (one[seed] - alone[seed]) for seed in one if seed in alone] for name, one in reached.items()}
 
