@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch  # noqa: F401  a doctest of this file uses it
+from torch import Tensor
+
 from compedu.course.plain import Other, decode, encode
 from compedu.errors import first_line
 
@@ -85,12 +88,20 @@ def called(function: Any, *arguments: Any) -> Any:
 
 
 def short(arguments: tuple) -> str:
-    """Return the arguments of a learner's function in one line, dictionaries as their first names only.
+    """Return the arguments of a learner's function in one line: of dictionaries the first names, of arrays the shape.
 
-    >>> short(({"a": 1, "b": 2}, [1, 4]))
-    '({a, b}, [1, 4])'
+    >>> short(({"a": 1, "b": 2}, [1, 4], torch.zeros(2, 3)))
+    '({a, b}, [1, 4], a tensor of shape (2, 3))'
     """
-    return f"({', '.join(f'{{{few(one, 2)}}}' if isinstance(one, dict) else repr(one) for one in arguments)})"
+    return f"({', '.join(map(_one, arguments))})"
+
+
+def _one(argument: Any) -> str:
+    if isinstance(argument, dict):
+        return f"{{{few(argument, 2)}}}"
+    if isinstance(argument, Tensor):
+        return f"a tensor of shape {tuple(argument.shape)}"
+    return f"{argument!r:.200}"
 
 
 def few(names: Iterable, most: int = 6) -> str:

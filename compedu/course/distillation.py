@@ -13,6 +13,7 @@ CLOSE = 1e-4  # relative: answers may compute in single precision
 REASONS = ("fair", "roles", "seed", "epochs", "selection")
 CLASSES = 8  # of the drawn logits
 MISSING_IMAGES = (800, 8000)  # on which a bias is found, and on which it is judged
+STRENGTHS = {"strength": (2.5, 4.0), "weakness": (1.2, 2.0), "offset": (2.0, 7.0)}  # of logits, in spreads of noise
 LOST = 0.01  # of all images, more than with the best bias
 
 
@@ -27,8 +28,8 @@ def soft_gradient(function: Callable[[Tensor, Tensor, float], Any], seed: int) -
         )
         loss, gradient = (_numbers(one, what) for one, what in zip(answer, ("loss", "gradient"), strict=True))
         wanted, slope = _soft(student, teacher, t)
-        _compare_loss(loss, wanted, t, classes)
-        _compare_gradient(gradient, slope, t, images)
+        _compare_loss(loss, wanted, student, teacher, t)
+        _compare_gradient(gradient, slope, t)
     return "loss and gradient of softened logits, at several temperatures and sizes of a batch"
 
 
@@ -51,22 +52,39 @@ def _near(found: float, wanted: float) -> bool:
     return abs(found - wanted) <= CLOSE * max(1e-3, abs(wanted))
 
 
-def _compare_loss(loss: Tensor, wanted: float, t: float, classes: int) -> None:
+def _compare_loss(loss: Tensor, wanted: float, student: Tensor, teacher: Tensor, t: float) -> None:
     assert loss.numel() == 1, (
         f"the loss is one number, the mean over the images; yours has the shape {tuple(loss.shape)}"
     )
     found = float(loss)
+    images, classes = student.shape
     told = f"T = {t:.3g}: your loss is {found:.5g}, not {wanted:.5g}"
-    assert t == 1 or not _near(found * t * t, wanted), f"{told}: T squared times too small. Why is it in the formula?"
-    assert t == 1 or not _near(found * t, wanted), f"{told}: T times too small; the factor is the square"
-    assert not _near(found * classes, wanted), (
-        f"{told}: {classes} times too small, which is the number of classes. Over what is the mean, over what the sum?"
+    unlike_one = t != 1
+    hints = (
+        (unlike_one and _near(found * t * t, wanted), "T squared times too small. Why is it in the formula?"),
+        (unlike_one and _near(found * t, wanted), "T times too small; the factor is the square"),
+        (_near(found * classes, wanted), f"{classes} times too small, the number of classes: over what is the mean?"),
+        (
+            images > 1 and _near(found, wanted * images),
+            f"{images} times too large: take the mean over images",
+        ),
+        (_near(found, _soft(teacher, student, t)[0]), "student and teacher are exchanged: which one is the truth?"),
+        (_near(found, wanted + _entropy(teacher, t)), "it is the cross entropy: subtract the entropy of the teacher"),
+        (_near(found, _soft(student, teacher * t, t)[0]), "the teacher's logits are not divided by T"),
+        (_near(found, _soft(student * t, teacher, t)[0]), "the student's logits are not divided by T"),
     )
-    assert _near(found, wanted), f"{told}. Which of the two is the truth, and which its approximation, in KL(q || p)?"
+    hint = next((text for holds, text in hints if holds), "compare it with the formula, term by term, for one image")
+    assert _near(found, wanted), f"{told}; {hint}"
 
 
-def _compare_gradient(gradient: Tensor, wanted: Tensor, t: float, images: int) -> None:
-    told = f"T = {t:.3g}, {images} images: your gradient"
+def _entropy(logits: Tensor, t: float) -> float:
+    """Return T^2 times the mean entropy of the softened answers, which the cross entropy has too much."""
+    q = torch.softmax(logits.double() / t, 1)
+    return float(-(t**2) * (q * q.log()).sum(1).mean())
+
+
+def _compare_gradient(gradient: Tensor, wanted: Tensor, t: float) -> None:
+    told = f"T = {t:.3g}, images: {len(wanted)}: your gradient"
     assert gradient.shape == wanted.shape, (
         f"{told} has the shape {tuple(gradient.shape)}; it is one number for each logit, {tuple(wanted.shape)}"
     )
@@ -77,8 +95,8 @@ def _compare_gradient(gradient: Tensor, wanted: Tensor, t: float, images: int) -
         f"{told} has the wrong sign: where the student gives a class more than the teacher, a larger logit costs more"
     )
     assert off <= within, (
-        f"{told} is {ratio:.4g} times what it should be, on average. T stands in it once: squared in front of the "
-        "divergence, and divided once by the softened logits. And the mean over the images?"
+        f"{told} is {ratio:.4g} times what it should be, on average. The square of T in front and the 1 / T of the "
+        "chain rule leave one T; then comes the mean over the images"
     )
 
 
@@ -99,6 +117,8 @@ def fair_comparisons(function: Callable[[list[dict]], list[str]], seed: int) -> 
 
 
 def _hint(said: str, reason: str) -> str:
+    if said == "selection":
+        return "Are those two sets of images the same? Nothing else counts for a selection."
     if reason == "fair":
         return "Nothing is wrong with it. Does a teacher have to help for a comparison to be fair?"
     questions = {
@@ -133,8 +153,8 @@ def missing_class(function: Callable[[Tensor, Tensor, int], float], seed: int) -
     rng = np.random.default_rng(seed)
     for _ in range(4):
         missing = int(rng.integers(CLASSES))
-        strength, offset = (float(one) for one in (rng.uniform(2.5, 4.0), rng.uniform(2.0, 7.0)))
-        few, many = (_logits(rng, count, missing, strength, offset) for count in MISSING_IMAGES)
+        drawn = {name: float(rng.uniform(*ends)) for name, ends in STRENGTHS.items()}
+        few, many = (_logits(rng, count, missing, **drawn) for count in MISSING_IMAGES)
         bias = float(number(function, few[0].clone(), few[1].clone(), missing))
         assert np.isfinite(bias), f"the bias is {bias}: give a finite number"
         best = max(_right(*many, missing, at / 10) for at in range(-20, 120))
@@ -145,19 +165,19 @@ def missing_class(function: Callable[[Tensor, Tensor, int], float], seed: int) -
             f"{_right(many[0][of_it], many[1][of_it], missing, bias):.1%}; the best bias has {best:.1%} of all right"
         )
         assert found >= best - LOST, (
-            f"{told}. Too small a bias never answers with the class, too large a one answers with nothing else: what "
-            "is it to be best for?"
+            f"{told}, of which you may lose {LOST:.0%}. Too small a bias never answers with the class, too large a one "
+            "answers with nothing else. If you search in steps, try finer ones"
         )
     return "the class comes back, and the others do not pay for it"
 
 
 def _logits(
-    rng: np.random.Generator, count: int, missing: int, strength: float, offset: float
+    rng: np.random.Generator, count: int, missing: int, strength: float, weakness: float, offset: float
 ) -> tuple[Tensor, Tensor]:
-    """Return logits of a network that answers with one class too rarely, by an `offset` that all of its logits have."""
+    """Return logits of a network that knows one class less well, and answers with it too rarely by an `offset`."""
     labels = torch.from_numpy(rng.integers(0, CLASSES, count))
     logits = torch.from_numpy(rng.normal(0, 1, (count, CLASSES)).astype(np.float32))
-    logits[torch.arange(count), labels] += strength
+    logits[torch.arange(count), labels] += torch.where(labels == missing, weakness, strength)
     logits[:, missing] -= offset
     return logits, labels
 

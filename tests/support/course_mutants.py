@@ -588,6 +588,8 @@ SOFT_WRONG = {
     "the sum over images": lambda s, q, t: softened(s, q, t, mean=False),
     "student and teacher exchanged": lambda s, q, t: softened(s, q, t, exchange=True),
     "one logit not softened": lambda s, q, t: by_hand(s * t, q, t),
+    "the teacher not softened": lambda s, q, t: by_hand(s, q * t, t),
+    "softened over the images": lambda s, q, t: by_hand(s.T, q.T, t),
     "the cross entropy": right_gradient(
         lambda s, q, t: -t * t * (torch.softmax(q / t, 1) * torch.log_softmax(s / t, 1)).sum(1).mean()
     ),
@@ -694,13 +696,16 @@ MISSING_WRONG = {
     "a list": lambda z, y, c: [searched(z, y, c)],
     "infinite": lambda z, y, c: float("inf"),
     "a look-up": lambda z, y, c: 2.5,
+    "means made equal": lambda z, y, c: float(
+        z.mean() * z.shape[1] / (z.shape[1] - 1) - z[:, c].mean() * z.shape[1] / (z.shape[1] - 1)
+    ),
+    "means of the right logits made equal": lambda z, y, c: float(
+        z[torch.arange(len(y)), y][y != c].mean() - z[:, c].mean()
+    ),
 }
 MISSING_RIGHT = {
     "searched": searched,
     "answered as often as it occurs": as_often,
-    "means made equal": lambda z, y, c: float(
-        z.mean() * z.shape[1] / (z.shape[1] - 1) - z[:, c].mean() * z.shape[1] / (z.shape[1] - 1)
-    ),
     "a tensor": lambda z, y, c: torch.tensor(searched(z, y, c)),
 }
 
