@@ -696,9 +696,6 @@ MISSING_WRONG = {
     "a list": lambda z, y, c: [searched(z, y, c)],
     "infinite": lambda z, y, c: float("inf"),
     "a look-up": lambda z, y, c: 2.5,
-    "means made equal": lambda z, y, c: float(
-        z.mean() * z.shape[1] / (z.shape[1] - 1) - z[:, c].mean() * z.shape[1] / (z.shape[1] - 1)
-    ),
     "means of the right logits made equal": lambda z, y, c: float(
         z[torch.arange(len(y)), y][y != c].mean() - z[:, c].mean()
     ),
