@@ -24,7 +24,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("resnet", "glyphs"): Recipe(epochs=12, lr=3e-3, weight_decay=1e-2, shift=2),
     ("inception", "glyphs"): Recipe(epochs=12, lr=3e-3, weight_decay=1e-2, shift=2),
     ("mobilenet", "glyphs"): Recipe(epochs=12, lr=3e-3, weight_decay=1e-2, shift=2),
-    ("vit", "glyphs"): Recipe(epochs=40, lr=1.5e-3, weight_decay=5e-2, shift=2),
+    ("vit", "glyphs"): Recipe(epochs=160, lr=1.5e-3, weight_decay=5e-2, shift=2),
     ("vgg", "cifar10"): Recipe(epochs=20, lr=3e-3, weight_decay=5e-2, shift=3, mirror=True),
     ("resnet", "cifar10"): Recipe(epochs=20, lr=4e-3, weight_decay=5e-2, shift=3, mirror=True),
     ("lenet300", "mnist"): Recipe(epochs=30, lr=1.5e-3, batch=128, shift=1),

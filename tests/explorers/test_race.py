@@ -145,7 +145,7 @@ def test_the_stored_seeds_of_a_method_are_drawn_behind_it_and_go_with_another_kn
     traces = drawn(explorer)
     assert traces["stored, alone"]["x"] == [2, 6, None] and traces["stored, alone"]["y"] == [20.0, 50.0, None]
     assert traces["stored, taught"]["y"] == [10.0, 60.0, None] and traces["stored, ahead"]["y"] == [-10.0, 10.0, None]
-    assert "stored seeds: 1" in explorer.widget.shown["caption"]
+    assert "pale: 1 stored seeds" in explorer.widget.shown["caption"]
     explorer.set(temperature=5.0)
     assert drawn(explorer)["stored, alone"]["x"] == [] and asked[-1].temperature == 5.0
     explorer.close()

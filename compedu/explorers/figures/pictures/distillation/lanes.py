@@ -25,7 +25,9 @@ def main(view: View, layer: str) -> list[dict]:
         _pale([list(zip(one.steps, one.taught, strict=True)) for one in race.stored], "stored, taught", PALE_LIVE),
         _accuracies(race.alone.reached, "alone", ORANGE, line={"dash": "dash"}),
         _accuracies(view.learning.reached, "taught", _live(view)),
-        _marks(last, view.predicted, "your bet", [PREDICTION, PREDICTION], "circle-open"),
+        _marks(
+            last, view.predicted, "your bet", [PREDICTION, PREDICTION], "circle-open", ["bet, alone", "bet, taught"]
+        ),
         _marks(last, ends, "on all images", [ORANGE, _live(view)], "diamond"),
     ]
 
@@ -87,11 +89,23 @@ def _pale(lines: Iterable[Points], name: str, color: str, at=MAIN) -> dict:
     return line(at, x, y, name, color, line={"width": 1}, hoverinfo="skip", hovertemplate=None)
 
 
-def _marks(step: int, accuracies: Sequence[float], name: str, colors: Sequence[str], symbol: str) -> dict:
-    """Return two marks at the last step, of the students alone and taught."""
+def _marks(
+    step: int, accuracies: Sequence[float], name: str, colors: Sequence[str], symbol: str, text: Sequence[str] = ()
+) -> dict:
+    """Return two marks at the last step, of the students alone and taught, with a text on their left."""
     here = [step] * len(accuracies)
     marker = {"color": list(colors), "size": 9, "symbol": symbol, "line": {"width": 2, "color": list(colors)}}
-    return line(MAIN, here, [100 * one for one in accuracies], name, colors[0], mode="markers", marker=marker)
+    return line(
+        MAIN,
+        here,
+        [100 * one for one in accuracies],
+        name,
+        colors[0],
+        mode="markers+text" if text else "markers",
+        marker=marker,
+        text=list(text),
+        textposition="middle left",
+    )
 
 
 def say(view: View, layer: str) -> str:
@@ -101,7 +115,7 @@ def say(view: View, layer: str) -> str:
         step, taught = view.learning.reached[-1]
         return f"step {step}: taught {percent(taught)}, alone {percent(race.alone.reached[-1][1])}"
     if race.outcome is None:
-        return f"no race yet; stored seeds: {len(race.stored)}" if race.stored else "no race yet: Run starts it"
+        return f"no race yet; pale: {len(race.stored)} stored seeds" if race.stored else "no race yet: Run starts it"
     low, high = (f"{100 * end:+.1f}".replace("-", MINUS) for end in race.outcome.change.interval)
     taught, alone = (percent(one.accuracy) for one in (race.outcome.taught, race.outcome.alone))
     return f"taught {taught}, alone {alone}: {low} to {high} points"
@@ -130,7 +144,7 @@ PICTURE = Picture(
     name="the race",
     main=main,
     below=below,
-    headings=("%: blue = taught, orange = alone, pale = stored", "taught ahead of alone, points"),
+    headings=("accuracy, %: blue = taught, orange = alone", "taught ahead of alone, points"),
     say=say,
     table=table,
     axes={
