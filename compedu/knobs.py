@@ -298,8 +298,8 @@ def _shown(value: Any) -> str:
 
 def changed_knobs(method: Any) -> dict[str, Any]:
     """Return the knobs whose values differ from their defaults, in order."""
-    values = {name: getattr(method, name) for name in knobs(method)}
-    return {name: value for name, value in values.items() if value != knobs(method)[name].default}
+    values = {name: (getattr(method, name), declared.default) for name, declared in knobs(method).items()}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def matches(layer: str, pattern: str) -> bool:

@@ -53,15 +53,17 @@ class Run:
         self.per_epoch = recipe.steps_per_epoch(images)
         self.steps = recipe.steps(images)
         self.threads = torch.get_num_threads()
-        self.identity = {
-            "format of the state": FORMAT,
-            "network": network.identity,
-            "recipe": repr(asdict(recipe)),
-            "data set": data.digest,
-            "version of torch": torch.__version__,
-            "optimizer": repr(optimizer),
-            "rates": repr(list((rates or {}).items())),
-        } | {f"companion {name!r}": trainee.identity for name, trainee in others.items()}
+        self.identity: dict[str, str] = {}
+        if path is not None:  # a digest of all images is in it
+            self.identity = {
+                "format of the state": FORMAT,
+                "network": network.identity,
+                "recipe": repr(asdict(recipe)),
+                "data set": data.digest,
+                "version of torch": torch.__version__,
+                "optimizer": repr(optimizer),
+                "rates": repr(list((rates or {}).items())),
+            } | {f"companion {name!r}": trainee.identity for name, trainee in others.items()}
         self.losses: list[float] = []
         self.saved_at = time.monotonic()
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))

@@ -12,8 +12,8 @@ from compedu.doctor import browser_program
 from compedu.forms import Quantized, weight_of
 
 SECTIONS = (
-    "browser", "channels", "decomposition", "explorer", "file_bytes", "filter_pruning", "int8", "live", "low_rank",
-    "magnitude", "memory", "sparse",
+    "browser", "channels", "decomposition", "distillation", "explorer", "file_bytes", "filter_pruning", "int8", "live",
+    "low_rank", "magnitude", "memory", "races", "sparse",
 )  # fmt: skip
 TRIED = [  # a JupyterLab of its own takes a minute; all that it drives is tested elsewhere
     pytest.param(name, marks=[pytest.mark.browser, pytest.mark.exhaustive] if name == "browser" else [])
@@ -259,3 +259,15 @@ def test_the_committed_table_of_the_removal_law_has_every_network_and_none_is_wr
     verdicts = dict(re.findall(r"^\| (\w+) \| (exact|refused: \w+.*?) \|", text, re.MULTILINE))
     assert list(verdicts) == models.list_models(module=models)
     assert list(verdicts.values()).count("exact") >= 80
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_all_sides_of_the_timed_distillation_train_the_same_student(scripts, shift, monkeypatch):
+    script = scripts["bench_distillation"]
+    pupil = script.Pupil.of("lenet300", script.QUICK, shift=shift)
+    script.check(pupil)
+    assert script.differs(pupil.plain(), pupil.by_tutorial()) > 1e-3
+    plain = script.batches
+    monkeypatch.setattr(script, "batches", lambda data, recipe: plain(data, script.Recipe(recipe.epochs, seed=1)))
+    with pytest.raises(AssertionError, match="something else"):
+        script.check(pupil)

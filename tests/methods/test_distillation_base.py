@@ -360,3 +360,16 @@ def test_features_in_half_precision_are_compared_in_float32(cls):
     torch.testing.assert_close(value, expected)
     value.backward()
     assert student.conv1.weight.grad.isfinite().all() and student.conv1.weight.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_longer_trainings_write_the_method_down_no_more_often(shift, monkeypatch):
+    written = []
+    spell = SoftTargetDistillation.__repr__
+    monkeypatch.setattr(SoftTargetDistillation, "__repr__", lambda self: written.append(self) or spell(self))
+    counts = []
+    for epochs in (1, 4):
+        written.clear()
+        SoftTargetDistillation(student="lenet300(width=0.1)", epochs=epochs, shift=shift)(teacher(), DATA)
+        counts.append(len(written))
+    assert counts[0] == counts[1]

@@ -162,3 +162,12 @@ def test_cycles_that_are_no_equal_parts_of_the_epochs_are_refused(cycles):
         ValueError, match=rf"Recipe\.cycles must divide the epochs, here 6, into equal parts, got {cycles}"
     ):
         Recipe(epochs=6, cycles=cycles)
+
+
+def test_only_a_training_that_is_saved_reads_all_images_for_its_identity(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(type(DATA), "digest", property(lambda data: read.append(data) or "digest"))
+    trained()
+    assert not read
+    trained(resume=tmp_path / "state")
+    assert read

@@ -207,20 +207,24 @@ class Distillation(FromScratch):
         anew in each step and for features it runs in every step.
         """
         logits = None if self.shift or self.mirror or pairs else all_logits(teacher, data.x_train, data)
+        own = [name for name, _ in pairs]
+        theirs = [name for _, name in pairs]
+        learner = self._student  # takes as long to write as a small step, so not in each one
+        master = self._teacher
 
         def of_batch(student: nn.Module, x: Tensor, indices: Tensor) -> Tensor:
             if logits is None:
-                with captured(teacher, [theirs for _, theirs in pairs], self._teacher) as taught:
+                with captured(teacher, theirs, master) as taught:
                     targets = logits_of(teacher, x, data).clone()
             else:
                 taught = {}
                 targets = logits[indices]
-            with captured(student, [own for own, _ in pairs], self._student) as learned:
+            with captured(student, own, learner) as learned:
                 outputs = self.answers(student, x)
-            hints = among([taught[theirs] for _, theirs in pairs], chosen)
+            hints = among([taught[name] for name in theirs], chosen)
             features = []
-            for (own, _), companion, hint in zip(pairs, regressors, hints, strict=True):
-                feature, hint = self.paired(companion, learned[own], hint)
+            for name, companion, hint in zip(own, regressors, hints, strict=True):
+                feature, hint = self.paired(companion, learned[name], hint)
                 features.append((at_least_single(feature), at_least_single(hint)))
             labels = data.y_train[indices]
             return self.loss_of(Lesson(at_least_single(outputs), at_least_single(targets), labels, tuple(features)))
