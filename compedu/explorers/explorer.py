@@ -16,6 +16,7 @@ from compedu.explorers.figures import sideways
 from compedu.explorers.figures.pictures import LANES, pictures_of
 from compedu.explorers.main_knob import stored_start
 from compedu.explorers.pages.page import page_form
+from compedu.explorers.pages.races import stored_race
 from compedu.explorers.pages.still import still_form
 from compedu.explorers.panel.controls import Control, controls_of
 from compedu.explorers.panel.panel import Panel
@@ -153,8 +154,8 @@ class Explorer:
             self._show(News.NETWORK)
         return self
 
-    def settle(self, timeout: float = 60.0) -> Report | None:
-        """Wait until nothing is being measured and return the report; raises `TimeoutError` after `timeout` seconds."""
+    def settle(self, timeout: float = 600.0) -> Report | None:
+        """Wait until nothing is trained or measured and return the report; `TimeoutError` after `timeout` seconds."""
         if not self._session.runner.settle(timeout):
             raise TimeoutError(f"{self.method!r} is still being measured after {timeout:g} s")
         return self.report
@@ -293,6 +294,8 @@ class Explorer:
                 known = self._session.answers().values()
                 form = page_form(self.view, known, self._screen.question, self._session.questions)
             display({"text/html": form, "text/plain": repr(self)}, raw=True)
+            if (figure := stored_race(self.view)) is not None:
+                display(figure)
             return
         with self._session.lock:
             form = still_form(self.view, [], self.hidden)

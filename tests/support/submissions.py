@@ -25,6 +25,9 @@ WRONG = {  # by the name of the cell
     "break-even": "def break_even(shape):\n    return shape[0] * shape[1] // (shape[0] + shape[1])",
     "hard-filter": "stubborn = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]",
     "rank-budget": "def rank_budget(tables, limit):\n    return {name: 1 for name in tables}",
+    "soft-gradient": "def soft_gradient(student, teacher, temperature):\n    return student.mean(), student",
+    "fair-comparisons": 'def fair_comparisons(log):\n    return ["fair"] * len(log)',
+    "missing-class": "def missing_class(logits, labels, missing):\n    return 100.0",
 }
 FORGED = """
 import builtins, sys

@@ -112,10 +112,10 @@ def below(view: View, layer: str) -> list[dict]:
 def say(view: View, layer: str) -> str:
     """Say in words how much the networks doubt half-way, in bits; the truth is one bit."""
     if not drawable(view):
-        return f"{FIRST} to {SECOND}: of images of glyphs only"
+        return f"teacher on {FIRST} to {SECOND}: with glyphs only"
     asked = known(view)
     if asked is None:
-        return f"{FIRST} to {SECOND}: being drawn"
+        return f"teacher on {FIRST} to {SECOND}: being drawn"
     t = temperature_of(view)
     bits = [f"teacher {entropy(asked.teacher[HALF], t):.2f} bits"]
     student = student_logits(view)
