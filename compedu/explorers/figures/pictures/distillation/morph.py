@@ -130,7 +130,7 @@ def table(view: View) -> Table:
     head = (f"way from {FIRST} to {SECOND}", "true", *(f"{name} at T = {temperature_of(view):g}" for name, *_ in given))
     asked = known(view)
     if asked is None:
-        return head, []
+        return head, [("being drawn" if drawable(view) else "with glyphs only", *[""] * (len(head) - 1))]
     second = list(view.data.classes).index(SECOND)
     columns = [values[:, second].reshape(STAGES, HANDS).mean(1) for values in (asked.true, *(one[2] for one in given))]
     places = np.linspace(0.0, 1.0, STAGES)
