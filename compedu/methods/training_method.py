@@ -67,13 +67,14 @@ class TrainingMethod(Method):
     def refuse_untrainable(self, model: nn.Module, data: Dataset) -> None:
         """Raise `CompressionError` for a network that cannot be trained on `data`.
 
-        That is one without trainable parameters, one that trains in half precision, one that the images do not fit, and
+        That is one without trainable parameters, one that the images do not fit, one that trains in half precision, and
         one that ends in a softmax.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise CompressionError(
                 f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable"
             )
+        refuse_misfit(model.eval(), data)
         # Adam divides by the root of a mean square plus 1e-8. In float16 that is 0, and so are squares below 6e-8.
         trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
         if half := [name for name, value in trained if value.dtype == torch.float16]:
@@ -81,7 +82,6 @@ class TrainingMethod(Method):
                 f"{self!r} cannot train in float16, as {half[0]} would: small gradients are divided by zero; give "
                 "network and images in float32, or in bfloat16"
             )
-        refuse_misfit(model.eval(), data)
         refuse_probabilities(model, data)
 
     def train_unchecked(self, model: nn.Module, data: Dataset, **options: Any) -> nn.Module:
