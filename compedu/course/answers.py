@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch  # noqa: F401  a doctest of this file uses it
 from torch import Tensor
 
 from compedu.course.plain import Other, decode, encode
@@ -90,7 +89,7 @@ def called(function: Any, *arguments: Any) -> Any:
 def short(arguments: tuple) -> str:
     """Return the arguments of a learner's function in one line: of dictionaries the first names, of arrays the shape.
 
-    >>> short(({"a": 1, "b": 2}, [1, 4], torch.zeros(2, 3)))
+    >>> short(({"a": 1, "b": 2}, [1, 4], Tensor(2, 3)))
     '({a, b}, [1, 4], a tensor of shape (2, 3))'
     """
     return f"({', '.join(map(_one, arguments))})"

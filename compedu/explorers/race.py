@@ -11,7 +11,7 @@ from compedu.explorers.session import Session, Stale
 from compedu.explorers.view import Learning, News, Outcome, Race
 from compedu.methods import Method
 from compedu.metrics import Baseline, Change, Report
-from compedu.replications.races import WATCHED, lanes, stored_races
+from compedu.replications.races import WATCHED, lanes, races_on
 from compedu.training import side_by_side
 
 
@@ -22,22 +22,19 @@ class RaceSession(Session):
     """
 
     watched: ClassVar[int] = WATCHED
+    _control: tuple[Method, nn.Module]  # between training and measuring: the other method, and its student
 
     def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         lanes(method)
         super().__init__(method, model, data, split, changed)
-        self._race = self.view.race = Race()
-        self._control: tuple[Method, nn.Module] | None = None
-        self._recall(method)
+        self._stored = races_on(model, data)
+        self._race = self.view.race = Race(stored=self._stored(method))
 
     def move(self, method: Method) -> None:
         """Go to `method`, with the races that are stored of it."""
         with self.lock:
-            self._recall(method)
+            self._race.stored = self._stored(method)
         super().move(method)
-
-    def _recall(self, method: Method) -> None:
-        self._race.stored = stored_races(method, self.view.before, self.view.data)
 
     def _made(self, method: Method, stale: Stale) -> nn.Module:
         with self.lock:
@@ -51,11 +48,10 @@ class RaceSession(Session):
         return taught
 
     def _measure(self, method: Method, after: nn.Module, stale: Stale) -> None:
-        if self._control is None:
-            return super()._measure(method, after, stale)
-        alone = self._measure_aside(*self._control, stale)
+        control = self._control
+        del self._control  # the network is needed no longer
+        alone = self._measure_aside(*control, stale)
         right = is_correct(alone, self.baseline)
-        self._control = None
         super()._measure(method, after, stale)
         taught = self.view.report
         with self.lock:
@@ -63,7 +59,6 @@ class RaceSession(Session):
                 change = Change.between(right, is_correct(taught, self.baseline))
                 self._race.outcome = Outcome(alone, taught, change)
                 self._changed(News.NETWORK)
-        return None
 
 
 def is_correct(report: Report, baseline: Baseline) -> Tensor:

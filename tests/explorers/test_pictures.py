@@ -496,5 +496,5 @@ def test_a_morph_is_of_glyphs_alone(pair):
     view = View(data, "validation", measure(model, data, speed=False), model, ce.SoftTargetDistillation())
     morph.prepare(view, lambda: False)
     assert morph.say(view, "") == "teacher on O to Q: with glyphs only"
-    assert morph.table(view)[1] == [("with glyphs only", "")]
+    assert morph.table(view)[1] == [("with glyphs only", "", "", "")]
     assert all(len(one["x"]) == 0 for one in (*morph.main(view, ""), *morph.below(view, "")))

@@ -48,7 +48,7 @@ class ContrastiveDistillation(FeatureDistillation):
     part of the loss, which can show at most $\log b$ nats of mutual information. Defined for any network; the loss of
     the labels needs classes.
     Stored: the student's layers, dense, at full precision; nothing of the teacher or the projections.
-    Skips: nothing; a last batch of one image has only the loss of its label.
+    Skips: nothing; any layers can be compared, but a batch of one image, also as the last of an epoch, is refused.
     Paper: Tian, Krishnan, Isola 2020, Contrastive representation distillation, arXiv:1910.10699, section 3.
     """
 
@@ -76,13 +76,10 @@ class ContrastiveDistillation(FeatureDistillation):
         log=True,
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.batch < 2 and self.strength:
-            raise ValueError(
-                f"{type(self).__name__}.batch must be at least 2, got {self.batch}: an image alone in its batch has "
-                "nothing to be told apart from; with strength=0 the student learns alone at any batch size"
-            )
+    @property
+    def least_images(self) -> int:
+        """Two: an image alone in its batch has nothing to be told apart from."""
+        return 2
 
     def regressor(self, student: Tensor, teacher: Tensor, seed: int) -> Companion:
         """Return the projections of both features."""

@@ -1,7 +1,5 @@
 """A teacher assistant: a network of middle size learns from the teacher, and the student from that network."""
 
-from typing import Any, ClassVar
-
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
@@ -28,8 +26,6 @@ class TeacherAssistant(SoftTargetDistillation):
     Paper: Mirzadeh, Farajtabar, Li, Levine, Matsukawa, Ghasemzadeh 2020, Improved knowledge distillation via teacher
     assistant, arXiv:1902.03393, section on TAKD.
     """
-
-    alone: ClassVar[dict[str, Any]] = {"weight": 0.0}
 
     assistant: str = knob(
         default="lenet5(width=0.5)",

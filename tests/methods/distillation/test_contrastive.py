@@ -12,7 +12,7 @@ from torch import nn
 
 import compedu as ce
 from compedu.datasets.digits import digits
-from compedu.errors import Cancelled
+from compedu.errors import Cancelled, CompressionError
 from compedu.files import load, save
 from compedu.hashing import model_digest
 from compedu.methods.distillation.contrastive import contrastive_loss
@@ -20,7 +20,7 @@ from compedu.methods.distillation.shared.distillation import numbered
 from compedu.networks import build
 from compedu.training import Recipe, fit, listening
 
-DATA = digits(size=16).shortened(train=129, validation=60, test=20)  # batches of 32, and one image
+DATA = digits(size=16).shortened(train=130, validation=60, test=20)  # batches of 32, and two images
 METHOD = ce.ContrastiveDistillation(student="lenet5(width=0.2)", epochs=2, batch=32, dimension=16)
 
 
@@ -187,9 +187,12 @@ def test_the_student_finds_its_teachers_embeddings_of_new_images_better_than_alo
 
 
 def test_a_batch_of_one_image_is_refused_unless_nothing_is_contrasted():
-    with pytest.raises(ValueError, match=r"ContrastiveDistillation.batch must be at least 2, got 1: an image alone"):
-        replace(METHOD, batch=1)
-    assert replace(METHOD, batch=1, strength=0.0).batch == 1
+    teacher = build("lenet5(size=16, width=0.4)", seed=5)
+    for images, batch in ((130, 1), (129, 32)):  # as the last of an epoch too
+        few = DATA.shortened(train=images)
+        with pytest.raises(CompressionError, match=f"needs 2 in each; {images} training images in batches of {batch}"):
+            replace(METHOD, batch=batch)(teacher, few)
+        replace(METHOD, batch=batch, strength=0.0, epochs=1)(teacher, few)
     assert ce.controls(METHOD)["alone"] == replace(METHOD, strength=0.0)
 
 

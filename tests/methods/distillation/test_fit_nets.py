@@ -7,10 +7,11 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
+from cancelling import assert_cancelled_at
 
 import compedu as ce
 from compedu.datasets.digits import digits
-from compedu.errors import Cancelled, CompressionError
+from compedu.errors import CompressionError
 from compedu.files import load, save
 from compedu.hashing import model_digest
 from compedu.methods.distillation.fit_nets import hint_loss
@@ -164,15 +165,7 @@ def test_the_regressor_does_not_repeat_the_draws_of_the_student():
 
 @pytest.mark.parametrize("at", [1, 2 * STEPS, 2 * STEPS + 1])
 def test_both_stages_can_be_cancelled(at):
-    def stop(step):
-        if step.done == at:
-            raise Cancelled
-
-    master = teacher()
-    before = model_digest(master)
-    with pytest.raises(Cancelled), listening(stop):
-        SHORT(master, DATA)
-    assert model_digest(master) == before and not any(module._forward_hooks for module in master.modules())
+    assert_cancelled_at(at, SHORT, teacher(), DATA)
 
 
 @pytest.mark.parametrize(("changes", "match"), [

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cancelling import assert_cancelled_at
 
 import compedu as ce
 from compedu.datasets.digits import digits
-from compedu.errors import Cancelled, CompressionError
+from compedu.errors import CompressionError
 from compedu.hashing import model_digest
 from compedu.methods import compression_of
 from compedu.networks import build
@@ -58,15 +59,7 @@ def test_without_the_teachers_share_the_student_learns_alone_and_no_assistant_is
 
 @pytest.mark.parametrize("at", [1, 2 * STEPS, 2 * STEPS + 1])
 def test_both_trainings_can_be_cancelled(at):
-    def stop(step):
-        if step.done == at:
-            raise Cancelled
-
-    master = teacher()
-    before = model_digest(master)
-    with pytest.raises(Cancelled), listening(stop):
-        METHOD(master, DATA)
-    assert model_digest(master) == before
+    assert_cancelled_at(at, METHOD, teacher(), DATA)
 
 
 def test_a_random_teacher_has_an_assistant_too(monkeypatch):

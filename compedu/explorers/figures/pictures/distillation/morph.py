@@ -20,6 +20,7 @@ FIRST = "O"
 SECOND = "Q"
 STAGES = 9  # from the first to the second
 HANDS = 32  # images of each stage
+PLACES = np.linspace(0.0, 1.0, STAGES)
 HALF = slice(STAGES // 2 * HANDS, (STAGES // 2 + 1) * HANDS)  # those half-way
 
 
@@ -63,30 +64,33 @@ def student_logits(view: View) -> Tensor | None:
     return view.kept["student of morphs"][1]
 
 
-def answers(view: View) -> list[tuple[str, str, Tensor]]:
-    """Return name, color and softened probabilities (images, classes) of the teacher, and of a student if any."""
+def answers(view: View) -> tuple[Tensor | None, Tensor | None]:
+    """Return the softened probabilities (images, classes) of teacher and student, each None as long as unknown."""
     asked = known(view)
-    if asked is None:
-        return []
-    t = temperature_of(view)
-    found = [("teacher", DENSE, torch.softmax(asked.teacher / t, 1))]
     student = student_logits(view)
-    if student is not None:
-        found.append((student_of(view), PREVIEW if view.stale else LIVE, torch.softmax(student / t, 1)))
-    return found
+    t = temperature_of(view)
+    return (
+        None if asked is None else torch.softmax(asked.teacher / t, 1),
+        None if student is None else torch.softmax(student / t, 1),
+    )
+
+
+def second(view: View, probabilities: Tensor | None) -> list[float]:
+    """Return the mean probability of the second character at each stage."""
+    if probabilities is None:
+        return []
+    number = view.data.classes.index(SECOND)
+    return probabilities[:, number].reshape(STAGES, HANDS).mean(1).tolist()
 
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the mean probabilities of all classes half-way, softened, and the true ones."""
-    asked = known(view)
+    teacher, student = ([] if one is None else one[HALF].mean(0).tolist() for one in answers(view))
     names = list(view.data.classes)
-    given = {color: (name, values[HALF].mean(0).tolist()) for name, color, values in answers(view)}
-    teacher = given.pop(DENSE, ("teacher", []))
-    color, student = next(iter(given.items()), (LIVE, ("student", [])))
-    true = [] if asked is None else [FIRST, SECOND]
+    true = [FIRST, SECOND] if teacher else []
     return [
-        bars(MAIN, names if teacher[1] else [], teacher[1], teacher[0], DENSE, width=0.8),
-        bars(MAIN, names if student[1] else [], student[1], student[0], color, width=0.45),
+        bars(MAIN, names[: len(teacher)], teacher, "teacher", DENSE, width=0.8),
+        bars(MAIN, names[: len(student)], student, student_of(view), _live(view), width=0.45),
         line(
             MAIN, true, [0.5] * len(true), "true probability", GREEN,
             mode="markers", marker={"color": GREEN, "size": 9, "symbol": "triangle-down"},
@@ -97,16 +101,21 @@ def main(view: View, layer: str) -> list[dict]:
 def below(view: View, layer: str) -> list[dict]:
     """Return the probability of the second character along the way: the true one, the teacher's, the student's."""
     asked = known(view)
-    places = np.linspace(0.0, 1.0, STAGES)
-    second = list(view.data.classes).index(SECOND) if drawable(view) else 0
-    curves = {} if asked is None else {"true": asked.true} | {name: values for name, _, values in answers(view)}
-    colors = {"true": GREEN, "teacher": DENSE, "student": PREVIEW if view.stale else LIVE}
+    teacher, student = answers(view)
+    curves = (
+        ("true", GREEN, None if asked is None else asked.true),
+        ("teacher", DENSE, teacher),
+        (student_of(view), _live(view), student),
+    )
     drawn = []
-    for name, color in colors.items():
-        values = next((one for called, one in curves.items() if called.startswith(name)), None)
-        along = [] if values is None else values[:, second].reshape(STAGES, HANDS).mean(1).tolist()
-        drawn.append(line(BELOW, places[: len(along)], along, name, color))
+    for name, color, values in curves:
+        along = second(view, values)
+        drawn.append(line(BELOW, PLACES[: len(along)], along, name, color))
     return drawn
+
+
+def _live(view: View) -> str:
+    return PREVIEW if view.stale else LIVE
 
 
 def say(view: View, layer: str) -> str:
@@ -126,16 +135,15 @@ def say(view: View, layer: str) -> str:
 
 def table(view: View) -> Table:
     """Return the probability of the second character at each stage."""
-    given = answers(view)
-    head = (f"way from {FIRST} to {SECOND}", "true", *(f"{name} at T = {temperature_of(view):g}" for name, *_ in given))
+    t = temperature_of(view)
+    head = (f"way from {FIRST} to {SECOND}", "true", f"teacher at T = {t:g}", f"{student_of(view)} at T = {t:g}")
     asked = known(view)
     if asked is None:
-        return head, [("being drawn" if drawable(view) else "with glyphs only", *[""] * (len(head) - 1))]
-    second = list(view.data.classes).index(SECOND)
-    columns = [values[:, second].reshape(STAGES, HANDS).mean(1) for values in (asked.true, *(one[2] for one in given))]
-    places = np.linspace(0.0, 1.0, STAGES)
+        return head, [("being drawn" if drawable(view) else "with glyphs only", "", "", "")]
+    columns = [second(view, values) or [None] * STAGES for values in (asked.true, *answers(view))]
     return head, [
-        (f"{place:.3g}", *(f"{column[stage]:.3f}" for column in columns)) for stage, place in enumerate(places)
+        (f"{place:.3g}", *("" if value is None else f"{value:.3f}" for value in values))
+        for place, *values in zip(PLACES, *columns, strict=True)
     ]
 
 
