@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import CLASSES, Classification, Objective
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
 from compedu.graph.copying import whole_copy
@@ -20,12 +21,17 @@ PROBED = 16  # images on which probabilities are told from logits
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Predictions of a network for the first `seen` of `of` images of a split, and their mean loss in nats."""
+    """Predictions of a network for the first `seen` of `of` images of a split, and their mean loss.
+
+    Of a classification predictions and labels are numbers of classes (N,), and the loss is in nats; else they are the
+    answers and targets of the `objective`.
+    """
 
     predictions: Tensor
     labels: Tensor
     loss: float
     of: int
+    objective: Objective = CLASSES
 
     @property
     def seen(self) -> int:
@@ -35,7 +41,7 @@ class Evaluation:
     @property
     def is_correct(self) -> Tensor:
         """Whether the prediction is correct, for each image evaluated so far."""
-        return self.predictions == self.labels[: self.seen]
+        return self.objective.correct(self.predictions, self.labels[: self.seen])
 
     @property
     def correct(self) -> int:
@@ -55,13 +61,13 @@ def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch
     publish_at = 1
     for index, start in enumerate(range(0, len(x), batch), start=1):
         logits = logits_of(model, x[start : start + batch], data)
-        losses += F.cross_entropy(logits, y[start : start + batch], reduction="sum").item()
-        predictions.append(logits.argmax(1))
+        losses += len(logits) * data.objective.loss(logits, y[start : start + batch]).item()
+        predictions.append(data.objective.answers(logits))
         done = start + batch >= len(x)
         if done or index == publish_at:
             publish_at *= 4
             seen = torch.cat(predictions)
-            yield Evaluation(seen, y, losses / len(seen), len(x))
+            yield Evaluation(seen, y, losses / len(seen), len(x), data.objective)
 
 
 def evaluate(model: nn.Module, data: Dataset, split: str = "validation", batch: int = BATCH) -> Evaluation:
@@ -71,7 +77,7 @@ def evaluate(model: nn.Module, data: Dataset, split: str = "validation", batch: 
 
 
 def all_logits(model: nn.Module, x: Tensor, data: Dataset, batch: int = BATCH) -> Tensor:
-    """Return the logits (N, classes) of all images x, batch by batch."""
+    """Return the logits (N, classes) of all images x, batch by batch; the outputs, where there are no classes."""
     return torch.cat([logits_of(model, part, data) for part in x.split(batch)])
 
 
@@ -80,7 +86,8 @@ def glance(model: nn.Module, x: Tensor, y: Tensor, data: Dataset) -> float:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        return (logits_of(model, x, data).argmax(1) == y).float().mean().item()
+        answers = data.objective.answers(logits_of(model, x, data))
+        return data.objective.correct(answers, y).float().mean().item()
     finally:
         for module, training in modes:
             module.training = training
@@ -117,6 +124,7 @@ def _by_twos(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=F
 def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
     """Return the logits (N, classes) of images x; a network that does not fit the images is one clear error.
 
+    Where the objective of `data` is not classification, these are the outputs that it needs.
     A network that draws random numbers even in evaluation mode draws the same ones each time.
     """
     try:
@@ -138,12 +146,20 @@ def logits_of(model: nn.Module, x: Tensor, data: Dataset) -> Tensor:
             f"the network {type(model).__name__} returns {shape_of(logits)}; it must return one tensor of logits "
             "(images, classes)"
         )
-    if logits.ndim != 2 or logits.shape[1] < len(data.classes):
-        raise CompressionError(
-            f"the network returns logits of shape {tuple(logits.shape[1:])}, but {data.name!r} has "
-            f"{len(data.classes)} classes; build it with classes={len(data.classes)}"
-        )
+    _refuse_other_outputs(logits, data)
     return logits
+
+
+def _refuse_other_outputs(outputs: Tensor, data: Dataset) -> None:
+    """Raise `CompressionError` for a network with fewer outputs than classes, or another number than is asked for."""
+    exact = data.objective.outputs is not None
+    fits = outputs.ndim == 2 and outputs.shape[1] >= data.outputs
+    if not fits or (exact and outputs.shape[1] > data.outputs):
+        kind = "outputs" if exact else "classes"
+        raise CompressionError(
+            f"the network returns {'outputs' if exact else 'logits'} of shape {tuple(outputs.shape[1:])}, but "
+            f"{data.name!r} has {data.outputs} {kind}; build it with classes={data.outputs}"
+        )
 
 
 def _cure(model: nn.Module, x: Tensor) -> str:
@@ -184,8 +200,10 @@ def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
     """Raise `CompressionError` if `model` returns probabilities: the loss would take them for logits.
 
     Outputs that are non-negative and sum to 1 for each of a few images are taken for those of a softmax. Log
-    probabilities are valid logits: softmax maps them to the probabilities themselves.
+    probabilities are valid logits: softmax maps them to the probabilities themselves. Outputs without classes are none.
     """
+    if not isinstance(data.objective, Classification):
+        return
     logits = logits_of(model, data.x_train[:PROBED], data)
     sums = logits.double().sum(1)
     if logits.shape[1] > 1 and bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compedu import hashing
+from compedu.datasets.objectives import CLASSES, Classification, Objective
 from compedu.errors import CompressionError
 
 SPLITS = ("train", "validation", "test")
@@ -19,6 +20,8 @@ SPLITS = ("train", "validation", "test")
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images as float32 (N, channels, height, width), normalized, and labels as int64 (N,) for each split.
+
+    With another `objective` than classification, what it calls targets stands in place of labels.
 
     Methods learn from `train`, explorers and choices use `validation`, and `test` is used once, for a claim.
     `mean` and the standard deviation `std` undo the normalization: gray value in 0..1 = image * std + mean.
@@ -38,12 +41,14 @@ class Dataset:
     std: float = 1.0
     version: str = ""
     origin: str = ""
+    objective: Objective = CLASSES
 
     def __post_init__(self):
         for split in SPLITS:
             x, y = self.split(split)
             where = f"data set {self.name!r}, split {split!r}"
-            _check_split(where, x, y, len(self.classes))
+            _check_split(where, x, y)
+            self.objective.refuse_targets(y, len(self.classes), where)
             if x.shape[1:] != self.x_train.shape[1:]:
                 raise CompressionError(
                     f"{where} has images {tuple(x.shape[1:])}, the training images are {self.shape}: "
@@ -62,16 +67,21 @@ class Dataset:
         return tuple(self.x_train.shape[1:])
 
     @property
+    def outputs(self) -> int:
+        """The number of outputs that a network needs: one for each class, or as the objective says."""
+        return self.objective.outputs or len(self.classes)
+
+    @property
     def example(self) -> Tensor:
         """One image as a batch, for tracing a network."""
         return self.x_train[:1]
 
     @cached_property
     def digest(self) -> str:
-        """The identity of the data: a digest of all images and labels."""
-        return hashing.tensors_digest(
-            {f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"}
-        )
+        """The identity of the data: a digest of all images and labels, and of an objective beyond classes."""
+        tensors = {f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"}
+        digest = hashing.tensors_digest(tensors)
+        return digest if isinstance(self.objective, Classification) else f"{digest}|{self.objective!r}"
 
     def shortened(self, train: int | None = None, validation: int | None = None, test: int | None = None) -> "Dataset":
         """Return the set with only the first images of each split, for quick runs; its name says so.
@@ -94,25 +104,22 @@ class Dataset:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.split(s)[0])} {s}" for s in SPLITS)
-        return f"Dataset({self.name!r}: {sizes}; images {self.shape}, {len(self.classes)} classes)"
+        known = f"{len(self.classes)} classes" if isinstance(self.objective, Classification) else repr(self.objective)
+        return f"Dataset({self.name!r}: {sizes}; images {self.shape}, {known})"
 
 
-def _check_split(where: str, x: Tensor, y: Tensor, classes: int) -> None:
+def _check_split(where: str, x: Tensor, y: Tensor) -> None:
     if len(x) == 0:
         raise CompressionError(f"{where} is empty: at least one image is needed")
-    if x.ndim != 4 or y.shape != x.shape[:1]:
+    if x.ndim != 4 or len(y) != len(x):
         raise CompressionError(
             f"{where} has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
             "they must be (N, channels, height, width) and (N,)"
         )
-    if not x.is_floating_point() or y.dtype != torch.int64:
-        raise CompressionError(
-            f"{where} has images of {x.dtype} and labels of {y.dtype}; they must be floats and torch.int64"
-        )
+    if not x.is_floating_point():
+        raise CompressionError(f"{where} has images of {x.dtype}; they must be floats")
     if not bool(torch.isfinite(x).all()):
         raise CompressionError(f"{where} holds values that are not finite")
-    if int(y.min()) < 0 or int(y.max()) >= classes:
-        raise CompressionError(f"{where} has labels outside 0..{classes - 1}")
 
 
 def cache_folder() -> Path:

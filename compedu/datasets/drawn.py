@@ -13,7 +13,8 @@ from torch import Tensor
 
 from compedu.datasets.dataset import Dataset, cache_folder, normalized
 from compedu.datasets.glyphs import GlyphDials, draw_glyphs, draw_morphs
-from compedu.datasets.glyphs.factors import SIDE
+from compedu.datasets.glyphs.factors import SIDE, Draws, draw_factors
+from compedu.datasets.objectives import CLASSES, Embedding, Objective, Regression
 from compedu.specs import text
 from compedu.writing import write_whole
 
@@ -22,22 +23,47 @@ MEAN = 0.129  # of gray 0..1 over the training images, rounded
 STD = 0.237
 LARGEST = 3 * SIDE * SIDE + 8  # bytes of an image in colors with its label
 ROOM = 100_000  # bytes for names and headers
+TOLERANCES = {"sine": 0.1, "cosine": 0.1, "x": 1.0, "y": 1.0}  # 0.1 is about 6 degrees; x and y are in pixels
+TARGETS: dict[str, Objective] = {
+    "class": CLASSES,
+    "pairs": Embedding(),
+    **{
+        name: Regression(quantities, tuple(TOLERANCES[one] for one in quantities), unchanged_by)
+        for name, quantities, unchanged_by in (
+            ("angle", ("sine", "cosine"), ("shift",)),  # the angle itself jumps after a full turn
+            ("position", ("x", "y"), ()),
+            ("pose", ("sine", "cosine", "x", "y"), ()),
+        )
+    },
+}
 VERSION = 3  # raised when the generator changes, to invalidate cached sets
 
 
-def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, **dials: Any) -> Dataset:
+def glyphs(seed: int = 0, sizes: dict[str, int] | None = None, targets: str = "class", **dials: Any) -> Dataset:
     """Return drawn characters of 32 x 32 pixels; `sizes` per split, `dials` are the fields of `GlyphDials`.
 
-    The first call draws the images (seconds) and keeps them in the cache folder; later calls read them.
+    `targets` is what a network tells of them: the class; the angle, as sine and cosine, the position, in pixels, or
+    both (pose), as a regression; or which pairs are of one class, as an embedding. The images are the same. The first
+    call draws them (seconds) and keeps them in the cache folder; later calls read them.
     """
+    if targets not in TARGETS:
+        raise ValueError(f"glyphs: targets={targets!r}: must be one of {', '.join(map(repr, TARGETS))}")
+    objective = TARGETS[targets]
     chosen = GlyphDials(**dials)
     arrays = {}
     for split, count in (SIZES | (sizes or {})).items():
         images, labels, classes = _drawn(split, count, seed, chosen)
+        if isinstance(objective, Regression):
+            factors = draw_factors(Draws(count, seed, split), chosen)
+            columns = [torch.from_numpy(factors[quantity]) for quantity in objective.quantities]
+            labels = torch.stack(columns, 1).float()
         arrays |= {f"x_{split}": normalized(images, MEAN, STD), f"y_{split}": labels}
     changed = dials | ({"seed": seed} if seed else {}) | ({"sizes": sizes} if sizes else {})
+    changed |= {"targets": targets} if targets != "class" else {}
     name = text("glyphs", changed) if changed else "glyphs"
-    return Dataset(name, **arrays, classes=classes, mean=MEAN, std=STD, origin="glyphs")
+    # Weights that were shipped for the classes are none for other targets: these have no origin to fall back to.
+    origin = "glyphs" if targets == "class" else ""
+    return Dataset(name, **arrays, classes=classes, mean=MEAN, std=STD, origin=origin, objective=objective)
 
 
 def morphs(first: str, second: str, stages: int = 9, count: int = 32) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from typing import ClassVar
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.errors import Cancelled
+from compedu.datasets.objectives import Classification
+from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob, on_one_curve
 from compedu.explorers.runner import Runner
@@ -29,6 +30,15 @@ Stale = Callable[[], bool]
 Prepare = Callable[[View, Stale], None]
 
 
+def refuse_other_objectives(data: Dataset) -> None:
+    """Raise `CompressionError` for data without classes, whose figures no explorer draws."""
+    if not isinstance(data.objective, Classification):
+        raise CompressionError(
+            f"explorers show classes, but the objective of {data.name!r} is {data.objective.kind}: use "
+            "measure(method(model, data), data, baseline=model), which reports on any objective"
+        )
+
+
 def _unheard(news: News) -> None:
     """Hear news that nobody is there for any more."""
 
@@ -40,6 +50,7 @@ class Session:
 
     def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         self.lock = threading.RLock()
+        refuse_other_objectives(data)
         self.baseline = Baseline.of(model, data, split)
         dense = measure(model, data, baseline=self.baseline, split=split, speed=False)
         points, controls, random_baseline = stored_points(type(method), model, data, split)

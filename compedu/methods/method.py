@@ -7,6 +7,7 @@ from torch import nn
 
 from compedu.compression import Compression, compression_of
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import KINDS
 from compedu.errors import CompressionError, Skip
 from compedu.graph.copying import with_own_tensors
 from compedu.graph.own_hooks import refuse_recomputed_weights
@@ -53,15 +54,30 @@ class Method(ABC):
         """What a call needs besides the model: "weights" (nothing), "calibration" or "training" (data)."""
         return "weights"
 
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """The kinds of objectives that the method is defined for: classification, regression, embedding."""
+        return KINDS
+
+    def refuse_undefined(self, data: Dataset) -> None:
+        """Raise `CompressionError` for data with an objective that the method is not defined for."""
+        if data.objective.kind not in self.defined_for:
+            raise CompressionError(
+                f"{self!r} is defined for {' and '.join(self.defined_for)}, but the objective of {data.name!r} is "
+                f"{data.objective.kind}: choose a method that is defined for it, such as one whose defined_for holds it"
+            )
+
     def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:
         """Return a compressed copy of `model`, in evaluation mode; `model` itself is untouched.
 
         Raises `CompressionError` for weights that are not finite or are recomputed before each forward pass, for
-        missing data, when no layer could be compressed, naming each layer and the reason, and when the result does not
-        compute what its dense weights would.
+        missing data or data of another objective, when no layer could be compressed, naming each layer and the reason,
+        and when the result does not compute what its dense weights would.
         """
         if self.needs != "weights" and data is None:
             raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
+        if data is not None:
+            self.refuse_undefined(data)
         refuse_recomputed_weights(model)
         check_finite(model)
         task = Task(self, copied(model, share=not self.writes).eval(), data, source=model)
@@ -115,6 +131,11 @@ class Pipeline(Method):
     def needs(self) -> str:
         """The most that any step needs."""
         return max((step.needs for step in self.steps), key=NEEDS.index, default="weights")
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """What all steps are defined for."""
+        return tuple(kind for kind in KINDS if all(kind in step.defined_for for step in self.steps))
 
     def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:
         """Return the model that the last step returns, or a copy without any; `model` itself is untouched."""

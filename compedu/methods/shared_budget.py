@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError, Skip
@@ -82,12 +81,12 @@ def loss_with(task: Task, name: str, made: nn.Module, images: tuple[Tensor, Tens
 
 
 def loss_of(network: nn.Module, task: Task, images: tuple[Tensor, Tensor], which: str) -> float:
-    """Return the mean cross-entropy of `network`, in nats, on `images` (x, y) of the data of `task`.
+    """Return the mean loss of `network`, of a classification in nats, on `images` (x, y) of the data of `task`.
 
     Raises `CompressionError` for one that is not finite; `which` says there what distinguishes the network.
     """
     x, y = images
-    loss = float(F.cross_entropy(all_logits(network, x, task.data), y))
+    loss = float(task.data.objective.loss(all_logits(network, x, task.data), y))
     if not math.isfinite(loss):
         raise CompressionError(
             f"{which} the loss on the images of {task.data.name!r} is {loss}, so layers cannot be compared; look for "

@@ -11,7 +11,7 @@ from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Masked
 from compedu.knobs import inherited, knob, method, seed_knob
 from compedu.methods.method import Method
-from compedu.training import Recipe, fit
+from compedu.training import Recipe, fit, refuse_changed_targets
 
 
 @method
@@ -68,12 +68,13 @@ class TrainingMethod(Method):
         """Raise `CompressionError` for a network that cannot be trained on `data`.
 
         That is one without trainable parameters, one that the images do not fit, one that trains in half precision, and
-        one that ends in a softmax.
+        one that ends in a softmax. Nor can targets be learned that are not true of shifted or mirrored images.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise CompressionError(
                 f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable"
             )
+        refuse_changed_targets(data.objective, self.recipe)
         refuse_misfit(model.eval(), data)
         # Adam divides by the root of a mean square plus 1e-8. In float16 that is 0, and so are squares below 6e-8.
         trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]

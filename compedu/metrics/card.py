@@ -34,8 +34,10 @@ def _entries(report: Report) -> list[tuple[str, str]]:
         (
             "accuracy",
             f"{report.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%} "
-            f"({report.correct:,} of {report.seen:,} correct); loss {report.loss:.4f} nats",
+            f"({report.correct:,} of {report.seen:,} correct); loss {report.loss:.4f}"
+            + (" nats" if report.criterion is None else ""),
         ),
+        ("correct if", report.criterion or ""),
         ("change", _change(report.change)),
         ("size", _size(report)),
         ("", ", ".join(f"{role} {size:,}" for role, size in (report.size_by_role or {}).items())),

@@ -10,6 +10,7 @@ from torch import nn
 from compedu import files
 from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import Classification
 from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
@@ -220,12 +221,17 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
         "total": evaluation.of,
         "loss": evaluation.loss,
     }
+    if not isinstance(evaluation.objective, Classification):
+        answers |= {"criterion": evaluation.objective.criterion}
     if baseline is None:
         return answers
     before = baseline.evaluation.predictions[: evaluation.seen]
     after = evaluation.predictions
     was = baseline.evaluation.is_correct[: evaluation.seen]
     now = evaluation.is_correct
+    change = {"change": Change.between(was, now)}
+    if not isinstance(evaluation.objective, Classification):  # answers that are no classes do not flip
+        return answers | change
     flips = {
         name: tuple(
             Flip(image, int(evaluation.labels[image]), int(before[image]), int(after[image]))
@@ -233,4 +239,4 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
         )
         for name, which in (("newly_wrong", was & ~now), ("newly_right", now & ~was))
     }
-    return answers | flips | {"change": Change.between(was, now)}
+    return answers | flips | change

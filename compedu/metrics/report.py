@@ -42,7 +42,8 @@ class LayerRow:
 class Report:
     """What one model measures on one split; `partial` while images or figures are still to come.
 
-    `correct` counts among the first `seen` of `total` images. `loss` is the mean cross entropy in nats. `file_bytes` is
+    `correct` counts among the first `seen` of `total` images. `loss` is the mean cross entropy in nats; where answers
+    are no classes, it is that of the data's objective, and `criterion` says when one is correct. `file_bytes` is
     the length of the packed model file, `entropy_coded_bytes` of the entropy-coded one, `size_by_role` sorts the packed
     bytes by what they are for. `macs` are multiply-accumulates for one image, `uncounted` names products that could not
     be counted. `baseline_...` are the same of the baseline.
@@ -74,10 +75,11 @@ class Report:
     skipped: tuple[Skipped, ...] = ()
     newly_wrong: tuple[Flip, ...] | None = None
     newly_right: tuple[Flip, ...] | None = None
+    criterion: str | None = None
 
     @property
     def accuracy(self) -> float:
-        """The share of images whose largest logit belongs to the right class, 0..1."""
+        """The share of images that are answered correctly, 0..1: the largest logit belongs to the right class."""
         return self.correct / self.seen
 
     @property

@@ -35,8 +35,12 @@ CONFIRMED = "validation_accuracy_with_doubled_epochs"  # in a record: shows that
 
 
 def recipe_for(spec: str, data: Dataset) -> Recipe:
-    """Return the recipe that made the shipped weights of this pair, or `DEFAULT`; a user's own data has none."""
-    return RECIPES.get((spec, data.origin and data.name), DEFAULT)
+    """Return the recipe that made the shipped weights of this pair, or `DEFAULT`; a user's own data has none.
+
+    The default leaves images where they are if their targets would not be true of shifted ones.
+    """
+    default = DEFAULT if "shift" in data.objective.unchanged_by else replace(DEFAULT, shift=0)
+    return RECIPES.get((spec, data.origin and data.name), default)
 
 
 def train_network(

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from compedu.errors import Cancelled
 from compedu.reproducible import seeded, torch_threads
 from compedu.training.companions import Companion
 from compedu.training.interruption import interrupt_between_steps
-from compedu.training.losses import Loss, cross_entropy, loss_of
+from compedu.training.losses import Loss, loss_of, refuse_changed_targets, supervised_loss
 from compedu.training.optimizers import STANDARD, Optimizer
 from compedu.training.recipe import Recipe
 from compedu.training.run import Run
@@ -27,7 +28,7 @@ def fit(
     data: Dataset,
     recipe: Recipe,
     *,
-    loss: Loss = cross_entropy,
+    loss: Loss | None = None,
     penalty: Penalty | None = None,
     before_step: Hook | None = None,
     after_step: Hook | None = None,
@@ -38,12 +39,16 @@ def fit(
 ) -> list[float]:
     """Train `model` in place on `data`'s training split and return the mean loss of each epoch.
 
-    `penalty(model)` is added to the loss; `before_step` runs between the gradient and the update, `after_step` after
+    The loss is that of the data's objective, such as the cross entropy, unless another `loss` is given.
+    `penalty(model)` is added to it; `before_step` runs between the gradient and the update, `after_step` after
     the update, both with the step's number. `rates` multiplies the learning rate of the parameters whose names fit a
     pattern, {"*.gates": 10.0}; `companions` are further modules by name, trained in place with the network. All random
     numbers of a step follow from seed and step. With `resume`, the whole state is saved to that file and restored from
     it, so that an interrupted run ends with the same bits as an uninterrupted one. All modules end in evaluation mode.
     """
+    if loss is None:
+        refuse_changed_targets(data.objective, recipe)
+        loss = partial(supervised_loss, data.objective)
     run = Run(model, data, recipe, optimizer, rates=rates, companions=companions or {}, path=resume)
     run.load()
     run.train()

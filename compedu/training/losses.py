@@ -1,13 +1,14 @@
-"""The loss of one batch: cross entropy, with auxiliary classifiers where a network has them, and clear errors."""
+"""The loss of one batch: that of the objective, with auxiliary classifiers where there are any, and clear errors."""
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compedu.datasets.objectives import CHANGES, CLASSES, Objective
 from compedu.errors import CompressionError, first_line
 from compedu.evaluation import shape_of
 from compedu.failing import raised_by_hook
+from compedu.training.recipe import Recipe
 
 AUXILIARY = 0.3  # weight of the loss of an auxiliary classifier
 
@@ -15,10 +16,15 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of the model's logits for images x and labels y, in nats.
+    """Return the mean cross entropy of the model's logits for images x and labels y, in nats; see `supervised_loss`."""
+    return supervised_loss(CLASSES, model, x, y)
 
-    A network may return logits of auxiliary classifiers after its own; the cross entropy of each is added with weight
-    0.3 (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs that are not logits.
+
+def supervised_loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss that `objective` defines of the model's outputs for images x and targets y.
+
+    A network may return logits of auxiliary classifiers after its own; the loss of each is added with weight 0.3
+    (Szegedy et al. 2015, arXiv:1409.4842, section 5). Raises `CompressionError` for outputs that are not logits.
     """
     outputs = model(x)
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -28,8 +34,19 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             "or a tuple of them, those of the auxiliary classifiers last: train it with a loss of its own, "
             "fit(loss=...)"
         )
-    first, *auxiliary = (F.cross_entropy(logits, y) for logits in heads)
+    first, *auxiliary = (objective.loss(logits, y) for logits in heads)
     return first + AUXILIARY * sum(auxiliary)
+
+
+def refuse_changed_targets(objective: Objective, recipe: Recipe) -> None:
+    """Raise `CompressionError` if images are changed in training so that their targets would no longer be true."""
+    for change in CHANGES:
+        value = getattr(recipe, change)
+        if value and change not in objective.unchanged_by:
+            raise CompressionError(
+                f"{change}={value!r} changes training images but not their targets, which are then no longer true "
+                f"({objective.kind}: {objective.criterion}); train with {change}={type(value)()!r}"
+            )
 
 
 def loss_of(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> Tensor:

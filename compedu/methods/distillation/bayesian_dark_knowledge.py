@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.errors import CompressionError
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
@@ -82,6 +83,11 @@ class BayesianDarkKnowledge(Distillation):
         slider_range=(0.1, 1000),
         log=True,
     )
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: the draws are of a posterior of probabilities."""
+        return (CLASSIFICATION,)
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place beside a copy of `teacher` that is sampled, and return it."""

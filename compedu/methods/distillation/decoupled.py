@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.errors import CompressionError
 from compedu.knobs import inherited, knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
@@ -69,7 +70,12 @@ class DecoupledDistillation(Distillation):
         log=True,
     )
 
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: the loss tells the class of the label from all others."""
+        return (CLASSIFICATION,)
+
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the loss of the labels plus the weighted parts of the soft loss."""
         target, non_target = decoupled_losses(lesson.logits, lesson.targets, lesson.labels, self.temperature)
-        return F.cross_entropy(lesson.logits, lesson.labels) + self.target * target + self.non_target * non_target
+        return lesson.supervised + self.target * target + self.non_target * non_target

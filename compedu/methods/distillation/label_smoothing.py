@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 
@@ -40,6 +41,11 @@ class LabelSmoothing(Distillation):
         high=1,
         slider_range=(0, 0.5),
     )
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: a share of the label is divided among the classes."""
+        return (CLASSIFICATION,)
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place and return it; the teacher is not asked."""

@@ -96,5 +96,5 @@ class LogitMatching(Distillation):
         return name, layer
 
     def loss_of(self, lesson: Lesson) -> Tensor:
-        """Return half the squared distance of the logits."""
-        return matching_loss(lesson.logits, lesson.targets)
+        """Return half the squared distance of the logits, or of the outputs as the objective compares them."""
+        return matching_loss(*map(lesson.objective.comparable, (lesson.logits, lesson.targets)))

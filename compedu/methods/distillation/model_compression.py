@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.knobs import inherited, knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 from compedu.methods.distillation.shared.munge import munge
@@ -63,6 +64,11 @@ class ModelCompression(Distillation):
         slider_range=(1, 14),
         unit="pixels",
     )
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: the student learns softened probabilities."""
+        return (CLASSIFICATION,)
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place on the transfer set and return it."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.errors import CompressionError
 from compedu.evaluation import BATCH
 from compedu.knobs import inherited, knob, method
@@ -96,6 +97,11 @@ class NeuronSelection(FeatureDistillation):
         open="low",
         slider_range=(0.05, 1),
     )
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: neurons are selected by how well they tell the classes apart."""
+        return (CLASSIFICATION,)
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Select the neurons of the teacher, train `student` in place on them, and return it."""

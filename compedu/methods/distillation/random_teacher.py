@@ -76,6 +76,11 @@ class RandomTeacher(Method):
     seed: int = seed_knob("seed of the teacher's weights, which no other seed of a method gives")
 
     @property
+    def defined_for(self) -> tuple[str, ...]:
+        """What the distillation is defined for."""
+        return self.distillation.defined_for
+
+    @property
     def needs(self) -> str:
         """Training images."""
         return self.distillation.needs

@@ -6,6 +6,7 @@ import torch  # noqa: F401  the doctests of this file use it
 import torch.nn.functional as F
 from torch import Tensor
 
+from compedu.datasets.objectives import CLASSIFICATION, KINDS
 from compedu.knobs import knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 
@@ -67,6 +68,13 @@ class SoftTargetDistillation(Distillation):
         slider_range=(0, 1),
     )
 
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: only logits have a softmax. Anything with `weight` 0, where the student learns alone."""
+        return (CLASSIFICATION,) if self.weight else KINDS
+
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the weighted sum of the loss of the labels and that of the softened probabilities."""
+        if self.weight == 0:
+            return lesson.supervised
         return distillation_loss(lesson.logits, lesson.targets, lesson.labels, self.temperature, self.weight)

@@ -36,7 +36,7 @@ def taylor(task: Task, groups: Sequence[ChannelGroup], images: int) -> list[Tens
     """Return the Taylor scores of all groups on so many training images."""
     refuse_misfit(task.model, task.data)
     refuse_probabilities(task.model, task.data)
-    return taylor_scores(task.model, groups, *calibration_set(task.data, images))
+    return taylor_scores(task.model, groups, *calibration_set(task.data, images), task.data.objective)
 
 
 CRITERIA: Mapping[str, Criterion] = {

@@ -7,6 +7,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.errors import CompressionError, Skip
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import Form, Geometry, Masked, Quantized, mask_of, precise, weight_of
@@ -113,6 +114,11 @@ class EntropyConstrainedQuantization(LayerByLayer):
     calibration_images: int = calibration_knob("training images that the curvature of the loss is measured on")
     curvature: str = curvature_knob()
     seed: int = seed_knob("seed of the choice of training images and of the sampled labels")
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: the curvature is that of the cross entropy."""
+        return (CLASSIFICATION,)
 
     @property
     def needs(self) -> str:

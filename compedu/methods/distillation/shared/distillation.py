@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compedu.datasets.dataset import Dataset
+from compedu.datasets.dataset import SPLITS, Dataset
+from compedu.datasets.objectives import CLASSES, Classification, Objective
 from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
@@ -37,12 +38,19 @@ class Lesson:
 
     `features` holds for each pair of layers the student's output, through its regressor if it has one, and the
     teacher's output; no gradient enters the teacher. All are at least float32, also of networks in half precision.
+    Where the `objective` is not classification, logits are its outputs, and labels its targets.
     """
 
     logits: Tensor
     targets: Tensor
     labels: Tensor
     features: tuple[tuple[Tensor, Tensor], ...] = ()
+    objective: Objective = CLASSES
+
+    @property
+    def supervised(self) -> Tensor:
+        """The loss of the labels, which the objective of the data defines."""
+        return self.objective.loss(self.logits, self.labels)
 
 
 @method
@@ -124,7 +132,8 @@ class Distillation(FromScratch):
         """
         self.refuse_untrainable(network, data)
         if (own := logits_of(network, data.example, data).shape[1]) != classes:
-            raise CompressionError(f"{where} has {own} classes, its teacher {classes}")
+            kind = "classes" if isinstance(data.objective, Classification) else "outputs"
+            raise CompressionError(f"{where} has {own} {kind}, its teacher {classes}")
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
         """Train `student` in place and return it; a subclass may do so in several stages."""
@@ -227,7 +236,8 @@ class Distillation(FromScratch):
                 feature, hint = self.paired(companion, learned[name], hint)
                 features.append((at_least_single(feature), at_least_single(hint)))
             labels = data.y_train[indices]
-            return self.loss_of(Lesson(at_least_single(outputs), at_least_single(targets), labels, tuple(features)))
+            answers = (at_least_single(outputs), at_least_single(targets), labels)
+            return self.loss_of(Lesson(*answers, tuple(features), data.objective))
 
         return of_batch
 
@@ -238,7 +248,7 @@ def among(features: Sequence[Tensor], chosen: Chosen) -> Sequence[Tensor]:
 
 
 def numbered(data: Dataset) -> Dataset:
-    """Return `data` with the index of each training image in place of its label, for a loss to look things up by."""
-    count = len(data.x_train)
-    names = tuple(map(str, range(max(count, len(data.classes)))))
-    return replace(data, y_train=torch.arange(count), classes=names)
+    """Return `data` with the index of each image in place of its label, for a loss to look things up by."""
+    indices = {f"y_{split}": torch.arange(len(data.split(split)[0])) for split in SPLITS}
+    names = tuple(map(str, range(max(map(len, indices.values())))))
+    return replace(data, **indices, classes=names, objective=CLASSES)

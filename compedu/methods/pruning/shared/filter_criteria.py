@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compedu.datasets.objectives import CLASSES, Objective
 from compedu.errors import CompressionError
 from compedu.forms import precise
 from compedu.graph import INPUT, ChannelGroup
@@ -110,17 +111,20 @@ def batch_norm_scores(model: nn.Module, group: ChannelGroup) -> Tensor | None:
     return totals / counts if bool((counts > 0).all()) else None
 
 
-def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y: Tensor) -> list[Tensor]:
+def taylor_scores(
+    model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y: Tensor, objective: Objective = CLASSES
+) -> list[Tensor]:
     """Return for each group the mean over images of |first-order change of the loss without a channel|, (size,).
 
     The change is the sum over positions of activation times gradient, over all layers that read the channel; the scores
     of each group are divided by their l2 norm (Molchanov, Tyree, Karras, Aila, Kautz 2017, arXiv:1611.06440, sections
-    2.2 and 2.3). x are images (N, ...), y their labels (N,); `model` is in evaluation mode and stays unchanged.
+    2.2 and 2.3). x are images (N, ...), y their labels (N,), the loss is that of `objective`; `model` is in evaluation
+    mode and stays unchanged.
     """
     readers = {reader.layer: model.get_submodule(reader.layer) for group in groups for reader in group.readers}
     sums = [torch.zeros(group.size) for group in groups]
     for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
-        found = loss_derivatives(model, readers, images, labels)
+        found = loss_derivatives(model, readers, images, labels, objective)
         for place, group in enumerate(groups):
             read = [reader for reader in group.readers if reader.layer in found]
             if read:  # otherwise nothing reads these channels, and the loss does not change
@@ -129,10 +133,13 @@ def taylor_scores(model: nn.Module, groups: Sequence[ChannelGroup], x: Tensor, y
     return [F.normalize(total / len(x), dim=0) for total in sums]
 
 
-def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def loss_derivatives(
+    model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor, y: Tensor, objective: Objective = CLASSES
+) -> dict[str, Tensor]:
     """Return d(loss of image n) / d(factor on input channel c) at factor 1 for each of `layers` that runs, (N, C).
 
-    The loss is the cross entropy in nats. Raises `CompressionError` for a layer whose inputs are not one per image.
+    The loss is that of `objective`, by default the cross entropy in nats. Raises `CompressionError` for a layer whose
+    inputs are not one per image, and for an objective that gives single images no loss.
     """
     factors: dict[str, Tensor] = {}
 
@@ -149,6 +156,6 @@ def loss_derivatives(model: nn.Module, layers: Mapping[str, nn.Module], x: Tenso
         return seen * factors[name].view(shape), *inputs[1:]
 
     with hooked(layers, before=multiply), torch.enable_grad(), seeded(0):
-        loss = F.cross_entropy(model(x), y, reduction="sum")
+        loss = objective.losses(model(x), y).sum()
         slopes = torch.autograd.grad(loss, list(factors.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(factors, slopes, strict=True))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.forms import mask_of
 from compedu.graph.copying import inference_copy
@@ -33,6 +34,11 @@ class SecondOrderPruning(WeightPruning):
         WeightPruning, "calibration_images", help="training images that the loss is measured on"
     )
     seed: int = seed_knob("seed of the choice of training images")
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Classification: the curvature is that of the cross entropy."""
+        return (CLASSIFICATION,)
 
     @property
     def needs(self) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
@@ -26,7 +25,7 @@ def sensitivity_scan(
     images: int,
     sparsities: Sequence[float] = SPARSITIES,
 ) -> dict[str, list[float]]:
-    """Return for each of `layers` the mean loss (nats) when it alone is pruned to each of `sparsities`.
+    """Return for each of `layers` the mean loss when it alone is pruned to each of `sparsities`.
 
     The weights of lowest `scores` go, but never the last one; the loss is measured on `images` evenly spaced training
     images (Han, Pool, Tran, Dally 2015, arXiv:1506.02626, section 5 and figure 6). `model` is untouched.
@@ -42,7 +41,7 @@ def sensitivity_scan(
             mask = keep_largest(scores[name], min(sparsity, all_but_one(weight.numel())))
             thinned = geometry.layer(weight * mask, layer.bias)
             pruned = replace_layer(inference_copy(model), name, thinned.eval())
-            losses[name].append(float(F.cross_entropy(all_logits(pruned, x, data), y)))
+            losses[name].append(float(data.objective.loss(all_logits(pruned, x, data), y)))
     return losses
 
 
