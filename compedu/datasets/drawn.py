@@ -15,7 +15,8 @@ from compedu.datasets.dataset import Dataset, cache_folder, normalized
 from compedu.datasets.glyphs import GlyphDials, draw_glyphs, draw_morphs
 from compedu.datasets.glyphs.factors import SIDE, Draws, draw_factors
 from compedu.datasets.objectives import CLASSES, Embedding, Objective, Regression
-from compedu.specs import text
+from compedu.errors import CompressionError
+from compedu.specs import parse, text
 from compedu.writing import write_whole
 
 SIZES = {"train": 8000, "validation": 4000, "test": 4000}
@@ -73,6 +74,21 @@ def morphs(first: str, second: str, stages: int = 9, count: int = 32) -> tuple[T
     """
     made = draw_morphs(first, second, stages, count)
     return normalized(torch.from_numpy(made.images), MEAN, STD), torch.from_numpy(made.probabilities).float()
+
+
+def further_images(data: Dataset, count: int) -> Tensor:
+    """Return `count` more images (count, C, 32, 32) as those of `data`, by writers of none of its splits; no labels.
+
+    They are the split "transfer" of the same dials and seed. Raises `CompressionError` for data not made by `glyphs`.
+    """
+    if data.origin != "glyphs":
+        raise CompressionError(
+            f"further images can be drawn for sets that glyphs made as they are, not for {data.name!r}"
+        )
+    dials = dict(parse(data.whole_name)[1]) if "(" in data.whole_name else {}
+    seed = dials.pop("seed", 0)
+    dials.pop("sizes", None)
+    return normalized(_drawn("transfer", count, seed, GlyphDials(**dials))[0], MEAN, STD)
 
 
 def _drawn(split: str, count: int, seed: int, dials: GlyphDials) -> tuple[Tensor, Tensor, tuple[str, ...]]:

@@ -18,6 +18,8 @@ from compedu.training import Recipe, fit, refuse_changed_targets
 class TrainingMethod(Method):
     """A method that trains; a subclass redeclares a knob to change its default."""
 
+    uses_labels: ClassVar[bool] = True  # whether the labels of training images count, which changes must leave true
+
     # training follows the scan
     unscanned: ClassVar[tuple[str, ...]] = ("epochs", "lr", "batch", "shift", "mirror", "weight_decay", "seed")
 
@@ -74,7 +76,8 @@ class TrainingMethod(Method):
             raise CompressionError(
                 f"{self!r} found nothing to train: no parameter of {type(model).__name__} is trainable"
             )
-        refuse_changed_targets(data.objective, self.recipe)
+        if self.uses_labels:
+            refuse_changed_targets(data.objective, self.recipe)
         refuse_misfit(model.eval(), data)
         # Adam divides by the root of a mean square plus 1e-8. In float16 that is 0, and so are squares below 6e-8.
         trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]

@@ -1,5 +1,7 @@
 """Logit matching: a student learns its teacher's logits themselves, as a regression, without labels."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from compedu.errors import CompressionError
@@ -48,6 +50,8 @@ class LogitMatching(Distillation):
     that saves nothing are refused by name.
     Paper: Ba, Caruana 2014, Do deep nets really need to be deep?, arXiv:1312.6184, section 2.
     """
+
+    uses_labels: ClassVar[bool] = False
 
     bottleneck: int = knob(
         default=0,

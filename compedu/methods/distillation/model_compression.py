@@ -1,11 +1,13 @@
 """Model compression: a student learns its teacher's answers on images without labels, real and synthetic ones."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import Dataset
+from compedu.datasets.drawn import further_images
 from compedu.datasets.objectives import CLASSIFICATION
 from compedu.knobs import inherited, knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
@@ -15,6 +17,7 @@ from compedu.reproducible import seed_apart
 
 IMAGES = "images"
 MUNGE = "munge"
+DRAWN = "drawn"
 
 
 @method
@@ -25,22 +28,30 @@ class ModelCompression(Distillation):
     label counts. A synthetic image has $\hat e_a \sim N(e'_a, (|e_a - e'_a| / s)^2)$ with probability $p$, else
     $\hat e_a = e_a$, for each pixel $a$ of an image $e$ and its nearest neighbor $e'$ among the training images, which
     are not changed themselves. $p$ is `exchange`, $s$ is `divisor`. The paper also alters the neighbor in the same
-    step, and its problems have two classes. An epoch passes over the whole transfer set: with synthetic images it
-    takes `copies` + 1 times as many steps, and as much memory for images. Defined for classification with logits.
+    step, and its problems have two classes. Of drawn characters there are always more: `drawn` takes images by other
+    writers, which nobody labels. An epoch passes over the whole transfer set: with further images it takes
+    `copies` + 1 times as many steps, and as much memory for images. Defined for classification with logits.
     Stored: the student's layers, dense, at full precision; nothing of the teacher or the transfer set.
     Skips: nothing; of the teacher only its logits count.
     Paper: Bucila, Caruana, Niculescu-Mizil 2006, Model compression, KDD.
     """
 
+    uses_labels: ClassVar[bool] = False
+
     temperature: float = inherited(SoftTargetDistillation, "temperature", default=1.0)
     transfer: str = knob(
         default=MUNGE,
-        help="images that the student learns from: the training images without their labels (images), or these and "
-        "synthetic ones (munge); for any network with logits",
-        choices=(IMAGES, MUNGE),
+        help="images that the student learns from: the training images without their labels (images), these and "
+        "synthetic ones (munge), or these and more that glyphs draws (drawn); for any network with logits",
+        choices=(IMAGES, MUNGE, DRAWN),
     )
     copies: int = knob(
-        default=2, help="synthetic images for each training image", low=1, high=100, slider_range=(1, 10), unit="images"
+        default=2,
+        help="synthetic or drawn images for each training image",
+        low=1,
+        high=100,
+        slider_range=(1, 10),
+        unit="images",
     )
     exchange: float = knob(
         default=0.5,
@@ -81,6 +92,8 @@ class ModelCompression(Distillation):
             # Apart from the order of the first epoch and the initial weights, which `seed` itself draws.
             apart = seed_apart(self.seed, "munge")
             x = torch.cat([x, munge(x, self.copies, self.exchange, self.divisor, self.patch, apart)])
+        elif self.transfer == DRAWN:
+            x = torch.cat([x, further_images(data, self.copies * len(x)).to(x.dtype)])
         return replace(data, x_train=x, y_train=torch.zeros(len(x), dtype=torch.int64))
 
     def loss_of(self, lesson: Lesson) -> Tensor:

@@ -10,7 +10,10 @@ from scipy import stats
 from scipy.spatial import cKDTree
 
 import compedu as ce
+from compedu.datasets.dataset import SPLITS, normalized
 from compedu.datasets.digits import digits
+from compedu.datasets.drawn import MEAN, STD, glyphs
+from compedu.datasets.glyphs import draw_glyphs
 from compedu.errors import CompressionError
 from compedu.hashing import model_digest
 from compedu.methods.distillation.shared import munge as module
@@ -179,3 +182,36 @@ def test_a_student_learns_from_its_teacher_alone():
     student = replace(FAST, epochs=20, lr=5e-3)(master, DATA)
     agreed = (student(DATA.x_validation).argmax(1) == master(DATA.x_validation).argmax(1)).double().mean()
     assert agreed > 0.7
+
+
+# Images that glyphs draws
+
+
+def drawn_set(**dials):
+    return glyphs(sizes={"train": 40, "validation": 20, "test": 20}, **dials)
+
+
+def test_drawn_images_have_the_dials_of_the_data_and_are_in_no_split_of_it():
+    data = drawn_set(rotation=0, seed=4).shortened(train=30)
+    given = replace(FAST, transfer="drawn", copies=2).transfer_set(data)
+    expected = draw_glyphs(60, seed=4, split="transfer", rotation=0).images
+    assert torch.equal(given.x_train[:30], data.x_train) and len(given.x_train) == 90
+    assert torch.equal(given.x_train[30:], normalized(torch.from_numpy(expected), MEAN, STD))
+    known = {image.numpy().tobytes() for split in SPLITS for image in data.split(split)[0]}
+    assert not known & {image.numpy().tobytes() for image in given.x_train[30:]}
+
+
+def test_a_student_learns_from_drawn_images():
+    data = drawn_set()
+    master = build("lenet300(width=0.2)", seed=5, size=32, classes=20)
+    seen = []
+    with listening(seen.append):
+        replace(FAST, transfer="drawn", copies=1)(master, data)
+    assert seen[-1].steps == 2 * 3  # epochs, batches of 80 images
+
+
+def test_images_are_not_drawn_for_other_data():
+    changed = replace(drawn_set(), name="glyphs without B", origin="")
+    for data in (DATA, changed):
+        with pytest.raises(CompressionError, match="sets that glyphs made as they are, not for"):
+            replace(FAST, transfer="drawn").transfer_set(data)
