@@ -7,6 +7,7 @@ from compedu.claims.survey.decomposition_effort import DECOMPOSITION_EFFORT
 from compedu.claims.survey.layerwise_ranks import LAYERWISE_RANKS
 from compedu.claims.survey.manual_sensitivity import MANUAL_SENSITIVITY
 from compedu.claims.survey.matrix_error import MATRIX_ERROR
+from compedu.claims.survey.only_softmax import ONLY_SOFTMAX
 from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
 from compedu.claims.survey.retraining import RETRAINING
 from compedu.claims.survey.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
@@ -23,6 +24,7 @@ CLAIMS: tuple[Experiment, ...] = (
     DECOMPOSITION_EFFORT,
     LAYERWISE_RANKS,
     RETRAINING,
+    ONLY_SOFTMAX,
 )
 
 

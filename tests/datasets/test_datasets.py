@@ -197,7 +197,7 @@ def test_empty_and_inconsistent_sets_are_refused():
         Dataset("bad", *(data.split("train") * 3), classes=("a", "b", "c"))
     x, y = data.split("train")
     for images, labels, reason in (
-        (x, y.int(), "labels of torch.int32; they must be"),
+        (x, y.int(), r"labels \(1000,\) of torch.int32; they must be int64"),
         (x.byte(), y, "images of torch.uint8"),
         (x, y[:, None], r"labels \(1000, 1\)"),
     ):
