@@ -211,13 +211,13 @@ ONLY_SOFTMAX = Experiment(
     "student, chosen on 2,000 validation images for each seed, is compared with the student alone on test images: if "
     "the latter falls more than 1 point behind, the claim is refuted. Provided that the teacher knows more than the "
     "student alone, by over a point",
-    varies="the student: its initial weights and the order of the images; and the weights of the random teacher. Images "
-    "and teacher stay. The full plan uses seeds from 300 on, which had not been inspected before. Seed 1 was: with it, "
-    "on validation images, one factor for the default strengths of all arms that compare features was chosen for the "
-    "embedding, whose loss is small, of 1, 0.1 and 0.01; the regression has the defaults. A first quick plan, of the "
-    "regression, left all students near nought",
-    changes="a strength of its own for each arm; more or fewer images; a larger student; other tolerances; teachers that "
-    "know no more than their student could",
+    varies="the student: its initial weights and the order of the images; and the weights of the random teacher. "
+    "Images and teacher stay. The full plan uses seeds from 300 on, which had not been inspected before. Seed 1 was: "
+    "with it, on validation images, one factor for the default strengths of all arms that compare features was chosen "
+    "for the embedding, whose loss is small, of 1, 0.1 and 0.01; the regression has the defaults. A first quick plan, "
+    "of the regression, left all students near nought",
+    changes="a strength of its own for each arm; more or fewer images; a larger student; other tolerances; teachers "
+    "that know no more than their student could",
     quick=QUICK,
     full=FULL,
     compute=compute,
