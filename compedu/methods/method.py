@@ -64,7 +64,7 @@ class Method(ABC):
         if data.objective.kind not in self.defined_for:
             raise CompressionError(
                 f"{self!r} is defined for {' and '.join(self.defined_for)}, but the objective of {data.name!r} is "
-                f"{data.objective.kind}: choose a method that is defined for it, such as one whose defined_for holds it"
+                f"{data.objective.kind}; choose another method: defined_for of each says what it is defined for"
             )
 
     def __call__(self, model: nn.Module, data: Dataset | None = None) -> nn.Module:

@@ -57,7 +57,7 @@ def test_every_arm_trains_the_same_student_in_equal_steps(targets):
 
 
 def test_only_the_teachers_outputs_are_asked_for_where_the_targets_of_shifted_images_are_unknown():
-    pose, pairs = ({name: arm for name, arm in replace(TINY, targets=one).arms(0).items()} for one in ("pose", "pairs"))
+    pose, pairs = (replace(TINY, targets=one).arms(0) for one in ("pose", "pairs"))
     shifted = {name for name, arm in pose.items() if getattr(arm, "shift", getattr(arm, "distillation", arm).shift)}
     assert shifted == {OUTPUTS}
     assert all(getattr(arm, "distillation", arm).shift == 1 for arm in pairs.values())
