@@ -215,7 +215,7 @@ ONLY_SOFTMAX = Experiment(
     "Images and teacher stay. The full plan uses seeds from 300 on, which had not been inspected before. Seed 1 was: "
     "with it, on validation images, one factor for the default strengths of all arms that compare features was chosen "
     "for the embedding, whose loss is small, of 1, 0.1 and 0.01; the regression has the defaults. A first quick plan, "
-    "of the regression, left all students near nought",
+    "of the regression, left all students near zero",
     changes="a strength of its own for each arm; more or fewer images; a larger student; other tolerances; teachers "
     "that know no more than their student could",
     quick=QUICK,
