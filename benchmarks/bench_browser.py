@@ -4,10 +4,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lab import lab, opened
+from lab import lab, memory, opened
 from lab_page import LabPage
 from table import DATA, Estimate, Section, Target, options, write
 
@@ -65,8 +64,6 @@ WATCH = """root => {
         requestAnimationFrame(look);
     }, {capture: true});
 }"""
-WIDGETS = "from ipywidgets.widgets.widget import _instances; print(len(_instances))"
-RESIDENT = "import gc; gc.collect(); print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])"
 FORGET = """[one.close() for one in opened]
 opened.clear(), Out.clear()
 _ = __ = ___ = None
@@ -126,29 +123,6 @@ def waiting(settings: Settings) -> Section:
 def single(value: float) -> Estimate:
     """Return a figure that was measured once."""
     return Estimate(value, value, value)
-
-
-def renderers() -> list[int]:
-    """Return the processes in which pages of a browser run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            said = path.read_bytes()
-        except OSError:  # it has ended
-            continue
-        found += [int(path.parent.name)] if b"--type=renderer" in said else []
-    return found
-
-
-def memory(page: LabPage, rest_ms: int) -> tuple[int, ...]:
-    """Return page, heap and kernel in MB and the number of widgets, once garbage is collected and all is quiet."""
-    page.python("any(one.settle(300) for one in opened)")
-    page.page.context.new_cdp_session(page.page).send("HeapProfiler.collectGarbage")
-    page.page.wait_for_timeout(rest_ms)
-    resident = max(int(Path(f"/proc/{one}/status").read_text().split("VmRSS:")[1].split()[0]) for one in renderers())
-    heap = page.page.evaluate("performance.memory.usedJSHeapSize")
-    kernel = int(page.python(RESIDENT))
-    return round(resident / 1024), round(heap / 1e6), round(kernel / 1024), int(page.python(WIDGETS))
 
 
 def crowded(settings: Settings) -> Section:

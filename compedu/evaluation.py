@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compedu.datasets.dataset import Dataset
-from compedu.datasets.objectives import CLASSES, Classification, Objective
+from compedu.datasets.objectives import Classification, Objective
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
 from compedu.graph.copying import whole_copy
@@ -24,14 +24,14 @@ class Evaluation:
     """Predictions of a network for the first `seen` of `of` images of a split, and their mean loss.
 
     Of a classification predictions and labels are numbers of classes (N,), and the loss is in nats; else they are the
-    answers and targets of the `objective`.
+    answers and targets of the `objective`. The loss of an embedding is the mean over batches.
     """
 
     predictions: Tensor
     labels: Tensor
     loss: float
     of: int
-    objective: Objective = CLASSES
+    objective: Objective
 
     @property
     def seen(self) -> int:
@@ -52,7 +52,8 @@ class Evaluation:
 def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch: int = BATCH) -> Iterator[Evaluation]:
     """Yield the evaluation of `model` on `split` after 1, 4, 16, ... batches and at the end.
 
-    The model is put into evaluation mode. Raises `CompressionError` when the network does not fit the images.
+    Of an embedding it is only known at the end. The model is put into evaluation mode. Raises `CompressionError` when
+    the network does not fit the images.
     """
     x, y = data.split(split)
     model.eval()
@@ -64,7 +65,7 @@ def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch
         losses += len(logits) * data.objective.loss(logits, y[start : start + batch]).item()
         predictions.append(data.objective.answers(logits))
         done = start + batch >= len(x)
-        if done or index == publish_at:
+        if done or (index == publish_at and data.objective.one_by_one):
             publish_at *= 4
             seen = torch.cat(predictions)
             yield Evaluation(seen, y, losses / len(seen), len(x), data.objective)

@@ -81,7 +81,7 @@ class Dataset:
         """The identity of the data: a digest of all images and labels, and of an objective beyond classes."""
         tensors = {f"{kind}_{split}": getattr(self, f"{kind}_{split}") for split in SPLITS for kind in "xy"}
         digest = hashing.tensors_digest(tensors)
-        return digest if isinstance(self.objective, Classification) else f"{digest}|{self.objective!r}"
+        return digest if self.objective == CLASSES else f"{digest}|{self.objective!r}"
 
     def shortened(self, train: int | None = None, validation: int | None = None, test: int | None = None) -> "Dataset":
         """Return the set with only the first images of each split, for quick runs; its name says so.

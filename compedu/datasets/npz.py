@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +36,9 @@ def from_npz(path: Path) -> Dataset:
     mean, std = statistics(pairs["train"][0])
     if "validation" not in pairs:
         return with_validation(str(path), pairs["train"], pairs["test"], classes=classes, mean=mean, std=std)
-    arrays = {f"y_{split}": labels for split, (_, labels) in pairs.items()}
-    arrays |= {f"x_{split}": normalized(images, mean, std) for split, (images, _) in pairs.items()}
-    return Dataset(str(path), **arrays, classes=classes, mean=mean, std=std)
+    splits: dict[str, Any] = {f"y_{split}": labels for split, (_, labels) in pairs.items()}
+    splits |= {f"x_{split}": normalized(images, mean, std) for split, (images, _) in pairs.items()}
+    return Dataset(str(path), **splits, classes=classes, mean=mean, std=std)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

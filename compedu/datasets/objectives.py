@@ -1,7 +1,7 @@
 """What a network is trained for: the loss of its outputs, and which of its answers are correct."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -20,14 +20,15 @@ ROWS = 1024  # images whose distances to all others are in memory at once
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """What the outputs (N, K) of a network are for; each image has a target, and its answer is correct or not."""
+    """What the outputs (N, K) of a network are for; each image has a target, and its answer is correct or not.
+
+    `unchanged_by` names the changes of a training image, of "shift" and "mirror", that leave its target as it is.
+    """
 
     kind: ClassVar[str]
+    one_by_one: ClassVar[bool] = True  # whether an answer is correct without a look at those of other images
 
-    @property
-    def unchanged_by(self) -> tuple[str, ...]:
-        """The changes of a training image, of "shift" and "mirror", that leave its target as it is."""
-        return CHANGES
+    unchanged_by: tuple[str, ...] = field(default=CHANGES, kw_only=True)
 
     @property
     @abstractmethod
@@ -77,7 +78,7 @@ class Classification(Objective):
 
     def refuse_targets(self, targets: Tensor, classes: int, where: str) -> None:
         """Raise `CompressionError` for targets that are not numbers of classes."""
-        refuse_no_labels(targets, classes, where)
+        refuse_other_than_labels(targets, classes, where)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross entropy in nats."""
@@ -117,7 +118,7 @@ class Regression(Objective):
 
     quantities: tuple[str, ...]
     tolerances: tuple[float, ...]
-    unchanged_by: tuple[str, ...] = ()
+    unchanged_by: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self):
         if not self.quantities or len(self.quantities) != len(self.tolerances):
@@ -127,6 +128,8 @@ class Regression(Objective):
             )
         if not all(0 < tolerance < float("inf") for tolerance in self.tolerances):
             raise CompressionError(f"Regression.tolerances must be above 0, got {self.tolerances}")
+        if not isinstance(self.unchanged_by, tuple) or not set(self.unchanged_by) <= set(CHANGES):
+            raise CompressionError(f"Regression.unchanged_by is a tuple of {CHANGES}, got {self.unchanged_by!r}")
 
     @property
     def outputs(self) -> int:
@@ -170,20 +173,22 @@ class Regression(Objective):
 class Embedding(Objective):
     """Place images of one class near each other, and others apart; targets are numbers of classes, int64 (N,).
 
-    Outputs are directions: their lengths do not count. The loss is over pairs of a batch; an answer is correct if the
-    nearest of all other images is of the same class.
+    Outputs are directions: their lengths do not count. The loss is over pairs of a batch, and depends on its size; an
+    answer is correct if the nearest of all other images is of the same class (recall at 1). Answers are
+    therefore not independent of each other, as intervals and tests of an accuracy suppose: these are approximate.
     """
 
     kind: ClassVar[str] = EMBEDDING
+    one_by_one: ClassVar[bool] = False
 
     dimensions: int = 16
     margin: float = 1.0
 
     def __post_init__(self):
-        if self.dimensions < 2 or not 0 < self.margin < 4:
+        if self.dimensions < 2 or not 0 < self.margin <= 2:
             raise CompressionError(
-                f"Embedding needs at least 2 dimensions and a margin between 0 and 4, got {self.dimensions} and "
-                f"{self.margin}: squared distances of directions are at most 4"
+                f"Embedding needs at least 2 dimensions and a margin above 0 and at most 2, got {self.dimensions} and "
+                f"{self.margin}: directions are no farther apart"
             )
 
     @property
@@ -193,7 +198,7 @@ class Embedding(Objective):
 
     def refuse_targets(self, targets: Tensor, classes: int, where: str) -> None:
         """Raise `CompressionError` for targets that are not numbers of classes."""
-        refuse_no_labels(targets, classes, where)
+        refuse_other_than_labels(targets, classes, where)
 
     def comparable(self, outputs: Tensor) -> Tensor:
         """Return the directions, vectors of length 1."""
@@ -204,7 +209,7 @@ class Embedding(Objective):
 
         A pair of different classes at distance d costs max(0, margin - d)^2 (Hadsell, Chopra, LeCun 2006,
         Dimensionality reduction by learning an invariant mapping, CVPR, section 2.1). Both kinds of pairs weigh alike,
-        though there are more of the second; a kind without a pair costs nothing.
+        though there are more of the second; a kind without a pair costs nothing. The paper's outputs have any length.
         """
         directions = self.comparable(outputs)
         squares = (2 - 2 * directions @ directions.T).clamp(min=0)
@@ -243,7 +248,7 @@ def nearest_other(directions: Tensor, rows: Tensor) -> Tensor:
     return cosines.argmax(1)
 
 
-def refuse_no_labels(targets: Tensor, classes: int, where: str) -> None:
+def refuse_other_than_labels(targets: Tensor, classes: int, where: str) -> None:
     """Raise `CompressionError` for targets that are not numbers 0..`classes` - 1, int64 (N,)."""
     if targets.ndim != 1 or targets.dtype != torch.int64:
         raise CompressionError(f"{where} has labels {tuple(targets.shape)} of {targets.dtype}; they must be int64 (N,)")

@@ -11,7 +11,7 @@ from compedu.explorers.session import Session, Stale
 from compedu.explorers.view import Learning, News, Outcome, Race
 from compedu.methods import Method
 from compedu.metrics import Baseline, Change, Report
-from compedu.replications.races import WATCHED, lanes, races_on
+from compedu.replications.races import SPLIT, WATCHED, lanes, races_on
 from compedu.training import side_by_side
 
 
@@ -27,7 +27,7 @@ class RaceSession(Session):
     def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         lanes(method)
         super().__init__(method, model, data, split, changed)
-        self._stored = races_on(model, data)
+        self._stored = races_on(model, data) if split == SPLIT else lambda method: ()
         self._race = self.view.race = Race(stored=self._stored(method))
 
     def move(self, method: Method) -> None:

@@ -3,6 +3,7 @@
 import re
 
 from compedu import methods
+from compedu.datasets.objectives import KINDS
 from compedu.knobs import Knob, knobs
 from compedu.methods.method import FAMILIES, Method
 
@@ -17,6 +18,8 @@ def card(method: type[Method], level: int = 1) -> str:
     """
     sentence, formula, *parts = parts_of(method)
     entries = {"Family": f"{FAMILIES[method.family]}.", "Needs": needs_of(method)}
+    if len(known := method().defined_for) < len(KINDS):
+        entries["Objectives"] = f"By default {' and '.join(known)} only."
     if method.identity_settings is not None:
         entries["Identity"] = f"`{method(**method.identity_settings)!r}` gives the network back."
     entries |= zip(PARTS, parts, strict=True)

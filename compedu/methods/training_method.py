@@ -18,6 +18,7 @@ from compedu.training import Recipe, fit, refuse_changed_targets
 class TrainingMethod(Method):
     """A method that trains; a subclass redeclares a knob to change its default."""
 
+    trainings: ClassVar[int] = 1  # of all epochs, one after the other: the student alone must have as many
     uses_labels: ClassVar[bool] = True  # whether the labels of training images count, which changes must leave true
 
     # training follows the scan

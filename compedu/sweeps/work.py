@@ -69,7 +69,9 @@ _received: dict[tuple, Inputs] = {}
 def received(origin: tuple, model: nn.Module, arrays: dict[str, Any]) -> Inputs:
     """Return the inputs that another process sent, the same object until another one arrives."""
     if origin not in _received:
-        tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)
+        }
         _received.clear()
         _received[origin] = Inputs(model, Dataset(**arrays | tensors), origin[-1])
     return _received[origin]

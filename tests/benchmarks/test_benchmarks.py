@@ -13,10 +13,11 @@ from compedu.forms import Quantized, weight_of
 
 SECTIONS = (
     "browser", "channels", "decomposition", "distillation", "explorer", "file_bytes", "filter_pruning", "int8", "live",
-    "low_rank", "magnitude", "memory", "races", "sparse",
+    "low_rank", "magnitude", "memory", "race_page", "races", "sparse",
 )  # fmt: skip
+IN_A_BROWSER = ("browser", "race_page")
 TRIED = [  # a JupyterLab of its own takes a minute; all that it drives is tested elsewhere
-    pytest.param(name, marks=[pytest.mark.browser, pytest.mark.exhaustive] if name == "browser" else [])
+    pytest.param(name, marks=[pytest.mark.browser, pytest.mark.exhaustive] if name in IN_A_BROWSER else [])
     for name in SECTIONS
 ]
 
@@ -31,7 +32,7 @@ def test_every_benchmark_is_tried_here():
 
 @pytest.mark.parametrize("name", TRIED)
 def test_the_smallest_settings_write_a_table_with_machine_and_versions(scripts, tmp_path, name):
-    if name == "browser" and browser_program() is None:
+    if name in IN_A_BROWSER and browser_program() is None:
         pytest.skip("no Chromium on this machine: install it, or name its program in COMPEDU_CHROMIUM")
     path = tmp_path / "RESULTS.md"
     scripts[f"bench_{name}"].main(["--quick", "--out", str(path)])

@@ -12,14 +12,16 @@ from compedu.claims.survey import only_softmax as claim
 from compedu.claims.survey.only_softmax import (
     ALONE,
     CONTROLLED,
+    ON_TRIAL,
     ONLY_SOFTMAX,
     OUTPUTS,
-    RELATIONS,
+    PAIRS,
+    POSE,
     TAUGHT,
     TEST,
     VALIDATION,
     Task,
-    untrained,
+    of_random_teacher,
 )
 from compedu.claims.verdict import Verdict
 from compedu.datasets.drawn import glyphs
@@ -28,7 +30,7 @@ from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.training import listening
 
 TINY = Task("pose", 64, 4, "lenet5(width=0.25)", 64, 1, "conv2", 1.0)
-ARMS = (ALONE, *TAUGHT, *map(untrained, CONTROLLED))
+ARMS = (ALONE, *TAUGHT, *map(of_random_teacher, CONTROLLED))
 
 
 @pytest.fixture(autouse=True)
@@ -82,14 +84,15 @@ def test_a_run_reads_validation_and_test_images_of_every_arm():
 # Judgment
 
 
-def measured(**gains):
-    """Return runs of two tasks; `gains` are the points by which the relations arm is ahead of the student alone."""
+def measured(pose, pairs, random=0.0):
+    """Return runs of both tasks: points by which the arm on trial is ahead of the student alone, and of its twin."""
     runs = []
-    for name, gain in gains.items():
+    for name, gain in ((POSE, pose), (PAIRS, pairs)):
         for seed in range(6):
             wobble = (5 * seed) % 7 / 20
             outcomes = {arm: {VALIDATION: 50.0, TEST: 50.0 - wobble} for arm in ARMS}
-            outcomes[RELATIONS] = {VALIDATION: 50.0 + gain, TEST: 50.0 + gain + wobble / 2}
+            outcomes[ON_TRIAL[name]] = {VALIDATION: 50.0, TEST: 50.0 + gain + wobble / 2}
+            outcomes[of_random_teacher(ON_TRIAL[name])] = {VALIDATION: 50.0, TEST: 50.0 + random - wobble}
             runs.append(Run(name, seed, {"teacher": {TEST: 90.0}} | outcomes))
     return runs
 
@@ -99,19 +102,18 @@ def verdict(runs):
 
 
 def test_one_task_in_which_a_taught_student_is_ahead_refutes_the_claim():
-    assert verdict(measured(one=5.0, other=0.0)) == Verdict.REFUTED
-    assert verdict(measured(one=5.0, other=5.0)) == Verdict.REFUTED
-    assert verdict(measured(one=-5.0, other=0.0)) == Verdict.UNDECIDED  # examples do not confirm a universal claim
+    assert verdict(measured(5.0, 0.0)) == Verdict.REFUTED
+    assert verdict(measured(5.0, 5.0)) == Verdict.REFUTED
+    assert verdict(measured(-5.0, 0.0)) == Verdict.UNDECIDED  # examples do not confirm a universal claim
 
 
-def test_the_best_arm_is_chosen_on_validation_images():
-    run = measured(one=5.0)[0]
-    run.outcomes[OUTPUTS] = {VALIDATION: 49.0, TEST: 99.0}
-    assert claim.best(run) == RELATIONS
+def test_a_gain_that_a_random_teacher_gives_too_is_none():
+    assert verdict(measured(5.0, 5.0, random=5.0)) == Verdict.UNDECIDED
+    assert verdict(measured(5.0, 5.0, random=2.0)) == Verdict.REFUTED
 
 
 def test_nothing_is_decided_where_the_teacher_knows_no_more():
-    runs = measured(one=5.0, other=5.0)
+    runs = measured(5.0, 5.0)
     for run in runs:
         run.outcomes["teacher"][TEST] = 49.0 + run.seed / 10
     judgment = judge(claim.parts(runs), ONLY_SOFTMAX.form)

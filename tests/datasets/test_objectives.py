@@ -1,6 +1,7 @@
 """Objectives: losses and correct answers of classification, regression and embedding, and data that serve them."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from compedu.datasets.drawn import TARGETS
 from compedu.datasets.glyphs import draw_glyphs
 from compedu.datasets.objectives import CLASSES, KINDS, Classification, Embedding, Regression
 from compedu.errors import CompressionError, MissingData
+from compedu.evaluation import evaluating
 from compedu.networks.fitting import network_for
 from compedu.networks.recipes import recipe_for
 from compedu.training import Recipe, fit
@@ -86,7 +88,9 @@ def test_an_embedding_is_correct_where_the_nearest_other_image_is_alike(monkeypa
         (lambda: Regression((), ()), "a tolerance for each quantity"),
         (lambda: Regression(("x",), (0.0,)), "must be above 0"),
         (lambda: Embedding(1), "at least 2 dimensions"),
-        (lambda: Embedding(4, margin=4.0), "a margin between 0 and 4"),
+        (lambda: Embedding(4, margin=2.1), "a margin above 0 and at most 2"),
+        (lambda: Regression(("x",), (1.0,), unchanged_by=("turn",)), "unchanged_by is a tuple of"),
+        (lambda: Regression(("x",), (1.0,), unchanged_by="shift"), "unchanged_by is a tuple of"),
         (lambda: Embedding().losses(noise(2, 16), torch.arange(2)), "a single image has none"),
     ],
 )
@@ -225,10 +229,29 @@ def test_taylor_scores_follow_the_loss_of_a_regression_and_need_losses_of_single
     model, data, _ = learned
     pruning = ce.FilterPruning(sparsity=0.3, criterion="taylor")
     if data.objective.kind == "embedding":
-        with pytest.raises(CompressionError, match="a single image has none"):
+        with pytest.raises(CompressionError, match="is defined for classification and regression, but"):
             pruning(model, data)
     else:
         assert sum(p.numel() for p in pruning(model, data).parameters()) < sum(p.numel() for p in model.parameters())
+
+
+def test_an_embedding_is_reported_once_all_neighbors_are_known(learned):
+    """A part of the images has fewer neighbors to be right or wrong among, here and in the baseline."""
+    model, data, _ = learned
+    many = replace(data, x_validation=data.x_validation.repeat(7, 1, 1, 1), y_validation=data.y_validation.repeat(7, 1)
+                   if data.y_validation.ndim == 2 else data.y_validation.repeat(7))  # fmt: skip
+    looks = list(evaluating(model, many, batch=64))
+    assert len(looks) == (1 if data.objective.kind == "embedding" else 3)
+    assert looks[-1].seen == len(many.x_validation)
+
+
+def test_another_rule_for_what_is_correct_makes_other_data():
+    class Lenient(Classification):
+        def correct(self, answers, targets):
+            return answers == answers
+
+    data = serving("class")
+    assert replace(data, objective=Lenient()).digest != data.digest
 
 
 def test_outputs_are_matched_in_units_of_their_tolerances():

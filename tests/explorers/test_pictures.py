@@ -498,3 +498,7 @@ def test_a_morph_is_of_glyphs_alone(pair):
     assert morph.say(view, "") == "teacher on O to Q: with glyphs only"
     assert morph.table(view)[1] == [("with glyphs only", "", "", "")]
     assert all(len(one["x"]) == 0 for one in (*morph.main(view, ""), *morph.below(view, "")))
+    drawn = ce.load_data("glyphs").shortened(train=20, validation=20, test=10)
+    assert morph.drawable(replace(view, data=drawn))
+    for name in ("glyphs(classes=('C', 'O', 'Q'))", "glyphs(label_noise=0.1)"):  # of which other truths hold
+        assert not morph.drawable(replace(view, data=replace(drawn, name=name)))

@@ -148,6 +148,19 @@ def test_the_stored_seeds_of_a_method_are_drawn_behind_it_and_go_with_another_kn
     explorer.set(temperature=METHOD.temperature)
     assert drawn(explorer)["stored, alone"]["x"] == [2, 6, None]
     explorer.close()
+    other = ce.explore(METHOD, *pair, race=True, split="test")  # the stored seeds were looked at on validation images
+    assert drawn(other)["stored, alone"]["x"] == []
+    other.close()
+
+
+def test_both_lanes_have_as_many_steps_where_a_method_trains_twice(pair):
+    taught, alone = races.lanes(ce.TeacherAssistant(epochs=3))
+    assert (taught.epochs, alone.epochs, alone.weight) == (3, 6, 0.0)
+    assert races.lanes(METHOD)[1] == replace(METHOD, weight=0.0)
+    model, data = pair
+    short = replace(taught, student="lenet5(width=0.25)", epochs=1, batch=16)
+    ran = run_race(short, model, data.shortened(train=32, validation=20))
+    assert ran.steps[-1] == 4 and len(ran.alone) == len(ran.taught) == len(ran.steps)
 
 
 def test_a_race_is_stored_and_found_again_whatever_the_seed(pair, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 
@@ -43,18 +44,20 @@ COMPARING: Mapping[str, type[FeatureDistillation]] = {
     CONTRASTIVE: ContrastiveDistillation,
 }
 TAUGHT = (OUTPUTS, HINTS, *COMPARING)
-CONTROLLED = (RELATIONS, CONTRASTIVE)  # each the best one of a task in the pilot
 
 VALIDATION = "validation, %"
 TEST = "test, %"
-STRENGTHS = "2 or 3, shared with the other arms"
-TASKS = {"pose": "angle and position", "pairs": "pairs of one class"}
+POSE = "angle and position"
+PAIRS = "pairs of one class"
+TASKS = {"pose": POSE, "pairs": PAIRS}
+ON_TRIAL = {POSE: RELATIONS, PAIRS: CONTRASTIVE}  # for each task the best arm on validation images in the pilot
+CONTROLLED = tuple(ON_TRIAL.values())
 
 
-def untrained(arm: str) -> str:
+def of_random_teacher(arm: str) -> str:
     """Return how the arm is called in which a network that has learned nothing teaches.
 
-    >>> untrained("relations")
+    >>> of_random_teacher("relations")
     'relations, random teacher'
     """
     return f"{arm}, random teacher"
@@ -92,8 +95,8 @@ class Task:
         """Return the methods by arm: the same student, order of images and number of steps in each."""
         # Of shifted images a position is another one, and only a teacher can tell it.
         shift = int("shift" in self.data(self.images).objective.unchanged_by)
-        common = {"student": self.student, "epochs": self.epochs, "lr": 2e-3, "seed": seed}
-        labeled = common | {"shift": shift}
+        common: dict[str, Any] = {"student": self.student, "epochs": self.epochs, "lr": 2e-3, "seed": seed}
+        labeled: dict[str, Any] = common | {"shift": shift}
         compared = {
             arm: method(strength=self.strength * method().strength, **labeled) for arm, method in COMPARING.items()
         }
@@ -102,7 +105,7 @@ class Task:
             OUTPUTS: LogitMatching(shift=1, **common),
             HINTS: FitNets(hint=self.hint, guided="conv2", weight=0.0, **labeled),
             **compared,
-            **{untrained(arm): RandomTeacher(distillation=compared[arm], seed=seed) for arm in CONTROLLED},
+            **{of_random_teacher(arm): RandomTeacher(distillation=compared[arm], seed=seed) for arm in CONTROLLED},
         }
 
 
@@ -133,13 +136,17 @@ def compute(setting: Task, seed: int) -> Run:
     return Run(str(setting), seed, outcomes, {arm: repr(method) for arm, method in arms.items()})
 
 
-def best(run: Run) -> str:
-    """Return the taught arm that is best on validation images; the first of those that share it."""
-    return max(TAUGHT, key=lambda arm: run.of(arm, VALIDATION))
+def behind(run: Run) -> float:
+    """Return by how many points a student without a trained teacher is ahead of the one on trial, below 0 if behind.
+
+    It is the better one of the student alone and that of the random teacher.
+    """
+    arm = ON_TRIAL[run.setting]
+    return max(run.of(ALONE, TEST), run.of(of_random_teacher(arm), TEST)) - run.of(arm, TEST)
 
 
 def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
-    """Return for each task by how much the student alone is ahead of the best taught one; and findings."""
+    """Return for each task by how much students without a trained teacher are ahead of the taught one; and findings."""
     keeps_up = Rule(-1.0, "points of correct answers")
     points = Rule(1.0, "points of correct answers")
     settings = by_setting(runs)
@@ -147,32 +154,23 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     def ahead(over: Sequence[Run], arm: str, of: str) -> tuple[float, ...]:
         return by_seed(over, lambda run: run.of(arm, TEST) - run.of(of, TEST))
 
+    knows = "the teacher knows more than the student alone"
     controls = [
-        Part(
-            f"{name}: the teacher knows more than the student alone",
-            ahead(same, "teacher", ALONE),
-            points,
-            Role.CONTROL,
-        )
-        for name, same in settings.items()
+        Part(f"{name}: {knows}", ahead(same, "teacher", ALONE), points, Role.CONTROL) for name, same in settings.items()
     ]
     verdicts = [
-        Part(
-            f"{name}: alone, the student keeps up with the best taught one",
-            by_seed(same, lambda run: run.of(ALONE, TEST) - run.of(best(run), TEST)),
-            keeps_up,
-        )
+        Part(f"{name}: without it, a student keeps up with {ON_TRIAL[name]}", by_seed(same, behind), keeps_up)
         for name, same in settings.items()
     ]
     findings = [
         Part(f"{name}: {arm} is ahead of {of}", ahead(same, arm, of), points, Role.FINDING)
         for name, same in settings.items()
-        for arm, of in (*((arm, ALONE) for arm in TAUGHT), *((arm, untrained(arm)) for arm in CONTROLLED))
+        for arm, of in (*((arm, ALONE) for arm in TAUGHT), *((arm, of_random_teacher(arm)) for arm in CONTROLLED))
     ]
     return (*controls, *verdicts, *findings)
 
 
-QUICK = Plan((Task("pairs", 500, 20, "lenet5", 4000, 6, "conv2", 0.1),), 3, "two minutes")
+QUICK = Plan((Task("pairs", 500, 20, "lenet5", 4000, 6, "conv2", 0.1),), 3, "two minutes", first=200)
 FULL = Plan(
     (
         Task("pose", 1000, 40, "vgg(width=0.5)", 8000, 6, "features.conv3_2", 1.0),
@@ -196,28 +194,32 @@ ONLY_SOFTMAX = Experiment(
     arms=(
         Arm(ALONE, "`RelationalDistillation(strength=0)`: the targets alone", "as all", "0"),
         Arm(OUTPUTS, "`LogitMatching`: the teacher's outputs, in units of their tolerances or as directions, in place "
-            "of the targets; images are shifted by up to a pixel, as the teacher can tell where they are then",
+            "of the targets; images are shifted by up to a pixel, which those of the other arms are for pairs only",
             "as all", "0"),
         Arm(HINTS, "`FitNets(weight=0)`: a hint from inside the teacher first, then the targets", "as all", "0"),
-        Arm(ATTENTION, "`AttentionTransfer`, with the targets", "as all", STRENGTHS),
-        Arm(RELATIONS, "`RelationalDistillation`, with the targets", "as all", STRENGTHS),
-        Arm(SIMILARITY, "`SimilarityPreserving`, with the targets", "as all", STRENGTHS),
-        Arm(CONTRASTIVE, "`ContrastiveDistillation`, with the targets", "as all", STRENGTHS),
-        *(Arm(untrained(arm), "the same from a teacher of drawn weights", "as all", "0") for arm in CONTROLLED),
+        Arm(ATTENTION, "`AttentionTransfer`, with the targets", "as all", "0 or 3"),
+        Arm(RELATIONS, "`RelationalDistillation`, with the targets", "as all", "0 or 3"),
+        Arm(SIMILARITY, "`SimilarityPreserving`, with the targets", "as all", "0 or 3"),
+        Arm(CONTRASTIVE, "`ContrastiveDistillation`, with the targets", "as all", "0 or 3"),
+        *(Arm(of_random_teacher(arm), "the same from a teacher of drawn weights", "as all", "0") for arm in CONTROLLED),
     ),
     decides="the softened softmax itself needs classes: the library refuses soft targets for both tasks, by name, and "
     "a softmax of a single number is 1 whatever the number, so that its gradient is zero. On trial is whether "
-    "*distillation* needs it. The claim says that none helps; one that does refutes it. For each task, the best taught "
-    "student, chosen on 2,000 validation images for each seed, is compared with the student alone on test images: if "
-    "the latter falls more than 1 point behind, the claim is refuted. Provided that the teacher knows more than the "
-    "student alone, by over a point",
+    "*distillation* needs it. The claim says that none helps; one that does refutes it. For each task one way to teach "
+    "is on trial, that of a pilot with another seed: relations for angle and position, contrasts for pairs. If the "
+    "student alone and the student of a random teacher are both more than 1 point behind it, the claim is refuted. "
+    "Provided that the teacher knows more than the student alone, by over a point. The other ways are findings; the "
+    "lead of outputs includes what shifted images are worth, of which only the teacher was asked where they are",
     varies="the student: its initial weights and the order of the images; and the weights of the random teacher. "
-    "Images and teacher stay. The full plan uses seeds from 300 on, which had not been inspected before. Seed 1 was: "
-    "with it, on validation images, one factor for the default strengths of all arms that compare features was chosen "
-    "for the embedding, whose loss is small, of 1, 0.1 and 0.01; the regression has the defaults. A first quick plan, "
-    "of the regression, left all students near zero",
-    changes="a strength of its own for each arm; more or fewer images; a larger student; other tolerances; teachers "
-    "that know no more than their student could",
+    "Images and teacher stay. The full plan uses seeds from 300 on, the quick one from 200 on. Seed 1 was inspected "
+    "before: with it, on validation images, the way on trial was chosen, and one factor for the default strengths of "
+    "all arms that compare features of the embedding, whose loss is small, of 1, 0.1 and 0.01; the regression has the "
+    "defaults. First the best of all ways on validation images of each seed was to be on trial. That would have "
+    "compared the best of six with one attempt, and was dropped while the full plan ran, after a look at its first "
+    "seed. A first quick plan, of the regression, left all students near zero",
+    changes="a strength of its own for each arm; more or fewer images; a larger student; other tolerances (a constant "
+    "answer is right for 3.5 % of the images in the first task, as angles are small, and any cosine is close enough); "
+    "teachers that know no more than their student could",
     quick=QUICK,
     full=FULL,
     compute=compute,

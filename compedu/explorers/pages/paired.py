@@ -57,6 +57,11 @@ def paired_grid(report: Report, data: Dataset) -> go.Figure:
 
 
 def _changed(report: Report, data: Dataset) -> tuple[Sequence[Flip], Sequence[Flip], Change]:
+    if report.criterion is not None:
+        raise ValueError(
+            f"paired_grid shows classes, but an answer for {report.data!r} is correct if {report.criterion}: print the "
+            "report instead"
+        )
     if report.newly_wrong is None or report.newly_right is None or report.change is None:
         raise ValueError(
             f"paired_grid: the report of {report.method or 'the dense network'} lists no images; allowed is a complete "

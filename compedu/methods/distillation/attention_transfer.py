@@ -39,7 +39,7 @@ class AttentionTransfer(FeatureDistillation):
     $\beta$ is `strength`. The paper's formula has the norm, not its square. Its published code has $\beta'$ times the
     mean of the squares over images and positions, which is the same as $\beta = 2 \beta' / P$ for maps of $P$
     positions: its $\beta' = 1000$ is 31 at 8 x 8. Maps of different sizes are averaged to the smaller one first.
-    Defined for any network with feature maps (N, C, H, W); the loss of the labels needs classes.
+    Defined for any network with feature maps (N, C, H, W); the loss of the labels is that of the data.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
     Skips: nothing; layers without maps, or with maps of one position, are refused by name.
     Paper: Zagoruyko, Komodakis 2017, Paying more attention to attention, arXiv:1612.03928, section 3.1.

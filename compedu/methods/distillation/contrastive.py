@@ -46,7 +46,7 @@ class ContrastiveDistillation(FeatureDistillation):
     The paper takes thousands of images, in its code of other classes, from a memory with a moving average of each
     embedding, and decides of each pair whether it is one image (noise-contrastive estimation). Here the batch size is
     part of the loss, which can show at most $\log b$ nats of mutual information. Defined for any network; the loss of
-    the labels needs classes.
+    the labels is that of the data's objective.
     Stored: the student's layers, dense, at full precision; nothing of the teacher or the projections.
     Skips: nothing; any layers can be compared, but a batch of one image, also as the last of an epoch, is refused.
     Paper: Tian, Krishnan, Isola 2020, Contrastive representation distillation, arXiv:1910.10699, section 3.

@@ -19,12 +19,12 @@ def controls(
 
     "taught" is `method` itself. "alone" learns from the labels without a teacher; "longer" does so for `longer` times
     the epochs. "label smoothing" is `LabelSmoothing` with the share `smoothing`, "temperature 1" the method at that
-    temperature, if it has another one, and "random teacher" the method with a teacher of the same architecture that has
-    learned nothing. All but "longer" train the student on the same images, in the same order and steps. Two methods
-    have two stages: `FitNets` divides the epochs among them, and draws the batches of the hints apart;
-    `TeacherAssistant` trains the assistant for as many as the student, so that "longer" has the steps of both. Raises
-    `ValueError` for a method without a setting at which its student learns alone, for a method at that setting, and for
-    `longer` below 2.
+    temperature, if it has another one; both are for classification only. "random teacher" is the method with a teacher
+    of the same architecture that has learned nothing. All but "longer" train the student on the same images, in the
+    same order and steps. Two methods have two stages: `FitNets` divides the epochs among them, and draws the batches of
+    the hints apart; `TeacherAssistant` trains the assistant for as many as the student, so that "longer" has the steps
+    of both if it is 2. Raises `ValueError` for a method without a setting at which its student learns alone, for a
+    method at that setting, and for `longer` below 2.
 
     >>> from compedu.methods import SoftTargetDistillation
     >>> for name, arm in controls(SoftTargetDistillation(epochs=10)).items():

@@ -51,7 +51,8 @@ class LabelSmoothing(Distillation):
         """Train `student` in place and return it; the teacher is not asked."""
 
         def of_batch(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-            return smoothed_loss(self.answers(model, x), labels, self.smoothing)
+            logits = self.answers(model, x)
+            return self.loss_of(Lesson(logits, logits.detach(), labels))
 
         return self.train_unchecked(student, data, loss=of_batch)
 

@@ -40,7 +40,8 @@ class LogitMatching(Distillation):
     r"""Train a small network, the student, on the logits of the given network, the teacher, as a regression.
 
     $L = \frac{1}{2} \| g(x) - z \|_2^2$ of the student's logits $g$ and the teacher's $z$, the mean over the images;
-    labels do not count. No softmax is taken, so that it is defined for outputs of any kind. At high temperatures, soft
+    labels do not count. No softmax is taken, so that it is defined for outputs of any kind: those of a regression are
+    divided by their tolerances first, those of an embedding scaled to length 1. At high temperatures, soft
     targets have the same gradient up to a factor, if the logits of both networks have mean 0 for each image; otherwise
     they match the differences from these means alone. With a `bottleneck`, two linear layers $y = U V x + b$ stand in
     place of the first linear layer that runs in the student, which the paper does to train a wide layer faster; they

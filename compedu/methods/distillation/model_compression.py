@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from compedu.datasets.dataset import Dataset
 from compedu.datasets.drawn import further_images
 from compedu.datasets.objectives import CLASSIFICATION
+from compedu.errors import CompressionError
 from compedu.knobs import inherited, knob, method
 from compedu.methods.distillation.shared.distillation import Distillation, Lesson
 from compedu.methods.distillation.shared.munge import munge
@@ -93,8 +94,15 @@ class ModelCompression(Distillation):
             apart = seed_apart(self.seed, "munge")
             x = torch.cat([x, munge(x, self.copies, self.exchange, self.divisor, self.patch, apart)])
         elif self.transfer == DRAWN:
-            x = torch.cat([x, further_images(data, self.copies * len(x)).to(x.dtype)])
+            x = torch.cat([x, self.drawn(data, self.copies * len(x)).to(x.dtype)])
         return replace(data, x_train=x, y_train=torch.zeros(len(x), dtype=torch.int64))
+
+    def drawn(self, data: Dataset, count: int) -> Tensor:
+        """Return further images of glyphs; `CompressionError` for other data."""
+        try:
+            return further_images(data, count)
+        except CompressionError as error:
+            raise CompressionError(f"{self!r}: {error}; choose transfer={MUNGE!r}") from error
 
     def loss_of(self, lesson: Lesson) -> Tensor:
         """Return the loss of the softened probabilities."""

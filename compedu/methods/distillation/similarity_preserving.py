@@ -24,7 +24,8 @@ class SimilarityPreserving(FeatureDistillation):
 
     $L = \mathrm{CE}(y, p) + \frac{\gamma}{b^2} \sum_j \| G_S^j - G_T^j \|_F^2$ with $G = Q Q^\top$, each row divided by
     its norm, $Q$ the features of the $b$ images of a batch as rows, and pair $j$ of layers. $\gamma$ is `strength`.
-    Features may have any shapes in student and teacher. Defined for any network; the loss of the labels needs classes.
+    Features may have any shapes in student and teacher. Defined for any network; the loss of the labels is that of the
+    data.
     Stored: the student's layers, dense, at full precision; nothing of the teacher.
     Skips: nothing; any layers can be compared, but a batch of one image, also as the last of an epoch, is refused.
     Paper: Tung, Mori 2019, Similarity-preserving knowledge distillation, arXiv:1907.09682, section 3.

@@ -1,5 +1,7 @@
 """A teacher assistant: a network of middle size learns from the teacher, and the student from that network."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
@@ -26,6 +28,8 @@ class TeacherAssistant(SoftTargetDistillation):
     Paper: Mirzadeh, Farajtabar, Li, Levine, Matsukawa, Ghasemzadeh 2020, Improved knowledge distillation via teacher
     assistant, arXiv:1902.03393, section on TAKD.
     """
+
+    trainings: ClassVar[int] = 2
 
     assistant: str = knob(
         default="lenet5(width=0.5)",

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from compedu.datasets.objectives import CLASSIFICATION, KINDS, REGRESSION
 from compedu.evaluation import refuse_misfit, refuse_probabilities
 from compedu.graph import ChannelGroup
 from compedu.knobs import PerLayer, inherited, knob, method
@@ -80,6 +81,11 @@ class FilterPruning(ChannelPruning):
     budget: str = inherited(ChannelPruning, "budget")
     round_to: int = inherited(ChannelPruning, "round_to")
     calibration_images: int = calibration_knob("training images for what depends on data, such as criterion='taylor'")
+
+    @property
+    def defined_for(self) -> tuple[str, ...]:
+        """Anything; Taylor scores need a loss of single images, which an embedding has none of."""
+        return (CLASSIFICATION, REGRESSION) if self.criterion == "taylor" else KINDS
 
     @property
     def needs(self) -> str:

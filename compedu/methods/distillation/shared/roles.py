@@ -29,7 +29,7 @@ def check_roles(student: nn.Module, teacher: nn.Module, task: Task, trained: boo
     """Refuse swapped roles; record in `task` a student that is not smaller than its teacher or that knows more.
 
     Only a student that was given, `trained` perhaps, is evaluated: on the validation images, beside its teacher. It
-    knows more if it classifies more of them correctly than chance explains. If it also has at least as many weights,
+    knows more if it answers more of them correctly than chance explains. If it also has at least as many weights,
     teacher and student are swapped: `CompressionError`.
     """
     own, theirs = (weights_of(model) for model in (student, teacher))
@@ -40,10 +40,10 @@ def check_roles(student: nn.Module, teacher: nn.Module, task: Task, trained: boo
         return
     accuracies = f"{_share(learned)} of the validation images before it learns, its teacher {_share(taught)}"
     if own < theirs:
-        task.skip("(teacher)", f"knows less than its student, which classifies {accuracies}")
+        task.skip("(teacher)", f"knows less than its student, which answers {accuracies}")
         return
     raise CompressionError(
-        f"{task.method!r}: teacher and student are swapped: the student that was given classifies {accuracies}, and "
+        f"{task.method!r}: teacher and student are swapped: the student that was given answers {accuracies}, and "
         f"it has {own:,} weights, its teacher {theirs:,}; call the method on the network that knows more and give the "
         "other one as the student"
     )
