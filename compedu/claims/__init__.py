@@ -1,4 +1,4 @@
-"""The survey's drawbacks as experiments: what is claimed, what was run, and a verdict that holds at our scale."""
+"""The survey's drawbacks and suggestions as experiments: what is claimed, what was run, a verdict at our scale."""
 
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import Judgment, Part, judge
@@ -10,11 +10,12 @@ from compedu.claims.survey.matrix_error import MATRIX_ERROR
 from compedu.claims.survey.only_softmax import ONLY_SOFTMAX
 from compedu.claims.survey.regularized_pruning import REGULARIZED_PRUNING
 from compedu.claims.survey.retraining import RETRAINING
+from compedu.claims.survey.small_data import SMALL_DATA
 from compedu.claims.survey.smaller_is_not_faster import SMALLER_IS_NOT_FASTER
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Effect, Rule
 
-# in the order of the survey's drawbacks
+# in the order of the survey: its drawbacks, then its suggestions
 CLAIMS: tuple[Experiment, ...] = (
     MATRIX_ERROR,
     REGULARIZED_PRUNING,
@@ -25,6 +26,7 @@ CLAIMS: tuple[Experiment, ...] = (
     LAYERWISE_RANKS,
     RETRAINING,
     ONLY_SOFTMAX,
+    SMALL_DATA,
 )
 
 

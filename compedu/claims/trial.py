@@ -77,9 +77,10 @@ class Series:
 class Trial(Series):
     """A claim on trial: its runs, and `parts`, which says what they mean for the claim.
 
-    `key` is the claim's number among the survey's drawbacks, `title` its short name; `claim` is its text, `source` its
-    origin. `decides` describes what confirms and what refutes it, `varies` what a seed changes, `changes` what would
-    change the verdict. `tuning` returns in Markdown how knobs were tuned, if any were.
+    `key` is the claim's number, with D for a drawback and C for a suggestion of the survey, `title` its short name;
+    `claim` is its text, `source` its origin. `decides` describes what confirms and what refutes it, `varies` what a
+    seed changes, `changes` what would change the verdict. `tuning` returns in Markdown how knobs were tuned, if any
+    were.
     """
 
     title: str

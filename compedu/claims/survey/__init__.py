@@ -1,1 +1,1 @@
-"""The drawbacks that the survey names, each tested in a file of its own."""
+"""The drawbacks and suggestions of the survey, each tested in a file of its own."""
