@@ -27,6 +27,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("vit", "glyphs"): Recipe(epochs=160, lr=1.5e-3, weight_decay=5e-2, shift=2),
     ("vgg", "cifar10"): Recipe(epochs=20, lr=3e-3, weight_decay=5e-2, shift=3, mirror=True),
     ("resnet", "cifar10"): Recipe(epochs=20, lr=4e-3, weight_decay=5e-2, shift=3, mirror=True),
+    ("inception", "cifar10"): Recipe(epochs=20, lr=3e-3, weight_decay=5e-2, shift=3, mirror=True),
     ("lenet300", "mnist"): Recipe(epochs=30, lr=1.5e-3, batch=128, shift=1),
     ("lenet5", "mnist"): Recipe(epochs=15, lr=1.5e-3, batch=128, shift=1),
 }
