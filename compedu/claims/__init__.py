@@ -2,6 +2,7 @@
 
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import Judgment, Part, judge
+from compedu.claims.survey.competitive_students import COMPETITIVE_STUDENTS
 from compedu.claims.survey.decomposition_cost import DECOMPOSITION_COST
 from compedu.claims.survey.decomposition_effort import DECOMPOSITION_EFFORT
 from compedu.claims.survey.layerwise_ranks import LAYERWISE_RANKS
@@ -26,6 +27,7 @@ CLAIMS: tuple[Experiment, ...] = (
     LAYERWISE_RANKS,
     RETRAINING,
     ONLY_SOFTMAX,
+    COMPETITIVE_STUDENTS,
     SMALL_DATA,
 )
 
