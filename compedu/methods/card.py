@@ -1,9 +1,9 @@
 """Documentation cards, made from the docstring and the knobs of a method."""
 
 import re
+from typing import Any
 
 from compedu import methods
-from compedu.datasets.objectives import KINDS
 from compedu.knobs import Knob, knobs
 from compedu.methods.method import FAMILIES, Method
 
@@ -13,13 +13,13 @@ PARTS = ("Stored", "Skips", "Paper")  # each begins a line of the docstring, in 
 def card(method: type[Method], level: int = 1) -> str:
     """Return the card of a method as Markdown under a heading of that `level`, formulas between dollar signs.
 
-    It holds what the method does, its formula, what is stored, what is skipped, the paper, what a call needs, and for
-    each knob its default, allowed values and meaning. Raises `ValueError` naming what the docstring lacks.
+    It holds what the method does, its formula, what is stored, what is skipped, the paper, what a call needs, for which
+    objectives it is defined if not for all, and for each knob its default, allowed values and meaning. Raises `ValueError` naming what the docstring lacks.
     """
     sentence, formula, *parts = parts_of(method)
     entries = {"Family": f"{FAMILIES[method.family]}.", "Needs": needs_of(method)}
-    if len(known := method().defined_for) < len(KINDS):
-        entries["Objectives"] = f"By default {' and '.join(known)} only."
+    if method.defined_for is not Method.defined_for:
+        entries["Objectives"] = in_words(method.defined_for)
     if method.identity_settings is not None:
         entries["Identity"] = f"`{method(**method.identity_settings)!r}` gives the network back."
     entries |= zip(PARTS, parts, strict=True)
@@ -65,7 +65,12 @@ def parts_of(method: type[Method]) -> tuple[str, ...]:
 
 def needs_of(method: type[Method]) -> str:
     """Return in words what a call needs besides the network."""
-    return "Weights alone." if method.needs is Method.needs else " ".join(method.needs.__doc__.split())
+    return "Weights alone." if method.needs is Method.needs else in_words(method.needs)
+
+
+def in_words(told: Any) -> str:
+    """Return the docstring of a property of a method as one line."""
+    return " ".join((told.__doc__ or "").split())
 
 
 def row(name: str, knob: Knob) -> str:

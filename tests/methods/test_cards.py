@@ -114,3 +114,9 @@ def test_lines_are_joined_and_bars_do_not_break_the_table():
 def test_what_a_call_needs_is_said_in_words():
     assert needs_of(Awkward) == "Weights alone."
     assert "raining images" in needs_of(compedu.FineTune) and "calibrate" in needs_of(compedu.LinearQuantization)
+
+
+def test_a_card_says_for_which_objectives_a_method_is_defined():
+    soft = card(compedu.SoftTargetDistillation)
+    assert "- **Objectives:** Classification: only logits have a softmax. Anything with `weight` 0" in soft
+    assert "Objectives" not in card(compedu.LogitMatching)
