@@ -14,7 +14,8 @@ def card(method: type[Method], level: int = 1) -> str:
     """Return the card of a method as Markdown under a heading of that `level`, formulas between dollar signs.
 
     It holds what the method does, its formula, what is stored, what is skipped, the paper, what a call needs, for which
-    objectives it is defined if not for all, and for each knob its default, allowed values and meaning. Raises `ValueError` naming what the docstring lacks.
+    objectives it is defined if not for all, and for each knob its default, allowed values and meaning. Raises
+    `ValueError` naming what the docstring lacks.
     """
     sentence, formula, *parts = parts_of(method)
     entries = {"Family": f"{FAMILIES[method.family]}.", "Needs": needs_of(method)}

@@ -240,8 +240,8 @@ def test_swapped_roles_are_refused_by_name(trained, barely, monkeypatch):
     with (
         pytest.raises(
             CompressionError,
-            match=r"SoftTargetDistillation\(student=<LeNet5 .*: teacher and student are swapped: .* classifies \d+ of "
-            r"60 of the validation images before it learns, its teacher \d+ of 60, and it has .* weights, its teacher",
+            match=r"SoftTargetDistillation\(student=<LeNet5 .*: teacher and student are swapped: .* answers \d+ of "
+            r"60 validation images correctly before it learns, its teacher \d+ of 60, and it has .* weights, its teacher",
         ),
         listening(lambda step: pytest.fail("it trained")),
     ):
@@ -254,7 +254,7 @@ def test_a_teacher_that_knows_less_than_its_smaller_student_is_named_in_the_repo
     fit(small, DATA, Recipe(epochs=20, batch=32, lr=3e-3))
     student = ce.SoftTargetDistillation(**FAST | {"student": small})(teacher(), DATA)
     (said,) = compression_of(student).skipped
-    assert said.layer == "(teacher)" and said.reason.startswith("knows less than its student, which classifies ")
+    assert said.layer == "(teacher)" and said.reason.startswith("knows less than its student, which answers ")
     assert "(teacher): knows less than its student" in str(ce.measure(student, DATA, speed=False))
 
 

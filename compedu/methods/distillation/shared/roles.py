@@ -38,7 +38,7 @@ def check_roles(student: nn.Module, teacher: nn.Module, task: Task, trained: boo
         if own >= theirs:
             task.skip("(student)", f"is no smaller than its teacher: {own:,} weights, the teacher {theirs:,}")
         return
-    accuracies = f"{_share(learned)} of the validation images before it learns, its teacher {_share(taught)}"
+    accuracies = f"{_share(learned)} validation images correctly before it learns, its teacher {_share(taught)}"
     if own < theirs:
         task.skip("(teacher)", f"knows less than its student, which answers {accuracies}")
         return
