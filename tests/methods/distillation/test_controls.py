@@ -240,8 +240,8 @@ def test_swapped_roles_are_refused_by_name(trained, barely, monkeypatch):
     with (
         pytest.raises(
             CompressionError,
-            match=r"SoftTargetDistillation\(student=<LeNet5 .*: teacher and student are swapped: .* answers \d+ of "
-            r"60 validation images correctly before it learns, its teacher \d+ of 60, and it has .* weights, its teacher",
+            match=r"SoftTargetDistillation\(student=<LeNet5 .*: teacher and student are swapped: .* answers \d+ of 60 "
+            r"validation images correctly before it learns, its teacher \d+ of 60, and it has .* weights, its teacher",
         ),
         listening(lambda step: pytest.fail("it trained")),
     ):
