@@ -408,7 +408,7 @@ def test_an_unknown_claim_is_refused_with_those_there_are():
 
 
 VERDICTS = {"D2": UNDECIDED, "D3": REFUTED, "D4": UNDECIDED, "D4b": SPLIT, "D7": SPLIT, "D7b": PROXY, "D8": SPLIT,
-            "D9": UNDECIDED}  # fmt: skip
+            "D9": UNDECIDED, "D12": REFUTED, "D13": CONFIRMED, "C15": CONFIRMED}  # fmt: skip
 FAILED = {"D4": ["tuning by hand cannot repair the damaged LAMP"]}  # controls that leave a claim undecided
 
 
