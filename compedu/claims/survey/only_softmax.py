@@ -149,6 +149,7 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
     """Return for each task by how much students without a trained teacher are ahead of the taught one; and findings."""
     keeps_up = Rule(-1.0, "points of correct answers")
     points = Rule(1.0, "points of correct answers")
+    room = Rule(1.0, "points of room")  # ten times the others: in a figure of its own
     settings = by_setting(runs)
 
     def ahead(over: Sequence[Run], arm: str, of: str) -> tuple[float, ...]:
@@ -156,7 +157,7 @@ def parts(runs: Sequence[Run]) -> tuple[Part, ...]:
 
     knows = "the teacher knows more than the student alone"
     controls = [
-        Part(f"{name}: {knows}", ahead(same, "teacher", ALONE), points, Role.CONTROL) for name, same in settings.items()
+        Part(f"{name}: {knows}", ahead(same, "teacher", ALONE), room, Role.CONTROL) for name, same in settings.items()
     ]
     verdicts = [
         Part(f"{name}: without it, a student keeps up with {ON_TRIAL[name]}", by_seed(same, behind), keeps_up)
