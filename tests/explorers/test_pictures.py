@@ -29,7 +29,9 @@ from compedu.explorers.panel.strip import image_bytes
 from compedu.explorers.view import View
 from compedu.explorers.words import accuracy_lines, bytes_text, sentence
 from compedu.forms.number_formats import FORMATS
+from compedu.graph.copying import whole_copy
 from compedu.methods import METHODS
+from compedu.methods.quantization.shared.calibration import watch
 from compedu.metrics import Change, Report, measure
 
 ARMS = ("baseline", "baseline again", "candidate")
@@ -155,6 +157,29 @@ def test_inputs_beyond_the_grid_are_counted_one_by_one(seen):
     _, clipped, _ = quantized_inputs.main(view, "conv2")
     share = quantized_inputs.clipped_share(view, "conv2")
     assert share > 0 and sum(clipped["y"]) == round(share * quantized_inputs.inputs(view)["conv2"].size)
+
+
+def test_the_inputs_are_those_of_one_pass_whatever_else_runs_the_network_meanwhile(pair, monkeypatch):
+    """The worker probes a copy of the same network in float64 while a picture is drawn."""
+    model, data = pair
+    view = View(data, "validation", measure(model, data, speed=False), model, ce.LinearQuantization())
+    alone = quantized_inputs.inputs(replace(view, kept={}))
+    running = []
+
+    def busy(network, layers, data, batches, note):
+        def noted(name, x):
+            if not running:
+                running.append(name)
+                whole_copy(model).double()(batches[0].double())  # hooks of the given network would go with it
+            note(name, x)
+
+        watch(network, layers, data, batches, noted)
+
+    monkeypatch.setattr(quantized_inputs, "watch", busy)
+    found = quantized_inputs.inputs(replace(view, kept={}))
+    assert running and {name: (x.dtype, len(x)) for name, x in found.items()} == {
+        name: (x.dtype, len(x)) for name, x in alone.items()
+    }
 
 
 def test_inputs_whose_scales_moved_are_drawn_as_the_layer_gets_them(seen, pair):

@@ -13,6 +13,7 @@ from compedu.explorers.figures.places import NAMED, down, title
 from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import ActivationQuantizer
+from compedu.graph.copying import inference_copy
 from compedu.methods.quantization.shared.calibration import watch
 from compedu.methods.quantization.smooth_quant import SmoothQuant
 
@@ -68,6 +69,7 @@ def of_network(view: View, key: str, network: nn.Module, make: Callable[[], Any]
 
 
 def _inputs(view: View, network: nn.Module) -> dict[str, np.ndarray]:
+    network = inference_copy(network)  # hooks on the given one would go with each copy that the worker runs meanwhile
     seen: dict[str, list[np.ndarray]] = {name: [] for name in layer_names(view)}
     layers = {name: network.get_submodule(name) for name in seen}
     watch(network, layers, view.data, (images(view),), lambda name, x: seen[name].append(x.numpy().reshape(-1)))
