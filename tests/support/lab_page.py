@@ -20,6 +20,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
 PATIENCE_MS = 180_000  # a loaded machine is slow; no test measures time
+KERNEL = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel"
 
 RUN = """async code => {
     const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
@@ -119,6 +120,8 @@ class LabPage:
         self._show_on(context.new_page())
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
         self._wait_for_kernel()
+        # Connected is not ready: a cell that is run before the new kernel is idle may never get an answer.
+        self.page.wait_for_function(f"{KERNEL}.status === 'idle'")
 
     def open(self) -> None:
         """Show the notebook, also again: the kernel lives on."""
@@ -126,9 +129,7 @@ class LabPage:
         self._wait_for_kernel()
 
     def _wait_for_kernel(self) -> None:
-        self.page.wait_for_function(
-            "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
-        )
+        self.page.wait_for_function(f"{KERNEL}?.connectionStatus === 'connected'")
 
     def python(self, code: str) -> str:
         """Run `code` in the notebook's kernel, outside its cells; return what it prints. Raises where it fails."""
@@ -137,15 +138,17 @@ class LabPage:
         return said.strip()
 
     def run_cell(self, index: int) -> None:
-        """Run one cell of the notebook and wait until it is done."""
+        """Run one cell of the notebook and wait until it is done; without an answer it fails, by name, in the end."""
         self.page.evaluate(
-            """async index => {
+            """([index, patience]) => {
                 const panel = window.jupyterapp.shell.currentWidget;
                 panel.content.activeCellIndex = index;
                 panel.content.deselectAll();
-                await window.jupyterapp.commands.execute('notebook:run-cell');
+                const lost = (_, fail) => setTimeout(() => fail(new Error(`cell ${index} got no answer`)), patience);
+                const run = window.jupyterapp.commands.execute('notebook:run-cell');
+                return Promise.race([run, new Promise(lost)]).then(() => null);
             }""",
-            index,
+            [index, PATIENCE_MS],
         )
 
     def cell(self, index: int):
