@@ -40,7 +40,7 @@ class Settings:
     """How many races end and how many are canceled, of which method, and on how many images."""
 
     races: int = 10
-    cancels: int = 5
+    cancels: int = 6
     method: str = "SoftTargetDistillation(student='lenet5(width=0.25)', epochs=5)"
     long: str = "SoftTargetDistillation(student='lenet5(width=0.25)', epochs=200)"
     images: int = 512
@@ -85,7 +85,8 @@ def main(given: Sequence[str] | None = None) -> None:
             rows.append((f"{race} raced", *memory(page, settings.rest_ms)))
         stops = [stopped_after(page, 3) for _ in range(settings.cancels)]
     rows += [(f"canceled: {took:.0f} ms", "", "", "", "") for took, _ in stops]
-    targets = [Target("Cancel", 1000, Estimate.of([took for took, _ in stops]), " ms")]
+    slowest = max(took for took, _ in stops)
+    targets = [Target("slowest answer to Cancel", 1000, Estimate(slowest, slowest, slowest), " ms")]
     if len(settled := rows[SETTLED : settings.races + 1]) > 1:
         for what, column in (("page", 1), ("kernel", 3)):
             growth = (settled[-1][column] - settled[0][column]) / (len(settled) - 1)
