@@ -220,7 +220,8 @@ def as_json(values: dict, **style: Any) -> str:
 def figures(report: "Report") -> str:
     """Return the three figures of a report in one line."""
     low, high = report.accuracy_interval
-    text = f"{report.method}: accuracy {report.accuracy:.2%} ({low:.2%} to {high:.2%}), {report.file_bytes:,} bytes"
+    share = "accuracy" if report.criterion is None else f"correct ({report.criterion})"
+    text = f"{report.method}: {share} {report.accuracy:.2%} ({low:.2%} to {high:.2%}), {report.file_bytes:,} bytes"
     if report.latency is None:
         return text
     return f"{text}, {report.latency.speed_up:.3g} times the speed ({report.latency.verdict})"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from compedu.datasets.dataset import Dataset
-from compedu.datasets.objectives import Classification, Objective
+from compedu.datasets.objectives import CLASSIFICATION, Objective
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
 from compedu.graph.copying import whole_copy
@@ -203,7 +203,7 @@ def refuse_probabilities(model: nn.Module, data: Dataset) -> None:
     Outputs that are non-negative and sum to 1 for each of a few images are taken for those of a softmax. Log
     probabilities are valid logits: softmax maps them to the probabilities themselves. Outputs without classes are none.
     """
-    if not isinstance(data.objective, Classification):
+    if data.objective.kind != CLASSIFICATION:
         return
     logits = logits_of(model, data.x_train[:PROBED], data)
     sums = logits.double().sum(1)

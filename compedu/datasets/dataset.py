@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compedu import hashing
-from compedu.datasets.objectives import CLASSES, Classification, Objective
+from compedu.datasets.objectives import CLASSES, CLASSIFICATION, Objective
 from compedu.errors import CompressionError
 
 SPLITS = ("train", "validation", "test")
@@ -104,7 +104,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(self.split(s)[0])} {s}" for s in SPLITS)
-        known = f"{len(self.classes)} classes" if isinstance(self.objective, Classification) else repr(self.objective)
+        known = f"{len(self.classes)} classes" if self.objective.kind == CLASSIFICATION else repr(self.objective)
         return f"Dataset({self.name!r}: {sizes}; images {self.shape}, {known})"
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.datasets.objectives import Classification
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob, on_one_curve
@@ -32,7 +32,7 @@ Prepare = Callable[[View, Stale], None]
 
 def refuse_other_objectives(data: Dataset) -> None:
     """Raise `CompressionError` for data without classes, whose figures no explorer draws."""
-    if not isinstance(data.objective, Classification):
+    if data.objective.kind != CLASSIFICATION:
         raise CompressionError(
             f"explorers show classes, but the objective of {data.name!r} is {data.objective.kind}: use "
             "measure(method(model, data), data, baseline=model), which reports on any objective"

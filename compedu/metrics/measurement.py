@@ -10,7 +10,7 @@ from torch import nn
 from compedu import files
 from compedu.compression import compression_of
 from compedu.datasets.dataset import Dataset
-from compedu.datasets.objectives import Classification
+from compedu.datasets.objectives import CLASSIFICATION
 from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
@@ -221,7 +221,7 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
         "total": evaluation.of,
         "loss": evaluation.loss,
     }
-    if not isinstance(evaluation.objective, Classification):
+    if evaluation.objective.kind != CLASSIFICATION:
         answers |= {"criterion": evaluation.objective.criterion}
     if baseline is None:
         return answers
@@ -230,7 +230,7 @@ def _answers(evaluation: Evaluation, baseline: Baseline | None) -> dict[str, Any
     was = baseline.evaluation.is_correct[: evaluation.seen]
     now = evaluation.is_correct
     change = {"change": Change.between(was, now)}
-    if not isinstance(evaluation.objective, Classification):  # answers that are no classes do not flip
+    if evaluation.objective.kind != CLASSIFICATION:  # answers that are no classes do not flip
         return answers | change
     flips = {
         name: tuple(

@@ -79,7 +79,7 @@ class Report:
 
     @property
     def accuracy(self) -> float:
-        """The share of images that are answered correctly, 0..1: the largest logit belongs to the right class."""
+        """The share of images that are answered correctly, 0..1: by the largest logit, or as `criterion` says."""
         return self.correct / self.seen
 
     @property

@@ -4,7 +4,7 @@ from compedu.training.companions import Companion
 from compedu.training.interruption import interrupt_between_steps
 from compedu.training.listening import Step, counted, listening
 from compedu.training.loop import fit
-from compedu.training.losses import AUXILIARY, Loss, cross_entropy, loss_of, refuse_changed_targets, supervised_loss
+from compedu.training.losses import AUXILIARY, Loss, loss_of, refuse_changed_targets, supervised_loss
 from compedu.training.optimizers import SGD, SGLD, AdamW, Optimizer
 from compedu.training.recipe import Recipe
 from compedu.training.run import SAVE_EVERY_S
@@ -22,7 +22,6 @@ __all__ = [
     "Recipe",
     "Step",
     "counted",
-    "cross_entropy",
     "fit",
     "interrupt_between_steps",
     "listening",

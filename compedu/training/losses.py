@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from compedu.datasets.objectives import CHANGES, CLASSES, Objective
+from compedu.datasets.objectives import CHANGES, Objective
 from compedu.errors import CompressionError, first_line
 from compedu.evaluation import shape_of
 from compedu.failing import raised_by_hook
@@ -13,11 +13,6 @@ from compedu.training.recipe import Recipe
 AUXILIARY = 0.3  # weight of the loss of an auxiliary classifier
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-
-def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of the model's logits for images x and labels y, in nats; see `supervised_loss`."""
-    return supervised_loss(CLASSES, model, x, y)
 
 
 def supervised_loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ ARMS = (ALONE, *TAUGHT, *map(of_random_teacher, CONTROLLED))
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch):
     sizes = {"train": 64, "validation": 32, "test": 32}
-    monkeypatch.setattr(claim, "glyphs_with", lambda targets, train: glyphs(sizes=sizes, targets=targets))
+    monkeypatch.setattr(claim, "glyphs", lambda train, targets: glyphs(sizes=sizes, targets=targets))
     yield
     claim.trained_teacher.cache_clear()
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import compedu as ce
+from compedu.commands import figures
 from compedu.datasets import Dataset, load
 from compedu.datasets.drawn import TARGETS
 from compedu.datasets.glyphs import draw_glyphs
@@ -164,6 +165,7 @@ def test_a_report_says_when_an_answer_is_correct_and_has_its_paired_change(learn
     assert report.change.total == len(data.x_validation)
     assert f"correct if  {data.objective.criterion}"[:60] in str(report) and " nats" not in str(report)
     assert ce.Report.from_dict(report.as_dict()) == report
+    assert f": correct ({data.objective.criterion}) {report.accuracy:.2%} (" in figures(report)
 
 
 def test_a_network_with_another_number_of_outputs_is_refused(learned):

@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from compedu import datasets
 from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed, by_setting
-from compedu.claims.survey.shared.networks import CHOICES, accuracy
+from compedu.claims.survey.shared.networks import accuracy, glyphs
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule
 from compedu.datasets.dataset import Dataset
@@ -27,7 +26,6 @@ from compedu.methods import (
 from compedu.methods.distillation.shared.feature_distillation import FeatureDistillation
 from compedu.methods.method import Method
 from compedu.networks.fitting import network_for
-from compedu.specs import text
 from compedu.training import Recipe, fit
 
 ALONE = "alone"
@@ -85,7 +83,7 @@ class Task:
 
     def data(self, train: int) -> Dataset:
         """Return the images with their targets, so many for training."""
-        return glyphs_with(self.targets, train)
+        return glyphs(train, targets=self.targets)
 
     def taught_by(self) -> nn.Module:
         """Return the teacher."""
@@ -109,16 +107,10 @@ class Task:
         }
 
 
-@lru_cache(maxsize=4)
-def glyphs_with(targets: str, train: int) -> Dataset:
-    """Return glyphs with these targets, fewer training and validation images; all test images stay."""
-    return datasets.load(text("glyphs", {"targets": targets})).shortened(train=train, validation=CHOICES)
-
-
 @lru_cache(maxsize=2)
 def trained_teacher(network: str, targets: str, images: int, epochs: int) -> nn.Module:
     """Return `network` trained for these targets on so many images."""
-    data = glyphs_with(targets, images)
+    data = glyphs(images, targets=targets)
     model = network_for(network, data)
     fit(model, data, Recipe(epochs, 3e-3, weight_decay=1e-2))
     return model

@@ -10,6 +10,7 @@ from compedu.claims.experiments import Experiment
 from compedu.claims.judgment import LogicalForm, Part, Role
 from compedu.claims.store import Run, by_seed, by_setting
 from compedu.claims.survey.shared.networks import accuracy, glyphs
+from compedu.claims.survey.shared.students import alone
 from compedu.claims.trial import Arm, Plan
 from compedu.claims.verdict import Rule
 from compedu.datasets.dataset import Dataset
@@ -56,9 +57,7 @@ class Students:
     def methods(self, seed: int) -> dict[str, Method]:
         """Return the arms; all train the same student, from the same weights, on the same images in the same order."""
         taught = replace(SOFT, epochs=self.shown // self.images, batch=BATCH, shift=self.shift, seed=seed)
-        # labels that stay as they are: the student of weight=0, which would run the teacher without need
-        others = controls(taught, smoothing=0.0)
-        return {ALONE: others["label smoothing"], TAUGHT: taught, RANDOM: others["random teacher"]}
+        return {ALONE: alone(taught), TAUGHT: taught, RANDOM: controls(taught)["random teacher"]}
 
 
 def named(images: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from compedu.claims.survey.shared.networks import dense_network, glyphs, same_dense_network
+from compedu.claims.survey.shared.students import alone
 from compedu.datasets.dataset import Dataset
 from compedu.methods import (
     EntropyConstrainedQuantization,
@@ -15,7 +16,6 @@ from compedu.methods import (
     SoftTargetDistillation,
     TruncatedSVD,
 )
-from compedu.methods.distillation.controls import controls
 from compedu.methods.method import Method
 
 # families; the name of an arm begins with that of its family
@@ -104,9 +104,7 @@ class SameBytes(Trained):
         found: dict[str, Method] = {}
         for width in self.widths:
             taught = self.taught(width, seed)
-            # labels that stay as they are: the student of weight=0, which would run the teacher without need
-            alone = controls(taught, smoothing=0.0)["label smoothing"]
-            found |= {named(ALONE, f"width {width:g}"): alone, named(TAUGHT, f"width {width:g}"): taught}
+            found |= {named(ALONE, f"width {width:g}"): alone(taught), named(TAUGHT, f"width {width:g}"): taught}
         least = min(self.widths)
         longer = replace(self.taught(least, seed), epochs=2 * self.epochs)
         return found | {named(LONGER, f"width {least:g}"): longer}

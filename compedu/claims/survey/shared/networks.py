@@ -9,15 +9,16 @@ from compedu.datasets.dataset import Dataset
 from compedu.evaluation import evaluate
 from compedu.metrics import costs
 from compedu.networks.fitting import network_for
+from compedu.specs import text
 from compedu.training import Recipe, fit
 
 CHOICES = 2000  # validation images, where settings are chosen
 
 
 @lru_cache(maxsize=4)
-def glyphs(train: int, validation: int = CHOICES) -> Dataset:
-    """Return glyphs with fewer training and validation images; all test images stay."""
-    return datasets.load("glyphs").shortened(train=train, validation=validation)
+def glyphs(train: int, validation: int = CHOICES, targets: str = "class") -> Dataset:
+    """Return glyphs with these targets, fewer training and validation images; all test images stay."""
+    return datasets.load(text("glyphs", {"targets": targets})).shortened(train=train, validation=validation)
 
 
 def dense_network(network: str, data: Dataset, epochs: int, seed: int) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compedu.datasets.dataset import SPLITS, Dataset
-from compedu.datasets.objectives import CLASSES, Classification, Objective
+from compedu.datasets.objectives import CLASSES, CLASSIFICATION, Objective
 from compedu.errors import CompressionError
 from compedu.evaluation import all_logits, logits_of, refuse_probabilities, shape_of
 from compedu.knobs import method
@@ -132,7 +132,7 @@ class Distillation(FromScratch):
         """
         self.refuse_untrainable(network, data)
         if (own := logits_of(network, data.example, data).shape[1]) != classes:
-            kind = "classes" if isinstance(data.objective, Classification) else "outputs"
+            kind = "classes" if data.objective.kind == CLASSIFICATION else "outputs"
             raise CompressionError(f"{where} has {own} {kind}, its teacher {classes}")
 
     def teach(self, student: nn.Module, teacher: nn.Module, data: Dataset) -> nn.Module:
