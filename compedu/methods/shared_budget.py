@@ -80,6 +80,17 @@ def loss_with(task: Task, name: str, made: nn.Module, images: tuple[Tensor, Tens
     return loss_of(network, task, images, f"with {type(made).__name__} as layer {name!r}")
 
 
+def irreplaceable(task: Task, layers: Mapping[str, nn.Module], made: Callable[[nn.Module], nn.Module]) -> dict[str, str]:
+    """Return the names of the `layers` whose place what `made` (layer) returns cannot take, with the reasons."""
+    reasons: dict[str, str] = {}
+    for name, layer in layers.items():
+        try:
+            replace_layer(inference_copy(task.model), name, made(layer))
+        except Skip as reason:
+            reasons[name] = str(reason)
+    return reasons
+
+
 def loss_of(network: nn.Module, task: Task, images: tuple[Tensor, Tensor], which: str) -> float:
     """Return the mean loss of `network`, of a classification in nats, on `images` (x, y) of the data of `task`.
 

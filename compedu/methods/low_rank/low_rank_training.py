@@ -50,13 +50,18 @@ class LowRankTraining(FromScratch, MatrixFactorization):
         return self.train_unchecked(model, task.data)
 
     def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-        """Return the names of the layers that are read otherwise than by calling them, which no block can stand for."""
-        return task.obstacles(layers, rounding=True) if self.normalize else {}
+        """Return also the names of the layers that are read otherwise than by calling them, where blocks take part."""
+        read_apart = task.obstacles(layers, rounding=True) if self.normalize else {}
+        return super().left_alone(task, layers) | read_apart
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return two layers in sequence at the ranks that `rank` or the budget gives the trained `layer`."""
         ranks = self.ranks_for(task, name, layer)
         return self.normalized(layer, ranks) if self.normalize else self.factored(layer, ranks)
+
+    def smallest(self, layer: nn.Module) -> nn.Module:
+        """Return two layers of rank 1, with batch norm between them where it is asked for."""
+        return self.normalized(layer, (1,)) if self.normalize else super().smallest(layer)
 
     def normalized(self, layer: nn.Module, ranks: Ranks) -> NormalizedFactors:
         """Return two layers in sequence with batch norm between them, of any weights."""

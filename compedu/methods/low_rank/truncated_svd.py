@@ -62,11 +62,12 @@ class TruncatedSVD(MatrixFactorization):
         return in_order_of_execution(task.model, layers, task.data, self.calibration_images)
 
     def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
-        """Return the names of the layers whose inputs take too much memory to be looked at, with the reasons."""
+        """Return also the names of the layers whose inputs take too much memory to be looked at."""
+        reasons = super().left_alone(task, layers)
         if self.fit == "weights":
-            return {}
-        reasons = {name: moments_too_large(Geometry.of(layer)) for name, layer in layers.items()}
-        return {name: reason for name, reason in reasons.items() if reason}
+            return reasons
+        large = {name: moments_too_large(Geometry.of(layer)) for name, layer in layers.items()}
+        return reasons | {name: reason for name, reason in large.items() if reason}
 
     def form_for(self, task: Task, name: str, layer: nn.Module) -> nn.Module:
         """Return the layer as two in sequence, close to its weight or to its outputs in the network as it is now."""

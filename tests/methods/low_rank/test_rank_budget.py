@@ -9,7 +9,7 @@ from torch import nn
 
 import compedu as ce
 from compedu.evaluation import evaluate
-from compedu.forms import Factored, Geometry
+from compedu.forms import Factored, Geometry, NormalizedFactors
 from compedu.methods import compression_of
 from compedu.methods.input_moments import input_moments
 from compedu.methods.low_rank.shared import factorization
@@ -30,6 +30,10 @@ def glyphs():
 
 def ranks_of(model):
     return {name: form.ranks for name, form in model.named_modules() if isinstance(form, Factored)}
+
+
+def blocks_of(model):
+    return {name: block.ranks for name, block in model.named_modules() if isinstance(block, NormalizedFactors)}
 
 
 def weights_of(model):
@@ -249,7 +253,7 @@ def named(model, layer, attribute):
     return model
 
 
-@pytest.mark.parametrize("budget", ["uniform", "sensitivity"])
+@pytest.mark.parametrize("budget", ["uniform", "singular values", "sensitivity"])
 def test_a_layer_that_no_form_can_replace_is_named_and_stops_no_other(glyphs, budget):
     model, data = glyphs
     made = TruncatedSVD(rank=0.1, budget=budget, calibration_images=16)(named(model, "conv2", "rank"), data)
@@ -258,11 +262,23 @@ def test_a_layer_that_no_form_can_replace_is_named_and_stops_no_other(glyphs, bu
     assert "fc1" in ranks_of(made) and made.conv2.rank == "mine"
 
 
-def test_a_layer_that_cannot_be_replaced_has_no_share_of_a_measured_budget(glyphs):
+@pytest.mark.parametrize("budget", ["singular values", "sensitivity"])
+def test_a_layer_that_cannot_be_replaced_has_no_share_of_one_budget(glyphs, budget):
     model, data = glyphs
-    options = {"rank": 0.1, "budget": "sensitivity", "calibration_images": 16}
+    options = {"rank": 0.1, "budget": budget, "calibration_images": 16}
     made = TruncatedSVD(**options)(named(model, "conv2", "rank"), data)
     assert ranks_of(made) == ranks_of(TruncatedSVD(layers="-last,-conv2", **options)(model, data))
+
+
+@pytest.mark.parametrize("budget", ["singular values", "sensitivity"])
+def test_a_factor_whose_place_no_block_can_take_has_no_share_of_one_budget(glyphs, budget):
+    model, data = glyphs[0], glyphs[1].shortened(train=64)
+    factored = TruncatedSVD(rank=0.1, layers="fc1")(model, data)
+    options = {"rank": 0.1, "budget": budget, "epochs": 1, "calibration_images": 16}
+    made, alone = (ce.LowRankTraining(layers=layers, **options)(factored, data) for layers in ("-last", "-last,-fc1.*"))
+    assert blocks_of(made) == blocks_of(alone) == {"conv2": (8,)}
+    reasons = {one.layer: one.reason for one in compression_of(made).skipped}
+    assert reasons["fc1.first"].startswith("is a factor of a Factored, which needs a dense weight")
 
 
 def test_a_network_of_which_no_layer_can_be_replaced_says_so(glyphs):

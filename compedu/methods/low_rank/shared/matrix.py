@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from compedu.forms import Geometry, precise, weight_of
@@ -14,7 +15,7 @@ from compedu.methods.low_rank.shared.rank_budget import by_energy
 from compedu.methods.low_rank.shared.spectral import SpectralFactorization
 from compedu.methods.low_rank.shared.svd import factors, svd
 from compedu.methods.low_rank.shared.vertical_horizontal import unfolded, vertical_horizontal
-from compedu.methods.shared_budget import Choice, Scan
+from compedu.methods.shared_budget import Choice, Scan, irreplaceable
 from compedu.methods.task import Task
 
 
@@ -85,6 +86,15 @@ class MatrixFactorization(SpectralFactorization):
         if self.budget != "singular values":
             return super().choices_of(task, layers)
         return Scan({name: self.kept_energies(layer) for name, layer in layers.items()}, {})
+
+    def left_alone(self, task: Task, layers: Mapping[str, nn.Module]) -> dict[str, str]:
+        """Return the names of the layers whose place no two layers in sequence can take, with the reasons."""
+        return irreplaceable(task, layers, self.smallest)
+
+    def smallest(self, layer: nn.Module) -> nn.Module:
+        """Return two layers of rank 1, of any weights, of the kind that stands in place of `layer`."""
+        chain = self.chain(Geometry.of(layer), (1,))
+        return self.in_sequence(layer, (1,), tuple(torch.zeros(one.shape) for one in chain))
 
     def kept_energies(self, layer: nn.Module) -> list[Choice]:
         """Return every rank that saves something, and `layer` as it is, with the share of the energy it drops."""
