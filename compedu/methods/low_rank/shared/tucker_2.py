@@ -21,7 +21,6 @@ def tucker_2(weights: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     """
     inputs, outputs = ranks
     v = leading(inputs_gram(weights), inputs)
-    u = leading(outputs_gram(weights), outputs)
     held = 0.0  # the square of the cores: what they do not hold is the error
     for _ in range(SWEEPS):
         seen = torch.einsum("...nchw,...cb->...nbhw", weights, v)
