@@ -1,6 +1,7 @@
-"""Rows of text set in columns, as reports and maps of files print them."""
+"""Rows of text set in columns, as reports, maps of files and replications print them."""
 
-from collections.abc import Collection, Sequence
+import html
+from collections.abc import Collection, Iterator, Sequence
 
 
 def in_columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
@@ -18,3 +19,30 @@ def _cells(row: Sequence[str], widths: Sequence[int], left: Collection[int]) -> 
         cell.ljust(width) if column in left else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
+
+
+class Columns:
+    """Rows of text, the first one a head: lines in columns where they are printed, and a table in a notebook.
+
+    The columns numbered in `left` are aligned left, the others, numbers, right.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[str]], left: Collection[int]):
+        self.rows = rows
+        self.left = left
+
+    def __repr__(self) -> str:
+        """Return the lines."""
+        return "\n".join(in_columns(self.rows, self.left))
+
+    def _repr_html_(self) -> str:
+        head, *body = self.rows
+        lines = "".join(f"<tr>{''.join(self._cells(row, 'td'))}</tr>" for row in body)
+        return f"<table><thead><tr>{''.join(self._cells(head, 'th'))}</tr></thead><tbody>{lines}</tbody></table>"
+
+    def _cells(self, row: Sequence[str], kind: str) -> Iterator[str]:
+        for column, cell in enumerate(row):
+            side = "left" if column in self.left else "right"
+            # An indented name belongs to the row above; HTML would drop the spaces.
+            name = html.escape(cell).replace("  ", "&emsp;")
+            yield f"<{kind} style='text-align: {side}'>{name}</{kind}>"

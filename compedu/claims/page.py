@@ -9,6 +9,7 @@ from compedu.claims.judgment import FORMS, Judged, Judgment, LogicalForm, Role
 from compedu.claims.store import Run, by_setting, read_runs
 from compedu.claims.trial import Series, Trial
 from compedu.claims.verdict import CLAIMS_READ_TOGETHER, POWER, RULE_IN_WORDS, Verdict, error_rates, some_wrong
+from compedu.columns import Columns
 
 MEANS = {
     Verdict.CONFIRMED: "the runs support the claim",
@@ -140,6 +141,22 @@ def runs_table(runs: Sequence[Run]) -> str:
             cells = ([values[name] for values in found if name in values] for name in measures)
             rows.append((setting, arm, *map(_spread, cells)))
     return table(("setting", "arm", *measures), rows)
+
+
+def means_table(runs: Sequence[Run], measure: str) -> Columns:
+    """Return the means of one measure over seeds: a row for each setting, a column for each arm that has it.
+
+    Raises `ValueError` for a measure that no arm has, with those there are.
+    """
+    known = {name: None for run in runs for values in run.outcomes.values() for name in values}
+    if measure not in known:
+        raise ValueError(f"no arm has a measure {measure!r}; there are: {', '.join(known)}")
+    arms = list(dict.fromkeys(arm for run in runs for arm, values in run.outcomes.items() if measure in values))
+    rows = []
+    for setting, same in by_setting(runs).items():
+        found = ([run.outcomes[arm][measure] for run in same if measure in run.outcomes.get(arm, {})] for arm in arms)
+        rows.append((setting, *(number(statistics.mean(values)) if values else "" for values in found)))
+    return Columns([(measure, *arms), *rows], left={0})
 
 
 def _spread(values: Sequence[float]) -> str:

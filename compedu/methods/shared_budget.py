@@ -80,7 +80,9 @@ def loss_with(task: Task, name: str, made: nn.Module, images: tuple[Tensor, Tens
     return loss_of(network, task, images, f"with {type(made).__name__} as layer {name!r}")
 
 
-def irreplaceable(task: Task, layers: Mapping[str, nn.Module], made: Callable[[nn.Module], nn.Module]) -> dict[str, str]:
+def irreplaceable(
+    task: Task, layers: Mapping[str, nn.Module], made: Callable[[nn.Module], nn.Module]
+) -> dict[str, str]:
     """Return the names of the `layers` whose place what `made` (layer) returns cannot take, with the reasons."""
     reasons: dict[str, str] = {}
     for name, layer in layers.items():

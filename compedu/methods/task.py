@@ -23,6 +23,8 @@ from compedu.specs import image_of
 if TYPE_CHECKING:
     from compedu.methods.method import Method
 
+NOT_SELECTED = "not selected by layers="
+
 
 class Task:
     """One call of a method: the copy, the data, the layers that were skipped, the channels that were removed.
@@ -77,7 +79,7 @@ class Task:
         omitted = dict(others)
         for name in layers:
             if name not in chosen:
-                omitted[name] = f"not selected by layers={self.method.layers!r}"
+                omitted[name] = f"{NOT_SELECTED}{self.method.layers!r}"
         return chosen, omitted
 
     def open_attentions(self) -> None:
@@ -118,7 +120,8 @@ class Task:
         """Raise `CompressionError` with every reason and its layers if no layer was compressed."""
         if done == 0:
             layers: dict[str, list[str]] = {}
-            for s in self.skipped:
+            # What nobody asked for comes last, behind what was asked for and did not work.
+            for s in sorted(self.skipped, key=lambda one: one.reason.startswith(NOT_SELECTED)):
                 layers.setdefault(s.reason, []).append(s.layer)
             reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
             raise CompressionError(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compedu import datasets
-from compedu.columns import in_columns
+from compedu.columns import Columns
 from compedu.methods import CPDecomposition, FineTune, LowRankTraining, SmallDense, TruncatedSVD
 from compedu.methods.method import Method
 from compedu.metrics import Report, Timing
@@ -130,11 +130,11 @@ def stored_runs(compared: Compared, data: str) -> dict[str, list[Report]]:
     return {arm: stored_reports(path, methods, SPLIT) for arm, methods in compared.runs(data).items()}
 
 
-def table(data: str) -> list[str]:
-    """Return the survey's figures and ours as lines in columns."""
-    head = ("", "survey: top-5", "speed", "rate", f"{data}: test", "to dense, points", "speed", "MACs", "rate")
-    lines = [line for compared in COMPARED for line in rows(compared, data)]
-    return in_columns([head, *lines], left={0})
+def table(data: str) -> Columns:
+    """Return the survey's figures and ours."""
+    survey = ("survey: top-5", "survey: speed", "survey: rate")
+    head = ("", *survey, f"{data}: test", "to dense, points", "speed", "MACs", "rate")
+    return Columns([head, *(line for compared in COMPARED for line in rows(compared, data))], left={0})
 
 
 def rows(compared: Compared, data: str) -> Iterator[Sequence[str]]:
@@ -210,7 +210,7 @@ def main() -> None:
     given.add_argument("data", choices=SEEDS, help="the images: both come with dense networks to compare with")
     data = given.parse_args().data
     remake(data)
-    print("\n".join(table(data)))
+    print(table(data))
 
 
 if __name__ == "__main__":

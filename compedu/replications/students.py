@@ -12,7 +12,7 @@ table. The test images are used once, for the figures.
 from dataclasses import replace
 from pathlib import Path
 
-from compedu.columns import in_columns
+from compedu.columns import Columns
 from compedu.methods import (
     AttentionTransfer,
     BayesianDarkKnowledge,
@@ -99,8 +99,8 @@ def gains() -> dict[str, list[float]]:
     return {name: [100 * (one[seed] - alone[seed]) for seed in one if seed in alone] for name, one in reached.items()}
 
 
-def table() -> list[str]:
-    """Return the gains with their intervals as lines in columns.
+def table() -> Columns:
+    """Return the gains with their intervals.
 
     The intervals are Student's over the seeds. As there are many ways, a way "helps" or "hurts" if its interval at a
     confidence that shares 5 % among all of them (Bonferroni) excludes zero.
@@ -114,9 +114,9 @@ def table() -> list[str]:
         verdict = "helps" if least > 0 else "hurts" if most < 0 else "undecided"
         kind = f"{name} (control)" if name in CONTROLS else name
         rows.append((kind, str(len(points)), f"{mean(points):+.2f}", f"{low:+.2f} to {high:+.2f}", verdict))
-    return in_columns(rows, left={0, 4})
+    return Columns(rows, left={0, 4})
 
 
 if __name__ == "__main__":
     remake()
-    print("\n".join(table()))
+    print(table())

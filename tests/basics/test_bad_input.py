@@ -139,7 +139,7 @@ def test_a_rank_above_break_even_is_refused_with_the_largest_that_saves():
 def test_a_rank_above_the_full_rank_is_refused_even_where_layers_may_grow():
     model = plain()
     message = refusal(ce.TruncatedSVD(rank={"fc1": 5000, "*": 0.2}, allow_larger=True), model, untouched=[model])
-    expect(message, "fc1: rank 5000 is above its full rank", f"choose at most {min(model.fc1.weight.shape)}")
+    expect(message, "fc1: rank 5000 is above its full rank", f"at most rank {min(model.fc1.weight.shape)}")
 
 
 def test_fractions_that_save_nothing_are_refused_with_the_reason_of_each_layer():

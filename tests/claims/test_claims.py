@@ -12,7 +12,7 @@ from scipy import stats
 import compedu
 from compedu.claims import CLAIMS, Arm, Effect, Experiment, Part, Plan, Rule, experiment, judge
 from compedu.claims.judgment import FORMS
-from compedu.claims.page import effects_table, number, page, sentence, stored_page, table
+from compedu.claims.page import effects_table, means_table, number, page, sentence, stored_page, table
 from compedu.claims.running import run
 from compedu.claims.store import Run, by_seed, read_runs
 from compedu.claims.verdict import (
@@ -512,6 +512,11 @@ def test_the_forest_plot_draws_every_part_with_its_interval_and_margin():
         assert trace.text == (one.came_out,) and trace.marker.color == COLORS[one.verdict]
     assert margins.x == (1.0, 1.0) and figure.layout.yaxis.ticktext == ("b", "a")
     assert figure.layout.xaxis.type is None
+    above, *beside = (one.text for one in figure.layout.annotations)
+    assert above.startswith(f"<b>The claim: {found.verdict}</b>")
+    for text, one in zip(beside, reversed(found.parts), strict=True):
+        effect = one.effect
+        assert text == f"{one.came_out}<br>{effect.mean:.2f} ({effect.low:.2f} to {effect.high:.2f})"
     assert forest(judge([Part("a", HELD, TIMES)], "universal")).layout.xaxis.type == "log"
 
 
@@ -523,7 +528,7 @@ def test_names_of_several_lines_have_room_in_the_forest_plot():
 
     short, long = drawn("a part"), drawn("a part whose name is so long that it takes three lines or more of the plot")
     lines = long.yaxis.ticktext[1].count("<br>") + 1
-    assert lines == 3 and long.height - short.height == 2 * (lines - 1) * LINE
+    assert lines == 3 and long.height - short.height == LINE  # beside two lines: the verdict, and the mean
 
 
 def test_parts_of_different_units_are_drawn_one_unit_at_a_time():
@@ -546,6 +551,18 @@ def test_every_claim_has_a_forest_plot(claim):
     judgment = claim.judge(claim.stored(full=True))
     units = {one.part.rule.unit for one in judgment.parts}
     assert sum(len(forest(judgment, unit).data) - 1 for unit in units) == len(judgment.parts)
+
+
+def test_means_over_seeds_have_a_row_for_each_setting_and_a_column_for_each_arm():
+    runs = [
+        Run("small", 0, {"dense": {"before": 90.0}, "cut": {"before": 50.0, "after": 80.0}}),
+        Run("small", 1, {"dense": {"before": 92.0}, "cut": {"before": 60.0, "after": 84.0}}),
+        Run("large", 0, {"cut": {"before": 70.0, "after": 88.0}}),
+    ]
+    assert means_table(runs, "before").rows == [("before", "dense", "cut"), ("small", "91", "55"), ("large", "", "70")]
+    assert means_table(runs, "after").rows == [("after", "cut"), ("small", "82"), ("large", "88")]
+    with pytest.raises(ValueError, match="no arm has a measure 'later'; there are: before, after"):
+        means_table(runs, "later")
 
 
 def test_a_page_shows_the_verdict_and_folds_the_runs_up():

@@ -71,9 +71,9 @@ def test_the_survey_is_quoted_as_printed_and_of_residual_networks_it_has_none():
         "vgg": [(90.60, 1, 1), (90.47, 1.53, 2.72), (90.31, 2.05, 2.75)],
         "inception": [(92.21, 1, 1), (91.88, 1.08, 2.79), (91.79, 1.20, 2.84)],
     }
-    lines = ours.table("glyphs")
-    assert len(lines) == 1 + 3 * (1 + len(ARMS)) and "90.31 %   2.05  2.75" in "\n".join(lines)
-    assert "resnet" in lines[-4] and ours.theirs(COMPARED[2], POLYADIC) == ("", "", "")
+    rows = ours.table("glyphs").rows
+    assert len(rows) == 1 + 3 * (1 + len(ARMS)) and rows[3][:4] == ("  CP low-rank", "90.31 %", "2.05", "2.75")
+    assert "resnet" in rows[-4][0] and ours.theirs(COMPARED[2], POLYADIC) == ("", "", "")
 
 
 def test_a_report_without_its_speed_is_refused_by_name():
@@ -87,6 +87,20 @@ def test_a_speed_that_one_seed_cannot_tell_from_the_dense_network_is_marked():
     assert all(run.distinguishable for run in runs) and "?" not in "".join(ours.ours(runs))
     doubtful = [replace(runs[0], distinguishable=False), *runs[1:]]
     assert ours.ours(doubtful)[2] == f"{ours.ours(runs)[2]} ?"
+
+
+def test_what_the_chapter_says_of_accuracy_beside_a_narrow_network_is_what_was_measured():
+    """Behind both low-rank arms in the residual network, ahead of both in Inception, between them in the plain one."""
+    right = {}
+    for one in COMPARED:
+        for arm, reports in ours.stored_runs(one, "glyphs").items():
+            right[one.network, arm] = 100 * sum(report.accuracy for report in reports) / len(reports)
+    ahead = {
+        one.network: [right[one.network, NARROW] - right[one.network, arm] for arm in (NORMALIZED, POLYADIC)]
+        for one in COMPARED
+    }
+    assert all(abs(points) < 0.2 for pair in ahead.values() for points in pair)
+    assert max(ahead["resnet"]) < 0 < min(ahead["inception"]) and min(ahead["vgg"]) < 0 < max(ahead["vgg"])
 
 
 def test_what_the_chapter_says_of_speed_was_told_apart_from_noise():

@@ -61,16 +61,16 @@ def test_the_table_tells_means_intervals_and_verdicts_of_the_stored_seeds(stored
     gains = students.gains()
     assert gains["soft targets"] == pytest.approx([-0.5, 2.0, 4.5])
     assert students.ALONE in gains and gains["decoupled"] == []
-    rows = {line.split("  ")[0]: line for line in students.table()[1:]}
+    rows = {row[0]: row for row in students.table().rows[1:]}
     assert set(rows) == set(LED)
     low, high = student_interval(gains["soft targets"])
-    assert f"+2.00  {low:+.2f} to {high:+.2f}" in rows["soft targets"]
-    assert all(rows[name].endswith("undecided") for name in ("soft targets", "attention maps"))
+    assert rows["soft targets"][2:4] == ("+2.00", f"{low:+.2f} to {high:+.2f}")
+    assert all(rows[name][-1] == "undecided" for name in ("soft targets", "attention maps"))
 
 
 def test_a_way_helps_or_hurts_only_beyond_the_interval_that_all_ways_share(stored, monkeypatch):
     known = {students.ALONE: [0.0] * 4, "soft targets": [2.0, 2.1, 1.9, 2.0], "relations": [-1.0, -1.1, -0.9, -1.0]}
     monkeypatch.setattr(students, "gains", lambda: known | {"similarity": [0.5, 1.6, 1.0, 1.2]})
-    verdicts = {line.split("  ")[0]: line.split()[-1] for line in students.table()[1:]}
+    verdicts = {row[0]: row[-1] for row in students.table().rows[1:]}
     assert verdicts == {"soft targets": "helps", "similarity": "undecided", "relations": "hurts"}
     assert student_interval([0.5, 1.6, 1.0, 1.2])[0] > 0, "though its own interval excludes zero"

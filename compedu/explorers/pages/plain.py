@@ -14,7 +14,7 @@ MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")  # curves
 
 
 def matrices(**named: Tensor) -> go.Figure:
-    """Return a figure of matrices (rows, columns) side by side under their names; zeros are blank."""
+    """Return a figure of matrices (rows, columns) side by side under their names, two decimals; zeros are blank."""
     figure = make_subplots(
         1, len(named), subplot_titles=[name.replace("_", " ") for name in named], horizontal_spacing=0.04,
         figure=StandaloneFigure(),
@@ -22,7 +22,7 @@ def matrices(**named: Tensor) -> go.Figure:
     limit = max(float(matrix.abs().max()) for matrix in named.values()) or 1.0
     for column, (name, matrix) in enumerate(named.items(), start=1):
         shown = [[None if value == 0 else value for value in row] for row in matrix.tolist()]
-        words = [["" if value is None else f"{value:g}" for value in row] for row in shown]
+        words = [["" if value is None else _short(value) for value in row] for row in shown]
         figure.add_heatmap(
             row=1, col=column, z=shown, text=words, texttemplate="%{text}", textfont={"size": 12}, colorscale=SIGNED,
             zmin=-limit, zmax=limit, showscale=False, xgap=1, ygap=1,
@@ -33,6 +33,12 @@ def matrices(**named: Tensor) -> go.Figure:
     figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain")
     width = 30 + sum(20 + 42 * matrix.shape[1] for matrix in named.values())
     return styled(figure, width, height=60 + side, r=10, t=40, b=45)
+
+
+def _short(value: float) -> str:
+    """Return a number with at most two decimals: more have no room."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def curves(

@@ -81,7 +81,7 @@ class LowRankAdapters(ReplaceThenTrain):
             raise Skip(reason)
         full = min(geometry.shape[0], math.prod(geometry.shape[1:]))
         if rank > full:
-            raise Skip(f"rank {rank} is above its full rank; choose at most {full}")
+            raise Skip(f"rank {rank} is above its full rank; choose at most rank {full}")
         # The rounding of inputs, which the frozen part leaves out, moves to the whole layer where it is put in place.
         return Adapted(geometry, self.frozen(name, layer), *drawn_pair(geometry, rank, weight_of(layer)), self.alpha)
 

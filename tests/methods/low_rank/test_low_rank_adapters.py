@@ -275,7 +275,7 @@ def test_layers_that_get_no_adapters_are_named():
     made = LowRankAdapters(rank=9, epochs=0)(lively(Odd()))
     reasons = {skip.layer: skip.reason for skip in compression_of(made).skipped}
     assert "convolution in 2 groups; adapters would mix them" in reasons["grouped"]
-    assert reasons["stem"] == "rank 9 is above its full rank; choose at most 8"
+    assert reasons["stem"] == "rank 9 is above its full rank; choose at most rank 8"
     assert forms(made).keys() == {"head"}
     with pytest.raises(CompressionError, match=r"is already compressed \(Adapted\)"):
         LowRankAdapters(epochs=0)(LowRankAdapters(epochs=0)(plain()))

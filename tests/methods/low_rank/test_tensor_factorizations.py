@@ -145,7 +145,7 @@ def test_below_break_even_a_layer_is_smaller_and_above_it_is_refused_with_the_ra
     largest = int(np.ceil(method().break_even(geometry))) - 1
     full = min(method().full_ranks(geometry))
     if largest < full:
-        with pytest.raises(ce.CompressionError, match=f"break.even .*choose at most rank {largest}, or set allow"):
+        with pytest.raises(ce.CompressionError, match=f"break.even .*choose at most rank {largest}, or with allow"):
             method(rank=largest + 1, layers="all")(model)
     made = method(rank=min(largest, full), layers="all")(model)
     assert sum(p.numel() for p in made.parameters()) < model[0].weight.numel()

@@ -168,13 +168,14 @@ class Factorization(LayerByLayer):
         full = self.full_ranks(geometry)
         ranks = tuple(rank_from(value, most) for most in full)
         if max(ranks) > min(full) and type(value) is int:
-            raise CompressionError(f"{self!r}: {name}: rank {value} is above its full rank; choose at most {min(full)}")
+            most = f"at most rank {min(full)}" if self.allow_larger else self.saving(geometry)
+            raise CompressionError(f"{self!r}: {name}: rank {value} is above its full rank; choose {most}")
         reason = self.saves_nothing(geometry, ranks)
         if reason and type(value) is int:
-            raise CompressionError(f"{self!r}: {name}: {reason}; {self.saving(geometry)}")
+            raise CompressionError(f"{self!r}: {name}: {reason}; choose {self.saving(geometry)}")
         if reason:
             given = f"{value!r} of its full rank {', '.join(map(str, full))}"
-            raise Skip(f"{reason}; {self.saving(geometry)} ({given})")
+            raise Skip(f"{reason} ({given}); choose {self.saving(geometry)}")
         if reason := self.impossible(geometry, ranks):
             raise Skip(reason)
         return ranks
@@ -194,11 +195,12 @@ class Factorization(LayerByLayer):
         return f"{what}: {layers} layers of {made} weights instead of {dense}"
 
     def saving(self, geometry: Geometry) -> str:
-        """Say which ranks would make a layer smaller, as advice."""
-        largest = min(largest_saving_rank(self.break_even(geometry)), *self.full_ranks(geometry))
-        least = self.numbers(geometry, (1,) * len(self.full_ranks(geometry)))
-        few = f"choose at most rank {largest}" if least < math.prod(geometry.shape) else "no rank saves anything here"
-        return f"{few}, or set allow_larger=True"
+        """Say which ranks can be chosen: those that make a layer smaller, and those that `allow_larger` allows."""
+        full = min(self.full_ranks(geometry))
+        larger = f"with allow_larger=True at most rank {full}"
+        if self.numbers(geometry, (1,) * len(self.full_ranks(geometry))) >= math.prod(geometry.shape):
+            return f"{larger}, as no rank saves anything here"
+        return f"at most rank {min(largest_saving_rank(self.break_even(geometry)), full)}, or {larger}"
 
     def impossible(self, geometry: Geometry, ranks: Ranks) -> str:
         """Say why a layer cannot be factored at these ranks, however many weights it would have, "" if it can."""
