@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ class LabBook:
         tables = [
             _table(
                 "Predictions", ("question", "predicted", "measured", "difference", "when"),
-                map(self._confronted, asked),
+                chain.from_iterable(map(self._confronted, asked)),
             ),
             _table(
                 "Notes", ("kind", "about", "content", "when"),
@@ -101,20 +102,14 @@ class LabBook:
         write_whole(Path(path), PAGE.format("".join(tables)).encode())
         return Page(Path(path))
 
-    def _confronted(self, name: str) -> tuple[str, ...]:
-        """Return the row of a prediction: the first number, which counts, later ones, and the newest measurement."""
+    def _confronted(self, name: str) -> list[tuple[str, ...]]:
+        """Return the rows of a prediction: one, or for a curve one for each setting below its name."""
         entries = [e for e in self.entries if e["name"] == name]
         said = [e for e in entries if e["kind"] == "prediction"]
         found = next((e for e in reversed(entries) if e["kind"] == "measurement"), {})
-        head = said[0] if said else found
-        unit = head.get("unit", "")
-        predicted, *later = [amount(e.get("value", ""), unit) for e in said] or [""]
-        return (
-            head.get("question", name),
-            predicted + (f" (later: {', '.join(later)}; the first counts)" if later else ""),
-            amount(found["measured"], unit) if "measured" in found else "",
-            difference(head.get("value"), found.get("measured"), unit), _when(head),
-        )  # fmt: skip
+        if said and "settings" in said[0]:
+            return _curve(said[0], found)
+        return [_single(name, said, found)]
 
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.exists():
@@ -127,6 +122,39 @@ class LabBook:
             raise CompressionError(
                 f"{self.path} is not a lab book ({error}); move it away, or name another file"
             ) from error
+
+
+def _single(name: str, said: list[dict[str, Any]], found: dict[str, Any]) -> tuple[str, ...]:
+    """Return the row of a number: the first prediction, which counts, later ones, and the newest measurement."""
+    head = said[0] if said else found
+    unit = head.get("unit", "")
+    predicted, *later = [amount(e.get("value", ""), unit) for e in said] or [""]
+    return (
+        head.get("question", name),
+        predicted + (f" (later: {', '.join(later)}; the first counts)" if later else ""),
+        amount(found["measured"], unit) if "measured" in found else "",
+        difference(head.get("value"), found.get("measured"), unit), _when(head),
+    )  # fmt: skip
+
+
+def _curve(said: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the name of a curve of accuracies, and a row in percent for each of its settings.
+
+    Of settings that gave no network nothing was measured: a measurement names the others.
+    """
+    settings = said["settings"]
+    values = found.get("measured", ())
+    known = found.get("settings", settings if len(values) == len(settings) else ())
+    measured = dict(zip(known, values, strict=False))
+    rows = [(said["name"], "", "", "", _when(said))]
+    for setting, value in zip(settings, said["value"], strict=True):
+        if setting in measured:
+            right = 100 * measured[setting]
+            answer = (amount(right, "%"), difference(100 * value, right, "%"))
+        else:
+            answer = ("no network" if known else "", "")
+        rows.append((f"\u2003{setting}", amount(100 * value, "%"), *answer, ""))
+    return rows
 
 
 def _is_placeholder(text: Any) -> bool:
