@@ -206,6 +206,65 @@ def test_the_answers_stay_hidden_until_a_curve_is_drawn_dragged_moved_by_keys_an
     assert json.loads(lab.python("import json; print(json.dumps(predicted.view.predicted[2:]))")) == [0.5] * (count - 2)
 
 
+def test_enter_goes_from_one_prediction_to_the_next_and_then_to_the_button_without_pressing_it(lab):
+    lab.run_cell(PREDICTED)
+    shown = lab.cell(PREDICTED).locator(".compedu")
+    fields = shown.locator(".compedu-asked input")
+    fields.first.click()
+    for _ in range(fields.count()):
+        lab.page.keyboard.type("40")
+        lab.page.keyboard.press("Enter")
+    lab.page.wait_for_timeout(300)  # in which a press would be heard
+    commit = shown.get_by_role("button", name="Commit")
+    assert commit.evaluate("button => document.activeElement === button")
+    assert lab.python("print(predicted.view.predicted)") == "()"
+    lab.page.keyboard.press("Enter")
+    shown.get_by_text("Largest surprise").wait_for()
+    assert lab.python("print(set(predicted.view.predicted))") == "{0.4}"
+
+
+HEARD = """heard, e = [], opened[{name!r}]
+def hear(content, on=e._on_message):
+    heard.append(content.get('text')) if content['kind'] in ('knob', 'code') else None
+    on(content)
+e.widget._heard = hear"""
+SAID = "print(heard); heard.clear()"
+
+
+def test_an_edit_is_heard_once_on_enter_and_until_then_its_figures_look_out_of_date(lab):
+    name = "TruncatedSVD"
+    shown = explorer(lab, name)
+    lab.python(f"opened[{name!r}].set(rank=0.3).settle(300)")
+    shown.locator(".compedu-badge.FINAL").wait_for()
+    lab.python(HEARD.format(name=name))
+    rank, code, faded = (
+        shown.locator(".compedu-main input[type=text]"),
+        shown.locator(CODE),
+        "getComputedStyle(one).opacity",
+    )
+    plots = shown.locator(".compedu-plots")
+    shown.locator(".compedu-more > summary").click()
+    for field in (rank, code, shown.get_by_role("textbox", name="layers", exact=True)):
+        field.press("Enter")
+        field.press("x")
+        assert float(plots.evaluate(f"one => {faded}")) < 0.5
+        field.press("Escape")
+        assert float(plots.evaluate(f"one => {faded}")) == 1
+        field.press("Tab")
+    assert lab.python(SAID) == "[]", "nothing was edited"
+    for field, text in ((rank, "0.2"), (code, "TruncatedSVD(rank=0.1)"), (rank, "0.15"), (rank, "0.1")):
+        field.fill(text)
+        field.press("Enter")
+        shown.locator(".compedu-unapplied").wait_for(state="detached")
+        field.press("Tab")
+        assert lab.python(SAID) == f"[{text!r}]"
+        assert lab.python("e.settle(300); print(e.method.rank)") in text
+    rank.fill("0.25")
+    rank.press("Tab")
+    shown.locator(".compedu-unapplied").wait_for(state="detached")
+    assert lab.python(SAID) == "['0.25']", "leaving the field ends the edit as well"
+
+
 def test_an_explorer_that_is_closed_goes_without_an_error(lab):
     name = "TruncatedSVD"
     shown = explorer(lab, name)

@@ -22,7 +22,7 @@ function sender(model) {
   const heard = () => model.get("shown").heard ?? 0;
   const post = (content) => {
     state.sent = Math.max(state.sent, heard()) + 1; // other views of this explorer speak to the same kernel
-    if (content.name) state.touched[content.name] = state.sent;
+    state.touched[content.name ?? content.kind] = state.sent;
     model.send({ ...content, serial: state.sent });
   };
   state.say = (content) => {
@@ -55,15 +55,15 @@ function control(parts, out, id) {
   const label = element("label", "", { title: parts.help, textContent: parts.label + unit, for: id });
   const field = fieldOf(parts, id);
   field.title = parts.help;
-  const edited = editing(field, () => out.say({ kind: "knob", name: parts.name, text: field.value }));
+  const written = editing(field, (text) => out.say({ kind: "knob", name: parts.name, text }));
   const row = element("div", "compedu-row");
-  const slider = parts.places.length ? sliderOf(parts, out, field) : null;
+  const slider = parts.places.length ? sliderOf(parts, out, written) : null;
   if (slider) row.append(slider);
   row.append(field);
   const root = element("div", "compedu-knob", { title: parts.help }, label, row);
   const show = (state) => {
     if (out.own(parts.name)) return;
-    if (!edited()) field.value = state.text;
+    written.show(state.text);
     field.setAttribute("aria-invalid", state.refused);
     if (slider) {
       if (state.place !== null) slider.value = state.place;
@@ -73,16 +73,37 @@ function control(parts, out, id) {
   return { root, show };
 }
 
-// Calls `done` when the learner has changed a field; the result tells whether they are still writing into it.
+// A field that is written into: `done` hears each edit once, when Enter or leaving the field ends it; Escape drops it.
+// In an output of JupyterLab, the browser's own `change` does not come on Enter. `show` brings in the kernel's text
+// unless the learner is writing, `put` always does. Until the kernel says what the field says, the figures are older.
 function editing(field, done) {
-  let writing = false;
-  field.addEventListener("input", () => (writing = true));
-  field.addEventListener("blur", () => (writing = false));
-  field.addEventListener("change", () => {
-    writing = false;
-    done();
+  let said = field.value; // by the kernel
+  let told = field.value; // to the kernel, or by it
+  const mark = () => field.classList.toggle("compedu-unapplied", field.value !== said);
+  const apply = () => {
+    if (field.value === told) return;
+    told = field.value;
+    done(told);
+  };
+  const put = (text) => {
+    field.value = text;
+    said = told = field.value; // of a list without such a choice, none
+    mark();
+  };
+  const show = (text) => {
+    if (field.value === told) return put(text);
+    said = told = text;
+    mark();
+  };
+  field.addEventListener("input", mark);
+  for (const leaving of ["change", "blur"]) field.addEventListener(leaving, apply);
+  field.addEventListener("keydown", (event) => {
+    if (event.isComposing) return;
+    if (event.key === "Enter") apply();
+    if (event.key === "Escape" && field.value !== told) field.value = told;
+    mark();
   });
-  return () => writing;
+  return { show, put };
 }
 
 function fieldOf(parts, id) {
@@ -92,15 +113,15 @@ function fieldOf(parts, id) {
   return element("select", "", { id }, ...parts.choices.map((choice) => new Option(choice, choice)));
 }
 
-function sliderOf(parts, out, field) {
+function sliderOf(parts, out, written) {
   const slider = element("input", "", {
     type: "range", min: 0, max: parts.places.length - 1, step: 1, "aria-label": parts.label, title: parts.help,
   });
   let gesture = null;
   slider.addEventListener("input", () => {
     gesture ??= ++gestures;
-    field.value = parts.places[slider.value];
-    slider.setAttribute("aria-valuetext", field.value);
+    written.put(parts.places[slider.value]);
+    slider.setAttribute("aria-valuetext", parts.places[slider.value]);
     out.move({ kind: "knob", name: parts.name, place: Number(slider.value), gesture });
   });
   slider.addEventListener("change", () => (gesture = null));

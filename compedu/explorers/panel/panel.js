@@ -59,9 +59,10 @@ function comeIntoView(el, displayed) {
 // Everything on the page, empty: `show` and `fill` bring in the state.
 function layout(parts, model, out, id) {
   const code = element("input", "compedu-code", {
-    type: "text", spellcheck: false, autocomplete: "off", "aria-label": "the method as code", title: "the method as code: change it, or copy it",
+    type: "text", spellcheck: false, autocomplete: "off", readOnly: Boolean(parts.still),
+    "aria-label": "the method as code", title: `the method as code: ${parts.still ? "" : "change it, or "}copy it`,
   });
-  const edited = editing(code, () => out.say({ kind: "code", text: code.value }));
+  const line = editing(code, (text) => out.say({ kind: "code", text }));
   const badge = element("span", "compedu-badge", { role: "status" });
   const copied = button("Copy", "copy the method as code", async (pressed) => {
     await copy(model.get("shown").code);
@@ -94,7 +95,7 @@ function layout(parts, model, out, id) {
   for (const [name, one] of Object.entries(gauges)) boxes[name] = one.box;
   let asked = null;
   const show = (state) => {
-    if (!edited()) code.value = state.typed ?? state.code;
+    if (!out.own("code")) line.show(state.typed ?? state.code);
     if (badge.textContent !== state.badge) badge.textContent = state.badge;
     badge.title = state.why;
     badge.className = `compedu-badge ${state.state}`;

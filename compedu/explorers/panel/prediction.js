@@ -27,6 +27,12 @@ function prediction(question, committed) {
       type: "number", min: 0, max: 100, step: "any", placeholder: "%", "aria-label": `accuracy in percent at ${question.knob} ${value}`,
     });
     field.addEventListener("input", () => set(index, field.value === "" ? null : Number(field.value), false));
+    // Enter goes on, in the end to the button, and never commits by itself: a prediction cannot be taken back.
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // or the same Enter would press the button that it goes to
+      (fields[index + 1] ?? commit).focus();
+    });
     return field;
   });
   const handles = question.values.map((value, index) => handle(plot, index));
