@@ -215,6 +215,12 @@ class Knob:
         step = step_of(low, high)
         return [float(f"{low + i * step:.9g}") for i in range(round((high - low) / step) + 1)]
 
+    def on_scale(self, value: Any) -> int | float | None:
+        """Return a number on the slider's scale; None for values per layer, a whole number of fractions, log of 0."""
+        kept = self.kept(value)
+        number = type(kept) is self.type and self.type in (int, float) and not self.choices
+        return kept if number and (kept > 0 or (kept <= 0 and not self.log)) else None  # NaN is neither
+
     def points(self, count: int = 9) -> list:
         """Return at most `count` of the slider's stops, spread evenly (or all choices): the points of a sweep."""
         if self.choices:

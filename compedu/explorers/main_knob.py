@@ -40,15 +40,15 @@ def on_curve_of(method: Method, reports: Iterable[Report]) -> tuple[Report, ...]
 def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
     """Return the largest group of reports that differ in the main knob alone, in its order.
 
-    Ties go to the group with the other knobs of `method`. Values per layer come last.
+    Ties go to the group with the other knobs of `method`. Values that are not on the knob's scale come last.
     """
     knob = main_knob(method)
+    declared = None if knob is None else knobs(method)[knob]
     found = {}
     for report in reports:
         made = method_of(report.method, (type(method),))
-        value = getattr(made, knob) if knob is not None else 0.0
+        place = 0.0 if knob is None or declared is None else declared.on_scale(getattr(made, knob))
         same = made if knob is None else others(made, knob, getattr(method, knob))
-        place = float(value) if isinstance(value, (int, float)) else float("inf")
-        found.setdefault(repr(same), []).append((place, report))
+        found.setdefault(repr(same), []).append((float("inf") if place is None else place, report))
     chosen = max(found, key=lambda same: (len(found[same]), same == repr(method)), default=None)
     return tuple(report for _, report in sorted(found.get(chosen, ()), key=lambda pair: pair[0]))

@@ -58,6 +58,8 @@ def _distance(one: Method, other: Method) -> float:
 
 
 def _apart(knob: Knob, one: Any, other: Any) -> float:
+    if type(one) is not type(other):  # rank 1 is far from 1.0, the full rank, although Python calls them equal
+        return 1.0
     if one == other:
         return 0.0
     span = knob.slider_range or (knob.low, knob.high)

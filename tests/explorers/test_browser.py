@@ -259,10 +259,12 @@ def test_an_edit_is_heard_once_on_enter_and_until_then_its_figures_look_out_of_d
         field.press("Tab")
         assert lab.python(SAID) == f"[{text!r}]"
         assert lab.python("e.settle(300); print(e.method.rank)") in text
+    lab.python("e.set(rank=25)")
+    shown.locator(".compedu-nowhere").wait_for()
     rank.fill("0.25")
     rank.press("Tab")
     shown.locator(".compedu-unapplied").wait_for(state="detached")
-    assert lab.python(SAID) == "['0.25']", "leaving the field ends the edit as well"
+    assert lab.python(SAID) == "['0.25']" and shown.locator(".compedu-nowhere").count() == 0
 
 
 def test_an_explorer_that_is_closed_goes_without_an_error(lab):

@@ -79,19 +79,37 @@ def test_a_student_that_is_a_method_is_shown_as_text_and_replaced_by_words():
 
 def test_a_field_reads_values_per_layer_and_ranks():
     sparsity = controls_of(ce.MagnitudePruning())["sparsity"]
-    place = sparsity.place
     sparsity.type("conv*=0.3,*=0.9")
     assert sparsity.value == {"conv*": 0.3, "*": 0.9} and as_text(sparsity.value) == "conv*=0.3,*=0.9"
-    assert sparsity.place == place, "values per layer have no place on the slider"
+    assert sparsity.place is None, "values per layer have no place on the slider"
+    sparsity.type("0")
+    assert sparsity.place == 0, "a whole number is a fraction where the knob has no other meaning of it"
     rank = controls_of(ce.TruncatedSVD())["rank"]
     rank.type("12")
     assert rank.value == 12 and type(rank.value) is int
+    assert rank.place is None, "rank 12 does not lie behind 0.75 of the full rank"
+    rank.type("0.2")
+    assert rank.places[rank.place] == 0.2
+
+
+@pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
+def test_numbers_of_a_slider_are_on_its_scale_and_ranks_layers_and_a_logarithm_of_zero_are_not(cls):
+    for name, declared in knobs(cls).items():
+        stops = declared.stops()
+        assert [declared.on_scale(stop) for stop in stops] == stops, name
+        assert declared.on_scale({"*": declared.default}) is None
+        if declared.log:
+            assert declared.on_scale(0) is None
+        if str(declared).startswith("a fraction of the full rank"):
+            assert declared.on_scale(1) is None and declared.on_scale(1.0) == 1.0
+        elif stops and not declared.log:
+            assert declared.on_scale(max(1, stops[0])) == max(1, stops[0])
 
 
 def test_a_text_that_is_not_a_value_stays_in_the_field_and_is_refused_by_name():
     control = controls_of(ce.MagnitudePruning())["sparsity"]
     control.type("much")
-    assert control.shown["text"] == "much" and control.shown["refused"]
+    assert control.shown == {"place": None, "text": "much", "refused": True}
     with pytest.raises(ValueError, match="sparsity must be .*'much'.*fraction"):
         _ = control.value
     control.value = 0.5

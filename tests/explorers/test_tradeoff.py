@@ -97,6 +97,50 @@ def test_the_axis_is_chosen_on_the_page_and_an_unknown_one_is_refused(made, meas
     assert explorer.widget.shown["sideways"] == name
 
 
+def test_what_is_no_fraction_is_left_off_the_axis_of_fractions_in_words(made, measured):
+    explorer = made(ce.TruncatedSVD(rank=0.1, layers="fc1"))
+    measured(explorer)
+    say(explorer, "sideways", name="the main knob")
+    ends = shown_figures(explorer)["tradeoff"]["layout"]["xaxis"]["range"]
+    for rank, why in ((25, "rank 25 is not a fraction"), ({"fc1": 0.2}, "rank is given by layer")):
+        explorer.set(rank=rank).settle(60)
+        assert explorer.state == State.FINAL
+        assert trace(explorer, "now")["x"] == [] and trace(explorer, "trail")["x"] == [0.1]
+        assert shown_figures(explorer)["tradeoff"]["layout"]["xaxis"]["range"] == ends
+        assert f"now: {why}, so not on this axis" in [name for *_, name in explorer.widget.shown["legend"]]
+        assert explorer.widget.shown["knobs"]["rank"]["place"] is None
+    say(explorer, "sideways", name="size of the file")
+    assert trace(explorer, "now")["x"] == [explorer.report.file_bytes] and len(trace(explorer, "trail")["x"]) == 3
+    assert "now" in [name for *_, name in explorer.widget.shown["legend"]]
+
+
+@pytest.mark.parametrize(("method", "value"), [
+    (ce.FilterPruning(sparsity=0.5), 0.95), (ce.LinearQuantization(bits=4), 12),
+    (ce.TruncatedSVD(rank=0.1, layers="fc1", allow_larger=True), 0.9), (ce.SoftTargetDistillation(), 30.0),
+], ids=lambda value: type(value).__name__)  # fmt: skip
+def test_the_axis_of_the_knob_reaches_a_value_beyond_the_slider(looked_at, method, value):
+    explorer = looked_at(ce.MagnitudePruning(sparsity=0.5))
+    cls, knob = type(method), main_knob(method)
+    beyond = replace(explorer.report, method=repr(replace(method, **{knob: value})))
+    inside = replace(explorer.view, method=method, sideways=Sideways.KNOB, report=None, seen={}, points=(), kept={})
+    seen = replace(inside, report=beyond, kept={})
+    before, after = (tradeoff.figure(view)["layout"]["xaxis"] for view in (inside, seen))
+    place = math.log10(value) if after["type"] == "log" else value
+    assert before["range"][1] < place < after["range"][1] and after["range"][0] <= before["range"][0], cls
+
+
+def test_zero_is_left_off_a_logarithmic_axis_in_words(looked_at):
+    explorer = looked_at(ce.MagnitudePruning(sparsity=0.5))
+    method = ce.HardConcretePruning(strength=0)
+    report = replace(explorer.report, method=repr(method))
+    view = replace(
+        explorer.view, method=method, report=report, points=(), random_baseline=(), sideways=Sideways.KNOB, kept={}
+    )
+    view.seen = {}
+    assert sideways.place(view, report) is None
+    assert "now: strength 0 is not on this logarithmic axis" in [name for *_, name in tradeoff.legend(view)]
+
+
 def test_the_curve_before_another_knob_moved_stays(made, measured):
     explorer = made(ce.MagnitudePruning(sparsity=0.5))
     measured(explorer)

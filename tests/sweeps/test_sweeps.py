@@ -531,3 +531,9 @@ def test_stored_points_are_those_of_the_very_model_and_images_in_the_order_of_th
 def test_the_key_of_a_point_holds_all_that_its_result_depends_on(model, data):
     key = point_key(MagnitudePruning(), model, data, "validation")
     assert "sparsity=0.8" in key and data.digest in key and "|validation|" in key
+
+
+def test_rank_one_is_not_the_full_rank():
+    full, small = (Told(repr(TruncatedSVD(rank=rank))) for rank in (1.0, 2))
+    assert nearest([full, small], TruncatedSVD(rank=1)) is small
+    assert nearest([full], TruncatedSVD(rank=1), within=0.99) is None

@@ -1,7 +1,7 @@
 """What the trade-off curve is drawn over: bytes of the file, the main knob, multiply-accumulates, or time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compedu.explorers.main_knob import along, main_knob
@@ -44,14 +44,33 @@ def place(view: View, report: Report) -> float | None:
 def knob_value(view: View, report: Report) -> float | None:
     """Return the value of the main knob with which this method, or its random baseline, made a report.
 
-    None for reports of other methods, whose knobs mean something else, and for several values.
+    None for reports of other methods, whose knobs mean something else, and for values that are not on the axis.
     """
+    given = _given(view, report)
+    return None if given is None else _main(view)[1].on_scale(given)
+
+
+def _given(view: View, report: Report) -> Any:
+    """Return the main knob as it was given for a report: a number, or values per layer."""
     knob = main_knob(view.method)
     cls = type(view.method)
     if knob is None or not report.method or report.method.split("(")[0] not in (cls.__name__, cls.random_baseline):
         return None
-    value = view.once(("value", report.method), lambda: getattr(method_of(report.method, (*METHODS, cls)), knob))
-    return value if type(value) in (int, float) else None
+    return view.once(("value", report.method), lambda: getattr(method_of(report.method, (*METHODS, cls)), knob))
+
+
+def off_axis(view: View, report: Report) -> str:
+    """Return in words why a report of this method is not drawn over the main knob, or nothing where it is."""
+    if view.sideways != Sideways.KNOB or knob_value(view, report) is not None:
+        return ""
+    name, declared = _main(view)
+    given = _given(view, report)
+    named = name.replace("_", " ")
+    if isinstance(given, Mapping):
+        return f"{named} is given by layer, so not on this axis"
+    if type(given) is not declared.type:
+        return f"{named} {given} is not a fraction, so not on this axis"
+    return f"{named} {given:g} is not on this logarithmic axis"
 
 
 def _milliseconds(view: View, report: Report) -> float | None:
@@ -80,7 +99,7 @@ def more_is_smaller(view: View) -> bool:
 def axis_settings(view: View, reports: Sequence[Report]) -> dict[str, Any]:
     """Return range, ticks and scale of the axis, so that it holds all `reports` that have a place on it."""
     if view.sideways == Sideways.KNOB:
-        return _knob_axis(view)
+        return _knob_axis(view, reports)
     if view.sideways == Sideways.SIZE:
         settings = size_axis(reports)
         return settings | {"range": settings["range"][::-1]} if more_is_smaller(view) else settings
@@ -100,9 +119,13 @@ def _main(view: View) -> tuple[str, Knob]:
     return name, knobs(view.method)[name]
 
 
-def _knob_axis(view: View) -> dict[str, Any]:
+def _knob_axis(view: View, reports: Sequence[Report]) -> dict[str, Any]:
+    """Return the axis of the slider's range, and beyond it as far as a field has led."""
     _, declared = _main(view)
-    low, high = declared.slider_range or (0.0, 1.0)
+    values = [value for report in reports if (value := knob_value(view, report)) is not None]
+    ends = (*(declared.slider_range or (0.0, 1.0)), *values)
+    low = min(ends)
+    high = max(ends)
     if not declared.log:
         return {
             "type": "linear",

@@ -112,11 +112,13 @@ LEGEND_OF_PREDICTION = [(*MARKS[kind], NAMES[kind]) for kind in ("predicted", "a
 
 
 def legend(view: View) -> list[tuple[str, str, str]]:
-    """Return mark, color and name of everything that is drawn now."""
+    """Return mark, color and name of everything that is drawn now, and why the shown point is not if it is not."""
     drawn = {trace["meta"]: bool(trace["x"]) for trace in traces(view)}
     drawn["trail"] = drawn["trail"] and len(view.seen) > 1
     marks = MARKS | {"now": ("◆", LIVE if view.measured else PREVIEW)}
-    return [(*marks[kind], NAMES[kind]) for kind in marks if drawn[kind]]
+    why = "" if view.report is None else sideways.off_axis(view, view.report)
+    names = NAMES | ({"now": f"now: {why}"} if why else {})
+    return [(*marks[kind], names[kind]) for kind in marks if drawn[kind] or names[kind] != NAMES[kind]]
 
 
 def reports_shown(view: View) -> list[Report]:
@@ -198,7 +200,7 @@ def _dense(view: View) -> dict:
     if view.sideways != Sideways.KNOB:
         return _marks(view, [view.baseline], "square", CONTROL, "dense") | {"line": {"color": CONTROL, "width": 1}}
     made = _marks(view, [], "square", CONTROL, "dense")
-    settings = sideways.axis_settings(view, [])
+    settings = sideways.axis_settings(view, reports_shown(view))
     ends = [10**end if settings["type"] == "log" else end for end in settings["range"]]
     return made | {
         "x": ends, "y": [100 * view.baseline.accuracy] * 2, "text": [_words(view.baseline)] * 2, "mode": "lines",

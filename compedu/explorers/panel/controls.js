@@ -66,8 +66,10 @@ function control(parts, out, id) {
     written.show(state.text);
     field.setAttribute("aria-invalid", state.refused);
     if (slider) {
-      if (state.place !== null) slider.value = state.place;
-      slider.setAttribute("aria-valuetext", state.text);
+      const placed = state.place !== null;
+      if (placed) slider.value = state.place;
+      slider.classList.toggle("compedu-nowhere", !placed);
+      slider.setAttribute("aria-valuetext", placed ? state.text : `${state.text}, not on the slider`);
     }
   };
   return { root, show };
@@ -118,13 +120,19 @@ function sliderOf(parts, out, written) {
     type: "range", min: 0, max: parts.places.length - 1, step: 1, "aria-label": parts.label, title: parts.help,
   });
   let gesture = null;
-  slider.addEventListener("input", () => {
+  const turn = () => {
     gesture ??= ++gestures;
+    slider.classList.remove("compedu-nowhere");
     written.put(parts.places[slider.value]);
     slider.setAttribute("aria-valuetext", parts.places[slider.value]);
     out.move({ kind: "knob", name: parts.name, place: Number(slider.value), gesture });
-  });
+  };
+  slider.addEventListener("input", turn);
   slider.addEventListener("change", () => (gesture = null));
+  slider.addEventListener("click", () => { // of the place where it was last, the browser tells no change
+    if (slider.classList.contains("compedu-nowhere")) turn();
+    gesture = null;
+  });
   return slider;
 }
 

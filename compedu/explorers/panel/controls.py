@@ -11,7 +11,8 @@ class Control:
     """The state of one knob on the page: `value` to read and set, `place` on the slider and `text` in the field.
 
     The slider covers the slider range; the field beside it takes every value, so that the method itself refuses illegal
-    ones, in its own words, and none is clamped. Where a knob takes values per layer, so does the field.
+    ones, in its own words, and none is clamped. Where a knob takes values per layer, so does the field. Values that are
+    not on the slider's scale have no place: None.
     """
 
     def __init__(self, name: str, knob: Knob, value: Any):
@@ -32,8 +33,8 @@ class Control:
     def value(self, value: Any) -> None:
         self._value = value
         self.text = as_text(value)
-        if self.places and type(value) in (int, float):  # values per layer have no place on the slider
-            self.place = self._nearest(value)
+        number = self.knob.on_scale(value) if self.places else None
+        self.place = None if number is None else self._nearest(number)
 
     def turn(self, place: int) -> None:
         """Move the slider to one of its places; raises `ValueError` for another one."""
@@ -47,6 +48,7 @@ class Control:
             self.value = self.knob.parse(text)
         except ValueError:
             self._value = ValueError(f"{self.name} must be {self.knob}, got {text!r} ({self.knob.help})")
+            self.place = None
         self.text = text
 
     def _nearest(self, value: float) -> int:
