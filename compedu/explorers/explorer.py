@@ -278,8 +278,8 @@ class Explorer:
 
     def _show(self, news: News) -> None:
         """Update the screen to the view; the session's lock is held."""
-        if self._prediction is not None and not self.view.asked:
-            self._screen.remark = self._prediction.compare(self._session.answers(), self._session.without_network) or ""
+        if self._prediction is not None:
+            self._screen.remark = self._prediction.remark(self._session.answers(), self._session.without_network)
         self._screen.show(self.view, self._session.looks, self._session.steps, news)
 
     def _ipython_display_(self) -> None:

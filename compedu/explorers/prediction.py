@@ -27,6 +27,9 @@ class Prediction:
         self._book = book
         self.settings = self._asked(start)
         self.along_main_knob = knob is True or knob == main_knob(start)
+        self._said: str | None = None  # how prediction and measurement compare, once both are known
+        self._missing = ""  # which settings have no answer: told until a knob is turned
+        self._told_at = start
         self._title = f"{self._subject}: {view.baseline.model} on {_named(view.data)}"
         if (entry := self._recorded()) is not None:
             view.predicted = tuple(entry["value"])
@@ -63,10 +66,22 @@ class Prediction:
             settings = [repr(method) for method in self.settings]
             self._book.write("prediction", self._title, value=list(said), settings=settings, unit="accuracy")
 
+    def remark(self, known: dict[str, Report], without_network: Collection[str]) -> str:
+        """Return what stands above the figures: the comparison, and, until a knob is turned, what gave no network."""
+        if self._said is None and (said := self.compare(known, without_network)) is not None:
+            missing = [repr(method) for method in self.settings if repr(method) in without_network]
+            why = f" No network comes of {', '.join(missing)}: choose it, and the explorer says why."
+            self._said = said
+            self._missing = why if missing else ""
+            self._told_at = self._view.method
+        if self._view.method != self._told_at:
+            self._missing = ""
+        return f"{self._said or ''}{self._missing}".strip()
+
     def compare(self, known: dict[str, Report], without_network: Collection[str] = ()) -> str | None:
         """Put the measurements beside the prediction, once all are `known`; return the largest difference in words.
 
-        Settings that give no network, such as a rank that saves nothing, have no answer; the words name them.
+        Settings that give no network, such as a rank that saves nothing, have no answer.
         """
         names = [repr(method) for method in self.settings if repr(method) not in without_network]
         if not self._view.predicted or not all(name in known for name in names):
@@ -78,10 +93,7 @@ class Prediction:
             measured = [report.accuracy for report in self._view.asked]
             predicted = list(self._view.predicted_there)
             self._book.write("measurement", self._title, predicted=predicted, measured=measured, unit="accuracy")
-        surprise = largest_gap(self._view.predicted_there, self._view.asked) if names else ""
-        missing = [repr(method) for method in self.settings if repr(method) in without_network]
-        why = f" No network comes of {', '.join(missing)}: choose it, and the explorer says why." if missing else ""
-        return (surprise + why).strip()
+        return largest_gap(self._view.predicted_there, self._view.asked) if names else ""
 
     def _recorded(self) -> dict[str, Any] | None:
         """Return the first prediction that the book holds for these settings, or None."""

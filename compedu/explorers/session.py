@@ -88,7 +88,7 @@ class Session:
         """Show why the current knob values make no method; `view.method` stays the last valid one."""
         self.runner.cancel()
         with self.lock:
-            self._fail(message, "")
+            self._fail(message, "", refused=True)
 
     def run(self) -> None:
         """Compress and measure, even where that takes a training."""
@@ -286,8 +286,10 @@ class Session:
         with self.lock:
             if stale():  # another setting is shown meanwhile
                 return
-            self._fail(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)))
+            details = "".join(traceback.format_exception(error))
+            self._fail(f"{type(error).__name__}: {error}", details, refused=isinstance(error, ValueError))
 
-    def _fail(self, message: str, details: str) -> None:
+    def _fail(self, message: str, details: str, *, refused: bool) -> None:
         self.view.report = self.view.after = None
+        self.view.refused = refused
         self.become(State.ERROR, News.NETWORK, message, details)

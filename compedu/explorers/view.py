@@ -107,6 +107,7 @@ class View:
     race: Race | None = None  # of an explorer that trains the control as well
     message: str = ""
     details: str = ""  # the traceback of an error
+    refused: bool = False  # whether an error refuses the setting, rather than that the method broke on it
     kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property

@@ -105,7 +105,24 @@ def test_an_exception_inside_a_method_is_shown_with_class_message_and_traceback(
     assert explorer.settle(60) is None and explorer.state == State.ERROR
     shown = explorer.widget.shown["message"]
     assert "ZeroDivisionError: broken &lt;on purpose&gt;" in shown and "Traceback" in shown and "<details>" in shown
-    assert explorer.widget.shown["gauges"]["accuracy"] == ("…", "not measured yet")
+    assert explorer.widget.shown["gauges"]["accuracy"] == ("…", "failed: the message says why")
+
+
+def test_a_refused_setting_waits_for_no_measurement(made, measured):
+    explorer = made(ce.TruncatedSVD(rank=0.1, layers="fc1"))
+    measured(explorer)
+    fill(explorer, "rank", "0.75")
+    explorer.settle(60)
+    for _ in range(2):
+        assert explorer.state == State.ERROR
+        assert {gauge[1] for gauge in explorer.widget.shown["gauges"].values()} == {"refused: the message says why"}
+        waiting = str(explorer.widget.panes) + explorer.widget.shown["said"]
+        assert not any(word in waiting for word in ("measured yet", "appear", "is complete"))
+        assert "give no network" in explorer.widget.shown["said"]
+        fill(explorer, "rank", "much")
+    assert "TruncatedSVD" not in explorer.widget.shown["said"], "the last method is not what was refused"
+    fill(explorer, "rank", "0.2")
+    assert measured(explorer) and "refused" not in str(explorer.widget.panes) + str(explorer.widget.shown["gauges"])
 
 
 def test_set_refuses_what_the_method_refuses_and_unknown_knobs(made):

@@ -110,7 +110,7 @@ def check_one_method(explorer):
     assert type(explorer.method) is type(explorer._start) and shown["state"] == view.state
     if view.state == "ERROR":
         assert view.message and shown["message"] and view.report is None and explorer.report is None
-        assert all("measured yet" in lines[1] for lines in shown["gauges"].values())
+        assert all("refused" in lines[1] for lines in shown["gauges"].values())
         return
     assert shown["code"] == repr(explorer.method) and shown["typed"] is None
     assert (view.message == "") == (shown["message"] == "") == (view.state != "CANCELLED")

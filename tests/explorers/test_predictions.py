@@ -155,6 +155,12 @@ def test_a_setting_that_gives_no_network_has_no_answer_and_is_named(made):
     assert len(explorer.view.asked) == len(explorer.view.predicted_there) == count - 1
     said = html.unescape(explorer.widget.shown["message"])
     assert f"No network comes of {refused}" in said and "Largest surprise" in said
+    explorer.set(rank=0.75)
+    assert explorer.settle(120) is None and explorer.state == State.ERROR
+    explorer.set(allow_larger=True).settle(120)
+    assert explorer.state == State.FINAL
+    said = html.unescape(explorer.widget.shown["message"])
+    assert "No network" not in said and "Largest surprise" in said, "what was told before the knob moved"
 
 
 def test_a_method_without_training_is_asked_about_with_its_own_other_knobs(made):

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from compedu.explorers.figures.axes import byte_ticks
 from compedu.explorers.figures.colors import DENSE, GRAY, LIVE, PALE, PREVIEW, ROLES
 from compedu.explorers.figures.places import GAUGE
-from compedu.explorers.view import View
+from compedu.explorers.view import State, View
 from compedu.explorers.words import accuracy_lines, percent, size_lines, speed_lines
 
 NAMES = {"accuracy": "accuracy", "size": "size of the file", "speed": "speed"}
@@ -38,7 +38,7 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
     """Return the lines below each gauge's name: the figure, then its details."""
     report = view.report
     if report is None:
-        return (("…", "not measured yet"),) * 3
+        return (("…", why_nothing(view) or "not measured yet"),) * 3
     if view.nearby:  # its counts and interval would be mistaken for those of the current setting
         accuracy = accuracy_lines(report)[0]
         size = size_lines(report, view.baseline)[0]
@@ -49,6 +49,13 @@ def captions(view: View) -> tuple[tuple[str, ...], ...]:
         )
     speed = speed_lines(report, view.measured, view.stored_latency)
     return accuracy_lines(report), size_lines(report, view.baseline), speed
+
+
+def why_nothing(view: View) -> str:
+    """Return in words why there will be no figures for the knobs as they are, or nothing where there may be."""
+    if view.state != State.ERROR:
+        return ""
+    return f"{'refused' if view.refused else 'failed'}: the message says why"
 
 
 def _color(view: View) -> str:

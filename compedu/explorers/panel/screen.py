@@ -134,6 +134,9 @@ class Screen:
             "Picture": html_table(*self.picture.table(view), f"The picture as a table: {view.method!r}"),
             "In words": said + seen,
         }  # fmt: skip
+        if why := gauges.why_nothing(view):  # these wait for a measurement, and none comes
+            nothing = f"<p class='compedu-quiet'>{why}</p>"
+            texts |= dict.fromkeys(("Newly wrong", "Newly right", "What runs", "Criteria"), nothing)
         self.panel.panes = {
             name: {"count": None if (flips := counts.get(name)) is None else len(flips), "html": text}
             for name, text in texts.items()
@@ -143,7 +146,8 @@ class Screen:
 def in_words(view: View) -> str:
     """Return the figures of the gauges in a sentence, with the method they belong to."""
     if view.report is None:
-        return f"{view.method!r}: nothing is measured yet."
+        why = gauges.why_nothing(view)  # of the knobs, which need not be those of the method
+        return f"These knobs give no network: {view.message}" if why else f"{view.method!r}: nothing is measured yet."
     kind = "" if view.measured else ", a stored point"
     return f"{view.report.method}{kind}. {sentence(view.report, view.baseline, view.measured)}"
 
