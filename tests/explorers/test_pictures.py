@@ -12,9 +12,10 @@ import compedu as ce
 from compedu.datasets.drawn import morphs
 from compedu.explorers import file_bar, paired_grid, timing_dots, trade_off
 from compedu.explorers.figures.colors import FAMILIES, ROLES
+from compedu.explorers.figures.figure import drawn as figure_of
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, morph, one_image
-from compedu.explorers.figures.pictures.picture import shares_left, short_count
+from compedu.explorers.figures.pictures.picture import shares_axis, shares_left, short_count
 from compedu.explorers.figures.pictures.quantization import (
     block_levels,
     quantized_inputs,
@@ -239,7 +240,30 @@ def test_bars_of_layers_are_shares_of_the_dense_layer_on_a_linear_axis(seen, met
     assert set(dense["y"]) == {100} and any(share < 55 for share in left["y"])
     assert left["hovertext"][1].startswith(f"{rows[1][0]:,} of {rows[1][1]:,}, ")
     assert dense["text"] == [short_count(after) for after, _ in rows]
-    assert picture.axes[left["yaxis"].replace("y", "yaxis")].get("type") != "log"
+    axis = picture.axes[left["yaxis"].replace("y", "yaxis")](view)
+    assert axis.get("type") != "log" and axis["tickvals"] == [0, 50, 100] and axis["range"][1] >= 120
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_layer_larger_than_the_dense_one_fits_with_its_count_above_it(looked_at, place):
+    view = looked_at(ce.CPDecomposition(rank=1.0, layers="conv2", allow_larger=True)).view
+    figure = figure_of(view, pictures_of(ce.CPDecomposition)[place], "conv2")
+    dense, left = (trace for trace in figure["data"] if trace["type"] == "bar" and "hovertext" in trace)
+    axis = figure["layout"][left["yaxis"].replace("y", "yaxis")]
+    assert left["y"] == [100, 160, 100, 100] and axis["range"] == [0, 240] and axis["tickvals"] == [0, 100]
+    assert [bool(text) for text in left["text"]] == [False, True, False, False] == [not text for text in dense["text"]]
+
+
+@pytest.mark.parametrize(("left", "ticks"), [(1, [0, 50, 100]), (150, [0, 50, 100, 150]), (700, [0, 400])])
+def test_the_axis_of_shares_grows_with_what_is_larger_than_dense(left, ticks):
+    axis = shares_axis(lambda view: [(40, 100), (left, 100)])(None)
+    assert axis["tickvals"] == ticks and axis["range"] == [0, 1.5 * max(100, left)]
+
+
+def test_the_axis_below_the_norms_of_terms_says_that_it_counts_terms(looked_at):
+    view = looked_at(ce.CPDecomposition(rank=1.0, layers="conv2", allow_larger=True)).view
+    layout = figure_of(view, pictures_of(ce.CPDecomposition)[0], "conv2")["layout"]
+    assert layout[MAIN.xaxis]["title"]["text"] == "term"
 
 
 def test_counts_above_bars_are_left_out_where_they_would_overlap():

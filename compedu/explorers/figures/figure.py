@@ -19,12 +19,12 @@ def moving(view: View) -> dict[str, Figure]:
 
 
 def drawn(view: View, picture: Picture, layer: str) -> Figure:
-    """Return the figure of the picture, which follows the network; its layout does not depend on the knobs."""
+    """Return the figure of the picture, which follows the network."""
     return {"data": picture.traces(view, layer), "layout": picture_layout(view, picture)}
 
 
 def picture_layout(view: View, picture: Picture) -> dict[str, Any]:
-    """Return the layout of a picture: it depends on the dense network alone."""
+    """Return the layout of a picture: it depends on the dense network, and where layers outgrow it, on them."""
     axes = picture_axes()
     for name, settings in picture.axes.items():
         axes[name] = axes[name] | (settings(view) if callable(settings) else settings)

@@ -1,5 +1,6 @@
 """What a picture of a family is, and the few kinds of traces that all pictures consist of."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,13 @@ from compedu.methods.layers import compressible
 from compedu.metrics import costs
 
 MOST_COUNTED = 9  # layers whose counts fit above their bars
-# The axis of bars up to 100 %, with room for a line of text above them.
-SHARES = {"range": [0, 150], "tickvals": [0, 50, 100], "domain": down(*NAMED)}
+SHARE_TICKS = 3  # at most so many steps on an axis of shares, which is low
 GROWING = {"rangemode": "tozero", "nticks": 5}  # a vertical axis from zero to whatever there is
 # Names of layers below bars: horizontal where there is room for them, else slanted.
 SLANTED = {"autotickangles": [0, 45]}
 
 Table = tuple[tuple[str, ...], list[tuple]]
+Counts = Sequence[tuple[int, int]]  # of each layer, after and before
 
 
 def largest_layer(model: nn.Module) -> str:
@@ -44,7 +45,7 @@ class Picture:
 
     `name` is the learner's choice in a list. `main`, `below` and `say` take the view and the shown layer, `table`
     covers all layers. `headings` explain colors and axes, `axes` are settings of the plots' axes, or functions that
-    return them for the dense network, `start` chooses the first layer.
+    return them for a view, `start` chooses the first layer.
     `black` says whether black shows where nothing is drawn; `lively`, whether the picture follows the knobs even before
     the network does. `prepare` computes on the worker what takes long, and asks regularly whether it is still wanted.
     """
@@ -161,21 +162,39 @@ def short_names(names: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(set(names)) else list(names)
 
 
-def shares_left(
-    at: Plot, names: Sequence[str], counts: Sequence[tuple[int, int]], after: str, before: str
-) -> list[dict]:
+def _shares(counts: Counts) -> list[float]:
+    return [100 * left / max(dense, 1) for left, dense in counts]
+
+
+def shares_axis(counted: Callable[[View], Counts]) -> Callable[[View], dict]:
+    """Return the settings of the axis of `shares_left`, in percent, with room for a line of text above the bars.
+
+    Below 100 % it does not move with the knobs; it grows where a layer has become larger than the dense one.
+    """
+
+    def settings(view: View) -> dict:
+        top = max(100.0, *_shares(counted(view)))
+        step = 50 * 2 ** max(0, math.ceil(math.log2(top / (SHARE_TICKS * 50))))
+        return {"range": [0, 1.5 * top], "tickvals": list(range(0, int(top) + 1, step)), "domain": down(*NAMED)}
+
+    return settings
+
+
+def shares_left(at: Plot, names: Sequence[str], counts: Counts, after: str, before: str) -> list[dict]:
     """Return two bars for each of `names`, one inside the other, for `counts` (after, before), labeled by two words.
 
     The outer one is 100 %, so that a halving looks like one in small layers and in large ones; the count after is
-    written above it, where there is room.
+    written above the higher of both, where there is room.
     """
-    shares = [100 * left / max(dense, 1) for left, dense in counts]
+    shares = _shares(counts)
     told = [f"{left:,} of {dense:,}, {share:.1f} %" for (left, dense), share in zip(counts, shares, strict=True)]
     text = [short_count(left) if len(counts) <= MOST_COUNTED else "" for left, _ in counts]
     hover = {"hovertext": told, "hovertemplate": f"%{{x}}: %{{hovertext}}<extra>{after}</extra>"}
+    outer = [word if share <= 100 else "" for word, share in zip(text, shares, strict=True)]
+    inner = [word if share > 100 else "" for word, share in zip(text, shares, strict=True)]
     return [
-        bars(at, names, [100] * len(counts), before, DENSE, width=0.8, **written(text), **hover),
-        bars(at, names, shares, after, LIVE, width=0.5, **hover),
+        bars(at, names, [100] * len(counts), before, DENSE, width=0.8, **written(outer), **hover),
+        bars(at, names, shares, after, LIVE, width=0.5, **written(inner), **hover),
     ]
 
 

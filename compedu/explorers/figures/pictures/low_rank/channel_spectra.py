@@ -61,4 +61,4 @@ def say(view: View, layer: str) -> str:
     return f"{layer}: {kept[0]}/{inputs} inputs, {kept[1]}/{outputs} outputs, error {error}"
 
 
-PICTURE = weights_left.over_weights("channels", main, "singular values: inputs orange, outputs blue", say)
+PICTURE = weights_left.over_weights("channels", main, "singular values: inputs orange, outputs blue", say, "rank")

@@ -7,7 +7,6 @@ import numpy as np
 from compedu.explorers.figures.colors import VERMILLION
 from compedu.explorers.figures.pictures.low_rank import singular_values, weights_left
 from compedu.explorers.figures.pictures.picture import (
-    SHARES,
     SLANTED,
     Picture,
     first_convolution,
@@ -18,6 +17,7 @@ from compedu.explorers.figures.pictures.picture import (
     montage,
     percent_text,
     relative_error,
+    shares_axis,
     shares_left,
     short_names,
     weight_after,
@@ -46,15 +46,20 @@ def main(view: View, layer: str) -> list[dict]:
     ]
 
 
+def ranks(view: View) -> list[tuple[int, int]]:
+    """Return rank and full rank of each layer."""
+    names = layer_names(view)
+    return [(singular_values.rank_of(view, name), min(singular_values.shape(view, name))) for name in names]
+
+
 def below(view: View, layer: str) -> list[dict]:
     """Return each layer's rank in percent of its full rank, and the rank at which the factors save nothing."""
     names = layer_names(view)
     shapes = [singular_values.shape(view, name) for name in names]
-    ranks = [(singular_values.rank_of(view, name), min(shape)) for name, shape in zip(names, shapes, strict=True)]
     even = [100 * break_even(*shape) / min(shape) for shape in shapes]
     marks = {"symbol": "line-ew", "size": 26, "line": {"width": 2, "color": VERMILLION}}
     return [
-        *shares_left(BELOW, names, ranks, "rank", "full rank"),
+        *shares_left(BELOW, names, ranks(view), "rank", "full rank"),
         line(BELOW, short_names(names), even, "break-even rank, %", VERMILLION, mode="markers", marker=marks),
     ]
 
@@ -83,7 +88,7 @@ PICTURE = Picture(
     axes={
         MAIN.xaxis: {"visible": False},
         MAIN.yaxis: {"autorange": "reversed", "scaleanchor": MAIN.x, "visible": False, "constraintoward": "top"},
-        BELOW.yaxis: SHARES,
+        BELOW.yaxis: shares_axis(ranks),
         BELOW.xaxis: SLANTED,
     },
     start=first_convolution,
@@ -97,5 +102,6 @@ WITH_WEIGHTS = replace(
     headings=(PICTURE.headings[0], weights_left.HEADING),
     say=weights_left.say,
     table=weights_left.table,
+    axes={**PICTURE.axes, BELOW.yaxis: weights_left.AXIS},
     start=weights_left.largest_convolution,
 )

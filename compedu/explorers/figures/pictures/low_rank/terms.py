@@ -64,4 +64,4 @@ def say(view: View, layer: str) -> str:
     return f"{layer}: {count} terms, squares {cancellation(factors):.1f}x the sum's, error {error}"
 
 
-PICTURE = weights_left.over_weights("terms", main, "norms of the terms; dotted: dense weight", say)
+PICTURE = weights_left.over_weights("terms", main, "norms of the terms; dotted: dense weight", say, "term")

@@ -8,7 +8,6 @@ from torch import nn
 from compedu.explorers.figures.pictures.low_rank import singular_values
 from compedu.explorers.figures.pictures.picture import (
     GROWING,
-    SHARES,
     SLANTED,
     Picture,
     Table,
@@ -17,8 +16,10 @@ from compedu.explorers.figures.pictures.picture import (
     layer_names,
     percent_text,
     relative_error,
+    shares_axis,
     shares_left,
 )
+from compedu.explorers.figures.places import ABOVE_NAMES, down, title
 from compedu.explorers.figures.plots import BELOW, MAIN
 from compedu.explorers.view import View
 from compedu.forms import weight_of
@@ -35,10 +36,17 @@ def counts(view: View, layer: str) -> tuple[int, int]:
     return (rows * columns if form is None else form.free_numbers()), rows * columns
 
 
+def all_counts(view: View) -> list[tuple[int, int]]:
+    """Return the counts of all layers, in order."""
+    return [counts(view, name) for name in layer_names(view)]
+
+
+AXIS = shares_axis(all_counts)
+
+
 def below(view: View, layer: str) -> list[dict]:
     """Return the weights that each layer has left, in percent of its own."""
-    names = layer_names(view)
-    return shares_left(BELOW, names, [counts(view, name) for name in names], "weights", "dense")
+    return shares_left(BELOW, layer_names(view), all_counts(view), "weights", "dense")
 
 
 def say(view: View, layer: str) -> str:
@@ -58,8 +66,11 @@ def table(view: View) -> Table:
     return ("layer", "channels between factors", "weights", "weights when dense", "error"), rows
 
 
-def over_weights(name: str, main: Drawn, heading: str, said: Callable[[View, str], str]) -> Picture:
-    """Return a picture of convolutions whose upper plot is `main`, over the weights that each layer has left."""
+def over_weights(name: str, main: Drawn, heading: str, said: Callable[[View, str], str], across: str) -> Picture:
+    """Return a picture of convolutions whose upper plot is `main` over `below`, the weights that each layer has left.
+
+    `across` is the title of the horizontal axis of `main`.
+    """
     return Picture(
         name=name,
         main=main,
@@ -67,7 +78,12 @@ def over_weights(name: str, main: Drawn, heading: str, said: Callable[[View, str
         headings=(heading, HEADING),
         say=said,
         table=table,
-        axes={MAIN.yaxis: GROWING, BELOW.yaxis: SHARES, BELOW.xaxis: SLANTED},
+        axes={
+            MAIN.xaxis: {"title": title(across)},
+            MAIN.yaxis: GROWING | {"domain": down(*ABOVE_NAMES)},  # the title needs the room of a line
+            BELOW.yaxis: AXIS,
+            BELOW.xaxis: SLANTED,
+        },
         start=largest_convolution,
     )
 

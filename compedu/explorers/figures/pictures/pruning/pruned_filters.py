@@ -8,7 +8,6 @@ import torch
 from compedu.errors import CompressionError
 from compedu.explorers.figures.colors import LIVE, WHITE
 from compedu.explorers.figures.pictures.picture import (
-    SHARES,
     SLANTED,
     Picture,
     Table,
@@ -18,6 +17,7 @@ from compedu.explorers.figures.pictures.picture import (
     layer_names,
     montage,
     percent_text,
+    shares_axis,
     shares_left,
     untouched,
 )
@@ -105,9 +105,12 @@ def gone(view: View, layer: str) -> np.ndarray:
 
 def below(view: View, layer: str) -> list[dict]:
     """Return the filters that are left in every layer, in percent of those of the dense network."""
-    names = layer_names(view)
-    counts = [filter_counts(view, name) for name in names]
-    return shares_left(BELOW, names, counts, "filters left", "filters of the dense network")
+    return shares_left(BELOW, layer_names(view), all_counts(view), "filters left", "filters of the dense network")
+
+
+def all_counts(view: View) -> list[tuple[int, int]]:
+    """Return the filters of all layers, in order."""
+    return [filter_counts(view, name) for name in layer_names(view)]
 
 
 def filter_counts(view: View, layer: str) -> tuple[int, int]:
@@ -162,7 +165,7 @@ PICTURE = Picture(
             "title": title("filters", 6),
         },
         BESIDE.yaxis: {"domain": down(*UPPER), "autorange": "reversed"},
-        BELOW.yaxis: SHARES,
+        BELOW.yaxis: shares_axis(all_counts),
         BELOW.xaxis: SLANTED,
     },
     start=first_convolution,

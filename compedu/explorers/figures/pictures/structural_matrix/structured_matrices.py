@@ -4,7 +4,6 @@ import numpy as np
 from torch import Tensor
 
 from compedu.explorers.figures.pictures.picture import (
-    SHARES,
     SLANTED,
     Picture,
     Table,
@@ -15,6 +14,7 @@ from compedu.explorers.figures.pictures.picture import (
     layer_names,
     percent_text,
     relative_error,
+    shares_axis,
     shares_left,
     weight_after,
 )
@@ -48,8 +48,12 @@ def _corner(weight: Tensor) -> np.ndarray:
 
 def below(view: View, layer: str) -> list[dict]:
     """Return how many numbers of each layer are stored, in percent of those of the dense one."""
-    names = layer_names(view)
-    return shares_left(BELOW, names, [numbers(view, name) for name in names], "numbers stored", "dense")
+    return shares_left(BELOW, layer_names(view), all_numbers(view), "numbers stored", "dense")
+
+
+def all_numbers(view: View) -> list[tuple[int, int]]:
+    """Return the numbers of all layers, in order."""
+    return [numbers(view, name) for name in layer_names(view)]
 
 
 def numbers(view: View, layer: str) -> tuple[int, int]:
@@ -87,7 +91,7 @@ PICTURE = Picture(
     axes={
         MAIN.yaxis: {"autorange": "reversed", "visible": False},
         MAIN.xaxis: {"visible": False},
-        BELOW.yaxis: SHARES,
+        BELOW.yaxis: shares_axis(all_numbers),
         BELOW.xaxis: SLANTED,
     },
 )

@@ -1,6 +1,6 @@
 """The small dense network: how many filters each layer has, beside the given network; the loss during training."""
 
-from compedu.explorers.figures.pictures.picture import SHARES, SLANTED, Picture, layer_names, shares_left
+from compedu.explorers.figures.pictures.picture import SLANTED, Picture, layer_names, shares_axis, shares_left
 from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.training import loss
 from compedu.explorers.figures.places import ABOVE_NAMES, down
@@ -10,10 +10,19 @@ from compedu.explorers.view import View
 
 def main(view: View, layer: str) -> list[dict]:
     """Return the filters of every layer of the small network, in percent of those of the given one."""
-    names = layer_names(view)
-    counts = [pruned_filters.filter_counts(view, name) for name in names]
-    trained = [(small if view.after is not None else 0, given) for small, given in counts]
-    return shares_left(MAIN, names, trained, "filters of the small one", "filters of the given network")
+    return shares_left(
+        MAIN, layer_names(view), trained(view), "filters of the small one", "filters of the given network"
+    )
+
+
+def trained(view: View) -> list[tuple[int, int]]:
+    """Return the filters of every layer of the small network, none before it is trained, and of the given one."""
+    return [(small if view.after is not None else 0, given) for small, given in pruned_filters.all_counts(view)]
+
+
+def _axis(view: View) -> dict:
+    settings = shares_axis(trained)(view)
+    return settings | {"range": [0, 0.8 * settings["range"][1]], "domain": down(*ABOVE_NAMES)}  # a high plot
 
 
 def say(view: View, layer: str) -> str:
@@ -40,7 +49,7 @@ PICTURE = Picture(
     table=table,
     axes={
         MAIN.xaxis: SLANTED,
-        MAIN.yaxis: SHARES | {"range": [0, 120], "domain": down(*ABOVE_NAMES)},
+        MAIN.yaxis: _axis,
     }
     | loss.AXES,
 )
