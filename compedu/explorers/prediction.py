@@ -12,6 +12,7 @@ from compedu.explorers.words import percent, points_text
 from compedu.methods import Method
 from compedu.metrics import Change, Report
 from compedu.replications.races import lanes
+from compedu.sweeps import method_of
 
 
 class Prediction:
@@ -31,7 +32,9 @@ class Prediction:
         self._missing = ""  # which settings have no answer: told until a knob is turned
         self._told_at = start
         self._title = f"{self._subject}: {view.baseline.model} on {_named(view.data)}"
-        if (entry := self._recorded()) is not None:
+        if (entry := self._recorded()) is not None:  # of other points, if another version asked between the same ends
+            classes = {type(setting) for setting in self.settings}
+            self.settings = tuple(method_of(code, classes) for code in entry["settings"])
             view.predicted = tuple(entry["value"])
 
     def _asked(self, start: Method) -> Sequence[Method]:

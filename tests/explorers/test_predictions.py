@@ -10,11 +10,11 @@ from page_of_explorer import over_the_wire, say, trace
 import compedu as ce
 from compedu.course import LabBook
 from compedu.explorers.pages.still import still_form
-from compedu.explorers.panel.predict import COUNT, asked_methods, checked, interesting, largest_gap, positions
+from compedu.explorers.panel.predict import COUNT, asked_methods, checked, largest_gap, positions, question
 from compedu.explorers.view import State
 from compedu.knobs import knobs
 from compedu.metrics import Report
-from compedu.sweeps import method_of, stored_points
+from compedu.sweeps import stored_points
 
 
 def points_of(accuracies: dict[float, float], of: Report) -> list[Report]:
@@ -81,6 +81,19 @@ def test_the_book_keeps_prediction_and_measurement_and_the_first_stands(made, tm
     assert second.widget.shown["question"] is None and second.state == State.FINAL
 
 
+def test_a_recorded_prediction_keeps_the_points_that_it_was_asked_about(made, tmp_path):
+    """An earlier version asked about other points between the same ends."""
+    book = LabBook(tmp_path / "book.json")
+    first = made(ce.MagnitudePruning, predict=True, book=book)
+    title, ends = first._prediction._title, [repr(first._prediction.settings[i]) for i in (0, -1)]
+    codes = [ends[0], repr(ce.MagnitudePruning(sparsity=0.2)), ends[1]]
+    book.write("prediction", title, value=[0.9, 0.8, 0.1], settings=codes, unit="accuracy")
+    again = made(ce.MagnitudePruning, predict=True, book=book)
+    again.settle(120)
+    assert again.state == State.FINAL and [report.method for report in again.view.asked] == codes
+    assert again.view.predicted_there == (0.9, 0.8, 0.1)
+
+
 def test_of_equally_large_surprises_the_first_is_told(looked_at):
     of = looked_at(ce.MagnitudePruning(sparsity=0.5)).view.baseline
     asked = points_of({0.1: 0.5, 0.2: 0.5, 0.3: 0.76}, of)
@@ -101,19 +114,37 @@ def test_a_prediction_that_cannot_be_asked_is_refused_by_name(made):
             checked([wrong], 1)
 
 
-def test_a_cliff_cannot_be_passed_in_a_straight_line(looked_at):
-    """Where accuracy falls at once, more of the stored points are asked about than where it is level."""
+@pytest.mark.parametrize("fall", [0.1, 0.7, 0.95])
+def test_the_places_asked_about_do_not_tell_where_the_curve_falls(looked_at, fall):
     of = looked_at(ce.MagnitudePruning(sparsity=0.5)).view.baseline
     sparsities = [round(0.05 * i, 2) for i in range(20)]
-    falling = {sparsity: 0.98 if sparsity < 0.7 else max(0.1, 0.98 - 8 * (sparsity - 0.7)) for sparsity in sparsities}
-    chosen = interesting(points_of(falling, of), "sparsity", ce.MagnitudePruning)
-    places = [method_of(report.method).sparsity for report in chosen]
-    assert len(places) <= COUNT and places == sorted(places) and (places[0], places[-1]) == (0.0, 0.95)
-    on_the_cliff = [place for place in places if 0.65 <= place <= 0.85]
-    assert len(on_the_cliff) >= 3, places
-    level = interesting(points_of(dict.fromkeys(sparsities, 0.98), of), "sparsity", ce.MagnitudePruning)
-    steps = [later - one for one, later in itertools.pairwise(method_of(report.method).sparsity for report in level)]
-    assert len(level) == COUNT and max(steps) - min(steps) <= 0.05 + 1e-9, "evenly where nothing happens"
+    falling = {sparsity: 0.98 if sparsity < fall else 0.1 for sparsity in sparsities}
+    asked = asked_methods(ce.MagnitudePruning(), True, points_of(falling, of))
+    assert [method.sparsity for method in asked] == [0.0, 0.15, 0.3, 0.45, 0.65, 0.8, 0.95]
+
+
+@pytest.mark.parametrize("method", [
+    ce.TruncatedSVD(rank=0.1, budget="singular values"), ce.TruncatedSVD(), ce.CPDecomposition(), ce.GradualPruning(),
+    ce.MagnitudePruning(), ce.LinearQuantization(), ce.AdaRound(), ce.SmallDense(), ce.FixedPointTraining(),
+    ce.SoftTargetDistillation(), ce.BlockCirculantProjection(),
+], ids=lambda method: type(method).__name__)  # fmt: skip
+def test_no_handle_touches_another_and_the_ends_are_asked_about(method):
+    """Of the stored students at temperatures 9.5 and 10, one is asked about."""
+    model, data = ce.load("lenet5", "glyphs")
+    points, *_ = stored_points(type(method), model, data, "validation")
+    asked = question(asked_methods(method, True, points), True, points[0], 20)
+    places = asked["places"]
+    gaps = [later - one for one, later in itertools.pairwise(places)]
+    assert 5 <= len(places) <= COUNT + 1 and min(gaps) >= 0.06, gaps
+    assert places[0] == 0 and places[-1] == pytest.approx(1)
+    assert method.needs == "training" or max(gaps) < 1.7 / (COUNT - 1), gaps
+
+
+def test_few_stored_points_are_no_curve_to_ask_about_where_measuring_is_quick(looked_at):
+    of = looked_at(ce.MagnitudePruning(sparsity=0.5)).view.baseline
+    crowded = points_of({0.8 + i / 1000: 0.5 for i in range(10)} | {0.0: 0.9}, of)
+    asked = asked_methods(ce.MagnitudePruning(), True, crowded)
+    assert [method.sparsity for method in asked] == knobs(ce.MagnitudePruning)["sparsity"].points(COUNT)
 
 
 @pytest.mark.parametrize("cls", [ce.MagnitudePruning, ce.TruncatedSVD], ids=lambda cls: cls.__name__)
@@ -124,15 +155,6 @@ def test_the_settings_asked_about_are_stored_points_where_there_are_enough(cls):
     known = {report.method for report in points}
     assert len(points) >= COUNT and 3 <= len(asked) <= COUNT and all(repr(one) in known for one in asked)
     assert len(set(map(repr, asked))) == len(asked)
-
-
-def test_no_two_handles_stand_at_one_place():
-    """The stored students at temperatures 9.5 and 10 are one question."""
-    points, *_ = stored_points(ce.SoftTargetDistillation, *ce.load("lenet5", "glyphs"), "validation")
-    asked = asked_methods(ce.SoftTargetDistillation(), True, points)
-    places = positions([method.temperature for method in asked], knobs(ce.SoftTargetDistillation)["temperature"])
-    assert len(places) == 5
-    assert all(later - one > 0.03 for one, later in itertools.pairwise(places)), places
 
 
 def test_places_of_a_question_are_those_of_the_slider():

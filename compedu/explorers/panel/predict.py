@@ -1,6 +1,5 @@
 """Predict before you see: a curve to be drawn at a few settings hides an explorer's figures until it is committed."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +14,16 @@ from compedu.sweeps import method_of
 
 COUNT = 7
 WORDS = "which accuracy do you expect? Drag each point to where the curve goes, or type the numbers."
-NEAR = 0.03  # of the slider's length, with as little difference in accuracy: handles there would cover each other
+FEWEST = 5  # stored points that are enough for a curve
+APART = 0.06  # of the width: nearer, two handles would touch
 
 
 def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) -> list[Method]:
     """Return the settings to ask about, along `knob`; True is the first knob with a slider range.
 
-    Along the main knob they are stored `points` where there are enough with the other knobs of `method`, more of them
-    where accuracy changes fast, so that a cliff cannot be passed in a straight line. With a method that trains, the
-    largest stored curve counts. Raises `ValueError` for a method that trains without stored points, and
-    for a knob without a slider range.
+    Along the main knob they are stored `points` where there are enough with the other knobs of `method`, as far apart
+    as each other; else they are measured. With a method that trains, the largest stored curve counts. Raises
+    `ValueError` for a method that trains without stored points, and for a knob without a slider range.
     """
     name = main_knob(type(method)) if knob is True else knob
     known = knobs(method)
@@ -33,20 +32,19 @@ def asked_methods(method: Method, knob: str | bool, points: Sequence[Report]) ->
         raise ValueError(
             f"predict={knob!r}: {type(method).__name__} has no such knob with a slider range; it has: {shown}"
         )
-    curve = along(points, method) if method.needs == "training" else on_curve_of(method, points)
-    stored = curve if name == main_knob(type(method)) else ()
-    if len(stored) >= COUNT:
-        return [method_of(report.method, (type(method),)) for report in interesting(stored, name, type(method))]
-    if method.needs != "training":
+    cls = type(method)
+    trains = method.needs == "training"
+    curve = along(points, method) if trains else on_curve_of(method, points)
+    chosen = evenly(curve, known[name], cls, name) if name == main_knob(cls) else []
+    if not trains and len(chosen) < FEWEST:  # as quick to measure as a move of the slider
         others = {other: getattr(method, other) for other in known if other != name}
-        return [type(method)(**others | {name: value}) for value in known[name].points(COUNT)]
+        return [cls(**others | {name: value}) for value in known[name].points(COUNT)]
     if not points:
         raise ValueError(
-            f"predict={knob!r}: {type(method).__name__} trains, and no points of it are stored for this network and "
-            "data; leave predict out, or ship a sweep of it"
+            f"predict={knob!r}: {cls.__name__} trains, and no points of it are stored for this network and data; leave "
+            "predict out, or ship a sweep of it"
         )
-    apart = _told_apart(stored, name, type(method)) if stored else list(points)
-    return [method_of(report.method, (type(method),)) for report in _spread(apart)]
+    return [method_of(report.method, (cls,)) for report in chosen or _spread(points)]
 
 
 def _spread(points: Sequence[Report]) -> list[Report]:
@@ -54,33 +52,26 @@ def _spread(points: Sequence[Report]) -> list[Report]:
     return [points[index] for index in sorted({round(i * (len(points) - 1) / (COUNT - 1)) for i in range(COUNT)})]
 
 
-def _told_apart(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[Report]:
-    """Return the points without those that lie nearly at the same place as the one before."""
-    kept: list[tuple[float, Report]] = []
-    for place, report in _along_the_curve(stored, knob, cls):
-        if not kept or place - kept[-1][0] >= NEAR:
-            kept.append((place, report))
-    return [report for _, report in kept]
+def evenly(curve: Sequence[Report], declared: Knob, cls: type[Method], name: str) -> list[Report]:
+    """Return about `COUNT` points of a curve along a knob, nearest to places as far apart as each other.
 
-
-def interesting(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[Report]:
-    """Return `COUNT` of the points along a knob, at equal distances on the curve of place and accuracy, each 0..1."""
-    places = _along_the_curve(stored, knob, cls)
-    whole = places[-1][0]
-    wanted = [whole * i / (COUNT - 1) for i in range(COUNT)]
-    nearest = {min(range(len(places)), key=lambda index: abs(places[index][0] - place)) for place in wanted}
-    return [places[index][1] for index in sorted(nearest)]
-
-
-def _along_the_curve(stored: Sequence[Report], knob: str, cls: type[Method]) -> list[tuple[float, Report]]:
-    """Return how far along the curve of place and accuracy, each 0..1, the points lie that have a number."""
-    values = [getattr(method_of(report.method, (cls,)), knob) for report in stored]
-    numbers = [(value, report) for value, report in zip(values, stored, strict=True) if type(value) in (int, float)]
-    along_it = [0.0]
-    for (value, report), (after, later) in itertools.pairwise(numbers):
-        width = positions([value, after], knobs(cls)[knob])
-        along_it.append(along_it[-1] + abs(width[1] - width[0]) + abs(later.accuracy - report.accuracy))
-    return [(place, report) for place, (_, report) in zip(along_it, numbers, strict=False)]
+    Places are those of the slider from the first point to the last, whatever the accuracies: more points where the
+    curve falls would tell where it falls. Of two that lie nearer than `APART`, one is asked about; the ends always are.
+    """
+    values = [declared.on_scale(getattr(method_of(report.method, (cls,)), name)) for report in curve]
+    numbers = [(value, report) for value, report in zip(values, curve, strict=True) if value is not None]
+    if len(numbers) < 2:
+        return [report for _, report in numbers]
+    places = stretched(positions([value for value, _ in numbers], declared))
+    count = COUNT + (len(numbers) == COUNT + 1)  # of eight bit-widths, none is left out
+    wanted = [i / (count - 1) for i in range(count)]
+    nearest = sorted({min(range(len(places)), key=lambda index: abs(places[index] - place)) for place in wanted})
+    kept: list[int] = []
+    for index in nearest:
+        near_the_end = index != nearest[-1] and places[-1] - places[index] < APART
+        if not kept or (places[index] - places[kept[-1]] >= APART and not near_the_end):
+            kept.append(index)
+    return [numbers[index][1] for index in kept]
 
 
 def positions(values: Sequence[float], declared: Knob) -> list[float]:
@@ -92,16 +83,24 @@ def positions(values: Sequence[float], declared: Knob) -> list[float]:
     return [(scale(value) - low) / (high - low) for value in values]
 
 
+def stretched(places: Sequence[float]) -> list[float]:
+    """Return places moved and scaled so that they reach from 0 to 1, which is the width there is to draw on."""
+    low = min(places)
+    width = (max(places) - low) or 1.0
+    return [(place - low) / width for place in places]
+
+
 def question(methods: Sequence[Method], knob: str | bool, dense: Report, classes: int) -> dict[str, Any]:
     """Return what the page asks: the knob, its values with their places 0..1, and the accuracies known beforehand."""
     cls = type(methods[0])
     name = str(main_knob(cls) if knob is True else knob)
     values = [getattr(method, name) for method in methods]
-    numbers = [value for value in values if type(value) in (int, float)]
+    declared = knobs(cls)[name]
+    numbers = [number for value in values if (number := declared.on_scale(value)) is not None]
     even = len(numbers) < len(values)
-    places = [i / max(1, len(values) - 1) for i in range(len(values))] if even else positions(values, knobs(cls)[name])
+    places = [i / max(1, len(values) - 1) for i in range(len(values))] if even else positions(numbers, declared)
     return {
-        "knob": name.replace("_", " "), "values": [as_text(value) for value in values], "places": places,
+        "knob": name.replace("_", " "), "values": [as_text(value) for value in values], "places": stretched(places),
         "dense": dense.accuracy, "chance": 1 / classes, "words": WORDS,
     }  # fmt: skip
 
