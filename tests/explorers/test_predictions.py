@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,12 @@ def test_a_committed_prediction_is_drawn_with_what_is_measured(made):
     assert measured["y"] == pytest.approx([100 * report.accuracy for report in explorer.view.asked])
     assert predicted["x"] == measured["x"] == [one.sparsity for one in asked], "drawn where it was predicted"
     assert explorer.widget.shown["question"] is None
+    legend = explorer.widget.shown["legend"]
+    assert {"measured here", "as measured"} < {name for *_, name in legend}
+    assert len({(mark, color) for mark, color, _ in legend}) == len(legend), "each kind has a mark of its own"
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td>", explorer.widget.panes["Points"]["html"])
+    assert len({method for _, method in rows}) == len(rows) == len(explorer.view.seen) + 1, "each point once"
+    assert {"as measured, measured here", "now, measured here"} <= {names for names, _ in rows}
     gaps = [abs(value - report.accuracy) for value, report in zip(said, explorer.view.asked, strict=True)]
     message = explorer.widget.shown["message"]
     assert "Largest surprise" in message and f"({100 * max(gaps):.1f} points apart)" in message

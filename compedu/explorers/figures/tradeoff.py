@@ -106,7 +106,7 @@ def alone(view: View) -> list[Report]:
 MARKS = {  # in the legend, in its order
     "dense": ("■", CONTROL), "now": ("◆", LIVE), "stored": ("╍●", PREVIEW), "trail": ("─●", LIVE),
     "earlier": ("╍●", EARLIER), "controls": ("┅●", CONTROL), "random": ("┅✕", CONTROL), "alone": ("●", CONTROL),
-    "predicted": ("━○", PREDICTION), "asked": ("━●", LIVE),
+    "predicted": ("━○", PREDICTION), "asked": ("◉", LIVE),
 }  # fmt: skip
 LEGEND_OF_PREDICTION = [(*MARKS[kind], NAMES[kind]) for kind in ("predicted", "asked")]
 
@@ -169,9 +169,10 @@ def _stored(view: View) -> dict:
 
 
 def _asked(view: View) -> dict:
-    """Return the points of a prediction as measured; joined only where no curve through more points is drawn."""
+    """Return the points of a prediction as measured: rings around points that are stored, or were measured here."""
+    ring = {"symbol": "circle-open-dot", "size": 10, "color": LIVE, "line": {"width": 2}}
     made = _line(view, view.asked, LIVE, "solid", "asked")
-    return made | {"mode": "markers", "marker": {"size": 8, "color": LIVE}} if stored(view) else made
+    return made | {"mode": "markers", "marker": ring, "cliponaxis": False}  # whole also near 100 %
 
 
 def _trail(view: View) -> dict:

@@ -59,13 +59,14 @@ def criteria_table(report: Report | None) -> str:
 
 
 def points_table(groups: Iterable[tuple[str, Sequence[Report]]]) -> str:
-    """Return an HTML table of the points of the trade-off curve, each group under its name."""
-    rows = [
-        (name, report.method or "dense", percent(report.accuracy), bytes_text(report.file_bytes), _coded(report))
-        for name, reports in groups
-        for report in reports
-        if report.file_bytes is not None
-    ]
+    """Return an HTML table of the points of the trade-off curve, each once, with the names of all groups it is in."""
+    names: dict[tuple[str, ...], dict[str, None]] = {}
+    for name, reports in groups:
+        for report in reports:
+            if report.file_bytes is not None:
+                figures = (percent(report.accuracy), bytes_text(report.file_bytes), _coded(report))
+                names.setdefault((report.method or "dense", *figures), {})[name] = None
+    rows = [(", ".join(found), *point) for point, found in names.items()]
     return html_table(
         ("shown as", "method", "accuracy", "file", "entropy-coded"), rows, "Points of the trade-off curve"
     )
