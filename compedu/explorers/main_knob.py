@@ -1,7 +1,6 @@
 """The main knob of a method, the first with a range worth showing, and measured points along it."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from compedu.knobs import knobs
@@ -15,15 +14,18 @@ def main_knob(method: Method | type[Method]) -> str | None:
     return next((name for name, knob in knobs(method).items() if knob.slider_range is not None), None)
 
 
-def others(method: Method, knob: str, value: Any) -> Method:
-    """Return `method` with its `knob` at `value`; the results are equal for methods that differ in this knob alone."""
-    return replace(method, **{knob: value})
+def others(method: Method, *free: str | None) -> dict[str, Any]:
+    """Return the knobs of `method` but for those named: they are equal for methods that differ in these alone.
+
+    Values, not a method with one knob replaced: not every value goes with all values of the other knobs.
+    """
+    return {name: getattr(method, name) for name in knobs(method) if name not in free}
 
 
 def on_one_curve(one: Method, other: Method) -> bool:
     """Tell whether two methods of one class differ at most in the main knob."""
     knob = main_knob(one)
-    return one == other if knob is None else others(one, knob, getattr(other, knob)) == other
+    return others(one, knob) == others(other, knob)
 
 
 def stored_start(method: Method, points: Iterable[Report]) -> Method:
@@ -44,11 +46,11 @@ def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
     """
     knob = main_knob(method)
     declared = None if knob is None else knobs(method)[knob]
+    own = repr(others(method, knob))
     found = {}
     for report in reports:
         made = method_of(report.method, (type(method),))
         place = 0.0 if knob is None or declared is None else declared.on_scale(getattr(made, knob))
-        same = made if knob is None else others(made, knob, getattr(method, knob))
-        found.setdefault(repr(same), []).append((float("inf") if place is None else place, report))
-    chosen = max(found, key=lambda same: (len(found[same]), same == repr(method)), default=None)
+        found.setdefault(repr(others(made, knob)), []).append((float("inf") if place is None else place, report))
+    chosen = max(found, key=lambda same: (len(found[same]), same == own), default=None)
     return tuple(report for _, report in sorted(found.get(chosen, ()), key=lambda pair: pair[0]))

@@ -10,7 +10,7 @@ import compedu as ce
 from compedu.explorers import explore
 from compedu.explorers.figures import sideways, tradeoff
 from compedu.explorers.figures.tradeoff import reports_shown
-from compedu.explorers.main_knob import along, main_knob, on_one_curve
+from compedu.explorers.main_knob import along, main_knob, on_curve_of, on_one_curve
 from compedu.explorers.view import Sideways, State
 from compedu.sweeps import method_of
 
@@ -127,6 +127,18 @@ def test_the_axis_of_the_knob_reaches_a_value_beyond_the_slider(looked_at, metho
     before, after = (tradeoff.figure(view)["layout"]["xaxis"] for view in (inside, seen))
     place = math.log10(value) if after["type"] == "log" else value
     assert before["range"][1] < place < after["range"][1] and after["range"][0] <= before["range"][0], cls
+
+
+def test_curves_are_told_apart_where_a_value_does_not_go_with_their_other_knobs(looked_at):
+    """One budget for all layers takes no whole number as rank, but it is known that its curve is another one."""
+    of = looked_at(ce.MagnitudePruning(sparsity=0.5)).report
+    whole, same = ce.TruncatedSVD(rank=25), ce.TruncatedSVD(rank=0.3)
+    shared = [ce.TruncatedSVD(rank=rank, budget="singular values") for rank in (0.1, 0.2)]
+    points = [replace(of, method=repr(method)) for method in (*shared, same, whole)]
+    assert on_one_curve(whole, same) and not on_one_curve(whole, shared[0]) and not on_one_curve(shared[0], whole)
+    assert [report.method for report in on_curve_of(whole, points)] == [repr(same), repr(whole)]
+    assert [report.method for report in along(points, whole)] == [repr(same), repr(whole)]
+    assert [report.method for report in along(points, shared[0])] == list(map(repr, shared))
 
 
 def test_zero_is_left_off_a_logarithmic_axis_in_words(looked_at):

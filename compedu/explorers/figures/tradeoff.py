@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from compedu.explorers.figures import sideways
 from compedu.explorers.figures.axes import axis, base
 from compedu.explorers.figures.colors import CONTROL, EARLIER, LIVE, PINS, PREDICTION, PREVIEW
 from compedu.explorers.figures.places import TEXT_SIZE, TRADE_OFF_SIZE
-from compedu.explorers.main_knob import along, main_knob
+from compedu.explorers.main_knob import along, main_knob, others
 from compedu.explorers.view import Sideways, View
 from compedu.explorers.words import bytes_text, percent
-from compedu.knobs import knobs
 from compedu.methods import Method
 from compedu.metrics import Report
 from compedu.sweeps import method_of
@@ -63,12 +61,11 @@ def alike(view: View, reports: Iterable[Report], method: Method) -> list[Report]
     knob = main_knob(method)
     if knob is None:
         return list(reports)
-    start = getattr(type(method)(), knob)
-    free = {knob: start} | ({"seed": 0} if method.needs == "training" and "seed" in knobs(method) else {})
-    wanted = replace(method, **free)
+    free = (knob, "seed") if method.needs == "training" else (knob,)
+    wanted = others(method, *free)
 
-    def rest(report: Report) -> Method:
-        return view.once(("rest", report.method), lambda: replace(method_of(report.method, (type(method),)), **free))
+    def rest(report: Report) -> dict[str, Any]:
+        return view.once(("rest", report.method), lambda: others(method_of(report.method, (type(method),)), *free))
 
     return [report for report in reports if rest(report) == wanted]
 
