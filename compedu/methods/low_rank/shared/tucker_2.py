@@ -22,13 +22,15 @@ def tucker_2(weights: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     inputs, outputs = ranks
     v = leading(inputs_gram(weights), inputs)
     held = 0.0  # the square of the cores: what they do not hold is the error
-    for _ in range(SWEEPS):
+    sweeps = 0
+    while True:
         seen = torch.einsum("...nchw,...cb->...nbhw", weights, v)
         u = leading(outputs_gram(seen), outputs)
         v = leading(inputs_gram(torch.einsum("...nchw,...na->...achw", weights, u)), inputs)
         before = held
         held = float(torch.einsum("...nbhw,...na->...abhw", seen, u).square().sum())
-        if held <= before * (1 + ENOUGH):
+        sweeps += 1
+        if sweeps == SWEEPS or held <= before * (1 + ENOUGH):
             break
     return v, torch.einsum("...nchw,...na,...cb->...abhw", weights, u, v), u
 
