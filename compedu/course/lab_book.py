@@ -146,7 +146,7 @@ def _curve(said: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, ...]]
     values = found.get("measured", ())
     known = found.get("settings", settings if len(values) == len(settings) else ())
     measured = dict(zip(known, values, strict=False))
-    rows = [(said["name"], "", "", "", _when(said))]
+    rows: list[tuple[str, ...]] = [(said["name"], "", "", "", _when(said))]
     for setting, value in zip(settings, said["value"], strict=True):
         if setting in measured:
             right = 100 * measured[setting]

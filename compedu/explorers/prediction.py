@@ -94,8 +94,8 @@ class Prediction:
         self._view.predicted_there = tuple(said[name] for name in names)
         if self._book is not None and self._book.newest("measurement", self._title) is None:
             measured = [report.accuracy for report in self._view.asked]
-            predicted = list(self._view.predicted_there)
-            self._book.write("measurement", self._title, predicted=predicted, measured=measured, unit="accuracy")
+            found = {"settings": names, "predicted": list(self._view.predicted_there), "measured": measured}
+            self._book.write("measurement", self._title, **found, unit="accuracy")
         return largest_gap(self._view.predicted_there, self._view.asked) if names else ""
 
     def _recorded(self) -> dict[str, Any] | None:

@@ -23,8 +23,6 @@ from compedu.specs import image_of
 if TYPE_CHECKING:
     from compedu.methods.method import Method
 
-NOT_SELECTED = "not selected by layers="
-
 
 class Task:
     """One call of a method: the copy, the data, the layers that were skipped, the channels that were removed.
@@ -79,7 +77,7 @@ class Task:
         omitted = dict(others)
         for name in layers:
             if name not in chosen:
-                omitted[name] = f"{NOT_SELECTED}{self.method.layers!r}"
+                omitted[name] = f"not selected by layers={self.method.layers!r}"
         return chosen, omitted
 
     def open_attentions(self) -> None:
@@ -121,7 +119,7 @@ class Task:
         if done == 0:
             layers: dict[str, list[str]] = {}
             # What nobody asked for comes last, behind what was asked for and did not work.
-            for s in sorted(self.skipped, key=lambda one: one.reason.startswith(NOT_SELECTED)):
+            for s in sorted(self.skipped, key=lambda one: one.reason.startswith("not selected by ")):
                 layers.setdefault(s.reason, []).append(s.layer)
             reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
             raise CompressionError(

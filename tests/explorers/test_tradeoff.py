@@ -57,6 +57,12 @@ def test_every_axis_draws_all_known_points_that_have_a_place_and_holds_them(stor
             assert low <= (math.log10(place) if axis["type"] == "log" else place) <= high, (choice, report.method)
 
 
+@pytest.mark.parametrize("layers, first", [("conv2", Sideways.KNOB), ("fc1", Sideways.SIZE), ("-last", Sideways.SIZE)])
+def test_the_curve_of_a_small_part_of_the_network_begins_over_the_knob(stored, layers, first):
+    view = stored(ce.MagnitudePruning).view
+    assert sideways.first_choice(replace(view, method=ce.TruncatedSVD(layers=layers), points=[], kept={})) == first
+
+
 def test_the_axes_hold_every_point(looked_at):
     explorer = looked_at(ce.FilterPruning(sparsity=0.9))
     shown = shown_figures(explorer)["tradeoff"]["layout"]

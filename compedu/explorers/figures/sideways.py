@@ -4,15 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compedu.errors import CompressionError
 from compedu.explorers.main_knob import along, main_knob
 from compedu.explorers.view import Sideways, View
 from compedu.explorers.words import bytes_text
 from compedu.knobs import Knob, knobs
 from compedu.methods import METHODS
+from compedu.methods.layers import compressible, selected
 from compedu.metrics import Report
 from compedu.sweeps import method_of
 
 MOST_TICKS = 6
+SMALL = 0.1  # of the parameters: where only these change, all files are about as large
 
 
 def choices(view: View) -> dict[str, str]:
@@ -23,11 +26,27 @@ def choices(view: View) -> dict[str, str]:
 
 
 def first_choice(view: View) -> Sideways:
-    """Return the axis at the start: the file's size, or the knob where it changes no size, such as a temperature."""
+    """Return the axis at the start: the file's size, or the knob where it hardly changes the size.
+
+    A temperature changes none, and neither does what is done to a small part of the network.
+    """
     knob = main_knob(view.method)
     points = along(view.points, view.method)
     sizes = {report.file_bytes for report in points}
-    return Sideways.KNOB if knob and len(points) > 1 and len(sizes) == 1 else Sideways.SIZE
+    same = len(points) > 1 and len(sizes) == 1
+    return Sideways.KNOB if knob and (same or _small_part(view)) else Sideways.SIZE
+
+
+def _small_part(view: View) -> bool:
+    """Tell whether the layers that the method may change have less than a tenth of the network's parameters."""
+    selection = getattr(view.method, "layers", None)
+    layers, others = compressible(view.before)
+    try:
+        chosen = selected(layers, "all" if selection is None else selection, others)
+    except CompressionError:
+        return False  # the explorer will say so
+    part = sum(parameter.numel() for layer in chosen.values() for parameter in layer.parameters())
+    return part < SMALL * sum(parameter.numel() for parameter in view.before.parameters())
 
 
 def place(view: View, report: Report) -> float | None:
