@@ -38,7 +38,9 @@ class Columns:
     def _repr_html_(self) -> str:
         head, *body = self.rows
         lines = "".join(f"<tr>{''.join(self._cells(row, 'td'))}</tr>" for row in body)
-        return f"<table><thead><tr>{''.join(self._cells(head, 'th'))}</tr></thead><tbody>{lines}</tbody></table>"
+        names = f"<tr>{''.join(self._cells(head, 'th'))}</tr>"
+        # Focusable, so that keys can scroll it on a page that is too narrow.
+        return f"<table tabindex='0'><thead>{names}</thead><tbody>{lines}</tbody></table>"
 
     def _cells(self, row: Sequence[str], kind: str) -> Iterator[str]:
         for column, cell in enumerate(row):

@@ -10,7 +10,7 @@ from compedu.explorers.figures.colors import ROLES
 from compedu.explorers.figures.figure import drawn, moving, picture_layout
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.picture import layer_names
-from compedu.explorers.figures.sideways import choices
+from compedu.explorers.figures.sideways import choices, place
 from compedu.explorers.panel.changes import as_json
 from compedu.explorers.panel.panel import STYLE
 from compedu.explorers.words import bytes_text
@@ -34,7 +34,7 @@ def test_the_figures_shown_are_those_that_the_library_computes(seen, fitting):
     bars = [mark["x"] for mark in figures["size"]["data"] if mark["kind"] == "bar"][1:]
     bytes_of = {role: ends[1] - ends[0] for role, ends in zip(ROLES, bars, strict=True) if ends}
     assert bytes_of == {role: count for role, count in again.size_by_role.items() if count}
-    assert trace(explorer, "now")["x"] == [again.file_bytes]
+    assert trace(explorer, "now")["x"] == [place(explorer.view, again)]
     assert trace(explorer, "now")["y"] == pytest.approx([100 * again.accuracy])
 
 

@@ -8,7 +8,7 @@ from compedu.errors import CompressionError
 from compedu.explorers.main_knob import along, main_knob
 from compedu.explorers.view import Sideways, View
 from compedu.explorers.words import bytes_text
-from compedu.knobs import Knob, knobs
+from compedu.knobs import Knob, changed_knobs, knobs
 from compedu.methods import METHODS
 from compedu.methods.layers import compressible, selected
 from compedu.metrics import Report
@@ -38,11 +38,13 @@ def first_choice(view: View) -> Sideways:
 
 
 def _small_part(view: View) -> bool:
-    """Tell whether the layers that the method may change have less than a tenth of the network's parameters."""
-    selection = getattr(view.method, "layers", None)
+    """Tell whether the learner chose layers that have less than a tenth of the network's parameters together."""
+    selection = changed_knobs(view.method).get("layers")
+    if selection is None:
+        return False
     layers, others = compressible(view.before)
     try:
-        chosen = selected(layers, "all" if selection is None else selection, others)
+        chosen = selected(layers, selection, others)
     except CompressionError:
         return False  # the explorer will say so
     part = sum(parameter.numel() for layer in chosen.values() for parameter in layer.parameters())
