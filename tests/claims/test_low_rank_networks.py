@@ -103,6 +103,20 @@ def test_what_the_chapter_says_of_accuracy_beside_a_narrow_network_is_what_was_m
     assert max(ahead["resnet"]) < 0 < min(ahead["inception"]) and min(ahead["vgg"]) < 0 < max(ahead["vgg"])
 
 
+def test_what_the_chapter_says_of_photographs_is_what_was_measured():
+    """Every arm loses points; the narrow network least but in the residual one; low rank makes Inception slower."""
+    runs = {
+        one.network: {arm: ours.Figures.of(*found) for arm, found in ours.stored_runs(one, "cifar10").items()}
+        for one in COMPARED
+    }
+    figures = [one for of_arm in runs.values() for one in of_arm.values()]
+    assert all(-5 < one.interval[0] < one.interval[1] < -1 and one.distinguishable for one in figures)
+    best = {network: max(of_arm, key=lambda arm: of_arm[arm].accuracy) for network, of_arm in runs.items()}
+    assert best == {"vgg": NARROW, "inception": NARROW, "resnet": POLYADIC}
+    inception = runs["inception"]
+    assert max(inception[NORMALIZED].speed_up, inception[POLYADIC].speed_up) < 1 < inception[NARROW].speed_up
+
+
 def test_what_the_chapter_says_of_speed_was_told_apart_from_noise():
     """The narrow dense network is the fastest arm of the plain and the residual network."""
     for one in (COMPARED[0], COMPARED[2]):
