@@ -18,6 +18,7 @@ from compedu.methods.low_rank.shared.tucker_2 import tucker_2
 
 PEER = "tensorly"
 OURS = "compedu"
+RANDOM = "random"
 SAID = """
 The weight (outputs, inputs, height, width) of convolutions of `{network}`, trained on {data}, and a random one. *CP*:
 the sum of as many products of four vectors as the rank says; *Tucker*: two ranks, of outputs and inputs. Both
@@ -41,7 +42,7 @@ class Settings:
     budget_s: float = 10.0
 
 
-QUICK = Settings("lenet5", "digits", ("conv2",), (3,), (0.25,), (6, 5, 3, 3), budget_s=0.0)
+QUICK = Settings("lenet5", "digits", ("conv1",), (3,), (0.25,), (20, 1, 5, 5), budget_s=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +50,18 @@ class Pair:
     """One decomposition by both libraries: each a call that returns the rebuilt weight."""
 
     kind: str
+    of: str
     weight: Tensor
     rank: str
     calls: dict[str, Callable[[], Tensor]]
 
 
-def pairs(weight: Tensor, settings: Settings) -> list[Pair]:
+def pairs(name: str, weight: Tensor, settings: Settings) -> list[Pair]:
     """Return all decompositions of a kernel that the settings ask for."""
-    made = [Pair("CP", weight, str(rank), by_rank(weight, rank)) for rank in settings.ranks]
+    made = [Pair("CP", name, weight, str(rank), by_rank(weight, rank)) for rank in settings.ranks]
     out, inside = weight.shape[:2]
     both = [(max(1, round(share * out)), max(1, round(share * inside))) for share in settings.shares]
-    return [*made, *(Pair("Tucker", weight, f"{a}, {b}", by_ranks(weight, a, b)) for a, b in both)]
+    return [*made, *(Pair("Tucker", name, weight, f"{a}, {b}", by_ranks(weight, a, b)) for a, b in both)]
 
 
 def by_rank(weight: Tensor, rank: int) -> dict[str, Callable[[], Tensor]]:
@@ -120,7 +122,7 @@ class Compared:
         accuracy = f"{self.errors[OURS]:.4f}", f"{self.ratio:.4f}"
         a_a = Estimate.a_a(self.rounds.latency(OURS, PEER)).text(2, "x")
         times = f"{1000 * self.seconds.median:,.0f}", self.speed.text(2, "x"), a_a
-        return (self.pair.kind, shape, self.pair.rank, *accuracy, *times)
+        return (self.pair.kind, f"{self.pair.of}, {shape}", self.pair.rank, *accuracy, *times)
 
 
 def targets(found: Sequence[Compared], settings: Settings) -> tuple[Target, ...]:
@@ -129,7 +131,7 @@ def targets(found: Sequence[Compared], settings: Settings) -> tuple[Target, ...]
     slowest = min((one.speed for one in found), key=lambda speed: speed.median)
     rank = settings.ranks[len(settings.ranks) // 2]
     shape = "x".join(map(str, settings.random))
-    (large,) = [one for one in found if one.pair.weight.shape == settings.random and one.pair.rank == str(rank)]
+    (large,) = [one for one in found if one.pair.of == RANDOM and one.pair.rank == str(rank)]
     return (
         Target("largest error, as a multiple of tensorly's", 1.01, Estimate(worst, worst, worst), "", 4),
         Target("least speed against tensorly", 1.0, slowest, "x", 2, at_least=True),
@@ -142,11 +144,14 @@ def main(given: Sequence[str] | None = None) -> None:
     settings, path = options(__doc__, Settings(), QUICK, given)
     tensorly.set_backend("pytorch")
     model = ce.trained(settings.network, settings.data)
-    kernels = [model.get_submodule(name).weight.detach().double() for name in settings.layers]
-    kernels.append(torch.randn(settings.random, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    kernels = {name: model.get_submodule(name).weight.detach().double() for name in settings.layers}
+    kernels[RANDOM] = torch.randn(settings.random, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of tensorly, where an axis has fewer vectors than the rank
-        found = [Compared.of(pair, settings.budget_s) for kernel in kernels for pair in pairs(kernel, settings)]
+        found = []
+        for pair in [pair for name, weight in kernels.items() for pair in pairs(name, weight, settings)]:
+            found.append(Compared.of(pair, settings.budget_s))
+            print(*found[-1].row, sep=" | ", flush=True)  # the whole takes half an hour
     tensorly.set_backend("numpy")
     said = SAID.format(network=settings.network, data=settings.data)
     write(
