@@ -1,7 +1,7 @@
 """Rows of text set in columns, as reports, maps of files and replications print them."""
 
 import html
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 def in_columns(rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
@@ -21,6 +21,34 @@ def _cells(row: Sequence[str], widths: Sequence[int], left: Collection[int]) -> 
     ]
 
 
+def html_table(
+    head: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    caption: str = "",
+    left: Collection[int] | None = None,
+    **attributes: str,
+) -> str:
+    """Return an HTML table with column heads, and with a caption if one is given; `attributes` are those of the table.
+
+    The columns numbered in `left` are aligned left and the others right; without it, the page decides.
+    """
+    given = "".join(f" {name.rstrip('_')}='{html.escape(value)}'" for name, value in attributes.items())
+    said = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    top = _html_row("th scope='col'", head, left)
+    body = "".join(_html_row("td", row, left) for row in rows)
+    return f"<table{given}>{said}<thead>{top}</thead><tbody>{body}</tbody></table>"
+
+
+def _html_row(kind: str, row: Iterable[object], left: Collection[int] | None) -> str:
+    """Return a row of a table; a figure and its unit stay on one line, and a name stays indented."""
+    cells = []
+    for column, value in enumerate(row):
+        text = html.escape(str(value)).replace(" %", "&nbsp;%").replace("  ", "&emsp;")
+        side = "" if left is None else f" style='text-align: {'left' if column in left else 'right'}'"
+        cells.append(f"<{kind}{side}>{text}</{kind[:2]}>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
 class Columns:
     """Rows of text, the first one a head: lines in columns where they are printed, and a table in a notebook.
 
@@ -37,14 +65,4 @@ class Columns:
 
     def _repr_html_(self) -> str:
         head, *body = self.rows
-        lines = "".join(f"<tr>{''.join(self._cells(row, 'td'))}</tr>" for row in body)
-        names = f"<tr>{''.join(self._cells(head, 'th'))}</tr>"
-        # Focusable, so that keys can scroll it on a page that is too narrow.
-        return f"<table tabindex='0'><thead>{names}</thead><tbody>{lines}</tbody></table>"
-
-    def _cells(self, row: Sequence[str], kind: str) -> Iterator[str]:
-        for column, cell in enumerate(row):
-            side = "left" if column in self.left else "right"
-            # An indented name belongs to the row above; HTML would drop the spaces.
-            name = html.escape(cell).replace("  ", "&emsp;")
-            yield f"<{kind} style='text-align: {side}'>{name}</{kind}>"
+        return html_table(head, body, left=self.left, tabindex="0")  # so that keys can scroll it on a narrow page

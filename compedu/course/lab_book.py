@@ -1,6 +1,5 @@
 """The learner's lab book: predictions, answers and uses of the test split, in one file in the learner's folder."""
 
-import html
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from compedu.columns import html_table
 from compedu.course.amounts import amount, difference
 from compedu.errors import CompressionError
 from compedu.reading import refuse_unending
@@ -142,17 +142,14 @@ def _curve(said: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, ...]]
 
     Of settings that gave no network nothing was measured: a measurement names the others.
     """
-    settings = said["settings"]
-    values = found.get("measured", ())
-    known = found.get("settings", settings if len(values) == len(settings) else ())
-    measured = dict(zip(known, values, strict=False))
+    measured = dict(zip(found.get("settings", ()), found.get("measured", ()), strict=False))
     rows: list[tuple[str, ...]] = [(said["name"], "", "", "", _when(said))]
-    for setting, value in zip(settings, said["value"], strict=True):
+    for setting, value in zip(said["settings"], said["value"], strict=True):
         if setting in measured:
             right = 100 * measured[setting]
             answer = (amount(right, "%"), difference(100 * value, right, "%"))
         else:
-            answer = ("no network" if known else "", "")
+            answer = ("no network" if measured else "", "")
         rows.append((f"\u2003{setting}", amount(100 * value, "%"), *answer, ""))
     return rows
 
@@ -178,6 +175,4 @@ def _table(title: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> st
     rows = list(rows)
     if not rows:
         return f"<h2>{title}</h2><p>none yet</p>"
-    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<h2>{title}</h2><table><tr>{heads}</tr>{body}</table>"
+    return f"<h2>{title}</h2>{html_table(head, rows)}"

@@ -45,12 +45,11 @@ def along(reports: Iterable[Report], method: Method) -> tuple[Report, ...]:
     Ties go to the group with the other knobs of `method`. Values that are not on the knob's scale come last.
     """
     knob = main_knob(method)
-    declared = None if knob is None else knobs(method)[knob]
     own = repr(others(method, knob))
     found = {}
     for report in reports:
         made = method_of(report.method, (type(method),))
-        place = 0.0 if knob is None or declared is None else declared.on_scale(getattr(made, knob))
+        place = 0.0 if knob is None else knobs(method)[knob].on_scale(getattr(made, knob))
         found.setdefault(repr(others(made, knob)), []).append((float("inf") if place is None else place, report))
     chosen = max(found, key=lambda same: (len(found[same]), same == own), default=None)
     return tuple(report for _, report in sorted(found.get(chosen, ()), key=lambda pair: pair[0]))

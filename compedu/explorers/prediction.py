@@ -89,14 +89,20 @@ class Prediction:
         names = [repr(method) for method in self.settings if repr(method) not in without_network]
         if not self._view.predicted or not all(name in known for name in names):
             return None
-        self._view.asked = tuple(known[name] for name in names)
-        said = dict(zip(map(repr, self.settings), self._view.predicted, strict=True))
-        self._view.predicted_there = tuple(said[name] for name in names)
-        if self._book is not None and self._book.newest("measurement", self._title) is None:
-            measured = [report.accuracy for report in self._view.asked]
-            found = {"settings": names, "predicted": list(self._view.predicted_there), "measured": measured}
-            self._book.write("measurement", self._title, **found, unit="accuracy")
+        self._answer({name: known[name] for name in names})
         return largest_gap(self._view.predicted_there, self._view.asked) if names else ""
+
+    def _answer(self, found: dict[str, Report]) -> None:
+        """Show what was measured at settings beside what was predicted there; the first answer is in the lab book."""
+        said = dict(zip(map(repr, self.settings), self._view.predicted, strict=True))
+        self._view.asked = tuple(found.values())
+        self._view.predicted_there = tuple(said[setting] for setting in found)
+        if self._book is not None and self._book.newest("measurement", self._title) is None:
+            measured = {setting: report.accuracy for setting, report in found.items()}
+            self._book.write(
+                "measurement", self._title, settings=list(measured), predicted=list(self._view.predicted_there),
+                measured=list(measured.values()), unit="accuracy",
+            )  # fmt: skip
 
     def _recorded(self) -> dict[str, Any] | None:
         """Return the first prediction that the book holds for these settings, or None."""
@@ -135,13 +141,11 @@ class Bet(Prediction):
         outcome = None if self._view.race is None else self._view.race.outcome
         if not self._view.predicted or outcome is None:
             return None
-        measured = [outcome.alone.accuracy, outcome.taught.accuracy]
-        said = self._view.predicted
-        self._view.asked = (outcome.alone, outcome.taught)
-        self._view.predicted_there = said
-        if self._book is not None and self._book.newest("measurement", self._title) is None:
-            self._book.write("measurement", self._title, predicted=list(said), measured=measured, unit="accuracy")
-        return f"You bet {_ahead(said)}. The race ended with {_ahead(measured)}, {apart(outcome.change)}."
+        self._answer(dict(zip(map(repr, self.settings), (outcome.alone, outcome.taught), strict=True)))
+        measured = [report.accuracy for report in self._view.asked]
+        return (
+            f"You bet {_ahead(self._view.predicted)}. The race ended with {_ahead(measured)}, {apart(outcome.change)}."
+        )
 
 
 def _ahead(accuracies: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,10 @@ from compedu.methods.layers import check_patterns, compressible, selected
 from compedu.specs import image_of
 
 if TYPE_CHECKING:
+    from compedu.methods.layer_method import SelectiveMethod
     from compedu.methods.method import Method
+
+NOT_SELECTED = "not selected by layers="
 
 
 class Task:
@@ -69,7 +72,8 @@ class Task:
         for name, reason in self.obstacles(layers).items():
             others[name] = reason
             del layers[name]
-        chosen = selected(layers, self.method.layers, others)
+        selection = cast("SelectiveMethod", self.method).layers
+        chosen = selected(layers, selection, others)
         for knob_name, declared in knobs(self.method).items():
             if declared.per_layer:
                 where = f"{type(self.method).__name__}.{knob_name}"
@@ -77,7 +81,7 @@ class Task:
         omitted = dict(others)
         for name in layers:
             if name not in chosen:
-                omitted[name] = f"not selected by layers={self.method.layers!r}"
+                omitted[name] = f"{NOT_SELECTED}{selection!r}"
         return chosen, omitted
 
     def open_attentions(self) -> None:
@@ -119,7 +123,7 @@ class Task:
         if done == 0:
             layers: dict[str, list[str]] = {}
             # What nobody asked for comes last, behind what was asked for and did not work.
-            for s in sorted(self.skipped, key=lambda one: one.reason.startswith("not selected by ")):
+            for s in sorted(self.skipped, key=lambda one: one.reason.startswith(NOT_SELECTED)):
                 layers.setdefault(s.reason, []).append(s.layer)
             reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
             raise CompressionError(

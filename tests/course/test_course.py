@@ -291,14 +291,14 @@ def test_the_page_of_a_lab_book_has_a_row_for_each_setting_of_a_curve(tmp_path):
     book = LabBook(tmp_path / "book.json")
     book.write("prediction", "rank 0.1 to 0.9", value=[0.5, 0.75, 0.9], settings=["r=0.1", "r=0.5", "r=0.9"])
     before = Path(book.export(tmp_path / "book.html")).read_text()
-    assert "<td>\u2003r=0.1</td><td>50 %</td><td></td><td></td>" in before
+    assert "<td>\u2003r=0.1</td><td>50&nbsp;%</td><td></td><td></td>" in before
     book.write(
         "measurement", "rank 0.1 to 0.9", settings=["r=0.1", "r=0.5"], predicted=[0.5, 0.75], measured=[0.6, 0.7]
     )
     page = Path(book.export(tmp_path / "book.html")).read_text()
-    assert "<td>\u2003r=0.1</td><td>50 %</td><td>60 %</td><td>+10 points</td>" in page
-    assert "<td>\u2003r=0.5</td><td>75 %</td><td>70 %</td><td>-5 points</td>" in page
-    assert "<td>\u2003r=0.9</td><td>90 %</td><td>no network</td><td></td>" in page
+    assert "<td>\u2003r=0.1</td><td>50&nbsp;%</td><td>60&nbsp;%</td><td>+10 points</td>" in page
+    assert "<td>\u2003r=0.5</td><td>75&nbsp;%</td><td>70&nbsp;%</td><td>-5 points</td>" in page
+    assert "<td>\u2003r=0.9</td><td>90&nbsp;%</td><td>no network</td><td></td>" in page
 
 
 def test_an_answer_stays_hidden_until_a_prediction_is_committed(tmp_path):
@@ -357,7 +357,7 @@ def test_the_page_shows_every_prediction_rounded_and_with_units(tmp_path):
         predict("zeros", "Accuracy?", value, "%", book).reveal(36.775)
     book.write("prediction", "five", value=[0.9, 0.5], unit="accuracy")
     page = book.export(tmp_path / "book.html")
-    rows = re.findall("<tr>(<td>.*?)</tr>", Path(page).read_text())
+    rows = re.findall("<tr>(<td>.*?)</tr>", Path(page).read_text().replace("&nbsp;", " "))
     assert rows[0].startswith(
         "<td>Accuracy?</td><td>60 % (later: 97 %, 80.1 %; the first counts)</td><td>36.8 %</td><td>-23.2 points</td>"
     )

@@ -9,6 +9,7 @@ import torch
 from page_of_explorer import say, shown_figures
 
 import compedu as ce
+from compedu.columns import html_table
 from compedu.explorers.figures.colors import LIVE, ORANGE, VERMILLION
 from compedu.explorers.figures.pictures import pictures_of
 from compedu.explorers.figures.pictures.distillation import confusions, temperature
@@ -17,7 +18,7 @@ from compedu.explorers.figures.pictures.picture import labels
 from compedu.explorers.figures.pictures.pruning import pruned_filters
 from compedu.explorers.figures.pictures.quantization import quantized_inputs
 from compedu.explorers.figures.pictures.structural_matrix import product_times
-from compedu.explorers.panel.tables import html_table, layers_table
+from compedu.explorers.panel.tables import layers_table
 from compedu.forms import weight_of
 from compedu.methods.distillation.soft_targets import soft_loss
 from compedu.metrics import Latency

@@ -13,7 +13,7 @@ from compedu.explorers.panel.badge import about_html, badge
 from compedu.explorers.panel.controls import Control
 from compedu.explorers.panel.panel import Panel
 from compedu.explorers.panel.strip import strip
-from compedu.explorers.panel.tables import criteria_table, html_table, layers_table, points_table
+from compedu.explorers.panel.tables import captioned, criteria_table, layers_table, points_table
 from compedu.explorers.view import News, State, View
 from compedu.explorers.words import sentence
 from compedu.methods import Method
@@ -131,7 +131,7 @@ class Screen:
             "Newly wrong": strip(wrong, view.data, view.split, "newly wrong"),
             "Newly right": strip(right, view.data, view.split, "newly right"),
             "What runs": layers_table(report), "Criteria": criteria_table(report), "Points": points_table(groups(view)),
-            "Picture": html_table(*self.picture.table(view), f"The picture as a table: {view.method!r}"),
+            "Picture": captioned(*self.picture.table(view), f"The picture as a table: {view.method!r}"),
             "In words": said + seen,
         }  # fmt: skip
         if why := gauges.why_nothing(view):  # these wait for a measurement, and none comes

@@ -5,22 +5,16 @@ import html
 import io
 from collections.abc import Iterable, Sequence
 
+from compedu.columns import html_table
 from compedu.explorers.words import bytes_text, percent
 from compedu.metrics import Report
 
 WAIT = "<p class='compedu-quiet'>the table appears when the measurement is complete</p>"
 
 
-def html_table(head: Iterable[str], rows: Iterable[Iterable], caption: str) -> str:
-    """Return an HTML table with a caption and column heads."""
-    top = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    return f"<table class='compedu-table'><caption>{html.escape(caption)}</caption><tr>{top}</tr>{body}</table>"
-
-
-def _cell(value: object) -> str:
-    """Return a table cell; a figure and its unit stay on one line."""
-    return f"<td>{html.escape(str(value)).replace(' %', '&nbsp;%')}</td>"
+def captioned(head: Iterable[str], rows: Iterable[Iterable], caption: str) -> str:
+    """Return a table of the panel."""
+    return html_table(head, rows, caption, class_="compedu-table")
 
 
 def layers_table(report: Report | None) -> str:
@@ -35,12 +29,12 @@ def layers_table(report: Report | None) -> str:
         )
         for row in report.layers
     ]  # fmt: skip
-    text = html_table(head, rows, "Layers of the compressed network; MACs are multiply-accumulates for one image")
+    text = captioned(head, rows, "Layers of the compressed network; MACs are multiply-accumulates for one image")
     if report.uncounted:
         text += f"<p class='compedu-quiet'>not counted: {html.escape(', '.join(report.uncounted))}</p>"
     if report.skipped:
         skipped = [(skip.layer, skip.reason, skip.step) for skip in report.skipped]
-        text += html_table(("layer", "reason", "by"), skipped, "Skipped layers")
+        text += captioned(("layer", "reason", "by"), skipped, "Skipped layers")
     return text
 
 
@@ -55,7 +49,7 @@ def criteria_table(report: Report | None) -> str:
         ("standard space saving (1 − 1/α)", _number(report.index_space_saving)),
         ("speed-up rate δ, measured", _number(report.speed_up_rate)),
     ]
-    return html_table(("criterion", "value"), rows, "The survey's criteria")
+    return captioned(("criterion", "value"), rows, "The survey's criteria")
 
 
 def points_table(groups: Iterable[tuple[str, Sequence[Report]]]) -> str:
@@ -67,9 +61,7 @@ def points_table(groups: Iterable[tuple[str, Sequence[Report]]]) -> str:
                 figures = (percent(report.accuracy), bytes_text(report.file_bytes), _coded(report))
                 names.setdefault((report.method or "dense", *figures), {})[name] = None
     rows = [(", ".join(found), *point) for point, found in names.items()]
-    return html_table(
-        ("shown as", "method", "accuracy", "file", "entropy-coded"), rows, "Points of the trade-off curve"
-    )
+    return captioned(("shown as", "method", "accuracy", "file", "entropy-coded"), rows, "Points of the trade-off curve")
 
 
 def _coded(report: Report) -> str:

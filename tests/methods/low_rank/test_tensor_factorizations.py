@@ -14,7 +14,7 @@ from compedu.forms.factored import full_rank
 from compedu.methods import compression_of
 from compedu.methods.low_rank.canonical_polyadic import CPDecomposition
 from compedu.methods.low_rank.separable_filters import SeparableFilters
-from compedu.methods.low_rank.shared.polyadic import decomposed, recomposed
+from compedu.methods.low_rank.shared.polyadic import CANCELLED, cancellation, decomposed, recomposed
 from compedu.methods.low_rank.shared.tucker_2 import tucker_2
 from compedu.methods.low_rank.tucker import TuckerDecomposition
 
@@ -97,6 +97,14 @@ def test_where_no_best_approximation_exists_the_terms_grow_and_cancel_out():
     terms = torch.stack([recomposed([factor[..., r : r + 1] for factor in factors])[0] for r in range(2)])
     assert relative(tensor - terms.sum(0), tensor) < 0.1  # of rank 3, yet rank 2 comes as close as one likes
     assert terms.flatten(1).norm(dim=1).square().sum().sqrt() > 2 * tensor.norm()
+
+
+def test_in_the_layer_of_the_chapter_terms_cancel_most_where_they_are_few():
+    """All along the slider, a dozen of them by tens of times; a single one has nothing to cancel."""
+    weight = ce.trained("lenet5", "glyphs").conv2.weight.detach()[None].double()
+    one, few, dozen, many, most = (cancellation(decomposed(weight, rank)) for rank in (1, 5, 14, 95, 220))
+    assert one == pytest.approx(1) and min(few, dozen) > 20
+    assert min(few, dozen) > many > most > CANCELLED
 
 
 def convolution(**options):
