@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from course_mutants import RIGHT, WRONG, cut, mcnemar, saving, sides, survey, wilson, without_kernel
+from course_mutants import RIGHT, WRONG, cut, mcnemar, saving, searched, sides, survey, wilson, without_kernel
 
 import compedu as ce
 from compedu.course import check, outlier, quantization
@@ -40,6 +40,11 @@ def test_no_wrong_answer_passes(name, answer):
 def test_no_right_answer_is_refused(name, answer):
     for seed in SEEDS:
         assert check(name, answer, seed=seed).startswith("right: ")
+
+
+def test_no_draw_of_images_refuses_the_best_bias_of_those_that_were_given():
+    for seed in range(25):
+        assert check("missing_class", lambda z, y, c: searched(z, y, c, range(0, 130, 2)), seed=seed)
 
 
 def test_every_exercise_has_six_wrong_and_three_right_answers():
