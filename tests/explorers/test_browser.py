@@ -301,6 +301,8 @@ def test_both_themes_keep_text_legible(lab):
         lab.page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
         dark = "true" if theme == "JupyterLab Light" else "false"
         lab.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=dark)
+        # JupyterLab takes its splash away 200 ms later, and twice, with an error, where the next change comes before.
+        lab.page.wait_for_function("!document.getElementById('jupyterlab-splash')")
         contrasts.append(shown.evaluate(CONTRAST))
     assert min(contrasts) >= 4.5, contrasts
 
