@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from compedu.datasets.dataset import Dataset
+from compedu.datasets.dataset import Dataset, refuse_no_data
 from compedu.datasets.objectives import CLASSIFICATION, Objective
 from compedu.errors import Cancelled, CompressionError, first_line
 from compedu.failing import raised_by_hook
+from compedu.given import refuse_no_network
 from compedu.graph.copying import whole_copy
 from compedu.reproducible import seeded
 
@@ -53,8 +54,10 @@ def evaluating(model: nn.Module, data: Dataset, split: str = "validation", batch
     """Yield the evaluation of `model` on `split` after 1, 4, 16, ... batches and at the end.
 
     Of an embedding it is only known at the end. The model is put into evaluation mode. Raises `CompressionError` when
-    the network does not fit the images.
+    the network does not fit the images, and `TypeError` for what is not a network, or not a data set.
     """
+    refuse_no_network(model)
+    refuse_no_data(data)
     x, y = data.split(split)
     model.eval()
     predictions = []

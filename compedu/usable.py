@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from compedu.errors import CompressionError
+from compedu.given import refuse_no_network
 
 TYPES = (  # a model file stores the index of a type: append new ones
     torch.float32, torch.float16, torch.float64, torch.bfloat16,
@@ -16,8 +17,10 @@ def refuse_unusable(model: nn.Module) -> None:
     """Raise `CompressionError` naming the first tensor of `model` that cannot be computed with, and what to do.
 
     That is one without values (meta device, lazy modules), a sparse or quantized one, one of a rare type such as
-    float8, or the weight of a linear or convolutional layer whose type differs from that of the first one.
+    float8, or the weight of a linear or convolutional layer whose type differs from that of the first one. What is not
+    a network raises `TypeError`.
     """
+    refuse_no_network(model)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if reason := _reason(tensor):
             raise CompressionError(f"{name} of {type(model).__name__} {reason}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from compedu import hashing
 from compedu.datasets.objectives import CLASSES, CLASSIFICATION, Objective
 from compedu.errors import CompressionError
+from compedu.given import advice, got
 
 SPLITS = ("train", "validation", "test")
 
@@ -141,3 +142,10 @@ def normalized(images: Tensor, mean: float, std: float) -> Tensor:
 def fixed_order(count: int, seed: int) -> Tensor:
     """Return a permutation of 0..count-1 that depends on `seed` alone, on every machine and library version."""
     return torch.argsort(hashing.mix(torch.arange(count) * 2654435761 + seed), stable=True)
+
+
+def refuse_no_data(given: object) -> None:
+    """Raise `TypeError` where `given` is not a data set, with what was probably meant."""
+    if not isinstance(given, Dataset):
+        needed = "a compedu data set is needed, such as compedu.load_data('digits')"
+        raise TypeError(f"{needed}, {got(given)}{advice(given)}")

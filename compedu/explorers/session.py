@@ -10,15 +10,17 @@ from typing import ClassVar
 
 from torch import nn
 
-from compedu.datasets.dataset import Dataset
+from compedu.datasets.dataset import Dataset, refuse_no_data
 from compedu.datasets.objectives import CLASSIFICATION
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob, on_one_curve
 from compedu.explorers.runner import Runner
 from compedu.explorers.view import Learning, News, State, View
+from compedu.given import refuse_no_network
 from compedu.memory import give_back
 from compedu.methods import Method, SmallDense
+from compedu.methods.method import refuse_no_method
 from compedu.metrics import Baseline, Report, measure
 from compedu.sweeps import grid, method_of, nearest, stored_points
 from compedu.training import Step, listening
@@ -50,6 +52,9 @@ class Session:
 
     def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         self.lock = threading.RLock()
+        refuse_no_method(method)
+        refuse_no_network(model)
+        refuse_no_data(data)
         refuse_other_objectives(data)
         self.baseline = Baseline.of(model, data, split)
         dense = measure(model, data, baseline=self.baseline, split=split, speed=False)

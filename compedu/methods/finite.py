@@ -9,9 +9,11 @@ from compedu.errors import CompressionError
 from compedu.forms import ActivationQuantizer, Form
 from compedu.usable import refuse_unusable
 
+INTACT = "such a network cannot be compressed: load intact weights or train again with a lower learning rate"
 
-def check_finite(model: nn.Module) -> None:
-    """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity.
+
+def check_finite(model: nn.Module, where: str = "", cure: str = INTACT) -> None:
+    """Raise `CompressionError` naming the first tensor of `model` that holds NaN or infinity, and the `cure`.
 
     Infinity is legal in a buffer that is neither a statistic of a norm nor part of a form: an attention mask is -inf at
     masked positions. Tensors that cannot be computed with at all are refused as well.
@@ -22,8 +24,7 @@ def check_finite(model: nn.Module) -> None:
         if bool(wrong.any()):
             count = int(wrong.sum())
             raise CompressionError(
-                f"{name} holds {count} value(s) that are not finite (NaN or infinity); such a network cannot be "
-                "compressed: load intact weights or train again with a lower learning rate"
+                f"{where}{name} holds {count} value(s) that are not finite (NaN or infinity); {cure}"
             )
 
 

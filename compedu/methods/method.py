@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 from torch import nn
 
 from compedu.compression import Compression, compression_of
-from compedu.datasets.dataset import Dataset
+from compedu.datasets.dataset import Dataset, refuse_no_data
 from compedu.datasets.objectives import KINDS
 from compedu.errors import CompressionError, Skip
+from compedu.given import got, refuse_no_network
 from compedu.graph.copying import with_own_tensors
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.identity import identity
@@ -27,6 +28,7 @@ FAMILIES = {  # the survey's families, with the sub-families of the first; keys 
     "training": "Steps and controls",
 }
 NEEDS = ("weights", "calibration", "training")
+OVERFLOWN = "the type of the weights cannot hold what the method computes: convert the network first, model.float()"
 
 
 @method
@@ -72,11 +74,14 @@ class Method(ABC):
 
         Raises `CompressionError` for weights that are not finite or are recomputed before each forward pass, for
         missing data or data of another objective, when no layer could be compressed, naming each layer and the reason,
-        and when the result does not compute what its dense weights would.
+        when the result does not compute what its dense weights would, and when its weights are not finite, as those of
+        half precision that grow. Raises `TypeError` for what is not a network, or not a data set.
         """
+        refuse_no_network(model)
         if self.needs != "weights" and data is None:
             raise CompressionError(f"{self!r} needs data for {self.needs}: call it as method(model, data)")
         if data is not None:
+            refuse_no_data(data)
             self.refuse_undefined(data)
         refuse_recomputed_weights(model)
         check_finite(model)
@@ -86,6 +91,7 @@ class Method(ABC):
         except Skip as reason:  # of a method that does not handle it itself
             raise CompressionError(f"{self!r}: a layer cannot be replaced: {reason}") from reason
         result = result if self.writes else put_in_usual_order(with_own_tensors(result, model))
+        check_finite(result, f"{self!r} of finite weights: ", OVERFLOWN)
         task.refuse_differing(result)
         before = compression_of(model)
         removed = () if self.from_scratch else before.removed
@@ -125,6 +131,8 @@ class Pipeline(Method):
     @classmethod
     def of(cls, *methods: Method) -> "Pipeline":
         """Return the pipeline of `methods`; pipelines among them are flattened: a | (b | c) == (a | b) | c."""
+        for one in methods:
+            refuse_no_method(one)
         return cls(steps=tuple(step for m in methods for step in (m.steps if isinstance(m, Pipeline) else (m,))))
 
     @property
@@ -157,6 +165,12 @@ class Pipeline(Method):
         return " | ".join(map(repr, self.steps)) or "Pipeline()"
 
 
+def refuse_no_method(given: object) -> None:
+    """Raise `TypeError` where `given` is not a method."""
+    if not isinstance(given, Method):
+        raise TypeError(f"a method is needed, such as MagnitudePruning(sparsity=0.5), {got(given)}")
+
+
 def _identified(value: Any) -> str:
     """Return what a key says of the value of a knob: of a method all of its knobs, and its version."""
     return value.key_on("") if isinstance(value, Method) else repr(value)
@@ -164,4 +178,7 @@ def _identified(value: Any) -> str:
 
 def inputs_key(model: nn.Module, data: Dataset | None) -> str:
     """Return the hashes of weights and data, the part of a key that all methods share."""
+    refuse_no_network(model)
+    if data is not None:
+        refuse_no_data(data)
     return f"{identity(model)}|{'' if data is None else data.digest}"

@@ -9,11 +9,12 @@ from torch import nn
 
 from compedu import files
 from compedu.compression import compression_of
-from compedu.datasets.dataset import Dataset
+from compedu.datasets.dataset import Dataset, refuse_no_data
 from compedu.datasets.objectives import CLASSIFICATION
 from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
+from compedu.given import refuse_no_network
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.methods.finite import check_finite
 from compedu.metrics import costs
@@ -129,6 +130,7 @@ def measuring(
 
 def _refuse_unmeasurable(model: nn.Module, data: Dataset) -> None:
     check_finite(model)
+    refuse_no_data(data)
     refuse_recomputed_weights(model)  # before a copy is made: a weight that a pass computed cannot be copied
     refuse_misfit(model, data)
 
@@ -144,7 +146,8 @@ def _checking(stale: Callable[[], bool] | None) -> Callable[[], None]:
 
 
 def _prepared(baseline: nn.Module | Baseline | None, data: Dataset, split: str) -> Baseline | None:
-    if isinstance(baseline, nn.Module):
+    if baseline is not None and not isinstance(baseline, Baseline):
+        refuse_no_network(baseline)
         return Baseline.of(baseline, data, split)
     same = baseline is None or baseline.data is data or baseline.data.digest == data.digest
     if not same or (baseline is not None and baseline.split != split):

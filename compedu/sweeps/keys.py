@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from compedu.datasets.dataset import Dataset
-from compedu.methods.method import Method, inputs_key
+from compedu.methods.method import Method, inputs_key, refuse_no_method
 from compedu.metrics.measurement import VERSION
 
 
@@ -22,4 +22,9 @@ def point_keys(methods: Iterable[Method], model: nn.Module, data: Dataset, split
 
 def point_keys_on(methods: Iterable[Method], inputs: str, split: str) -> dict[str, Method]:
     """Return each of the methods by its `point_key` on the network and data of that `inputs_key`."""
+    if isinstance(methods, Method):
+        raise TypeError(f"a sweep goes over several methods: put {methods!r} into a list")
+    methods = list(methods)
+    for method in methods:
+        refuse_no_method(method)
     return {f"{method.key_on(inputs)}|{split}|{VERSION}": method for method in methods}

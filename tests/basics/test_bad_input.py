@@ -49,6 +49,57 @@ def test_sparsity_by_layer_is_refused_where_all_layers_are_ranked_together(cls):
     expect(message, f"{cls.__name__}.sparsity must be one number when budget is 'global'", "got {'conv*': 0.5}")
 
 
+BOTH = "model, data = compedu.load('lenet5', 'digits')"
+
+
+@pytest.mark.parametrize("given, said", [
+    ((1, 2), f"got a tuple; compedu.load returns both: {BOTH}"),
+    ("lenet5", f"got 'lenet5'; compedu.load returns both: {BOTH}"),
+    (None, "got None"), (nn.ReLU, "got the class ReLU: make one of it, ReLU(...)"), ([], "got a list"),
+], ids=repr)  # fmt: skip
+def test_what_is_not_a_network_is_refused_wherever_one_is_needed(given, said, tmp_path):
+    method, images = ce.MagnitudePruning(), data()
+    takers = [
+        lambda: method(given), lambda: (method | method)(given), lambda: ce.evaluate(given, images),
+        lambda: ce.measure(given, images), lambda: ce.save(given, tmp_path / "x"), lambda: ce.deploy(given),
+        lambda: ce.explore(method, given, images), lambda: ce.sweep([method], given, images),
+    ]  # fmt: skip
+    takers += [] if given is None else [lambda: ce.measure(plain(), images, baseline=given)]
+    for taker in takers:
+        expect(refusal(taker, kind=TypeError), f"a network is needed, a torch.nn.Module, {said}")
+
+
+@pytest.mark.parametrize("given", [(1, 2), "digits", nn.ReLU(), torch.ones(3)], ids=repr)
+def test_what_is_not_a_data_set_is_refused_wherever_one_is_needed(given):
+    model, method = plain(), ce.MagnitudePruning()
+    for taker in (
+        lambda: method(model, given), lambda: ce.evaluate(model, given), lambda: ce.measure(model, given),
+        lambda: ce.explore(method, model, given), lambda: ce.sweep([method], model, given),
+    ):  # fmt: skip
+        expect(refusal(taker, kind=TypeError), "a compedu data set is needed, such as compedu.load_data(", "), got ")
+
+
+@pytest.mark.parametrize("given", ["TruncatedSVD", None, nn.ReLU()], ids=repr)
+def test_what_is_not_a_method_is_refused_wherever_one_is_needed(given):
+    model, images = plain(), data()
+    for taker in (
+        lambda: ce.MagnitudePruning() | given, lambda: ce.explore(given, model, images),
+        lambda: ce.sweep([ce.MagnitudePruning(), given], model, images),
+    ):  # fmt: skip
+        expect(refusal(taker, kind=TypeError), "a method is needed, such as MagnitudePruning(sparsity=0.5), got ")
+    expect(refusal(lambda: ce.MagnitudePruning() | ce.FineTune, kind=TypeError), "the class FineTune: make one of it")
+    alone = refusal(ce.sweep, ce.MagnitudePruning(), model, images, kind=TypeError)
+    expect(alone, "a sweep goes over several methods: put MagnitudePruning() into a list")
+
+
+@pytest.mark.parametrize("cls", [ce.TuckerDecomposition], ids=lambda cls: cls.__name__)
+def test_weights_that_outgrow_half_precision_are_refused(cls):
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 6 * 6, 4)).half()
+    model[0].weight.data.fill_(20_000)
+    message = refusal(cls(rank=0.3), model, untouched=[model])
+    expect(message, "of finite weights: 0.", "not finite (NaN or infinity); the type of the weights", "model.float()")
+
+
 def test_a_student_that_is_no_network_is_refused():
     message = refusal(ce.SoftTargetDistillation, kind=ValueError, student="lenet6")
     expect(message, "SoftTargetDistillation.student", "no network is called 'lenet6'", "there are: lenet300, lenet5")

@@ -16,6 +16,7 @@ LEVELS = (  # from the ground up; a module may import from its own level and tho
     {
         "errors",
         "failing",
+        "given",
         "hashing",
         "layout",
         "shipped",
