@@ -124,7 +124,7 @@ class Task:
             layers: dict[str, list[str]] = {}
             # What nobody asked for comes last, behind what was asked for and did not work.
             for s in sorted(self.skipped, key=lambda one: one.reason.startswith(NOT_SELECTED)):
-                layers.setdefault(s.reason, []).append(s.layer)
+                layers.setdefault(s.reason, []).append(s.layer or "(network)")
             reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
             raise CompressionError(
                 f"{self.method!r} found nothing to compress: {reasons or 'the network has no layer with weights'}"

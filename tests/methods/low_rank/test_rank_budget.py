@@ -237,7 +237,7 @@ def test_frozen_layers_stay_frozen_in_factors(glyphs):
 def test_advice_names_ranks_that_are_allowed():
     model = nn.Sequential(nn.Conv2d(1, 20, 5), nn.Conv2d(20, 8, 5))
     with pytest.raises(
-        ce.CompressionError, match="ranks 1, 20 save nothing .*choose at most rank 1, or with allow_larger"
+        ce.CompressionError, match="ranks 1, 20 save nothing .*choose at most rank 1, or allow_larger=True"
     ):
         ce.TuckerDecomposition(rank=1.0, layers="0")(model)
     with pytest.raises(

@@ -44,7 +44,7 @@ class Factorization(LayerByLayer):
 
     rank: PerLayer[float | int] = rank_knob(
         default=0.25,
-        help="rank kept in each layer, as a fraction of its full rank",
+        help="rank kept in each layer, as a fraction of its full rank, rounded, and at least one",
         slider_range=(0.01, 0.75),
         log=True,
     )
@@ -200,7 +200,8 @@ class Factorization(LayerByLayer):
         larger = f"with allow_larger=True at most rank {full}"
         if self.numbers(geometry, (1,) * len(self.full_ranks(geometry))) >= math.prod(geometry.shape):
             return f"{larger}, as no rank saves anything here"
-        return f"at most rank {min(largest_saving_rank(self.break_even(geometry)), full)}, or {larger}"
+        most = min(largest_saving_rank(self.break_even(geometry)), full)
+        return f"at most rank {most}, or {'allow_larger=True' if most == full else larger}"
 
     def impossible(self, geometry: Geometry, ranks: Ranks) -> str:
         """Say why a layer cannot be factored at these ranks, however many weights it would have, "" if it can."""

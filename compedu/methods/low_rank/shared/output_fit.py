@@ -29,9 +29,10 @@ def linear_for_outputs(weight: Tensor, second: Tensor, rank: int) -> tuple[Tenso
 def vertical_horizontal_for_outputs(weight: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return a vertical and a horizontal weight of small E||(W - W') x||^2, float64; shapes as `vertical_horizontal`.
 
-    Each is fitted in turn while the other stays, from the closest factors of the weight on, as long as the error falls.
-    It has no closed form, and need not be the least one (Jaderberg, Vedaldi, Zisserman 2014, arXiv:1405.3866, section
-    2.2, minimize it by alternating too).
+    Each is fitted in turn while the other stays, from the closest factors of the weight on, for a few rounds, while the
+    error falls. It has no closed form, and what is left need not be the least one. Fitting layers to the outputs is the
+    data reconstruction of Jaderberg, Vedaldi, Zisserman 2014, arXiv:1405.3866, section 2.2, who train them for it by
+    back-propagation.
     """
     problem = _OutputError(weight.double(), damped(second, DAMPING))
     vertical, horizontal = vertical_horizontal(weight.double(), rank)
