@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorly
 import torch
@@ -25,6 +26,7 @@ the sum of as many products of four vectors as the rank says; *Tucker*: two rank
 libraries compute in float64 on one thread of torch, alternate until their own rules end it (tensorly: at most 100
 iterations, from singular vectors), and run in the same rounds, in random order, tensorly twice: the A/A arm. *Error* is
 the norm of what is left over, divided by that of the weight; *error / its error* below 1 is closer than tensorly.
+Timed is the decomposition alone; the weight is rebuilt from it, for the error, apart.
 """
 HEAD = ("decomposition", "kernel", "rank", "error", "error / its error", "ms", "times tensorly's speed", "A/A")
 
@@ -47,43 +49,53 @@ QUICK = Settings("lenet5", "digits", ("conv1",), (3,), (0.25,), (20, 1, 5, 5), b
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One decomposition by both libraries: each a call that returns the rebuilt weight."""
+    """One decomposition by both libraries: what each calls, and how the weight is rebuilt from what it returns."""
 
     kind: str
     of: str
     weight: Tensor
     rank: str
-    calls: dict[str, Callable[[], Tensor]]
+    calls: dict[str, Callable[[], Any]]
+    rebuilt: dict[str, Callable[[Any], Tensor]]
 
 
 def pairs(name: str, weight: Tensor, settings: Settings) -> list[Pair]:
     """Return all decompositions of a kernel that the settings ask for."""
-    made = [Pair("CP", name, weight, str(rank), by_rank(weight, rank)) for rank in settings.ranks]
+    made = [Pair("CP", name, weight, str(rank), by_rank(weight, rank), CP_REBUILT) for rank in settings.ranks]
     out, inside = weight.shape[:2]
     both = [(max(1, round(share * out)), max(1, round(share * inside))) for share in settings.shares]
-    return [*made, *(Pair("Tucker", name, weight, f"{a}, {b}", by_ranks(weight, a, b)) for a, b in both)]
+    return [
+        *made,
+        *(Pair("Tucker", name, weight, f"{a}, {b}", by_ranks(weight, a, b), TUCKER_REBUILT) for a, b in both),
+    ]
 
 
-def by_rank(weight: Tensor, rank: int) -> dict[str, Callable[[], Tensor]]:
+def by_rank(weight: Tensor, rank: int) -> dict[str, Callable[[], Any]]:
     """Return both canonical polyadic decompositions."""
     return {
-        OURS: lambda: recomposed(decomposed(weight[None], rank))[0],
-        PEER: lambda: tensorly.cp_to_tensor(parafac(weight, rank, n_iter_max=100, init="svd", random_state=0)),
+        OURS: lambda: decomposed(weight[None], rank),
+        PEER: lambda: parafac(weight, rank, n_iter_max=100, init="svd", random_state=0),
     }
 
 
-def by_ranks(weight: Tensor, outputs: int, inputs: int) -> dict[str, Callable[[], Tensor]]:
+def by_ranks(weight: Tensor, outputs: int, inputs: int) -> dict[str, Callable[[], Any]]:
     """Return both Tucker decompositions along outputs and inputs."""
+    return {
+        OURS: lambda: tucker_2(weight, (inputs, outputs)),
+        PEER: lambda: partial_tucker(weight, rank=[outputs, inputs], modes=[0, 1])[0],
+    }
 
-    def ours() -> Tensor:
-        v, core, u = tucker_2(weight, (inputs, outputs))
-        return torch.einsum("na,cb,abhw->nchw", u, v, core)
 
-    def theirs() -> Tensor:
-        (core, (u, v)), _ = partial_tucker(weight, rank=[outputs, inputs], modes=[0, 1])
-        return torch.einsum("na,cb,abhw->nchw", u, v, core)
+def from_tucker(u: Tensor, core: Tensor, v: Tensor) -> Tensor:
+    """Return the weight (outputs, inputs, height, width) that a Tucker decomposition means."""
+    return torch.einsum("na,cb,abhw->nchw", u, v, core)
 
-    return {OURS: ours, PEER: theirs}
+
+CP_REBUILT = {OURS: lambda factors: recomposed(factors)[0], PEER: tensorly.cp_to_tensor}
+TUCKER_REBUILT = {
+    OURS: lambda found: from_tucker(found[2], found[1], found[0]),
+    PEER: lambda found: from_tucker(found[1][0], found[0], found[1][1]),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +109,8 @@ class Compared:
     @classmethod
     def of(cls, pair: Pair, budget_s: float) -> "Compared":
         """Return both errors, and the times of rounds that together take about that long."""
-        errors = {name: float((pair.weight - call()).norm() / pair.weight.norm()) for name, call in pair.calls.items()}
+        left = {name: pair.weight - pair.rebuilt[name](call()) for name, call in pair.calls.items()}
+        errors = {name: float(over.norm() / pair.weight.norm()) for name, over in left.items()}
         return cls(pair, errors, timed(pair.calls | {again(PEER): pair.calls[PEER]}, budget_s))
 
     @property
