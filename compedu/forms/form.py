@@ -37,8 +37,7 @@ class Geometry:
         if not isinstance(layer, nn.Conv2d):
             raise Skip(f"{type(layer).__name__} is neither a linear nor a convolutional layer")
         if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-            given = f"{layer.padding!r}, {layer.padding_mode}"
-            raise Skip(f"its padding ({given}) is not a number of zeros on each side, such as padding=1")
+            raise Skip(f"its padding ({layer.padding!r}, {layer.padding_mode}) is not a number of zeros, like 1")
         return cls("conv2d", tuple(layer.weight.shape), layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
