@@ -17,7 +17,6 @@ from compedu.evaluation import glance
 from compedu.explorers.main_knob import main_knob, on_one_curve
 from compedu.explorers.runner import Runner
 from compedu.explorers.view import Learning, News, State, View
-from compedu.given import refuse_no_network
 from compedu.memory import give_back
 from compedu.methods import Method, SmallDense
 from compedu.methods.method import refuse_no_method
@@ -53,7 +52,6 @@ class Session:
     def __init__(self, method: Method, model: nn.Module, data: Dataset, split: str, changed: Callable[[News], None]):
         self.lock = threading.RLock()
         refuse_no_method(method)
-        refuse_no_network(model)
         refuse_no_data(data)
         refuse_other_objectives(data)
         self.baseline = Baseline.of(model, data, split)

@@ -14,7 +14,6 @@ from compedu.datasets.objectives import CLASSIFICATION
 from compedu.deployment import Deployed, deploy
 from compedu.errors import Cancelled, CompressionError
 from compedu.evaluation import Evaluation, evaluate, evaluating, refuse_misfit
-from compedu.given import refuse_no_network
 from compedu.graph.own_hooks import refuse_recomputed_weights
 from compedu.methods.finite import check_finite
 from compedu.metrics import costs
@@ -147,7 +146,6 @@ def _checking(stale: Callable[[], bool] | None) -> Callable[[], None]:
 
 def _prepared(baseline: nn.Module | Baseline | None, data: Dataset, split: str) -> Baseline | None:
     if baseline is not None and not isinstance(baseline, Baseline):
-        refuse_no_network(baseline)
         return Baseline.of(baseline, data, split)
     same = baseline is None or baseline.data is data or baseline.data.digest == data.digest
     if not same or (baseline is not None and baseline.split != split):

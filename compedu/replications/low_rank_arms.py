@@ -40,13 +40,13 @@ class Row(NamedTuple):
 class Compared:
     """A network, what the survey says of a relative, and the rank, decomposition and width that make it as small.
 
-    `rate` is how many times fewer parameters all arms have, about as in the survey; `rank` that of the vertical and
-    horizontal layers, trained anew or computed.
+    `compression_rate` is how many times fewer parameters all arms have, about as in the survey; `rank` that of the
+    vertical and horizontal layers, trained anew or computed.
     """
 
     network: str
     relative: str
-    rate: float
+    compression_rate: float
     survey: dict[str, Row]
     rank: float
     polyadic: Method
@@ -108,7 +108,7 @@ class Compared:
 
 # Cheng, Wang, Zhou, Zhang 2018, Model compression and acceleration for deep neural networks, the table of low rank on
 # ILSVRC-2012. Its AlexNet has no relative here, and of residual networks it has none. Ranks and widths were found by
-# bisection, so that every arm has as many parameters as the dense network over `rate`.
+# bisection, so that every arm has as many parameters as the dense network over `compression_rate`.
 COMPARED = (
     Compared(
         "vgg", "VGG-16", 2.75,

@@ -19,8 +19,9 @@ singular value decomposition (github.com/chengtaipu/lowrankcnn, imagenet/README.
 The images of CIFAR-10 are JPEG files, whose pixels differ slightly from the originals', and one seed was run on them.
 The learning rate of fine-tuning is the one of `RATES` with the lowest loss on validation images, for each network,
 decomposition and data set, after as many epochs on at most `TUNED_IMAGES` images (`--rates`); what starts anew is
-trained as the dense network was, at its rate. The test images are used once, for the figures. A seed changes the
-initial weights, where there are new ones, and the order of the images in training.
+trained as the dense network was, at its rate. The test images are for the figures alone; those of a first run of CP, at
+one rate for all networks, had been seen before the rates were chosen. A seed changes the initial weights, where there
+are new ones, and the order of the images in training.
 """
 
 import argparse

@@ -40,9 +40,9 @@ def test_every_arm_was_run_with_every_seed_on_all_test_images(one, data):
 @NAMED
 def test_all_arms_save_as_many_parameters_as_the_survey_says_of_that_kind(one, data):
     for row in [one.survey[arm] for arm in ARMS if arm in one.survey]:
-        assert one.rate == pytest.approx(row.rate, rel=0.02)
+        assert one.compression_rate == pytest.approx(row.rate, rel=0.02)
     for reports in ours.stored_runs(one, data).values():
-        assert all(report.compression_rate == pytest.approx(one.rate, rel=0.04) for report in reports)
+        assert all(report.compression_rate == pytest.approx(one.compression_rate, rel=0.04) for report in reports)
 
 
 def test_what_starts_anew_trains_as_long_and_on_the_same_images_as_the_dense_network():
